@@ -1,0 +1,51 @@
+"""Attacks: what makes adversarial images from images, labels and a budget.
+
+``from robustbench_tin import attacks`` is all that an author needs::
+
+    @attacks.register("my-attack")
+    @dataclass(frozen=True)
+    class MyAttack(attacks.Attack):
+        steps: int = 10
+
+        def run(self, oracle, labels, ball, generator): ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.registry import Registry
+from robustbench_tin.specs import parse_spec
+
+if TYPE_CHECKING:
+    from robustbench_tin.attacks.base import Attack as Attack
+    from robustbench_tin.attacks.base import Oracle as Oracle
+
+registry: Registry[type[Attack]] = Registry(
+    "attack",
+    group="robustbench_tin.attacks",
+    builtin={
+        "fgsm": "robustbench_tin.attacks.fgsm:FGSM",
+        "pgd": "robustbench_tin.attacks.pgd:PGD",
+    },
+)
+register = registry.register
+
+
+def parse_attack(text: str) -> Attack:
+    """Build an attack from its spec, ``pgd:steps=20,restarts=2``.
+
+    Raises:
+        RobustTinError: for an unknown name or setting, or a value that does not fit.
+    """
+    spec = parse_spec(text, registry.prefixes)
+    return registry.get(spec.name).from_settings(spec.settings)
+
+
+def __getattr__(name: str) -> Any:
+    # Attack and Oracle need torch; naming a registry must not import it.
+    if name in ("Attack", "Oracle"):
+        from robustbench_tin.attacks import base
+
+        return getattr(base, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,69 @@
+"""Projected gradient descent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack, Oracle, cross_entropy
+from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import Ball
+
+
+@dataclass(frozen=True)
+class PGD(Attack):
+    """Steps up the cross-entropy inside the ball, from a random start; the last iterate counts.
+
+    Of several restarts the one that fools counts, then the one of the highest loss. Madry, Makelov,
+    Schmidt, Tsipras and Vladu, 2018, "Towards Deep Learning Models Resistant to Adversarial
+    Attacks", arXiv 1706.06083.
+
+    Attributes:
+        steps: gradient steps, at least 1.
+        alpha: length of a step in units of the pixel range; None: 2.5 × eps / steps.
+        restarts: independent starts, at least 1.
+        random_start: start at a random point of the ball; off: at the clean image.
+    """
+
+    name: ClassVar[str] = "pgd"
+
+    steps: int = 10
+    alpha: float | None = None
+    restarts: int = 1
+    random_start: bool = True
+
+    def __post_init__(self) -> None:
+        self.require(self.steps >= 1, "steps", "1 or more")
+        self.require(self.restarts >= 1, "restarts", "1 or more")
+        self.require(self.alpha is None or self.alpha > 0, "alpha", "more than 0")
+        self.require(self.random_start or self.restarts == 1, "restarts", "1 without a random start")
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        worst = self._climb(oracle, labels, ball, generator)
+        if self.restarts == 1:
+            return worst
+        worst_score = _score(oracle.logits(worst), labels)
+        for _ in range(self.restarts - 1):
+            other = self._climb(oracle, labels, ball, generator)
+            score = _score(oracle.logits(other), labels)
+            worse = score > worst_score
+            worst = torch.where(worse.view(-1, 1, 1, 1), other, worst)
+            worst_score = torch.maximum(score, worst_score)
+        return worst
+
+    def _climb(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        alpha = 2.5 * ball.eps / self.steps if self.alpha is None else self.alpha
+        adversarial = ball.random(generator) if self.random_start else ball.images
+        for _ in range(self.steps):
+            direction = ball.direction(oracle.gradient(adversarial, labels))
+            adversarial = ball.project(adversarial + alpha * direction)
+        return adversarial
+
+
+def _score(logits: Tensor, labels: Tensor) -> Tensor:
+    """How bad for the model: any mistake above any loss, then the loss, squeezed below 1."""
+    loss = cross_entropy(logits.double(), labels)
+    return (~in_top(logits, labels, k=1)).double() + loss / (1 + loss)

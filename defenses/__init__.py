@@ -1,0 +1,63 @@
+"""Defenses: ways of training and running a classifier, which combine.
+
+``from robustbench_tin import defenses`` is all that an author needs::
+
+    @defenses.register("my-defense")
+    @dataclass(frozen=True)
+    class MyDefense(defenses.Defense):
+        strength: float = 0.1
+
+        def augment(self, images, labels, context): ...
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.registry import Registry
+from robustbench_tin.specs import parse_spec
+
+if TYPE_CHECKING:
+    from robustbench_tin.defenses.base import Defense as Defense
+
+registry: Registry[type[Defense]] = Registry(
+    "defense",
+    group="robustbench_tin.defenses",
+    builtin={
+        "none": "robustbench_tin.defenses.none:NoDefense",
+        "augment": "robustbench_tin.defenses.augment:Augment",
+        "bbox-crop": "robustbench_tin.defenses.bbox_crop:BBoxCrop",
+        "fgsm-at": "robustbench_tin.defenses.fgsm_at:FGSMAdversarialTraining",
+    },
+)
+register = registry.register
+
+
+def parse_defense(text: str) -> Defense:
+    """Build a defense from its spec; ``+`` combines, left to right: ``bbox-crop+fgsm-at:eps=0.03``.
+
+    Raises:
+        RobustTinError: for an unknown name or setting, a value that does not fit, or two losses.
+    """
+    parts = []
+    for part in text.split("+"):
+        spec = parse_spec(part, registry.prefixes)
+        parts.append(registry.get(spec.name).from_settings(spec.settings))
+    if len(parts) == 1:
+        return parts[0]
+    names = [part.name for part in parts]
+    if "none" in names:
+        raise InvalidSettingError(f"defense got '{text}'; 'none' combines with nothing, leave it out")
+    from robustbench_tin.defenses.combination import Combination
+
+    return Combination(tuple(parts))
+
+
+def __getattr__(name: str) -> Any:
+    # Defense needs torch; naming a registry must not import it.
+    if name == "Defense":
+        from robustbench_tin.defenses.base import Defense
+
+        return Defense
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,47 @@
+"""Random flips, rotations, zooms and shifts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from robustbench_tin.data.augmentation import random_affine
+from robustbench_tin.defenses.base import Defense
+from robustbench_tin.training.context import Context
+
+
+@dataclass(frozen=True)
+class Augment(Defense):
+    """Mirror, rotate, zoom and shift each training image by its own draw, on the device.
+
+    Attributes:
+        flip: mirror every other image left to right.
+        rotation: largest turn either way, in degrees, at most 180.
+        zoom: largest change of scale, below 1: 0.1 draws from [0.9, 1.1].
+        shift: largest shift along each axis, as a part of the image's side, at most 1.
+    """
+
+    name: ClassVar[str] = "augment"
+
+    flip: bool = True
+    rotation: float = 10.0
+    zoom: float = 0.1
+    shift: float = 0.1
+
+    def __post_init__(self) -> None:
+        self.require(0 <= self.rotation <= 180, "rotation", "0 to 180 degrees")
+        self.require(0 <= self.zoom < 1, "zoom", "0 to below 1")
+        self.require(0 <= self.shift <= 1, "shift", "0 to 1")
+
+    def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        moved = random_affine(
+            images,
+            context.generator,
+            rotation=self.rotation,
+            zoom=self.zoom,
+            shift=self.shift,
+            flip=self.flip,
+        )
+        return moved, labels

@@ -1,0 +1,45 @@
+"""The base class of defenses: optional hooks, each doing nothing until overridden."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_tin.data.base import Split
+from robustbench_tin.specs import Configurable
+from robustbench_tin.training.context import Context
+
+
+@dataclass(frozen=True)
+class Defense(Configurable):
+    """A way of training and running a classifier; its fields are its settings.
+
+    Override the hooks that you need. All randomness comes from ``context.generator``, so that a run
+    can be repeated.
+    """
+
+    kind: ClassVar[str] = "defense"
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        """Change the training set, once, before the first epoch; the validation images stay as they are."""
+        return train
+
+    def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1], labels int64 ``(N,)``, on the device."""
+        return images, labels
+
+    def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        """The scalar that training minimises: the mean cross-entropy, unless overridden."""
+        return functional.cross_entropy(classifier(images), labels)
+
+    def wrap(self, classifier: nn.Module) -> nn.Module:
+        """What runs, and is attacked, at test time: still pixels in [0, 1] to logits."""
+        return classifier
+
+    @property
+    def defines_loss(self) -> bool:
+        """Whether this defense has a loss of its own; of a combination only one may."""
+        return type(self).loss is not Defense.loss

@@ -1,0 +1,40 @@
+"""Training images also as their bounding boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from robustbench_tin.data import boxes
+from robustbench_tin.data.base import Split
+from robustbench_tin.defenses.base import Defense
+from robustbench_tin.errors import DataError
+from robustbench_tin.training.context import Context
+
+
+@dataclass(frozen=True)
+class BBoxCrop(Defense):
+    """Train on each image twice: as it is, and as its box cropped and padded to the image's size.
+
+    Originals are kept, since images to be classified come without boxes. Degenerate boxes are
+    skipped and counted. It is the crop of the Tiny ImageNet report that this project grew out of.
+    """
+
+    name: ClassVar[str] = "bbox-crop"
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        if train.boxes is None:
+            raise DataError(
+                "defense 'bbox-crop' got a data set without bounding boxes; use tiny-imagenet or demo,"
+                " or leave this defense out"
+            )
+        usable = boxes.usable(train.boxes)
+        skipped = len(usable) - int(usable.sum())
+        context.note(f"bbox-crop: {usable.sum():,} crops added, {skipped:,} degenerate boxes skipped")
+        crops = boxes.crop_and_pad(train.images[usable], train.boxes[usable])
+        return Split(
+            images=np.concatenate([train.images, crops]),
+            labels=np.concatenate([train.labels, train.labels[usable]]),
+        )

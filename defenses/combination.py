@@ -1,0 +1,62 @@
+"""Several defenses as one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from robustbench_tin.data.base import Split
+from robustbench_tin.defenses.base import Defense
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.training.context import Context
+
+
+@dataclass(frozen=True)
+class Combination(Defense):
+    """Defenses whose hooks run from left to right; at most one of them defines the loss."""
+
+    name: ClassVar[str] = "combination"
+
+    parts: tuple[Defense, ...] = ()
+
+    def __post_init__(self) -> None:
+        with_loss = [part.name for part in self.parts if part.defines_loss]
+        if len(with_loss) > 1:
+            raise InvalidSettingError(
+                f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training loss,"
+                " combine only one of them"
+            )
+        names = [part.name for part in self.parts]
+        if len(set(names)) < len(names):
+            raise InvalidSettingError(f"defense got '{self.spec}'; name each defense once")
+
+    @property
+    def spec(self) -> str:
+        return "+".join(part.spec for part in self.parts)
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        for part in self.parts:
+            train = part.prepare(train, context)
+        return train
+
+    def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        for part in self.parts:
+            images, labels = part.augment(images, labels, context)
+        return images, labels
+
+    def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        chosen = next((part for part in self.parts if part.defines_loss), None)
+        if chosen is None:
+            return super().loss(classifier, images, labels, context)
+        return chosen.loss(classifier, images, labels, context)
+
+    @property
+    def defines_loss(self) -> bool:
+        return any(part.defines_loss for part in self.parts)
+
+    def wrap(self, classifier: nn.Module) -> nn.Module:
+        for part in self.parts:
+            classifier = part.wrap(classifier)
+        return classifier

@@ -1,0 +1,60 @@
+"""Augmentation of a batch on its device, each image by its own draw."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+
+def random_affine(
+    images: Tensor,
+    generator: torch.Generator,
+    *,
+    rotation: float = 0.0,
+    zoom: float = 0.0,
+    shift: float = 0.0,
+    flip: bool = False,
+) -> Tensor:
+    """Rotate, zoom, shift and mirror each image by its own draw, in one resampling.
+
+    Args:
+        images: float32 ``(N, C, H, W)`` in [0, 1].
+        generator: source of the draws, on the images' device.
+        rotation: largest turn either way, in degrees.
+        zoom: largest change of scale: 0.1 draws from [0.9, 1.1].
+        shift: largest shift along each axis, as a part of the image's side.
+        flip: mirror every other image left to right.
+
+    Returns:
+        float32 ``(N, C, H, W)`` in [0, 1]; what comes in at the edges is the image mirrored there.
+    """
+    if not (rotation or zoom or shift):
+        # Mirroring alone is exact: no resampling.
+        return _flipped(images, generator) if flip else images
+    count, device = len(images), images.device
+
+    def draw(limit: float) -> Tensor:
+        return (2 * torch.rand(count, generator=generator, device=device) - 1) * limit
+
+    angle, scale = draw(math.radians(rotation)), 1 / (1 + draw(zoom))
+    # affine_grid's images are 2 wide, and its matrix maps where a pixel goes to where it comes from.
+    x_shift, y_shift = draw(2 * shift), draw(2 * shift)
+    mirror = torch.ones(count, device=device)
+    if flip:
+        mirror = torch.where(torch.rand(count, generator=generator, device=device) < 0.5, -1.0, 1.0)
+    cosine, sine = scale * angle.cos(), scale * angle.sin()
+    first = torch.stack([mirror * cosine, -sine, x_shift], dim=1)
+    second = torch.stack([mirror * sine, cosine, y_shift], dim=1)
+    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
+    moved = functional.grid_sample(
+        images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
+    )
+    return moved.clamp_(0, 1)
+
+
+def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
+    chosen = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)

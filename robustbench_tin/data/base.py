@@ -1,0 +1,80 @@
+"""What a data set is, once it is open: arrays of uint8 images with labels and boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+UNLABELLED = -1
+
+
+@dataclass(frozen=True)
+class Split:
+    """One part of a data set (train, val or test), image ``i`` in row ``i`` of each array.
+
+    Attributes:
+        images: uint8 ``(N, 3, H, W)``, contiguous, often memory-mapped and read-only.
+        labels: int64 ``(N,)``, indices into the data set's classes; :data:`UNLABELLED` where unknown.
+        boxes: int32 ``(N, 4)`` or None: ``x0, y0, x1, y1`` of the object in pixels, corners included,
+            as annotated; a box with ``x1 <= x0`` or ``y1 <= y0`` is degenerate. All -1: no box.
+        ids: what names image ``i`` at its source (a file name, say), or None.
+    """
+
+    images: npt.NDArray[np.uint8]
+    labels: npt.NDArray[np.int64]
+    boxes: npt.NDArray[np.int32] | None = None
+    ids: Sequence[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, rows: npt.NDArray[np.int64]) -> Split:
+        """The rows asked for, in that order, as arrays of their own."""
+        return Split(
+            images=np.ascontiguousarray(self.images[rows]),
+            labels=self.labels[rows],
+            boxes=None if self.boxes is None else self.boxes[rows],
+            ids=None if self.ids is None else [self.ids[row] for row in rows],
+        )
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """An open data set.
+
+    Attributes:
+        name: how it was asked for, canonical (``demo``, ``tiny-imagenet``, ``folder``).
+        source: where it lies, for people (a path, or ``drawn from seed 0``).
+        classes: the class ids in label order (``n01443537``).
+        class_names: a readable name a class (``goldfish, Carassius auratus``).
+        train: labelled training images.
+        val: labelled images that nothing is trained on.
+        test: images without labels, or None.
+        fingerprint: 16 hexadecimal digits that change when the images, labels, boxes or the chosen
+            part of them change.
+        default_epochs: how long to train on it where the user does not say.
+        notes: lines worth showing once (counts, skipped files, "this is the demo set").
+    """
+
+    name: str
+    source: str
+    classes: tuple[str, ...]
+    class_names: tuple[str, ...]
+    train: Split
+    val: Split
+    fingerprint: str
+    test: Split | None = None
+    default_epochs: int = 10
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def image_size(self) -> int:
+        """Height and width of its square images, in pixels."""
+        return int(self.val.images.shape[-1])
+
+    def with_note(self, note: str) -> Dataset:
+        """The same data set with one more line to show."""
+        return replace(self, notes=(*self.notes, note))

@@ -1,0 +1,37 @@
+"""Bounding boxes: which are usable, and cropping images to them."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+
+def usable(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Which boxes hold at least two by two pixels, bool ``(N,)``; a missing box (-1) is not usable.
+
+    Args:
+        boxes: int32 ``(N, 4)``, ``x0, y0, x1, y1`` with the corners included.
+    """
+    x0, y0, x1, y1 = boxes.T
+    return (x1 > x0) & (y1 > y0) & (x0 >= 0) & (y0 >= 0)
+
+
+def crop_and_pad(
+    images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]
+) -> npt.NDArray[np.uint8]:
+    """Each image's box alone, at its own scale, in the middle of a black image of the same size.
+
+    Args:
+        images: uint8 ``(N, 3, H, W)``.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
+
+    Returns:
+        uint8 ``(N, 3, H, W)``.
+    """
+    height, width = images.shape[-2:]
+    cropped = np.zeros_like(images)
+    for image, (x0, y0, x1, y1), canvas in zip(images, boxes, cropped, strict=True):
+        crop = image[:, y0 : min(y1 + 1, height), x0 : min(x1 + 1, width)]
+        top, left = (height - crop.shape[1]) // 2, (width - crop.shape[2]) // 2
+        canvas[:, top : top + crop.shape[1], left : left + crop.shape[2]] = crop
+    return cropped

@@ -1,0 +1,157 @@
+"""Fetching Tiny ImageNet: resumed after an interruption, checked to be whole, renamed into place."""
+
+from __future__ import annotations
+
+import re
+import zipfile
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from filelock import FileLock
+
+from robustbench_tin.data.source import OpenOptions
+from robustbench_tin.errors import DataError
+
+if TYPE_CHECKING:
+    import requests
+
+ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+EXPECTED = {"train": 100_000, "val": 10_000, "test": 10_000}
+ATTEMPTS = 5
+_TIMEOUT_S = (10, 60)  # to connect, and between two pieces
+_PIECE_BYTES = 1 << 20
+_OTHER_WAYS = "or name what you have: --data DIR (unpacked) or --data FILE.zip"
+
+
+class _CutShortError(Exception):
+    """The connection ended before the file did."""
+
+
+def fetch_tiny_imagenet(options: OpenOptions) -> Path:
+    """Path of the official zip file in the cache directory, downloaded where it is not there yet.
+
+    Raises:
+        DataError: where it cannot be fetched, naming the address and the other ways.
+    """
+    target = options.cache_dir / "downloads" / "tiny-imagenet-200.zip"
+    if target.is_file():
+        return target
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_name(target.name + ".lock")):
+            if not target.is_file():
+                part = download(ADDRESS, target, options)
+                _check_whole(part)
+                part.rename(target)
+    except OSError as error:
+        raise DataError(
+            f"download directory '{target.parent}' cannot be written: {error.strerror or error};"
+            f" free some space, set ROBUST_TIN_CACHE to another directory, {_OTHER_WAYS}"
+        ) from error
+    return target
+
+
+def download(address: str, target: Path, options: OpenOptions) -> Path:
+    """Fetch ``address`` into ``TARGET.part``, going on where an earlier attempt stopped.
+
+    Returns:
+        The path of the complete ``.part`` file; checking and renaming it is left to the caller.
+
+    Raises:
+        DataError: where the server cannot be reached, refuses, or stops several times in a row.
+        OSError: where the file cannot be written.
+    """
+    import requests
+
+    part = target.with_name(target.name + ".part")
+    failure: Exception | None = None
+    with requests.Session() as session:
+        for _ in range(ATTEMPTS):
+            try:
+                _fetch_rest(session, address, part, options)
+                return part
+            except (_CutShortError, requests.exceptions.ChunkedEncodingError) as error:
+                failure = error
+            except requests.RequestException as error:
+                failure = error
+                break
+    so_far = part.stat().st_size if part.exists() else 0
+    resume = f"; {so_far / 1e6:.1f} MB are kept, give the command again to go on" if so_far else ""
+    raise DataError(
+        f"cannot download {address} ({_reason(failure)}){resume}; connect to the internet, {_OTHER_WAYS}"
+    ) from failure
+
+
+def _fetch_rest(session: requests.Session, address: str, part: Path, options: OpenOptions) -> None:
+    have = part.stat().st_size if part.exists() else 0
+    # Without "identity" a length could be that of a compressed body.
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with session.get(address, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
+        if response.status_code == 416:
+            if _total(response) != have:
+                part.unlink()
+                raise _CutShortError("the server does not go on where the last attempt stopped")
+            return
+        response.raise_for_status()
+        if response.status_code != 206 or _start(response) != have:
+            have = 0
+        length = response.headers.get("Content-Length")
+        total = have + int(length) if length and length.isdigit() else 0
+        with part.open("ab" if have else "wb") as file:
+            for piece in response.iter_content(_PIECE_BYTES):
+                file.write(piece)
+                have += len(piece)
+                options.report("downloading Tiny ImageNet", have, total)
+    if have < total:
+        raise _CutShortError(f"the connection ended after {have:,} of {total:,} bytes")
+
+
+def _start(response: requests.Response) -> int | None:
+    """Where a partial answer begins: ``bytes 100-199/200``."""
+    match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _total(response: requests.Response) -> int | None:
+    """How long the file is, from the refusal of a range: ``bytes */200``."""
+    match = re.match(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
+    return int(match[1]) if match else None
+
+
+def _reason(failure: Exception | None) -> str:
+    """A failure in few words; what ``requests`` says of a lost connection fills a screen."""
+    import requests
+
+    if isinstance(failure, requests.HTTPError) and failure.response is not None:
+        return f"the server answers {failure.response.status_code} {failure.response.reason}"
+    if isinstance(failure, requests.Timeout):
+        return "the server does not answer"
+    if isinstance(failure, requests.exceptions.ChunkedEncodingError):
+        return "the connection ended too early"
+    if isinstance(failure, requests.ConnectionError):
+        return "no connection to the server"
+    return str(failure)
+
+
+def _check_whole(part: Path) -> None:
+    """Refuse, and remove, a download that does not list all images of Tiny ImageNet.
+
+    Nobody publishes a checksum; each image's CRC is checked when it is read.
+    """
+    try:
+        with zipfile.ZipFile(part) as archive:
+            found = Counter(
+                match[1]
+                for name in archive.namelist()
+                if (match := re.match(r"[^/]+/(train|val|test)/.*\.JPEG$", name))
+            )
+    except zipfile.BadZipFile:
+        found = Counter()
+    if found != EXPECTED:
+        part.unlink()
+        counts = " + ".join(f"{found[split]:,} {split}" for split in EXPECTED)
+        raise DataError(
+            f"what {ADDRESS} sent is not Tiny ImageNet ({counts} images in it, expected"
+            f" {' + '.join(f'{count:,}' for count in EXPECTED.values())}); try again, {_OTHER_WAYS}"
+        )

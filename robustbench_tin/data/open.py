@@ -1,0 +1,89 @@
+"""From what a user writes for a data set to the data set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from robustbench_tin.data import datasets
+from robustbench_tin.data.base import Dataset
+from robustbench_tin.data.source import OpenOptions, Source, default_cache_dir
+from robustbench_tin.errors import DataError, UnknownNameError
+
+
+def open_dataset(
+    data: str,
+    *,
+    skip_broken: bool = False,
+    cache_dir: str | Path | None = None,
+    workers: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Dataset:
+    """Open a data set; the first time its images are decoded, then they are memory-mapped.
+
+    Args:
+        data: a registered name (``demo``, ``tiny-imagenet``), a name with its place (``folder:PATH``)
+            or a path, whose layout is recognised. A registered name wins; ``./demo`` is the path.
+        skip_broken: leave unreadable images out and note them, instead of refusing the data set.
+        cache_dir: for downloads and decoded images; None: ``ROBUST_TIN_CACHE``, else the user's own.
+        workers: images decoded at a time; None: one a core.
+        progress: called as ``progress(what, done, total)`` while something slow is under way; total 0
+            means unknown.
+
+    Raises:
+        DataError: where there is no such data set, or it is empty, broken or cannot be fetched.
+    """
+    options = OpenOptions(
+        cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
+        skip_broken=skip_broken,
+        workers=workers,
+        progress=progress,
+    )
+    return find_source(data).open(options)
+
+
+def find_source(data: str) -> Source:
+    """The source that ``data`` means, not opened yet.
+
+    Raises:
+        DataError: where nothing is known by that name and nothing known lies at that path.
+    """
+    name, colon, place = data.partition(":")
+    if name in datasets.names():
+        return _named(name, place if colon else None)
+    return _recognised(data)
+
+
+def _named(name: str, place: str | None) -> Source:
+    kind = datasets.get(name)
+    if place is None:
+        return kind()
+    if not kind.takes_path:
+        raise DataError(f"data set '{name}' takes no path, got '{name}:{place}'; expected '{name}'")
+    if not place:
+        raise DataError(f"data set '{name}:' has an empty path; expected {name}:PATH")
+    return kind(path=Path(place).expanduser())
+
+
+def _recognised(data: str) -> Source:
+    path = Path(data).expanduser()
+    if not data or not path.exists():
+        unknown = UnknownNameError("data set", data, datasets.names())
+        raise DataError(f"{unknown}; nor is there a path '{data}'")
+    for entry in datasets.entries():
+        kind = entry.load()
+        if kind.recognises(path):
+            return kind(path=path)
+    raise DataError(
+        f"'{data}' {_what_is_wrong(path)}; expected an unpacked tiny-imagenet-200, its zip file,"
+        " or a directory with train/CLASS/* and val/CLASS/*"
+    )
+
+
+def _what_is_wrong(path: Path) -> str:
+    if not path.is_dir():
+        return "is no zip file"
+    try:
+        return "holds no known layout" if any(path.iterdir()) else "is empty"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"

@@ -1,0 +1,162 @@
+"""A smaller part of a data set: the same one every time, on every machine.
+
+What is chosen follows from hashes, not from a random generator, whose stream a library may change.
+The parts are nested: asking for more classes, training images or evaluation images only adds some
+(more classes at the same number of evaluation images spread these thinner).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_tin.data.base import Dataset, Split
+from robustbench_tin.errors import DataError, InvalidSettingError, UnknownNameError
+
+Rows = npt.NDArray[np.int64]
+
+
+def subset(
+    dataset: Dataset,
+    *,
+    classes: int | Sequence[str] | None = None,
+    train_per_class: int | None = None,
+    eval_images: int | None = None,
+    seed: int = 0,
+) -> Dataset:
+    """Choose a part of a data set; None leaves a dimension whole.
+
+    Args:
+        dataset: what to choose from; its test split stays as it is.
+        classes: how many classes, or which (ids or names); label order is kept.
+        train_per_class: training images a class; a class that has fewer gives all it has.
+        eval_images: validation images over all classes, spread evenly.
+        seed: another seed, another part.
+
+    Raises:
+        InvalidSettingError: for a number below 1 or an empty list.
+        UnknownNameError: for a class that is not there.
+        DataError: where more is asked for than there is.
+    """
+    for setting, value in (
+        ("classes", classes),
+        ("train_per_class", train_per_class),
+        ("eval_images", eval_images),
+    ):
+        if isinstance(value, int) and value < 1:
+            raise InvalidSettingError(f"got {setting}={value}; expected 1 or more")
+    labels = _choose_classes(dataset, classes, seed)
+    train = _ranked(dataset, dataset.train, "train", labels, seed)
+    val = _ranked(dataset, dataset.val, "val", labels, seed)
+    train_rows = np.sort(_first_of_each(dataset, train, train_per_class))
+    val_rows = np.sort(_first_spread(val, eval_images))
+    return _part(dataset, labels, train_rows, val_rows, seed)
+
+
+def _part(dataset: Dataset, labels: list[int], train_rows: Rows, val_rows: Rows, seed: int) -> Dataset:
+    whole = (len(dataset.classes), len(dataset.train), len(dataset.val))
+    if (len(labels), len(train_rows), len(val_rows)) == whole:
+        return dataset
+    digest = hashlib.blake2b(dataset.fingerprint.encode(), digest_size=8)
+    for chosen in (np.array(labels, "<i8"), train_rows.astype("<i8"), val_rows.astype("<i8")):
+        digest.update(f"{len(chosen)}:".encode() + chosen.tobytes())
+    note = (
+        f"part: {len(labels):,} of {len(dataset.classes):,} classes, {len(train_rows):,} of"
+        f" {len(dataset.train):,} training and {len(val_rows):,} of {len(dataset.val):,} validation"
+        f" images (seed {seed})"
+    )
+    return replace(
+        dataset,
+        classes=tuple(dataset.classes[label] for label in labels),
+        class_names=tuple(dataset.class_names[label] for label in labels),
+        train=_take(dataset.train, train_rows, labels),
+        val=_take(dataset.val, val_rows, labels),
+        fingerprint=digest.hexdigest(),
+    ).with_note(note)
+
+
+def _take(split: Split, rows: Rows, labels: list[int]) -> Split:
+    taken = split if len(rows) == len(split) else split.take(rows)  # a whole split stays memory-mapped
+    return replace(taken, labels=np.searchsorted(np.array(labels), taken.labels).astype(np.int64))
+
+
+def _choose_classes(dataset: Dataset, classes: int | Sequence[str] | None, seed: int) -> list[int]:
+    """Labels of the chosen classes, ascending."""
+    if classes is None:
+        return list(range(len(dataset.classes)))
+    if isinstance(classes, int):
+        if classes > len(dataset.classes):
+            raise DataError(
+                f"asked for {classes:,} classes, but '{dataset.name}' has {len(dataset.classes):,};"
+                " ask for fewer"
+            )
+        order = sorted(
+            range(len(dataset.classes)), key=lambda label: _key(seed, "class", dataset.classes[label])
+        )
+        return sorted(order[:classes])
+    if isinstance(classes, str):
+        classes = [classes]
+    if not classes:
+        raise InvalidSettingError("got an empty list of classes; expected a class id or more")
+    return sorted({_label_of(dataset, name) for name in classes})
+
+
+def _label_of(dataset: Dataset, wanted: str) -> int:
+    """A class by its id, its whole name or one of the words that its name lists."""
+    if wanted in dataset.classes:
+        return dataset.classes.index(wanted)
+    word = wanted.strip().lower()
+    names = [name.lower() for name in dataset.class_names]
+    found = [label for label, name in enumerate(names) if name == word] or [
+        label for label, name in enumerate(names) if word in name.split(", ")
+    ]
+    if not found:
+        raise UnknownNameError(f"class of '{dataset.name}'", wanted, (*dataset.classes, *dataset.class_names))
+    if len(found) > 1:
+        ids = ", ".join(dataset.classes[label] for label in found)
+        raise InvalidSettingError(f"class '{wanted}' of '{dataset.name}' could be {ids}; give the id")
+    return found[0]
+
+
+def _ranked(dataset: Dataset, split: Split, name: str, labels: Iterable[int], seed: int) -> list[Rows]:
+    """For each chosen class its rows in the order in which they are taken.
+
+    An image's key is its number within its class, so no class's choice depends on another's.
+    """
+    ranked = []
+    for label in labels:
+        rows = np.flatnonzero(split.labels == label)
+        keys = [_key(seed, name, dataset.classes[label], str(number)) for number in range(len(rows))]
+        ranked.append(rows[sorted(range(len(rows)), key=keys.__getitem__)])
+    return ranked
+
+
+def _first_of_each(dataset: Dataset, ranked: list[Rows], count: int | None) -> Rows:
+    most = max(map(len, ranked))
+    if count is not None and count > most:
+        raise DataError(
+            f"asked for {count:,} training images a class, but no class of '{dataset.name}' has more than"
+            f" {most:,}; ask for fewer"
+        )
+    return np.concatenate([rows[:count] for rows in ranked])
+
+
+def _first_spread(ranked: list[Rows], count: int | None) -> Rows:
+    """One image of each class in turn, until there are ``count``."""
+    rows = np.concatenate(ranked)
+    if count is None:
+        return rows
+    if count > len(rows):
+        raise DataError(
+            f"asked for {count:,} evaluation images, but the chosen classes have {len(rows):,}; ask for fewer"
+        )
+    turn = np.concatenate([np.arange(len(of_class)) for of_class in ranked])
+    return rows[np.argsort(turn, kind="stable")[:count]]
+
+
+def _key(seed: int, *what: str) -> bytes:
+    return hashlib.blake2b("\0".join((str(seed), *what)).encode(), digest_size=8).digest()

@@ -1,0 +1,57 @@
+"""Top-k outcomes, their intervals, and whether a classifier is better than guessing."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+CONFIDENCE = 0.95
+CHANCE_LEVEL = 0.001
+
+
+def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
+    """Was the true label among the ``k`` largest logits?
+
+    Ties count against the classifier: a label that shares its value with others ranks behind them.
+    A robust accuracy must not profit from a network whose outputs are all alike.
+
+    Args:
+        logits: float ``(N, C)``.
+        labels: int64 ``(N,)``.
+        k: at least 1; with ``k >= C`` every image is in.
+
+    Returns:
+        bool ``(N,)``.
+
+    >>> in_top(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([2]), k=2)
+    tensor([True])
+    >>> in_top(torch.zeros(1, 3), torch.tensor([0]), k=1)
+    tensor([False])
+    """
+    own = logits.gather(1, labels.view(-1, 1))
+    ranked_before = (logits >= own).sum(dim=1) - 1
+    return ranked_before < k
+
+
+def interval(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's interval for an accuracy, both ends in [0, 1], at 95 % (Wilson, 1927).
+
+    >>> low, high = interval(50, 100)
+    >>> round(low, 3), round(high, 3)
+    (0.404, 0.596)
+    """
+    from scipy.stats import binomtest
+
+    bounds = binomtest(successes, trials).proportion_ci(CONFIDENCE, method="wilson")
+    return float(bounds.low), float(bounds.high)
+
+
+def above_chance(successes: int, trials: int, classes: int) -> bool:
+    """Is a clean accuracy better than guessing? One-sided exact binomial test at 0.001.
+
+    >>> above_chance(30, 100, classes=10), above_chance(15, 100, classes=10)
+    (True, False)
+    """
+    from scipy.stats import binomtest
+
+    return bool(binomtest(successes, trials, 1 / classes, alternative="greater").pvalue < CHANCE_LEVEL)

@@ -1,0 +1,83 @@
+"""What a run computes on: device, precision and memory layout, chosen once and written down.
+
+Nothing here is chosen by timing: the same machine always gets the same choice, so the same command
+gives the same table.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robustbench_tin.errors import InvalidSettingError
+
+PRECISIONS = ("float32", "bfloat16", "float16")
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Device, training precision and layout.
+
+    Attacks and measures always compute in float32; the precision is that of training.
+
+    Attributes:
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        precision: one of :data:`PRECISIONS`; below float32 means autocast.
+        channels_last: store activations with the channels innermost.
+    """
+
+    device: str
+    precision: str = "float32"
+    channels_last: bool = True
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The device as torch knows it."""
+        return torch.device(self.device)
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """A context in which the forward pass runs in the training precision."""
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.torch_device.type, getattr(torch, self.precision))
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a model to the device, in the layout."""
+        if self.channels_last:
+            return model.to(self.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+        return model.to(self.torch_device)
+
+
+def choose_device(name: str | None) -> str:
+    """The device asked for, or the best there is: cuda, then mps, then cpu.
+
+    Raises:
+        InvalidSettingError: where it does not exist here.
+    """
+    if name is None:
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        torch.empty(1, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError):
+        raise InvalidSettingError(
+            f"device got '{name}', which is not usable here; expected cpu, cuda, cuda:N or mps"
+        ) from None
+    return str(torch.device(name))
+
+
+def choose_precision(device: str, *, depthwise: bool) -> str:
+    """The training precision that pays on this device.
+
+    bfloat16 where the processor computes in it; on a CPU not for networks of depthwise convolutions,
+    whose kernels it slows down.
+    """
+    kind = torch.device(device).type
+    if kind == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
+    native = kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    return "bfloat16" if native and not depthwise else "float32"

@@ -1,0 +1,149 @@
+"""One grammar for everything that is chosen by name: ``name`` or ``name:key=value,key=value``.
+
+In a comma list an item with ``=`` belongs to the name before it, so ``fgsm,pgd:steps=20,restarts=2``
+is two items. ``timm:``, ``art:`` and the like are prefixes of a name. :class:`Configurable` is the
+other direction: a frozen dataclass that prints as its canonical spec, which serves as label, cache
+key and test id.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A parsed spec: the name (with its prefix, if any) and the settings as they were written."""
+
+    name: str
+    settings: Mapping[str, str]
+
+
+def parse_spec(text: str, prefixes: Collection[str] = ()) -> Spec:
+    """Split ``name:key=value,key=value`` into its parts.
+
+    Args:
+        text: the spec as typed.
+        prefixes: words that, before a first ``:``, are part of the name (``timm`` in ``timm:resnet18``).
+
+    Raises:
+        InvalidSettingError: where a setting is no ``key=value`` or a key stands twice.
+
+    >>> parse_spec("pgd:steps=20,restarts=2")
+    Spec(name='pgd', settings={'steps': '20', 'restarts': '2'})
+    """
+    name, _, rest = text.strip().partition(":")
+    if name in prefixes:
+        second, _, rest = rest.partition(":")
+        name = f"{name}:{second}"
+    if not name or name.endswith(":"):
+        raise InvalidSettingError(f"'{text}' has no name; expected name or name:key=value,key=value")
+    settings: dict[str, str] = {}
+    for item in filter(None, (part.strip() for part in rest.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not (key and equals and value):
+            raise InvalidSettingError(f"'{item}' in '{text}' is no setting; expected key=value")
+        if key in settings:
+            raise InvalidSettingError(f"'{text}' sets {key} twice; give it once")
+        settings[key] = value
+    return Spec(name, settings)
+
+
+def split_list(text: str) -> list[str]:
+    """Split a comma list of specs; an item with ``=`` but no name of its own goes to the one before.
+
+    >>> split_list("fgsm,pgd:steps=20,restarts=2")
+    ['fgsm', 'pgd:steps=20,restarts=2']
+    """
+    specs: list[str] = []
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, _ = item.partition("=")
+        if equals and ":" not in key and specs:
+            separator = "," if "=" in specs[-1] else ":"
+            specs[-1] += separator + item
+        else:
+            specs.append(item)
+    return specs
+
+
+def parse_number(text: str) -> float:
+    """Read a number as people write a budget: ``0.03`` or ``8/255``.
+
+    Raises:
+        ValueError: for anything else.
+    """
+    numerator, slash, denominator = text.partition("/")
+    try:
+        return float(numerator) / float(denominator) if slash else float(numerator)
+    except ZeroDivisionError:
+        raise ValueError(f"division by zero in {text!r}") from None
+
+
+@dataclass(frozen=True)
+class Configurable:
+    """Base of attacks and defenses: a frozen dataclass whose fields are its settings.
+
+    Registering a class gives it its ``name``. Two objects with the same settings are equal and have
+    the same :attr:`spec`, whatever order or defaults they were written with.
+    """
+
+    name: ClassVar[str] = ""
+    kind: ClassVar[str] = "object"
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> Self:
+        """Build from the strings of a spec, converting each to its field's type.
+
+        Raises:
+            UnknownNameError: for a key that is no setting.
+            InvalidSettingError: for a value that does not fit its type or its range.
+        """
+        hints = typing.get_type_hints(cls)
+        known = {field.name for field in dataclasses.fields(cls)}
+        values: dict[str, Any] = {}
+        for key, text in settings.items():
+            if key not in known:
+                raise UnknownNameError(f"setting of {cls.kind} '{cls.name}'", key, known or {"none"})
+            values[key] = cls._convert(key, text, hints[key])
+        return cls(**values)
+
+    @classmethod
+    def _convert(cls, key: str, text: str, hint: Any) -> Any:
+        from pydantic import TypeAdapter, ValidationError
+
+        value: Any = None if text.lower() == "none" else text
+        try:
+            if isinstance(value, str) and float in (hint, *typing.get_args(hint)):
+                value = parse_number(value)
+            return TypeAdapter(hint).validate_python(value)
+        except (ValidationError, ValueError):
+            expected = getattr(hint, "__name__", str(hint))
+            raise InvalidSettingError(
+                f"{cls.kind} '{cls.name}' got {key}={text}; expected {expected}"
+            ) from None
+
+    def require(self, condition: bool, setting: str, expected: str) -> None:
+        """Refuse a setting out of its range; for use in ``__post_init__``."""
+        if not condition:
+            raise InvalidSettingError(
+                f"{self.kind} '{self.name}' got {setting}={getattr(self, setting)}; expected {expected}"
+            )
+
+    @property
+    def spec(self) -> str:
+        """The canonical spec: defaults left out, keys sorted."""
+        changed = [
+            f"{field.name}={getattr(self, field.name)}"
+            for field in sorted(dataclasses.fields(self), key=lambda field: field.name)
+            if getattr(self, field.name) != field.default
+        ]
+        return self.name + (":" + ",".join(changed) if changed else "")
+
+    def __str__(self) -> str:
+        return self.spec

@@ -1,0 +1,202 @@
+"""Threat models: a norm and a budget, and the ball of images that they allow.
+
+``eps`` is in units of the pixel range [0, 1]: for ``linf`` the largest change of any one value, for
+``l2`` the Euclidean length of the change over all values of an image. Every ball is cut with the
+pixel box [0, 1]. The linf ball is exact to the last bit: bounds are rounded towards the image, so
+that a float32 image inside them differs by at most eps in exact arithmetic. The l2 norm is taken in
+float64 and may exceed eps by at most :data:`L2_TOLERANCE`, relative.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.specs import parse_number
+
+NORMS = ("linf", "l2")
+L2_TOLERANCE = 1e-6
+
+
+def parse_eps(text: str) -> float:
+    """Read one budget, ``0.03`` or ``8/255``.
+
+    Raises:
+        InvalidSettingError: where it is no number, or negative, or not finite.
+    """
+    try:
+        eps = parse_number(text)
+    except ValueError:
+        raise InvalidSettingError(
+            f"eps got '{text}'; expected a number such as 0.03 or 8/255, in units of the pixel range [0, 1]"
+        ) from None
+    return check_eps(eps)
+
+
+def check_eps(eps: float) -> float:
+    """Return ``eps`` if it is a budget: finite and at least 0.
+
+    Raises:
+        InvalidSettingError: otherwise.
+    """
+    if not (math.isfinite(eps) and eps >= 0):
+        raise InvalidSettingError(
+            f"eps got {eps}; expected 0 or more, in units of the pixel range [0, 1] (8/255, not 8)"
+        )
+    return float(eps)
+
+
+def check_eps_list(values: Iterable[float]) -> tuple[float, ...]:
+    """Budgets sorted and without repetition.
+
+    Raises:
+        InvalidSettingError: where there is none or one is no budget.
+    """
+    budgets = tuple(sorted({check_eps(value) for value in values}))
+    if not budgets:
+        raise InvalidSettingError("eps got an empty list; expected at least one number, such as 0.0,0.01,0.03")
+    return budgets
+
+
+@dataclass(frozen=True)
+class ThreatModel:
+    """What an attacker may do to an image: move it by at most ``eps`` in ``norm``.
+
+    Raises:
+        InvalidSettingError: for an unknown norm or an impossible eps.
+    """
+
+    norm: str
+    eps: float
+
+    def __post_init__(self) -> None:
+        if self.norm not in NORMS:
+            raise InvalidSettingError(f"norm got '{self.norm}'; expected {' or '.join(NORMS)}")
+        check_eps(self.eps)
+
+    def ball(self, images: Tensor) -> Ball:
+        """The images allowed around each of ``images``, float32 ``(N, C, H, W)`` in [0, 1]."""
+        return LinfBall(images, self.eps) if self.norm == "linf" else L2Ball(images, self.eps)
+
+
+class Ball(ABC):
+    """The adversarial images allowed around a batch: the eps ball cut with the pixel box.
+
+    Attributes:
+        images: the clean images, float32 ``(N, C, H, W)`` in [0, 1].
+        eps: the radius.
+    """
+
+    def __init__(self, images: Tensor, eps: float) -> None:
+        self.images = images
+        self.eps = eps
+
+    @abstractmethod
+    def project(self, candidates: Tensor) -> Tensor:
+        """The nearest allowed images, float32 of the same shape."""
+
+    @abstractmethod
+    def random(self, generator: torch.Generator) -> Tensor:
+        """Images drawn uniformly from the eps ball, then cut with the pixel box."""
+
+    @abstractmethod
+    def direction(self, gradient: Tensor) -> Tensor:
+        """The steepest direction of length 1 in this norm; zero where the gradient is."""
+
+    @abstractmethod
+    def distance(self, candidates: Tensor) -> Tensor:
+        """How far each candidate is from its image, float64 ``(N,)``."""
+
+    @property
+    @abstractmethod
+    def radius(self) -> float:
+        """The largest distance that counts as inside, float rounding granted."""
+
+    def contains(self, candidates: Tensor) -> Tensor:
+        """Which candidates are inside the ball and the pixel box, bool ``(N,)``; NaN is outside."""
+        flat = candidates.flatten(1)
+        in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
+        return in_box & (self.distance(candidates) <= self.radius)
+
+
+class LinfBall(Ball):
+    """Every value may move by eps."""
+
+    def __init__(self, images: Tensor, eps: float) -> None:
+        super().__init__(images, eps)
+        exact = images.double()
+        lower, upper = (exact - eps).float(), (exact + eps).float()
+        # float32 rounding can put a bound outside the ball: take the next number towards the image.
+        lower = torch.where(exact - lower.double() > eps, torch.nextafter(lower, images), lower)
+        upper = torch.where(upper.double() - exact > eps, torch.nextafter(upper, images), upper)
+        self._lower = lower.clamp_(min=0)
+        self._upper = upper.clamp_(max=1)
+
+    def project(self, candidates: Tensor) -> Tensor:
+        return torch.clamp(candidates, self._lower, self._upper)
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        noise = torch.rand(self.images.shape, generator=generator, device=self.images.device)
+        return self.project(self.images + (2 * noise - 1) * self.eps)
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        return gradient.sign()
+
+    def distance(self, candidates: Tensor) -> Tensor:
+        return (candidates.double() - self.images.double()).abs().flatten(1).amax(dim=1)
+
+    @property
+    def radius(self) -> float:
+        return self.eps
+
+
+class L2Ball(Ball):
+    """The change, as one vector over all values of an image, may be eps long."""
+
+    def project(self, candidates: Tensor) -> Tensor:
+        change = candidates - self.images
+        length = _norm(change.double())
+        inside = length <= self.eps
+        scale = torch.where(inside, 1.0, self.eps / length.clamp(min=1e-300)).float()
+        projected = (self.images + change * scale).clamp(0, 1)
+        # Rounding to float32 can leave the result just outside: shrink such images until they are in.
+        shrink = 1.0
+        outside = self.distance(projected) > self.radius
+        while bool(outside.any()):
+            shrink -= L2_TOLERANCE if shrink > 0.99 else 0.1
+            smaller = (self.images + change * scale * max(shrink, 0.0)).clamp(0, 1)
+            projected = torch.where(outside.view(-1, 1, 1, 1), smaller, projected)
+            outside = self.distance(projected) > self.radius
+        return projected
+
+    def random(self, generator: torch.Generator) -> Tensor:
+        shape, device = self.images.shape, self.images.device
+        normal = torch.randn(shape, generator=generator, device=device)
+        uniform = torch.rand((len(self.images), 1, 1, 1), generator=generator, device=device)
+        dimensions = self.images[0].numel()
+        return self.project(self.images + self.direction(normal) * self.eps * uniform ** (1 / dimensions))
+
+    def direction(self, gradient: Tensor) -> Tensor:
+        # Divided by the largest value first, so that the squares of tiny gradients do not vanish.
+        largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+        scaled = gradient / torch.where(largest > 0, largest, 1.0)
+        length = scaled.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+        return scaled / torch.where(length > 0, length, 1.0)
+
+    def distance(self, candidates: Tensor) -> Tensor:
+        return _norm(candidates.double() - self.images.double()).flatten()
+
+    @property
+    def radius(self) -> float:
+        return self.eps * (1 + L2_TOLERANCE)
+
+
+def _norm(change: Tensor) -> Tensor:
+    """Euclidean length of each image's change, ``(N, 1, 1, 1)``."""
+    return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)

@@ -1,0 +1,53 @@
+"""What training hands to a defense, and what it expects of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.data.base import Split
+
+
+@dataclass
+class Context:
+    """Where training stands, for a defense's hooks.
+
+    Attributes:
+        generator: the defense's only source of randomness, on :attr:`device`.
+        device: where batches live.
+        num_classes: of the classifier.
+        epochs: how many there will be.
+        steps_per_epoch: optimiser steps in each; 0 until the training set is prepared.
+        step: optimiser steps taken so far, over all epochs.
+        note: says a line that belongs into the run's record (counts, skipped images).
+    """
+
+    generator: torch.Generator
+    device: torch.device
+    num_classes: int
+    epochs: int
+    note: Callable[[str], None]
+    steps_per_epoch: int = 0
+    step: int = 0
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, from 0."""
+        return self.step // self.steps_per_epoch if self.steps_per_epoch else 0
+
+
+class TrainingHooks(Protocol):
+    """The hooks of a defense that training calls; :class:`robustbench_tin.defenses.Defense` has them."""
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        """Change the training set, once, before the first epoch."""
+
+    def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
+        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1] and labels, on the device."""
+
+    def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        """The scalar that training minimises."""
