@@ -138,6 +138,10 @@ class Attack(Configurable):
             Adversarial images, float32 ``(N, C, H, W)``.
         """
 
+    def gradients(self, budgets: int) -> int:
+        """Gradients an image needs for so many budgets; for time estimates only."""
+        return 10 * budgets
+
     def sweep(
         self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
     ) -> list[Tensor]:

@@ -23,6 +23,9 @@ class FGSM(Attack):
 
     name: ClassVar[str] = "fgsm"
 
+    def gradients(self, budgets: int) -> int:
+        return 1
+
     def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return self.sweep(oracle, labels, [ball], [generator])[0]
 

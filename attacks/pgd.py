@@ -41,6 +41,9 @@ class PGD(Attack):
         self.require(self.alpha is None or self.alpha > 0, "alpha", "more than 0")
         self.require(self.random_start or self.restarts == 1, "restarts", "1 without a random start")
 
+    def gradients(self, budgets: int) -> int:
+        return budgets * self.steps * self.restarts
+
     def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         worst = self._climb(oracle, labels, ball, generator)
         if self.restarts == 1:

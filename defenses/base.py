@@ -22,6 +22,15 @@ class Defense(Configurable):
     """
 
     kind: ClassVar[str] = "defense"
+    relative_cost: ClassVar[float] = 1.0
+    """How many times longer than plain training an epoch takes; for time estimates only."""
+
+    def check(self, train: Split) -> None:
+        """Refuse a training set that this defense cannot work with; called before anything is trained.
+
+        Raises:
+            DataError: saying what is missing.
+        """
 
     def prepare(self, train: Split, context: Context) -> Split:
         """Change the training set, once, before the first epoch; the validation images stay as they are."""

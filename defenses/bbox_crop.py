@@ -23,13 +23,17 @@ class BBoxCrop(Defense):
     """
 
     name: ClassVar[str] = "bbox-crop"
+    relative_cost: ClassVar[float] = 2.0
 
-    def prepare(self, train: Split, context: Context) -> Split:
+    def check(self, train: Split) -> None:
         if train.boxes is None:
             raise DataError(
                 "defense 'bbox-crop' got a data set without bounding boxes; use tiny-imagenet or demo,"
                 " or leave this defense out"
             )
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        assert train.boxes is not None
         usable = boxes.usable(train.boxes)
         skipped = len(usable) - int(usable.sum())
         context.note(f"bbox-crop: {usable.sum():,} crops added, {skipped:,} degenerate boxes skipped")

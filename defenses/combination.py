@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -36,6 +37,10 @@ class Combination(Defense):
     def spec(self) -> str:
         return "+".join(part.spec for part in self.parts)
 
+    def check(self, train: Split) -> None:
+        for part in self.parts:
+            part.check(train)
+
     def prepare(self, train: Split, context: Context) -> Split:
         for part in self.parts:
             train = part.prepare(train, context)
@@ -51,6 +56,10 @@ class Combination(Defense):
         if chosen is None:
             return super().loss(classifier, images, labels, context)
         return chosen.loss(classifier, images, labels, context)
+
+    @property
+    def relative_cost(self) -> float:  # type: ignore[override]
+        return math.prod(part.relative_cost for part in self.parts)
 
     @property
     def defines_loss(self) -> bool:

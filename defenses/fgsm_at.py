@@ -27,6 +27,7 @@ class FGSMAdversarialTraining(Defense):
     """
 
     name: ClassVar[str] = "fgsm-at"
+    relative_cost: ClassVar[float] = 1.7
 
     eps: float = 8 / 255
     alpha: float | None = None

@@ -22,12 +22,12 @@ from robustbench_tin.data import open_dataset
 imported = time.perf_counter()
 dataset = open_dataset(sys.argv[1], cache_dir=sys.argv[2], workers=int(sys.argv[3]) or None)
 splits = [split for split in (dataset.train, dataset.val, dataset.test) if split is not None]
+unit = 2**30 if sys.platform == "darwin" else 2**20  # bytes there, kilobytes elsewhere
 print(json.dumps({
     "images": sum(map(len, splits)),
     "import_s": imported - start,
     "open_s": time.perf_counter() - imported,
-    # kilobytes on Linux, bytes on macOS
-    "rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20),
+    "rss_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit,
     "fingerprint": dataset.fingerprint,
 }))
 """

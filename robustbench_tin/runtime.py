@@ -6,15 +6,25 @@ gives the same table.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+import ctypes
+import os
+import sys
+import warnings
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
+from typing import Any
 
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError
 
-PRECISIONS = ("float32", "bfloat16", "float16")
+PRECISIONS = ("float32", "bfloat16")
+
+# glibc's names for what mallopt sets.
+_M_TRIM_THRESHOLD = -1
+_M_MMAP_THRESHOLD = -3
 
 
 @dataclass(frozen=True)
@@ -70,8 +80,8 @@ def choose_device(name: str | None) -> str:
     return str(torch.device(name))
 
 
-def choose_precision(device: str, *, depthwise: bool) -> str:
-    """The training precision that pays on this device.
+def choose_precision(device: str, model: nn.Module) -> str:
+    """The training precision that pays for this model on this device.
 
     bfloat16 where the processor computes in it; on a CPU not for networks of depthwise convolutions,
     whose kernels it slows down.
@@ -80,4 +90,33 @@ def choose_precision(device: str, *, depthwise: bool) -> str:
     if kind == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bfloat16" if native and not depthwise else "float32"
+    return "bfloat16" if native and not _has_depthwise(model) else "float32"
+
+
+def as_tensor(array: npt.NDArray[Any]) -> Tensor:
+    """The array as a tensor without a copy, so that a memory map stays one; it must not be written to."""
+    with warnings.catch_warnings():
+        # A read-only memory map: torch warns that writing to it would fail, and nothing here writes.
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array)
+
+
+def tune_allocator() -> None:
+    """Let the C library keep large buffers between steps, instead of asking the system for each anew.
+
+    On Linux, freed activations go back to the system at once, and fetching their pages again costs up
+    to a third of a training step. Set ``ROBUST_TIN_MALLOC=system`` to leave the allocator alone.
+    """
+    if sys.platform != "linux" or os.environ.get("ROBUST_TIN_MALLOC") == "system":
+        return
+    with suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_MMAP_THRESHOLD, 1 << 30)
+        mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+
+
+def _has_depthwise(model: nn.Module) -> bool:
+    return any(
+        isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.in_channels
+        for module in model.modules()
+    )

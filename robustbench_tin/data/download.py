@@ -20,7 +20,7 @@ ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
 EXPECTED = {"train": 100_000, "val": 10_000, "test": 10_000}
 ATTEMPTS = 5
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
-_PIECE_BYTES = 1 << 20
+_PIECE_BYTES = 1 << 16  # at most this much is lost with a connection
 _OTHER_WAYS = "or name what you have: --data DIR (unpacked) or --data FILE.zip"
 
 

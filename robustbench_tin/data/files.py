@@ -10,12 +10,15 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator, KeysView
+from collections.abc import Collection, KeysView
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 from robustbench_tin.errors import DataError
+
+
+_DEPTH = 3  # train/CLASS/images/FILE
 
 
 class Files(Protocol):
@@ -59,11 +62,9 @@ class Directory:
     @cached_property
     def stamp(self) -> str:
         """A digest of where the files lie, their names, sizes and times."""
-        digest = hashlib.blake2b(os.fsencode(self.location.resolve()), digest_size=16)
-        for name in sorted(self._found):
-            size, time = self._found[name]
-            digest.update(os.fsencode(f"\n{name}\0{size}\0{time}"))
-        return digest.hexdigest()
+        lines = [os.fspath(self.location.resolve())]
+        lines += sorted([f"{name} {status}" for name, status in self._found.items()])
+        return hashlib.blake2b(os.fsencode("\n".join(lines)), digest_size=16).hexdigest()
 
     @property
     def names(self) -> KeysView[str]:
@@ -72,33 +73,39 @@ class Directory:
 
     def read(self, name: str) -> bytes:
         """The content of one file."""
-        return (self.location / name).read_bytes()
+        with open(f"{self.location}/{name}", "rb", buffering=0) as file:  # noqa: PTH123  twice as fast
+            return file.readall()
 
     @cached_property
-    def _found(self) -> dict[str, tuple[int, int]]:
+    def _found(self) -> dict[str, str]:
+        """Size and time by file name; one plain loop, as it runs over 110,000 files at every start."""
+        found: dict[str, str] = {}
+        folders = [""]
         try:
-            return {name: (size, time) for name, size, time in self._walk("", depth=3)}
+            for folder in folders:  # which grows on the way
+                with os.scandir(f"{self.location}/{folder}") as entries:
+                    for entry in entries:
+                        name = entry.name
+                        if name[0] == "." or not (folder or name in self._tops):
+                            continue
+                        if not entry.is_dir():
+                            found[folder + name] = _size_and_time(entry)
+                        elif folder.count("/") < _DEPTH:
+                            folders.append(f"{folder}{name}/")
         except OSError as error:
             raise DataError(
                 f"directory '{error.filename or self.location}' cannot be read: {error.strerror};"
                 " expected a readable data set"
             ) from error
+        return found
 
-    def _walk(self, prefix: str, depth: int) -> Iterator[tuple[str, int, int]]:
-        with os.scandir(self.location / prefix) as entries:
-            for entry in entries:
-                if entry.name.startswith(".") or not (prefix or entry.name in self._tops):
-                    continue
-                if entry.is_dir():
-                    if depth:
-                        yield from self._walk(f"{prefix}{entry.name}/", depth - 1)
-                    continue
-                try:
-                    status = entry.stat()
-                except FileNotFoundError:  # a link to nowhere: reading it will tell, if it is an image
-                    yield prefix + entry.name, -1, -1
-                else:
-                    yield prefix + entry.name, status.st_size, status.st_mtime_ns
+
+def _size_and_time(entry: os.DirEntry[str]) -> str:
+    try:
+        status = entry.stat()
+    except FileNotFoundError:  # a link to nowhere: if it is an image, reading it tells
+        return "missing"
+    return f"{status.st_size} {status.st_mtime_ns}"
 
 
 class Zip:

@@ -219,7 +219,8 @@ def _notes(decoded: Decoded) -> Iterator[str]:
     for split in OFFICIAL_COUNTS:
         degenerate = _degenerate(decoded.splits[split])
         if degenerate:
-            yield f"{degenerate:,} {split} images have a degenerate bounding box or none"
+            count = len(decoded.splits[split])
+            yield f"{degenerate:,} of {count:,} {split} images have a degenerate bounding box or none"
     yield from decoded.broken_notes()
 
 

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
-from robustbench_tin.runtime import Runtime
+from robustbench_tin.runtime import Runtime, as_tensor
 from robustbench_tin.training.context import Context, TrainingHooks
 
 # Steps between looks at the loss: each look waits for the device.
@@ -100,14 +99,14 @@ def train(
         note=notes.append,
     )
     prepared = defense.prepare(split, context)
-    images = _on_device(prepared.images, device)
-    labels = _on_device(prepared.labels, device)
+    images = as_tensor(prepared.images).to(device)
+    labels = as_tensor(prepared.labels).to(device)
     order = torch.Generator().manual_seed(seed)
     context.steps_per_epoch = max(1, len(images) // recipe.batch_size)
     total_steps = recipe.epochs * context.steps_per_epoch
 
     runtime.place(classifier).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(classifier, recipe.weight_decay), lr=recipe.lr)
+    optimizer = torch.optim.AdamW(_parameter_groups(classifier, recipe.weight_decay), lr=recipe.lr, fused=True)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step, total_steps, recipe.warmup))
 
     loss_sum = torch.zeros((), device=device)
@@ -147,16 +146,6 @@ def to_float(images: Tensor, runtime: Runtime) -> Tensor:
     """uint8 images as float32 in [0, 1], in the runtime's layout."""
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     return images.to(torch.float32, memory_format=layout).div_(255)
-
-
-def _on_device(array: np.ndarray[tuple[int, ...], np.dtype[np.generic]], device: torch.device) -> Tensor:
-    """The array as a tensor on the device; on the CPU without a copy, so a memory map stays one."""
-    import warnings
-
-    with warnings.catch_warnings():
-        # A read-only memory map: torch warns that writing to it would fail, and nothing here writes.
-        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-        return torch.from_numpy(array).to(device)
 
 
 def _one_cycle(step: int, steps: int, warmup: float) -> float:

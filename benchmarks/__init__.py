@@ -1,0 +1,1 @@
+"""Benchmarks: plan, run, records, tables."""

@@ -1,0 +1,288 @@
+"""The runner: train each cell, attack it, write everything down, go on where it stopped."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.benchmarks.estimate import Estimate, estimate
+from robustbench_tin.benchmarks.measure import Batches, Outcomes, measure_attack, measure_clean
+from robustbench_tin.benchmarks.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning import Request, resolve
+from robustbench_tin.benchmarks.progress import Reporter, duration
+from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
+from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.data import Dataset
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.metrics import above_chance, interval
+from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
+from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
+from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
+
+
+def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options: Any) -> Run | None:
+    """Train every backbone × defense × seed, attack each, and return the run with its records.
+
+    Args:
+        reporter: told how far it is; None: silent.
+        dry_run: check everything, say what would run, and stop.
+        **options: the fields of :class:`robustbench_tin.benchmarks.planning.Request`, which are the
+            options of ``robust-tin bench``.
+
+    Returns:
+        The run; ``.records`` is a DataFrame of one row a measure, ``.tables`` renders it. None for
+        a dry run.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked, before anything is trained.
+    """
+    reporter = reporter or Reporter()
+    request = Request(**options)
+    tune_allocator()
+    plan, dataset = resolve(request, reporter)
+    for note in dataset.notes:
+        reporter.warn(note)
+    path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
+    if dry_run:
+        _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
+        return None
+    run = Run.create(path, plan)
+    with run.locked():
+        done = frozenset(cell.slug for cell in plan.cells() if _is_done(run, cell))
+        if len(done) == len(list(plan.cells())):
+            reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")
+        else:
+            costs = estimate(plan, dataset.image_size)
+            _announce(plan, dataset, costs, done, path, reporter)
+            worker = _Worker(run, dataset, request, costs, reporter)
+            with reporter.overall(costs.total(done)):
+                for cell in plan.cells():
+                    if cell.slug not in done:
+                        worker.work(cell)
+        run.write_results()
+    return run
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Takes one cell after the other to its end."""
+
+    run: Run
+    dataset: Dataset
+    request: Request
+    costs: Estimate
+    reporter: Reporter
+
+    def work(self, cell: Cell) -> None:
+        trained = self.run.trained(cell)
+        if trained is not None and trained.status == OK:
+            classifier = self._build(cell)
+            load_weights(classifier, self.run.weights_file(cell))
+            self.reporter.finished(f"{cell.label}: already trained")
+        else:
+            classifier, trained = self._train(cell)
+        if trained.status != OK:
+            self._record_failed_cell(cell, trained)
+            return
+        self._measure(cell, classifier, trained)
+
+    def _build(self, cell: Cell, *, fresh: bool = False) -> Classifier:
+        """The cell's network; only a fresh one is filled with the weights that training starts from."""
+        plan, request = self.run.plan, self.request
+        return backbones.get(cell.model).build(
+            plan.classes,
+            image_size=self.dataset.image_size,
+            resize_to=plan.image_size,
+            pretrained=plan.pretrained and fresh,
+            weights=Path(request.weights) if request.weights is not None and fresh else None,
+            seed=cell.seed,
+        )
+
+    def _runtime(self, classifier: Classifier) -> Runtime:
+        plan = self.run.plan
+        precision = plan.precision or choose_precision(plan.device, classifier)
+        return Runtime(plan.device, precision)
+
+    def _train(self, cell: Cell) -> tuple[Classifier, Trained]:
+        plan = self.run.plan
+        classifier = self._build(cell, fresh=True)
+        for note in classifier.notes:
+            self.reporter.say(f"{cell.label}: {note}")
+        runtime = self._runtime(classifier)
+        recipe = Recipe(plan.epochs, plan.batch_size, plan.lr or backbones.get(cell.model).lr)
+        facts = {"precision": runtime.precision, "network_size": classifier.input_size}
+        seconds = self.costs.training(cell.model, cell.defense)
+        done = 0
+        with self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance:
+
+            def on_step(step: int, steps: int) -> None:
+                nonlocal done
+                advance(1000 * step // steps - done)
+                done = 1000 * step // steps
+
+            try:
+                record = train(
+                    classifier,
+                    self.dataset.train,
+                    parse_defense(cell.defense),
+                    recipe,
+                    runtime,
+                    num_classes=plan.classes,
+                    seed=cell.seed,
+                    on_step=on_step,
+                )
+            except TrainingFailure as failure:
+                trained = Trained(status=f"failed: {failure}", **facts)
+                self.reporter.warn(f"{cell.label}: {trained.status}")
+                self.run.save_trained(cell, trained)
+                return classifier, trained
+        save_weights(classifier, self.run.weights_file(cell))
+        trained = _trained(record, classifier, facts)
+        self.run.save_trained(cell, trained)
+        for note in record.notes:
+            self.reporter.finished(f"{cell.label}: {note}")
+        self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
+        return classifier, trained
+
+    def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
+        plan = self.run.plan
+        runtime = Runtime(plan.device, "float32")
+        model = parse_defense(cell.defense).wrap(runtime.place(classifier))
+        val = self.dataset.val
+        batches = Batches(
+            as_tensor(val.images), as_tensor(val.labels), evaluation_batch_size(plan.device), runtime.torch_device
+        )
+        clean = self.run.record(cell, CLEAN, 0.0)
+        if clean is None or clean.status != OK:
+            with self.reporter.stage(
+                f"clean {cell.label}", len(val), self.costs.clean(cell.model)
+            ) as advance:
+                outcomes = measure_clean(model, batches, on_images=advance)
+            clean = self._save(cell, CLEAN, outcomes, trained, None)
+        for text in plan.attacks:
+            missing = [eps for eps in plan.attacked_eps if not _is_ok(self.run.record(cell, text, eps))]
+            if not missing:
+                continue
+            seconds = self.costs.attack(cell.model, text)
+            with self.reporter.stage(f"{text} {cell.label}", len(val), seconds) as advance:
+                results = measure_attack(
+                    model, batches, parse_attack(text), missing, norm=plan.norm, seed=cell.seed, on_images=advance
+                )
+            for outcomes in results:
+                record = self._save(cell, text, outcomes, trained, clean.learned)
+                if record.status != OK:
+                    self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
+        self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
+
+    def _record_failed_cell(self, cell: Cell, trained: Trained) -> None:
+        for attack, eps in self.run.measures():
+            failed = Outcomes(eps, None, None, trained.status, 0.0, 0, 0)
+            self._save(cell, attack, failed, trained, None)
+
+    def _save(
+        self, cell: Cell, attack: str, outcomes: Outcomes, trained: Trained, learned: bool | None
+    ) -> Record:
+        plan = self.run.plan
+        record = make_record(
+            outcomes,
+            model=cell.model,
+            defense=cell.defense,
+            seed=cell.seed,
+            attack=attack,
+            norm=plan.norm,
+            learned=learned,
+            n=plan.eval_images,
+            classes=plan.classes,
+            data=plan.data,
+            data_fingerprint=plan.data_fingerprint,
+            image_size=self.dataset.image_size,
+            network_size=trained.network_size,
+            epochs=plan.epochs,
+            train_seconds=trained.seconds,
+            train_precision=trained.precision,
+            device=plan.device,
+        )
+        self.run.save_measure(cell, record, outcomes)
+        return record
+
+
+def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Record:
+    """A measure's record from its outcomes and the facts around it."""
+    values: dict[str, Any] = {}
+    for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
+        count = None if hits is None else int(hits.sum())
+        low, high = (None, None) if count is None else interval(count, n)
+        values |= {
+            name: None if count is None else count / n,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    if facts["attack"] == CLEAN and outcomes.top1 is not None:
+        facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
+    return Record(
+        **values,
+        **facts,
+        n=n,
+        classes=classes,
+        eps=outcomes.eps,
+        status=outcomes.status,
+        seconds=outcomes.seconds,
+        forward_passes=outcomes.forward_passes,
+        backward_passes=outcomes.backward_passes,
+        versions=versions(),
+    )
+
+
+def evaluation_batch_size(device: str) -> int:
+    """Images attacked at a time: fixed, since an attack's randomness goes batch by batch."""
+    return 50 if device == "cpu" else 250
+
+
+def _trained(record: TrainingRecord, classifier: Classifier, facts: dict[str, Any]) -> Trained:
+    return Trained(
+        images=record.images,
+        steps=record.steps,
+        seconds=record.seconds,
+        loss=record.loss,
+        notes=(*classifier.notes, *record.notes),
+        **facts,
+    )
+
+
+def _is_ok(record: Record | None) -> bool:
+    return record is not None and record.status == OK
+
+
+def _is_done(run: Run, cell: Cell) -> bool:
+    return all(_is_ok(run.record(cell, attack, eps)) for attack, eps in run.measures())
+
+
+def _announce(
+    plan: Plan, dataset: Dataset, costs: Estimate, done: Iterable[str], path: Path, reporter: Reporter
+) -> None:
+    cells = len(list(plan.cells()))
+    done = frozenset(done)
+    reporter.say(
+        f"Data: {plan.data} ({dataset.source}), {plan.classes} classes, {plan.train_images:,} training and"
+        f" {plan.eval_images:,} evaluated images of {dataset.image_size} px"
+    )
+    finished = f", {len(done)} of them done" if done else ""
+    reporter.say(
+        f"Plan: {cells} cells{finished}, {cells * plan.measures_per_cell} measures, {plan.epochs} epochs of batches of"
+        f" {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}. Run directory: {path}"
+    )
+
+
+def _summary(run: Run, cell: Cell) -> str:
+    parts = []
+    for attack, eps in run.measures():
+        record = run.record(cell, attack, eps)
+        if record is not None and record.top1 is not None:
+            name = CLEAN if attack == CLEAN else f"{attack}@{eps:g}"
+            parts.append(f"{name} {100 * record.top1:.1f}")
+    return "top-1 " + ", ".join(parts) if parts else "nothing measured"

@@ -1,0 +1,98 @@
+"""Roughly how long a run will take, said before it starts.
+
+Passes are counted exactly; what one costs is the network's arithmetic (counted on shapes) divided by
+what this machine achieves on a small convolution network, timed for a moment. Networks differ in how
+well they use a machine, so the answer is good to a factor of two or so; the progress bar corrects it.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.benchmarks.plan import Plan
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.models import backbones
+from robustbench_tin.models.cost import Cost, cost
+
+# Seconds an optimiser step takes per parameter, beside the arithmetic of the passes: AdamW reads and writes
+# some 28 bytes of each.
+_STEP_SECONDS_PER_PARAMETER = {"cpu": 3e-9, "cuda": 2e-11}
+# What real networks reach of the small network's rate, by backbones timed on two CPU cores.
+_EFFICIENCY = 0.45
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Seconds a backbone's cells take, by plan and by machine.
+
+    Attributes:
+        flops_per_second: what the machine achieves.
+        costs: by backbone.
+        plan: what will run.
+    """
+
+    flops_per_second: float
+    costs: dict[str, Cost]
+    plan: Plan
+
+    def training(self, model: str, defense: str) -> float:
+        """Seconds to train one cell."""
+        images = self.plan.train_images * self.plan.epochs * parse_defense(defense).relative_cost
+        steps = images / self.plan.batch_size
+        kind = torch.device(self.plan.device).type
+        update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)
+        return images * 3 * self._forward(model) + update
+
+    def attack(self, model: str, attack: str) -> float:
+        """Seconds of one attack at all budgets on one cell."""
+        budgets = len(self.plan.attacked_eps)
+        gradients = parse_attack(attack).gradients(budgets)
+        # Frozen parameters: a backward pass to the pixels costs about a forward pass.
+        return self.plan.eval_images * (2 * gradients + budgets) * self._forward(model)
+
+    def clean(self, model: str) -> float:
+        """Seconds of the clean measure of one cell."""
+        return self.plan.eval_images * self._forward(model)
+
+    def total(self, done: frozenset[str] = frozenset()) -> float:
+        """Seconds of all cells but those whose slug is in ``done``."""
+        return sum(
+            self.training(cell.model, cell.defense)
+            + self.clean(cell.model)
+            + sum(self.attack(cell.model, attack) for attack in self.plan.attacks)
+            for cell in self.plan.cells()
+            if cell.slug not in done
+        )
+
+    def _forward(self, model: str) -> float:
+        return self.costs[model].flops_per_image / self.flops_per_second
+
+
+def estimate(plan: Plan, image_size: int) -> Estimate:
+    """Count the work of a plan and time this machine for a moment."""
+    costs = {
+        name: cost(backbones.get(name), plan.classes, image_size, plan.image_size) for name in plan.models
+    }
+    return Estimate(_EFFICIENCY * _flops_per_second(torch.device(plan.device)), costs, plan)
+
+
+def _flops_per_second(device: torch.device) -> float:
+    """Forward rate of a small convolution network in float32."""
+    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device, memory_format=torch.channels_last)
+    images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
+    flops = 2 * 16 * 32 * 32 * 64 * 64 * 9
+    best = float("inf")
+    with torch.inference_mode():
+        for _ in range(12):
+            started = time.perf_counter()
+            for _ in range(4):
+                layer(images)
+            if device.type == "cuda":
+                torch.cuda.synchronize(device)
+            best = min(best, (time.perf_counter() - started) / 4)
+    return flops / best

@@ -1,0 +1,179 @@
+"""The library's two calls for a model of one's own: measure it, and get its adversarial images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.benchmarks.bench import evaluation_batch_size, make_record
+from robustbench_tin.benchmarks.measure import Batches, measure_attack, measure_clean
+from robustbench_tin.benchmarks.planning import parse_eps_list
+from robustbench_tin.benchmarks.records import CLEAN, to_frame
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.runtime import as_tensor
+from robustbench_tin.specs import split_list
+from robustbench_tin.threat import ThreatModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Images = Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Labels = Tensor | npt.NDArray[np.int64] | Sequence[int]
+
+
+def evaluate(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attacks: str | Sequence[str] = ("fgsm", "pgd"),
+    eps: str | float | Sequence[float] = (0.0, 0.01, 0.03),
+    norm: str = "linf",
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+    name: str | None = None,
+) -> pd.DataFrame:
+    """Clean and robust accuracy of any model that maps pixels in [0, 1] to logits.
+
+    The model is measured in eval mode on the device it is on, and left as it was.
+
+    Args:
+        model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``.
+        images: float ``(N, C, H, W)`` in [0, 1], or uint8.
+        labels: true labels ``(N,)``.
+        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``.
+        eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
+        norm: ``linf`` or ``l2``.
+        seed: of the attacks' randomness.
+        batch_size: images a batch; None: a default of the device.
+        name: of the model in the records; None: its class's.
+
+    Returns:
+        One row a measure; the columns are those of :class:`robustbench_tin.benchmarks.records.Record`.
+
+    Raises:
+        RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
+    """
+    budgets = parse_eps_list(eps)
+    chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
+    ThreatModel(norm, 0.0)
+    image_tensor, label_tensor = _checked(images, labels)
+    device = _device_of(model)
+    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
+    with Oracle(model) as oracle:
+        classes = oracle.logits(batches.at(0)[0][:1]).shape[1]
+    if int(label_tensor.max()) >= classes:
+        raise InvalidSettingError(
+            f"labels reach {int(label_tensor.max())}; expected below {classes}, the number of the model's logits"
+        )
+    facts = {
+        "model": name or type(model).__name__,
+        "defense": "none",
+        "seed": seed,
+        "norm": norm,
+        "data": "images",
+        "data_fingerprint": "",
+        "image_size": int(image_tensor.shape[-1]),
+        "network_size": None,
+        "epochs": None,
+        "train_seconds": None,
+        "train_precision": None,
+        "device": str(device),
+    }
+    clean = make_record(
+        measure_clean(model, batches), n=len(batches), classes=classes, attack=CLEAN, learned=None, **facts
+    )
+    records = [clean]
+    positive = [value for value in budgets if value > 0]
+    for attack in chosen if positive else ():
+        for outcomes in measure_attack(model, batches, attack, positive, norm=norm, seed=seed):
+            records.append(
+                make_record(
+                    outcomes,
+                    n=len(batches),
+                    classes=classes,
+                    attack=attack.spec,
+                    learned=clean.learned,
+                    **facts,
+                )
+            )
+    return to_frame(records)
+
+
+def perturb(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attack: str = "pgd",
+    eps: str | float | Sequence[float] = (0.01, 0.03),
+    norm: str = "linf",
+    *,
+    seed: int = 0,
+    batch_size: int | None = None,
+) -> Tensor:
+    """The adversarial images themselves, each inside its ball and the pixel box in float32.
+
+    Args:
+        model: float32 ``(N, C, H, W)`` in [0, 1] to logits; left as it was.
+        images: float ``(N, C, H, W)`` in [0, 1], or uint8.
+        labels: true labels ``(N,)``.
+        attack: a spec.
+        eps: K budgets, sorted and each once in the result; for 0 the images themselves.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack's randomness.
+        batch_size: images a batch; None: a default of the device.
+
+    Returns:
+        float32 ``(K, N, C, H, W)`` on the CPU. Measured with the same seed and batch size, they give
+        exactly what :func:`evaluate` reports.
+
+    Raises:
+        RobustTinError: as :func:`evaluate`.
+        AttackFailure: where the attack or the model fails.
+    """
+    budgets = parse_eps_list(eps)
+    chosen = parse_attack(attack)
+    image_tensor, label_tensor = _checked(images, labels)
+    device = _device_of(model)
+    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
+    parts = []
+    with Oracle(model) as oracle:
+        for start in batches.starts():
+            batch, batch_labels = batches.at(start)
+            batch_seed = seed * 1_000_003 + start
+            moved = chosen.perturb(oracle, batch, batch_labels, budgets, norm=norm, seed=batch_seed)
+            parts.append(moved.cpu())
+    return torch.cat(parts, dim=1)
+
+
+def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
+    image_tensor = images.detach() if isinstance(images, Tensor) else as_tensor(np.asarray(images))
+    label_tensor = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
+    if image_tensor.ndim != 4 or len(image_tensor) == 0:
+        raise InvalidSettingError(f"images got shape {tuple(image_tensor.shape)}; expected (N, C, H, W), N above 0")
+    if label_tensor.shape != image_tensor.shape[:1]:
+        raise InvalidSettingError(
+            f"labels got shape {tuple(label_tensor.shape)}; expected ({len(image_tensor)},), one an image"
+        )
+    if label_tensor.is_floating_point() or int(label_tensor.min()) < 0:
+        raise InvalidSettingError("labels got fractions or negative numbers; expected class indices from 0")
+    if image_tensor.dtype != torch.uint8:
+        image_tensor = image_tensor.float()
+        low, high = float(image_tensor.min()), float(image_tensor.max())
+        if not (low >= 0 and high <= 1):
+            raise InvalidSettingError(
+                f"images got values from {low:.3g} to {high:.3g}; expected [0, 1] (divide by 255, and normalise"
+                " inside the model)"
+            )
+    return image_tensor, label_tensor.long()
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    first = next(iter([*model.parameters(), *model.buffers()]), None)
+    return torch.device("cpu") if first is None else first.device

@@ -1,0 +1,110 @@
+"""What a run is going to do: decided in full before it starts, and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One backbone × defense × seed: what is trained once.
+
+    Attributes:
+        model: a backbone's name.
+        defense: a defense's canonical spec.
+        seed: of initialisation, order, augmentation and attacks.
+    """
+
+    model: str
+    defense: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """For people: ``resnet50 + fgsm-at, seed 0``."""
+        return f"{self.model} + {self.defense}, seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """For the file system: unique, and free of awkward characters."""
+        return f"{slug(self.model)}--{slug(self.defense)}--s{self.seed}"
+
+
+class Plan(BaseModel):
+    """Everything that decides a run's numbers; two equal plans give equal tables on one machine.
+
+    Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
+    they moved.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    data_fingerprint: str
+    classes: int
+    train_images: int
+    eval_images: int
+    models: tuple[str, ...]
+    defenses: tuple[str, ...]
+    seeds: tuple[int, ...]
+    attacks: tuple[str, ...]
+    eps: tuple[float, ...]
+    norm: str
+    epochs: int
+    batch_size: int
+    lr: float | None
+    image_size: int | None
+    pretrained: bool
+    weights: str | None
+    device: str
+    precision: str | None
+    plugins: tuple[str, ...]
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, seeds innermost."""
+        for model in self.models:
+            for defense in self.defenses:
+                for seed in self.seeds:
+                    yield Cell(model, defense, seed)
+
+    @property
+    def attacked_eps(self) -> tuple[float, ...]:
+        """The budgets that need an attack; eps 0 is the clean measure, which every cell has."""
+        return tuple(eps for eps in self.eps if eps > 0)
+
+    @property
+    def measures_per_cell(self) -> int:
+        """The clean measure and one for each attack and positive eps."""
+        return 1 + len(self.attacks) * len(self.attacked_eps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits of the whole plan."""
+        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=4).hexdigest()
+
+    def differences(self, other: Plan) -> list[str]:
+        """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return [f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here" for key in mine if mine[key] != theirs[key]]
+
+
+def slug(text: str) -> str:
+    """A name as part of a file name: unchanged where possible, else with a hash that keeps it unique.
+
+    >>> slug("resnet50"), slug("pgd:steps=20")
+    ('resnet50', 'pgd_steps=20-c0c7')
+    """
+    safe = re.sub(r"[^A-Za-z0-9.=,+_-]", "_", text)[:80]
+    if safe == text:
+        return text
+    return f"{safe}-{hashlib.blake2b(text.encode(), digest_size=2).hexdigest()}"
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,177 @@
+"""From what a user asks for to a plan: every mistake is found here, before anything is trained."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.benchmarks.plan import Plan
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.data import Dataset, open_dataset, subset
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.errors import InvalidSettingError, WeightsError
+from robustbench_tin.models import backbones, select
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import PRECISIONS, choose_device
+from robustbench_tin.specs import split_list
+from robustbench_tin.threat import NORMS, check_eps_list, parse_eps
+
+Names = str | Sequence[str]
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a user asks ``bench`` for; the fields are the command's options.
+
+    Names are comma lists or sequences; None leaves the choice to the data set or the backbone.
+    """
+
+    models: Names = "all"
+    defenses: Names = "none"
+    attacks: Names = "fgsm,pgd"
+    eps: str | float | Sequence[float] = (0.0, 0.01, 0.03)
+    norm: str = "linf"
+    seeds: str | int | Sequence[int] = (0,)
+    data: str = "demo"
+    classes: int | str | Sequence[str] | None = None
+    train_per_class: int | None = None
+    eval_images: int | None = None
+    skip_broken: bool = False
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    image_size: int | None = None
+    pretrained: bool = False
+    weights: str | Path | None = None
+    device: str | None = None
+    precision: str | None = None
+    out: str | Path | None = None
+    plugins: Sequence[str | Path] = ()
+
+
+def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
+    """Check a request in full, open its data, and decide what is left open.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked.
+    """
+    for plugin in request.plugins:
+        load_plugin(plugin)
+    models = select(request.models if isinstance(request.models, str) else ",".join(request.models))
+    defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
+    attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
+    eps = parse_eps_list(request.eps)
+    if request.norm not in NORMS:
+        raise InvalidSettingError(f"norm got '{request.norm}'; expected {' or '.join(NORMS)}")
+    seeds = _seeds(request.seeds)
+    for name in ("epochs", "batch_size"):
+        _require_positive(name, getattr(request, name))
+    if request.lr is not None and not 0 < request.lr < float("inf"):
+        raise InvalidSettingError(f"lr got {request.lr}; expected a number above 0, such as 0.001")
+    if request.precision is not None and request.precision not in PRECISIONS:
+        raise InvalidSettingError(f"precision got '{request.precision}'; expected {' or '.join(PRECISIONS)}")
+    if request.pretrained and request.weights is not None:
+        raise InvalidSettingError("got both --pretrained and --weights; give one of them")
+    device = choose_device(request.device)
+    weights = None if request.weights is None else _digest(Path(request.weights))
+
+    with reporter.preparing() as progress:
+        dataset = open_dataset(request.data, skip_broken=request.skip_broken, progress=progress)
+    dataset = subset(
+        dataset,
+        classes=_classes(request.classes),
+        train_per_class=request.train_per_class,
+        eval_images=request.eval_images,
+    )
+    for model in models:
+        backbones.get(model).check_size(dataset.image_size, request.image_size)
+    for defense in defenses:
+        parse_defense(defense).check(dataset.train)
+    plan = Plan(
+        data=dataset.name,
+        data_fingerprint=dataset.fingerprint,
+        classes=len(dataset.classes),
+        train_images=len(dataset.train),
+        eval_images=len(dataset.val),
+        models=tuple(models),
+        defenses=defenses,
+        seeds=seeds,
+        attacks=attacks,
+        eps=eps,
+        norm=request.norm,
+        epochs=request.epochs or dataset.default_epochs,
+        batch_size=request.batch_size or default_batch_size(len(dataset.train)),
+        lr=request.lr,
+        image_size=request.image_size,
+        pretrained=request.pretrained,
+        weights=weights,
+        device=device,
+        precision=request.precision,
+        plugins=tuple(_digest(Path(plugin)) for plugin in request.plugins),
+    )
+    return plan, dataset
+
+
+def parse_eps_list(eps: str | float | Iterable[float]) -> tuple[float, ...]:
+    """Budgets from ``"0,0.01,8/255"``, a number or numbers: sorted, each once.
+
+    Raises:
+        InvalidSettingError: where one is no budget, or there is none.
+    """
+    if isinstance(eps, str):
+        return check_eps_list(parse_eps(item) for item in eps.split(",") if item.strip())
+    return check_eps_list([eps] if isinstance(eps, int | float) else eps)
+
+
+def default_batch_size(images: int) -> int:
+    """A power of two times three, from 24 to 192, that gives an epoch 25 steps or more where it can."""
+    size = 24
+    while size < 192 and images / (2 * size) >= 25:
+        size *= 2
+    return size
+
+
+def _listed(names: Names, what: str) -> list[str]:
+    listed = split_list(names) if isinstance(names, str) else list(names)
+    if not listed:
+        raise InvalidSettingError(f"{what} got an empty list; expected at least one name")
+    return listed
+
+
+def _unique(specs: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(specs))
+
+
+def _seeds(seeds: str | int | Sequence[int]) -> tuple[int, ...]:
+    items = seeds.split(",") if isinstance(seeds, str) else [seeds] if isinstance(seeds, int) else list(seeds)
+    try:
+        numbers = tuple(dict.fromkeys(int(item) for item in items))
+    except ValueError:
+        numbers = ()
+    if not numbers or min(numbers) < 0:
+        raise InvalidSettingError(f"seeds got '{seeds}'; expected whole numbers from 0, such as 0,1,2")
+    return numbers
+
+
+def _classes(classes: int | str | Sequence[str] | None) -> int | Sequence[str] | None:
+    if not isinstance(classes, str):
+        return classes
+    return int(classes) if classes.strip().lstrip("-").isdigit() else [item.strip() for item in classes.split(",")]
+
+
+def _require_positive(name: str, value: int | None) -> None:
+    if value is not None and value < 1:
+        raise InvalidSettingError(f"{name.replace('_', '-')} got {value}; expected 1 or more")
+
+
+def _digest(path: Path) -> str:
+    """A file's name and the digest of its content."""
+    try:
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
+    except OSError as error:
+        raise WeightsError(f"cannot read '{path}': {error.strerror}; expected a file") from error
+    return f"{path.name} {digest}"

@@ -1,0 +1,123 @@
+"""Telling people how far a run is; a library call says nothing unless asked to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+Advance = Callable[[int], None]
+Preparation = Callable[[str, int, int], None]
+
+
+class Reporter:
+    """Hears what happens; this one keeps it to itself."""
+
+    def say(self, line: str) -> None:
+        """A line worth reading."""
+
+    def warn(self, line: str) -> None:
+        """A line that must not be missed."""
+
+    def finished(self, line: str) -> None:
+        """A line on something that is done."""
+
+    @contextmanager
+    def preparing(self) -> Iterator[Preparation]:
+        """Around opening the data; yields ``report(what, done, total)``, total 0 where unknown."""
+        yield lambda what, done, total: None
+
+    @contextmanager
+    def overall(self, seconds: float) -> Iterator[None]:
+        """Around all the work, which was estimated to take this long."""
+        yield
+
+    @contextmanager
+    def stage(self, what: str, total: int, seconds: float) -> Iterator[Advance]:
+        """Around one piece of work of so many steps, estimated to take this long."""
+        yield lambda steps: None
+
+
+class ConsoleReporter(Reporter):
+    """Bars with the time left on a terminal, plain lines elsewhere.
+
+    The overall bar counts estimated seconds, so its time left corrects itself as work is done.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._progress: Progress | None = None
+        self._overall: TaskID | None = None
+
+    def say(self, line: str) -> None:
+        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        self._console.print(line, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+
+    def finished(self, line: str) -> None:
+        self._console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+
+    @contextmanager
+    def preparing(self) -> Iterator[Preparation]:
+        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            tasks: dict[str, TaskID] = {}
+
+            def report(what: str, done: int, total: int) -> None:
+                if what not in tasks:
+                    tasks[what] = progress.add_task(what)
+                progress.update(tasks[what], completed=done, total=total or None)
+
+            yield report
+
+    @contextmanager
+    def overall(self, seconds: float) -> Iterator[None]:
+        progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(elapsed_when_finished=True),
+            console=self._console,
+            disable=not self._console.is_terminal,
+            speed_estimate_period=600,
+            transient=True,
+        )
+        with progress:
+            self._progress = progress
+            self._overall = progress.add_task("all", total=max(seconds, 1e-9))
+            try:
+                yield
+            finally:
+                self._progress = self._overall = None
+
+    @contextmanager
+    def stage(self, what: str, total: int, seconds: float) -> Iterator[Advance]:
+        progress = self._progress
+        if progress is None or self._overall is None:
+            yield lambda steps: None
+            return
+        overall = self._overall
+        task = progress.add_task(what, total=total)
+
+        def advance(steps: int) -> None:
+            progress.advance(task, steps)
+            progress.advance(overall, seconds * steps / max(total, 1))
+
+        try:
+            yield advance
+        finally:
+            progress.remove_task(task)
+
+
+def duration(seconds: float) -> str:
+    """Seconds for people.
+
+    >>> duration(42), duration(150), duration(9000)
+    ('42 s', '3 min', '2.5 h')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,98 @@
+"""Records: what a run knows about each measure, one row each; everything shown is made from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLEAN = "clean"
+OK = "ok"
+
+
+class Record(BaseModel):
+    """One measure of one cell.
+
+    Attributes:
+        model: the backbone, or the name given to a model of the user's own.
+        defense: canonical spec.
+        seed: of the cell.
+        attack: canonical spec, or ``clean``.
+        norm: ``linf`` or ``l2``.
+        eps: in units of the pixel range; 0 for the clean measure.
+        n: images measured.
+        top1: part of the images whose true label has the largest logit; None if the measure failed.
+        top1_low: lower end of the 95 % interval (Wilson).
+        top1_high: upper end.
+        top5: the same for the five largest logits.
+        top5_low: lower end.
+        top5_high: upper end.
+        status: ``ok``, or why the measure failed.
+        learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
+            0.001); None if that is unknown.
+        seconds: wall-clock time of this measure; budgets that share gradients share their time.
+        forward_passes: summed over the images, the measuring pass included.
+        backward_passes: summed over the images.
+        classes: of the data set.
+        data: the data set's name.
+        data_fingerprint: of its images, labels, boxes and chosen part.
+        image_size: side of the data set's images in pixels, in which eps counts.
+        network_size: side of what the network sees after upscaling; None for a user's own model.
+        epochs: of the cell's training; None where nothing was trained here.
+        train_seconds: of the cell's training.
+        train_precision: of the cell's training; attacks are always in float32.
+        device: what it ran on.
+        versions: of this package, torch, torchvision and timm.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    defense: str
+    seed: int
+    attack: str
+    norm: str
+    eps: float
+    n: int
+    top1: float | None
+    top1_low: float | None
+    top1_high: float | None
+    top5: float | None
+    top5_low: float | None
+    top5_high: float | None
+    status: str
+    learned: bool | None
+    seconds: float
+    forward_passes: int
+    backward_passes: int
+    classes: int
+    data: str
+    data_fingerprint: str
+    image_size: int
+    network_size: int | None
+    epochs: int | None
+    train_seconds: float | None
+    train_precision: str | None
+    device: str
+    versions: str
+
+
+def to_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Records as a DataFrame, one row a measure, columns in the order of :class:`Record`."""
+    import pandas as pd
+
+    return pd.DataFrame([record.model_dump() for record in records], columns=list(Record.model_fields))
+
+
+def versions() -> str:
+    """The versions that a number depends on: ``robust-tin 0.1.0, torch 2.9.0, ...``."""
+    from importlib.metadata import version
+
+    from robustbench_tin._version import __version__
+
+    others = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+    return f"robust-tin {__version__}, {others}"

@@ -1,0 +1,160 @@
+"""Tables: records arranged to be read, and rendered for the terminal and as Markdown.
+
+One table an attack. Rows are cells; columns are top-1 and top-5 at each eps, in percent, each attacked
+figure with its drop from the clean one in points.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.benchmarks.records import CLEAN, OK
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.table import Table as RichTable
+
+NOT_LEARNED = "not learned"
+
+
+@dataclass(frozen=True)
+class Table:
+    """What a table says, free of how it is shown.
+
+    Attributes:
+        title: one line.
+        columns: headings; the first :attr:`label_columns` of them name a row.
+        rows: texts, one a column.
+        notes: lines below the table.
+        label_columns: how many columns hold names rather than figures.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    label_columns: int
+    notes: tuple[str, ...] = field(default=())
+
+    def markdown(self) -> str:
+        """As a Markdown table under a bold title."""
+        marks = ["---" if index < self.label_columns else "---:" for index in range(len(self.columns))]
+        lines = [self.columns, tuple(marks), *self.rows]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        notes = "".join(f"\n\n{note}" for note in self.notes)
+        return f"**{self.title}**\n\n{body}{notes}"
+
+    def rich(self) -> RichTable:
+        """For the terminal."""
+        from rich import box
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(
+            title=self.title, caption="\n".join(self.notes) or None, title_justify="left", box=box.SIMPLE_HEAD
+        )
+        table.caption_justify = "left"
+        for index, column in enumerate(self.columns):
+            label = index < self.label_columns
+            heading = column if label else column.replace(" ", "\n", 1)
+            table.add_column(heading, justify="left" if label else "right", no_wrap=True)
+        for row in self.rows:
+            learned = NOT_LEARNED not in row
+            table.add_row(*(_styled(Text, text) for text in row), style=None if learned else "dim")
+        return table
+
+
+def tables(records: pd.DataFrame, eps: Sequence[float] | None = None) -> list[Table]:
+    """One table an attack, in the records' order; only clean measures make a single table.
+
+    Args:
+        records: as of :class:`robustbench_tin.benchmarks.records.Record`.
+        eps: the budgets to show; None: all there are. The clean columns are always there.
+    """
+    if records.empty:
+        return []
+    attacks = [name for name in records["attack"].unique() if name != CLEAN] or [CLEAN]
+    return [_table(records, attack, eps) for attack in attacks]
+
+
+def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> Table:
+    attacked = records[records["attack"] == attack]
+    budgets = sorted({float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)})
+    with_seed = records["seed"].nunique() > 1
+    with_mark = bool((records["learned"] == False).any())  # noqa: E712 - the column also holds None
+    labels = ["model", "defense", *(["seed"] if with_seed else []), *([""] if with_mark else [])]
+    figures = [
+        f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}" for k in (1, 5) for budget in (0.0, *budgets)
+    ]
+    rows, failures = [], []
+    for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
+        measures = {
+            0.0 if row["attack"] == CLEAN else float(row["eps"]): row
+            for row in cell[cell["attack"].isin([CLEAN, attack])].to_dict("records")
+        }
+        learned = measures.get(0.0, {}).get("learned")
+        mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
+        texts = [_figure(measures, budget, f"top{k}") for k in (1, 5) for budget in (0.0, *budgets)]
+        rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
+        failures += [
+            f"{model} + {defense}, seed {seed}, {_at(row)}: {row['status']}"
+            for row in measures.values()
+            if row["status"] != OK
+        ]
+    return Table(
+        title=_title(records, attack),
+        columns=(*labels, *figures),
+        rows=tuple(rows),
+        label_columns=len(labels),
+        notes=(*_notes(records, with_mark), *failures),
+    )
+
+
+def _title(records: pd.DataFrame, attack: str) -> str:
+    first = records.iloc[0]
+    under = "clean" if attack == CLEAN else f"under {attack} ({first['norm']}, full budget)"
+    return f"Accuracy in % {under}: {first['data']}, {first['classes']} classes, {first['n']:,} images"
+
+
+def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
+    ok = records[records["status"] == OK]
+    notes = []
+    if not ok.empty:
+        half = max(((ok[f"{k}_high"] - ok[f"{k}_low"]) / 2).astype(float).max() for k in ("top1", "top5"))
+        notes.append(
+            f"▼ points lost to the attack. 95 % intervals reach at most {100 * half:.1f} points either way."
+        )
+    if with_mark:
+        notes.append(
+            f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001); such a row's figures under attack mean nothing."
+        )
+    return notes
+
+
+def _figure(measures: dict[float, Any], eps: float, column: str) -> str:
+    row = measures.get(eps)
+    if row is None:
+        return "–"
+    if row["status"] != OK:
+        return "failed"
+    text = f"{100 * row[column]:.1f}"
+    clean = measures.get(0.0)
+    if eps > 0 and clean is not None and clean["status"] == OK:
+        drop = 100 * (clean[column] - row[column])
+        text += f" ▼{drop:.1f}" if drop >= 0 else f" ▲{-drop:.1f}"
+    return text
+
+
+def _at(row: dict[str, Any]) -> str:
+    return CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}"
+
+
+def _styled(text_type: Any, text: str) -> Any:
+    """A figure with its drop in red, the stronger the larger."""
+    figure, mark, drop = text.partition(" ▼")
+    if not mark:
+        return text_type(text)
+    styled = text_type(f"{figure} ")
+    styled.append(f"▼{drop}", style="red" if float(drop) >= 10 else "yellow")
+    return styled

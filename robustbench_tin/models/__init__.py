@@ -1,0 +1,104 @@
+"""Backbones: networks by name, each built as a classifier that takes pixels and returns logits.
+
+Importing this package loads neither torch nor timm; a backbone does so when it is built.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.errors import UnknownNameError
+from robustbench_tin.registry import Registry
+
+if TYPE_CHECKING:
+    from robustbench_tin.models.backbone import Backbone
+    from robustbench_tin.models.classifier import Classifier
+    from robustbench_tin.models.weights import load_weights, save_weights
+
+__all__ = [
+    "ALL",
+    "Backbone",
+    "Classifier",
+    "backbones",
+    "load_weights",
+    "register",
+    "save_weights",
+    "select",
+]
+
+_HOME = {
+    "Backbone": "robustbench_tin.models.backbone",
+    "Classifier": "robustbench_tin.models.classifier",
+    "load_weights": "robustbench_tin.models.weights",
+    "save_weights": "robustbench_tin.models.weights",
+}
+
+ALL = ("vgg16", "vgg19", "mobilenet", "resnet50", "inceptionv3", "nasnetlarge", "densenet169")
+"""What ``all`` stands for: the seven backbones of the benchmark's table."""
+
+backbones: Registry[Backbone] = Registry(
+    "backbone",
+    group="robustbench_tin.models",
+    builtin={
+        name: f"robustbench_tin.models.backbone:{name}" for name in (*ALL, "densenet121", "densenet201")
+    },
+)
+register = backbones.register
+
+
+def _timm(name: str) -> Backbone:
+    from robustbench_tin.models.timm_family import timm_backbone
+
+    return timm_backbone(name)
+
+
+backbones.add_prefix("timm", _timm)
+
+
+def select(text: str) -> list[str]:
+    """Names of the backbones that a comma list asks for, in its order and each once.
+
+    Args:
+        text: names, ``fnmatch`` patterns (``densenet*``), ``timm:NAME`` and ``all``.
+
+    Raises:
+        UnknownNameError: for an item that fits nothing, with the close names; this includes a
+            ``timm:NAME`` that timm does not have.
+
+    >>> select("densenet1*,vgg16,densenet169")
+    ['densenet169', 'densenet121', 'vgg16']
+    """
+    names: dict[str, None] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        names.update(dict.fromkeys(ALL if item == "all" else _match(item)))
+    if not names:
+        raise UnknownNameError("backbone", text, [*backbones.names(), "all"])
+    return list(names)
+
+
+def _match(item: str) -> list[str]:
+    from_timm = item.startswith("timm:")
+    try:
+        found = backbones.match(item)
+    except UnknownNameError:
+        if _timm_has(item):
+            raise UnknownNameError("backbone", item, [*backbones.names(), f"timm:{item}"]) from None
+        raise
+    if from_timm:
+        from robustbench_tin.models.timm_family import require_timm_name
+
+        require_timm_name(item.removeprefix("timm:"))
+    return found
+
+
+def _timm_has(name: str) -> bool:
+    import timm
+
+    return bool(timm.is_model(name))
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOME:
+        return getattr(importlib.import_module(_HOME[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,129 @@
+"""What a backbone is, and the nine that come with the package."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustbench_tin.errors import InvalidSettingError
+
+if TYPE_CHECKING:
+    from robustbench_tin.models.classifier import Classifier
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A network by its short name, and which square images it can see.
+
+    Attributes:
+        name: as users type it, lists show it and files record it.
+        summary: one line for people: what it is, authors, year, arXiv id.
+        timm_name: what timm calls it.
+        smallest: height and width in pixels of the smallest square input that works.
+        multiple: its input size is a multiple of this many pixels.
+        fixed: it works at ``smallest`` and at no other size.
+        sized: its parameters are laid out for one input size, given when it is built.
+        lr: the peak learning rate to train it with where the user does not say.
+    """
+
+    name: str
+    summary: str
+    timm_name: str
+    smallest: int
+    multiple: int = 1
+    fixed: bool = False
+    sized: bool = False
+    lr: float = 1e-3
+
+    def check_size(self, image_size: int, resize_to: int | None = None) -> int:
+        """The size in pixels at which the network sees images; builds nothing.
+
+        Args:
+            image_size: height and width of the data set's images.
+            resize_to: the size asked for, or None for the images' own, enlarged where the network
+                needs more.
+
+        Raises:
+            InvalidSettingError: where the network does not work at ``resize_to``.
+        """
+        if image_size < 1:
+            raise InvalidSettingError(f"image size {image_size} is no size; expected 1 or more pixels")
+        if resize_to is None:
+            wanted = -(-image_size // self.multiple) * self.multiple
+            return self.smallest if self.fixed else max(wanted, self.smallest)
+        if self.fixed and resize_to != self.smallest:
+            expected = f"exactly {self.smallest}"
+        elif resize_to < self.smallest:
+            expected = f"{self.smallest} or more"
+        elif resize_to % self.multiple:
+            expected = f"a multiple of {self.multiple}"
+        else:
+            return resize_to
+        raise InvalidSettingError(
+            f"image size {resize_to} does not fit backbone '{self.name}'; expected {expected} pixels:"
+            " choose such a size, or none for the default"
+        )
+
+    def build(
+        self,
+        num_classes: int,
+        *,
+        image_size: int,
+        resize_to: int | None = None,
+        pretrained: bool = False,
+        weights: Path | None = None,
+        seed: int,
+    ) -> Classifier:
+        """Build the classifier, on the CPU and in training mode.
+
+        The same seed gives the same initial weights, and no global random generator moves.
+
+        Args:
+            num_classes: C of its logits ``(N, C)``.
+            image_size: height and width in pixels of the data set's images.
+            resize_to: the size that the network sees, see :meth:`check_size`.
+            pretrained: start from timm's published weights, fetched on first use.
+            weights: start from this file instead (safetensors, or a torch file of tensors).
+            seed: of the initial weights.
+
+        Raises:
+            InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given.
+            WeightsError: where the weights cannot be fetched or read, or are another network's.
+        """
+        from robustbench_tin.models.build import build
+
+        return build(
+            self,
+            num_classes,
+            image_size=image_size,
+            resize_to=resize_to,
+            pretrained=pretrained,
+            weights=weights,
+            seed=seed,
+        )
+
+
+# `smallest` was found by trying: forward and backward of two images, in eval and in train mode, at every
+# size from 1 px up, on torch's meta device, and the bound itself on real tensors. One pixel less fails
+# (a pooling or convolution runs out of pixels); MobileNet and ResNet pad everywhere and have no bound.
+_VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
+_DENSENET = "Huang et al., 2016, arXiv:1608.06993"
+
+vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32)
+vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32)
+mobilenet = Backbone(
+    "mobilenet", "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)", "mobilenetv1_100", smallest=1
+)
+resnet50 = Backbone(
+    "resnet50", "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)", "resnet50", smallest=1
+)
+inceptionv3 = Backbone(
+    "inceptionv3", "Inception v3 (Szegedy et al., 2015, arXiv:1512.00567)", "inception_v3", smallest=75
+)
+nasnetlarge = Backbone(
+    "nasnetlarge", "NASNet-A large (Zoph et al., 2017, arXiv:1707.07012)", "nasnetalarge", smallest=3
+)
+densenet121 = Backbone("densenet121", f"DenseNet, 121 layers ({_DENSENET})", "densenet121", smallest=29)
+densenet169 = Backbone("densenet169", f"DenseNet, 169 layers ({_DENSENET})", "densenet169", smallest=29)
+densenet201 = Backbone("densenet201", f"DenseNet, 201 layers ({_DENSENET})", "densenet201", smallest=29)

@@ -1,0 +1,90 @@
+"""The classifier: what training, attacks and tables see of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class Classifier(nn.Module):
+    """Pixels in, logits out; resizing and normalisation lie inside and are differentiable.
+
+    Attacks therefore act on the data set's own pixels, and an eps means the same for every backbone.
+
+    Args:
+        network: takes normalised images ``(N, 3, input_size, input_size)``, returns logits ``(N, C)``.
+        backbone: its name, for records.
+        num_classes: C.
+        image_size: height and width in pixels of the data set's images.
+        input_size: height and width in pixels of what the network sees.
+        mean: a channel's mean that normalisation takes off, in units of the pixel range.
+        std: a channel's deviation that it divides by, in the same units.
+        notes: lines worth showing once (a replaced head, say).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        backbone: str,
+        num_classes: int,
+        image_size: int,
+        input_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        notes: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.backbone = backbone
+        self.num_classes = num_classes
+        self.image_size = image_size
+        self.input_size = input_size
+        self.notes = notes
+        # Not persistent: they follow from the backbone, so that a weights file holds the network only.
+        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images.
+
+        Args:
+            images: float ``(N, 3, H, W)`` in [0, 1], of any size.
+
+        Returns:
+            float32 ``(N, C)``, also under autocast.
+
+        Raises:
+            TypeError: for integer images, whose range is another.
+        """
+        if not images.is_floating_point():
+            raise TypeError(f"images are {images.dtype}; expected float in [0, 1]")
+        logits = cast("Tensor", self.network(self.prepare(images)))
+        return logits.float()
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """What the network sees: images at ``input_size``, normalised."""
+        height, width = images.shape[-2:]
+        size = (self.input_size, self.input_size)
+        if (height, width) == size:
+            return self._normalise(images)
+        if min(height, width) < self.input_size:
+            # Interpolation weights sum to one, so normalising first is the same, on fewer pixels.
+            return _resize(self._normalise(images), size, antialias=max(height, width) > self.input_size)
+        return self._normalise(_resize(images, size, antialias=True))
+
+    def _normalise(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+def _resize(images: Tensor, size: tuple[int, int], *, antialias: bool) -> Tensor:
+    return functional.interpolate(
+        images, size=size, mode="bilinear", align_corners=False, antialias=antialias
+    )

@@ -1,0 +1,47 @@
+"""The bare networks: made by timm, with a seed, or as skeletons without numbers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any, cast
+
+import timm
+import torch
+from torch import nn
+
+from robustbench_tin.models.backbone import Backbone
+
+
+def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
+    """The network of a backbone for square images of ``size`` pixels; ``settings`` go to timm."""
+    if backbone.sized:
+        settings["img_size"] = size
+    network: nn.Module = timm.create_model(backbone.timm_name, num_classes=num_classes, **settings)
+    return network
+
+
+def create_skeleton(backbone: Backbone, num_classes: int, size: int) -> nn.Module:
+    """The same network on torch's meta device: shapes only, no memory and no arithmetic."""
+    with torch.device("meta"):
+        return create_network(backbone, num_classes, size).eval()
+
+
+def published_settings(network: nn.Module) -> Mapping[str, Any]:
+    """What timm records of a network: mean, std, the name of its head."""
+    return cast("Mapping[str, Any]", network.pretrained_cfg)
+
+
+def head_names(network: nn.Module) -> tuple[str, ...]:
+    """Names of the layers whose width is the number of classes (``("fc",)``)."""
+    names = published_settings(network)["classifier"]
+    return (names,) if isinstance(names, str) else tuple(names or ())
+
+
+@contextlib.contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw from ``seed`` on the CPU inside; outside, every global generator is where it was."""
+    with torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        # torch.manual_seed would reseed the accelerators' generators too, which nothing puts back.
+        torch.default_generator.manual_seed(seed)
+        yield

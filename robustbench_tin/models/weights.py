@@ -1,0 +1,128 @@
+"""Weights files: written for resuming, read from anywhere, never unpickled into code."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from robustbench_tin.atomic import replacing
+from robustbench_tin.errors import WeightsError
+from robustbench_tin.models.classifier import Classifier
+from robustbench_tin.models.network import head_names
+from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
+
+
+def save_weights(classifier: Classifier, path: Path) -> None:
+    """Write the network's weights as safetensors, beside ``path`` first and then renamed into it.
+
+    Keys are the network's own, as timm names them; the metadata say what they belong to.
+
+    Raises:
+        RunError: where the disk is full or the place cannot be written.
+    """
+    # Copies, because safetensors takes neither shared storage nor channels-last strides.
+    state = {
+        key: value.detach().to("cpu", copy=True).contiguous()
+        for key, value in classifier.network.state_dict().items()
+    }
+    metadata = {
+        "backbone": classifier.backbone,
+        "num_classes": str(classifier.num_classes),
+        "image_size": str(classifier.image_size),
+        "resize_to": str(classifier.input_size),
+    }
+    with replacing(path) as beside:
+        try:
+            save_file(state, beside, metadata)
+        except SafetensorError as error:  # a full disk, for one
+            raise OSError(str(error)) from error
+
+
+def load_weights(classifier: Classifier, path: Path) -> None:
+    """Fill a classifier from a file that :func:`save_weights` wrote, head included.
+
+    Raises:
+        WeightsError: where the file cannot be read, or its keys or shapes are not the classifier's.
+    """
+    file = read_weights_file(Path(path))
+    _require_fit(classifier.network, file, file.state, classifier.backbone)
+    classifier.network.load_state_dict(dict(file.state), strict=False)
+
+
+def start_from(network: nn.Module, backbone: str, path: Path) -> tuple[str, ...]:
+    """Fill a fresh network from a file; a head of another class count stays fresh.
+
+    Returns:
+        Lines worth showing: that the head was replaced.
+
+    Raises:
+        WeightsError: where the file cannot be read, or is of another architecture.
+    """
+    file = read_weights_file(path)
+    state = _translate(network, file.state)
+    own = network.state_dict()
+    notes: tuple[str, ...] = ()
+    heads = [f"{head}.{part}" for head in head_names(network) for part in ("weight", "bias")]
+    other = [key for key in heads if key in state and key in own and len(state[key]) != len(own[key])]
+    if other:
+        notes = (
+            f"{backbone}: the head in '{path.name}' has {len(state[other[0]])} classes;"
+            f" a new one for {len(own[other[0]])} starts from scratch",
+        )
+        state = {**state, **{key: own[key] for key in other}}
+    _require_fit(network, file, state, backbone)
+    network.load_state_dict(dict(state), strict=False)
+    return notes
+
+
+def _translate(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Keys and shapes as the network has them, where timm knows how (position embeddings, say)."""
+    # Inception's second head serves only its original training; its published files hold it.
+    state = {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}
+    own = network.state_dict()
+    heads = head_names(network)
+    if all(key.startswith(heads) for key in _mismatches(own, state)):
+        return state
+    translate = getattr(sys.modules[type(network).__module__], "checkpoint_filter_fn", None)
+    if translate is None:
+        return state
+    try:
+        translated: Mapping[str, Tensor] = translate(dict(state), network)
+    except (LookupError, AttributeError, RuntimeError, TypeError, ValueError, AssertionError):
+        return state  # a foreign file: the mismatch is then reported in its own words
+    return translated
+
+
+def _require_fit(network: nn.Module, file: WeightsFile, state: Mapping[str, Tensor], backbone: str) -> None:
+    own = network.state_dict()
+    wrong = list(_mismatches(own, state))
+    if not wrong:
+        return
+    first = wrong[0]
+    if first not in state:
+        how = "is missing"
+    elif first not in own:
+        how = "is unknown"
+    else:
+        how = f"is {tuple(state[first].shape)} instead of {tuple(own[first].shape)}"
+    written_by = file.metadata.get("backbone")
+    origin = f" (written for '{written_by}')" if written_by else ""
+    raise WeightsError(
+        f"weights '{file.path}'{origin} do not fit backbone '{backbone}': {len(wrong)} keys differ,"
+        f" first '{first}' {how}; give a file of this backbone with timm's key names"
+    )
+
+
+def _mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterable[str]:
+    """Keys missing, unknown or of another shape, in the network's order."""
+    for key, value in own.items():
+        # Batch counters matter only to a cumulative average, and converted files often lack them.
+        optional = key.endswith("num_batches_tracked")
+        if (key not in state and not optional) or (key in state and state[key].shape != value.shape):
+            yield key
+    yield from (key for key in state if key not in own)
