@@ -35,6 +35,13 @@ DEFENSES = {
 }
 
 
+class Normalise(nn.Module):
+    """From [0, 1] to about [-2, 2]."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - 0.5) * 4.0
+
+
 def crops(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """Each image's box alone, at its own scale, in the middle of a black image."""
     size = images.shape[-1]
@@ -79,7 +86,7 @@ def train(defense: str, seed: int, images: Tensor, labels: Tensor, epochs: int, 
     torch.manual_seed(seed)
     adversarial = DEFENSES[defense][1]
     model = timm.create_model(backbone, num_classes=int(labels.max()) + 1)
-    model = model.to(memory_format=torch.channels_last).train()
+    model = nn.Sequential(Normalise(), model).to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.AdamW(model.parameters(), weight_decay=0.05)
     per_epoch = len(labels) // BATCH
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK, total_steps=epochs * per_epoch)
@@ -94,6 +101,7 @@ def train(defense: str, seed: int, images: Tensor, labels: Tensor, epochs: int, 
                 loss = F.cross_entropy(model(batch), target)
             optimizer.zero_grad()
             loss.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
     return model.eval()

@@ -128,6 +128,11 @@ class Configurable:
                 f"{cls.kind} '{cls.name}' got {key}={text}; expected {expected}"
             ) from None
 
+    @classmethod
+    def describe_settings(cls) -> str:
+        """The settings with their defaults: ``steps=10, alpha=None``."""
+        return ", ".join(f"{field.name}={_short(field.default)}" for field in dataclasses.fields(cls))
+
     def require(self, condition: bool, setting: str, expected: str) -> None:
         """Refuse a setting out of its range; for use in ``__post_init__``."""
         if not condition:
@@ -147,3 +152,7 @@ class Configurable:
 
     def __str__(self) -> str:
         return self.spec
+
+
+def _short(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -97,7 +97,10 @@ def _open_entry(entry: Path) -> Decoded | None:
     """The entry, or None where it is missing or not whole."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
-        splits = {name: _open_split(entry, name, count) for name, count in meta["counts"].items()}
+        splits = {
+            name: _open_split(entry, name, count, boxed=name in meta["boxed"])
+            for name, count in meta["counts"].items()
+        }
         return Decoded(
             classes=tuple(meta["classes"]),
             class_names=tuple(meta["class_names"]),
@@ -109,13 +112,12 @@ def _open_entry(entry: Path) -> Decoded | None:
         return None
 
 
-def _open_split(entry: Path, name: str, count: int) -> Split:
+def _open_split(entry: Path, name: str, count: int, *, boxed: bool) -> Split:
     images = np.load(entry / f"{name}-images.npy", mmap_mode="r")
-    boxes = entry / f"{name}-boxes.npy"
     split = Split(
         images=images,
         labels=np.load(entry / f"{name}-labels.npy"),
-        boxes=np.load(boxes) if boxes.exists() else None,
+        boxes=np.load(entry / f"{name}-boxes.npy") if boxed else None,
         ids=json.loads((entry / f"{name}-ids.json").read_text(encoding="utf-8")),
     )
     lengths = {
@@ -155,7 +157,8 @@ def _write_entry(directory: Path, files: Files, listing: Listing, options: OpenO
     meta: dict[str, Any] = {
         "classes": listing.classes,
         "class_names": listing.class_names,
-        "counts": counts,
+        "counts": {name: count for name, count in counts.items() if count},
+        "boxed": [name for name, split in listing.splits.items() if split.boxes is not None],
         "broken": broken,
         "fingerprint": content.hexdigest(),
     }
@@ -186,6 +189,8 @@ def _write_split(
                 options.report(what, chunk.done, len(split.names))
         file.seek(0)
         file.write(_npy_header(len(kept), size))
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave an entry with holes in it
     labels = np.array(split.labels, np.int64)[kept]
     digest.update(labels.data)
     np.save(directory / f"{name}-labels.npy", labels)

@@ -10,10 +10,16 @@ from robustbench_tin.data.demo_drawing import smooth, wave
 from robustbench_tin.data.demo_things import THINGS, Thing
 
 # Half of a thing's extent in pixels, and how far it may lean (2·atan of it: 33 degrees).
-RADII = (14.0, 22.0)
+RADII = (18.0, 26.0)
 LEAN = 0.3
 TEXTURE = (0.06, 0.14)
-CLUTTER = 9
+CLUTTER = 8
+SPREAD = 0.18
+FADE = (0.3, 0.5)
+BASE = 0.06
+ODD_ONES = 10
+LIKENESS = (0.7, 1.0)
+GRAIN = 0.03
 DISTRACTORS = 3
 
 
@@ -24,11 +30,11 @@ def draw_scene(seed: int, split: int, index: int, label: int) -> tuple[npt.NDArr
         The picture, uint8 ``(3, SIZE, SIZE)``, and the object's mask, bool ``(SIZE, SIZE)``.
     """
     dice = Dice(seed, split, index)
-    base = _near(dice, _grey(dice.between(0.3, 0.7)), 0.12)
+    base = _near(dice, _grey(dice.between(0.3, 0.7)), BASE)
     canvas = _background(dice, base)
     _distract(dice, canvas, base, label)
     mask = _place(dice, canvas, THINGS[label], base)
-    canvas.pixels += 0.03 * dice.grid(3, SIZE, SIZE)
+    canvas.pixels += GRAIN * dice.grid(3, SIZE, SIZE)
     return canvas.bytes(), mask
 
 
@@ -39,7 +45,7 @@ def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
 
 
 def _background(dice: Dice, base: Colour) -> Canvas:
-    pixels = smooth(0.18 * dice.grid(3, 5, 5)) + np.asarray(base)[:, None, None]
+    pixels = smooth(0.10 * dice.grid(3, 5, 5)) + np.asarray(base)[:, None, None]
     pixels += smooth(0.10 * dice.grid(1, 17, 17))
     canvas = Canvas(pixels)
     whole = Window(0.0, 0.0, SIZE)
@@ -64,7 +70,7 @@ def _piece(dice: Dice, canvas: Canvas, base: Colour) -> None:
         distance = box(u, v, 0.0, 0.0, 1.0, dice.between(0.15, 0.7))
     else:
         distance = np.maximum(np.abs(u) + 0.5 * v - 0.5, -0.8 - v)
-    canvas.paint(window, _near(dice, base, 0.28), dice.between(0.5, 0.9) * coverage(distance * radius))
+    canvas.paint(window, _near(dice, base, SPREAD), dice.between(0.5, 0.9) * coverage(distance * radius))
 
 
 def _distract(dice: Dice, canvas: Canvas, base: Colour, label: int) -> None:
@@ -75,7 +81,7 @@ def _distract(dice: Dice, canvas: Canvas, base: Colour, label: int) -> None:
         window = Window(dice.between(4.0, SIZE - 4.0), dice.between(4.0, SIZE - 4.0), radius + 2.0)
         u, v = window.axes(dice.turn(LEAN), radius, radius)
         distance = np.maximum(thing.form(u, v), _half(dice, u, v)) * radius
-        opacity = dice.between(0.35, 0.6)
+        opacity = dice.between(*FADE)
         period = dice.between(3.5, 5.0)
         shade = dice.between(*TEXTURE) * thing.texture(u * (radius / period), v * (radius / period))
         body = _typical(dice, thing)
@@ -117,7 +123,7 @@ def _place(dice: Dice, canvas: Canvas, thing: Thing, base: Colour) -> npt.NDArra
 
 def _typical(dice: Dice, thing: Thing) -> Colour:
     """A colour like that of its kind; for one in five, any."""
-    share = 0.0 if dice.below(5) == 0 else dice.between(0.5, 0.9)
+    share = 0.0 if dice.below(ODD_ONES) == 0 else dice.between(*LIKENESS)
     red, green, blue = dice.colour(0.05, 0.95)
     return (
         red + share * (thing.colour[0] - red),

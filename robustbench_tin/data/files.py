@@ -17,7 +17,6 @@ from typing import Protocol
 
 from robustbench_tin.errors import DataError
 
-
 _DEPTH = 3  # train/CLASS/images/FILE
 
 
@@ -80,18 +79,21 @@ class Directory:
     def _found(self) -> dict[str, str]:
         """Size and time by file name; one plain loop, as it runs over 110,000 files at every start."""
         found: dict[str, str] = {}
-        folders = [""]
+        folders = [f"{name}/" for name in self._tops if (self.location / name).is_dir()]
         try:
+            for name in self._tops:
+                if (self.location / name).is_file():
+                    found[name] = _size_and_time((self.location / name).stat())
             for folder in folders:  # which grows on the way
                 with os.scandir(f"{self.location}/{folder}") as entries:
                     for entry in entries:
-                        name = entry.name
-                        if name[0] == "." or not (folder or name in self._tops):
+                        name = folder + entry.name
+                        if entry.name[0] == ".":
                             continue
                         if not entry.is_dir():
-                            found[folder + name] = _size_and_time(entry)
+                            found[name] = _size_and_time(entry.stat()) if entry.is_file() else "missing"
                         elif folder.count("/") < _DEPTH:
-                            folders.append(f"{folder}{name}/")
+                            folders.append(name + "/")
         except OSError as error:
             raise DataError(
                 f"directory '{error.filename or self.location}' cannot be read: {error.strerror};"
@@ -100,11 +102,7 @@ class Directory:
         return found
 
 
-def _size_and_time(entry: os.DirEntry[str]) -> str:
-    try:
-        status = entry.stat()
-    except FileNotFoundError:  # a link to nowhere: if it is an image, reading it tells
-        return "missing"
+def _size_and_time(status: os.stat_result) -> str:
     return f"{status.st_size} {status.st_mtime_ns}"
 
 

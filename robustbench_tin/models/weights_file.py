@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +44,9 @@ def read_weights_file(path: Path) -> WeightsFile:
         with path.open("rb") as file:
             start = file.read(4)
         if start in _TORCH_STARTS or path.suffix in _TORCH_SUFFIXES:
-            content = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickles that it then refuses
+                content = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
         else:
             content, metadata = _read_safetensors(path)
     except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:

@@ -105,6 +105,10 @@ def test_a_broken_test_image_does_not_keep_train_and_val_shut(tiny: Path, cache:
     assert dataset.test.ids == ["test/images/test_0.JPEG", "test/images/test_2.JPEG"]
     assert any("1 unreadable test image: test/images/test_1.JPEG" in note for note in dataset.notes)
     assert dataset.fingerprint == before
+    for path in (tiny / "test/images").iterdir():
+        path.write_bytes(b"broken")
+    for _ in range(2):  # decoded, then from the cache
+        assert open_dataset(str(tiny), cache_dir=cache).test is None
 
 
 def test_images_that_are_missing_are_done_without(tiny: Path, cache: Path) -> None:

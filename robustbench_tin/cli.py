@@ -1,0 +1,301 @@
+"""The ``robust-tin`` command: parses, calls, prints; no logic of its own.
+
+Nothing heavy is imported at the top, so that ``--help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustbench_tin._version import __version__
+from robustbench_tin.errors import RobustTinError
+
+INTERRUPTED = 130
+
+# The base of what typer raises for a wrong command line; it has no public name.
+_CommandLineError: Any = typer.BadParameter.__mro__[2]
+
+app = typer.Typer(
+    name="robust-tin",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Start with: robust-tin bench --models mobilenet --eps 0.0,0.01,0.03",
+)
+
+TRAINING = "Training"
+PART = "Data"
+ATTACKING = "Attack"
+RUNNING = "Run"
+
+Plugin = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--plugin",
+        metavar="FILE.py",
+        help="A Python file that registers attacks, defenses, backbones or data sets. Repeatable.",
+    ),
+]
+
+
+class What(str, Enum):
+    """What ``robust-tin list`` lists."""
+
+    models = "models"
+    attacks = "attacks"
+    defenses = "defenses"
+    datasets = "datasets"
+
+
+class Format(str, Enum):
+    """How ``robust-tin show`` prints a run."""
+
+    table = "table"
+    markdown = "markdown"
+    csv = "csv"
+    json = "json"
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"robust-tin {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
+    ] = False,
+) -> None:
+    """How much accuracy survives an attack, for each backbone and each defense.
+
+    Trains image classifiers, attacks them, and prints clean against attacked top-1 and top-5.
+    """
+
+
+@app.command(
+    epilog="Examples:\n\n"
+    "robust-tin bench --models all --eps 0.0,0.01,0.03\n\n"
+    "robust-tin bench --data DATA/tiny-imagenet-200 --classes 10 --models mobilenet,resnet50"
+    " --defenses none,bbox-crop,fgsm-at\n\n"
+    "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255"
+)
+def bench(
+    models: Annotated[
+        str,
+        typer.Option(help="Backbones: names, patterns (densenet*), timm:NAME, or all.", rich_help_panel=RUNNING),
+    ] = "all",
+    defenses: Annotated[
+        str,
+        typer.Option(help="Defenses, combined with +: none,bbox-crop+fgsm-at.", rich_help_panel=RUNNING),
+    ] = "none",
+    seeds: Annotated[
+        str, typer.Option(help="One cell is trained for each, such as 0,1,2.", rich_help_panel=RUNNING)
+    ] = "0",
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run directory; the same command given again goes on with it."
+            " [default: runs/ and a name made from the plan]",
+            rich_help_panel=RUNNING,
+            show_default=False,
+        ),
+    ] = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check everything, say what would run, and stop.", rich_help_panel=RUNNING),
+    ] = False,
+    plugin: Plugin = None,
+    attacks: Annotated[
+        str,
+        typer.Option(help="Attacks with settings: fgsm,pgd:steps=20,restarts=2.", rich_help_panel=ATTACKING),
+    ] = "fgsm,pgd",
+    eps: Annotated[
+        str,
+        typer.Option(
+            help="Budgets in units of the pixel range [0, 1]; 8/255 works. 0 is the clean measure.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = "0.0,0.01,0.03",
+    norm: Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=ATTACKING)] = "linf",
+    data: Annotated[
+        str,
+        typer.Option(
+            help="demo, tiny-imagenet, folder:PATH, or the path of an unpacked set or its zip file.",
+            rich_help_panel=PART,
+        ),
+    ] = "demo",
+    classes: Annotated[
+        str | None,
+        typer.Option(help="So many classes, or a comma list of their ids.", rich_help_panel=PART, show_default="all"),
+    ] = None,
+    train_per_class: Annotated[
+        int | None,
+        typer.Option(help="So many training images a class.", rich_help_panel=PART, show_default="all"),
+    ] = None,
+    eval_images: Annotated[
+        int | None,
+        typer.Option(help="So many validation images in all.", rich_help_panel=PART, show_default="all"),
+    ] = None,
+    skip_broken: Annotated[
+        bool,
+        typer.Option(
+            "--skip-broken", help="Leave unreadable images out and count them.", rich_help_panel=PART
+        ),
+    ] = False,
+    epochs: Annotated[
+        int | None,
+        typer.Option(help="Passes over the training images.", rich_help_panel=TRAINING, show_default="the data set's"),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(help="Images a training step.", rich_help_panel=TRAINING, show_default="24 to 192"),
+    ] = None,
+    lr: Annotated[
+        float | None,
+        typer.Option(help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's"),
+    ] = None,
+    image_size: Annotated[
+        int | None,
+        typer.Option(
+            help="Pixels that the network sees; images are resized inside the classifier.",
+            rich_help_panel=TRAINING,
+            show_default="the images' or the smallest",
+        ),
+    ] = None,
+    pretrained: Annotated[
+        bool,
+        typer.Option("--pretrained", help="Start from timm's published weights.", rich_help_panel=TRAINING),
+    ] = False,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Start from this checkpoint (safetensors, or a torch file).", rich_help_panel=TRAINING),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING, show_default="the best there is"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(
+            help="Of training: float32 or bfloat16. Attacks are always in float32.",
+            rich_help_panel=TRAINING,
+            show_default="what the device is fast in",
+        ),
+    ] = None,
+) -> None:
+    """Train backbones, attack them, and print accuracy clean against attacked."""
+    from robustbench_tin.benchmarks.bench import bench as run_bench
+    from robustbench_tin.benchmarks.progress import ConsoleReporter
+
+    console = _console()
+    run = run_bench(
+        models=models,
+        defenses=defenses,
+        attacks=attacks,
+        eps=eps,
+        norm=norm,
+        seeds=seeds,
+        data=data,
+        classes=classes,
+        train_per_class=train_per_class,
+        eval_images=eval_images,
+        skip_broken=skip_broken,
+        epochs=epochs,
+        batch_size=batch_size,
+        lr=lr,
+        image_size=image_size,
+        pretrained=pretrained,
+        weights=weights,
+        device=device,
+        precision=precision,
+        out=out,
+        plugins=plugin or (),
+        dry_run=dry_run,
+        reporter=ConsoleReporter(console),
+    )
+    if run is not None:
+        _print_tables(run, console)
+        console.print(f"Tables and records: {run.path}/results.md, .csv, .json", highlight=False, soft_wrap=True)
+
+
+@app.command(epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")
+def show(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    format: Annotated[  # noqa: A002 - the option's name
+        Format, typer.Option(help="csv and json are the records, one row a measure.")
+    ] = Format.table,
+) -> None:
+    """Print a finished run's tables or records."""
+    from robustbench_tin.benchmarks.run import Run, records_json
+
+    opened = Run.load(run)
+    if format is Format.table:
+        _print_tables(opened, _console())
+    elif format is Format.markdown:
+        print("\n\n".join(table.markdown() for table in opened.tables))
+    elif format is Format.csv:
+        print(opened.records.to_csv(index=False), end="")
+    else:
+        print(records_json(opened.records), end="")
+
+
+@app.command("list", epilog="Example: robust-tin list attacks")
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    plugin: Plugin = None,
+) -> None:
+    """List backbones, attacks, defenses or data sets: what each is and where it came from."""
+    from rich.table import Table
+
+    from robustbench_tin.catalogue import describe
+    from robustbench_tin.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    table = Table("name", "what it is", "from", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for row in describe(what.value):
+        table.add_row(row.name, row.summary, row.origin)
+    _console().print(table, highlight=False, markup=False)
+
+
+def main() -> None:
+    """Run the command; a user's mistake is one line on the error stream and an exit code."""
+    try:
+        raise SystemExit(app(standalone_mode=False))
+    except RobustTinError as error:
+        print(f"robust-tin: {error}", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except _CommandLineError as error:
+        print(f"robust-tin: {error.format_message()}; see robust-tin --help", file=sys.stderr)
+        raise SystemExit(error.exit_code) from None
+    except (KeyboardInterrupt, typer.Abort):
+        print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)
+        raise SystemExit(INTERRUPTED) from None
+
+
+def _console() -> Any:
+    """A console as wide as the terminal; wide enough for a whole table where there is none."""
+    from rich.console import Console
+
+    console = Console()
+    return console if console.is_terminal else Console(width=160)
+
+
+def _print_tables(run: Any, console: Any) -> None:
+    from robustbench_tin.errors import RunError
+
+    tables = run.tables
+    if not tables:
+        raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
+    for table in tables:
+        console.print(table.rich())
