@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
@@ -46,7 +46,8 @@ class Oracle:
         self._restore = ExitStack()
         self._restore.callback(self._put_back)
         # Float32 means float32 here: TF32 would round what is verified.
-        for backend in (torch.backends.cuda.matmul, torch.backends.cudnn):
+        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+        for backend in backends:
             self._restore.callback(setattr, backend, "allow_tf32", backend.allow_tf32)
             backend.allow_tf32 = False
         self.model.eval()
@@ -185,7 +186,9 @@ class Attack(Configurable):
             )
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
-        moved = dict(zip(positive, self.sweep(oracle, labels, balls, generators), strict=True)) if balls else {}
+        moved = (
+            dict(zip(positive, self.sweep(oracle, labels, balls, generators), strict=True)) if balls else {}
+        )
         by_eps = {ball.eps: self._verified(moved[ball.eps], ball) for ball in balls}
         return torch.stack([by_eps[value] if value > 0 else images for value in eps])
 

@@ -115,7 +115,7 @@ class _Worker:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
         recipe = Recipe(plan.epochs, plan.batch_size, plan.lr or backbones.get(cell.model).lr)
-        facts = {"precision": runtime.precision, "network_size": classifier.input_size}
+        facts: dict[str, Any] = {"precision": runtime.precision, "network_size": classifier.input_size}
         seconds = self.costs.training(cell.model, cell.defense)
         done = 0
         with self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance:
@@ -155,7 +155,10 @@ class _Worker:
         model = parse_defense(cell.defense).wrap(runtime.place(classifier))
         val = self.dataset.val
         batches = Batches(
-            as_tensor(val.images), as_tensor(val.labels), evaluation_batch_size(plan.device), runtime.torch_device
+            as_tensor(val.images),
+            as_tensor(val.labels),
+            evaluation_batch_size(plan.device),
+            runtime.torch_device,
         )
         clean = self.run.record(cell, CLEAN, 0.0)
         if clean is None or clean.status != OK:
@@ -171,7 +174,13 @@ class _Worker:
             seconds = self.costs.attack(cell.model, text)
             with self.reporter.stage(f"{text} {cell.label}", len(val), seconds) as advance:
                 results = measure_attack(
-                    model, batches, parse_attack(text), missing, norm=plan.norm, seed=cell.seed, on_images=advance
+                    model,
+                    batches,
+                    parse_attack(text),
+                    missing,
+                    norm=plan.norm,
+                    seed=cell.seed,
+                    on_images=advance,
                 )
             for outcomes in results:
                 record = self._save(cell, text, outcomes, trained, clean.learned)
@@ -273,8 +282,8 @@ def _announce(
     )
     finished = f", {len(done)} of them done" if done else ""
     reporter.say(
-        f"Plan: {cells} cells{finished}, {cells * plan.measures_per_cell} measures, {plan.epochs} epochs of batches of"
-        f" {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}. Run directory: {path}"
+        f"Plan: {cells} cells{finished}, {cells * plan.measures_per_cell} measures, {plan.epochs} epochs of"
+        f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}. Run directory: {path}"
     )
 
 

@@ -83,7 +83,7 @@ def estimate(plan: Plan, image_size: int) -> Estimate:
 
 def _flops_per_second(device: torch.device) -> float:
     """Forward rate of a small convolution network in float32."""
-    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False).to(device, memory_format=torch.channels_last)
+    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False, device=device)
     images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
     flops = 2 * 16 * 32 * 32 * 64 * 64 * 9
     best = float("inf")

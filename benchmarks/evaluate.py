@@ -70,7 +70,7 @@ def evaluate(
         classes = oracle.logits(batches.at(0)[0][:1]).shape[1]
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
-            f"labels reach {int(label_tensor.max())}; expected below {classes}, the number of the model's logits"
+            f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
         )
     facts = {
         "model": name or type(model).__name__,
@@ -156,7 +156,9 @@ def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
     image_tensor = images.detach() if isinstance(images, Tensor) else as_tensor(np.asarray(images))
     label_tensor = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
     if image_tensor.ndim != 4 or len(image_tensor) == 0:
-        raise InvalidSettingError(f"images got shape {tuple(image_tensor.shape)}; expected (N, C, H, W), N above 0")
+        raise InvalidSettingError(
+            f"images got shape {tuple(image_tensor.shape)}; expected (N, C, H, W), N above 0"
+        )
     if label_tensor.shape != image_tensor.shape[:1]:
         raise InvalidSettingError(
             f"labels got shape {tuple(label_tensor.shape)}; expected ({len(image_tensor)},), one an image"
@@ -168,8 +170,8 @@ def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
         low, high = float(image_tensor.min()), float(image_tensor.max())
         if not (low >= 0 and high <= 1):
             raise InvalidSettingError(
-                f"images got values from {low:.3g} to {high:.3g}; expected [0, 1] (divide by 255, and normalise"
-                " inside the model)"
+                f"images got values from {low:.3g} to {high:.3g}; expected [0, 1]"
+                " (divide by 255, and normalise inside the model)"
             )
     return image_tensor, label_tensor.long()
 

@@ -91,7 +91,11 @@ class Plan(BaseModel):
     def differences(self, other: Plan) -> list[str]:
         """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
         mine, theirs = self.model_dump(), other.model_dump()
-        return [f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here" for key in mine if mine[key] != theirs[key]]
+        return [
+            f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here"
+            for key in mine
+            if mine[key] != theirs[key]
+        ]
 
 
 def slug(text: str) -> str:

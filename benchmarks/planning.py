@@ -159,7 +159,11 @@ def _seeds(seeds: str | int | Sequence[int]) -> tuple[int, ...]:
 def _classes(classes: int | str | Sequence[str] | None) -> int | Sequence[str] | None:
     if not isinstance(classes, str):
         return classes
-    return int(classes) if classes.strip().lstrip("-").isdigit() else [item.strip() for item in classes.split(",")]
+    return (
+        int(classes)
+        if classes.strip().lstrip("-").isdigit()
+        else [item.strip() for item in classes.split(",")]
+    )
 
 
 def _require_positive(name: str, value: int | None) -> None:

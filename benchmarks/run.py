@@ -238,5 +238,6 @@ def _read(file: Path, kind: type[T]) -> T:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise RunError(
-            f"'{file}' is damaged or of another version ({where}: {first['msg']}); remove it to do that part again"
+            f"'{file}' is damaged or of another version ({where}: {first['msg']});"
+            " remove it to do that part again"
         ) from None

@@ -6,7 +6,7 @@ figure with its drop from the clean one in points.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -80,12 +80,16 @@ def tables(records: pd.DataFrame, eps: Sequence[float] | None = None) -> list[Ta
 
 def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> Table:
     attacked = records[records["attack"] == attack]
-    budgets = sorted({float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)})
+    budgets = sorted(
+        {float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)}
+    )
     with_seed = records["seed"].nunique() > 1
     with_mark = bool((records["learned"] == False).any())  # noqa: E712 - the column also holds None
     labels = ["model", "defense", *(["seed"] if with_seed else []), *([""] if with_mark else [])]
     figures = [
-        f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}" for k in (1, 5) for budget in (0.0, *budgets)
+        f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}"
+        for k in (1, 5)
+        for budget in (0.0, *budgets)
     ]
     rows, failures = [], []
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
@@ -127,12 +131,13 @@ def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
         )
     if with_mark:
         notes.append(
-            f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001); such a row's figures under attack mean nothing."
+            f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001);"
+            " such a row's figures under attack mean nothing."
         )
     return notes
 
 
-def _figure(measures: dict[float, Any], eps: float, column: str) -> str:
+def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
     row = measures.get(eps)
     if row is None:
         return "–"
@@ -146,7 +151,7 @@ def _figure(measures: dict[float, Any], eps: float, column: str) -> str:
     return text
 
 
-def _at(row: dict[str, Any]) -> str:
+def _at(row: Mapping[Any, Any]) -> str:
     return CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}"
 
 

@@ -26,8 +26,8 @@ class Combination(Defense):
         with_loss = [part.name for part in self.parts if part.defines_loss]
         if len(with_loss) > 1:
             raise InvalidSettingError(
-                f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training loss,"
-                " combine only one of them"
+                f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training"
+                " loss, combine only one of them"
             )
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):

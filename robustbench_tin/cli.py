@@ -6,7 +6,7 @@ Nothing heavy is imported at the top, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -45,7 +45,7 @@ Plugin = Annotated[
 ]
 
 
-class What(str, Enum):
+class What(StrEnum):
     """What ``robust-tin list`` lists."""
 
     models = "models"
@@ -54,7 +54,7 @@ class What(str, Enum):
     datasets = "datasets"
 
 
-class Format(str, Enum):
+class Format(StrEnum):
     """How ``robust-tin show`` prints a run."""
 
     table = "table"
@@ -92,7 +92,9 @@ def root(
 def bench(
     models: Annotated[
         str,
-        typer.Option(help="Backbones: names, patterns (densenet*), timm:NAME, or all.", rich_help_panel=RUNNING),
+        typer.Option(
+            help="Backbones: names, patterns (densenet*), timm:NAME, or all.", rich_help_panel=RUNNING
+        ),
     ] = "all",
     defenses: Annotated[
         str,
@@ -112,7 +114,9 @@ def bench(
     ] = None,
     dry_run: Annotated[
         bool,
-        typer.Option("--dry-run", help="Check everything, say what would run, and stop.", rich_help_panel=RUNNING),
+        typer.Option(
+            "--dry-run", help="Check everything, say what would run, and stop.", rich_help_panel=RUNNING
+        ),
     ] = False,
     plugin: Plugin = None,
     attacks: Annotated[
@@ -136,7 +140,9 @@ def bench(
     ] = "demo",
     classes: Annotated[
         str | None,
-        typer.Option(help="So many classes, or a comma list of their ids.", rich_help_panel=PART, show_default="all"),
+        typer.Option(
+            help="So many classes, or a comma list of their ids.", rich_help_panel=PART, show_default="all"
+        ),
     ] = None,
     train_per_class: Annotated[
         int | None,
@@ -154,7 +160,9 @@ def bench(
     ] = False,
     epochs: Annotated[
         int | None,
-        typer.Option(help="Passes over the training images.", rich_help_panel=TRAINING, show_default="the data set's"),
+        typer.Option(
+            help="Passes over the training images.", rich_help_panel=TRAINING, show_default="the data set's"
+        ),
     ] = None,
     batch_size: Annotated[
         int | None,
@@ -178,11 +186,15 @@ def bench(
     ] = False,
     weights: Annotated[
         Path | None,
-        typer.Option(help="Start from this checkpoint (safetensors, or a torch file).", rich_help_panel=TRAINING),
+        typer.Option(
+            help="Start from this checkpoint (safetensors, or a torch file).", rich_help_panel=TRAINING
+        ),
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING, show_default="the best there is"),
+        typer.Option(
+            help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING, show_default="the best there is"
+        ),
     ] = None,
     precision: Annotated[
         str | None,
@@ -225,13 +237,15 @@ def bench(
     )
     if run is not None:
         _print_tables(run, console)
-        console.print(f"Tables and records: {run.path}/results.md, .csv, .json", highlight=False, soft_wrap=True)
+        console.print(
+            f"Tables and records: {run.path}/results.md, .csv, .json", highlight=False, soft_wrap=True
+        )
 
 
 @app.command(epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
-    format: Annotated[  # noqa: A002 - the option's name
+    format: Annotated[
         Format, typer.Option(help="csv and json are the records, one row a measure.")
     ] = Format.table,
 ) -> None:

@@ -179,4 +179,4 @@ def _name_class(name: str, value: object) -> None:
 def _file_of(value: object) -> str:
     """The file that defines ``value``, as the origin that people recognise."""
     module = sys.modules.get(getattr(value, "__module__", ""))
-    return getattr(module, "__file__", None) or getattr(value, "__module__", "unknown")
+    return str(getattr(module, "__file__", None) or getattr(value, "__module__", "unknown"))

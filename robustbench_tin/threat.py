@@ -60,7 +60,9 @@ def check_eps_list(values: Iterable[float]) -> tuple[float, ...]:
     """
     budgets = tuple(sorted({check_eps(value) for value in values}))
     if not budgets:
-        raise InvalidSettingError("eps got an empty list; expected at least one number, such as 0.0,0.01,0.03")
+        raise InvalidSettingError(
+            "eps got an empty list; expected at least one number, such as 0.0,0.01,0.03"
+        )
     return budgets
 
 
@@ -199,4 +201,5 @@ class L2Ball(Ball):
 
 def _norm(change: Tensor) -> Tensor:
     """Euclidean length of each image's change, ``(N, 1, 1, 1)``."""
-    return change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    length: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
+    return length

@@ -48,7 +48,9 @@ def random_affine(
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     first = torch.stack([mirror * cosine, -sine, x_shift], dim=1)
     second = torch.stack([mirror * sine, cosine, y_shift], dim=1)
-    grid = functional.affine_grid(torch.stack([first, second], dim=1), list(images.shape), align_corners=False)
+    grid = functional.affine_grid(
+        torch.stack([first, second], dim=1), list(images.shape), align_corners=False
+    )
     moved = functional.grid_sample(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )

@@ -13,12 +13,11 @@ def usable(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
         boxes: int32 ``(N, 4)``, ``x0, y0, x1, y1`` with the corners included.
     """
     x0, y0, x1, y1 = boxes.T
-    return (x1 > x0) & (y1 > y0) & (x0 >= 0) & (y0 >= 0)
+    mask: npt.NDArray[np.bool_] = (x1 > x0) & (y1 > y0) & (x0 >= 0) & (y0 >= 0)
+    return mask
 
 
-def crop_and_pad(
-    images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]
-) -> npt.NDArray[np.uint8]:
+def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
     """Each image's box alone, at its own scale, in the middle of a black image of the same size.
 
     Args:

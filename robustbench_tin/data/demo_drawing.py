@@ -25,7 +25,7 @@ class Dice:
     """
 
     def __init__(self, *key: int) -> None:
-        self._state = np.random.RandomState(list(key))  # noqa: NPY002  its stream is frozen
+        self._state = np.random.RandomState(list(key))
 
     def between(self, low: float, high: float) -> float:
         """A number in [low, high)."""

@@ -5,8 +5,19 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.data.demo_drawing import SIZE, Canvas, Colour, Dice, Grid, Window, box, coverage, disc
-from robustbench_tin.data.demo_drawing import smooth, wave
+from robustbench_tin.data.demo_drawing import (
+    SIZE,
+    Canvas,
+    Colour,
+    Dice,
+    Grid,
+    Window,
+    box,
+    coverage,
+    disc,
+    smooth,
+    wave,
+)
 from robustbench_tin.data.demo_things import THINGS, Thing
 
 # Half of a thing's extent in pixels, and how far it may lean (2·atan of it: 33 degrees).
@@ -23,7 +34,9 @@ GRAIN = 0.03
 DISTRACTORS = 3
 
 
-def draw_scene(seed: int, split: int, index: int, label: int) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
+def draw_scene(
+    seed: int, split: int, index: int, label: int
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.bool_]]:
     """Draw image ``index`` of a split.
 
     Returns:

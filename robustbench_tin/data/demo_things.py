@@ -175,6 +175,8 @@ THINGS = (
     Thing("cup", (0.92, 0.92, 0.88), _cup, _cup_pattern, lambda u, v: wave(u)),
     Thing("star", (0.95, 0.85, 0.2), _star, _star_pattern, _checks),
     Thing("bottle", (0.1, 0.5, 0.5), _bottle, _bottle_pattern, lambda u, v: wave(0.7 * (u + v))),
-    Thing("butterfly", (0.6, 0.2, 0.75), _butterfly, _butterfly_pattern, lambda u, v: wave(0.5 * u) * wave(v)),
+    Thing(
+        "butterfly", (0.6, 0.2, 0.75), _butterfly, _butterfly_pattern, lambda u, v: wave(0.5 * u) * wave(v)
+    ),
     Thing("moon", (0.95, 0.6, 0.7), _moon, _moon_pattern, lambda u, v: wave(v)),
 )

@@ -106,8 +106,12 @@ def train(
     total_steps = recipe.epochs * context.steps_per_epoch
 
     runtime.place(classifier).train()
-    optimizer = torch.optim.AdamW(_parameter_groups(classifier, recipe.weight_decay), lr=recipe.lr, fused=True)
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _one_cycle(step, total_steps, recipe.warmup))
+    optimizer = torch.optim.AdamW(
+        _parameter_groups(classifier, recipe.weight_decay), lr=recipe.lr, fused=True
+    )
+    schedule = torch.optim.lr_scheduler.LambdaLR(
+        optimizer, lambda step: _one_cycle(step, total_steps, recipe.warmup)
+    )
 
     loss_sum = torch.zeros((), device=device)
     forked = [device] if device.type == "cuda" else []
