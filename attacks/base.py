@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, ClassVar, Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
+from robustbench_tin.exact import exact_float32
 from robustbench_tin.specs import Configurable
 from robustbench_tin.threat import Ball, ThreatModel, check_eps
 
@@ -45,11 +46,7 @@ class Oracle:
         self._frozen = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self._restore = ExitStack()
         self._restore.callback(self._put_back)
-        # Float32 means float32 here: TF32 would round what is verified.
-        backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-        for backend in backends:
-            self._restore.callback(setattr, backend, "allow_tf32", backend.allow_tf32)
-            backend.allow_tf32 = False
+        self._restore.enter_context(exact_float32())
         self.model.eval()
         for parameter in self._frozen:
             parameter.requires_grad_(False)
@@ -90,7 +87,8 @@ class Oracle:
         with torch.inference_mode(False), torch.enable_grad():
             variable = images.clone().requires_grad_()
             logits = self._forward(variable)
-            losses = (loss or cross_entropy)(logits, labels)
+            # A copy: labels made in inference mode may not be saved for the way back.
+            losses = (loss or cross_entropy)(logits, labels.clone())
             if not losses.requires_grad:
                 raise AttackFailure("the model's logits have no gradient with respect to its pixels")
             (gradient,) = torch.autograd.grad(losses.sum(), variable)
@@ -100,8 +98,10 @@ class Oracle:
         return gradient
 
     def _forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.model(images)
+        logits: object = self.model(images)
         self.forward_passes += len(images)
+        if not isinstance(logits, Tensor):
+            raise AttackFailure(f"the model returned {type(logits).__name__}; expected logits (N, classes)")
         if logits.ndim != 2 or len(logits) != len(images):
             raise AttackFailure(f"the model returned {tuple(logits.shape)}; expected logits (N, classes)")
         if not bool(torch.isfinite(logits).all()):
@@ -177,8 +177,9 @@ class Attack(Configurable):
 
         Raises:
             InvalidSettingError: for an eps or a norm that is none.
-            AttackFailure: where the attack returned no image or one outside the ball.
+            AttackFailure: where the model or the attack raised, or the attack returned no image.
         """
+        images = images.detach()
         positive = [value for value in eps if check_eps(value) > 0]
         if images.dtype != torch.float32 or images.ndim != 4:
             raise InvalidSettingError(
@@ -191,6 +192,16 @@ class Attack(Configurable):
         )
         by_eps = {ball.eps: self._verified(moved[ball.eps], ball) for ball in balls}
         return torch.stack([by_eps[value] if value > 0 else images for value in eps])
+
+    def _swept(
+        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
+    ) -> list[Tensor]:
+        try:
+            return self.sweep(oracle, labels, balls, generators)
+        except (AttackFailure, RobustTinError):
+            raise
+        except Exception as error:
+            raise AttackFailure(f"{self.name} failed: {one_line(error)}") from error
 
     def _verified(self, candidates: Tensor, ball: Ball) -> Tensor:
         if candidates.shape != ball.images.shape:

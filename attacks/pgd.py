@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -38,7 +39,7 @@ class PGD(Attack):
     def __post_init__(self) -> None:
         self.require(self.steps >= 1, "steps", "1 or more")
         self.require(self.restarts >= 1, "restarts", "1 or more")
-        self.require(self.alpha is None or self.alpha > 0, "alpha", "more than 0")
+        self.require(self.alpha is None or 0 < self.alpha < math.inf, "alpha", "more than 0")
         self.require(self.random_start or self.restarts == 1, "restarts", "1 without a random start")
 
     def gradients(self, budgets: int) -> int:

@@ -105,7 +105,7 @@ class _Worker:
 
     def _runtime(self, classifier: Classifier) -> Runtime:
         plan = self.run.plan
-        precision = plan.precision or choose_precision(plan.device, classifier)
+        precision = plan.precision or choose_precision(plan.device, classifier, classifier.image_size)
         return Runtime(plan.device, precision)
 
     def _train(self, cell: Cell) -> tuple[Classifier, Trained]:
@@ -280,10 +280,12 @@ def _announce(
         f"Data: {plan.data} ({dataset.source}), {plan.classes} classes, {plan.train_images:,} training and"
         f" {plan.eval_images:,} evaluated images of {dataset.image_size} px"
     )
-    finished = f", {len(done)} of them done" if done else ""
+    finished = f", {len(done)} done" if done else ""
+    measures = cells * plan.measures_per_cell
     reporter.say(
-        f"Plan: {cells} cells{finished}, {cells * plan.measures_per_cell} measures, {plan.epochs} epochs of"
-        f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}. Run directory: {path}"
+        f"Plan: {cells} cells{finished}, {measures} measures, {plan.epochs} epochs of"
+        f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}."
+        f" Run directory: {path}"
     )
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack, Oracle
 from robustbench_tin.benchmarks.records import OK
+from robustbench_tin.errors import one_line
 from robustbench_tin.metrics import in_top
 
 OnImages = Callable[[int], None]
@@ -134,7 +135,7 @@ def _measure(
                 if on_images is not None:
                     on_images(len(labels))
     except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
-        status = f"failed: {_one_line(error)}"
+        status = f"failed: {one_line(error)}"
     share = (time.perf_counter() - started) / len(eps)
     return [
         Outcomes(
@@ -148,8 +149,3 @@ def _measure(
         )
         for index, value in enumerate(eps)
     ]
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

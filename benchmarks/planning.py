@@ -115,7 +115,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
-def parse_eps_list(eps: str | float | Iterable[float]) -> tuple[float, ...]:
+def parse_eps_list(eps: str | float | Iterable[float | str]) -> tuple[float, ...]:
     """Budgets from ``"0,0.01,8/255"``, a number or numbers: sorted, each once.
 
     Raises:
@@ -123,7 +123,8 @@ def parse_eps_list(eps: str | float | Iterable[float]) -> tuple[float, ...]:
     """
     if isinstance(eps, str):
         return check_eps_list(parse_eps(item) for item in eps.split(",") if item.strip())
-    return check_eps_list([eps] if isinstance(eps, int | float) else eps)
+    values = [eps] if isinstance(eps, int | float) else eps
+    return check_eps_list(parse_eps(value) if isinstance(value, str) else value for value in values)
 
 
 def default_batch_size(images: int) -> int:

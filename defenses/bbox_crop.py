@@ -34,7 +34,7 @@ class BBoxCrop(Defense):
 
     def prepare(self, train: Split, context: Context) -> Split:
         assert train.boxes is not None
-        usable = boxes.usable(train.boxes)
+        usable = boxes.usable(train.boxes, *train.images.shape[-2:])
         skipped = len(usable) - int(usable.sum())
         context.note(f"bbox-crop: {usable.sum():,} crops added, {skipped:,} degenerate boxes skipped")
         crops = boxes.crop_and_pad(train.images[usable], train.boxes[usable])

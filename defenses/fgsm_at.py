@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -33,8 +34,8 @@ class FGSMAdversarialTraining(Defense):
     alpha: float | None = None
 
     def __post_init__(self) -> None:
-        self.require(self.eps > 0, "eps", "more than 0, in units of the pixel range")
-        self.require(self.alpha is None or self.alpha > 0, "alpha", "more than 0")
+        self.require(0 < self.eps < math.inf, "eps", "more than 0, in units of the pixel range")
+        self.require(self.alpha is None or 0 < self.alpha < math.inf, "alpha", "more than 0")
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         alpha = 1.25 * self.eps if self.alpha is None else self.alpha

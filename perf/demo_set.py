@@ -22,8 +22,8 @@ from torch import Tensor, nn
 from robustbench_tin.data.demo import EPOCHS, Demo
 from robustbench_tin.data.source import OpenOptions
 
-BATCH = 32
-PEAK = 2e-3
+BATCH = 24
+PEAK = 4e-3
 EPS, STEPS = 0.03, 10
 TRAIN_EPS = 8 / 255
 # name → (adds crops, trains on FGSM, epochs as a part of the standard ones)
@@ -46,17 +46,16 @@ def crops(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.ND
     """Each image's box alone, at its own scale, in the middle of a black image."""
     size = images.shape[-1]
     cropped = np.zeros_like(images)
-    for canvas, image, (x0, y0, x1, y1) in zip(cropped, images, boxes + (0, 0, 1, 1), strict=True):
-        top, left = (size - (y1 - y0)) // 2, (size - (x1 - x0)) // 2
-        canvas[:, top : top + y1 - y0, left : left + x1 - x0] = image[:, y0:y1, x0:x1]
+    for canvas, image, (x0, y0, x1, y1) in zip(cropped, images, boxes.tolist(), strict=True):
+        height, width = y1 - y0 + 1, x1 - x0 + 1
+        top, left = (size - height) // 2, (size - width) // 2
+        canvas[:, top : top + height, left : left + width] = image[:, y0 : y1 + 1, x0 : x1 + 1]
     return cropped
 
 
 def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
     images = images.detach().requires_grad_()
-    with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
-        loss = F.cross_entropy(model(images), labels)
-    return torch.autograd.grad(loss, images)[0]
+    return torch.autograd.grad(F.cross_entropy(model(images), labels), images)[0]
 
 
 def into_ball(adversarial: Tensor, images: Tensor, eps: float) -> Tensor:
@@ -97,10 +96,9 @@ def train(defense: str, seed: int, images: Tensor, labels: Tensor, epochs: int, 
             batch, target = augment(images[rows]), labels[rows]
             if adversarial:
                 batch = fgsm(model, batch, target)
-            with torch.autocast("cpu", torch.bfloat16, enabled=BF16):
-                loss = F.cross_entropy(model(batch), target)
+            loss = F.cross_entropy(model(batch), target)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimizer.step()
             schedule.step()
@@ -120,7 +118,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, attacked: bool
     right = 0
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    for batch, target in zip(images.split(100), labels.split(100), strict=True):
+    for batch, target in zip(torch.split(images, 100), torch.split(labels, 100), strict=True):
         shown = pgd(model, batch, target) if attacked else batch
         with torch.no_grad():
             right += int((model(shown).argmax(1) == target).sum())
@@ -128,7 +126,9 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor, *, attacked: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, default=EPOCHS)
@@ -136,18 +136,16 @@ def main() -> None:
     parser.add_argument("--backbone", default="mobilenetv1_100", help="a name of timm's")
     parser.add_argument("--defenses", nargs="*", default=list(DEFENSES), choices=list(DEFENSES))
     parser.add_argument("--no-pgd", action="store_true", help="clean accuracy only")
-    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    global BF16
-    BF16 = arguments.bf16
 
     began = time.perf_counter()
     dataset = Demo().open(OpenOptions())
     print(f"drawn in {time.perf_counter() - began:.1f} s, fingerprint {dataset.fingerprint}", flush=True)
     part = dataset.train.take(np.arange(arguments.images or len(dataset.train), dtype=np.int64))
     images, labels = tensors(part.images), torch.from_numpy(part.labels)
+    assert part.boxes is not None  # the demo set has them
     boxes = tensors(crops(part.images, part.boxes))
     held_out, truth = tensors(dataset.val.images), torch.from_numpy(dataset.val.labels)
 
@@ -162,18 +160,20 @@ def main() -> None:
             clean = accuracy(model, held_out, truth, attacked=False)
             robust = 0.0 if arguments.no_pgd else accuracy(model, held_out, truth, attacked=True)
             found[defense].append((clean, robust, seconds))
-            print(f"seed {seed}  {defense:<26} clean {clean:6.1%}  pgd {robust:6.1%}  {seconds:.0f} s", flush=True)
+            print(
+                f"seed {seed}  {defense:<26} clean {clean:6.1%}  pgd {robust:6.1%}  {seconds:.0f} s",
+                flush=True,
+            )
     print(f"\n{'defense':<26} {'clean top-1':>14} {'PGD top-1':>14} {'seconds':>8}")
     for defense, rows in found.items():
-        clean, robust, seconds = ([100 * value for value in column] for column in zip(*rows, strict=True))
-        print(f"{defense:<26} {spread(clean):>14} {spread(robust):>14} {statistics.mean(seconds) / 100:>8.0f}")
+        cleans, robusts, times = ([row[column] for row in rows] for column in range(3))
+        print(f"{defense:<26} {spread(cleans):>14} {spread(robusts):>14} {statistics.mean(times):>8.0f}")
 
 
 def spread(values: list[float]) -> str:
-    return f"{statistics.mean(values):.1f} ± {statistics.stdev(values) if len(values) > 1 else 0:.1f}"
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}"
 
-
-BF16 = False
 
 if __name__ == "__main__":
     main()

@@ -43,5 +43,11 @@ class RunError(RobustTinError):
     """A run directory that cannot be written, read or gone on with."""
 
 
+def one_line(error: BaseException) -> str:
+    """Kind and text of any exception in one line, at most 300 characters."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+
+
 def _either(names: list[str]) -> str:
     return " or ".join(f"'{name}'" for name in names)

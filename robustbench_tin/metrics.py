@@ -28,7 +28,8 @@ def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     tensor([False])
     """
     own = logits.gather(1, labels.view(-1, 1))
-    ranked_before = (logits >= own).sum(dim=1) - 1
+    # "not less" rather than "at least": a logit that is not a number also counts against it.
+    ranked_before = (~(logits < own)).sum(dim=1) - 1
     return ranked_before < k
 
 

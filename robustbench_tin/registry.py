@@ -17,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
 
 T = TypeVar("T")
 
@@ -137,7 +137,20 @@ class Registry(Generic[T]):
         self._entry_points_read = True
         for point in metadata.entry_points(group=self._group):
             origin = f"package {point.dist.name}" if point.dist else f"entry point {point.value}"
-            self._insert(Entry(point.name, origin, self._importer(point.name, point.value)))
+            self._insert(Entry(point.name, origin, self._guarded(point.name, point.value, origin)))
+
+    def _guarded(self, name: str, target: str, origin: str) -> Callable[[], T]:
+        """As :meth:`_importer`, for other people's packages, which may be broken."""
+
+        def load() -> T:
+            try:
+                return self._importer(name, target)()
+            except Exception as error:
+                raise InvalidSettingError(
+                    f"{self.kind} '{name}' of {origin} does not load: {one_line(error)}; update or remove it"
+                ) from error
+
+        return load
 
 
 def load_plugin(path: str | Path) -> None:
@@ -166,7 +179,7 @@ def load_plugin(path: str | Path) -> None:
         if isinstance(error, InvalidSettingError):
             raise
         raise InvalidSettingError(
-            f"plugin '{path}' does not load: {type(error).__name__}: {error}; mend the file"
+            f"plugin '{path}' does not load: {one_line(error)}; mend the file"
         ) from error
 
 

@@ -72,7 +72,7 @@ def choose_device(name: str | None) -> str:
             return "cuda"
         return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.empty(1, device=name)
+        torch.zeros(1, device=name).item()
     except (RuntimeError, AssertionError, NotImplementedError):
         raise InvalidSettingError(
             f"device got '{name}', which is not usable here; expected cpu, cuda, cuda:N or mps"
@@ -80,17 +80,24 @@ def choose_device(name: str | None) -> str:
     return str(torch.device(name))
 
 
-def choose_precision(device: str, model: nn.Module) -> str:
+def choose_precision(device: str, model: nn.Module, image_size: int) -> str:
     """The training precision that pays for this model on this device.
 
-    bfloat16 where the processor computes in it; on a CPU not for networks of depthwise convolutions,
-    whose kernels it slows down.
+    bfloat16 where the device computes in it. On a CPU not for networks with depthwise convolutions,
+    whose kernels it slows down, nor where a convolution wider than one pixel meets a map of a single
+    pixel: there the weight gradients of PyTorch's CPU kernels hold memory that nobody wrote (seen in
+    2.15 with kernels of 3 at stride 2 and of 5), and training ends in NaN or, worse, does not.
+
+    Args:
+        device: where training runs.
+        model: pixels ``(N, 3, image_size, image_size)`` to logits, on the CPU.
+        image_size: side of the images in pixels.
     """
     kind = torch.device(device).type
     if kind == "cuda":
         return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float32"
     native = kind == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return "bfloat16" if native and not _has_depthwise(model) else "float32"
+    return "bfloat16" if native and not _has_awkward_convolution(model, image_size) else "float32"
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
@@ -115,8 +122,23 @@ def tune_allocator() -> None:
         mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
-def _has_depthwise(model: nn.Module) -> bool:
-    return any(
-        isinstance(module, nn.Conv2d) and module.groups > 1 and module.groups == module.in_channels
-        for module in model.modules()
-    )
+def _has_awkward_convolution(model: nn.Module, image_size: int) -> bool:
+    found = False
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        nonlocal found
+        assert isinstance(layer, nn.Conv2d)
+        depthwise = layer.groups > 1 and layer.groups == layer.in_channels
+        found |= depthwise or (max(layer.kernel_size) > 1 and min(inputs[0].shape[-2:]) == 1)
+
+    layers = [module for module in model.modules() if isinstance(module, nn.Conv2d)]
+    hooks = [layer.register_forward_pre_hook(look) for layer in layers]
+    training = model.training
+    try:
+        with torch.inference_mode():
+            model.eval()(torch.zeros(1, 3, image_size, image_size))
+    finally:
+        model.train(training)
+        for hook in hooks:
+            hook.remove()
+    return found

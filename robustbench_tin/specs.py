@@ -65,7 +65,7 @@ def split_list(text: str) -> list[str]:
     for item in filter(None, (part.strip() for part in text.split(","))):
         key, equals, _ = item.partition("=")
         if equals and ":" not in key and specs:
-            separator = "," if "=" in specs[-1] else ":"
+            separator = "," if "=" in specs[-1].rpartition("+")[2] else ":"
             specs[-1] += separator + item
         else:
             specs.append(item)
@@ -102,8 +102,14 @@ class Configurable:
 
         Raises:
             UnknownNameError: for a key that is no setting.
-            InvalidSettingError: for a value that does not fit its type or its range.
+            InvalidSettingError: for a value that does not fit its type or its range, or a class whose
+                author forgot the decorator that makes its settings.
         """
+        if "__dataclass_fields__" not in vars(cls):
+            raise InvalidSettingError(
+                f"{cls.kind} '{cls.name}' is no dataclass, so it has no settings; put @dataclass(frozen=True)"
+                f" on class {cls.__name__}"
+            )
         hints = typing.get_type_hints(cls)
         known = {field.name for field in dataclasses.fields(cls)}
         values: dict[str, Any] = {}

@@ -22,6 +22,8 @@ from robustbench_tin.specs import parse_number
 
 NORMS = ("linf", "l2")
 L2_TOLERANCE = 1e-6
+# Six standard deviations of what rounding pixels to float32 does to the length of a change.
+_ROUNDING = 1e-7
 
 
 def parse_eps(text: str) -> float:
@@ -101,7 +103,7 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, candidates: Tensor) -> Tensor:
-        """The nearest allowed images, float32 of the same shape."""
+        """The candidates brought inside, float32 of the same shape; those inside stay bit for bit."""
 
     @abstractmethod
     def random(self, generator: torch.Generator) -> Tensor:
@@ -133,12 +135,8 @@ class LinfBall(Ball):
     def __init__(self, images: Tensor, eps: float) -> None:
         super().__init__(images, eps)
         exact = images.double()
-        lower, upper = (exact - eps).float(), (exact + eps).float()
-        # float32 rounding can put a bound outside the ball: take the next number towards the image.
-        lower = torch.where(exact - lower.double() > eps, torch.nextafter(lower, images), lower)
-        upper = torch.where(upper.double() - exact > eps, torch.nextafter(upper, images), upper)
-        self._lower = lower.clamp_(min=0)
-        self._upper = upper.clamp_(max=1)
+        self._lower = _rounded_inside(images, exact - eps, eps).clamp_(min=0)
+        self._upper = _rounded_inside(images, exact + eps, eps).clamp_(max=1)
 
     def project(self, candidates: Tensor) -> Tensor:
         return torch.clamp(candidates, self._lower, self._upper)
@@ -162,20 +160,28 @@ class L2Ball(Ball):
     """The change, as one vector over all values of an image, may be eps long."""
 
     def project(self, candidates: Tensor) -> Tensor:
-        change = candidates - self.images
-        length = _norm(change.double())
-        inside = length <= self.eps
-        scale = torch.where(inside, 1.0, self.eps / length.clamp(min=1e-300)).float()
-        projected = (self.images + change * scale).clamp(0, 1)
-        # Rounding to float32 can leave the result just outside: shrink such images until they are in.
-        shrink = 1.0
-        outside = self.distance(projected) > self.radius
-        while bool(outside.any()):
-            shrink -= L2_TOLERANCE if shrink > 0.99 else 0.1
-            smaller = (self.images + change * scale * max(shrink, 0.0)).clamp(0, 1)
-            projected = torch.where(outside.view(-1, 1, 1, 1), smaller, projected)
-            outside = self.distance(projected) > self.radius
-        return projected
+        # The box first: scaled back afterwards, a change stays in it and keeps the ball's whole length.
+        boxed = candidates.clamp(0, 1)
+        change = boxed - self.images
+        length = _norm(change)
+        outside = length > self._limit
+        if not bool(outside.any()):
+            return boxed
+        scale = self.eps / length
+        for _ in range(2):
+            scaled = self.images + change * scale.float()
+            reached = _norm(scaled - self.images)
+            too_far = outside & (reached > self._limit)
+            if not bool(too_far.any()):
+                return torch.where(outside, scaled, boxed)
+            # Rounding to float32 led out again: aim that much shorter, and a little more.
+            shorter = (self.eps - min(_ROUNDING, self.eps / 8)) / reached
+            scale = torch.where(too_far, scale * shorter, scale)
+        # A budget so small that rounding rules: let it only shorten a change.
+        exact = (boxed.double() - self.images.double()) * scale
+        return torch.where(
+            outside, _rounded_inside(self.images, self.images.double() + exact, exact.abs()), boxed
+        )
 
     def random(self, generator: torch.Generator) -> Tensor:
         shape, device = self.images.shape, self.images.device
@@ -195,11 +201,23 @@ class L2Ball(Ball):
         return _norm(candidates.double() - self.images.double()).flatten()
 
     @property
+    def _limit(self) -> float:
+        """What projection grants of the tolerance: half, since it measures a float32 difference."""
+        return self.eps * (1 + L2_TOLERANCE / 2)
+
+    @property
     def radius(self) -> float:
         return self.eps * (1 + L2_TOLERANCE)
 
 
 def _norm(change: Tensor) -> Tensor:
-    """Euclidean length of each image's change, ``(N, 1, 1, 1)``."""
-    length: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True)
+    """Euclidean length of each image's change, float64 ``(N, 1, 1, 1)``."""
+    length: Tensor = torch.linalg.vector_norm(change, dim=(1, 2, 3), keepdim=True, dtype=torch.float64)
     return length
+
+
+def _rounded_inside(images: Tensor, exact: Tensor, reach: Tensor | float) -> Tensor:
+    """``exact`` (float64) in float32, where rounding passed ``reach`` the next number towards the image."""
+    rounded = exact.float()
+    too_far = (rounded.double() - images.double()).abs() > reach
+    return torch.where(too_far, torch.nextafter(rounded, images), rounded)

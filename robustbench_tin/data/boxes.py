@@ -6,14 +6,20 @@ import numpy as np
 import numpy.typing as npt
 
 
-def usable(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Which boxes hold at least two by two pixels, bool ``(N,)``; a missing box (-1) is not usable.
+def usable(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.bool_]:
+    """Which boxes hold at least two by two pixels of the image; a missing box (-1) is not usable.
 
     Args:
         boxes: int32 ``(N, 4)``, ``x0, y0, x1, y1`` with the corners included.
+        height: of the images, in pixels.
+        width: of the images, in pixels.
+
+    Returns:
+        bool ``(N,)``.
     """
     x0, y0, x1, y1 = boxes.T
-    mask: npt.NDArray[np.bool_] = (x1 > x0) & (y1 > y0) & (x0 >= 0) & (y0 >= 0)
+    wide, high = np.minimum(x1, width - 1) > x0, np.minimum(y1, height - 1) > y0
+    mask: npt.NDArray[np.bool_] = wide & high & (x0 >= 0) & (y0 >= 0)
     return mask
 
 

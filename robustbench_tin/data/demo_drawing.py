@@ -2,10 +2,13 @@
 
 Every machine and every NumPy must draw the same bytes. So the dice are ``RandomState`` (a frozen
 stream), pixels are reached by ``+ - * /``, square roots and comparisons alone, which IEEE 754 defines
-to the last bit, in float64, and nothing is summed over an axis. Rotations come from the rational points of the circle.
+to the last bit, in float64, and nothing is summed over an axis. Rotations come from the rational
+points of the circle.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import numpy as np
 import numpy.typing as npt
@@ -76,7 +79,7 @@ def side(u: Grid, v: Grid, x0: float, y0: float, x1: float, y1: float) -> Grid:
 def polygon(u: Grid, v: Grid, *points: tuple[float, float]) -> Grid:
     """Signed distance to a convex polygon whose points run clockwise on the screen."""
     distance = side(u, v, *points[-1], *points[0])
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in itertools.pairwise(points):
         distance = np.maximum(distance, side(u, v, *start, *end))
     return distance
 
@@ -97,7 +100,8 @@ def smooth(knots: Grid) -> Grid:
     left = place.astype(np.int64)
     part = place - left
     rows = knots[:, left] * (1.0 - part)[:, None] + knots[:, left + 1] * part[:, None]
-    return rows[:, :, left] * (1.0 - part) + rows[:, :, left + 1] * part
+    full: Grid = rows[:, :, left] * (1.0 - part) + rows[:, :, left + 1] * part
+    return full
 
 
 class Window:
@@ -132,9 +136,8 @@ class Canvas:
 
     def paint(self, window: Window, colour: Colour, opacity: Grid, shade: Grid | float = 0.0) -> None:
         """Lay ``colour + shade`` over the window as far as ``opacity`` (0 to 1) says."""
-        for channel, value in zip(self.pixels, colour, strict=True):
-            part = channel[window.where]
-            part += opacity * (value + shade - part)
+        part = self.pixels[:, *window.where]
+        part += opacity * (np.asarray(colour)[:, None, None] + shade - part)
 
     def bytes(self) -> npt.NDArray[np.uint8]:
         """The picture as uint8; halves go up, whatever the rounding mode."""

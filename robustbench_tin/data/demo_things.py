@@ -99,8 +99,9 @@ def _cup_pattern(u: Grid, v: Grid) -> Grid:
 
 def _star(u: Grid, v: Grid) -> Grid:
     # inside are the points that at most one of a pentagram's five lines cuts off
-    cut = [x * u + y * v - 0.37 for x, y in _PENTAGON]
-    return np.sort(np.stack(cut), axis=0)[-2]
+    cut = [x * u + y * v - 0.3 for x, y in _PENTAGON]
+    second: Grid = np.sort(np.stack(cut), axis=0)[-2]
+    return second
 
 
 _PENTAGON = (
@@ -113,7 +114,7 @@ _PENTAGON = (
 
 
 def _star_pattern(u: Grid, v: Grid) -> Grid:
-    return disc(u, v, 0.0, 0.0, 0.27)
+    return disc(u, v, 0.0, 0.0, 0.24)
 
 
 def _bottle(u: Grid, v: Grid) -> Grid:

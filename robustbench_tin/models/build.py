@@ -9,7 +9,7 @@ from torch import nn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.classifier import Classifier
-from robustbench_tin.models.network import create_network, published_settings, seeded
+from robustbench_tin.models.network import calm_head, create_network, published_settings, seeded
 from robustbench_tin.models.pretrained import create_pretrained
 from robustbench_tin.models.weights import start_from
 
@@ -39,6 +39,7 @@ def build(
             network, notes = create_pretrained(backbone, num_classes, size)
         else:
             network = create_network(backbone, num_classes, size)
+            calm_head(network)
     if weights is not None:
         notes = start_from(network, backbone.name, Path(weights))
     published = published_settings(network)

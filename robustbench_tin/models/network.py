@@ -38,6 +38,20 @@ def head_names(network: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
+def calm_head(network: nn.Module) -> None:
+    """Let a fresh head start from small weights, so that all classes are about equally likely at first.
+
+    Some of timm's heads start with logits far apart, and a short training spends its steps on undoing it.
+    """
+    for name in head_names(network):
+        head = network.get_submodule(name)
+        for parameter in head.parameters(recurse=False):
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.01)
+            else:
+                nn.init.zeros_(parameter)
+
+
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Draw from ``seed`` on the CPU inside; outside, every global generator is where it was."""

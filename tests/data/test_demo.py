@@ -32,7 +32,7 @@ def test_bytes_are_the_same_on_every_machine(dataset: Dataset) -> None:
 def test_dice_are_numpys_frozen_stream() -> None:
     dice = Dice(0, 1, 2)
     drawn = [dice.below(1000) for _ in range(4)]
-    expected = np.random.RandomState([0, 1, 2]).random_sample(4)  # noqa: NPY002
+    expected = np.random.RandomState([0, 1, 2]).random_sample(4)
     assert drawn == [int(1000 * number) for number in expected]
 
 
@@ -61,7 +61,7 @@ def test_boxes_lie_inside_and_have_an_area(dataset: Dataset, split: str) -> None
 
 def test_boxes_are_the_objects_own(dataset: Dataset) -> None:
     assert dataset.train.boxes is not None
-    for index in range(0, 60):
+    for index in range(60):
         image, mask = draw_scene(0, 0, index, index % len(THINGS))
         np.testing.assert_array_equal(image, dataset.train.images[index])
         x0, y0, x1, y1 = dataset.train.boxes[index]
@@ -78,6 +78,7 @@ def test_box_of_a_single_pixel() -> None:
 
 
 def test_a_larger_set_only_adds_images(dataset: Dataset) -> None:
+    assert dataset.train.boxes is not None
     few = draw_split("train", 23)
     np.testing.assert_array_equal(few.images, dataset.train.images[:23])
     np.testing.assert_array_equal(few.boxes, dataset.train.boxes[:23])
@@ -131,5 +132,7 @@ def test_progress_is_told() -> None:
 
 
 def test_coverage_and_wave() -> None:
-    np.testing.assert_array_equal(coverage(np.array([-2.0, -0.5, 0.0, 0.25, 3.0])), [1.0, 1.0, 0.5, 0.25, 0.0])
+    np.testing.assert_array_equal(
+        coverage(np.array([-2.0, -0.5, 0.0, 0.25, 3.0])), [1.0, 1.0, 0.5, 0.25, 0.0]
+    )
     np.testing.assert_array_equal(wave(np.array([0.0, 0.25, 0.5, 1.0, -0.5])), [-1.0, 0.0, 1.0, -1.0, 1.0])

@@ -1,0 +1,47 @@
+"""A small image folder and the options of a bench on it that takes a second or two."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 70), "red": (210, 50, 40)}
+
+
+@pytest.fixture(scope="session")
+def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three classes of noisy coloured squares, 16 px: learnt in a few steps."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 16), ("val", 8)):
+        for name, colour in COLOURS.items():
+            directory = root / part / name
+            directory.mkdir(parents=True)
+            for index in range(count):
+                noise = random.integers(-30, 30, (16, 16, 3))
+                pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(directory / f"{index}.png")
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory):
+    """No test reads or fills the user's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TIN_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture
+def small(small_folder: Path, tmp_path: Path) -> dict:
+    """Options of a bench of one cell and five measures."""
+    return {
+        "models": "timm:test_resnet",
+        "data": str(small_folder),
+        "attacks": "fgsm,pgd:steps=2",
+        "eps": "0,0.01,0.03",
+        "epochs": 4,
+        "device": "cpu",
+        "out": tmp_path / "run",
+    }

@@ -1,0 +1,361 @@
+"""The runner: what a run leaves behind, and that it goes on exactly where it stopped."""
+
+import json
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from robustbench_tin import bench
+from robustbench_tin.benchmarks import bench as bench_module
+from robustbench_tin.benchmarks.plan import Cell
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.records import Record
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.training.loop import train as real_train
+
+TIMES = ["seconds", "train_seconds"]
+
+
+class Listener(Reporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    warn = finished = say
+
+
+def without_times(run: Run) -> pd.DataFrame:
+    return run.records.drop(columns=TIMES)
+
+
+@pytest.fixture
+def trained_cells(monkeypatch):
+    """Seeds of the cells that were trained, in order."""
+    cells = []
+
+    def counting(*args, **options):
+        cells.append(options["seed"])
+        return real_train(*args, **options)
+
+    monkeypatch.setattr(bench_module, "train", counting)
+    return cells
+
+
+def test_records_of_a_run(small):
+    run = bench(**small, defenses="none,augment", seeds="0,1")
+    records = run.records
+    assert list(records.columns) == list(Record.model_fields)
+    assert len(records) == 4 * 5
+    assert (records["status"] == "ok").all()
+    assert (records["n"] == 24).all()
+    clean = records[records["attack"] == "clean"]
+    assert len(clean) == 4
+    assert (clean["eps"] == 0).all()
+    assert set(records["attack"]) == {"clean", "fgsm", "pgd:steps=2"}
+    for name in ("top1", "top5"):
+        assert records[name].between(0, 1).all()
+        assert (records[f"{name}_low"] <= records[name]).all()
+        assert (records[name] <= records[f"{name}_high"]).all()
+    assert (records["top5"] >= records["top1"]).all()
+    learned = clean[clean["defense"] == "none"]
+    assert learned["learned"].all()
+
+
+def test_accuracies_are_the_means_of_the_outcomes(small):
+    run = bench(**small)
+    cell = next(run.plan.cells())
+    for row in run.records.to_dict("records"):
+        outcomes = run.outcomes(cell, row["attack"], row["eps"])
+        assert len(outcomes) == row["n"]
+        assert outcomes["top1"].mean() == row["top1"]
+        assert outcomes["top5"].mean() == row["top5"]
+    assert run.complete
+
+
+def test_passes_are_counted(small):
+    records = bench(**small).records.set_index(["attack", "eps"])
+    images = 24
+    assert records.loc[("clean", 0.0), "forward_passes"] == images
+    assert records.loc[("clean", 0.0), "backward_passes"] == 0
+    # One gradient serves both budgets of FGSM.
+    both = records.loc["fgsm"]
+    assert both["backward_passes"].sum() == images
+    assert both["forward_passes"].sum() == images + 2 * images
+    assert (records.loc["pgd:steps=2", "backward_passes"] == 2 * images).all()
+
+
+def test_the_same_command_gives_the_same_table(small, tmp_path):
+    first = bench(**small)
+    second = bench(**{**small, "out": tmp_path / "again"})
+    pd.testing.assert_frame_equal(without_times(first), without_times(second))
+    assert (first.path / "results.md").read_text() == (second.path / "results.md").read_text()
+
+
+def test_a_measure_does_not_depend_on_the_other_budgets(small, tmp_path):
+    both = bench(**small).records
+    alone = bench(**{**small, "eps": "0.03", "out": tmp_path / "alone"}).records
+    key = ["attack", "eps"]
+    merged = alone.merge(both, on=key, suffixes=("", "_both"))
+    assert len(merged) == len(alone) == 3
+    assert (merged["top1"] == merged["top1_both"]).all()
+
+
+def test_a_finished_run_is_not_done_again(small, trained_cells):
+    first = bench(**small)
+    listener = Listener()
+    second = bench(**small, reporter=listener)
+    assert trained_cells == [0]
+    assert any("complete already" in line for line in listener.lines)
+    pd.testing.assert_frame_equal(first.records, second.records)
+
+
+class Stop(BaseException):
+    """Ends a run where a kill would."""
+
+
+@pytest.mark.parametrize("moment", ["write_text", "save_weights", "measure_clean", "measure_attack", "train"])
+@pytest.mark.parametrize("occurrence", [1, 2, 4])
+def test_a_run_stopped_anywhere_goes_on(small, tmp_path, monkeypatch, trained_cells, moment, occurrence):
+    options = {**small, "seeds": "0,1"}
+    undisturbed = bench(**options)
+    trained_cells.clear()
+    options["out"] = tmp_path / "stopped"
+    home = "robustbench_tin.benchmarks.run" if moment == "write_text" else "robustbench_tin.benchmarks.bench"
+    with monkeypatch.context() as patch:
+        calls = 0
+        module = __import__(home, fromlist=[moment])
+        real = getattr(module, moment)
+
+        def stopping(*args, **keywords):
+            nonlocal calls
+            calls += 1
+            if calls == occurrence:
+                raise Stop
+            return real(*args, **keywords)
+
+        patch.setattr(module, moment, stopping)
+        try:
+            bench(**options)
+        except Stop:
+            pass
+        else:
+            assert calls < occurrence
+    finished_before = [cell for cell in undisturbed.plan.cells() if _is_trained(tmp_path / "stopped", cell)]
+    trained_cells.clear()
+    resumed = bench(**options)
+    assert not set(trained_cells) & {cell.seed for cell in finished_before}
+    pd.testing.assert_frame_equal(without_times(resumed), without_times(undisturbed))
+    assert (resumed.path / "results.md").read_text() == (undisturbed.path / "results.md").read_text()
+
+
+def _is_trained(path: Path, cell: Cell) -> bool:
+    return (path / "cells" / cell.slug / "training.json").exists()
+
+
+def test_another_plan_in_the_run_directory_is_refused(small):
+    bench(**small)
+    with pytest.raises(RunError, match="epochs: 4 there, 5 here") as caught:
+        bench(**{**small, "epochs": 5})
+    assert "\n" not in str(caught.value)
+
+
+def test_a_directory_of_something_else_is_refused(small):
+    small["out"].mkdir()
+    (small["out"] / "thesis.tex").write_text("do not lose me")
+    with pytest.raises(RunError, match="not empty"):
+        bench(**small)
+    assert (small["out"] / "thesis.tex").read_text() == "do not lose me"
+
+
+def test_two_processes_do_not_share_a_run(small):
+    run = bench(**small)
+    with run.locked(), pytest.raises(RunError, match="another process"):
+        bench(**small)
+
+
+def test_a_damaged_record_is_named(small):
+    run = bench(**small)
+    file = next(run.path.glob("cells/*/measures/fgsm*.json"))
+    file.write_text("{")
+    with pytest.raises(RunError, match="damaged"):
+        bench(**small)
+
+
+def test_a_dry_run_writes_nothing(small):
+    listener = Listener()
+    assert bench(**small, dry_run=True, reporter=listener) is None
+    assert not small["out"].exists()
+    assert any("1 cells, 5 measures" in line for line in listener.lines)
+
+
+def test_an_attack_that_raises_is_a_failed_measure(small, tmp_path):
+    plugin = tmp_path / "broken_attack.py"
+    plugin.write_text(
+        textwrap.dedent(
+            """
+            from robustbench_tin import attacks
+
+            @attacks.register("always-broken")
+            class Broken(attacks.Attack):
+                \"\"\"Raises.\"\"\"
+
+                def run(self, oracle, labels, ball, generator):
+                    raise RuntimeError("out of luck")
+            """
+        )
+    )
+    run = bench(**{**small, "attacks": "always-broken,fgsm"}, plugins=[plugin])
+    records = run.records
+    broken = records[records["attack"] == "always-broken"]
+    assert (broken["status"] == "failed: RuntimeError: out of luck").all()
+    assert broken["top1"].isna().all()
+    assert (records[records["attack"] == "fgsm"]["status"] == "ok").all()
+    assert not run.complete
+    text = run.tables[0].markdown()
+    assert "failed" in text
+    assert "out of luck" in text
+
+
+def test_a_cell_whose_loss_explodes_is_failed_and_the_next_goes_on(small, tmp_path):
+    plugin = tmp_path / "explosive.py"
+    plugin.write_text(
+        textwrap.dedent(
+            """
+            from robustbench_tin import defenses
+
+            @defenses.register("explosive")
+            class Explosive(defenses.Defense):
+                \"\"\"Loses its loss.\"\"\"
+
+                def loss(self, classifier, images, labels, context):
+                    return classifier(images).sum() * float("nan")
+            """
+        )
+    )
+    run = bench(**small, defenses="explosive,none", plugins=[plugin])
+    records = run.records
+    failed = records[records["defense"] == "explosive"]
+    assert len(failed) == 5
+    assert failed["status"].str.contains("no longer finite").all()
+    assert failed["top1"].isna().all()
+    assert (records[records["defense"] == "none"]["status"] == "ok").all()
+
+
+def test_a_defense_runs_at_test_time_too(small, tmp_path):
+    plugin = tmp_path / "blind.py"
+    plugin.write_text(
+        textwrap.dedent(
+            """
+            from torch import nn
+            from robustbench_tin import defenses
+
+            class Blind(nn.Module):
+                def __init__(self, classifier):
+                    super().__init__()
+                    self.classifier = classifier
+
+                def forward(self, images):
+                    return self.classifier(images * 0)
+
+            @defenses.register("blind")
+            class BlindDefense(defenses.Defense):
+                \"\"\"Sees nothing.\"\"\"
+
+                def wrap(self, classifier):
+                    return Blind(classifier)
+            """
+        )
+    )
+    run = bench(**small, defenses="blind", plugins=[plugin])
+    assert (run.records["top1"] == 1 / 3).all()
+    assert not run.records["learned"].any()
+    assert "not learned" in run.tables[0].markdown()
+
+
+def test_weights_of_a_cell_start_another_run(small, tmp_path):
+    first = bench(**small)
+    weights = next(first.path.glob("cells/*/weights.safetensors"))
+    second = bench(**{**small, "out": tmp_path / "second", "lr": 1e-9, "epochs": 1}, weights=weights)
+    clean = second.records.iloc[0]["top1"]
+    assert clean == first.records.iloc[0]["top1"]
+
+
+def test_results_are_rendered_in_three_ways(small):
+    run = bench(**small)
+    rows = json.loads((run.path / "results.json").read_text())
+    assert rows[0]["attack"] == "clean"
+    assert rows[0]["eps"] == 0.0
+    assert isinstance(rows[0]["n"], int)
+    csv = pd.read_csv(run.path / "results.csv")
+    np.testing.assert_allclose(csv["top1"], run.records["top1"])
+    assert "| timm:test_resnet | none |" in (run.path / "results.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"models": "densnet169"}, "did you mean 'densenet169'"),
+        ({"defenses": "fgsm_at"}, "did you mean 'fgsm-at'"),
+        ({"defenses": "none+augment"}, "combines with nothing"),
+        ({"defenses": "fgsm-at:eps=-1"}, "eps=-1.0; expected more than 0"),
+        ({"attacks": "pgdd"}, "did you mean 'pgd'"),
+        ({"attacks": "pgd:step=3"}, "did you mean 'steps'"),
+        ({"attacks": "pgd:steps=many"}, "steps=many; expected int"),
+        ({"attacks": "pgd:steps=0"}, "expected 1 or more"),
+        ({"attacks": ""}, "empty list"),
+        ({"eps": "-0.1"}, "expected 0 or more"),
+        ({"eps": "much"}, "expected a number"),
+        ({"eps": "nan"}, "expected 0 or more"),
+        ({"eps": ""}, "empty list"),
+        ({"norm": "l1"}, "expected linf or l2"),
+        ({"seeds": "one"}, "whole numbers"),
+        ({"epochs": 0}, "expected 1 or more"),
+        ({"batch_size": -1}, "expected 1 or more"),
+        ({"lr": 0.0}, "expected a number above 0"),
+        ({"device": "tpu9"}, "not usable here"),
+        ({"precision": "int8"}, "expected float32 or bfloat16"),
+        ({"data": "nowhere"}, "nowhere"),
+        ({"classes": 9}, "classes"),
+        ({"eval_images": 10_000}, "10,000"),
+        ({"models": "inceptionv3", "image_size": 32}, "expected 75 or more"),
+        ({"weights": "missing.safetensors"}, "missing.safetensors"),
+        ({"defenses": "bbox-crop"}, "without bounding boxes"),
+        ({"plugins": ["missing.py"]}, "missing.py"),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_written(small, changed, message):
+    with pytest.raises(RobustTinError, match=message.replace("+", r"\+")) as caught:
+        bench(**{**small, **changed})
+    assert "\n" not in str(caught.value)
+    assert caught.value.exit_code == 2
+    assert not small["out"].exists()
+
+
+def test_a_full_disk_loses_nothing(small, monkeypatch):
+    """ENOSPC while a measure is written: one line, and the same command goes on from there."""
+    import errno
+
+    from robustbench_tin.benchmarks import run as run_module
+
+    with monkeypatch.context() as patch:
+
+        def full(path, text):
+            if path.name.startswith("pgd"):
+                with run_module.replacing(path):
+                    raise OSError(errno.ENOSPC, "No space left on device")
+            real(path, text)
+
+        real = run_module.write_text
+        patch.setattr(run_module, "write_text", full)
+        with pytest.raises(RunError, match="No space left on device"):
+            bench(**small)
+    assert not list(small["out"].rglob(".*.json.*"))
+    assert bench(**small).complete
