@@ -187,10 +187,8 @@ class Attack(Configurable):
             )
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
-        moved = (
-            dict(zip(positive, self.sweep(oracle, labels, balls, generators), strict=True)) if balls else {}
-        )
-        by_eps = {ball.eps: self._verified(moved[ball.eps], ball) for ball in balls}
+        moved = self._swept(oracle, labels, balls, generators) if balls else []
+        by_eps = {ball.eps: self._verified(image, ball) for ball, image in zip(balls, moved, strict=True)}
         return torch.stack([by_eps[value] if value > 0 else images for value in eps])
 
     def _swept(

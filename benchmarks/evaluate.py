@@ -15,7 +15,7 @@ from robustbench_tin.benchmarks.bench import evaluation_batch_size, make_record
 from robustbench_tin.benchmarks.measure import Batches, measure_attack, measure_clean
 from robustbench_tin.benchmarks.planning import parse_eps_list
 from robustbench_tin.benchmarks.records import CLEAN, to_frame
-from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import ThreatModel
@@ -63,15 +63,7 @@ def evaluate(
     budgets = parse_eps_list(eps)
     chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
     ThreatModel(norm, 0.0)
-    image_tensor, label_tensor = _checked(images, labels)
-    device = _device_of(model)
-    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
-    with Oracle(model) as oracle:
-        classes = oracle.logits(batches.at(0)[0][:1]).shape[1]
-    if int(label_tensor.max()) >= classes:
-        raise InvalidSettingError(
-            f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
-        )
+    batches, classes = _prepared(model, images, labels, batch_size)
     facts = {
         "model": name or type(model).__name__,
         "defense": "none",
@@ -79,12 +71,12 @@ def evaluate(
         "norm": norm,
         "data": "images",
         "data_fingerprint": "",
-        "image_size": int(image_tensor.shape[-1]),
+        "image_size": int(batches.images.shape[-1]),
         "network_size": None,
         "epochs": None,
         "train_seconds": None,
         "train_precision": None,
-        "device": str(device),
+        "device": str(batches.device),
     }
     clean = make_record(
         measure_clean(model, batches), n=len(batches), classes=classes, attack=CLEAN, learned=None, **facts
@@ -139,9 +131,8 @@ def perturb(
     """
     budgets = parse_eps_list(eps)
     chosen = parse_attack(attack)
-    image_tensor, label_tensor = _checked(images, labels)
-    device = _device_of(model)
-    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
+    ThreatModel(norm, 0.0)
+    batches, _ = _prepared(model, images, labels, batch_size)
     parts = []
     with Oracle(model) as oracle:
         for start in batches.starts():
@@ -152,8 +143,43 @@ def perturb(
     return torch.cat(parts, dim=1)
 
 
+def _prepared(
+    model: nn.Module, images: Images, labels: Labels, batch_size: int | None
+) -> tuple[Batches, int]:
+    """The images in batches on the model's device, and the number of its classes."""
+    if batch_size is not None and batch_size < 1:
+        raise InvalidSettingError(f"batch_size got {batch_size}; expected 1 or more")
+    image_tensor, label_tensor = _checked(images, labels)
+    device = _device_of(model)
+    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
+    classes = _count_classes(model, batches.at(0)[0][:1])
+    if int(label_tensor.max()) >= classes:
+        raise InvalidSettingError(
+            f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
+        )
+    return batches, classes
+
+
+def _count_classes(model: nn.Module, image: Tensor) -> int:
+    """How many logits the model gives, asked with one image.
+
+    Raises:
+        InvalidSettingError: where it gives none. What it gives may be wrong; that is the measure's to say.
+    """
+    expected = "expected a model from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
+    try:
+        with Oracle(model), torch.inference_mode():
+            logits = model(image)
+    except Exception as error:
+        raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
+        got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise InvalidSettingError(f"the model returned {got} for one image; {expected}")
+    return int(logits.shape[1])
+
+
 def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
-    image_tensor = images.detach() if isinstance(images, Tensor) else as_tensor(np.asarray(images))
+    image_tensor = images.detach() if isinstance(images, Tensor) else as_tensor(np.ascontiguousarray(images))
     label_tensor = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
     if image_tensor.ndim != 4 or len(image_tensor) == 0:
         raise InvalidSettingError(
