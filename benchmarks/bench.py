@@ -115,7 +115,11 @@ class _Worker:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
         recipe = Recipe(plan.epochs, plan.batch_size, plan.lr or backbones.get(cell.model).lr)
-        facts: dict[str, Any] = {"precision": runtime.precision, "network_size": classifier.input_size}
+        facts: dict[str, Any] = {
+            "precision": runtime.precision,
+            "network_size": classifier.input_size,
+            "lr": recipe.lr,
+        }
         seconds = self.costs.training(cell.model, cell.defense)
         done = 0
         with self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance:

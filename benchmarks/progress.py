@@ -63,7 +63,8 @@ class ConsoleReporter(Reporter):
     @contextmanager
     def preparing(self) -> Iterator[Preparation]:
         columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        hidden = not self._console.is_terminal
+        with Progress(*columns, console=self._console, transient=True, disable=hidden) as progress:
             tasks: dict[str, TaskID] = {}
 
             def report(what: str, done: int, total: int) -> None:

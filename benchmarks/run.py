@@ -45,6 +45,7 @@ class Trained(BaseModel):
     images: int = 0
     steps: int = 0
     seconds: float = 0.0
+    lr: float
     loss: float | None = None
     precision: str
     network_size: int

@@ -16,7 +16,7 @@ from robustbench_tin.data.source import OpenOptions, Source
 SEED = 0
 TRAIN_PER_CLASS = 100
 VAL_PER_CLASS = 40
-EPOCHS = 6
+EPOCHS = 8
 NOTE = "DEMO SET: 64x64 scenes drawn by robust-tin itself, not photographs; use --data for real images"
 
 _SPLITS = {"train": 0, "val": 1}

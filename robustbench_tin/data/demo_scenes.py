@@ -23,15 +23,20 @@ from robustbench_tin.data.demo_things import THINGS, Thing
 # Half of a thing's extent in pixels, and how far it may lean (2·atan of it: 33 degrees).
 RADII = (18.0, 26.0)
 LEAN = 0.3
+# One thing in so many has any colour; the others this share of their kind's.
+ODD_ONES = 4
+LIKENESS = (0.8, 1.0)
+# Swing of the fine texture, in units of the pixel range, and its period in pixels.
 TEXTURE = (0.06, 0.14)
+PERIOD = (3.5, 5.0)
+# Pieces in the background: meaningless ones, and faded ones of other classes.
 CLUTTER = 8
-SPREAD = 0.18
-FADE = (0.3, 0.5)
-BASE = 0.06
-ODD_ONES = 10
-LIKENESS = (0.7, 1.0)
-GRAIN = 0.03
 DISTRACTORS = 3
+FADE = (0.4, 0.6)
+# How far colours stray from the grey of the background, and those of the clutter from there.
+TINT = 0.06
+SPREAD = 0.18
+GRAIN = 0.03
 
 
 def draw_scene(
@@ -43,7 +48,7 @@ def draw_scene(
         The picture, uint8 ``(3, SIZE, SIZE)``, and the object's mask, bool ``(SIZE, SIZE)``.
     """
     dice = Dice(seed, split, index)
-    base = _near(dice, _grey(dice.between(0.3, 0.7)), BASE)
+    base = _near(dice, _grey(dice.between(0.3, 0.7)), TINT)
     canvas = _background(dice, base)
     _distract(dice, canvas, base, label)
     mask = _place(dice, canvas, THINGS[label], base)
@@ -95,7 +100,7 @@ def _distract(dice: Dice, canvas: Canvas, base: Colour, label: int) -> None:
         u, v = window.axes(dice.turn(LEAN), radius, radius)
         distance = np.maximum(thing.form(u, v), _half(dice, u, v)) * radius
         opacity = dice.between(*FADE)
-        period = dice.between(3.5, 5.0)
+        period = dice.between(*PERIOD)
         shade = dice.between(*TEXTURE) * thing.texture(u * (radius / period), v * (radius / period))
         body = _typical(dice, thing)
         canvas.paint(window, body, opacity * coverage(distance), shade)
@@ -121,7 +126,7 @@ def _place(dice: Dice, canvas: Canvas, thing: Thing, base: Colour) -> npt.NDArra
 
     body = _typical(dice, thing)
     second = _opposed(dice, body)
-    period = dice.between(3.5, 5.0)
+    period = dice.between(*PERIOD)
     shade = dice.between(*TEXTURE) * thing.texture(np.abs(u) * (across / period), v * (radius / period))
     shade += dice.between(-0.1, 0.1) * u + dice.between(-0.1, 0.1) * v
     canvas.paint(window, body, inside, shade)

@@ -113,7 +113,11 @@ _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
 vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32)
 vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32)
 mobilenet = Backbone(
-    "mobilenet", "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)", "mobilenetv1_100", smallest=1
+    "mobilenet",
+    "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)",
+    "mobilenetv1_100",
+    smallest=1,
+    lr=3e-3,
 )
 resnet50 = Backbone(
     "resnet50", "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)", "resnet50", smallest=1

@@ -1,0 +1,283 @@
+"""What every registered attack owes to every model, built in or plugged in."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from conftest import Toy
+from torch import Tensor, nn
+
+from robustbench_tin import attacks
+from robustbench_tin.attacks import Oracle, parse_attack, registry
+from robustbench_tin.attacks.base import AttackFailure
+from robustbench_tin.benchmarks.measure import Batches, measure_attack, measure_clean
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.threat import L2_TOLERANCE, NORMS
+
+EPS = {"linf": (0.0, 1e-8, 8 / 255, 1.5), "l2": (0.0, 1e-8, 0.5, 100.0)}
+EVERY_ATTACK = pytest.mark.parametrize("name", registry.names())
+EVERY_NORM = pytest.mark.parametrize("norm", NORMS)
+
+
+def perturbed(model: nn.Module, name: str, images: Tensor, labels: Tensor, eps, norm, seed=0) -> Tensor:
+    with Oracle(model) as oracle:
+        return parse_attack(name).perturb(oracle, images, labels, eps, norm=norm, seed=seed)
+
+
+def state_of(model: nn.Module) -> dict[str, object]:
+    """All that an attack might disturb, comparable with ``==``."""
+    return {
+        "weights": {key: value.numpy().tobytes() for key, value in model.state_dict().items()},
+        "modes": [module.training for module in model.modules()],
+        "flags": [parameter.requires_grad for parameter in model.parameters()],
+        "gradients": [
+            None if parameter.grad is None else parameter.grad.tolist() for parameter in model.parameters()
+        ],
+        "random": torch.random.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),  # noqa: NPY002
+        "precision": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
+    }
+
+
+class Broken(nn.Module):
+    """A model that goes wrong in a way of the test's choice, with one layer in train mode."""
+
+    def __init__(self, toy: Toy, spoil: Callable[[Tensor], object]) -> None:
+        super().__init__()
+        self.inner = copy.deepcopy(toy.model)
+        self.dropout = nn.Dropout()
+        self.spoil = spoil
+
+    def forward(self, images: Tensor) -> object:
+        return self.spoil(self.inner(images))
+
+
+def crash(logits: Tensor) -> Tensor:
+    raise ValueError("two lines\nof trouble")
+
+
+def detach(logits: Tensor) -> Tensor:
+    return logits.detach()
+
+
+def skip_without_gradients(toy: Toy, name: str, spoil: Callable) -> None:
+    """An attack that asks for no gradient works on a model that has none."""
+    with Oracle(toy.model) as oracle:
+        parse_attack(name).perturb(oracle, toy.images[:1], toy.labels[:1], [0.01])
+    if spoil is detach and oracle.backward_passes == 0:
+        pytest.skip("takes no gradients")
+
+
+FAILURES = pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [
+        pytest.param(crash, "ValueError: two lines of trouble", id="crash"),
+        pytest.param(lambda logits: logits * float("nan"), "not finite", id="nan"),
+        pytest.param(lambda logits: logits + float("inf"), "not finite", id="inf"),
+        pytest.param(detach, "no gradient", id="detached"),
+        pytest.param(lambda logits: logits.mean(), r"returned \(\)", id="scalar"),
+        pytest.param(lambda logits: logits[:-1], "returned", id="a row short"),
+        pytest.param(lambda logits: logits[..., None], "returned", id="three dimensions"),
+        pytest.param(lambda logits: (logits,), "returned tuple", id="tuple"),
+    ],
+)
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+def test_results_are_images_inside_their_ball(toy: Toy, name: str, norm: str) -> None:
+    moved = perturbed(toy.model, name, toy.images, toy.labels, EPS[norm], norm)
+    assert moved.shape == (4, *toy.images.shape)
+    assert moved.dtype == torch.float32
+    assert not moved.requires_grad
+    assert torch.isfinite(moved).all()
+    assert moved.min() >= 0
+    assert moved.max() <= 1
+    assert torch.equal(moved[0], toy.images)
+    change = (moved.double() - toy.images.double()).flatten(2)
+    for eps, of_images in zip(EPS[norm], change, strict=True):
+        if norm == "linf":
+            assert of_images.abs().max() <= eps
+        else:
+            assert of_images.norm(dim=1).max() <= eps * (1 + L2_TOLERANCE)
+    assert not torch.equal(moved[2], toy.images)
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+def test_the_model_and_all_random_states_are_left_as_they_were(
+    toy: Toy, mixed_model: nn.Module, name: str, norm: str
+) -> None:
+    before = state_of(mixed_model)
+    perturbed(mixed_model, name, toy.images[:6], toy.labels[:6], EPS[norm], norm)
+    assert state_of(mixed_model) == before
+
+
+@EVERY_ATTACK
+@FAILURES
+def test_a_failing_model_is_a_failure_and_left_as_it_was(
+    toy: Toy, name: str, spoil: Callable, reason: str
+) -> None:
+    skip_without_gradients(toy, name, spoil)
+    model = Broken(toy, spoil)
+    before = state_of(model)
+    with pytest.raises(AttackFailure, match=reason):
+        perturbed(model, name, toy.images[:4], toy.labels[:4], [8 / 255], "linf")
+    assert state_of(model) == before
+
+
+@EVERY_ATTACK
+@FAILURES
+def test_a_failed_measure_is_neither_robust_nor_zero(
+    toy: Toy, name: str, spoil: Callable, reason: str
+) -> None:
+    skip_without_gradients(toy, name, spoil)
+    model = Broken(toy, spoil)
+    before = state_of(model)
+    batches = Batches(toy.images[:4], toy.labels[:4], 4, torch.device("cpu"))
+    for outcomes in measure_attack(model, batches, parse_attack(name), (0.01, 0.03)):
+        assert outcomes.status.startswith("failed: AttackFailure: ")
+        assert "\n" not in outcomes.status
+        assert outcomes.top1 is None
+        assert outcomes.top5 is None
+    assert state_of(model) == before
+
+
+@EVERY_ATTACK
+def test_a_failure_in_a_later_batch_fails_the_whole_measure(toy: Toy, name: str) -> None:
+    class FailsAtLast(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = toy.model(images)
+            return logits if len(images) == 4 else logits * float("nan")
+
+    batches = Batches(toy.images[:10], toy.labels[:10], 4, torch.device("cpu"))
+    (outcomes,) = measure_attack(FailsAtLast(), batches, parse_attack(name), [0.01])
+    assert outcomes.status == "failed: AttackFailure: the model's logits are not finite"
+    assert outcomes.top1 is None
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+def test_a_budget_does_not_depend_on_the_others(toy: Toy, name: str, norm: str) -> None:
+    together = perturbed(toy.model, name, toy.images, toy.labels, EPS[norm][::-1], norm)
+    for eps, moved in zip(EPS[norm][::-1], together, strict=True):
+        assert torch.equal(perturbed(toy.model, name, toy.images, toy.labels, [eps], norm)[0], moved)
+    twice = perturbed(toy.model, name, toy.images, toy.labels, [EPS[norm][2]] * 2, norm)
+    assert torch.equal(twice[0], twice[1])
+    assert torch.equal(twice[0], together[1])
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
+def test_it_works_within_any_gradient_mode(toy: Toy, name: str, norm: str, mode: Callable) -> None:
+    expected = perturbed(toy.model, name, toy.images, toy.labels, EPS[norm], norm)
+    with mode():
+        images, labels = toy.images.clone(), toy.labels.clone()
+        moved = perturbed(toy.model, name, images, labels, EPS[norm], norm)
+    assert torch.equal(moved, expected)
+
+
+@EVERY_ATTACK
+def test_images_that_want_a_gradient_get_none(toy: Toy, name: str) -> None:
+    images = toy.images[:4].clone().requires_grad_()
+    moved = perturbed(toy.model, name, images, toy.labels[:4], (0.0, 0.03), "linf")
+    assert not moved.requires_grad
+    assert images.grad is None
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+def test_the_seed_alone_decides(toy: Toy, name: str, norm: str) -> None:
+    torch.manual_seed(1)
+    one = perturbed(toy.model, name, toy.images, toy.labels, EPS[norm], norm, seed=5)
+    torch.manual_seed(2)
+    assert torch.equal(perturbed(toy.model, name, toy.images, toy.labels, EPS[norm], norm, seed=5), one)
+
+
+def test_another_seed_starts_pgd_elsewhere(toy: Toy) -> None:
+    one, other = (
+        perturbed(toy.model, "pgd", toy.images, toy.labels, [0.03], "linf", seed=seed) for seed in (0, 1)
+    )
+    assert not torch.equal(one, other)
+
+
+@EVERY_ATTACK
+def test_the_classifier_is_attacked_in_eval_mode(toy: Toy, mixed_model: nn.Module, name: str) -> None:
+    """A dropout left on would blind the gradients; in eval mode the same images come out each time."""
+    expected = perturbed(copy.deepcopy(mixed_model).eval(), name, toy.images, toy.labels, [0.03], "linf")
+    assert torch.equal(perturbed(mixed_model, name, toy.images, toy.labels, [0.03], "linf"), expected)
+
+
+@EVERY_ATTACK
+def test_images_of_another_kind_are_refused(toy: Toy, name: str) -> None:
+    for images in (toy.images.double(), (toy.images * 255).byte(), toy.images[0]):
+        with pytest.raises(InvalidSettingError, match="expected float32"):
+            perturbed(toy.model, name, images, toy.labels, [0.03], "linf")
+
+
+@EVERY_ATTACK
+@pytest.mark.parametrize(("eps", "norm"), [(-0.1, "linf"), (float("nan"), "linf"), (0.1, "l1")])
+def test_an_impossible_threat_model_is_the_users_mistake(toy: Toy, name: str, eps: float, norm: str) -> None:
+    with pytest.raises(InvalidSettingError, match=r"^(eps|norm) got"):
+        perturbed(toy.model, name, toy.images, toy.labels, [eps], norm)
+
+
+@EVERY_ATTACK
+def test_the_spec_builds_the_same_attack_again(name: str) -> None:
+    assert parse_attack(parse_attack(name).spec) == parse_attack(name)
+
+
+@pytest.mark.usefixtures("own_registries")
+class TestPluggedIn:
+    """The base class keeps an attack honest whose author was not."""
+
+    @pytest.mark.parametrize("eps", [1e-8, 8 / 255])
+    @EVERY_NORM
+    def test_what_leaves_the_ball_is_brought_back(self, toy: Toy, norm: str, eps: float) -> None:
+        @attacks.register("reckless")
+        @dataclass(frozen=True)
+        class Reckless(attacks.Attack):
+            def run(self, oracle, labels, ball, generator):
+                return (1e9 * torch.randn(ball.images.shape, generator=generator)).double()
+
+        moved = perturbed(toy.model, "reckless", toy.images, toy.labels, [eps], norm)[0]
+        change = (moved.double() - toy.images.double()).flatten(1)
+        assert change.norm(dim=1, p=float("inf") if norm == "linf" else 2).max() <= eps * (1 + 1e-6)
+
+    @pytest.mark.parametrize(
+        ("result", "reason"),
+        [
+            (lambda images: images * float("nan"), "not finite"),
+            (lambda images: images[:2], "returned"),
+            (lambda images: 1 // 0, "ZeroDivisionError"),
+        ],
+    )
+    def test_what_is_no_image_is_a_failure(self, toy: Toy, result: Callable, reason: str) -> None:
+        @attacks.register("useless")
+        @dataclass(frozen=True)
+        class Useless(attacks.Attack):
+            def run(self, oracle, labels, ball, generator):
+                return result(ball.images)
+
+        for norm in NORMS:
+            with pytest.raises(AttackFailure, match=reason):
+                perturbed(toy.model, "useless", toy.images, toy.labels, [0.1], norm)
+        batches = Batches(toy.images, toy.labels, 64, torch.device("cpu"))
+        (outcomes,) = measure_attack(toy.model, batches, parse_attack("useless"), [0.1])
+        assert outcomes.status.startswith("failed: ")
+        assert outcomes.top1 is None
+
+
+def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
+    batches = Batches(toy.images, toy.labels, 24, torch.device("cpu"))
+    outcomes = measure_clean(Broken(toy, detach), batches)
+    assert outcomes.status == "ok"
+    assert outcomes.top1 is not None
+    assert outcomes.top1.mean() > 0.9
+    assert (outcomes.forward_passes, outcomes.backward_passes) == (64, 0)

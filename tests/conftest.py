@@ -1,0 +1,108 @@
+"""What all rooms' tests share: tiny trained networks, drawn images, plugin files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_tin import attacks, defenses
+
+TOY_CLASSES = 10
+
+# The same examples each time; no example is given a time limit.
+settings.register_profile("same", derandomize=True, database=None, deadline=None)
+settings.load_profile("same")
+
+
+@dataclass(frozen=True)
+class Toy:
+    """A small separable problem and a network that has learned it."""
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+
+
+def draw_toy_images(count: int, seed: int, size: int = 16) -> tuple[Tensor, Tensor]:
+    """Images of ten classes, each a faint coarse pattern of its own under noise, some pixels at 0 and 1."""
+    patterns = torch.randn(TOY_CLASSES, 3, 4, 4, generator=torch.Generator().manual_seed(77))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(count) % TOY_CLASSES
+    coarse = functional.interpolate(patterns[labels], size=(size, size), mode="bilinear")
+    noise = torch.randn(count, 3, size, size, generator=generator)
+    return (0.5 + 0.1 * coarse + 0.15 * noise).clamp(0, 1), labels
+
+
+def build_toy_model(seed: int = 0) -> nn.Module:
+    """Some 4,000 parameters; strides and ReLUs, so that gradients are those of a real network."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Conv2d(8, 16, 3, stride=2, padding=1),
+            nn.ReLU(),
+            nn.Flatten(),
+            nn.Linear(256, TOY_CLASSES),
+        )
+
+
+@pytest.fixture(scope="session")
+def toy() -> Toy:
+    """64 images that the network was not trained on; nothing may change the network."""
+    model = build_toy_model()
+    images, labels = draw_toy_images(320, seed=1)
+    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
+    for _ in range(60):
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images), labels).backward()
+        optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return Toy(model.eval(), *draw_toy_images(64, seed=2))
+
+
+@pytest.fixture
+def mixed_model() -> nn.Module:
+    """A network with batch norm and dropout, parts of it in train mode, one kernel frozen, one gradient kept."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        model = nn.Sequential(
+            nn.Conv2d(3, 6, 3, stride=4, padding=1, bias=False),
+            nn.BatchNorm2d(6),
+            nn.ReLU(),
+            nn.Dropout(0.5),
+            nn.Flatten(),
+            nn.Linear(6 * 16, TOY_CLASSES),
+        )
+    model.train()
+    model[1].eval()
+    model[0].weight.requires_grad_(False)
+    model[5].bias.grad = torch.full_like(model[5].bias, 0.25)
+    return model
+
+
+@pytest.fixture
+def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a test registers as attack or defense is forgotten after it."""
+    for registry in (attacks.registry, defenses.registry):
+        registry.names()
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+
+
+@pytest.fixture
+def write_plugin(tmp_path: Path, own_registries: None) -> Callable[..., Path]:
+    """Writes a plugin file from its text, and says where."""
+
+    def write(text: str, name: str = "plugin.py") -> Path:
+        path = tmp_path / name
+        path.write_text(text)
+        return path
+
+    return write

@@ -1,0 +1,215 @@
+"""The command as a person meets it: what it prints, and how it ends."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+COMMAND = [sys.executable, "-m", "robustbench_tin"]
+
+
+def robust_tin(*arguments: object, **options) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Two classes of coloured squares."""
+    root = tmp_path_factory.mktemp("squares")
+    random = np.random.default_rng(0)
+    for part, count in (("train", 12), ("val", 10)):
+        for name, colour in {"blue": (40, 60, 200), "red": (210, 50, 40)}.items():
+            directory = root / part / name
+            directory.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.clip(np.array(colour) + random.integers(-30, 30, (16, 16, 3)), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(directory / f"{index}.png")
+    return root
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("ROBUST_TIN_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+
+
+@pytest.fixture
+def small(folder: Path, tmp_path: Path) -> list:
+    return [
+        "bench",
+        *("--data", folder),
+        *("--models", "timm:test_resnet"),
+        *("--epochs", 3),
+        *("--device", "cpu"),
+        *("--out", tmp_path / "run"),
+    ]
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["show", "--help"], ["--version"]])
+def test_help_imports_nothing_heavy(arguments):
+    code = (
+        "import sys\n"
+        f"sys.argv = ['robust-tin', *{arguments}]\n"
+        "from robustbench_tin.cli import main\n"
+        "try:\n    main()\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "heavy = {'torch', 'timm', 'numpy', 'pandas', 'scipy', 'PIL'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout
+
+
+def test_bench_prints_a_table_an_attack_and_show_prints_it_again(small, tmp_path):
+    result = robust_tin(*small)
+    assert result.returncode == 0, result.stderr
+    assert "Plan: 1 cells, 5 measures" in result.stdout
+    for attack in ("fgsm", "pgd"):
+        assert f"under {attack} (linf, full budget)" in result.stdout
+    shown = robust_tin("show", tmp_path / "run")
+    assert shown.returncode == 0
+    assert shown.stdout in result.stdout
+    rows = json.loads(robust_tin("show", tmp_path / "run", "--format", "json").stdout)
+    assert [row["attack"] for row in rows] == ["clean", "fgsm", "fgsm", "pgd", "pgd"]
+    wanted = {"model", "defense", "seed", "attack", "norm", "eps", "n", "top1", "top5", "status", "seconds"}
+    assert wanted <= set(rows[0])
+    csv = robust_tin("show", tmp_path / "run", "--format", "csv").stdout
+    assert csv.splitlines()[0].startswith("model,defense,seed,attack,norm,eps,n,top1")
+    markdown = robust_tin("show", tmp_path / "run", "--format", "markdown").stdout
+    assert markdown == (tmp_path / "run" / "results.md").read_text()
+
+
+def test_the_demo_set_is_announced_on_the_first_line(tmp_path):
+    result = robust_tin("bench", "--models", "mobilenet", "--dry-run", cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.splitlines()[0].startswith("DEMO SET")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("what", "names"),
+    [
+        ("models", ["vgg16", "nasnetlarge", "densenet201", "timm:NAME"]),
+        ("attacks", ["fgsm", "pgd"]),
+        ("defenses", ["none", "augment", "bbox-crop", "fgsm-at"]),
+        ("datasets", ["demo", "tiny-imagenet", "folder"]),
+    ],
+)
+def test_list_says_what_each_is_and_where_it_came_from(what, names):
+    result = robust_tin("list", what)
+    assert result.returncode == 0, result.stderr
+    for name in names:
+        assert re.search(rf"^{name} +\w.* built-in *$", result.stdout, flags=re.MULTILINE), name
+
+
+def test_list_shows_a_plugin_with_its_file(tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from robustbench_tin import attacks\n\n"
+        '@attacks.register("mine")\n'
+        "class Mine(attacks.Attack):\n"
+        '    """Does nothing."""\n\n'
+        "    def run(self, oracle, labels, ball, generator):\n"
+        "        return ball.images\n"
+    )
+    result = robust_tin("list", "attacks", "--plugin", plugin)
+    assert "Does nothing." in result.stdout
+    assert "mine.py" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["bench", "--models", "densnet169"], "did you mean 'densenet169'"),
+        (["bench", "--eps", "-0.1"], "expected 0 or more"),
+        (["bench", "--eps", "lots"], "expected a number such as 0.03 or 8/255"),
+        (["bench", "--data", "no/such/place"], "no/such/place"),
+        (["bench", "--modles", "all"], "No such option"),
+        (["bench", "--epochs", "few"], "--epochs"),
+        (["show", "no/such/run"], "is no run directory"),
+        (["list", "things"], "things"),
+        (["walk"], "walk"),
+    ],
+)
+def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path):
+    result = robust_tin(*arguments, cwd=tmp_path)
+    assert result.returncode == 2
+    assert result.stdout == ""
+    (line,) = result.stderr.splitlines()
+    assert line.startswith("robust-tin: ")
+    assert message in line
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unwritable_run_directory(small, tmp_path):
+    (tmp_path / "run").write_text("a file")
+    result = robust_tin(*small)
+    assert result.returncode == 2
+    assert len(result.stderr.splitlines()) == 1
+    assert (tmp_path / "run").read_text() == "a file"
+
+
+def test_a_checkpoint_of_another_architecture(small, tmp_path):
+    import torch
+    from safetensors.torch import save_file
+
+    save_file({"conv.weight": torch.zeros(4, 3, 3, 3)}, tmp_path / "other.safetensors")
+    result = robust_tin(*small, "--weights", tmp_path / "other.safetensors")
+    assert result.returncode == 2, result.stderr
+    (line,) = result.stderr.splitlines()
+    assert "other.safetensors" in line
+    assert "timm:test_resnet" in line
+
+
+def test_a_truncated_image_is_named_and_can_be_skipped(small, folder, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(folder, copy)
+    broken = copy / "train" / "red" / "0.png"
+    broken.write_bytes(broken.read_bytes()[:60])
+    arguments = [copy if argument == folder else argument for argument in small]
+    refused = robust_tin(*arguments)
+    assert refused.returncode == 2
+    (line,) = refused.stderr.splitlines()
+    assert "0.png" in line
+    assert "--skip-broken" in line
+    accepted = robust_tin(*arguments, "--skip-broken")
+    assert accepted.returncode == 0, accepted.stderr
+    assert "0.png" in accepted.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
+def test_a_killed_run_goes_on_to_the_same_tables(small, tmp_path):
+    command = [*small, "--seeds", "0,1", "--attacks", "fgsm,pgd:steps=3"]
+    undisturbed = robust_tin(*command)
+    assert undisturbed.returncode == 0, undisturbed.stderr
+    tables = (tmp_path / "run" / "results.md").read_text()
+    killed = tmp_path / "killed"
+    command[command.index(tmp_path / "run")] = killed
+    # Kill when the first cell is trained, then when the second one's first measure is taken.
+    for sign in ("cells/*/training.json", "cells/*s1/measures/*.json"):
+        process = subprocess.Popen(
+            [*COMMAND, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        while process.poll() is None and not list(killed.glob(sign)):
+            time.sleep(0.002)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert list(killed.glob(sign))
+    first = next(killed.glob("cells/*s0/training.json"))
+    stamp = first.stat().st_mtime_ns
+    resumed = robust_tin(*command)
+    assert resumed.returncode == 0, resumed.stderr
+    assert (killed / "results.md").read_text() == tables
+    assert first.stat().st_mtime_ns == stamp

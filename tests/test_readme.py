@@ -1,0 +1,55 @@
+"""What the README tells a newcomer to type, run to the letter."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+README = Path(__file__).resolve().parent.parent / "README.md"
+
+
+def block(language: str, containing: str) -> str:
+    """The README's only code block of a language that contains a text."""
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", README.read_text(), flags=re.MULTILINE | re.DOTALL)
+    (found,) = [text for text in blocks if containing in text]
+    return found
+
+
+def test_the_custom_defense_and_its_command(tmp_path):
+    code = block("python", "@defenses.register")
+    assert len(code.strip().splitlines()) <= 20
+    (tmp_path / "noise.py").write_text(code)
+    binaries = str(Path(sys.executable).parent)
+    environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
+    result = subprocess.run(
+        block("sh", "--plugin noise.py"),
+        shell=True,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith("DEMO SET")
+    for defense in ("none", "noise:sigma=0.1", "augment+noise"):
+        assert re.search(rf"^ *mobilenet +{re.escape(defense)} .*\d+\.\d", result.stdout, flags=re.MULTILINE)
+    (run,) = (tmp_path / "runs").iterdir()
+    assert (run / "results.md").exists()
+
+
+def test_the_library_calls():
+    import torch
+
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
+    names = {"model": model, "images": torch.rand(6, 3, 8, 8), "labels": torch.arange(6)}
+    exec(block("python", "records = evaluate"), names)
+    assert list(names["records"]["attack"]) == ["clean", "fgsm", "fgsm", "pgd", "pgd"]
+    assert names["adversarial"].shape == (2, 6, 3, 8, 8)
+
+
+def test_the_first_two_commands_are_make_targets():
+    first = block("sh", "make bench")
+    assert [line.split("#")[0].strip() for line in first.strip().splitlines()] == ["make bench", "make test"]

@@ -1,0 +1,218 @@
+"""Names from built-ins, packages and files, in one place; and that naming them costs nothing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+from robustbench_tin import attacks, defenses
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.registry import Registry, load_plugin
+
+
+@pytest.fixture
+def shapes(monkeypatch: pytest.MonkeyPatch) -> Registry:
+    monkeypatch.setattr(metadata, "entry_points", lambda group: [])
+    return Registry("shape", group="tests.shapes", builtin={"path": "pathlib:Path", "gone": "no_such_module:X"})
+
+
+def test_built_ins_are_imported_when_they_are_asked_for(shapes: Registry) -> None:
+    assert shapes.names() == ["path", "gone"]
+    assert shapes.get("path") is Path
+    with pytest.raises(ModuleNotFoundError):
+        shapes.get("gone")
+
+
+def test_registering_keeps_the_value_its_name_and_its_origin(shapes: Registry) -> None:
+    @shapes.register("round")
+    class Round:
+        name = ""
+
+    assert shapes.get("round") is Round
+    assert Round.name == "round"
+    entry = shapes.entries()[-1]
+    assert (entry.name, entry.origin) == ("round", __file__)
+
+
+def test_a_name_taken_twice_says_by_whom(shapes: Registry) -> None:
+    shapes.add("round", object, origin="first.py")
+    with pytest.raises(
+        InvalidSettingError, match=r"shape 'round' of second\.py is already registered by first\.py; choose"
+    ):
+        shapes.add("round", object, origin="second.py")
+    with pytest.raises(InvalidSettingError, match="already registered by built-in"):
+        shapes.register("path")(object)
+    assert shapes.get("path") is Path
+
+
+def test_unknown_names_list_the_close_ones(shapes: Registry) -> None:
+    with pytest.raises(UnknownNameError, match="unknown shape 'pth'; did you mean 'path'"):
+        shapes.get("pth")
+    with pytest.raises(UnknownNameError, match="known: gone, path"):
+        shapes.get("zzzzzzz")
+
+
+def test_prefixes_stand_for_families(shapes: Registry) -> None:
+    shapes.add_prefix("poly", lambda rest: f"polygon of {rest}")
+    assert shapes.get("poly:7") == "polygon of 7"
+    assert shapes.prefixes == {"poly"}
+    for text in ("poly", "poly:", "holy:7"):
+        with pytest.raises(UnknownNameError):
+            shapes.get(text)
+
+
+def test_patterns_match_names(shapes: Registry) -> None:
+    shapes.add_prefix("poly", str)
+    assert shapes.match("*") == ["path", "gone"]
+    assert shapes.match("p*") == ["path"]
+    assert shapes.match("path") == ["path"]
+    assert shapes.match("poly:3") == ["poly:3"]
+    with pytest.raises(UnknownNameError):
+        shapes.match("q*")
+
+
+class TestEntryPoints:
+    """Other packages' entries, without installing any."""
+
+    @pytest.fixture
+    def announce(self, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Registry]:
+        def build(*points: tuple[str, str]) -> Registry:
+            def listed(group: str) -> list[metadata.EntryPoint]:
+                assert group == "tests.shapes"
+                return [metadata.EntryPoint(name, value, group) for name, value in points]
+
+            monkeypatch.setattr(metadata, "entry_points", listed)
+            return Registry("shape", group="tests.shapes", builtin={"path": "pathlib:Path"})
+
+        return build
+
+    def test_they_are_found_beside_the_built_ins(self, announce: Callable[..., Registry]) -> None:
+        shapes = announce(("pure", "pathlib:PurePath"))
+        assert shapes.names() == ["path", "pure"]
+        assert shapes.get("pure").__name__ == "PurePath"
+        assert shapes.entries()[1].origin == "entry point pathlib:PurePath"
+
+    def test_they_may_not_take_a_built_ins_name(self, announce: Callable[..., Registry]) -> None:
+        with pytest.raises(InvalidSettingError, match="of entry point os:sep is already registered by built-in"):
+            announce(("path", "os:sep")).names()
+
+    @pytest.mark.parametrize("target", ["no_such_module:X", "pathlib:NoSuchName"])
+    def test_a_broken_package_is_one_line_and_spares_the_others(
+        self, announce: Callable[..., Registry], target: str
+    ) -> None:
+        shapes = announce(("bad", target))
+        assert shapes.get("path") is Path
+        with pytest.raises(InvalidSettingError, match="shape 'bad' of entry point .* does not load: ") as caught:
+            shapes.get("bad")
+        assert "\n" not in str(caught.value)
+
+
+GOOD = """
+from __future__ import annotations
+from dataclasses import dataclass
+from robustbench_tin import attacks, defenses
+
+@attacks.register("noise-of-the-plugin")
+@dataclass(frozen=True)
+class Noise(attacks.Attack):
+    "Moves nothing."
+    strength: float = 0.5
+    def run(self, oracle, labels, ball, generator):
+        return ball.images
+
+@defenses.register("prayer")
+@dataclass(frozen=True)
+class Prayer(defenses.Defense):
+    "Hopes."
+    times: int = 3
+"""
+
+
+class TestPluginFiles:
+    """A user's file, its decorators, and what may be wrong with it."""
+
+    def test_a_good_one_registers_what_it_defines(self, write_plugin: Callable[..., Path]) -> None:
+        path = write_plugin(GOOD)
+        load_plugin(path)
+        assert parse_attack("noise-of-the-plugin:strength=1/4").spec == "noise-of-the-plugin:strength=0.25"
+        assert parse_defense("prayer:times=5").spec == "prayer:times=5"
+        origins = {entry.name: entry.origin for entry in attacks.registry.entries()}
+        assert origins["noise-of-the-plugin"] == str(path)
+
+    def test_naming_it_twice_loads_it_once(
+        self, write_plugin: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        path = write_plugin(GOOD)
+        load_plugin(path)
+        monkeypatch.chdir(path.parent)
+        load_plugin("plugin.py")
+        assert attacks.registry.names().count("noise-of-the-plugin") == 1
+
+    def test_two_files_of_one_name_are_two_plugins(self, write_plugin: Callable[..., Path]) -> None:
+        load_plugin(write_plugin(GOOD))
+        (write_plugin("").parent / "other").mkdir()
+        with pytest.raises(InvalidSettingError, match=r"already registered by .*plugin\.py"):
+            load_plugin(write_plugin(GOOD, "other/plugin.py"))
+
+    @pytest.mark.parametrize(
+        ("text", "reason"),
+        [
+            ("import no_such_module", "ModuleNotFoundError: No module named 'no_such_module'"),
+            ("def f(:", "SyntaxError"),
+            ("raise ValueError('one\\ntwo')", "ValueError: one two"),
+            ("import torch; torch.zeros(2, 3) @ torch.zeros(2, 3)", "RuntimeError"),
+        ],
+    )
+    def test_a_broken_one_is_one_line(
+        self, write_plugin: Callable[..., Path], text: str, reason: str
+    ) -> None:
+        path = write_plugin(text, "broken.py")
+        for _ in range(2):
+            with pytest.raises(InvalidSettingError, match=reason) as caught:
+                load_plugin(path)
+            assert str(caught.value).startswith(f"plugin '{path}' does not load: ")
+            assert "\n" not in str(caught.value)
+
+    def test_one_that_is_no_python_file_is_refused(self, write_plugin: Callable[..., Path]) -> None:
+        with pytest.raises(InvalidSettingError, match=r"ends in \.py"):
+            load_plugin(write_plugin(GOOD, "plugin.txt"))
+
+    def test_a_missing_one_is_refused(self, tmp_path: Path) -> None:
+        for path in (tmp_path / "missing.py", tmp_path):
+            with pytest.raises(InvalidSettingError, match="is no file; expected a Python file"):
+                load_plugin(path)
+
+    def test_a_class_without_the_decorator_is_told_so(self, write_plugin: Callable[..., Path]) -> None:
+        load_plugin(write_plugin(GOOD.replace("@dataclass(frozen=True)\n", ""), "undecorated.py"))
+        for parse, spec in ((parse_attack, "noise-of-the-plugin"), (parse_defense, "prayer:times=5")):
+            with pytest.raises(InvalidSettingError, match=r"is no dataclass.*put @dataclass\(frozen=True\)"):
+                parse(spec)
+
+
+@pytest.mark.usefixtures("own_registries")
+def test_a_registered_name_that_a_parent_has_too_is_the_childs_own() -> None:
+    @defenses.register("child")
+    @dataclass(frozen=True)
+    class Child(type(parse_defense("augment"))):
+        """As its parent."""
+
+    assert parse_defense("child:rotation=5").spec == "child:rotation=5.0"
+    assert parse_defense("augment:rotation=5").spec == "augment:rotation=5.0"
+
+
+@pytest.mark.parametrize("room", ["attacks", "defenses", "data", "models", "cli"])
+def test_naming_things_imports_nothing_heavy(room: str) -> None:
+    program = (
+        f"import sys, robustbench_tin.{room}\n"
+        "print(*sorted({'torch', 'timm', 'numpy', 'pandas', 'scipy', 'art'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == []
