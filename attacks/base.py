@@ -199,7 +199,7 @@ class Attack(Configurable):
         except (AttackFailure, RobustTinError):
             raise
         except Exception as error:
-            raise AttackFailure(f"{self.name} failed: {one_line(error)}") from error
+            raise AttackFailure(f"{self.name} raised {one_line(error)}") from error
 
     def _verified(self, candidates: Tensor, ball: Ball) -> Tensor:
         if candidates.shape != ball.images.shape:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Attack, Oracle
+from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.errors import one_line
 from robustbench_tin.metrics import in_top
@@ -135,7 +135,7 @@ def _measure(
                 if on_images is not None:
                     on_images(len(labels))
     except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
-        status = f"failed: {one_line(error)}"
+        status = f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"
     share = (time.perf_counter() - started) / len(eps)
     return [
         Outcomes(

@@ -160,10 +160,8 @@ def main() -> None:
             clean = accuracy(model, held_out, truth, attacked=False)
             robust = accuracy(model, held_out, truth, attacked=True) if attacked else math.nan
             found[defense].append((clean, robust, seconds))
-            print(
-                f"seed {seed}  {defense:<26} clean {clean:6.1%}  pgd {robust:6.1%}  {seconds:.0f} s",
-                flush=True,
-            )
+            shown = f"{spread([clean])}, {spread([robust])}"
+            print(f"seed {seed}  {defense:<26} {shown}  {seconds:.0f} s", flush=True)
     print(f"\n{'defense':<26} {'clean top-1':>14} {'PGD top-1':>14} {'seconds':>8}")
     for defense, rows in found.items():
         cleans, robusts, times = ([row[column] for row in rows] for column in range(3))
@@ -173,8 +171,8 @@ def main() -> None:
 def spread(values: list[float]) -> str:
     if math.isnan(values[0]):
         return "not measured"
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}"
+    mean = f"{100 * statistics.mean(values):.1f}"
+    return f"{mean} ± {100 * statistics.stdev(values):.1f}" if len(values) > 1 else mean
 
 
 if __name__ == "__main__":

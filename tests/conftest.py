@@ -3,55 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import settings
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
+from toys import TOY_CLASSES, Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import attacks, defenses
-
-TOY_CLASSES = 10
 
 # The same examples each time; no example is given a time limit.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
 settings.load_profile("same")
-
-
-@dataclass(frozen=True)
-class Toy:
-    """A small separable problem and a network that has learned it."""
-
-    model: nn.Module
-    images: Tensor
-    labels: Tensor
-
-
-def draw_toy_images(count: int, seed: int, size: int = 16) -> tuple[Tensor, Tensor]:
-    """Images of ten classes, each a faint coarse pattern of its own under noise, some pixels at 0 and 1."""
-    patterns = torch.randn(TOY_CLASSES, 3, 4, 4, generator=torch.Generator().manual_seed(77))
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(count) % TOY_CLASSES
-    coarse = functional.interpolate(patterns[labels], size=(size, size), mode="bilinear")
-    noise = torch.randn(count, 3, size, size, generator=generator)
-    return (0.5 + 0.1 * coarse + 0.15 * noise).clamp(0, 1), labels
-
-
-def build_toy_model(seed: int = 0) -> nn.Module:
-    """Some 4,000 parameters; strides and ReLUs, so that gradients are those of a real network."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return nn.Sequential(
-            nn.Conv2d(3, 8, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Conv2d(8, 16, 3, stride=2, padding=1),
-            nn.ReLU(),
-            nn.Flatten(),
-            nn.Linear(256, TOY_CLASSES),
-        )
 
 
 @pytest.fixture(scope="session")
@@ -70,7 +35,7 @@ def toy() -> Toy:
 
 @pytest.fixture
 def mixed_model() -> nn.Module:
-    """A network with batch norm and dropout, parts of it in train mode, one kernel frozen, one gradient kept."""
+    """Batch norm and dropout, some of it in train mode, one kernel frozen, one gradient kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = nn.Sequential(

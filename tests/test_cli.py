@@ -115,8 +115,10 @@ def test_list_says_what_each_is_and_where_it_came_from(what, names):
 def test_list_shows_a_plugin_with_its_file(tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(
+        "from dataclasses import dataclass\n"
         "from robustbench_tin import attacks\n\n"
         '@attacks.register("mine")\n'
+        "@dataclass(frozen=True)\n"
         "class Mine(attacks.Attack):\n"
         '    """Does nothing."""\n\n'
         "    def run(self, oracle, labels, ball, generator):\n"

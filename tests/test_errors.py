@@ -10,7 +10,7 @@ from robustbench_tin import errors
 def test_close_names_are_suggested() -> None:
     message = str(errors.UnknownNameError("backbone", "densnet169", ["alexnet", "densenet169", "mobilenet"]))
     assert message.startswith("unknown backbone 'densnet169'; did you mean 'densenet169'")
-    assert "did you mean 'b1' or 'b2'?" in str(errors.UnknownNameError("x", "b3", ["b1", "b2"]))
+    assert "did you mean 'bb2' or 'bb1'?" in str(errors.UnknownNameError("x", "bb3", ["bb1", "bb2"]))
 
 
 def test_without_a_close_name_all_are_listed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -138,7 +139,9 @@ def test_values_that_do_not_fit_are_refused_by_key_and_value(key: str, text: str
 
 
 def test_unknown_settings_are_refused_with_the_close_ones() -> None:
-    with pytest.raises(UnknownNameError, match="unknown setting of thing 'thing' 'cuont'; did you mean 'count'"):
+    with pytest.raises(
+        UnknownNameError, match="unknown setting of thing 'thing' 'cuont'; did you mean 'count'"
+    ):
         Thing.from_settings({"cuont": "1"})
 
 
@@ -178,13 +181,11 @@ def test_a_spec_read_back_is_the_same_thing(thing: Thing) -> None:
     assert Thing.from_settings(parse_spec(thing.spec).settings) == thing
 
 
-@given(st.text(alphabet="ab:=,+/ 1.\n", max_size=20))
-def test_whatever_is_typed_raises_one_line_or_nothing(text: str) -> None:
+@given(st.text(alphabet="ab:=,+/ 1.-", max_size=20))
+def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
     for item in split_list(text):
-        try:
-            Thing.from_settings(parse_spec(item, {"a"}).settings)
-        except RobustTinError as error:
-            assert str(error).count("\n") <= item.count("\n")
+        with suppress(RobustTinError):
+            assert Thing.from_settings(parse_spec(item, {"a"}).settings) == Thing()
 
 
 def test_settings_are_described_with_their_defaults() -> None:

@@ -60,7 +60,9 @@ def assert_allowed(images: Tensor, moved: Tensor, norm: str, eps: float) -> None
     assert moved.shape == images.shape
     assert moved.dtype == torch.float32
     assert bool(((moved >= 0) & (moved <= 1)).all())
-    assert float(distances(images, moved, norm).max()) <= (eps if norm == "linf" else eps * (1 + L2_TOLERANCE))
+    assert float(distances(images, moved, norm).max()) <= (
+        eps if norm == "linf" else eps * (1 + L2_TOLERANCE)
+    )
 
 
 @EVERY_NORM
@@ -113,7 +115,7 @@ def test_l2_projection_uses_the_whole_ball(image: np.ndarray, candidate: np.ndar
     images, candidates = torch.from_numpy(image), torch.from_numpy(candidate)
     moved = ThreatModel("l2", eps).ball(images).project(candidates)
     reach = distances(images, candidates.clamp(0, 1), "l2").clamp(max=eps)
-    assert bool((distances(images, moved, "l2") >= reach * (1 - 1e-6) - 4e-7).all())
+    assert bool((distances(images, moved, "l2") >= reach * (1 - 1e-6) - 1e-6).all())
 
 
 def test_l2_projection_ends_after_few_rounds_whatever_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:

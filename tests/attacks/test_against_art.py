@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import TOY_CLASSES, Toy
 from torch import Tensor, nn
+from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
@@ -53,7 +53,9 @@ def art_fgsm(classifier: Any, toy: Toy, norm: str, eps: float) -> Tensor:
     return torch.from_numpy(attack.generate(toy.images.numpy(), toy.labels.numpy()))
 
 
-def art_pgd(classifier: Any, toy: Toy, norm: str, eps: float, alpha: float, steps: int, starts: int) -> Tensor:
+def art_pgd(
+    classifier: Any, toy: Toy, norm: str, eps: float, alpha: float, steps: int, starts: int
+) -> Tensor:
     from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
         ProjectedGradientDescentPyTorch,
     )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Toy
 from torch.nn import functional
+from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import Toy
 from torch.nn import functional
+from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
@@ -30,7 +30,9 @@ def test_one_step_as_long_as_the_ball_from_the_clean_image_is_fgsm(toy: Toy) -> 
 
 def test_the_default_step_is_a_quarter_of_the_ball_at_ten_steps(toy: Toy) -> None:
     default = perturb(toy.model, toy.images, toy.labels, "pgd", 0.04)
-    assert torch.equal(default, perturb(toy.model, toy.images, toy.labels, f"pgd:alpha={2.5 * 0.04 / 10}", 0.04))
+    assert torch.equal(
+        default, perturb(toy.model, toy.images, toy.labels, f"pgd:alpha={2.5 * 0.04 / 10}", 0.04)
+    )
 
 
 def test_it_fools_no_fewer_than_fgsm(toy: Toy) -> None:

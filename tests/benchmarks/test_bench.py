@@ -201,9 +201,11 @@ def test_an_attack_that_raises_is_a_failed_measure(small, tmp_path):
     plugin.write_text(
         textwrap.dedent(
             """
+            from dataclasses import dataclass
             from robustbench_tin import attacks
 
             @attacks.register("always-broken")
+            @dataclass(frozen=True)
             class Broken(attacks.Attack):
                 \"\"\"Raises.\"\"\"
 
@@ -215,7 +217,7 @@ def test_an_attack_that_raises_is_a_failed_measure(small, tmp_path):
     run = bench(**{**small, "attacks": "always-broken,fgsm"}, plugins=[plugin])
     records = run.records
     broken = records[records["attack"] == "always-broken"]
-    assert (broken["status"] == "failed: RuntimeError: out of luck").all()
+    assert (broken["status"] == "failed: always-broken raised RuntimeError: out of luck").all()
     assert broken["top1"].isna().all()
     assert (records[records["attack"] == "fgsm"]["status"] == "ok").all()
     assert not run.complete
@@ -229,9 +231,11 @@ def test_a_cell_whose_loss_explodes_is_failed_and_the_next_goes_on(small, tmp_pa
     plugin.write_text(
         textwrap.dedent(
             """
+            from dataclasses import dataclass
             from robustbench_tin import defenses
 
             @defenses.register("explosive")
+            @dataclass(frozen=True)
             class Explosive(defenses.Defense):
                 \"\"\"Loses its loss.\"\"\"
 
@@ -254,6 +258,7 @@ def test_a_defense_runs_at_test_time_too(small, tmp_path):
     plugin.write_text(
         textwrap.dedent(
             """
+            from dataclasses import dataclass
             from torch import nn
             from robustbench_tin import defenses
 
@@ -266,6 +271,7 @@ def test_a_defense_runs_at_test_time_too(small, tmp_path):
                     return self.classifier(images * 0)
 
             @defenses.register("blind")
+            @dataclass(frozen=True)
             class BlindDefense(defenses.Defense):
                 \"\"\"Sees nothing.\"\"\"
 
