@@ -45,8 +45,10 @@ def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options:
     request = Request(**options)
     tune_allocator()
     plan, dataset = resolve(request, reporter)
+    if dataset.banner is not None:
+        reporter.warn(dataset.banner)
     for note in dataset.notes:
-        reporter.warn(note)
+        reporter.say(note)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if dry_run:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
@@ -114,7 +116,7 @@ class _Worker:
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        recipe = Recipe(plan.epochs, plan.batch_size, plan.lr or backbones.get(cell.model).lr)
+        recipe = Recipe(plan.epochs_of(cell.model), plan.batch_size, plan.lr or backbones.get(cell.model).lr)
         facts: dict[str, Any] = {
             "precision": runtime.precision,
             "network_size": classifier.input_size,
@@ -215,7 +217,7 @@ class _Worker:
             data_fingerprint=plan.data_fingerprint,
             image_size=self.dataset.image_size,
             network_size=trained.network_size,
-            epochs=plan.epochs,
+            epochs=plan.epochs_of(cell.model),
             train_seconds=trained.seconds,
             train_precision=trained.precision,
             device=plan.device,
@@ -287,10 +289,16 @@ def _announce(
     finished = f", {len(done)} done" if done else ""
     measures = cells * plan.measures_per_cell
     reporter.say(
-        f"Plan: {cells} cells{finished}, {measures} measures, {plan.epochs} epochs of"
+        f"Plan: {cells} cells{finished}, {measures} measures, {_epochs(plan)} epochs of"
         f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}."
         f" Run directory: {path}"
     )
+
+
+def _epochs(plan: Plan) -> str:
+    """``8``, or ``2 to 8`` where backbones differ."""
+    low, high = min(plan.epochs), max(plan.epochs)
+    return str(low) if low == high else f"{low} to {high}"
 
 
 def _summary(run: Run, cell: Cell) -> str:

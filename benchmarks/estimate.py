@@ -42,7 +42,7 @@ class Estimate:
 
     def training(self, model: str, defense: str) -> float:
         """Seconds to train one cell."""
-        images = self.plan.train_images * self.plan.epochs * parse_defense(defense).relative_cost
+        images = self.plan.train_images * self.plan.epochs_of(model) * parse_defense(defense).relative_cost
         steps = images / self.plan.batch_size
         kind = torch.device(self.plan.device).type
         update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)

@@ -56,7 +56,7 @@ class Plan(BaseModel):
     attacks: tuple[str, ...]
     eps: tuple[float, ...]
     norm: str
-    epochs: int
+    epochs: tuple[int, ...]
     batch_size: int
     lr: float | None
     image_size: int | None
@@ -65,6 +65,10 @@ class Plan(BaseModel):
     device: str
     precision: str | None
     plugins: tuple[str, ...]
+
+    def epochs_of(self, model: str) -> int:
+        """Passes over the training images for one of the plan's backbones."""
+        return self.epochs[self.models.index(model)]
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds innermost."""

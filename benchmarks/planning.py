@@ -80,11 +80,14 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
 
     with reporter.preparing() as progress:
         dataset = open_dataset(request.data, skip_broken=request.skip_broken, progress=progress)
+    eval_images = request.eval_images
+    if eval_images is None and request.classes is None:
+        eval_images = dataset.default_eval_images
     dataset = subset(
         dataset,
         classes=_classes(request.classes),
         train_per_class=request.train_per_class,
-        eval_images=request.eval_images,
+        eval_images=eval_images,
     )
     for model in models:
         backbones.get(model).check_size(dataset.image_size, request.image_size)
@@ -102,7 +105,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         attacks=attacks,
         eps=eps,
         norm=request.norm,
-        epochs=request.epochs or dataset.default_epochs,
+        epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
         image_size=request.image_size,
@@ -133,6 +136,11 @@ def default_batch_size(images: int) -> int:
     while size < 192 and images / (2 * size) >= 25:
         size *= 2
     return size
+
+
+def _default_epochs(dataset: Dataset, model: str) -> int:
+    heavy = dataset.default_heavy_epochs if backbones.get(model).heavy else None
+    return heavy or dataset.default_epochs
 
 
 def _listed(names: Names, what: str) -> list[str]:

@@ -161,7 +161,9 @@ def bench(
     epochs: Annotated[
         int | None,
         typer.Option(
-            help="Passes over the training images.", rich_help_panel=TRAINING, show_default="the data set's"
+            help="Passes over the training images.",
+            rich_help_panel=TRAINING,
+            show_default="the data set's and backbone's",
         ),
     ] = None,
     batch_size: Annotated[

@@ -56,7 +56,11 @@ class Dataset:
         fingerprint: 16 hexadecimal digits that change when the images, labels, boxes or the chosen
             part of them change.
         default_epochs: how long to train on it where the user does not say.
-        notes: lines worth showing once (counts, skipped files, "this is the demo set").
+        default_heavy_epochs: the same for heavy backbones; None: no difference.
+        default_eval_images: how many validation images to measure where the user chooses no part;
+            None: all.
+        banner: a line that must not be missed, shown first.
+        notes: lines worth showing once (counts, skipped files).
     """
 
     name: str
@@ -68,6 +72,9 @@ class Dataset:
     fingerprint: str
     test: Split | None = None
     default_epochs: int = 10
+    default_heavy_epochs: int | None = None
+    default_eval_images: int | None = None
+    banner: str | None = None
     notes: tuple[str, ...] = field(default=())
 
     @property

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from robustbench_tin.data.base import Dataset, Split
-from robustbench_tin.data.demo import NOTE, TRAIN_PER_CLASS, VAL_PER_CLASS, Demo, draw_split
+from robustbench_tin.data.demo import BANNER, TRAIN_PER_CLASS, VAL_PER_CLASS, Demo, draw_split
 from robustbench_tin.data.demo_drawing import SIZE, Dice, coverage, wave
 from robustbench_tin.data.demo_scenes import box_of, draw_scene
 from robustbench_tin.data.demo_things import THINGS
@@ -120,8 +120,8 @@ def test_things_differ_in_form_and_texture() -> None:
 
 def test_the_note_says_what_it_is(dataset: Dataset) -> None:
     assert dataset.name == "demo"
-    assert dataset.notes == (NOTE,)
-    assert "not photographs" in NOTE
+    assert dataset.banner == BANNER
+    assert "not photographs" in BANNER
     assert dataset.class_names == tuple(thing.name for thing in THINGS)
 
 

@@ -36,7 +36,7 @@ class Fed(nn.Module):
 def fast_step(
     model: nn.Module, images: Tensor, labels: Tensor, delta: Tensor, eps: float, alpha: float
 ) -> Tensor:
-    """Their algorithm 3 in terms of the change: move, cut to the ball, cut to the box, train on the result."""
+    """Their algorithm 3, on the change: move, cut to the ball, cut to the box, train on the result."""
     delta = delta.clone().requires_grad_()
     functional.cross_entropy(model(images + delta), labels).backward()
     moved = (delta.detach() + alpha * delta.grad.sign()).clamp(-eps, eps)
@@ -62,7 +62,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_paper(
     by_hand.zero_grad()
     loss.backward()
     expected.backward()
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
     for weight, other in zip(model.parameters(), by_hand.parameters(), strict=True):
         assert torch.allclose(weight.grad, other.grad, rtol=1e-3, atol=1e-5)
 
@@ -85,7 +85,7 @@ def test_the_step_makes_the_images_harder(toy: Toy) -> None:
     loss = parse_defense("fgsm-at").loss(model, toy.images, toy.labels, context_of(0))
     with torch.no_grad():
         at_the_start = functional.cross_entropy(toy.model(model.shown[0]), toy.labels)
-    assert float(loss) > 2 * float(at_the_start)
+    assert loss.item() > 2 * at_the_start.item()
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
