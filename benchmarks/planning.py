@@ -93,6 +93,8 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         backbones.get(model).check_size(dataset.image_size, request.image_size)
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
+    if request.pretrained or request.weights is not None:
+        _require_fitting_weights(models, dataset, request)
     plan = Plan(
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
@@ -136,6 +138,19 @@ def default_batch_size(images: int) -> int:
     while size < 192 and images / (2 * size) >= 25:
         size *= 2
     return size
+
+
+def _require_fitting_weights(models: Iterable[str], dataset: Dataset, request: Request) -> None:
+    """Build each backbone once with its weights, so that a wrong file is found before hours of training."""
+    for model in models:
+        backbones.get(model).build(
+            len(dataset.classes),
+            image_size=dataset.image_size,
+            resize_to=request.image_size,
+            pretrained=request.pretrained,
+            weights=None if request.weights is None else Path(request.weights),
+            seed=0,
+        )
 
 
 def _default_epochs(dataset: Dataset, model: str) -> int:

@@ -194,9 +194,7 @@ def bench(
     ] = None,
     device: Annotated[
         str | None,
-        typer.Option(
-            help="cpu, cuda, cuda:1, mps.", rich_help_panel=TRAINING, show_default="the best there is"
-        ),
+        typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=TRAINING, show_default="the best there is"),
     ] = None,
     precision: Annotated[
         str | None,

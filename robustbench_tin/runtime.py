@@ -34,7 +34,7 @@ class Runtime:
     Attacks and measures always compute in float32; the precision is that of training.
 
     Attributes:
-        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
+        device: ``cpu``, ``cuda``, ``cuda:1``.
         precision: one of :data:`PRECISIONS`; below float32 means autocast.
         channels_last: store activations with the channels innermost.
     """
@@ -62,20 +62,18 @@ class Runtime:
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for, or the best there is: cuda, then mps, then cpu.
+    """The device asked for, or the best there is: cuda, else cpu.
 
     Raises:
-        InvalidSettingError: where it does not exist here.
+        InvalidSettingError: where it does not exist here, or lacks the float64 that verification needs.
     """
     if name is None:
-        if torch.cuda.is_available():
-            return "cuda"
-        return "mps" if torch.backends.mps.is_available() else "cpu"
+        return "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name).item()
-    except (RuntimeError, AssertionError, NotImplementedError):
+        torch.zeros(1, device=name, dtype=torch.float64).item()
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InvalidSettingError(
-            f"device got '{name}', which is not usable here; expected cpu, cuda, cuda:N or mps"
+            f"device got '{name}', which is not usable here; expected cpu, cuda or cuda:N"
         ) from None
     return str(torch.device(name))
 
