@@ -47,6 +47,8 @@ class Oracle:
         self._restore = ExitStack()
         self._restore.callback(self._put_back)
         self._restore.enter_context(exact_float32())
+        for kind in ("cpu", "cuda"):  # a caller's autocast would lower what is verified
+            self._restore.enter_context(torch.autocast(kind, enabled=False))
         self.model.eval()
         for parameter in self._frozen:
             parameter.requires_grad_(False)

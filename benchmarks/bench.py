@@ -11,15 +11,20 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
-from robustbench_tin.benchmarks.measure import Batches, Outcomes, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measure import (
+    Batches,
+    Outcomes,
+    evaluation_batch_size,
+    measure_attack,
+    measure_clean,
+)
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import Request, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
+from robustbench_tin.benchmarks.records import CLEAN, OK, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.metrics import above_chance, interval
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
@@ -224,38 +229,6 @@ class _Worker:
         )
         self.run.save_measure(cell, record, outcomes)
         return record
-
-
-def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Record:
-    """A measure's record from its outcomes and the facts around it."""
-    values: dict[str, Any] = {}
-    for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
-        count = None if hits is None else int(hits.sum())
-        low, high = (None, None) if count is None else interval(count, n)
-        values |= {
-            name: None if count is None else count / n,
-            f"{name}_low": low,
-            f"{name}_high": high,
-        }
-    if facts["attack"] == CLEAN and outcomes.top1 is not None:
-        facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
-    return Record(
-        **values,
-        **facts,
-        n=n,
-        classes=classes,
-        eps=outcomes.eps,
-        status=outcomes.status,
-        seconds=outcomes.seconds,
-        forward_passes=outcomes.forward_passes,
-        backward_passes=outcomes.backward_passes,
-        versions=versions(),
-    )
-
-
-def evaluation_batch_size(device: str) -> int:
-    """Images attacked at a time: fixed, since an attack's randomness goes batch by batch."""
-    return 50 if device == "cpu" else 250
 
 
 def _trained(record: TrainingRecord, classifier: Classifier, facts: dict[str, Any]) -> Trained:

@@ -11,10 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.benchmarks.bench import evaluation_batch_size, make_record
-from robustbench_tin.benchmarks.measure import Batches, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measure import (
+    Batches,
+    evaluation_batch_size,
+    measure_attack,
+    measure_clean,
+)
 from robustbench_tin.benchmarks.planning import parse_eps_list
-from robustbench_tin.benchmarks.records import CLEAN, to_frame
+from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.specs import split_list

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from robustbench_tin.benchmarks.measure import Outcomes
 
 CLEAN = "clean"
 OK = "ok"
@@ -79,6 +81,35 @@ class Record(BaseModel):
     train_precision: str | None
     device: str
     versions: str
+
+
+def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Record:
+    """A measure's record from its outcomes and the facts around it."""
+    from robustbench_tin.metrics import above_chance, interval
+
+    values: dict[str, Any] = {}
+    for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
+        count = None if hits is None else int(hits.sum())
+        low, high = (None, None) if count is None else interval(count, n)
+        values |= {
+            name: None if count is None else count / n,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    if facts["attack"] == CLEAN and outcomes.top1 is not None:
+        facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
+    return Record(
+        **values,
+        **facts,
+        n=n,
+        classes=classes,
+        eps=outcomes.eps,
+        status=outcomes.status,
+        seconds=outcomes.seconds,
+        forward_passes=outcomes.forward_passes,
+        backward_passes=outcomes.backward_passes,
+        versions=versions(),
+    )
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:

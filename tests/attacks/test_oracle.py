@@ -60,3 +60,11 @@ def test_inside_nothing_trains_and_afterwards_all_is_back(mixed_model: nn.Module
         assert not any(parameter.requires_grad for parameter in mixed_model.parameters())
     assert [module.training for module in mixed_model.modules()] == modes
     assert [parameter.requires_grad for parameter in mixed_model.parameters()] == flags
+
+
+def test_a_callers_autocast_lowers_nothing(toy: Toy) -> None:
+    with Oracle(toy.model) as oracle:
+        plain = oracle.logits(toy.images[:4])
+    with torch.autocast("cpu", torch.bfloat16), Oracle(toy.model) as oracle:
+        inside = oracle.logits(toy.images[:4])
+    assert torch.equal(plain, inside)
