@@ -17,12 +17,11 @@ from robustbench_tin.benchmarks.measure import (
     measure_attack,
     measure_clean,
 )
-from robustbench_tin.benchmarks.planning import parse_eps_list
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.specs import split_list
-from robustbench_tin.threat import ThreatModel
+from robustbench_tin.threat import ThreatModel, parse_eps_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -64,7 +63,7 @@ def evaluate(
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
     """
-    budgets = parse_eps_list(eps)
+    budgets = sorted(set(parse_eps_list(eps)))
     chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
     ThreatModel(norm, 0.0)
     batches, classes = _prepared(model, images, labels, batch_size)
@@ -120,7 +119,7 @@ def perturb(
         images: float ``(N, C, H, W)`` in [0, 1], or uint8.
         labels: true labels ``(N,)``.
         attack: a spec.
-        eps: K budgets, sorted and each once in the result; for 0 the images themselves.
+        eps: K budgets, in the order of the result; for 0 the images themselves.
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
         batch_size: images a batch; None: a default of the device.

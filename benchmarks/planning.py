@@ -17,7 +17,7 @@ from robustbench_tin.models import backbones, select
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import split_list
-from robustbench_tin.threat import NORMS, check_eps_list, parse_eps
+from robustbench_tin.threat import NORMS, parse_eps_list
 
 Names = str | Sequence[str]
 
@@ -63,7 +63,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     models = select(request.models if isinstance(request.models, str) else ",".join(request.models))
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
     attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
-    eps = parse_eps_list(request.eps)
+    eps = tuple(sorted(set(parse_eps_list(request.eps))))
     if request.norm not in NORMS:
         raise InvalidSettingError(f"norm got '{request.norm}'; expected {' or '.join(NORMS)}")
     seeds = _seeds(request.seeds)
@@ -118,18 +118,6 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         plugins=tuple(_digest(Path(plugin)) for plugin in request.plugins),
     )
     return plan, dataset
-
-
-def parse_eps_list(eps: str | float | Iterable[float | str]) -> tuple[float, ...]:
-    """Budgets from ``"0,0.01,8/255"``, a number or numbers: sorted, each once.
-
-    Raises:
-        InvalidSettingError: where one is no budget, or there is none.
-    """
-    if isinstance(eps, str):
-        return check_eps_list(parse_eps(item) for item in eps.split(",") if item.strip())
-    values = [eps] if isinstance(eps, int | float) else eps
-    return check_eps_list(parse_eps(value) if isinstance(value, str) else value for value in values)
 
 
 def default_batch_size(images: int) -> int:

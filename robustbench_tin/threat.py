@@ -54,13 +54,19 @@ def check_eps(eps: float) -> float:
     return float(eps)
 
 
-def check_eps_list(values: Iterable[float]) -> tuple[float, ...]:
-    """Budgets sorted and without repetition.
+def parse_eps_list(eps: str | float | Iterable[float | str]) -> tuple[float, ...]:
+    """Budgets from ``"0,0.01,8/255"``, a number or several of either, in the order given.
 
     Raises:
         InvalidSettingError: where there is none or one is no budget.
+
+    >>> parse_eps_list("0.5, 1/4")
+    (0.5, 0.25)
     """
-    budgets = tuple(sorted({check_eps(value) for value in values}))
+    if isinstance(eps, str):
+        eps = [item for item in eps.split(",") if item.strip()]
+    values = [eps] if isinstance(eps, int | float) else eps
+    budgets = tuple(parse_eps(value) if isinstance(value, str) else check_eps(value) for value in values)
     if not budgets:
         raise InvalidSettingError(
             "eps got an empty list; expected at least one number, such as 0.0,0.01,0.03"

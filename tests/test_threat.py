@@ -19,8 +19,8 @@ from robustbench_tin.threat import (
     Ball,
     L2Ball,
     ThreatModel,
-    check_eps_list,
     parse_eps,
+    parse_eps_list,
 )
 
 SHAPE = (2, 3, 4, 4)
@@ -195,10 +195,10 @@ def test_what_is_no_budget_is_refused(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_lists_of_budgets_are_sorted_and_each_is_there_once() -> None:
-    assert check_eps_list([0.3, 0, 0.1, 0.3]) == (0.0, 0.1, 0.3)
+def test_lists_of_budgets_keep_their_order() -> None:
+    assert parse_eps_list([0.3, 0, "1/10", 0.3]) == (0.3, 0.0, 0.1, 0.3)
     with pytest.raises(InvalidSettingError, match="empty"):
-        check_eps_list([])
+        parse_eps_list([])
 
 
 def test_unknown_norms_are_refused() -> None:

@@ -303,3 +303,10 @@ def test_unknown_attacks_are_refused(toy: Toy) -> None:
         evaluate(toy.model, toy.images, toy.labels, "fgms")
     with pytest.raises(UnknownNameError, match="did you mean 'pgd'"):
         perturb(toy.model, toy.images, toy.labels, "pdg")
+
+
+def test_perturb_answers_in_the_order_of_its_budgets(toy: Toy) -> None:
+    images, labels = toy.images[:4], toy.labels[:4]
+    rising = perturb(toy.model, images, labels, attack="fgsm", eps=[0.0, 0.01, 0.1])
+    falling = perturb(toy.model, images, labels, attack="fgsm", eps="0.1,0.01,0.0")
+    assert torch.equal(rising, falling.flip(0))
