@@ -179,8 +179,8 @@ class _Worker:
                 outcomes = measure_clean(model, batches, on_images=advance)
             clean = self._save(cell, CLEAN, outcomes, trained, None)
         for text in plan.attacks:
-            missing = [eps for eps in plan.attacked_eps if not _is_ok(self.run.record(cell, text, eps))]
-            if not missing:
+            # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
+            if all(_is_ok(self.run.record(cell, text, eps)) for eps in plan.attacked_eps):
                 continue
             seconds = self.costs.attack(cell.model, text)
             with self.reporter.stage(f"{text} {cell.label}", len(val), seconds) as advance:
@@ -188,7 +188,7 @@ class _Worker:
                     model,
                     batches,
                     parse_attack(text),
-                    missing,
+                    plan.attacked_eps,
                     norm=plan.norm,
                     seed=cell.seed,
                     on_images=advance,

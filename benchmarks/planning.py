@@ -142,8 +142,8 @@ def _require_fitting_weights(models: Iterable[str], dataset: Dataset, request: R
 
 
 def _default_epochs(dataset: Dataset, model: str) -> int:
-    heavy = dataset.default_heavy_epochs if backbones.get(model).heavy else None
-    return heavy or dataset.default_epochs
+    effort = backbones.get(model).effort if dataset.quick else 1.0
+    return max(1, round(dataset.default_epochs * effort))
 
 
 def _listed(names: Names, what: str) -> list[str]:

@@ -56,7 +56,7 @@ class Dataset:
         fingerprint: 16 hexadecimal digits that change when the images, labels, boxes or the chosen
             part of them change.
         default_epochs: how long to train on it where the user does not say.
-        default_heavy_epochs: the same for heavy backbones; None: no difference.
+        quick: meant for a first look; costly backbones train for a part of the default epochs.
         default_eval_images: how many validation images to measure where the user chooses no part;
             None: all.
         banner: a line that must not be missed, shown first.
@@ -72,7 +72,7 @@ class Dataset:
     fingerprint: str
     test: Split | None = None
     default_epochs: int = 10
-    default_heavy_epochs: int | None = None
+    quick: bool = False
     default_eval_images: int | None = None
     banner: str | None = None
     notes: tuple[str, ...] = field(default=())

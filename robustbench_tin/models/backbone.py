@@ -25,7 +25,8 @@ class Backbone:
         fixed: it works at ``smallest`` and at no other size.
         sized: its parameters are laid out for one input size, given when it is built.
         lr: the peak learning rate to train it with where the user does not say.
-        heavy: trains for minutes on a CPU where a small network takes seconds.
+        effort: the part of a data set's default epochs that a quick training takes; small for networks
+            that train for minutes on a CPU where a small one takes seconds.
     """
 
     name: str
@@ -36,7 +37,7 @@ class Backbone:
     fixed: bool = False
     sized: bool = False
     lr: float = 1e-3
-    heavy: bool = False
+    effort: float = 1.0
 
     def check_size(self, image_size: int, resize_to: int | None = None) -> int:
         """The size in pixels at which the network sees images; builds nothing.
@@ -112,8 +113,8 @@ class Backbone:
 _VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
 _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
 
-vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=2e-4, heavy=True)
-vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=2e-4, heavy=True)
+vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=2e-4, effort=1 / 8)
+vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=2e-4, effort=1 / 8)
 mobilenet = Backbone(
     "mobilenet",
     "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)",
@@ -122,28 +123,28 @@ mobilenet = Backbone(
     lr=3e-3,
 )
 resnet50 = Backbone(
-    "resnet50", "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)", "resnet50", smallest=1, heavy=True
+    "resnet50", "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)", "resnet50", smallest=1, effort=1 / 4
 )
 inceptionv3 = Backbone(
     "inceptionv3",
     "Inception v3 (Szegedy et al., 2015, arXiv:1512.00567)",
     "inception_v3",
     smallest=75,
-    heavy=True,
+    effort=1 / 4,
 )
 nasnetlarge = Backbone(
     "nasnetlarge",
     "NASNet-A large (Zoph et al., 2017, arXiv:1707.07012)",
     "nasnetalarge",
     smallest=3,
-    heavy=True,
+    effort=1 / 8,
 )
 densenet121 = Backbone(
-    "densenet121", f"DenseNet, 121 layers ({_DENSENET})", "densenet121", smallest=29, heavy=True
+    "densenet121", f"DenseNet, 121 layers ({_DENSENET})", "densenet121", smallest=29, effort=1 / 4
 )
 densenet169 = Backbone(
-    "densenet169", f"DenseNet, 169 layers ({_DENSENET})", "densenet169", smallest=29, heavy=True
+    "densenet169", f"DenseNet, 169 layers ({_DENSENET})", "densenet169", smallest=29, effort=1 / 4
 )
 densenet201 = Backbone(
-    "densenet201", f"DenseNet, 201 layers ({_DENSENET})", "densenet201", smallest=29, heavy=True
+    "densenet201", f"DenseNet, 201 layers ({_DENSENET})", "densenet201", smallest=29, effort=1 / 4
 )
