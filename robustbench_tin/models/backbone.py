@@ -113,8 +113,8 @@ class Backbone:
 _VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
 _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
 
-vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=2e-4, effort=1 / 8)
-vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=2e-4, effort=1 / 8)
+vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=1.5e-4, effort=1 / 4)
+vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=1.5e-4, effort=1 / 8)
 mobilenet = Backbone(
     "mobilenet",
     "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)",
