@@ -52,13 +52,18 @@ class Table:
         from rich.text import Text
 
         table = RichTable(
-            title=self.title, caption="\n".join(self.notes) or None, title_justify="left", box=box.SIMPLE_HEAD
+            title=self.title,
+            caption="\n".join(self.notes) or None,
+            title_justify="left",
+            box=box.SIMPLE_HEAD,
+            padding=(0, 1, 0, 0),
         )
         table.caption_justify = "left"
         for index, column in enumerate(self.columns):
             label = index < self.label_columns
-            heading = column if label else column.replace(" ", "\n", 1)
-            table.add_column(heading, justify="left" if label else "right", no_wrap=True)
+            # On a narrow terminal a drop goes below its figure; a figure is never cut.
+            heading = column if label else column.replace(" ", "\n")
+            table.add_column(heading, justify="left" if label else "right", no_wrap=index == 0, min_width=5)
         for row in self.rows:
             learned = NOT_LEARNED not in row
             table.add_row(*(_styled(Text, text) for text in row), style=None if learned else "dim")

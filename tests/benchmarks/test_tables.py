@@ -1,0 +1,80 @@
+"""Tables: what they say, and that a narrow terminal cuts no figure."""
+
+import pandas as pd
+import pytest
+from rich.console import Console
+
+from robustbench_tin.benchmarks.tables import tables
+
+
+def row(model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", learned=True, seed=0):
+    names = ("top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high")
+    figures = dict.fromkeys(names, top1)
+    if top1 is not None:
+        figures |= {"top1_low": top1 - 0.1, "top1_high": top1 + 0.1}
+    facts = {"defense": "none", "norm": "linf", "n": 50, "data": "demo", "classes": 10}
+    return {
+        "model": model,
+        "attack": attack,
+        "eps": eps,
+        "status": status,
+        "learned": learned,
+        "seed": seed,
+        **figures,
+        **facts,
+    }
+
+
+@pytest.fixture
+def records() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            row("inceptionv3", "clean", 0.0, 0.76),
+            row("inceptionv3", "fgsm", 0.01, 0.32),
+            row("inceptionv3", "fgsm", 0.03, 0.46),
+            row("nasnetlarge", "clean", 0.0, 0.10, learned=False),
+            row("nasnetlarge", "fgsm", 0.01, 0.12, learned=False),
+            row("nasnetlarge", "fgsm", 0.03, None, status="failed: no luck", learned=False),
+        ]
+    )
+
+
+def test_figures_are_percent_with_the_points_lost(records):
+    (table,) = tables(records)
+    assert table.columns[3:6] == ("top-1 clean", "top-1 eps 0.01", "top-1 eps 0.03")
+    assert table.rows[0][:6] == ("inceptionv3", "none", "", "76.0", "32.0 ▼44.0", "46.0 ▼30.0")
+
+
+def test_what_did_not_learn_is_marked_and_a_failure_is_told(records):
+    (table,) = tables(records)
+    assert table.rows[1][:6] == ("nasnetlarge", "none", "not learned", "10.0", "12.0 ▲2.0", "failed")
+    assert any("no luck" in note for note in table.notes)
+    assert any("not above chance" in note for note in table.notes)
+
+
+def test_the_budgets_to_show_can_be_chosen(records):
+    (table,) = tables(records, eps=[0.0, 0.03])
+    assert table.columns[3:] == ("top-1 clean", "top-1 eps 0.03", "top-5 clean", "top-5 eps 0.03")
+
+
+def test_clean_measures_alone_make_a_table(records):
+    (table,) = tables(records[records["attack"] == "clean"])
+    assert table.columns[-2:] == ("top-1 clean", "top-5 clean")
+
+
+def test_seeds_get_a_column_where_there_are_several(records):
+    both = pd.concat([records, records.assign(seed=1)])
+    (table,) = tables(both)
+    assert "seed" in table.columns
+    assert len(table.rows) == 4
+
+
+@pytest.mark.parametrize("width", [80, 100, 160])
+def test_no_figure_is_cut_on_a_narrow_terminal(records, width):
+    (table,) = tables(records)
+    printer = Console(width=width, force_terminal=False)
+    with printer.capture() as shown:
+        printer.print(table.rich())
+    assert "…" not in shown.get()
+    for figure in ("76.0", "32.0", "▼44.0", "inceptionv3"):
+        assert figure in shown.get()
