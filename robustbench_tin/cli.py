@@ -276,7 +276,9 @@ def list_(
 
     for path in plugin or ():
         load_plugin(path)
-    table = Table("name", "what it is", "from", box=None, header_style="bold", padding=(0, 2, 0, 0))
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("name", "what it is", "from"):
+        table.add_column(column, overflow="fold")
     for row in describe(what.value):
         table.add_row(row.name, row.summary, row.origin)
     _console().print(table, highlight=False, markup=False)
