@@ -1,131 +1,49 @@
-"""What every attack shares: the oracle it asks, and the base class that keeps it honest."""
+"""The base classes of attacks: what keeps their results honest, whoever wrote them."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
+from robustbench_tin.attacks.criterion import CRITERIA, Criterion
+from robustbench_tin.attacks.losses import cross_entropy
+from robustbench_tin.attacks.oracle import AttackFailure, Oracle
+from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
-from robustbench_tin.exact import exact_float32
 from robustbench_tin.specs import Configurable
-from robustbench_tin.threat import Ball, ThreatModel, check_eps
+from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_eps
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+__all__ = ["Attack", "AttackFailure", "IterativeAttack", "Oracle", "cross_entropy"]
 
-
-class AttackFailure(RuntimeError):  # noqa: N818 - a measure's "failed", in the project's words
-    """An attack went wrong: the measure has failed, and no image of it counts as robust."""
+FULL_BUDGET = "full budget"
 
 
-class Oracle:
-    """A model as an attack sees it: logits and gradients, each pass counted.
-
-    A context manager. Inside, the model is in eval mode and its parameters are frozen, so that no
-    attack spends time on their gradients; on leaving, every mode and flag is as it was.
-
-    Attributes:
-        forward_passes: forward passes so far, summed over the images.
-        backward_passes: the same for backward passes.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model
-        self.forward_passes = 0
-        self.backward_passes = 0
-
-    def __enter__(self) -> Self:
-        self._modes = [(module, module.training) for module in self.model.modules()]
-        self._frozen = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
-        self._restore = ExitStack()
-        self._restore.callback(self._put_back)
-        self._restore.enter_context(exact_float32())
-        for kind in ("cpu", "cuda"):  # a caller's autocast would lower what is verified
-            self._restore.enter_context(torch.autocast(kind, enabled=False))
-        self.model.eval()
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._restore.close()
-
-    def _put_back(self) -> None:
-        for module, training in self._modes:
-            module.training = training
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-
-    def logits(self, images: Tensor) -> Tensor:
-        """Logits, float32 ``(N, C)``, without a graph.
-
-        Raises:
-            AttackFailure: where a logit is not finite.
-        """
-        with torch.inference_mode():
-            logits = self._forward(images)
-        return logits.clone()
-
-    def gradient(self, images: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
-        """Gradient of each image's own loss with respect to its pixels, ``(N, C, H, W)``.
-
-        Args:
-            images: float32 ``(N, C, H, W)``.
-            labels: int64 ``(N,)``.
-            loss: from logits and labels to a loss per image ``(N,)``; cross-entropy if None.
-
-        Raises:
-            AttackFailure: where a logit or a gradient is not finite, or the model cuts the graph.
-        """
-        with torch.inference_mode(False), torch.enable_grad():
-            variable = images.clone().requires_grad_()
-            logits = self._forward(variable)
-            # A copy: labels made in inference mode may not be saved for the way back.
-            losses = (loss or cross_entropy)(logits, labels.clone())
-            if not losses.requires_grad:
-                raise AttackFailure("the model's logits have no gradient with respect to its pixels")
-            (gradient,) = torch.autograd.grad(losses.sum(), variable)
-        self.backward_passes += len(images)
-        if not bool(torch.isfinite(gradient).all()):
-            raise AttackFailure("the model's gradient is not finite")
-        return gradient
-
-    def _forward(self, images: Tensor) -> Tensor:
-        logits: object = self.model(images)
-        self.forward_passes += len(images)
-        if not isinstance(logits, Tensor):
-            raise AttackFailure(f"the model returned {type(logits).__name__}; expected logits (N, classes)")
-        if logits.ndim != 2 or len(logits) != len(images):
-            raise AttackFailure(f"the model returned {tuple(logits.shape)}; expected logits (N, classes)")
-        if not bool(torch.isfinite(logits).all()):
-            raise AttackFailure("the model's logits are not finite")
-        return logits.float()
-
-
-def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross-entropy of each image, ``(N,)``: never averaged, so a batch's size moves no gradient."""
-    return functional.cross_entropy(logits, labels, reduction="none")
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Attack(Configurable):
     """Base of all attacks; its fields are its settings.
 
     An author writes :meth:`run`. This class owns what is easy to get wrong: several eps in one call,
     a generator of its own for each (so a measure does not depend on which others were asked for),
     eps 0, the ball, the pixel box, and the proof that the result is inside both.
+
+    Attributes:
+        criterion: None: the full budget on every image, so that top-1 and top-5 are both measured.
+            ``top1`` or ``top5``: until that is broken, an image's verdict and nothing more.
     """
 
     kind: ClassVar[str] = "attack"
+    norms: ClassVar[tuple[str, ...]] = NORMS
+    """Where the method is defined."""
+
+    criterion: str | None = None
+
+    def __post_init__(self) -> None:
+        self.require(self.criterion in (None, *CRITERIA), "criterion", "none, top1 or top5")
 
     @abstractmethod
     def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
@@ -141,9 +59,44 @@ class Attack(Configurable):
             Adversarial images, float32 ``(N, C, H, W)``.
         """
 
+    @property
+    def mode(self) -> str:
+        """``full budget`` or ``until broken (top-1)``: how its figures were measured."""
+        return FULL_BUDGET if self.criterion is None else f"until broken ({self.goal})"
+
+    @property
+    def goal(self) -> Criterion:
+        """What counts as broken; top-1 where the full budget is spent."""
+        return Criterion.named(self.criterion or "top1")
+
     def gradients(self, budgets: int) -> int:
         """Gradients an image needs for so many budgets; for time estimates only."""
         return 10 * budgets
+
+    def stages(self, classes: int) -> Sequence[Attack]:
+        """The attacks that images go through until broken, each on what the ones before left.
+
+        Args:
+            classes: of the model.
+        """
+        return [self]
+
+    def remarks(self, classes: int) -> Sequence[str]:
+        """What a reader of the result must know: a loss that could not be used with so few classes, say."""
+        return ()
+
+    def check(self, norm: str) -> None:
+        """Refuse a norm that the method is not defined for.
+
+        Raises:
+            InvalidSettingError: naming those it is.
+        """
+        if norm not in NORMS:
+            raise InvalidSettingError(f"norm got '{norm}'; expected {' or '.join(NORMS)}")
+        if norm not in self.norms:
+            raise InvalidSettingError(
+                f"attack '{self.name}' got norm {norm}; expected {' or '.join(self.norms)}"
+            )
 
     def sweep(
         self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
@@ -164,7 +117,9 @@ class Attack(Configurable):
         norm: str = "linf",
         seed: int = 0,
     ) -> Tensor:
-        """Adversarial images for each budget, proved inside the ball and the box in float32.
+        """Adversarial images, proved inside the ball and the box in float32.
+
+        With a criterion, of each image what broke it, and the clean image where nothing did.
 
         Args:
             oracle: the model under attack, entered.
@@ -181,17 +136,39 @@ class Attack(Configurable):
             InvalidSettingError: for an eps or a norm that is none.
             AttackFailure: where the model or the attack raised, or the attack returned no image.
         """
-        images = images.detach()
+        # Copies where they were made in inference mode: such tensors may not be saved for a way back.
+        images = images.clone() if images.is_inference() else images.detach()
+        labels = labels.clone() if labels.is_inference() else labels
         positive = [value for value in eps if check_eps(value) > 0]
         if images.dtype != torch.float32 or images.ndim != 4:
             raise InvalidSettingError(
                 f"images got {images.dtype} {tuple(images.shape)}; expected float32 (N, C, H, W)"
             )
+        self.check(norm)
+        if self.criterion is not None:
+            return self._until_broken(oracle, images, labels, eps, norm, seed)
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
-        moved = self._swept(oracle, labels, balls, generators) if balls else []
-        by_eps = {ball.eps: self._verified(image, ball) for ball, image in zip(balls, moved, strict=True)}
-        return torch.stack([by_eps[value] if value > 0 else images for value in eps])
+        moved = self._swept(oracle, labels, balls, generators) if balls and len(images) else []
+        by_eps = {ball.eps: self.verified(image, ball) for ball, image in zip(balls, moved, strict=False)}
+        return torch.stack([by_eps.get(value, images) for value in eps])
+
+    def _until_broken(
+        self, oracle: Oracle, images: Tensor, labels: Tensor, eps: Sequence[float], norm: str, seed: int
+    ) -> Tensor:
+        from robustbench_tin.attacks.driver import Driver
+        from robustbench_tin.attacks.pool import Pool
+
+        if len(images) == 0:
+            return torch.stack([images for _ in eps])
+        pool = Pool(images, labels, len(images), images.device)
+        clean_logits = oracle.logits(images)
+        results = []
+        for value in eps:
+            driver = Driver(oracle, pool, ThreatModel(norm, value), self.goal, clean_logits, seed=seed)
+            found = driver.attack(self, keep_images=True) if value > 0 else None
+            results.append(images if found is None or found.images is None else found.images)
+        return torch.stack([result.to(images.device) for result in results])
 
     def _swept(
         self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
@@ -203,7 +180,12 @@ class Attack(Configurable):
         except Exception as error:
             raise AttackFailure(f"{self.name} raised {one_line(error)}") from error
 
-    def _verified(self, candidates: Tensor, ball: Ball) -> Tensor:
+    def verified(self, candidates: Tensor, ball: Ball) -> Tensor:
+        """The candidates as float32 images proved inside the ball and the box.
+
+        Raises:
+            AttackFailure: where one is no image.
+        """
         if candidates.shape != ball.images.shape:
             raise AttackFailure(
                 f"{self.name} returned {tuple(candidates.shape)}; expected {tuple(ball.images.shape)}"
@@ -212,3 +194,31 @@ class Attack(Configurable):
         if not bool(ball.contains(adversarial).all()):
             raise AttackFailure(f"{self.name} returned an image that is not finite")
         return adversarial
+
+
+@dataclass(frozen=True, kw_only=True)
+class IterativeAttack(Attack):
+    """An attack that is a per-image state and one step.
+
+    An author writes :meth:`begin`; the full budget and the driver, which takes out each image as soon as
+    it is broken, both follow from the :class:`~robustbench_tin.attacks.search.Search` that it returns.
+    """
+
+    judges_result: ClassVar[bool] = True
+    """Whether the model is still to be asked about what the search ends with."""
+
+    needs_clean_logits: ClassVar[bool] = False
+    """Whether :meth:`begin` looks at the clean logits (to choose targets, say)."""
+
+    @abstractmethod
+    def begin(self, task: Task) -> Search:
+        """The state of these images before the first step."""
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        clean_logits = ball.images.new_empty(len(labels), 0)
+        if self.needs_clean_logits:
+            clean_logits = oracle.search_logits(ball.images)
+        search = self.begin(Task(labels, ball, clean_logits, self.goal, generator))
+        while bool((search.left > 0).any()):
+            search.move(search.ask(oracle))
+        return search.result()

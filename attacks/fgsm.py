@@ -9,11 +9,12 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, Oracle
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.oracle import Oracle
 from robustbench_tin.threat import Ball
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FGSM(Attack):
     """One step of length eps along the gradient's sign (l2: along the gradient), from the clean image.
 

@@ -10,18 +10,21 @@ from typing import Any
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
 from robustbench_tin.benchmarks.measure import (
-    Batches,
+    Conditions,
     Outcomes,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
+    worst_case,
 )
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import Request, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CLEAN, OK, Record, make_record
+from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
@@ -163,20 +166,30 @@ class _Worker:
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan
         runtime = Runtime(plan.device, "float32")
-        model = parse_defense(cell.defense).wrap(runtime.place(classifier))
+        bare = runtime.place(classifier)
+        model = parse_defense(cell.defense).wrap(bare)
+        conditions = Conditions(
+            plan.norm,
+            cell.seed,
+            plan.search,
+            plan.eot,
+            plan.eight_bit,
+            bare if plan.oblivious else None,
+            Forms(self.run.search_forms(cell)),
+        )
         val = self.dataset.val
-        batches = Batches(
+        pool = Pool(
             as_tensor(val.images),
             as_tensor(val.labels),
             evaluation_batch_size(plan.device),
             runtime.torch_device,
         )
-        clean = self.run.record(cell, CLEAN, 0.0)
+        clean, clean_logits = self.run.record(cell, CLEAN, 0.0), None
         if clean is None or clean.status != OK:
             with self.reporter.stage(
                 f"clean {cell.label}", len(val), self.costs.clean(cell.model)
             ) as advance:
-                outcomes = measure_clean(model, batches, on_images=advance)
+                outcomes, clean_logits = measure_clean(model, pool, on_images=advance)
             clean = self._save(cell, CLEAN, outcomes, trained, None)
         for text in plan.attacks:
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
@@ -186,18 +199,32 @@ class _Worker:
             with self.reporter.stage(f"{text} {cell.label}", len(val), seconds) as advance:
                 results = measure_attack(
                     model,
-                    batches,
+                    pool,
                     parse_attack(text),
                     plan.attacked_eps,
-                    norm=plan.norm,
-                    seed=cell.seed,
+                    conditions,
+                    clean_logits=clean_logits,
                     on_images=advance,
                 )
+            self.run.save_search_forms(cell, conditions.forms.labels)
             for outcomes in results:
                 record = self._save(cell, text, outcomes, trained, clean.learned)
                 if record.status != OK:
                     self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
+        if plan.worst_case:
+            for eps in plan.attacked_eps:
+                self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.learned)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
+
+    def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
+        """What survives every attack of the plan at one budget."""
+        measures = []
+        for attack in self.run.plan.attacks:
+            record = self.run.record(cell, attack, eps)
+            assert record is not None
+            hits = self.run.outcomes(cell, attack, eps) if record.status == OK else None
+            measures.append((record, hits))
+        return worst_case(measures, eps)
 
     def _record_failed_cell(self, cell: Cell, trained: Trained) -> None:
         for attack, eps in self.run.measures():
@@ -215,6 +242,9 @@ class _Worker:
             seed=cell.seed,
             attack=attack,
             norm=plan.norm,
+            eot=plan.eot,
+            oblivious=plan.oblivious,
+            eight_bit=plan.eight_bit,
             learned=learned,
             n=plan.eval_images,
             classes=plan.classes,

@@ -11,17 +11,22 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.base import Attack, AttackFailure
+from robustbench_tin.attacks.forms import SEARCHES
+from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.measure import (
-    Batches,
+    Conditions,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
+    perturb_batch,
+    verdicts,
 )
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.specs import split_list
-from robustbench_tin.threat import ThreatModel, parse_eps_list
+from robustbench_tin.threat import parse_eps_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -39,6 +44,9 @@ def evaluate(
     norm: str = "linf",
     *,
     seed: int = 0,
+    search: str = "auto",
+    eot: int = 1,
+    eight_bit: bool = False,
     batch_size: int | None = None,
     name: str | None = None,
 ) -> pd.DataFrame:
@@ -54,6 +62,11 @@ def evaluate(
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
+        search: ``auto``: attacks until broken may search with a cheaper form of the model, chosen by
+            timing; ``fixed``: without timing; ``exact``: with the model itself. Verdicts are always
+            the model's.
+        eot: passes averaged for one gradient, for models that are random at test time.
+        eight_bit: round adversarial images to 8 bits before they count.
         batch_size: images a batch; None: a default of the device.
         name: of the model in the records; None: its class's.
 
@@ -65,8 +78,10 @@ def evaluate(
     """
     budgets = sorted(set(parse_eps_list(eps)))
     chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
-    ThreatModel(norm, 0.0)
-    batches, classes = _prepared(model, images, labels, batch_size)
+    conditions = Conditions(norm, seed, search, eot, eight_bit)
+    pool, classes = _prepared(model, images, labels, batch_size)
+    for attack in chosen:
+        _check(attack, conditions, classes)
     facts = {
         "model": name or type(model).__name__,
         "defense": "none",
@@ -74,24 +89,25 @@ def evaluate(
         "norm": norm,
         "data": "images",
         "data_fingerprint": "",
-        "image_size": int(batches.images.shape[-1]),
+        "eot": eot,
+        "eight_bit": eight_bit,
+        "image_size": int(pool.images.shape[-1]),
         "network_size": None,
         "epochs": None,
         "train_seconds": None,
         "train_precision": None,
-        "device": str(batches.device),
+        "device": str(pool.device),
     }
-    clean = make_record(
-        measure_clean(model, batches), n=len(batches), classes=classes, attack=CLEAN, learned=None, **facts
-    )
+    outcomes, clean_logits = measure_clean(model, pool)
+    clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
     records = [clean]
     positive = [value for value in budgets if value > 0]
     for attack in chosen if positive else ():
-        for outcomes in measure_attack(model, batches, attack, positive, norm=norm, seed=seed):
+        for outcomes in measure_attack(model, pool, attack, positive, conditions, clean_logits=clean_logits):
             records.append(
                 make_record(
                     outcomes,
-                    n=len(batches),
+                    n=len(pool),
                     classes=classes,
                     attack=attack.spec,
                     learned=clean.learned,
@@ -110,6 +126,9 @@ def perturb(
     norm: str = "linf",
     *,
     seed: int = 0,
+    search: str = "auto",
+    eot: int = 1,
+    eight_bit: bool = False,
     batch_size: int | None = None,
 ) -> Tensor:
     """The adversarial images themselves, each inside its ball and the pixel box in float32.
@@ -122,10 +141,14 @@ def perturb(
         eps: K budgets, in the order of the result; for 0 the images themselves.
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
+        search: as of :func:`evaluate`.
+        eot: as of :func:`evaluate`.
+        eight_bit: as of :func:`evaluate`.
         batch_size: images a batch; None: a default of the device.
 
     Returns:
-        float32 ``(K, N, C, H, W)`` on the CPU. Measured with the same seed and batch size, they give
+        float32 ``(K, N, C, H, W)`` on the CPU; of an attack until broken, what broke each image, and the
+        clean image where nothing did. Measured with the same seed and batch size, they give
         exactly what :func:`evaluate` reports.
 
     Raises:
@@ -134,33 +157,59 @@ def perturb(
     """
     budgets = parse_eps_list(eps)
     chosen = parse_attack(attack)
-    ThreatModel(norm, 0.0)
-    batches, _ = _prepared(model, images, labels, batch_size)
+    conditions = Conditions(norm, seed, search, eot, eight_bit)
+    pool, classes = _prepared(model, images, labels, batch_size)
+    _check(chosen, conditions, classes)
+    if chosen.criterion is not None:
+        outcomes, clean_logits = measure_clean(model, pool)
+        if clean_logits is None:
+            raise AttackFailure(outcomes.status)
+        return torch.stack(
+            [_until_broken(model, pool, chosen, value, conditions, clean_logits) for value in budgets]
+        )
     parts = []
-    with Oracle(model) as oracle:
-        for start in batches.starts():
-            batch, batch_labels = batches.at(start)
-            batch_seed = seed * 1_000_003 + start
-            moved = chosen.perturb(oracle, batch, batch_labels, budgets, norm=norm, seed=batch_seed)
-            parts.append(moved.cpu())
+    with conditions.oracle(model) as oracle:
+        for start in pool.starts():
+            batch, batch_labels = pool.at(start)
+            oracle.prepare(batch, conditions.search_for(chosen))
+            parts.append(perturb_batch(chosen, oracle, batch, batch_labels, budgets, conditions, start).cpu())
     return torch.cat(parts, dim=1)
 
 
-def _prepared(
-    model: nn.Module, images: Images, labels: Labels, batch_size: int | None
-) -> tuple[Batches, int]:
+def _until_broken(
+    model: nn.Module, pool: Pool, attack: Attack, eps: float, conditions: Conditions, clean_logits: Tensor
+) -> Tensor:
+    if eps == 0:
+        return pool.all_images().cpu()
+    found = verdicts(model, pool, attack, eps, conditions, clean_logits, keep_images=True)
+    assert found.images is not None
+    return found.images
+
+
+def _check(attack: Attack, conditions: Conditions, classes: int) -> None:
+    """Refuse what cannot be done, before anything is measured."""
+    attack.check(conditions.norm)
+    if attack.criterion is not None:
+        attack.goal.check(classes)
+    if conditions.search not in SEARCHES:
+        raise InvalidSettingError(f"search got '{conditions.search}'; expected {', '.join(SEARCHES)}")
+    if conditions.eot < 1:
+        raise InvalidSettingError(f"eot got {conditions.eot}; expected 1 or more")
+
+
+def _prepared(model: nn.Module, images: Images, labels: Labels, batch_size: int | None) -> tuple[Pool, int]:
     """The images in batches on the model's device, and the number of its classes."""
     if batch_size is not None and batch_size < 1:
         raise InvalidSettingError(f"batch_size got {batch_size}; expected 1 or more")
     image_tensor, label_tensor = _checked(images, labels)
     device = _device_of(model)
-    batches = Batches(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
-    classes = _count_classes(model, batches.at(0)[0][:1])
+    pool = Pool(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
+    classes = _count_classes(model, pool.at(0)[0][:1])
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
             f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
         )
-    return batches, classes
+    return pool, classes
 
 
 def _count_classes(model: nn.Module, image: Tensor) -> int:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
+from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
+from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
+from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.errors import one_line
 from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import ThreatModel
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.records import Record
 
 OnImages = Callable[[int], None]
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -25,12 +37,18 @@ class Outcomes:
 
     Attributes:
         eps: its budget; 0 for the clean measure.
-        top1: was the true label the top 1, bool ``(N,)``; None if the measure failed.
-        top5: was it in the top 5, bool ``(N,)``; None if the measure failed.
+        top1: was the true label the top 1, bool ``(N,)``; None if the measure failed or its criterion was
+            another.
+        top5: was it in the top 5, likewise.
         status: ``ok``, or why it failed.
         seconds: wall-clock time.
         forward_passes: summed over the images.
         backward_passes: summed over the images.
+        mode: ``full budget``, or ``until broken`` and the criterion.
+        search: precision and form of the model that was searched with.
+        remarks: what a reader must know of this figure.
+        stages: what each stage of an attack until broken did.
+        disagreements: times that the form searched with saw an image broken and the model did not.
     """
 
     eps: float
@@ -40,38 +58,69 @@ class Outcomes:
     seconds: float
     forward_passes: int
     backward_passes: int
+    mode: str = FULL_BUDGET
+    search: str = "float32"
+    remarks: tuple[str, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    disagreements: int = 0
 
 
 @dataclass(frozen=True)
-class Batches:
-    """Labelled images, cut into batches of float32 on a device as they are asked for.
+class Conditions:
+    """Under what an attack works, beside its own settings.
 
     Attributes:
-        images: uint8 or float32 ``(N, 3, H, W)``; uint8 is divided by 255.
-        labels: int64 ``(N,)``.
-        size: images a batch.
-        device: where the batches go.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
+        search: what to search with, as :meth:`Oracle.prepare` takes it. ``auto`` is timed only for attacks
+            until broken; a full budget is spent in the ``fixed`` form, so that the same command gives
+            the same table.
+        eot: passes averaged for one gradient.
+        eight_bit: adversarial images are rounded to 8 bits before they count.
+        surrogate: searched with in the place of the model, for oblivious attacks; None: the model.
+        forms: of the one model that these conditions are for, chosen once.
     """
 
-    images: Tensor
-    labels: Tensor
-    size: int
-    device: torch.device
+    norm: str = "linf"
+    seed: int = 0
+    search: str = AUTO
+    eot: int = 1
+    eight_bit: bool = False
+    surrogate: nn.Module | None = None
+    forms: Forms = field(default_factory=Forms)
 
-    def __len__(self) -> int:
-        return len(self.labels)
+    def oracle(self, model: nn.Module) -> Oracle:
+        """The oracle of a model under these conditions."""
+        return Oracle(model, eot=self.eot, surrogate=self.surrogate, forms=self.forms)
 
-    def starts(self) -> range:
-        """The first row of each batch."""
-        return range(0, len(self), self.size)
+    def search_for(self, attack: Attack) -> str:
+        """The search that this attack is done with."""
+        return "fixed" if self.search == AUTO and attack.criterion is None else self.search
 
-    def at(self, start: int) -> tuple[Tensor, Tensor]:
-        """The batch that starts at this row."""
-        rows = slice(start, start + self.size)
-        images = self.images[rows].to(self.device)
-        if images.dtype == torch.uint8:
-            images = images.float().div_(255)
-        return images, self.labels[rows].to(self.device)
+
+def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Outcomes:
+    """What survives every one of several attacks at the same budget, image by image.
+
+    Args:
+        measures: each attack's record and its outcomes; None where it failed, and then the whole has.
+        eps: their budget.
+    """
+    failed = [f"{record.attack} {record.status}" for record, hits in measures if hits is None]
+    columns: dict[str, npt.NDArray[np.bool_] | None] = {}
+    for name in ("top1", "top5"):
+        hits = [frame[name].to_numpy() for _, frame in measures if frame is not None and name in frame]
+        columns[name] = np.logical_and.reduce(hits) if hits and not failed else None
+    return Outcomes(
+        eps=eps,
+        top1=columns["top1"],
+        top5=columns["top5"],
+        status=f"failed: {'; '.join(failed)}" if failed else OK,
+        seconds=sum(record.seconds for record, _ in measures),
+        forward_passes=sum(record.forward_passes for record, _ in measures),
+        backward_passes=sum(record.backward_passes for record, _ in measures),
+        mode="right under every attack",
+        search="; ".join(dict.fromkeys(record.search for record, _ in measures)),
+    )
 
 
 def evaluation_batch_size(device: str) -> int:
@@ -79,68 +128,183 @@ def evaluation_batch_size(device: str) -> int:
     return 50 if device == "cpu" else 250
 
 
-def measure_clean(model: nn.Module, batches: Batches, *, on_images: OnImages | None = None) -> Outcomes:
-    """The clean measure: which images are right as they are."""
-    return _measure(model, batches, None, [0.0], "linf", 0, on_images)[0]
+def measure_clean(
+    model: nn.Module, pool: Pool, *, on_images: OnImages | None = None
+) -> tuple[Outcomes, Tensor | None]:
+    """The clean measure, which images are right as they are, and the logits behind it.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the images.
+        on_images: called with the number of images done after each batch.
+
+    Returns:
+        The outcomes, and the logits float32 ``(N, C)`` on the pool's device; None where the measure failed.
+    """
+    started = time.perf_counter()
+    oracle = Oracle(model)
+    status, logits = OK, None
+    try:
+        with oracle:
+            parts = []
+            for start in pool.starts():
+                images, labels = pool.at(start)
+                parts.append(oracle.logits(images))
+                if on_images is not None:
+                    on_images(len(labels))
+            logits = torch.cat(parts)
+    except Exception as error:  # noqa: BLE001 - whatever a model raises
+        status = _failed(error)
+    labels = pool.all_labels()
+    return Outcomes(
+        eps=0.0,
+        top1=None if logits is None else _hits(logits, labels, 1),
+        top5=None if logits is None else _hits(logits, labels, 5),
+        status=status,
+        seconds=time.perf_counter() - started,
+        forward_passes=oracle.forward_passes,
+        backward_passes=0,
+    ), logits
 
 
 def measure_attack(
     model: nn.Module,
-    batches: Batches,
+    pool: Pool,
     attack: Attack,
     eps: Sequence[float],
+    conditions: Conditions | None = None,
     *,
-    norm: str = "linf",
-    seed: int = 0,
+    clean_logits: Tensor | None = None,
     on_images: OnImages | None = None,
 ) -> list[Outcomes]:
-    """One measure a budget, every step on every image (full budget).
+    """One measure a budget.
 
     What goes wrong inside the model or the attack becomes the measures' status: a failed measure
     counts neither as robust nor as zero.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the batches.
-        batches: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the images.
         attack: what moves them.
         eps: positive budgets in units of the pixel range.
-        norm: ``linf`` or ``l2``.
-        seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
-        on_images: called with the number of images done after each batch.
+        conditions: norm, seed and how to search.
+        clean_logits: of :func:`measure_clean`; None: worked out here, for attacks until broken only.
+        on_images: called with the number of images done so far since the last call; over all budgets, each
+            image counts once.
     """
-    return _measure(model, batches, attack, eps, norm, seed, on_images)
+    conditions = conditions or Conditions()
+    if attack.criterion is None:
+        return _full_budget(model, pool, attack, eps, conditions, on_images)
+    if clean_logits is None:
+        clean, clean_logits = measure_clean(model, pool)
+        if clean_logits is None:
+            return [Outcomes(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps]
+    report = _shared_progress(on_images, len(eps))
+    return [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
 
 
-def _measure(
+def verdicts(
     model: nn.Module,
-    batches: Batches,
-    attack: Attack | None,
+    pool: Pool,
+    attack: Attack,
+    eps: float,
+    conditions: Conditions,
+    clean_logits: Tensor,
+    *,
+    oracle: Oracle | None = None,
+    keep_images: bool = False,
+    on_images: OnImages | None = None,
+) -> Verdicts:
+    """Attack a pool until broken and say what became of each image.
+
+    Raises:
+        AttackFailure: where the model or the attack goes wrong.
+    """
+    with oracle or conditions.oracle(model) as entered:
+        right = (~attack.goal.broken(clean_logits, pool.all_labels())).nonzero().squeeze(1).cpu()
+        if len(right):
+            entered.prepare(pool.rows(right[: pool.size])[0], conditions.search_for(attack))
+        driver = Driver(
+            entered,
+            pool,
+            ThreatModel(conditions.norm, eps),
+            attack.goal,
+            clean_logits,
+            seed=conditions.seed,
+            finish=to_8bit if conditions.eight_bit else None,
+            on_images=on_images,
+        )
+        return driver.attack(attack, keep_images=keep_images)
+
+
+def batch_seed(seed: int, start: int) -> int:
+    """The seed of the batch whose first row is ``start``."""
+    return seed * 1_000_003 + start
+
+
+def _until_broken(
+    model: nn.Module,
+    pool: Pool,
+    attack: Attack,
+    eps: float,
+    conditions: Conditions,
+    clean_logits: Tensor,
+    on_images: OnImages | None,
+) -> Outcomes:
+    started = time.perf_counter()
+    oracle = conditions.oracle(model)
+    status, found = OK, None
+    try:
+        found = verdicts(
+            model, pool, attack, eps, conditions, clean_logits, oracle=oracle, on_images=on_images
+        )
+    except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
+        status = _failed(error)
+    kept = None if found is None else (~found.broken).numpy()
+    return Outcomes(
+        eps=eps,
+        top1=kept if attack.goal.k == 1 else None,
+        top5=kept if attack.goal.k == 5 else None,
+        status=status,
+        seconds=time.perf_counter() - started,
+        forward_passes=oracle.forward_passes,
+        backward_passes=oracle.backward_passes,
+        mode=attack.mode,
+        search=oracle.form.label,
+        remarks=tuple(attack.remarks(clean_logits.shape[1])),
+        stages=() if found is None else tuple(found.stages),
+        disagreements=0 if found is None else found.disagreements,
+    )
+
+
+def _full_budget(
+    model: nn.Module,
+    pool: Pool,
+    attack: Attack,
     eps: Sequence[float],
-    norm: str,
-    seed: int,
+    conditions: Conditions,
     on_images: OnImages | None,
 ) -> list[Outcomes]:
     started = time.perf_counter()
     top1: list[list[Tensor]] = [[] for _ in eps]
     top5: list[list[Tensor]] = [[] for _ in eps]
-    status = OK
-    oracle = Oracle(model)
+    status, classes = OK, 0
+    oracle = conditions.oracle(model)
     try:
         with oracle:
-            for start in batches.starts():
-                images, labels = batches.at(start)
-                versions: Sequence[Tensor] = [images]
-                if attack is not None:
-                    batch_seed = seed * 1_000_003 + start
-                    versions = list(attack.perturb(oracle, images, labels, eps, norm=norm, seed=batch_seed))
-                for index, version in enumerate(versions):
+            for start in pool.starts():
+                images, labels = pool.at(start)
+                oracle.prepare(images, conditions.search_for(attack))
+                moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
+                for index, version in enumerate(moved):
                     logits = oracle.logits(version)
+                    classes = logits.shape[1]
                     top1[index].append(in_top(logits, labels, 1))
                     top5[index].append(in_top(logits, labels, 5))
                 if on_images is not None:
                     on_images(len(labels))
     except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
-        status = f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"
+        status = _failed(error)
     share = (time.perf_counter() - started) / len(eps)
     return [
         Outcomes(
@@ -151,6 +315,52 @@ def _measure(
             seconds=share,
             forward_passes=oracle.forward_passes // len(eps),
             backward_passes=oracle.backward_passes // len(eps),
+            mode=attack.mode,
+            search=oracle.form.label,
+            remarks=tuple(attack.remarks(classes)),
         )
         for index, value in enumerate(eps)
     ]
+
+
+def perturb_batch(
+    attack: Attack,
+    oracle: Oracle,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    conditions: Conditions,
+    start: int,
+) -> Tensor:
+    """The batch that starts at row ``start`` after the full budget, float32 ``(K, N, C, H, W)``."""
+    seed = batch_seed(conditions.seed, start)
+    moved = attack.perturb(oracle, images, labels, eps, norm=conditions.norm, seed=seed)
+    if conditions.eight_bit:
+        for index, value in enumerate(eps):
+            moved[index] = to_8bit(moved[index], ThreatModel(conditions.norm, value).ball(images))
+    return moved
+
+
+def _shared_progress(on_images: OnImages | None, budgets: int) -> OnImages | None:
+    """Tells of an image once all budgets are through with as many."""
+    if on_images is None or budgets == 1:
+        return on_images
+    done = told = 0
+
+    def report(images: int) -> None:
+        nonlocal done, told
+        done += images
+        if done // budgets > told:
+            on_images(done // budgets - told)
+            told = done // budgets
+
+    return report
+
+
+def _hits(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
+    hits: npt.NDArray[np.bool_] = in_top(logits, labels, k).cpu().numpy()
+    return hits
+
+
+def _failed(error: Exception) -> str:
+    return f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"

@@ -56,6 +56,11 @@ class Plan(BaseModel):
     attacks: tuple[str, ...]
     eps: tuple[float, ...]
     norm: str
+    search: str
+    eot: int
+    oblivious: bool
+    eight_bit: bool
+    worst_case: bool
     epochs: tuple[int, ...]
     batch_size: int
     lr: float | None
@@ -84,8 +89,8 @@ class Plan(BaseModel):
 
     @property
     def measures_per_cell(self) -> int:
-        """The clean measure and one for each attack and positive eps."""
-        return 1 + len(self.attacks) * len(self.attacked_eps)
+        """The clean measure, one for each attack and positive eps, and the worst cases if asked for."""
+        return 1 + (len(self.attacks) + self.worst_case) * len(self.attacked_eps)
 
     @property
     def fingerprint(self) -> str:

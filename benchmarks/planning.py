@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.data import Dataset, open_dataset, subset
@@ -17,7 +18,7 @@ from robustbench_tin.models import backbones, select
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import split_list
-from robustbench_tin.threat import NORMS, parse_eps_list
+from robustbench_tin.threat import parse_eps_list
 
 Names = str | Sequence[str]
 
@@ -34,6 +35,12 @@ class Request:
     attacks: Names = "fgsm,pgd"
     eps: str | float | Sequence[float] = (0.0, 0.01, 0.03)
     norm: str = "linf"
+    search: str | None = None
+    deterministic: bool = False
+    eot: int = 1
+    oblivious: bool = False
+    eight_bit: bool = False
+    worst_case: bool = False
     seeds: str | int | Sequence[int] = (0,)
     data: str = "demo"
     classes: int | str | Sequence[str] | None = None
@@ -63,11 +70,13 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     models = select(request.models if isinstance(request.models, str) else ",".join(request.models))
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
     attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
+    for attack in attacks:
+        parse_attack(attack).check(request.norm)
+    if request.worst_case and len(attacks) < 2:
+        raise InvalidSettingError(f"worst-case got one attack, {attacks[0]}; expected two or more")
     eps = tuple(sorted(set(parse_eps_list(request.eps))))
-    if request.norm not in NORMS:
-        raise InvalidSettingError(f"norm got '{request.norm}'; expected {' or '.join(NORMS)}")
     seeds = _seeds(request.seeds)
-    for name in ("epochs", "batch_size"):
+    for name in ("epochs", "batch_size", "eot"):
         _require_positive(name, getattr(request, name))
     if request.lr is not None and not 0 < request.lr < float("inf"):
         raise InvalidSettingError(f"lr got {request.lr}; expected a number above 0, such as 0.001")
@@ -89,6 +98,10 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         train_per_class=request.train_per_class,
         eval_images=eval_images,
     )
+    for attack in attacks:
+        chosen = parse_attack(attack)
+        if chosen.criterion is not None:
+            chosen.goal.check(len(dataset.classes))
     for model in models:
         backbones.get(model).check_size(dataset.image_size, request.image_size)
     for defense in defenses:
@@ -107,6 +120,11 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         attacks=attacks,
         eps=eps,
         norm=request.norm,
+        search=_search(request),
+        eot=request.eot,
+        oblivious=request.oblivious,
+        eight_bit=request.eight_bit,
+        worst_case=request.worst_case,
         epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
@@ -118,6 +136,15 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         plugins=tuple(_digest(Path(plugin)) for plugin in request.plugins),
     )
     return plan, dataset
+
+
+def _search(request: Request) -> str:
+    if request.search is not None and request.deterministic:
+        raise InvalidSettingError("got both --search and --deterministic; give one of them")
+    search = request.search or ("fixed" if request.deterministic else "auto")
+    if search not in SEARCHES:
+        raise InvalidSettingError(f"search got '{search}'; expected {', '.join(SEARCHES)}")
+    return search
 
 
 def default_batch_size(images: int) -> int:

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.measure import Outcomes
 
 CLEAN = "clean"
+WORST_CASE = "worst-case"
 OK = "ok"
 
 
@@ -23,22 +24,32 @@ class Record(BaseModel):
         model: the backbone, or the name given to a model of the user's own.
         defense: canonical spec.
         seed: of the cell.
-        attack: canonical spec, or ``clean``.
+        attack: canonical spec, ``clean``, or ``worst-case``: right under every attack of the run.
+        mode: ``full budget`` (every step on every image), or ``until broken`` and the criterion.
         norm: ``linf`` or ``l2``.
         eps: in units of the pixel range; 0 for the clean measure.
         n: images measured.
-        top1: part of the images whose true label has the largest logit; None if the measure failed.
+        top1: part of the images whose true label has the largest logit; None if the measure failed, or
+            its criterion was another.
         top1_low: lower end of the 95 % interval (Wilson).
         top1_high: upper end.
         top5: the same for the five largest logits.
         top5_low: lower end.
         top5_high: upper end.
         status: ``ok``, or why the measure failed.
+        trust: ``ok``, or the reasons not to believe the figure, ``; `` between them; None where it was not
+            checked.
+        remarks: what else a reader must know, ``; `` between them.
         learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
             0.001); None if that is unknown.
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
         forward_passes: summed over the images, the measuring pass included.
         backward_passes: summed over the images.
+        search: precision and form of the model that was searched with; verdicts are always the model's own
+            in float32.
+        eot: passes averaged for one gradient.
+        oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
+        eight_bit: whether adversarial images were rounded to 8 bits before they counted.
         classes: of the data set.
         data: the data set's name.
         data_fingerprint: of its images, labels, boxes and chosen part.
@@ -46,7 +57,7 @@ class Record(BaseModel):
         network_size: side of what the network sees after upscaling; None for a user's own model.
         epochs: of the cell's training; None where nothing was trained here.
         train_seconds: of the cell's training.
-        train_precision: of the cell's training; attacks are always in float32.
+        train_precision: of the cell's training.
         device: what it ran on.
         versions: of this package, torch, torchvision and timm.
     """
@@ -57,6 +68,7 @@ class Record(BaseModel):
     defense: str
     seed: int
     attack: str
+    mode: str
     norm: str
     eps: float
     n: int
@@ -67,10 +79,16 @@ class Record(BaseModel):
     top5_low: float | None
     top5_high: float | None
     status: str
+    trust: str | None = None
+    remarks: str = ""
     learned: bool | None
     seconds: float
     forward_passes: int
     backward_passes: int
+    search: str
+    eot: int = 1
+    oblivious: bool = False
+    eight_bit: bool = False
     classes: int
     data: str
     data_fingerprint: str
@@ -104,7 +122,10 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         n=n,
         classes=classes,
         eps=outcomes.eps,
+        mode=outcomes.mode,
         status=outcomes.status,
+        remarks="; ".join(outcomes.remarks),
+        search=outcomes.search,
         seconds=outcomes.seconds,
         forward_passes=outcomes.forward_passes,
         backward_passes=outcomes.backward_passes,

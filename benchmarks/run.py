@@ -5,6 +5,7 @@
     RUN/plan.json
     RUN/cells/CELL/weights.safetensors
     RUN/cells/CELL/training.json              there once the cell is trained
+    RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
     RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
     RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
     RUN/results.md, results.csv, results.json  rendered from the records when the run ends
@@ -13,16 +14,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from robustbench_tin.atomic import replacing, write_text
 from robustbench_tin.benchmarks.plan import Cell, Plan, slug
-from robustbench_tin.benchmarks.records import CLEAN, OK, Record, to_frame
+from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record, to_frame
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
@@ -156,6 +157,8 @@ class Run:
         for attack in self.plan.attacks:
             for eps in self.plan.attacked_eps:
                 yield attack, eps
+        for eps in self.plan.attacked_eps if self.plan.worst_case else ():
+            yield WORST_CASE, eps
 
     def weights_file(self, cell: Cell) -> Path:
         """Where a cell's weights are."""
@@ -170,6 +173,22 @@ class Run:
         """Mark a cell as trained; its weights are written before."""
         write_text(self._cell(cell) / "training.json", trained.model_dump_json(indent=2) + "\n")
 
+    def search_forms(self, cell: Cell) -> dict[str, list[str]]:
+        """The forms that a cell's searches were timed to be fastest with; empty where none was chosen yet.
+
+        Raises:
+            RunError: where the file is damaged.
+        """
+        file = self._cell(cell) / "search.json"
+        try:
+            return TypeAdapter(dict[str, list[str]]).validate_json(file.read_bytes()) if file.exists() else {}
+        except ValidationError:
+            raise RunError(f"'{file}' is damaged; remove it to choose again") from None
+
+    def save_search_forms(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
+        """Write down what was chosen by timing, so that going on chooses the same."""
+        write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
+
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
         """One measure's record, or None where it is not taken yet."""
         file = self._measure(cell, attack, eps, "json")
@@ -177,11 +196,12 @@ class Run:
 
     def save_measure(self, cell: Cell, record: Record, outcomes: Outcomes) -> None:
         """Write a measure's outcomes, then its record, which marks it as taken."""
-        if outcomes.top1 is not None:
+        if outcomes.status == OK:
             import pyarrow
             from pyarrow import parquet
 
-            table = pyarrow.table({"top1": outcomes.top1, "top5": outcomes.top5})
+            hits = {"top1": outcomes.top1, "top5": outcomes.top5}
+            table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
             with replacing(self._measure(cell, record.attack, record.eps, "parquet")) as temporary:
                 parquet.write_table(table, temporary)
         file = self._measure(cell, record.attack, record.eps, "json")
@@ -189,6 +209,8 @@ class Run:
 
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
+
+        An attack until broken has the column of its criterion only.
 
         Raises:
             RunError: where the measure is not taken, or has failed.

@@ -12,7 +12,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -128,6 +130,14 @@ class Ball(ABC):
     def radius(self) -> float:
         """The largest distance that counts as inside, float rounding granted."""
 
+    def select(self, rows: Tensor) -> Self:
+        """The balls of these rows, given by their numbers."""
+        return type(self)(self.images.index_select(0, rows), self.eps)
+
+    def join(self, other: Self) -> Self:
+        """These balls, and below them those of another of the same radius."""
+        return type(self)(torch.cat([self.images, other.images]), self.eps)
+
     def contains(self, candidates: Tensor) -> Tensor:
         """Which candidates are inside the ball and the pixel box, bool ``(N,)``; NaN is outside."""
         flat = candidates.flatten(1)
@@ -146,6 +156,19 @@ class LinfBall(Ball):
 
     def project(self, candidates: Tensor) -> Tensor:
         return torch.clamp(candidates, self._lower, self._upper)
+
+    def select(self, rows: Tensor) -> Self:
+        # The bounds come along: working them out again takes float64 of every value.
+        chosen = copy(self)
+        for name in ("images", "_lower", "_upper"):
+            setattr(chosen, name, getattr(self, name).index_select(0, rows))
+        return chosen
+
+    def join(self, other: Self) -> Self:
+        joined = copy(self)
+        for name in ("images", "_lower", "_upper"):
+            setattr(joined, name, torch.cat([getattr(self, name), getattr(other, name)]))
+        return joined
 
     def random(self, generator: torch.Generator) -> Tensor:
         noise = torch.rand(self.images.shape, generator=generator, device=self.images.device)

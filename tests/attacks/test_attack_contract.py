@@ -15,7 +15,8 @@ from toys import Toy
 from robustbench_tin import attacks
 from robustbench_tin.attacks import Oracle, parse_attack, registry
 from robustbench_tin.attacks.base import AttackFailure
-from robustbench_tin.benchmarks.measure import Batches, measure_attack, measure_clean
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.measure import measure_attack, measure_clean
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import L2_TOLERANCE, NORMS
 
@@ -139,8 +140,8 @@ def test_a_failed_measure_is_neither_robust_nor_zero(
     skip_without_gradients(toy, name, spoil)
     model = Broken(toy, spoil)
     before = state_of(model)
-    batches = Batches(toy.images[:4], toy.labels[:4], 4, torch.device("cpu"))
-    for outcomes in measure_attack(model, batches, parse_attack(name), (0.01, 0.03)):
+    pool = Pool(toy.images[:4], toy.labels[:4], 4, torch.device("cpu"))
+    for outcomes in measure_attack(model, pool, parse_attack(name), (0.01, 0.03)):
         assert outcomes.status.startswith("failed: ")
         assert "\n" not in outcomes.status
         assert outcomes.top1 is None
@@ -155,8 +156,8 @@ def test_a_failure_in_a_later_batch_fails_the_whole_measure(toy: Toy, name: str)
             logits: Tensor = toy.model(images)
             return logits if len(images) == 4 else logits * float("nan")
 
-    batches = Batches(toy.images[:10], toy.labels[:10], 4, torch.device("cpu"))
-    (outcomes,) = measure_attack(FailsAtLast(), batches, parse_attack(name), [0.01])
+    pool = Pool(toy.images[:10], toy.labels[:10], 4, torch.device("cpu"))
+    (outcomes,) = measure_attack(FailsAtLast(), pool, parse_attack(name), [0.01])
     assert outcomes.status == "failed: the model's logits are not finite"
     assert outcomes.top1 is None
 
@@ -268,15 +269,15 @@ class TestPluggedIn:
         for norm in NORMS:
             with pytest.raises(AttackFailure, match=reason):
                 perturbed(toy.model, "useless", toy.images, toy.labels, [0.1], norm)
-        batches = Batches(toy.images, toy.labels, 64, torch.device("cpu"))
-        (outcomes,) = measure_attack(toy.model, batches, parse_attack("useless"), [0.1])
+        pool = Pool(toy.images, toy.labels, 64, torch.device("cpu"))
+        (outcomes,) = measure_attack(toy.model, pool, parse_attack("useless"), [0.1])
         assert outcomes.status.startswith("failed: ")
         assert outcomes.top1 is None
 
 
 def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
-    batches = Batches(toy.images, toy.labels, 24, torch.device("cpu"))
-    outcomes = measure_clean(Broken(toy, detach), batches)
+    pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
+    outcomes, _ = measure_clean(Broken(toy, detach), pool)
     assert outcomes.status == "ok"
     assert outcomes.top1 is not None
     assert outcomes.top1.mean() > 0.9

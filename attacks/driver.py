@@ -1,0 +1,229 @@
+"""The driver: attacks images until each is broken, and keeps the batch full meanwhile.
+
+An image whose verdict is in leaves the batch and a waiting one takes its row, so that no pass is spent
+on a finished image and none is made with a nearly empty batch. Searching may be done with a cheaper form
+of the model; an image counts as broken only after the model itself, in float32, mistook that very image
+inside the ball and the box.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.oracle import AttackFailure, Oracle
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.search import Search, Task
+from robustbench_tin.errors import RobustTinError, one_line
+from robustbench_tin.threat import Ball, ThreatModel
+
+OnImages = Callable[[int], None]
+Finish = Callable[[Tensor, Ball], Tensor]
+
+# New rows are let in together once so much of the batch is free: starting rows one by one costs more.
+_REFILL_PART = 1 / 8
+# What counts as the end of a budget, for telling an attack that has not converged.
+_LATE_PART = 0.9
+
+
+@dataclass(frozen=True)
+class StageReport:
+    """What one stage did.
+
+    Attributes:
+        attack: its spec.
+        entered: images it was tried on.
+        broke: images it broke.
+        late: those of them broken in the last tenth of its budget.
+    """
+
+    attack: str
+    entered: int
+    broke: int
+    late: int
+
+
+@dataclass
+class Verdicts:
+    """What the driver found out.
+
+    Attributes:
+        broken: whether each image was broken, or wrong from the start, bool ``(N,)`` on the CPU.
+        images: per broken image what broke it, else the clean image, float32 ``(N, C, H, W)`` on the
+            CPU; None if they were not asked for.
+        disagreements: times that the form searched with saw an image broken and the model did not.
+        stages: what each stage did.
+    """
+
+    broken: Tensor
+    images: Tensor | None
+    disagreements: int = 0
+    stages: list[StageReport] = field(default_factory=list)
+
+
+@dataclass
+class Driver:
+    """Attacks a pool of images at one budget.
+
+    Attributes:
+        oracle: the model, entered and prepared.
+        pool: the images.
+        threat: norm and eps, above 0.
+        criterion: what counts as broken.
+        clean_logits: the model's logits of the clean images, float32 ``(N, C)`` on the pool's device.
+        seed: of all randomness.
+        finish: changes candidates before they are verified (rounds them to 8 bits, say); it may not
+            take them out of the ball.
+        on_images: called with a number of images whose verdict is in.
+    """
+
+    oracle: Oracle
+    pool: Pool
+    threat: ThreatModel
+    criterion: Criterion
+    clean_logits: Tensor
+    seed: int = 0
+    finish: Finish | None = None
+    on_images: OnImages | None = None
+
+    def attack(self, attack: Attack, *, keep_images: bool = False) -> Verdicts:
+        """Run the attack's stages, each on the images that those before it left.
+
+        Args:
+            attack: what to run.
+            keep_images: return what broke each image.
+
+        Raises:
+            AttackFailure: where the model or the attack goes wrong.
+        """
+        classes = self.clean_logits.shape[1]
+        self.criterion.check(classes)
+        wrong = self.criterion.broken(self.clean_logits, self.pool.all_labels())
+        self.verdicts = Verdicts(wrong.cpu(), self.pool.all_images().cpu() if keep_images else None)
+        self._tell(int(wrong.sum()))
+        for index, stage in enumerate(attack.stages(classes)):
+            self._run_stage(stage, index)
+        self._tell(len(self.pool) - int(self.verdicts.broken.sum()))
+        return self.verdicts
+
+    def survivors(self) -> Tensor:
+        """Numbers of the images not broken so far, int64."""
+        return (~self.verdicts.broken).nonzero().squeeze(1)
+
+    def _run_stage(self, stage: Attack, index: int) -> None:
+        waiting = self.survivors()
+        if len(waiting) == 0:
+            return
+        generator = torch.Generator(self.pool.device).manual_seed((self.seed * 1_009 + index) % 2**62)
+        before = int(self.verdicts.broken.sum())
+        try:
+            if isinstance(stage, IterativeAttack):
+                late = self._search(stage, waiting, generator)
+            else:
+                late = self._run_whole(stage, waiting, generator)
+        except (AttackFailure, RobustTinError):
+            raise
+        except Exception as error:
+            raise AttackFailure(f"{stage.name} raised {one_line(error)}") from error
+        broke = int(self.verdicts.broken.sum()) - before
+        self.verdicts.stages.append(StageReport(stage.spec, len(waiting), broke, late))
+
+    def _run_whole(self, stage: Attack, waiting: Tensor, generator: torch.Generator) -> int:
+        """An attack that is no search: batch by batch, judged at its end."""
+        for rows in torch.split(waiting, self.pool.size):
+            images, labels = self.pool.rows(rows)
+            ball = self.threat.ball(images)
+            moved = stage.sweep(self.oracle, labels, [ball], [generator])[0]
+            self._judge(rows, moved, labels, ball)
+        return 0
+
+    def _search(self, stage: IterativeAttack, waiting: Tensor, generator: torch.Generator) -> int:
+        late = 0
+        rows = waiting[:0]
+        live: Search | None = None
+        budget = 0
+        while True:
+            room = self.pool.size - len(rows)
+            if len(waiting) and (len(rows) == 0 or room >= _REFILL_PART * self.pool.size):
+                new = self._begin(stage, waiting[:room], generator)
+                budget = max(budget, int(new.left.max()))
+                rows = torch.cat([rows, waiting[:room]])
+                waiting = waiting[room:]
+                if live is None or len(live) == 0:
+                    live = new
+                else:
+                    live.extend(new)
+            if live is None or len(rows) == 0:
+                return late
+            gone = self._step(stage, live, rows)
+            late += int((gone.broken & (gone.left <= (1 - _LATE_PART) * budget)).sum())
+            if bool(gone.done.any()):
+                staying = ~gone.done
+                rows = rows[staying.cpu()]
+                live.keep(staying)
+
+    def _begin(self, stage: IterativeAttack, rows: Tensor, generator: torch.Generator) -> Search:
+        images, labels = self.pool.rows(rows)
+        clean_logits = self.clean_logits[rows.to(self.clean_logits.device)]
+        return stage.begin(Task(labels, self.threat.ball(images), clean_logits, self.criterion, generator))
+
+    def _step(self, stage: IterativeAttack, live: Search, rows: Tensor) -> _Gone:
+        """Ask, judge what seems broken, and move the rest; which rows are done."""
+        answer = live.ask(self.oracle)
+        labels = live.task.labels
+        seems = self.criterion.broken(answer.logits, labels) & live.task.ball.contains(live.points)
+        broken = self._judge_some(seems, rows, live.points, live)
+        left = live.left
+        live.move(answer)
+        over = (live.left <= 0) & ~broken
+        if stage.judges_result and bool(over.any()):
+            broken = broken | self._judge_some(over, rows, live.result(), live, expected=False)
+        return _Gone(broken | over, broken, left)
+
+    def _judge_some(
+        self, chosen: Tensor, rows: Tensor, candidates: Tensor, live: Search, *, expected: bool = True
+    ) -> Tensor:
+        """Judge the chosen rows; which rows are broken, bool ``(N,)``."""
+        broken = torch.zeros_like(chosen)
+        index = chosen.nonzero().squeeze(1)
+        if len(index) == 0:
+            return broken
+        ball = live.task.ball.select(index)
+        hit = self._judge(rows[index.cpu()], candidates[index], live.task.labels[index], ball)
+        if expected:
+            self.verdicts.disagreements += int((~hit).sum())
+        broken[index] = hit
+        return broken
+
+    def _judge(self, rows: Tensor, candidates: Tensor, labels: Tensor, ball: Ball) -> Tensor:
+        """Show candidates to the model itself and note which are broken, bool ``(n,)``."""
+        adversarial = ball.project(candidates)
+        if self.finish is not None:
+            adversarial = self.finish(adversarial, ball)
+        if not bool(ball.contains(adversarial).all()):
+            raise AttackFailure("the attack returned an image that is not finite")
+        broken = self.criterion.broken(self.oracle.logits(adversarial), labels)
+        done = rows[broken.cpu()]
+        self.verdicts.broken[done] = True
+        if self.verdicts.images is not None:
+            self.verdicts.images[done] = adversarial[broken].cpu()
+        self._tell(len(done))
+        return broken
+
+    def _tell(self, images: int) -> None:
+        if self.on_images is not None and images:
+            self.on_images(images)
+
+
+@dataclass(frozen=True)
+class _Gone:
+    """Rows that leave after a step: all of them, the broken ones, and what was left of each row's budget."""
+
+    done: Tensor
+    broken: Tensor
+    left: Tensor

@@ -1,0 +1,58 @@
+"""The images that an attack draws on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Labelled images at rest, given out as float32 on a device a few at a time.
+
+    Attributes:
+        images: uint8 or float32 ``(N, 3, H, W)``; uint8 is divided by 255.
+        labels: int64 ``(N,)``.
+        size: images a batch.
+        device: where the batches go.
+    """
+
+    images: Tensor
+    labels: Tensor
+    size: int
+    device: torch.device
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def starts(self) -> range:
+        """The first row of each batch."""
+        return range(0, len(self), self.size)
+
+    def at(self, start: int) -> tuple[Tensor, Tensor]:
+        """The batch that starts at this row: images float32 in [0, 1], and labels."""
+        return self._given(slice(start, start + self.size))
+
+    def rows(self, numbers: Tensor) -> tuple[Tensor, Tensor]:
+        """The images with these numbers, int64 ``(n,)`` on the CPU, and their labels."""
+        return self._given(numbers)
+
+    def first(self, count: int) -> Pool:
+        """The first images only."""
+        return Pool(self.images[:count], self.labels[:count], self.size, self.device)
+
+    def all_images(self) -> Tensor:
+        """Every image, float32 in [0, 1], on the device."""
+        return self._given(slice(None))[0]
+
+    def all_labels(self) -> Tensor:
+        """Every label, on the device."""
+        return self.labels.to(self.device)
+
+    def _given(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
+        images = self.images[chosen].to(self.device)
+        if images.dtype == torch.uint8:
+            images = images.float().div_(255)
+        return images, self.labels[chosen].to(self.device)
