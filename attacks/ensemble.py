@@ -1,0 +1,32 @@
+"""Ensembles: several attacks one after the other, each on the images that those before it left."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.criterion import CRITERIA
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.threat import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ensemble(Attack):
+    """An attack that is its stages; it always goes on until broken, so its criterion is never None."""
+
+    criterion: str | None = "top1"
+
+    def __post_init__(self) -> None:
+        self.require(self.criterion in CRITERIA, "criterion", " or ".join(CRITERIA))
+
+    @abstractmethod
+    def stages(self, classes: int) -> Sequence[Attack]:
+        """The attacks that images go through until broken."""
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError("an ensemble is run by the driver, stage by stage")
