@@ -12,6 +12,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.registry import Registry
@@ -25,11 +27,33 @@ registry: Registry[type[Attack]] = Registry(
     "attack",
     group="robustbench_tin.attacks",
     builtin={
+        "apgd-ce": "robustbench_tin.attacks.apgd:CrossEntropyAPGD",
+        "apgd-dlr": "robustbench_tin.attacks.apgd:DLRAPGD",
+        "apgd-t": "robustbench_tin.attacks.apgd:TargetedAPGD",
+        "fab": "robustbench_tin.attacks.fab:FAB",
+        "fab-t": "robustbench_tin.attacks.fab:FABT",
         "fgsm": "robustbench_tin.attacks.fgsm:FGSM",
+        "mi-fgsm": "robustbench_tin.attacks.mi_fgsm:MIFGSM",
+        "noise": "robustbench_tin.attacks.noise:Noise",
         "pgd": "robustbench_tin.attacks.pgd:PGD",
+        "square": "robustbench_tin.attacks.square:Square",
     },
 )
 register = registry.register
+
+
+def _bridge(library: str) -> Callable[[str], type[Attack]]:
+    """How the attacks of another library are found; it is imported with the first of them."""
+
+    def find(name: str) -> type[Attack]:
+        found: type[Attack] = import_module(f"robustbench_tin.attacks.bridge_{library}").find(name)
+        return found
+
+    return find
+
+
+for _library in ("art", "foolbox", "torchattacks"):
+    registry.add_prefix(_library, _bridge(_library))
 
 
 def parse_attack(text: str) -> Attack:

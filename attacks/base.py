@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.specs import Configurable
 from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_eps
+
+if TYPE_CHECKING:
+    from robustbench_tin.attacks.driver import StageReport
 
 __all__ = ["Attack", "AttackFailure", "IterativeAttack", "Oracle", "cross_entropy"]
 
@@ -81,8 +84,24 @@ class Attack(Configurable):
         """
         return [self]
 
+    def next_stage(self, reports: Sequence[StageReport], classes: int) -> Attack | None:
+        """The stage that follows those reported; None: the images that are left stay.
+
+        The next of :meth:`stages`, unless an attack that goes by its own success overrides it.
+
+        Args:
+            reports: of the stages so far, in their order.
+            classes: of the model.
+        """
+        stages = self.stages(classes)
+        return stages[len(reports)] if len(reports) < len(stages) else None
+
     def remarks(self, classes: int) -> Sequence[str]:
         """What a reader of the result must know: a loss that could not be used with so few classes, say."""
+        return ()
+
+    def conclusions(self, reports: Sequence[StageReport]) -> Sequence[str]:
+        """What the reports of all stages let a reader conclude: how sure the result is, say."""
         return ()
 
     def check(self, norm: str) -> None:
@@ -102,10 +121,11 @@ class Attack(Configurable):
         self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
     ) -> list[Tensor]:
         """Adversarial images for several budgets; an attack that can share work between them overrides it."""
-        return [
-            self.run(oracle, labels, ball, generator)
-            for ball, generator in zip(balls, generators, strict=True)
-        ]
+        moved = []
+        for ball, generator in zip(balls, generators, strict=True):
+            oracle.reseed("search", generator.initial_seed())
+            moved.append(self.run(oracle, labels, ball, generator))
+        return moved
 
     def perturb(
         self,
@@ -149,6 +169,7 @@ class Attack(Configurable):
             return self._until_broken(oracle, images, labels, eps, norm, seed)
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
+        oracle.reseed("search", seed)
         moved = self._swept(oracle, labels, balls, generators) if balls and len(images) else []
         by_eps = {ball.eps: self.verified(image, ball) for ball, image in zip(balls, moved, strict=False)}
         return torch.stack([by_eps.get(value, images) for value in eps])
@@ -162,6 +183,7 @@ class Attack(Configurable):
         if len(images) == 0:
             return torch.stack([images for _ in eps])
         pool = Pool(images, labels, len(images), images.device)
+        oracle.reseed("verdict", seed)
         clean_logits = oracle.logits(images)
         results = []
         for value in eps:

@@ -104,10 +104,15 @@ class Driver:
         classes = self.clean_logits.shape[1]
         self.criterion.check(classes)
         wrong = self.criterion.broken(self.clean_logits, self.pool.all_labels())
-        self.verdicts = Verdicts(wrong.cpu(), self.pool.all_images().cpu() if keep_images else None)
+        self.verdicts = Verdicts(wrong.cpu(), self.pool.all_images().cpu().clone() if keep_images else None)
         self._tell(int(wrong.sum()))
-        for index, stage in enumerate(attack.stages(classes)):
-            self._run_stage(stage, index)
+        self.oracle.reseed("search", self.seed)
+        reports = self.verdicts.stages
+        while len(waiting := self.survivors()):
+            stage = attack.next_stage(reports, classes)
+            if stage is None:
+                break
+            reports.append(self._run_stage(stage, waiting, len(reports)))
         self._tell(len(self.pool) - int(self.verdicts.broken.sum()))
         return self.verdicts
 
@@ -115,10 +120,7 @@ class Driver:
         """Numbers of the images not broken so far, int64."""
         return (~self.verdicts.broken).nonzero().squeeze(1)
 
-    def _run_stage(self, stage: Attack, index: int) -> None:
-        waiting = self.survivors()
-        if len(waiting) == 0:
-            return
+    def _run_stage(self, stage: Attack, waiting: Tensor, index: int) -> StageReport:
         generator = torch.Generator(self.pool.device).manual_seed((self.seed * 1_009 + index) % 2**62)
         before = int(self.verdicts.broken.sum())
         try:
@@ -131,7 +133,7 @@ class Driver:
         except Exception as error:
             raise AttackFailure(f"{stage.name} raised {one_line(error)}") from error
         broke = int(self.verdicts.broken.sum()) - before
-        self.verdicts.stages.append(StageReport(stage.spec, len(waiting), broke, late))
+        return StageReport(stage.spec, len(waiting), broke, late)
 
     def _run_whole(self, stage: Attack, waiting: Tensor, generator: torch.Generator) -> int:
         """An attack that is no search: batch by batch, judged at its end."""

@@ -14,6 +14,11 @@ def cross_entropy(logits: Tensor, labels: Tensor) -> Tensor:
     return functional.cross_entropy(logits, labels, reduction="none")
 
 
+def targeted_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """How likely the targets ``(N, k)`` are: the mean of their log-probabilities, ``(N,)``."""
+    return functional.log_softmax(logits, dim=1).gather(1, targets).mean(dim=1)
+
+
 def targeted_margin(logits: Tensor, labels: Tensor, targets: Tensor) -> Tensor:
     """The lowest logit of the targets ``(N, k)`` less the label's: above 0, the label is out of the top k."""
     weakest = logits.gather(1, targets).amin(dim=1)

@@ -12,11 +12,14 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.forms import Form, Forms
 from robustbench_tin.attacks.losses import cross_entropy
+from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
 from robustbench_tin.exact import exact_float32
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 RowLoss = Callable[[Tensor, slice], Tensor]
+Length = Callable[[Tensor], Tensor]
+Choose = Callable[[Tensor, Tensor], Tensor]
 
 
 class AttackFailure(RuntimeError):  # noqa: N818 - a measure's "failed", in the project's words
@@ -28,7 +31,9 @@ class Oracle:
 
     A context manager. Inside, the model is in eval mode and its parameters are frozen, so that no
     attack spends time on their gradients; on leaving, every mode and flag is as it was. Where memory
-    runs out, passes are made with half as many images from then on.
+    runs out, passes are made with half as many images from then on. What the model draws from torch's random
+    state (a defense that is random at test time) follows from the seed alone, and that state too is as it
+    was on leaving.
 
     Args:
         model: float32 pixels in [0, 1] to logits.
@@ -37,6 +42,7 @@ class Oracle:
         surrogate: another model to search with in its place, for attacks that do not know the model
             (oblivious ones); verdicts stay the model's.
         forms: where the forms to search with are remembered; None: chosen anew.
+        seed: of the model's own randomness.
 
     Attributes:
         forward_passes: forward passes so far, summed over the images.
@@ -50,11 +56,14 @@ class Oracle:
         eot: int = 1,
         surrogate: nn.Module | None = None,
         forms: Forms | None = None,
+        seed: int = 0,
     ) -> None:
         self.model = model
         self._forms = forms or Forms()
         self._searched = model if surrogate is None else surrogate
         self.eot = eot
+        self._seed = seed
+        self._device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.forward_passes = 0
         self.backward_passes = 0
         self._form = self._precise_form = Form(self._searched)
@@ -69,6 +78,7 @@ class Oracle:
         )
         self._restore = ExitStack()
         self._restore.callback(self._put_back)
+        self._restore.enter_context(own_randomness(self._device))
         self._restore.enter_context(exact_float32())
         self._restore.enter_context(torch.inference_mode(False))
         for kind in ("cpu", "cuda"):  # a caller's autocast would lower what is verified
@@ -77,6 +87,7 @@ class Oracle:
             model.eval()
         for parameter in self._frozen:
             parameter.requires_grad_(False)
+        self.reseed(self._seed)
         return self
 
     def __exit__(
@@ -89,6 +100,15 @@ class Oracle:
             module.training = training
         for parameter in self._frozen:
             parameter.requires_grad_(True)
+
+    def reseed(self, *key: int | str) -> None:
+        """Start the model's own randomness anew; only inside, where torch's random state is lent.
+
+        Args:
+            key: what it follows from; other keys give independent draws, also of those of an attack's
+                generator.
+        """
+        seed_randomness(self._device, *key)
 
     def prepare(self, images: Tensor, search: str) -> None:
         """Choose the form of the model to search with; without it, searches use the model itself.
@@ -127,6 +147,30 @@ class Oracle:
         """
         return self._without_graph(self._precise_form if precise else self._form, images)
 
+    def tracked(self, images: Tensor) -> Tensor:
+        """Logits with their graph, float32 ``(N, C)``, for code that takes gradients itself, such as libraries'.
+
+        Where a gradient is wanted of a model that is random at test time, the mean of as many passes as the
+        oracle was told to average.
+
+        Args:
+            images: float32 ``(N, C, H, W)``.
+
+        Raises:
+            AttackFailure: as :meth:`ask`; for a gradient that is not finite, once it is taken.
+        """
+        wanted = torch.is_grad_enabled() and images.requires_grad
+        passes = self.eot if wanted else 1
+        if wanted:
+            # A view, since a hook on a caller's own tensor would outlive this pass.
+            images = images.view_as(images)
+            images.register_hook(lambda gradient: self._note_gradient(gradient, passes))
+        logits = [self._forward(self._precise_form, images) for _ in range(passes)]
+        mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
+        if wanted:
+            self._require_graph(mean)
+        return mean
+
     def gradient(self, images: Tensor, labels: Tensor, loss: Loss | None = None) -> Tensor:
         """Gradient of each image's own loss with respect to its pixels, ``(N, C, H, W)``.
 
@@ -146,47 +190,67 @@ class Oracle:
         assert gradient is not None
         return gradient
 
-    def ask(self, images: Tensor, loss: RowLoss, *, precise: bool = False) -> Answer:
+    def ask(self, images: Tensor, loss: RowLoss, *, precise: bool = False, eot: int | None = None) -> Answer:
         """Logits, losses and their gradients at some points, from one forward and backward pass each.
 
         Args:
             images: float32 ``(N, C, H, W)``.
             loss: from logits ``(n, C)`` and the slice of the rows they belong to, to a loss each ``(n,)``.
             precise: never of a lower precision than float32.
+            eot: passes averaged for the gradient; None: as the oracle was made.
 
         Raises:
             AttackFailure: where a logit or a gradient is not finite, or the model cuts the graph.
         """
         form = self._precise_form if precise else self._form
-        answer = self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows))
-        assert answer.gradient is not None
-        if not bool(torch.isfinite(answer.gradient).all()):
-            raise AttackFailure("the model's gradient is not finite")
-        return answer
+        passes = self.eot if eot is None else eot
+        return self._finite(
+            self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
+        )
 
-    def class_gradients(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits ``(N, C)`` and the gradient of each with respect to the pixels, ``(N, C, *image)``.
+    def ask_chosen(
+        self, images: Tensor, losses: RowLoss, length: Length, choose: Choose, *, precise: bool = False
+    ) -> Answer:
+        """Like :meth:`ask` with several losses a row, of which each row chooses one.
+
+        All gradients are taken, one after the other, for their lengths; the chosen one is then taken again,
+        so that no more than one a row is ever kept (a row of 200 classes would need 200).
+
+        Args:
+            images: float32 ``(N, C, H, W)``.
+            losses: from logits ``(n, C)`` and the slice of the rows they belong to, to losses ``(n, L)``.
+            length: of gradients ``(n, ...)``, ``(n,)``.
+            choose: from losses ``(n, L)`` and lengths of their gradients ``(n, L)`` to one loss each, int64
+                ``(n,)``.
+            precise: never of a lower precision than float32.
 
         Raises:
             AttackFailure: as :meth:`ask`.
         """
-        with torch.inference_mode(False), torch.enable_grad():
-            variable = images.clone().requires_grad_()
-            logits = self._forward(self._precise_form, variable)
-            self._require_graph(logits)
-            columns = [
-                torch.autograd.grad(logits[:, column].sum(), variable, retain_graph=True)[0]
-                for column in range(logits.shape[1])
-            ]
-        self.backward_passes += len(images) * len(columns)
-        gradients = torch.stack(columns, dim=1)
-        if not bool(torch.isfinite(gradients).all()):
-            raise AttackFailure("the model's gradient is not finite")
-        return logits.detach(), gradients
+        form = self._precise_form if precise else self._form
 
-    def _ask(self, form: Form, images: Tensor, loss: RowLoss, rows: slice) -> Answer:
+        def part(rows: slice) -> Answer:
+            with torch.inference_mode(False), torch.enable_grad():
+                variable = images[rows].clone().requires_grad_()
+                passes = [self._forward(form, variable) for _ in range(self.eot)]
+                logits = passes[0] if self.eot == 1 else torch.stack(passes).mean(dim=0)
+                values = losses(logits, rows)
+                self._require_graph(values)
+
+                def gradient(of: Tensor) -> Tensor:
+                    self.backward_passes += len(variable) * self.eot
+                    return torch.autograd.grad(of.sum(), variable, retain_graph=True)[0]
+
+                lengths = [length(gradient(values[:, column])) for column in range(values.shape[1])]
+                chosen = choose(values.detach(), torch.stack(lengths, dim=1)).view(-1, 1)
+                chosen_values = values.gather(1, chosen).squeeze(1)
+                return Answer(logits.detach(), chosen_values.detach(), gradient(chosen_values))
+
+        return self._finite(self._in_parts(len(images), part))
+
+    def _ask(self, form: Form, images: Tensor, loss: RowLoss, rows: slice, passes: int) -> Answer:
         logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device)
-        for _ in range(self.eot):
+        for _ in range(passes):
             with torch.inference_mode(False), torch.enable_grad():
                 variable = images.clone().requires_grad_()
                 logits = self._forward(form, variable)
@@ -194,12 +258,12 @@ class Oracle:
                 self._require_graph(losses)
                 (gradient,) = torch.autograd.grad(losses.sum(), variable)
             self.backward_passes += len(images)
-            if self.eot == 1:
+            if passes == 1:
                 return Answer(logits.detach(), losses.detach(), gradient)
             logits_sum = logits_sum + logits.detach()
             losses_sum = losses_sum + losses.detach()
             gradient_sum = gradient_sum + gradient
-        return Answer(logits_sum / self.eot, losses_sum / self.eot, gradient_sum / self.eot)
+        return Answer(logits_sum / passes, losses_sum / passes, gradient_sum / passes)
 
     def _without_graph(self, form: Form, images: Tensor) -> Tensor:
         def part(rows: slice) -> Answer:
@@ -238,6 +302,18 @@ class Oracle:
         if not bool(torch.isfinite(logits).all()):
             raise AttackFailure("the model's logits are not finite")
         return logits.float()
+
+    def _note_gradient(self, gradient: Tensor, passes: int) -> None:
+        self.backward_passes += len(gradient) * passes
+        if not bool(torch.isfinite(gradient).all()):
+            raise AttackFailure("the model's gradient is not finite")
+
+    @staticmethod
+    def _finite(answer: Answer) -> Answer:
+        assert answer.gradient is not None
+        if not bool(torch.isfinite(answer.gradient).all()):
+            raise AttackFailure("the model's gradient is not finite")
+        return answer
 
     @staticmethod
     def _require_graph(losses: Tensor) -> None:

@@ -6,27 +6,64 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.threat import Ball
+from robustbench_tin.threat import Ball, L2Ball
 
 
 def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
     """The candidates rounded to multiples of 1/255 without leaving the ball.
 
     Each value goes to the nearest multiple or, where that is outside, to the next towards the clean image.
+    In an l2 ball the nearest multiples are taken for as many values as fit, those first that the other
+    choice would move furthest.
 
     Args:
         candidates: float32 ``(N, C, H, W)`` inside the ball.
         ball: around clean images that are multiples of 1/255 themselves.
 
+    Returns:
+        float32 of the same shape; what a uint8 file of it gives back is the same to the last bit.
+
     Raises:
-        InvalidSettingError: where the clean images are not.
+        InvalidSettingError: where the clean images are no such multiples.
     """
-    clean = ball.images
-    if not torch.equal((clean * 255).round() / 255, clean):
+    clean = (ball.images * 255).round()
+    if not torch.equal(clean / 255, ball.images):
         raise InvalidSettingError("8bit got images that are no multiples of 1/255; expected 8-bit images")
-    scaled = candidates * 255
-    nearest = scaled.round() / 255
+    # In levels of 1/255, which float32 holds exactly once rounded.
+    change = candidates * 255 - clean
+    size = change.abs()
     # A value already on the grid may be a hair off after scaling; towards the image it must not skip a level.
-    towards = torch.where(candidates > clean, (scaled + 1e-3).floor(), (scaled - 1e-3).ceil()) / 255
-    inside = ball.project(nearest) == nearest
-    return torch.where(inside, nearest, towards)
+    towards = (size + 1e-3).floor()
+    nearest = size.round()
+    direction = change.sign()
+    if isinstance(ball, L2Ball):
+        chosen = torch.where(_fitting(size, towards, nearest, ball), nearest, towards)
+    else:
+        # In float32 a multiple may lie a rounding outside even where its level does not.
+        level = torch.where(_outside(clean + direction * nearest, ball), towards, nearest)
+        chosen = torch.where(_outside(clean + direction * level, ball), level - 1, level).clamp(min=0)
+    return (clean + direction * chosen) / 255
+
+
+def _outside(levels: Tensor, ball: Ball) -> Tensor:
+    """Which values lie outside a ball that bounds each value by itself."""
+    rounded = levels / 255
+    return ball.project(rounded) != rounded
+
+
+def _fitting(size: Tensor, towards: Tensor, nearest: Tensor, ball: L2Ball) -> Tensor:
+    """Which values may change by the nearest level, so that the change as a whole is no longer than allowed.
+
+    Args:
+        size: of the change in levels, before rounding.
+        towards: of the change rounded towards the clean image.
+        nearest: of the change rounded to the nearest level.
+        ball: whose radius is what is allowed.
+    """
+    short, long = towards.flatten(1).double(), nearest.flatten(1).double()
+    cost = long**2 - short**2
+    # Files hold levels exactly, float32 images nearly: a part in ten million is kept back for that.
+    room = (255 * ball.eps * (1 - 1e-7)) ** 2 - (short**2).sum(dim=1, keepdim=True)
+    order = (size.flatten(1) - towards.flatten(1)).argsort(dim=1, descending=True, stable=True)
+    fits = cost.gather(1, order).cumsum(dim=1) <= room
+    return torch.zeros_like(fits).scatter(1, order, fits).view_as(size)

@@ -189,7 +189,7 @@ class _Worker:
             with self.reporter.stage(
                 f"clean {cell.label}", len(val), self.costs.clean(cell.model)
             ) as advance:
-                outcomes, clean_logits = measure_clean(model, pool, on_images=advance)
+                outcomes, clean_logits = measure_clean(model, pool, seed=cell.seed, on_images=advance)
             clean = self._save(cell, CLEAN, outcomes, trained, None)
         for text in plan.attacks:
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.

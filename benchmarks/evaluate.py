@@ -98,7 +98,7 @@ def evaluate(
         "train_precision": None,
         "device": str(pool.device),
     }
-    outcomes, clean_logits = measure_clean(model, pool)
+    outcomes, clean_logits = measure_clean(model, pool, seed=seed)
     clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
     records = [clean]
     positive = [value for value in budgets if value > 0]
@@ -161,7 +161,7 @@ def perturb(
     pool, classes = _prepared(model, images, labels, batch_size)
     _check(chosen, conditions, classes)
     if chosen.criterion is not None:
-        outcomes, clean_logits = measure_clean(model, pool)
+        outcomes, clean_logits = measure_clean(model, pool, seed=seed)
         if clean_logits is None:
             raise AttackFailure(outcomes.status)
         return torch.stack(

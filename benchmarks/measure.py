@@ -91,7 +91,7 @@ class Conditions:
 
     def oracle(self, model: nn.Module) -> Oracle:
         """The oracle of a model under these conditions."""
-        return Oracle(model, eot=self.eot, surrogate=self.surrogate, forms=self.forms)
+        return Oracle(model, eot=self.eot, surrogate=self.surrogate, forms=self.forms, seed=self.seed)
 
     def search_for(self, attack: Attack) -> str:
         """The search that this attack is done with."""
@@ -129,13 +129,14 @@ def evaluation_batch_size(device: str) -> int:
 
 
 def measure_clean(
-    model: nn.Module, pool: Pool, *, on_images: OnImages | None = None
+    model: nn.Module, pool: Pool, *, seed: int = 0, on_images: OnImages | None = None
 ) -> tuple[Outcomes, Tensor | None]:
     """The clean measure, which images are right as they are, and the logits behind it.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
         pool: the images.
+        seed: of what a model that is random at test time draws.
         on_images: called with the number of images done after each batch.
 
     Returns:
@@ -149,7 +150,7 @@ def measure_clean(
             parts = []
             for start in pool.starts():
                 images, labels = pool.at(start)
-                parts.append(oracle.logits(images))
+                parts.append(batch_logits(oracle, images, seed, start))
                 if on_images is not None:
                     on_images(len(labels))
             logits = torch.cat(parts)
@@ -196,7 +197,7 @@ def measure_attack(
     if attack.criterion is None:
         return _full_budget(model, pool, attack, eps, conditions, on_images)
     if clean_logits is None:
-        clean, clean_logits = measure_clean(model, pool)
+        clean, clean_logits = measure_clean(model, pool, seed=conditions.seed)
         if clean_logits is None:
             return [Outcomes(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps]
     report = _shared_progress(on_images, len(eps))
@@ -242,6 +243,16 @@ def batch_seed(seed: int, start: int) -> int:
     return seed * 1_000_003 + start
 
 
+def batch_logits(oracle: Oracle, images: Tensor, seed: int, start: int) -> Tensor:
+    """The verdict on the batch that starts at row ``start``.
+
+    A model that is random at test time draws for a batch the same each time, clean or attacked, at
+    whatever eps: figures then differ by the attack alone. No search sees these draws.
+    """
+    oracle.reseed("verdict", batch_seed(seed, start))
+    return oracle.logits(images)
+
+
 def _until_broken(
     model: nn.Module,
     pool: Pool,
@@ -261,6 +272,7 @@ def _until_broken(
     except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
         status = _failed(error)
     kept = None if found is None else (~found.broken).numpy()
+    stages = () if found is None else tuple(found.stages)
     return Outcomes(
         eps=eps,
         top1=kept if attack.goal.k == 1 else None,
@@ -271,8 +283,8 @@ def _until_broken(
         backward_passes=oracle.backward_passes,
         mode=attack.mode,
         search=oracle.form.label,
-        remarks=tuple(attack.remarks(clean_logits.shape[1])),
-        stages=() if found is None else tuple(found.stages),
+        remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages)),
+        stages=stages,
         disagreements=0 if found is None else found.disagreements,
     )
 
@@ -297,7 +309,7 @@ def _full_budget(
                 oracle.prepare(images, conditions.search_for(attack))
                 moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
                 for index, version in enumerate(moved):
-                    logits = oracle.logits(version)
+                    logits = batch_logits(oracle, version, conditions.seed, start)
                     classes = logits.shape[1]
                     top1[index].append(in_top(logits, labels, 1))
                     top5[index].append(in_top(logits, labels, 5))

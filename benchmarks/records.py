@@ -25,7 +25,6 @@ class Record(BaseModel):
         defense: canonical spec.
         seed: of the cell.
         attack: canonical spec, ``clean``, or ``worst-case``: right under every attack of the run.
-        mode: ``full budget`` (every step on every image), or ``until broken`` and the criterion.
         norm: ``linf`` or ``l2``.
         eps: in units of the pixel range; 0 for the clean measure.
         n: images measured.
@@ -45,6 +44,7 @@ class Record(BaseModel):
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
         forward_passes: summed over the images, the measuring pass included.
         backward_passes: summed over the images.
+        mode: ``full budget`` (every step on every image), or ``until broken`` and the criterion.
         search: precision and form of the model that was searched with; verdicts are always the model's own
             in float32.
         eot: passes averaged for one gradient.
@@ -68,7 +68,6 @@ class Record(BaseModel):
     defense: str
     seed: int
     attack: str
-    mode: str
     norm: str
     eps: float
     n: int
@@ -85,6 +84,7 @@ class Record(BaseModel):
     seconds: float
     forward_passes: int
     backward_passes: int
+    mode: str
     search: str
     eot: int = 1
     oblivious: bool = False

@@ -88,15 +88,17 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
     budgets = sorted(
         {float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)}
     )
+    # An attack until broken measures its criterion only.
+    ranks = [k for k in (1, 5) if attacked[f"top{k}"].notna().any()] or [1, 5]
     with_seed = records["seed"].nunique() > 1
     with_mark = bool((records["learned"] == False).any())  # noqa: E712 - the column also holds None
     labels = ["model", "defense", *(["seed"] if with_seed else []), *([""] if with_mark else [])]
     figures = [
         f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}"
-        for k in (1, 5)
+        for k in ranks
         for budget in (0.0, *budgets)
     ]
-    rows, failures = [], []
+    rows, failures, remarks = [], [], []
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
         measures = {
             0.0 if row["attack"] == CLEAN else float(row["eps"]): row
@@ -104,25 +106,31 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
         }
         learned = measures.get(0.0, {}).get("learned")
         mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
-        texts = [_figure(measures, budget, f"top{k}") for k in (1, 5) for budget in (0.0, *budgets)]
+        texts = [_figure(measures, budget, f"top{k}") for k in ranks for budget in (0.0, *budgets)]
         rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
         failures += [
             f"{model} + {defense}, seed {seed}, {_at(row)}: {row['status']}"
             for row in measures.values()
             if row["status"] != OK
         ]
+        remarks += [row["remarks"] for row in measures.values() if row["remarks"]]
     return Table(
         title=_title(records, attack),
         columns=(*labels, *figures),
         rows=tuple(rows),
         label_columns=len(labels),
-        notes=(*_notes(records, with_mark), *failures),
+        notes=(*_notes(records, with_mark), *dict.fromkeys(remarks), *failures),
     )
 
 
 def _title(records: pd.DataFrame, attack: str) -> str:
-    first = records.iloc[0]
-    under = "clean" if attack == CLEAN else f"under {attack} ({first['norm']}, full budget)"
+    attacked = records[records["attack"] == attack]
+    first = attacked.iloc[0]
+    conditions = [first["norm"], first["mode"]]
+    conditions += [f"{first['eot']} passes a gradient"] if first["eot"] > 1 else []
+    conditions += ["oblivious: on the bare classifier"] if first["oblivious"] else []
+    conditions += ["rounded to 8 bits"] if first["eight_bit"] else []
+    under = "clean" if attack == CLEAN else f"under {attack} ({', '.join(conditions)})"
     return f"Accuracy in % {under}: {first['data']}, {first['classes']} classes, {first['n']:,} images"
 
 
@@ -148,6 +156,8 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
         return "–"
     if row["status"] != OK:
         return "failed"
+    if row[column] is None or row[column] != row[column]:
+        return "–"
     text = f"{100 * row[column]:.1f}"
     clean = measures.get(0.0)
     if eps > 0 and clean is not None and clean["status"] == OK:

@@ -29,6 +29,10 @@ registry: Registry[type[Defense]] = Registry(
         "augment": "robustbench_tin.defenses.augment:Augment",
         "bbox-crop": "robustbench_tin.defenses.bbox_crop:BBoxCrop",
         "fgsm-at": "robustbench_tin.defenses.fgsm_at:FGSMAdversarialTraining",
+        "jpeg": "robustbench_tin.defenses.jpeg:JPEG",
+        "bit-depth": "robustbench_tin.defenses.bit_depth:BitDepth",
+        "blur": "robustbench_tin.defenses.blur:Blur",
+        "random-resize": "robustbench_tin.defenses.random_resize:RandomResize",
     },
 )
 register = registry.register

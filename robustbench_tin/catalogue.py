@@ -8,6 +8,12 @@ from typing import Any
 
 from robustbench_tin.registry import Registry
 
+_BRIDGES = {
+    "art": "any evasion attack on image classifiers of the Adversarial Robustness Toolbox",
+    "foolbox": "any attack of foolbox, where it is installed",
+    "torchattacks": "any attack of torchattacks, where it is installed",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -28,6 +34,8 @@ def describe(what: str) -> list[Row]:
     rows = [Row(entry.name, _summary(entry.load()), entry.origin) for entry in registry.entries()]
     if what == "models":
         rows.append(Row("timm:NAME", "any network that timm has by that name", "built-in"))
+    if what == "attacks":
+        rows += [Row(f"{prefix}:CLASS", summary, "built-in") for prefix, summary in _BRIDGES.items()]
     return rows
 
 

@@ -131,6 +131,53 @@ def bench(
         ),
     ] = "0.0,0.01,0.03",
     norm: Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=ATTACKING)] = "linf",
+    worst_case: Annotated[
+        bool,
+        typer.Option(
+            "--worst-case",
+            help="Add what is right under every one of the attacks.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = False,
+    eot: Annotated[
+        int,
+        typer.Option(
+            help="Passes averaged for one gradient, for defenses that are random at test time.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = 1,
+    oblivious: Annotated[
+        bool,
+        typer.Option(
+            "--oblivious",
+            help="Attack the bare classifier, as one who does not know what the defense wraps around it.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = False,
+    eight_bit: Annotated[
+        bool,
+        typer.Option(
+            "--8bit", help="Round adversarial images to 8 bits before they count.", rich_help_panel=ATTACKING
+        ),
+    ] = False,
+    search: Annotated[
+        str | None,
+        typer.Option(
+            help="What attacks search with: auto (until broken, the fastest form of the model that agrees"
+            " with it, by timing), fixed (float32, batch norm folded), exact (the model itself). Verdicts are"
+            " always the model's in float32.",
+            rich_help_panel=ATTACKING,
+            show_default="auto",
+        ),
+    ] = None,
+    deterministic: Annotated[
+        bool,
+        typer.Option(
+            "--deterministic",
+            help="Choose nothing by timing; the same as --search fixed.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = False,
     data: Annotated[
         str,
         typer.Option(
@@ -199,7 +246,7 @@ def bench(
     precision: Annotated[
         str | None,
         typer.Option(
-            help="Of training: float32 or bfloat16. Attacks are always in float32.",
+            help="Of training: float32 or bfloat16.",
             rich_help_panel=TRAINING,
             show_default="what the device is fast in",
         ),
@@ -216,6 +263,12 @@ def bench(
         attacks=attacks,
         eps=eps,
         norm=norm,
+        worst_case=worst_case,
+        eot=eot,
+        oblivious=oblivious,
+        eight_bit=eight_bit,
+        search=search,
+        deterministic=deterministic,
         seeds=seeds,
         data=data,
         classes=classes,

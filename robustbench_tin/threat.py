@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
-from typing import Self
+from typing import ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -105,6 +105,9 @@ class Ball(ABC):
         eps: the radius.
     """
 
+    norm: ClassVar[str]
+    """``linf`` or ``l2``."""
+
     def __init__(self, images: Tensor, eps: float) -> None:
         self.images = images
         self.eps = eps
@@ -148,6 +151,8 @@ class Ball(ABC):
 class LinfBall(Ball):
     """Every value may move by eps."""
 
+    norm = "linf"
+
     def __init__(self, images: Tensor, eps: float) -> None:
         super().__init__(images, eps)
         exact = images.double()
@@ -187,6 +192,8 @@ class LinfBall(Ball):
 
 class L2Ball(Ball):
     """The change, as one vector over all values of an image, may be eps long."""
+
+    norm = "l2"
 
     def project(self, candidates: Tensor) -> Tensor:
         # The box first: scaled back afterwards, a change stays in it and keeps the ball's whole length.

@@ -12,7 +12,17 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
     figures = dict.fromkeys(names, top1)
     if top1 is not None:
         figures |= {"top1_low": top1 - 0.1, "top1_high": top1 + 0.1}
-    facts = {"defense": "none", "norm": "linf", "n": 50, "data": "demo", "classes": 10}
+    facts = {
+        **{"defense": "none", "norm": "linf", "n": 50, "data": "demo", "classes": 10},
+        **{
+            "mode": "full budget",
+            "remarks": "",
+            "trust": None,
+            "eot": 1,
+            "oblivious": False,
+            "eight_bit": False,
+        },
+    }
     return {
         "model": model,
         "attack": attack,
@@ -78,3 +88,21 @@ def test_no_figure_is_cut_on_a_narrow_terminal(records, width):
     assert "…" not in shown.get()
     for figure in ("76.0", "32.0", "▼44.0", "inceptionv3"):
         assert figure in shown.get()
+
+
+def test_an_attack_until_broken_shows_its_criterion_only_and_says_so(records: pd.DataFrame) -> None:
+    records = records[records["model"] == "inceptionv3"].copy()
+    attacked = records["attack"] == "fgsm"
+    records.loc[attacked, ["top5", "top5_low", "top5_high"]] = None
+    records.loc[attacked, "mode"] = "until broken (top-1)"
+    records.loc[attacked, "remarks"] = "cross-entropy stands in"
+    (table,) = tables(records)
+    assert "until broken (top-1)" in table.title
+    assert not any("top-5" in column for column in table.columns)
+    assert "cross-entropy stands in" in table.notes
+
+
+def test_what_changes_the_attack_stands_in_the_title(records: pd.DataFrame) -> None:
+    (table,) = tables(records.assign(eot=20, oblivious=True, eight_bit=True))
+    for words in ("20 passes a gradient", "oblivious", "8 bits"):
+        assert words in table.title

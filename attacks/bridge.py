@@ -1,0 +1,227 @@
+"""Bridges: attacks of other libraries, run on our models and held to the same terms as our own.
+
+``art:CLASS``, ``foolbox:CLASS`` and ``torchattacks:CLASS`` each become an attack whose settings are those of
+the library's class. Budget, norm, batch and seed are the measure's. What comes back is brought into the
+ball and verified by the model itself, so an attack that looks for the least change and knows no budget
+(DeepFool, Carlini and Wagner's) is run as it is, and its result cut to the ball.
+"""
+
+from __future__ import annotations
+
+import importlib
+import random
+from abc import abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib import metadata
+from types import ModuleType
+from typing import Any, ClassVar, Self
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
+from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import Ball
+
+# Settings that libraries call the length of their budget in steps, for estimates of time.
+_BUDGETS = ("max_iter", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
+# A budget that no step length exceeds, for building an attack only to see whether its settings fit.
+_AMPLE_EPS = 100.0
+
+
+class Seen(nn.Module):
+    """A model as another library sees it: its passes counted, its modes and parameters out of reach.
+
+    It has no submodules, so a library that switches it to train mode switches nothing.
+
+    Args:
+        forward: float32 images on ``device`` to logits with their graph.
+        device: of the model.
+
+    Attributes:
+        failure: the first error of a pass, even where the library went on as if nothing had happened.
+    """
+
+    def __init__(self, forward: Callable[[Tensor], Tensor], device: torch.device) -> None:
+        super().__init__()
+        self._logits = forward
+        # Libraries look for a model's device at its first parameter.
+        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.failure: Exception | None = None
+        self.eval()
+
+    @property
+    def device(self) -> torch.device:
+        """Of the model."""
+        return self.place.device
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits float32 ``(N, classes)`` of images of any float type, on any device."""
+        try:
+            return self._logits(images.to(self.device, torch.float32))
+        except Exception as error:
+            self.failure = self.failure or error
+            raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bridge(Attack):
+    """Base of other libraries' attacks; a subclass is made for each class of a library, once.
+
+    Attributes:
+        package: the library, as it is installed.
+        target: its class.
+        set_by_us: what its constructor takes that is no setting here.
+        knows_eps: it is given the budget.
+        eps_name: what its constructor calls the budget; None: it takes none.
+        steps_of_eps: step lengths that follow the budget where they are left out, as parts of it: the
+            library's own defaults divided.
+        required: settings without a default.
+        ignores_labels: it moves away from what the model says, right or wrong, and might mend a mistake;
+            an image that it mends is left as it was.
+    """
+
+    package: ClassVar[str]
+    target: ClassVar[type[Any]]
+    set_by_us: ClassVar[frozenset[str]]
+    knows_eps: ClassVar[bool]
+    eps_name: ClassVar[str | None] = None
+    steps_of_eps: ClassVar[Mapping[str, float]] = {}
+    required: ClassVar[Sequence[str]] = ()
+    settings: ClassVar[Sequence[str]] = ()
+    ignores_labels: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.required:
+            self.require(getattr(self, name) is not None, name, "a value; it has no default")
+
+    @classmethod
+    def from_settings(cls, settings: Mapping[str, str]) -> Self:
+        if "targeted" in settings:
+            raise InvalidSettingError(
+                f"attack '{cls.name}' got targeted={settings['targeted']}; only untargeted attacks are"
+                " measured, leave it out"
+            )
+        for key in sorted(cls.set_by_us & settings.keys() - set(cls.settings)):
+            raise InvalidSettingError(
+                f"attack '{cls.name}' got {key}={settings[key]}, which follows from the measure; leave it out"
+                " (--eps and --norm are the budget)"
+            )
+        return super().from_settings(settings)
+
+    @classmethod
+    def _convert(cls, key: str, text: str, hint: Any) -> Any:
+        value = super()._convert(key, text, hint)
+        # Without an annotation a default of 1 may mean any number; counts must stay whole.
+        if isinstance(value, float) and isinstance(getattr(cls, key), int) and value.is_integer():
+            return int(value)
+        return value
+
+    @abstractmethod
+    def build(self, seen: Seen, classes: int, norm: str, eps: float) -> Any:
+        """The library's attack on this model, with the settings given."""
+
+    @abstractmethod
+    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+        """What the library's attack makes of ``ball.images``, any float type, on any device."""
+
+    def gradients(self, budgets: int) -> int:
+        steps = [value for name in _BUDGETS if isinstance(value := getattr(self, name, None), int)]
+        return budgets * max(1, *steps, 1)
+
+    def remarks(self, classes: int) -> Sequence[str]:
+        cut = "" if self.knows_eps else "; it knows no budget, what it finds is cut to the ball"
+        return (f"{self.name} of {self.package} {metadata.version(self.package)}{cut}",)
+
+    def check(self, norm: str) -> None:
+        super().check(norm)
+        try:
+            self.build(Seen(_never_asked, torch.device("cpu")), 10, norm, _AMPLE_EPS)
+        except RobustTinError:
+            raise
+        except Exception as error:
+            raise InvalidSettingError(
+                f"{self.package} refuses attack '{self.spec}', {one_line(error)}; change its settings"
+            ) from error
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
+        size = len(labels)
+        while True:
+            rows = torch.arange(len(labels), device=labels.device).split(size)
+            try:
+                parts = [self._part(oracle, labels[part], ball.select(part), seed) for part in rows]
+            except torch.OutOfMemoryError:
+                if size <= 1:
+                    raise AttackFailure("out of memory with a single image") from None
+                size = (size + 1) // 2
+                continue
+            return torch.cat(parts)
+
+    def _part(self, oracle: Oracle, labels: Tensor, ball: Ball, seed: int) -> Tensor:
+        seen = Seen(oracle.tracked, ball.images.device)
+        with torch.inference_mode(False), torch.enable_grad(), seeded_globally(seed, ball.images.device):
+            with torch.no_grad():
+                classes = seen(ball.images[:1]).shape[1]
+            built = self.build(seen, classes, ball.norm, ball.eps)
+            moved = self.move(built, seen, labels.clone(), ball)
+        if seen.failure is not None:
+            raise seen.failure
+        moved = moved.detach().to(ball.images)
+        return self._without_mended(oracle, moved, labels, ball) if self.ignores_labels else moved
+
+    def _without_mended(self, oracle: Oracle, moved: Tensor, labels: Tensor, ball: Ball) -> Tensor:
+        was_wrong = ~in_top(oracle.logits(ball.images), labels, 1)
+        mended = was_wrong & in_top(oracle.logits(ball.project(moved)), labels, 1)
+        return torch.where(mended.view(-1, 1, 1, 1), ball.images, moved)
+
+    def arguments(self, eps: float) -> dict[str, Any]:
+        """What the library's constructor is given: the settings, the budget and the steps that follow it."""
+        given = {name: getattr(self, name) for name in self.settings}
+        for name, part in self.steps_of_eps.items():
+            if given[name] is None:
+                given[name] = part * eps
+        if self.eps_name is not None:
+            given[self.eps_name] = eps
+        return given
+
+
+def require_package(name: str, package: str, install: str) -> ModuleType:
+    """Import an optional library.
+
+    Raises:
+        InvalidSettingError: where it is not installed or does not load, with what to do.
+    """
+    try:
+        return importlib.import_module(package)
+    except ImportError as error:
+        why = "" if error.name == package else f" ({one_line(error)})"
+        raise InvalidSettingError(f"attack '{name}' needs the package {package}{why}; {install}") from error
+
+
+@contextmanager
+def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
+    """Inside, every global generator (Python's, NumPy's, torch's) starts from ``seed``; outside, all are
+    where they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - libraries draw from it
+    devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
+    with torch.random.fork_rng(devices=devices):
+        try:
+            random.seed(seed)
+            np.random.seed(seed)  # noqa: NPY002
+            torch.default_generator.manual_seed(seed)
+            for index in devices:
+                torch.cuda.default_generators[index].manual_seed(seed)
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
+
+
+def _never_asked(images: Tensor) -> Tensor:
+    raise AttackFailure("the attack asked the model before it began")

@@ -1,0 +1,261 @@
+"""Fast adaptive boundary attacks: the nearest point that the model mistakes, ball or no ball."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.hyperplane import between, change_by, dual_length, length
+from robustbench_tin.attacks.losses import targeted_margin
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.threat import Ball
+
+
+@dataclass(frozen=True, kw_only=True)
+class FAB(IterativeAttack):
+    """The fast adaptive boundary attack: project onto the linearised decision boundary, again and again.
+
+    It looks for the adversarial point nearest to the clean image, whatever eps; an image is broken as soon as
+    one is inside the ball. Croce and Hein, 2020, "Minimally distorted Adversarial Examples with a Fast
+    Adaptive Boundary Attack", arXiv 1907.02044, with the settings of their AutoAttack.
+
+    This form goes to the boundary that seems nearest of all classes', so a step takes a backward pass for
+    each class (and two forward passes): with many classes ``fab-t`` is meant instead. For the top-5 criterion
+    it goes to the boundary that is fifth on the way out, the one where the label would leave the top 5.
+
+    With ``criterion=none`` all steps are taken, and the result is the nearest adversarial point found (where
+    there is none, the last point), brought into the ball; of several starts the one whose label lies
+    furthest below the strongest other class.
+
+    Attributes:
+        steps: at least 1.
+        restarts: starts, at least 1: the clean image, then random points half way to the edge of the ball.
+        random_start: start at such a point from the first start on.
+        alpha_max: at most what part of a step is taken from the clean image, to come back nearer to it.
+        eta: how far a step goes, in units of the way to the boundary, 1 or more.
+        beta: where an adversarial point is pulled back to, as a part of its way from the clean image.
+    """
+
+    name: ClassVar[str] = "fab"
+    needs_clean_logits: ClassVar[bool] = True
+
+    criterion: str | None = "top1"
+    steps: int = 100
+    restarts: int = 1
+    random_start: bool = False
+    alpha_max: float = 0.1
+    eta: float = 1.05
+    beta: float = 0.9
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.steps >= 1, "steps", "1 or more")
+        self.require(self.restarts >= 1, "restarts", "1 or more")
+        self.require(0 <= self.alpha_max <= 1, "alpha_max", "a number from 0 to 1")
+        self.require(1 <= self.eta < math.inf, "eta", "1 or more")
+        self.require(0 <= self.beta <= 1, "beta", "a number from 0 to 1")
+
+    def gradients(self, budgets: int) -> int:
+        # The classes are not known here: as many as it is meant for.
+        return 10 * budgets * self.steps * self.restarts
+
+    def stages(self, classes: int) -> Sequence[Attack]:
+        return self.starts(classes)
+
+    def starts(self, classes: int) -> list[FAB]:
+        """The stages: one for each start."""
+        first, again = replace(self, restarts=1), replace(self, restarts=1, random_start=True)
+        return [first] + [again] * (self.restarts - 1)
+
+    def begin(self, task: Task) -> _Boundary:
+        task.criterion.check(task.clean_logits.shape[1])
+        return _NearestBoundary(**self._state(task))
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        task = Task(labels, ball, oracle.search_logits(ball.images, precise=True), self.goal, generator)
+        classes = task.clean_logits.shape[1]
+        self.goal.check(classes)
+        tries = (stage._spent(oracle, task) for stage in self.starts(classes))
+        return worst_of(tries, oracle, labels, self.goal)
+
+    def _spent(self, oracle: Oracle, task: Task) -> Tensor:
+        search = self.begin(task)
+        while bool((search.left > 0).any()):
+            search.move(search.ask(oracle))
+        return search.result()
+
+    def _state(self, task: Task) -> dict[str, object]:
+        clean = task.ball.images
+        start = _half_way(task.ball, task.generator) if self.random_start else clean
+        return {
+            "task": task,
+            "points": start,
+            "left": torch.full_like(task.labels, self.steps),
+            "iterate": start,
+            "nearest": clean,
+            "nearest_distance": torch.full(task.labels.shape, torch.inf, dtype=torch.float64).to(
+                clean.device
+            ),
+            "settings": self,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FABT(FAB):
+    """FAB toward one likely class after the other: a single gradient a step, however many classes.
+
+    For the top-5 criterion a target is five classes of neighbouring rank, and each step goes to the boundary
+    of that one of them which is furthest below the label. The paper is :class:`FAB`'s.
+
+    Attributes:
+        targets: how many of the strongest wrong classes are tried; fewer where there are fewer.
+        target: the rank of the only one to try, 1 for the strongest wrong class; None: all of them.
+    """
+
+    name: ClassVar[str] = "fab-t"
+
+    targets: int = 9
+    target: int | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.targets >= 1, "targets", "1 or more")
+        self.require(self.target is None or self.target >= 1, "target", "none, or 1 or more")
+
+    def gradients(self, budgets: int) -> int:
+        return budgets * self.steps * self.restarts * (self.targets if self.target is None else 1)
+
+    def starts(self, classes: int) -> list[FAB]:
+        """The stages: of each target one for each start."""
+        if self.target is not None:
+            return super().starts(classes)
+        ranks = self.goal.ranks(classes, self.targets)
+        return [start for rank in ranks for start in replace(self, target=rank).starts(classes)]
+
+    def begin(self, task: Task) -> _Boundary:
+        classes = task.clean_logits.shape[1]
+        task.criterion.check(classes)
+        rank = self.target or 1
+        if rank not in task.criterion.ranks(classes, rank):
+            raise InvalidSettingError(
+                f"attack '{self.name}' got target={rank} with {classes} classes;"
+                f" expected at most {classes - task.criterion.k}"
+            )
+        targets = task.criterion.targets(task.clean_logits, task.labels, rank)
+        return _TargetBoundary(**self._state(task), targets=targets)
+
+
+@dataclass
+class _Boundary(Search):
+    """Where a boundary is linearised, and the nearest adversarial point so far.
+
+    Attributes:
+        points: where the last step led, which is what is judged.
+        iterate: where the next step starts: the same, or pulled back from it where it was adversarial.
+        nearest: the adversarial point nearest to the clean image so far.
+        nearest_distance: its distance, float64 ``(N,)``; infinite: there is none.
+        settings: of the attack.
+    """
+
+    # It follows the boundary, where a lower precision no longer tells one side from the other.
+    precise: ClassVar[bool] = True
+
+    iterate: Tensor
+    nearest: Tensor
+    nearest_distance: Tensor
+    settings: FAB
+
+    def linearised(self, oracle: Oracle) -> Answer:
+        """How far the boundary's class is above the label at the iterate, and the gradient of that."""
+        raise NotImplementedError
+
+    def ask(self, oracle: Oracle) -> Answer:
+        # The step is taken here, before the question: so no point is left that was never judged.
+        self.points = self._step(self.linearised(oracle))
+        return Answer(oracle.search_logits(self.points, precise=True))
+
+    def move(self, answer: Answer) -> None:
+        ball = self.task.ball
+        adversarial = self.task.criterion.broken(answer.logits, self.task.labels)
+        distance = ball.distance(self.points)
+        nearer = adversarial & (distance < self.nearest_distance)
+        self.nearest = torch.where(nearer.view(-1, 1, 1, 1), self.points, self.nearest)
+        self.nearest_distance = torch.where(nearer, distance, self.nearest_distance)
+        pulled_back = ball.images + self.settings.beta * (self.points - ball.images)
+        self.iterate = torch.where(adversarial.view(-1, 1, 1, 1), pulled_back, self.points)
+        self.left = self.left - 1
+
+    def result(self) -> Tensor:
+        found = self.nearest_distance.isfinite().view(-1, 1, 1, 1)
+        return self.task.ball.project(torch.where(found, self.nearest, self.points))
+
+    def _step(self, boundary: Answer) -> Tensor:
+        """Past the boundary from the iterate, drawn a little towards the way there from the clean image."""
+        assert boundary.losses is not None
+        assert boundary.gradient is not None
+        clean, norm, eta = self.task.ball.images, self.task.ball.norm, self.settings.eta
+        back = (boundary.gradient * (clean - self.iterate)).flatten(1).sum(dim=1)
+        near = change_by(self.iterate, boundary.gradient, -boundary.losses, norm)
+        far = change_by(clean, boundary.gradient, -(boundary.losses + back), norm)
+        part = between(near, far, self.settings.alpha_max, norm)
+        return ((1 - part) * (self.iterate + eta * near) + part * (clean + eta * far)).clamp(0, 1)
+
+
+@dataclass
+class _NearestBoundary(_Boundary):
+    def linearised(self, oracle: Oracle) -> Answer:
+        norm = self.task.ball.norm
+        return oracle.ask_chosen(
+            self.iterate, self._leads, partial(dual_length, norm=norm), self._nearest, precise=True
+        )
+
+    def _leads(self, logits: Tensor, rows: slice) -> Tensor:
+        """How far each other class is above the label, ``(n, C - 1)``."""
+        labels = self.task.labels[rows].view(-1, 1)
+        classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
+        others = classes[classes != labels].view(len(logits), -1)
+        return logits.gather(1, others) - logits.gather(1, labels)
+
+    def _nearest(self, leads: Tensor, lengths: Tensor) -> Tensor:
+        """The class whose boundary is to be crossed, as a column of the leads."""
+        away = -leads / lengths
+        k = self.task.criterion.k
+        if k == 1:
+            # As published: on either side.
+            return away.abs().nan_to_num(nan=torch.inf).argmin(dim=1)
+        # Some are crossed already; the label is out of the top k where the k-th is.
+        return away.nan_to_num(nan=torch.inf).kthvalue(k, dim=1).indices
+
+
+@dataclass
+class _TargetBoundary(_Boundary):
+    """Attributes: targets, the classes to be raised above the label, int64 ``(N, k)``."""
+
+    targets: Tensor
+
+    def linearised(self, oracle: Oracle) -> Answer:
+        return oracle.ask(self.iterate, self._lead, precise=True)
+
+    def _lead(self, logits: Tensor, rows: slice) -> Tensor:
+        return targeted_margin(logits, self.task.labels[rows], self.targets[rows])
+
+
+def _half_way(ball: Ball, generator: torch.Generator) -> Tensor:
+    """Random points half way to the edge of the ball, cut to the pixel box."""
+    shape, device = ball.images.shape, ball.images.device
+    if ball.norm == "linf":
+        noise = 2 * torch.rand(shape, generator=generator, device=device) - 1
+    else:
+        noise = torch.randn(shape, generator=generator, device=device)
+    direction = noise / length(noise, ball.norm).view(-1, 1, 1, 1)
+    return (ball.images + ball.eps / 2 * direction).clamp(0, 1)

@@ -1,0 +1,72 @@
+"""The shortest way to a hyperplane inside the pixel box: what each step of FAB solves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def length(change: Tensor, norm: str) -> Tensor:
+    """How long a change ``(N, ...)`` is in a norm, ``(N,)``."""
+    flat = change.flatten(1)
+    return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
+
+
+def dual_length(gradient: Tensor, norm: str) -> Tensor:
+    """How much a linear function of this gradient ``(N, ...)`` grows over a change of length 1, ``(N,)``."""
+    flat = gradient.flatten(1)
+    return flat.abs().sum(dim=1) if norm == "linf" else flat.norm(dim=1)
+
+
+def change_by(points: Tensor, gradient: Tensor, amount: Tensor, norm: str) -> Tensor:
+    """The shortest change inside the pixel box that raises a linear function by an amount.
+
+    The optimum moves every value by ``min(t * u, room)``: ``room`` is what the box leaves it, ``u`` is 1
+    (linf) or the size of its gradient (l2), and ``t`` is where the concave, piecewise linear gain reaches
+    the amount. Newton's steps from 0 never pass that ``t``, and reach it exactly once they are on its piece;
+    no values have to be sorted. The problem is that of Croce and Hein, 2020, arXiv 1907.02044, section 2.
+
+    Args:
+        points: ``(N, ...)`` in [0, 1].
+        gradient: of the linear function, ``(N, ...)``.
+        amount: to be gained, of either sign, ``(N,)``.
+        norm: ``linf`` or ``l2``.
+
+    Returns:
+        Changes ``(N, ...)``, each into the box's corner of the largest gain where no point gains enough.
+        Of the many shortest linf changes, the one in which every value that has a gradient takes part.
+    """
+    flat = points.flatten(1)
+    upward = gradient.flatten(1) * amount.sign().unsqueeze(1)
+    size = upward.abs()
+    # Relative to the largest, so that the squares of tiny gradients do not vanish.
+    largest = size.amax(dim=1, keepdim=True)
+    largest = torch.where(largest > 0, largest, 1.0)
+    size = size / largest
+    wanted = amount.abs().double() / largest.squeeze(1)
+    speed = (size > 0).to(flat.dtype) if norm == "linf" else size
+    room = torch.where(upward > 0, 1 - flat, flat)
+    most = size * room
+    time = torch.zeros_like(wanted)
+    while True:
+        stopped = _at(time, flat) * speed >= room
+        gained = torch.where(stopped, most, 0).sum(dim=1, dtype=torch.float64)
+        rate = torch.where(stopped, 0, size * speed).sum(dim=1, dtype=torch.float64)
+        reached = torch.where(rate > 0, (wanted - gained) / rate, time)
+        if not bool((reached > time).any()):
+            break
+        time = torch.maximum(time, reached)
+    moved = torch.minimum(_at(time, flat) * speed, room)
+    corner = torch.where(speed > 0, room, 0)
+    enough = most.sum(dim=1, dtype=torch.float64) >= wanted
+    return (torch.where(enough.unsqueeze(1), moved, corner) * upward.sign()).view_as(points)
+
+
+def between(near: Tensor, far: Tensor, at_most: float, norm: str) -> Tensor:
+    """What part of a step to take from the far start, by how long both changes are, ``(N, 1, 1, 1)``."""
+    near_length, far_length = (length(change, norm).clamp(min=1e-8) for change in (near, far))
+    return (near_length / (near_length + far_length)).clamp(max=at_most).view(-1, 1, 1, 1)
+
+
+def _at(time: Tensor, like: Tensor) -> Tensor:
+    return time.to(like.dtype).unsqueeze(1)

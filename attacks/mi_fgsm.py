@@ -1,0 +1,81 @@
+"""The momentum iterative fast gradient sign method."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import IterativeAttack
+from robustbench_tin.attacks.losses import cross_entropy
+from robustbench_tin.attacks.search import Answer, Search, Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class MIFGSM(IterativeAttack):
+    """Steps along a running sum of gradients, from the clean image; its images transfer well.
+
+    Each gradient is divided by the sum of its absolute values before it is added. Dong, Liao, Pang, Su,
+    Zhu, Hu and Li, 2018, "Boosting Adversarial Attacks with Momentum", arXiv 1710.06081.
+
+    Attributes:
+        steps: gradient steps, at least 1.
+        alpha: length of a step in units of the pixel range; None: eps / steps.
+        decay: what part of the sum each step keeps, 0 or more; 1 forgets nothing.
+    """
+
+    name: ClassVar[str] = "mi-fgsm"
+
+    steps: int = 10
+    alpha: float | None = None
+    decay: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.steps >= 1, "steps", "1 or more")
+        self.require(self.alpha is None or 0 < self.alpha < math.inf, "alpha", "more than 0")
+        self.require(0 <= self.decay < math.inf, "decay", "0 or more")
+
+    def gradients(self, budgets: int) -> int:
+        return budgets * self.steps
+
+    def begin(self, task: Task) -> Search:
+        return _Momentum(
+            task=task,
+            points=task.ball.images,
+            left=torch.full_like(task.labels, self.steps),
+            momentum=torch.zeros_like(task.ball.images),
+            alpha=task.ball.eps / self.steps if self.alpha is None else self.alpha,
+            decay=self.decay,
+        )
+
+
+@dataclass
+class _Momentum(Search):
+    """Attributes: momentum, the running sum ``(N, C, H, W)``."""
+
+    momentum: Tensor
+    alpha: float
+    decay: float
+
+    def loss(self, logits: Tensor, rows: slice) -> Tensor:
+        return cross_entropy(logits, self.task.labels[rows])
+
+    def move(self, answer: Answer) -> None:
+        assert answer.gradient is not None
+        ball = self.task.ball
+        self.momentum = self.decay * self.momentum + _unit_sum(answer.gradient)
+        self.points = ball.project(self.points + self.alpha * ball.direction(self.momentum))
+        self.left = self.left - 1
+
+
+def _unit_sum(gradient: Tensor) -> Tensor:
+    """Gradients whose absolute values sum to 1, or zeros."""
+    # Divided by the largest value first, so that sums of tiny gradients do not vanish.
+    largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
+    scaled = gradient / torch.where(largest > 0, largest, 1.0)
+    total = scaled.abs().sum(dim=(1, 2, 3), keepdim=True)
+    return scaled / torch.where(total > 0, total, 1.0)

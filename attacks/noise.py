@@ -1,0 +1,55 @@
+"""Noise: what an attack has to beat."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.threat import Ball
+
+DISTRIBUTIONS = ("uniform", "gaussian")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Attack):
+    """Random points of the ball: no attack, but the baseline that tells whether one works.
+
+    Attributes:
+        distribution: ``uniform`` in the ball; ``gaussian``: linf of standard deviation eps a value, cut to
+            the ball; l2 of a random direction and of length eps. Both are then cut to the pixel box.
+        restarts: independent draws, at least 1; of several the one that is worst for the model.
+    """
+
+    name: ClassVar[str] = "noise"
+
+    distribution: str = "uniform"
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.distribution in DISTRIBUTIONS, "distribution", " or ".join(DISTRIBUTIONS))
+        self.require(self.restarts >= 1, "restarts", "1 or more")
+
+    def gradients(self, budgets: int) -> int:
+        return 0
+
+    def stages(self, classes: int) -> Sequence[Attack]:
+        return [replace(self, restarts=1)] * self.restarts
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        draws = (self._drawn(ball, generator) for _ in range(self.restarts))
+        return worst_of(draws, oracle, labels, self.goal)
+
+    def _drawn(self, ball: Ball, generator: torch.Generator) -> Tensor:
+        if self.distribution == "uniform":
+            return ball.random(generator)
+        normal = torch.randn(ball.images.shape, generator=generator, device=ball.images.device)
+        change = normal if ball.norm == "linf" else ball.direction(normal)
+        return ball.project(ball.images + ball.eps * change)

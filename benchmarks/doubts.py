@@ -1,0 +1,191 @@
+"""Doubts: reasons not to believe a figure, each a small test of evidence.
+
+A reason must never appear by chance: what counts images is an exact test at :data:`LEVEL`, and asks for an
+effect that would move a figure, not for a difference alone.
+
+The checks follow Athalye, Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security",
+arXiv 1802.00420; Carlini et al., 2019, "On Evaluating Adversarial Robustness", arXiv 1902.06705; and, for
+single-step training, Wong, Rice and Kolter, 2020, "Fast is better than free", arXiv 2001.03994.
+"""
+
+from __future__ import annotations
+
+from robustbench_tin.benchmarks.evidence import PROBE_QUERIES, PROBE_STEPS, Evidence, Hits
+
+LEVEL = 0.001
+# Part of the images that honest attacks differ by: one breaks what another just misses.
+_TRICKLE = 0.01
+# Part of the right images that may lack a gradient (a network that is very sure of a few).
+_FEW = 0.05
+# Part of the right images that FGSM leaves although PGD breaks most of them, once gradients mislead.
+_HARDLY_BREAKS = 0.9
+
+
+def more_than(count: int, trials: int, share: float) -> bool:
+    """Is a count above a share of the trials by more than chance? One-sided exact binomial test.
+
+    >>> more_than(3, 200, 0.01), more_than(12, 200, 0.01)
+    (False, True)
+    """
+    from scipy.stats import binomtest
+
+    return trials > 0 and bool(binomtest(count, trials, share, alternative="greater").pvalue < LEVEL)
+
+
+def outdoes(one: Hits, other: Hits) -> bool:
+    """Does one attack leave fewer images right than another? One-sided exact McNemar test.
+
+    Args:
+        one: images that the one leaves right, bool ``(N,)``.
+        other: images that the other leaves right, bool ``(N,)``.
+    """
+    gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
+    return more_than(gained, gained + lost, 0.5)
+
+
+def differing_passes(evidence: Evidence, eot: int) -> str | None:
+    """The model is random at test time, and no gradient was averaged."""
+    if evidence.differing == 0 or eot > 1:
+        return None
+    return (
+        f"logits differ between two passes on {evidence.differing} of {len(evidence.numbers)} images:"
+        " average gradients with eot=20"
+    )
+
+
+def dead_gradients(evidence: Evidence) -> str | None:
+    """No attack that follows gradients gets anywhere."""
+    right = int(evidence.right.sum())
+    if evidence.dead <= max(2, _FEW * right):
+        return None
+    return (
+        f"the gradient is zero or not finite on {evidence.dead} of {right} images:"
+        " attack with a differentiable stand-in or without gradients (square)"
+    )
+
+
+def withstands_anything(evidence: Evidence, norm: str, classes: int) -> str | None:
+    """Images survive where each can be made mid-grey, the same for all."""
+    left, images = int(evidence.huge.sum()), len(evidence.huge)
+    if not more_than(left, images, 1 / classes):
+        return None
+    return (
+        f"{left} of {images} images survive at {norm} eps {evidence.huge_eps:.3g}, where each can be made grey:"
+        " gradients mislead the attack, add square"
+    )
+
+
+def black_box_wins(evidence: Evidence) -> str | None:
+    """Queries alone break what gradients do not, whatever attack was asked for."""
+    if evidence.pgd is None or evidence.square is None:
+        return None
+    covered = len(evidence.square)
+    broke = int((evidence.pgd[:covered] & ~evidence.square).sum())
+    if not more_than(broke, covered, _TRICKLE):
+        return None
+    return (
+        f"{PROBE_QUERIES} black-box queries broke {broke} of {covered} images that PGD did not at eps"
+        f" {evidence.eps:g}: gradients mislead the attack, add square"
+    )
+
+
+def single_step_blind(
+    right: Hits, fgsm: Hits, strong: Hits, eps: float, *, single_step_training: bool
+) -> str | None:
+    """FGSM leaves most images, PGD breaks most of those: the gradient holds for a small step only.
+
+    After single-step training that is catastrophic overfitting. An undefended network resists one large
+    step, too, but not on nearly all images.
+
+    Args:
+        right: images right as they are, bool ``(N,)``.
+        fgsm: images that FGSM leaves right, likewise.
+        strong: images that an iterative attack leaves right, likewise.
+        eps: of both.
+        single_step_training: whether the cell was trained on images of one gradient step.
+    """
+    kept = right & fgsm
+    least = 0.5 if single_step_training else _HARDLY_BREAKS
+    broken = int((kept & ~strong).sum())
+    if kept.sum() < least * right.sum() or not more_than(broken, int(kept.sum()), 0.5):
+        return None
+    overfit = "catastrophic overfitting" if single_step_training else "gradients mislead a single step"
+    return (
+        f"PGD broke {broken} of the {int(kept.sum())} images that FGSM left at eps {eps:g}: {overfit},"
+        " believe PGD"
+    )
+
+
+def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> str | None:
+    """A short PGD broke what the attack did not.
+
+    Args:
+        left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
+        evidence: of the probe.
+        iterative: whether the attack claims to be as strong as that; of another only breaking nothing
+            at all is held against it.
+    """
+    if evidence.pgd is None:
+        return None
+    mine = left[evidence.numbers[: len(evidence.pgd)]]
+    right = evidence.right[: len(mine)]
+    nothing = not bool((right & ~mine).any())
+    if not (iterative or nothing) or not outdoes(evidence.pgd, mine):
+        return None
+    gained = int((mine & ~evidence.pgd).sum())
+    return (
+        f"a PGD of {PROBE_STEPS} steps broke {gained} of {len(mine)} images that this left at eps"
+        f" {evidence.eps:g}: give it more steps or longer ones, and check that it works"
+    )
+
+
+def black_box_beats(left: Hits, black_box: Hits, eps: float, name: str) -> str | None:
+    """An attack without gradients, or of another model's, broke what this one did not.
+
+    Args:
+        left: images that the attack with gradients leaves right, bool ``(N,)``.
+        black_box: images that the other leaves right, likewise.
+        eps: of both.
+        name: of the other.
+    """
+    broke = int((left & ~black_box).sum())
+    if not more_than(broke, len(left), _TRICKLE):
+        return None
+    return f"{name} broke {broke} of {len(left)} images that this left at eps {eps:g}: gradients mislead it"
+
+
+def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> str | None:
+    """An attack of many steps is outdone by one of a single step."""
+    if not outdoes(fgsm, left):
+        return None
+    return (
+        f"{name} broke {int((left & ~fgsm).sum())} images that this left at eps {eps:g}, and this"
+        f" {int((fgsm & ~left).sum())} that {name} left: check its steps and their length"
+    )
+
+
+def rising(lower: Hits, higher: Hits, low: float, high: float) -> str | None:
+    """More budget, fewer broken images."""
+    if not outdoes(lower, higher):
+        return None
+    return (
+        f"accuracy rises from {100 * lower.mean():.1f} % at eps {low:g} to {100 * higher.mean():.1f} % at"
+        f" {high:g}: give more steps"
+    )
+
+
+def not_converged(late: int | None, images: int) -> str | None:
+    """Images were still being broken when the budget ended."""
+    if late is None or not more_than(late, images, _TRICKLE):
+        return None
+    return f"still broke {late} of {images} images in the last tenth of its budget: give more steps"
+
+
+def disputed_verdicts(disputed: int, images: int) -> str | None:
+    """What was searched with is not the model."""
+    if not more_than(disputed, images, _TRICKLE):
+        return None
+    return (
+        f"the search took {disputed} of {images} images for broken that the model in float32 gets right:"
+        " give search=exact"
+    )

@@ -1,0 +1,275 @@
+"""Trust checks: beside every robust figure a verdict, ``ok`` or the reasons not to believe it.
+
+A cell is judged once all its measures are taken. What an attack broke on every image of the cell is
+compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.evidence`) tells the rest.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks import doubts
+from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
+from robustbench_tin.benchmarks.measure import Conditions
+from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record
+from robustbench_tin.errors import RobustTinError, one_line
+
+# Adversarial training on images of one gradient step starts its name so.
+_SINGLE_STEP_TRAINING = "fgsm"
+# A budget at which this part of the right images is left can still show a fault.
+_LEFT_TO_BREAK = 0.1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure and its outcomes.
+
+    Attributes:
+        record: of the measure.
+        top1: was the true label the top 1, bool ``(N,)``; None where that was not measured.
+        top5: was it in the top 5, likewise.
+    """
+
+    record: Record
+    top1: Hits | None
+    top5: Hits | None
+
+    @cached_property
+    def attack(self) -> Attack | None:
+        """What was measured under; None for a worst case."""
+        return None if self.record.attack in (CLEAN, WORST_CASE) else parse_attack(self.record.attack)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether it claims to find what is there: many steps along gradients."""
+        if self.record.attack == WORST_CASE:
+            return self.record.backward_passes > 0
+        return self._gradients > 1 and not self.black_box
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it is one step along a gradient."""
+        return self._gradients == 1 and not self.black_box
+
+    @property
+    def black_box(self) -> bool:
+        """Whether it followed no gradient."""
+        return self.record.backward_passes == 0
+
+    @property
+    def claims(self) -> bool:
+        """Whether a high accuracy under it is meant to say something; under noise it is not."""
+        return self._gradients > 0
+
+    @property
+    def eot(self) -> int:
+        """Passes averaged for one gradient."""
+        own = getattr(self.attack, "eot", None) or (20 if getattr(self.attack, "version", "") == "rand" else 1)
+        return max(self.record.eot, own)
+
+    @property
+    def _gradients(self) -> int:
+        return 2 if self.attack is None else self.attack.gradients(1)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts on a cell.
+
+    Attributes:
+        records: those of the measures, in their order, with their ``trust``.
+        passes: forward and backward passes of the probe, summed over the images; in no measure's record.
+        seconds: of the probe.
+    """
+
+    records: list[Record]
+    passes: int = 0
+    seconds: float = 0.0
+
+
+def needs_trust(record: Record) -> bool:
+    """Whether a figure is to be checked: taken, under attack, of a model that learned something."""
+    return record.attack != CLEAN and record.status == OK and bool(record.learned)
+
+
+def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
+    """Give every robust figure of a cell its verdict.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the cell's images.
+        measures: all of the cell; the clean one among them.
+        conditions: under which they were taken.
+    """
+    checked = [measured for measured in measures if needs_trust(measured.record)]
+    if not checked:
+        return Judgement([measured.record for measured in measures])
+    cell = _Cell(measures, checked)
+    evidence: Evidence | None = None
+    try:
+        evidence = gather(model, pool, cell.probe_eps(), conditions)
+        reasons = {id(measured): cell.reasons(measured, evidence) for measured in checked}
+    except Exception as error:  # noqa: BLE001 - whatever a model raises; what cannot be checked is not trusted
+        reasons = {id(measured): [f"the checks failed: {one_line(error)}"] for measured in checked}
+    records = [
+        measured.record.model_copy(update={"trust": _verdict(reasons[id(measured)])})
+        if id(measured) in reasons
+        else measured.record
+        for measured in measures
+    ]
+    if evidence is None:
+        return Judgement(records)
+    return Judgement(records, evidence.forward_passes + evidence.backward_passes, evidence.seconds)
+
+
+def _verdict(reasons: Iterable[str]) -> str:
+    return "; ".join(dict.fromkeys(reason.replace(";", ",") for reason in reasons)) or OK
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The measures of a cell, and how they look beside each other.
+
+    Attributes:
+        measures: all of them.
+        checked: those that get a verdict.
+    """
+
+    measures: Sequence[Measured]
+    checked: Sequence[Measured]
+
+    def reasons(self, measured: Measured, evidence: Evidence) -> list[str]:
+        """All that speaks against one figure."""
+        return [
+            reason
+            for reason in (
+                *self._of_model(measured, evidence),
+                *self._of_attack(measured, evidence),
+                *self._of_measure(measured, evidence),
+            )
+            if reason is not None
+        ]
+
+    def probe_eps(self) -> float:
+        """Where the probe looks: single-step training near its own budget, else where faults would show.
+
+        At a budget that breaks everything, no attack looks weak.
+        """
+        budgets = sorted({measured.record.eps for measured in self.checked})
+        trained = self._trained_eps
+        if trained is not None:
+            return min(budgets, key=lambda eps: abs(eps - trained))
+        right = self._right.sum()
+        telling = [
+            measured.record.eps
+            for measured in self.checked
+            if measured.claims
+            and measured.top1 is not None
+            and (measured.top1 & self._right).sum() >= _LEFT_TO_BREAK * right
+        ]
+        return max(telling, default=budgets[0])
+
+    def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+        record = measured.record
+        yield doubts.differing_passes(evidence, measured.eot)
+        yield doubts.dead_gradients(evidence)
+        yield doubts.withstands_anything(evidence, record.norm, record.classes)
+        yield doubts.black_box_wins(evidence)
+
+    def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+        """What is wrong at the probe's budget is so at the others."""
+        probed = self._at(measured.record.attack, evidence.eps)
+        if probed is None or probed.top1 is None or not measured.claims:
+            return
+        yield doubts.weaker_than_probe(probed.top1, evidence, iterative=measured.iterative)
+
+    def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+        record, left = measured.record, measured.top1
+        yield doubts.not_converged(record.late, record.n)
+        if not record.oblivious:
+            yield doubts.disputed_verdicts(record.disputed or 0, record.n)
+        if left is not None and measured.single_step:
+            yield from self._of_single_step(record, left, evidence)
+        if not measured.iterative:
+            return
+        for other in self._beside(measured):
+            if left is None or other.top1 is None:
+                continue
+            if other.single_step:
+                yield doubts.weaker_than_one_step(left, other.top1, record.eps, other.record.attack)
+            if other.black_box:
+                yield doubts.black_box_beats(left, other.top1, record.eps, other.record.attack)
+        below = self._next_below(measured)
+        if below is not None:
+            for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
+                if lower is not None and higher is not None:
+                    yield doubts.rising(lower, higher, below.record.eps, record.eps)
+                    break
+
+    def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[str | None]:
+        trained_so = self._trained_eps is not None
+        for other in self._beside_record(record):
+            if other.iterative and other.top1 is not None:
+                yield doubts.single_step_blind(
+                    self._right, left, other.top1, record.eps, single_step_training=trained_so
+                )
+                return
+        if evidence.pgd is not None and record.eps == evidence.eps:
+            count = len(evidence.pgd)
+            yield doubts.single_step_blind(
+                evidence.right[:count],
+                left[evidence.numbers[:count]],
+                evidence.pgd,
+                record.eps,
+                single_step_training=trained_so,
+            )
+
+    @cached_property
+    def _right(self) -> Hits:
+        clean = next(measured for measured in self.measures if measured.record.attack == CLEAN)
+        assert clean.top1 is not None
+        return clean.top1
+
+    @cached_property
+    def _trained_eps(self) -> float | None:
+        """The budget of single-step adversarial training; None without it, or where it is of another norm."""
+        from robustbench_tin.defenses import parse_defense
+
+        record = self.checked[0].record
+        try:
+            defense = parse_defense(record.defense)
+        except RobustTinError:  # a model of the user's own may be called anything
+            return None
+        parts = getattr(defense, "parts", (defense,))
+        budgets = [part.eps for part in parts if part.name.startswith(_SINGLE_STEP_TRAINING)]
+        return budgets[0] if budgets and record.norm == "linf" else None
+
+    def _at(self, attack: str, eps: float) -> Measured | None:
+        return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)
+
+    def _beside(self, measured: Measured) -> list[Measured]:
+        """Other attacks of the same budget; the worst case has all of them in it."""
+        return [] if measured.attack is None else self._beside_record(measured.record)
+
+    def _beside_record(self, record: Record) -> list[Measured]:
+        return [
+            other
+            for other in self.checked
+            if other.attack is not None and other.record.eps == record.eps and other.record != record
+        ]
+
+    def _next_below(self, measured: Measured) -> Measured | None:
+        below = [
+            other
+            for other in self.checked
+            if other.record.attack == measured.record.attack and other.record.eps < measured.record.eps
+        ]
+        return max(below, key=lambda other: other.record.eps, default=None)

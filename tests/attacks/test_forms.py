@@ -1,0 +1,169 @@
+"""Forms of a model to search with: the same function, or not taken."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from toys import Toy, draw_toy_images
+
+from robustbench_tin import evaluate
+from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks.folding import folded
+from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models import backbones
+
+
+def normed(seed: int = 0) -> nn.Sequential:
+    """Convolutions followed by batch norms whose statistics are far from 0 and 1."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=2, bias=False),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, stride=2),
+            nn.BatchNorm2d(8, affine=False),
+            nn.Flatten(),
+            nn.Linear(72, 10),
+        )
+        images, _ = draw_toy_images(64, 5)
+        for _ in range(20):
+            model(images * 3)
+    return model.eval().requires_grad_(False)
+
+
+def norms(model: nn.Module) -> int:
+    return sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+
+
+def test_folding_keeps_the_function_and_drops_the_norms() -> None:
+    model, (images, _) = normed(), draw_toy_images(16, 6)
+    twin = folded(model, images[:2])
+    assert (norms(model), norms(twin)) == (2, 0)
+    assert torch.allclose(twin(images), model(images), atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "densenet121"])
+def test_folding_works_on_real_architectures(name: str) -> None:
+    model = backbones.get(f"timm:{name}").build(
+        10, image_size=32, resize_to=None, pretrained=False, weights=None, seed=0
+    )
+    images, _ = draw_toy_images(4, 1, size=32)
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(images)
+    model.eval()
+    twin = folded(model, images[:2])
+    assert norms(twin) < norms(model)
+    with torch.no_grad():
+        assert torch.allclose(twin(images), model(images), atol=1e-3)
+
+
+def test_a_convolution_used_twice_is_left_alone() -> None:
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.head = (
+                nn.Conv2d(3, 3, 3, padding=1),
+                nn.BatchNorm2d(3),
+                nn.Linear(3, 10),
+            )
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.conv(self.norm(self.conv(images))).mean(dim=(2, 3)))
+
+    model, (images, _) = Shared().eval(), draw_toy_images(4, 6)
+    assert norms(folded(model, images)) == 1
+
+
+def test_a_wrong_fold_is_noticed_and_not_used() -> None:
+    """The convolution's output goes around the norm as well: folding it would change the sum."""
+
+    class Around(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.base = normed()
+            self.norm = nn.BatchNorm2d(8)
+            self.norm.running_mean = torch.linspace(-3, 3, 8)
+            self.norm.running_var = torch.linspace(0.01, 4, 8)
+
+        def forward(self, images: Tensor) -> Tensor:
+            inner = self.base[0](images)
+            both = functional.relu(inner) + self.norm(inner) ** 2
+            return self.base[5:](self.base[3](both))
+
+    model = Around().eval().requires_grad_(False)
+    images, _ = draw_toy_images(16, 6)
+    form, _ = Forms().choose("fixed", model, images)
+    assert form.is_model
+    assert form.module is model
+
+
+@pytest.mark.parametrize("search", ["auto", "fixed", "exact"])
+def test_forms_agree_with_the_model(search: str) -> None:
+    model, (images, _) = normed(), draw_toy_images(16, 6)
+    fast, exact = Forms().choose(search, model, images)
+    assert exact.precision == "float32"
+    expected = model(images)
+    for form, tolerance in ((fast, 0.05), (exact, 1e-4)):
+        logits = form.logits(images)
+        assert isinstance(logits, Tensor)
+        assert (logits.float() - expected).abs().max() <= tolerance * expected.abs().max()
+
+
+def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
+    from robustbench_tin.attacks import forms as module
+
+    model, (images, _) = normed(), draw_toy_images(16, 6)
+    chosen = Forms()
+    first = chosen.choose("auto", model, images)
+    assert chosen.choose("auto", model, images) == first
+    monkeypatch.delattr(module, "_timed")
+    recalled = Forms(chosen.labels)
+    assert [form.label for form in recalled.choose("auto", model, images)] == list(chosen.labels["auto"])
+
+
+def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = normed()
+
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            raise TypeError("not to be copied")
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.inner(images)
+
+    images, _ = draw_toy_images(16, 6)
+    for search in ("auto", "fixed"):
+        fast, exact = Forms().choose(search, Stubborn(), images)
+        assert fast.is_model
+        assert exact.is_model
+
+
+def test_the_model_keeps_its_parameters_and_modes(mixed_model: nn.Module, toy: Toy) -> None:
+    before = {name: value.clone() for name, value in mixed_model.state_dict().items()}
+    modes = [module.training for module in mixed_model.modules()]
+    evaluate(mixed_model, toy.images, toy.labels, "fgsm,pgd:criterion=top1", 0.03)
+    assert [module.training for module in mixed_model.modules()] == modes
+    assert all(torch.equal(value, before[name]) for name, value in mixed_model.state_dict().items())
+
+
+def test_an_unknown_way_of_searching_is_refused(toy: Toy) -> None:
+    with Oracle(toy.model) as oracle, pytest.raises(InvalidSettingError, match="search got 'quick'"):
+        oracle.prepare(toy.images, "quick")
+    with pytest.raises(InvalidSettingError, match="search got 'quick'"):
+        evaluate(toy.model, toy.images, toy.labels, search="quick")
+
+
+def test_a_label_says_what_the_form_is(toy: Toy) -> None:
+    assert Form(toy.model).label == "float32"
+    assert (
+        Form(toy.model, "bfloat16", "channels-last", is_model=False).label
+        == "bfloat16, channels-last, folded"
+    )
