@@ -30,6 +30,7 @@ registry: Registry[type[Attack]] = Registry(
         "apgd-ce": "robustbench_tin.attacks.apgd:CrossEntropyAPGD",
         "apgd-dlr": "robustbench_tin.attacks.apgd:DLRAPGD",
         "apgd-t": "robustbench_tin.attacks.apgd:TargetedAPGD",
+        "autoattack": "robustbench_tin.attacks.autoattack:AutoAttack",
         "fab": "robustbench_tin.attacks.fab:FAB",
         "fab-t": "robustbench_tin.attacks.fab:FABT",
         "fgsm": "robustbench_tin.attacks.fgsm:FGSM",

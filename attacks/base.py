@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -166,11 +167,13 @@ class Attack(Configurable):
             )
         self.check(norm)
         if self.criterion is not None:
-            return self._until_broken(oracle, images, labels, eps, norm, seed)
+            with self._blamed():
+                return self._until_broken(oracle, images, labels, eps, norm, seed)
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
         oracle.reseed("search", seed)
-        moved = self._swept(oracle, labels, balls, generators) if balls and len(images) else []
+        with self._blamed():
+            moved = self.sweep(oracle, labels, balls, generators) if balls and len(images) else []
         by_eps = {ball.eps: self.verified(image, ball) for ball, image in zip(balls, moved, strict=False)}
         return torch.stack([by_eps.get(value, images) for value in eps])
 
@@ -192,11 +195,11 @@ class Attack(Configurable):
             results.append(images if found is None or found.images is None else found.images)
         return torch.stack([result.to(images.device) for result in results])
 
-    def _swept(
-        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
-    ) -> list[Tensor]:
+    @contextmanager
+    def _blamed(self) -> Iterator[None]:
+        """What the model or the attack raises inside is this attack's failure."""
         try:
-            return self.sweep(oracle, labels, balls, generators)
+            yield
         except (AttackFailure, RobustTinError):
             raise
         except Exception as error:

@@ -31,6 +31,7 @@ from robustbench_tin.threat import Ball
 _BUDGETS = ("max_iter", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
 # A budget that no step length exceeds, for building an attack only to see whether its settings fit.
 _AMPLE_EPS = 100.0
+_CLASSES = 10
 
 
 class Seen(nn.Module):
@@ -62,7 +63,10 @@ class Seen(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Logits float32 ``(N, classes)`` of images of any float type, on any device."""
         try:
-            return self._logits(images.to(self.device, torch.float32))
+            images = images.to(self.device, torch.float32)
+            if not bool(torch.isfinite(images).all()):
+                raise AttackFailure("the attack asked about an image that is not finite")
+            return self._logits(images)
         except Exception as error:
             self.failure = self.failure or error
             raise
@@ -74,7 +78,7 @@ class Bridge(Attack):
 
     Attributes:
         package: the library, as it is installed.
-        target: its class.
+        library_class: what it runs.
         set_by_us: what its constructor takes that is no setting here.
         knows_eps: it is given the budget.
         eps_name: what its constructor calls the budget; None: it takes none.
@@ -86,7 +90,7 @@ class Bridge(Attack):
     """
 
     package: ClassVar[str]
-    target: ClassVar[type[Any]]
+    library_class: ClassVar[type[Any]]
     set_by_us: ClassVar[frozenset[str]]
     knows_eps: ClassVar[bool]
     eps_name: ClassVar[str | None] = None
@@ -123,8 +127,16 @@ class Bridge(Attack):
         return value
 
     @abstractmethod
-    def build(self, seen: Seen, classes: int, norm: str, eps: float) -> Any:
-        """The library's attack on this model, with the settings given."""
+    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+        """The library's attack with the settings given, on a model of so many classes.
+
+        Args:
+            seen: the model.
+            shape: of an image, ``(C, H, W)``.
+            classes: of the model.
+            norm: ``linf`` or ``l2``.
+            eps: the budget.
+        """
 
     @abstractmethod
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
@@ -141,9 +153,13 @@ class Bridge(Attack):
     def check(self, norm: str) -> None:
         super().check(norm)
         try:
-            self.build(Seen(_never_asked, torch.device("cpu")), 10, norm, _AMPLE_EPS)
+            self.build(Seen(_stand_in, torch.device("cpu")), (3, 32, 32), _CLASSES, norm, _AMPLE_EPS)
         except RobustTinError:
             raise
+        except ImportError as error:
+            raise InvalidSettingError(
+                f"attack '{self.name}' needs the package {error.name}; pip install {error.name}"
+            ) from error
         except Exception as error:
             raise InvalidSettingError(
                 f"{self.package} refuses attack '{self.spec}', {one_line(error)}; change its settings"
@@ -168,7 +184,7 @@ class Bridge(Attack):
         with torch.inference_mode(False), torch.enable_grad(), seeded_globally(seed, ball.images.device):
             with torch.no_grad():
                 classes = seen(ball.images[:1]).shape[1]
-            built = self.build(seen, classes, ball.norm, ball.eps)
+            built = self.build(seen, ball.images.shape[1:], classes, ball.norm, ball.eps)
             moved = self.move(built, seen, labels.clone(), ball)
         if seen.failure is not None:
             raise seen.failure
@@ -223,5 +239,6 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
             np.random.set_state(numpy)  # noqa: NPY002
 
 
-def _never_asked(images: Tensor) -> Tensor:
-    raise AttackFailure("the attack asked the model before it began")
+def _stand_in(images: Tensor) -> Tensor:
+    """Logits of some model, for libraries that ask one before they take their settings."""
+    return images.flatten(1).mean(dim=1, keepdim=True) * torch.arange(1.0, _CLASSES + 1)

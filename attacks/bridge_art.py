@@ -50,19 +50,18 @@ class ArtAttack(Bridge):
     def remarks(self, classes: int) -> Sequence[str]:
         unseeded = "; it draws from a generator that cannot be seeded, so its figures vary from run to run"
         first = super().remarks(classes)[0]
-        return (first + (unseeded if self.target.__name__ in _UNSEEDED else ""),)
+        return (first + (unseeded if self.library_class.__name__ in _UNSEEDED else ""),)
 
-    def build(self, seen: Seen, classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         given = self.arguments(eps)
         chosen = {"norm": np.inf if norm == "linf" else 2, "targeted": False, "verbose": False}
         given |= {name: value for name, value in chosen.items() if name in self.taken}
-        return self.target(_classifier(seen, classes), **given)
+        return self.library_class(_classifier(seen, shape, classes), **given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         if "batch_size" in self.taken:
             built.set_params(batch_size=len(labels))
         images = ball.images.cpu().numpy()
-        built.estimator._input_shape = images.shape[1:]
         # Where labels are ignored they would be taken for targets.
         answers = None if self.ignores_labels else _one_hot(labels, built.estimator.nb_classes)
         on_card = torch.cuda.device(seen.device) if seen.device.type == "cuda" else nullcontext()
@@ -127,13 +126,13 @@ def _returns_images(kind: type[Any]) -> bool:
     return inspect.unwrap(kind.generate).__annotations__.get("return") in ("np.ndarray", np.ndarray)
 
 
-def _classifier(seen: Seen, classes: int) -> Any:
+def _classifier(seen: Seen, shape: Sequence[int], classes: int) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
     return PyTorchClassifier(
         seen,
         loss=nn.CrossEntropyLoss(),
-        input_shape=(3, 1, 1),
+        input_shape=tuple(shape),
         nb_classes=classes,
         clip_values=(0.0, 1.0),
         device_type="gpu" if seen.device.type == "cuda" else "cpu",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import inspect
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -31,13 +32,13 @@ class FoolboxAttack(Bridge):
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     takes_distance: ClassVar[bool]
 
-    def build(self, seen: Seen, classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         from foolbox.distances import LpDistance
 
         given = self.arguments(eps)
         if self.takes_distance:
             given["distance"] = LpDistance(math.inf if norm == "linf" else 2)
-        return self.target(**given)
+        return self.library_class(**given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         import foolbox

@@ -49,7 +49,9 @@ def fits(target: type[Any], set_by_us: Iterable[str]) -> bool:
     )
 
 
-def bridged(base: type[B], name: str, target: type[Any], *, steps: Iterable[str] = (), **facts: Any) -> type[B]:
+def bridged(
+    base: type[B], name: str, target: type[Any], *, steps: Iterable[str] = (), **facts: Any
+) -> type[B]:
     """The attack for one class of a library: a frozen dataclass whose fields are the class's settings.
 
     Args:
@@ -76,7 +78,7 @@ def bridged(base: type[B], name: str, target: type[Any], *, steps: Iterable[str]
     namespace = {
         "__doc__": _summary(target),
         "name": name,
-        "target": target,
+        "library_class": target,
         "steps_of_eps": parts,
         "required": tuple(required),
         "settings": tuple(field[0] for field in fields),
@@ -90,9 +92,10 @@ def bridged(base: type[B], name: str, target: type[Any], *, steps: Iterable[str]
 
 
 def _settings(base: type[Bridge], target: type[Any]) -> Iterator[Setting]:
+    taken = {name for kind in base.__mro__ for name in (*vars(kind), *vars(kind).get("__annotations__", ()))}
     for parameter in parameters_of(target):
         # A parameter named as something that every attack has could not be told from it.
-        if parameter.name in base.set_by_us or hasattr(base, parameter.name):
+        if parameter.name in base.set_by_us or parameter.name in taken:
             continue
         setting = _setting(parameter)
         if setting is not None:

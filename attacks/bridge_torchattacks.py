@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -34,10 +35,10 @@ class TorchattacksAttack(Bridge):
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     taken: ClassVar[frozenset[str]]
 
-    def build(self, seen: Seen, classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         chosen = {"norm": _NORMS[norm], "n_classes": classes, "seed": 0, "verbose": False}
         given = {name: value for name, value in chosen.items() if name in self.taken}
-        return self.target(seen, **self.arguments(eps), **given)
+        return self.library_class(seen, **self.arguments(eps), **given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         moved: Tensor = built(ball.images, labels)
@@ -86,5 +87,8 @@ def _targets() -> dict[str, type[Any]]:
     return {
         name: kind
         for name, kind in vars(torchattacks).items()
-        if inspect.isclass(kind) and issubclass(kind, Attack) and name not in _UNFIT and fits(kind, _SET_BY_US)
+        if inspect.isclass(kind)
+        and issubclass(kind, Attack)
+        and name not in _UNFIT
+        and fits(kind, _SET_BY_US)
     }

@@ -57,12 +57,14 @@ class Verdicts:
         images: per broken image what broke it, else the clean image, float32 ``(N, C, H, W)`` on the
             CPU; None if they were not asked for.
         disagreements: times that the form searched with saw an image broken and the model did not.
+        disputed: which images that happened to, bool ``(N,)`` on the CPU.
         stages: what each stage did.
     """
 
     broken: Tensor
     images: Tensor | None
     disagreements: int = 0
+    disputed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     stages: list[StageReport] = field(default_factory=list)
 
 
@@ -105,6 +107,7 @@ class Driver:
         self.criterion.check(classes)
         wrong = self.criterion.broken(self.clean_logits, self.pool.all_labels())
         self.verdicts = Verdicts(wrong.cpu(), self.pool.all_images().cpu().clone() if keep_images else None)
+        self.verdicts.disputed = torch.zeros_like(self.verdicts.broken)
         self._tell(int(wrong.sum()))
         self.oracle.reseed("search", self.seed)
         reports = self.verdicts.stages
@@ -199,6 +202,7 @@ class Driver:
         hit = self._judge(rows[index.cpu()], candidates[index], live.task.labels[index], ball)
         if expected:
             self.verdicts.disagreements += int((~hit).sum())
+            self.verdicts.disputed[rows[index[~hit].cpu()]] = True
         broken[index] = hit
         return broken
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -94,7 +94,7 @@ class FAB(IterativeAttack):
             search.move(search.ask(oracle))
         return search.result()
 
-    def _state(self, task: Task) -> dict[str, object]:
+    def _state(self, task: Task) -> dict[str, Any]:
         clean = task.ball.images
         start = _half_way(task.ball, task.generator) if self.random_start else clean
         return {

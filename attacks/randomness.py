@@ -21,11 +21,15 @@ def seed_randomness(device: torch.device, *key: int | str) -> None:
         key: what the seed follows from. It is hashed: neighbouring keys give unrelated draws, and none
             repeats those of a generator that was seeded with a number of the key.
     """
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=4).digest()
-    seed = int.from_bytes(digest)
+    seed = seed_of(*key)
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[_index(device)].manual_seed(seed)
+
+
+def seed_of(*key: int | str) -> int:
+    """A seed of 32 bits, all that torch's generator on the CPU takes, from a key."""
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 
 
 def _index(device: torch.device) -> int:

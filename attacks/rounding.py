@@ -8,6 +8,9 @@ from torch import Tensor
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball, L2Ball
 
+# What rounding adds to a length is at most a small part of one level; a bound, so that NaN ends too.
+_CORRECTIONS = 4
+
 
 def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
     """The candidates rounded to multiples of 1/255 without leaving the ball.
@@ -33,11 +36,19 @@ def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
     change = candidates * 255 - clean
     size = change.abs()
     # A value already on the grid may be a hair off after scaling; towards the image it must not skip a level.
-    towards = (size + 1e-3).floor()
+    towards = (size + 1e-4).floor()
     nearest = size.round()
     direction = change.sign()
     if isinstance(ball, L2Ball):
         chosen = torch.where(_fitting(size, towards, nearest, ball), nearest, towards)
+        # Float32 holds levels nearly: where that leads out by a hair, one level less leads in again.
+        for _ in range(_CORRECTIONS):
+            inside = ball.contains((clean + direction * chosen) / 255)
+            if bool(inside.all()):
+                break
+            flat = chosen.flatten(1)
+            less = torch.zeros_like(flat).scatter(1, flat.argmax(dim=1, keepdim=True), 1.0)
+            chosen = chosen - less.view_as(chosen) * (~inside).view(-1, 1, 1, 1)
     else:
         # In float32 a multiple may lie a rounding outside even where its level does not.
         level = torch.where(_outside(clean + direction * nearest, ball), towards, nearest)
@@ -62,8 +73,7 @@ def _fitting(size: Tensor, towards: Tensor, nearest: Tensor, ball: L2Ball) -> Te
     """
     short, long = towards.flatten(1).double(), nearest.flatten(1).double()
     cost = long**2 - short**2
-    # Files hold levels exactly, float32 images nearly: a part in ten million is kept back for that.
-    room = (255 * ball.eps * (1 - 1e-7)) ** 2 - (short**2).sum(dim=1, keepdim=True)
+    room = (255 * ball.eps) ** 2 - (short**2).sum(dim=1, keepdim=True)
     order = (size.flatten(1) - towards.flatten(1)).argsort(dim=1, descending=True, stable=True)
     fits = cost.gather(1, order).cumsum(dim=1) <= room
     return torch.zeros_like(fits).scatter(1, order, fits).view_as(size)

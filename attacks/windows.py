@@ -36,7 +36,7 @@ def first_tiles(images: Tensor, generator: torch.Generator) -> Tensor:
             )
             y, x = top + row * side, left + column * side
             change[:, :, y : y + side, x : x + side] = tile
-    return change / change.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
+    return change / _lengths(change)
 
 
 class SquareWindows:
@@ -70,7 +70,7 @@ class SquareWindows:
         sides = (sides + (sides % 2 == 0)).clamp(max=min(self._height, self._width))
         rebuilt = changes.clone()
         # Windows of one size at a time: a batch holds few, and indexing needs them alike.
-        for side in sides.unique().tolist():
+        for side in sorted(set(sides.tolist())):
             rows = (sides == side).nonzero().squeeze(1)
             rebuilt[rows] = self._rebuilt_alike(changes[rows], side, eps)
         return rebuilt
@@ -120,6 +120,14 @@ def _squares(changes: Tensor) -> Tensor:
     return (changes**2).sum(dim=(2, 3), keepdim=True)
 
 
+def _lengths(changes: Tensor) -> Tensor:
+    """Euclidean lengths over the last three dimensions, or the two there are."""
+    lengths: Tensor = torch.linalg.vector_norm(
+        changes, dim=tuple(range(-min(changes.ndim, 3), 0)), keepdim=True
+    )
+    return lengths
+
+
 def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
     return 2.0 * torch.randint(0, 2, shape, generator=generator, device=like.device) - 1
 
@@ -136,7 +144,7 @@ def _pattern(side: int) -> Tensor:
     """A hill above a valley, ``(side, side)``: values fall off from the middle of either half."""
     upper = side // 2
     both = torch.cat([_hill(upper, side), -_hill(side - upper, side)])
-    return both / both.norm()
+    return both / _lengths(both)
 
 
 def _hill(height: int, width: int) -> Tensor:
@@ -148,4 +156,4 @@ def _hill(height: int, width: int) -> Tensor:
     away_y = (torch.arange(height) - middle[0]).abs().view(-1, 1)
     away_x = (torch.arange(width) - middle[1]).abs().view(1, -1)
     hill = heights[torch.maximum(away_y, away_x)]
-    return hill / hill.norm() if height else hill
+    return hill / _lengths(hill) if height else hill

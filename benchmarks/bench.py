@@ -12,6 +12,7 @@ from torch import nn
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import Forms
 from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
 from robustbench_tin.benchmarks.measure import (
     Conditions,
@@ -24,7 +25,7 @@ from robustbench_tin.benchmarks.measure import (
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import Request, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record, make_record
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
@@ -214,7 +215,25 @@ class _Worker:
         if plan.worst_case:
             for eps in plan.attacked_eps:
                 self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.learned)
+        if cell.defense in plan.certified:
+            self._certify(cell, bare, pool, trained, clean.learned)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
+
+    def _certify(
+        self, cell: Cell, bare: nn.Module, pool: Pool, trained: Trained, learned: bool | None
+    ) -> None:
+        """The certified accuracy at each radius of the plan; all or none, since they share their passes."""
+        radii = self.run.plan.attacked_eps
+        vote = parse_defense(cell.defense).noise_vote(bare)
+        if vote is None or all(_is_ok(self.run.record(cell, CERTIFIED, eps)) for eps in radii):
+            return
+        seconds = self.costs.certifying(cell.model, vote.n0 + vote.n)
+        with self.reporter.stage(f"certify {cell.label}", len(pool), seconds) as advance:
+            results = measure_certified(vote, pool, radii, seed=cell.seed, on_images=advance)
+        for outcomes in results:
+            record = self._save(cell, CERTIFIED, outcomes, trained, learned)
+            if record.status != OK:
+                self.reporter.warn(f"{cell.label}, certified at {record.eps:g}: {record.status}")
 
     def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
         """What survives every attack of the plan at one budget."""
@@ -227,7 +246,7 @@ class _Worker:
         return worst_case(measures, eps)
 
     def _record_failed_cell(self, cell: Cell, trained: Trained) -> None:
-        for attack, eps in self.run.measures():
+        for attack, eps in self.run.measures(cell):
             failed = Outcomes(eps, None, None, trained.status, 0.0, 0, 0)
             self._save(cell, attack, failed, trained, None)
 
@@ -277,7 +296,7 @@ def _is_ok(record: Record | None) -> bool:
 
 
 def _is_done(run: Run, cell: Cell) -> bool:
-    return all(_is_ok(run.record(cell, attack, eps)) for attack, eps in run.measures())
+    return all(_is_ok(run.record(cell, attack, eps)) for attack, eps in run.measures(cell))
 
 
 def _announce(
@@ -290,9 +309,8 @@ def _announce(
         f" {plan.eval_images:,} evaluated images of {dataset.image_size} px"
     )
     finished = f", {len(done)} done" if done else ""
-    measures = cells * plan.measures_per_cell
     reporter.say(
-        f"Plan: {cells} cells{finished}, {measures} measures, {_epochs(plan)} epochs of"
+        f"Plan: {cells} cells{finished}, {plan.measures} measures, {_epochs(plan)} epochs of"
         f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}."
         f" Run directory: {path}"
     )
@@ -306,7 +324,7 @@ def _epochs(plan: Plan) -> str:
 
 def _summary(run: Run, cell: Cell) -> str:
     parts = []
-    for attack, eps in run.measures():
+    for attack, eps in run.measures(cell):
         record = run.record(cell, attack, eps)
         if record is not None and record.top1 is not None:
             name = CLEAN if attack == CLEAN else f"{attack}@{eps:g}"

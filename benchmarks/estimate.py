@@ -59,15 +59,24 @@ class Estimate:
         """Seconds of the clean measure of one cell."""
         return self.plan.eval_images * self._forward(model)
 
+    def certifying(self, model: str, votes: int) -> float:
+        """Seconds of so many votes on each image of one cell."""
+        return self.plan.eval_images * votes * self._forward(model)
+
     def total(self, done: frozenset[str] = frozenset()) -> float:
         """Seconds of all cells but those whose slug is in ``done``."""
         return sum(
             self.training(cell.model, cell.defense)
             + self.clean(cell.model)
             + sum(self.attack(cell.model, attack) for attack in self.plan.attacks)
+            + self.certifying(cell.model, self._votes(cell.defense))
             for cell in self.plan.cells()
             if cell.slug not in done
         )
+
+    def _votes(self, defense: str) -> int:
+        vote = parse_defense(defense).noise_vote(nn.Identity()) if defense in self.plan.certified else None
+        return 0 if vote is None else vote.n0 + vote.n
 
     def _forward(self, model: str) -> float:
         return self.costs[model].flops_per_image / self.flops_per_second

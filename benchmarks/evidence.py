@@ -170,7 +170,7 @@ class _Probe:
         return torch.cat(alive), torch.cat(kept)
 
     def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of the cross-entropy; zero where the model cuts the graph. Unlike an attack it may meet any value."""
+        """Of the cross-entropy; zero where the model cuts the graph. It may be infinite, as an attack's may not."""
         with torch.enable_grad():
             variable = images.clone().requires_grad_()
             losses = cross_entropy(self.oracle.model(variable).float(), labels.clone())

@@ -49,6 +49,7 @@ class Outcomes:
         remarks: what a reader must know of this figure.
         stages: what each stage of an attack until broken did.
         disagreements: times that the form searched with saw an image broken and the model did not.
+        disputed: images that this happened to and that were not broken in the end; None under a full budget.
     """
 
     eps: float
@@ -63,6 +64,12 @@ class Outcomes:
     remarks: tuple[str, ...] = ()
     stages: tuple[StageReport, ...] = ()
     disagreements: int = 0
+    disputed: int | None = None
+
+    @property
+    def late(self) -> int | None:
+        """Images that the last stage broke in the last tenth of its budget; None under a full budget."""
+        return self.stages[-1].late if self.stages else None
 
 
 @dataclass(frozen=True)
@@ -72,8 +79,8 @@ class Conditions:
     Attributes:
         norm: ``linf`` or ``l2``.
         seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
-        search: what to search with, as :meth:`Oracle.prepare` takes it. ``auto`` is timed only for attacks
-            until broken; a full budget is spent in the ``fixed`` form, so that the same command gives
+        search: what to search with, as :meth:`Oracle.prepare` takes it. ``auto`` is ``fastest`` for
+            attacks until broken; a full budget is spent in the ``fixed`` form, so that the same command gives
             the same table.
         eot: passes averaged for one gradient.
         eight_bit: adversarial images are rounded to 8 bits before they count.
@@ -95,7 +102,9 @@ class Conditions:
 
     def search_for(self, attack: Attack) -> str:
         """The search that this attack is done with."""
-        return "fixed" if self.search == AUTO and attack.criterion is None else self.search
+        if self.search != AUTO:
+            return self.search
+        return "fixed" if attack.criterion is None else "fastest"
 
 
 def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Outcomes:
@@ -286,6 +295,7 @@ def _until_broken(
         remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages)),
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
+        disputed=None if found is None else int((found.disputed & ~found.broken).sum()),
     )
 
 

@@ -61,6 +61,7 @@ class Plan(BaseModel):
     oblivious: bool
     eight_bit: bool
     worst_case: bool
+    certified: tuple[str, ...] = ()
     epochs: tuple[int, ...]
     batch_size: int
     lr: float | None
@@ -87,10 +88,15 @@ class Plan(BaseModel):
         """The budgets that need an attack; eps 0 is the clean measure, which every cell has."""
         return tuple(eps for eps in self.eps if eps > 0)
 
+    def measures_of(self, cell: Cell) -> int:
+        """The clean measure, one for each attack and positive eps, worst cases and certificates."""
+        rows = len(self.attacks) + self.worst_case + (cell.defense in self.certified)
+        return 1 + rows * len(self.attacked_eps)
+
     @property
-    def measures_per_cell(self) -> int:
-        """The clean measure, one for each attack and positive eps, and the worst cases if asked for."""
-        return 1 + (len(self.attacks) + self.worst_case) * len(self.attacked_eps)
+    def measures(self) -> int:
+        """Those of all cells."""
+        return sum(self.measures_of(cell) for cell in self.cells())
 
     @property
     def fingerprint(self) -> str:

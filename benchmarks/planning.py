@@ -125,6 +125,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         oblivious=request.oblivious,
         eight_bit=request.eight_bit,
         worst_case=request.worst_case,
+        certified=tuple(text for text in defenses if request.norm == "l2" and parse_defense(text).certifies),
         epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 CLEAN = "clean"
 WORST_CASE = "worst-case"
+CERTIFIED = "certified"
 OK = "ok"
 
 
@@ -24,7 +25,8 @@ class Record(BaseModel):
         model: the backbone, or the name given to a model of the user's own.
         defense: canonical spec.
         seed: of the cell.
-        attack: canonical spec, ``clean``, or ``worst-case``: right under every attack of the run.
+        attack: canonical spec, ``clean``, ``worst-case`` (right under every attack of the run) or
+            ``certified`` (proved right under any attack).
         norm: ``linf`` or ``l2``.
         eps: in units of the pixel range; 0 for the clean measure.
         n: images measured.
@@ -44,9 +46,12 @@ class Record(BaseModel):
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
         forward_passes: summed over the images, the measuring pass included.
         backward_passes: summed over the images.
-        mode: ``full budget`` (every step on every image), or ``until broken`` and the criterion.
+        mode: ``full budget`` (every step on every image), ``until broken`` and the criterion, or ``certified
+            lower bound``.
         search: precision and form of the model that was searched with; verdicts are always the model's own
             in float32.
+        late: images that the last stage broke in the last tenth of its budget; None under a full budget.
+        disputed: images that survived although what was searched with saw them broken; None likewise.
         eot: passes averaged for one gradient.
         oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
         eight_bit: whether adversarial images were rounded to 8 bits before they counted.
@@ -86,6 +91,8 @@ class Record(BaseModel):
     backward_passes: int
     mode: str
     search: str
+    late: int | None = None
+    disputed: int | None = None
     eot: int = 1
     oblivious: bool = False
     eight_bit: bool = False
@@ -126,6 +133,8 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         status=outcomes.status,
         remarks="; ".join(outcomes.remarks),
         search=outcomes.search,
+        late=outcomes.late,
+        disputed=outcomes.disputed,
         seconds=outcomes.seconds,
         forward_passes=outcomes.forward_passes,
         backward_passes=outcomes.backward_passes,

@@ -23,7 +23,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from robustbench_tin.atomic import replacing, write_text
 from robustbench_tin.benchmarks.plan import Cell, Plan, slug
-from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record, to_frame
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, to_frame
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
@@ -140,18 +140,17 @@ class Run:
     def complete(self) -> bool:
         """Whether every measure of the plan is taken, and none has failed."""
         records = list(self.iter_records())
-        expected = len(list(self.plan.cells())) * self.plan.measures_per_cell
-        return len(records) == expected and all(record.status == OK for record in records)
+        return len(records) == self.plan.measures and all(record.status == OK for record in records)
 
     def iter_records(self) -> Iterator[Record]:
         """The measures taken so far, in the plan's order."""
         for cell in self.plan.cells():
-            for attack, eps in self.measures():
+            for attack, eps in self.measures(cell):
                 record = self.record(cell, attack, eps)
                 if record is not None:
                     yield record
 
-    def measures(self) -> Iterator[tuple[str, float]]:
+    def measures(self, cell: Cell) -> Iterator[tuple[str, float]]:
         """Attack and eps of every measure of a cell, the clean one first."""
         yield CLEAN, 0.0
         for attack in self.plan.attacks:
@@ -159,6 +158,8 @@ class Run:
                 yield attack, eps
         for eps in self.plan.attacked_eps if self.plan.worst_case else ():
             yield WORST_CASE, eps
+        for eps in self.plan.attacked_eps if cell.defense in self.plan.certified else ():
+            yield CERTIFIED, eps
 
     def weights_file(self, cell: Cell) -> Path:
         """Where a cell's weights are."""

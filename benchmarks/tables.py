@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from robustbench_tin.benchmarks.records import CLEAN, OK
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -100,6 +100,8 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
     ]
     rows, failures, remarks = [], [], []
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
+        if attack == CERTIFIED and not (cell["attack"] == CERTIFIED).any():
+            continue  # a defense that proves nothing
         measures = {
             0.0 if row["attack"] == CLEAN else float(row["eps"]): row
             for row in cell[cell["attack"].isin([CLEAN, attack])].to_dict("records")
@@ -131,6 +133,8 @@ def _title(records: pd.DataFrame, attack: str) -> str:
     conditions += ["oblivious: on the bare classifier"] if first["oblivious"] else []
     conditions += ["rounded to 8 bits"] if first["eight_bit"] else []
     under = "clean" if attack == CLEAN else f"under {attack} ({', '.join(conditions)})"
+    if attack == CERTIFIED:
+        under = f"that no attack within {first['norm']} eps can take (certified lower bound)"
     return f"Accuracy in % {under}: {first['data']}, {first['classes']} classes, {first['n']:,} images"
 
 

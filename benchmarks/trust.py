@@ -6,7 +6,6 @@ compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.e
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +13,7 @@ from functools import cached_property
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
@@ -49,15 +48,13 @@ class Measured:
 
     @property
     def iterative(self) -> bool:
-        """Whether it claims to find what is there: many steps along gradients."""
-        if self.record.attack == WORST_CASE:
-            return self.record.backward_passes > 0
-        return self._gradients > 1 and not self.black_box
+        """Whether it claims to find what is there: a search along gradients."""
+        return self.claims and not self.black_box and not self.single_step
 
     @property
     def single_step(self) -> bool:
-        """Whether it is one step along a gradient."""
-        return self._gradients == 1 and not self.black_box
+        """Whether it is one step along a gradient, and claims no more."""
+        return self._gradients == 1 and not isinstance(self.attack, IterativeAttack)
 
     @property
     def black_box(self) -> bool:
@@ -72,8 +69,11 @@ class Measured:
     @property
     def eot(self) -> int:
         """Passes averaged for one gradient."""
-        own = getattr(self.attack, "eot", None) or (20 if getattr(self.attack, "version", "") == "rand" else 1)
-        return max(self.record.eot, own)
+        own = [
+            getattr(stage, "eot", None) or 1
+            for stage in (self.attack.stages(self.record.classes) if self.attack else ())
+        ]
+        return max(self.record.eot, *own, 1)
 
     @property
     def _gradients(self) -> int:
@@ -249,7 +249,9 @@ class _Cell:
         except RobustTinError:  # a model of the user's own may be called anything
             return None
         parts = getattr(defense, "parts", (defense,))
-        budgets = [part.eps for part in parts if part.name.startswith(_SINGLE_STEP_TRAINING)]
+        budgets = [
+            float(getattr(part, "eps", 0)) for part in parts if part.name.startswith(_SINGLE_STEP_TRAINING)
+        ]
         return budgets[0] if budgets and record.norm == "linf" else None
 
     def _at(self, attack: str, eps: float) -> Measured | None:

@@ -33,6 +33,7 @@ registry: Registry[type[Defense]] = Registry(
         "bit-depth": "robustbench_tin.defenses.bit_depth:BitDepth",
         "blur": "robustbench_tin.defenses.blur:Blur",
         "random-resize": "robustbench_tin.defenses.random_resize:RandomResize",
+        "smoothing": "robustbench_tin.defenses.smoothing:Smoothing",
     },
 )
 register = registry.register

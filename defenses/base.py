@@ -14,6 +14,25 @@ from robustbench_tin.training.context import Context
 
 
 @dataclass(frozen=True)
+class NoiseVote:
+    """A majority vote of a classifier under Gaussian noise, from which robustness can be proved.
+
+    Attributes:
+        base: the classifier that votes; it is shown pixels with noise on them, also outside [0, 1].
+        sigma: standard deviation of the noise, in units of the pixel range.
+        n0: votes that choose the class.
+        n: votes, others than those, that prove it.
+        alpha: probability that a proof is wrong.
+    """
+
+    base: nn.Module
+    sigma: float
+    n0: int
+    n: int
+    alpha: float
+
+
+@dataclass(frozen=True)
 class Defense(Configurable):
     """A way of training and running a classifier; its fields are its settings.
 
@@ -47,6 +66,20 @@ class Defense(Configurable):
     def wrap(self, classifier: nn.Module) -> nn.Module:
         """What runs, and is attacked, at test time: still pixels in [0, 1] to logits."""
         return classifier
+
+    def noise_vote(self, classifier: nn.Module) -> NoiseVote | None:
+        """What :meth:`wrap` votes with, where its robustness can be certified; None: it cannot."""
+        return None
+
+    @property
+    def certifies(self) -> bool:
+        """Whether there is a :meth:`noise_vote`."""
+        return type(self).noise_vote is not Defense.noise_vote
+
+    @property
+    def wraps(self) -> bool:
+        """Whether something runs around the classifier at test time."""
+        return type(self).wrap is not Defense.wrap
 
     @property
     def defines_loss(self) -> bool:

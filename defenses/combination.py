@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
-from robustbench_tin.defenses.base import Defense
+from robustbench_tin.defenses.base import Defense, NoiseVote
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.training.context import Context
 
@@ -32,6 +33,14 @@ class Combination(Defense):
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise InvalidSettingError(f"defense got '{self.spec}'; name each defense once")
+
+        wraps = [part for part in self.parts if part.wraps]
+        for part, outer in pairwise(wraps):
+            if part.certifies:
+                raise InvalidSettingError(
+                    f"defense got '{self.spec}'; what '{part.name}' certifies would not hold behind"
+                    f" '{outer.name}', put '{part.name}' last"
+                )
 
     @property
     def spec(self) -> str:
@@ -65,7 +74,22 @@ class Combination(Defense):
     def defines_loss(self) -> bool:
         return any(part.defines_loss for part in self.parts)
 
+    @property
+    def wraps(self) -> bool:
+        return any(part.wraps for part in self.parts)
+
     def wrap(self, classifier: nn.Module) -> nn.Module:
         for part in self.parts:
             classifier = part.wrap(classifier)
         return classifier
+
+    @property
+    def certifies(self) -> bool:
+        return any(part.certifies for part in self.parts)
+
+    def noise_vote(self, classifier: nn.Module) -> NoiseVote | None:
+        for part in self.parts:
+            if part.certifies:
+                return part.noise_vote(classifier)
+            classifier = part.wrap(classifier)
+        return None

@@ -147,9 +147,7 @@ def attacks(model: nn.Module, norm: str, eps: float, classes: int) -> dict[str, 
         "apgd-ce": torchattacks.APGD(model, steps=STEPS, loss="ce", **common),
         # Both take one target fewer than the classes they are told of.
         "apgd-t": torchattacks.APGDT(model, steps=STEPS, n_classes=targets + 1, **common),
-        "fab-t": torchattacks.FAB(
-            model, steps=STEPS, multi_targeted=True, n_classes=targets + 1, **common
-        ),
+        "fab-t": torchattacks.FAB(model, steps=STEPS, multi_targeted=True, n_classes=targets + 1, **common),
         "square": torchattacks.Square(model, n_queries=QUERIES, **common),
     }
 

@@ -163,9 +163,9 @@ def bench(
     search: Annotated[
         str | None,
         typer.Option(
-            help="What attacks search with: auto (until broken, the fastest form of the model that agrees"
-            " with it, by timing), fixed (float32, batch norm folded), exact (the model itself). Verdicts are"
-            " always the model's in float32.",
+            help="What attacks search with: exact (the model itself), fixed (float32, batch norm folded),"
+            " fastest (a form of the model that agrees with it, by timing), auto (fastest for attacks until"
+            " broken, else fixed). Verdicts are always the model's in float32.",
             rich_help_panel=ATTACKING,
             show_default="auto",
         ),

@@ -124,7 +124,7 @@ def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyP
     assert chosen.choose("auto", model, images) == first
     monkeypatch.delattr(module, "_timed")
     recalled = Forms(chosen.labels)
-    assert [form.label for form in recalled.choose("auto", model, images)] == list(chosen.labels["auto"])
+    assert [form.label for form in recalled.choose("auto", model, images)] == list(chosen.labels["fastest"])
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:

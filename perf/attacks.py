@@ -1,0 +1,352 @@
+"""Attacks beside their peers and beside the limit, interleaved in one process.
+
+``python perf/attacks.py RUN --data DATA --classes 10`` takes two cells of a finished run, one undefended and
+one adversarially trained, and times on its validation images:
+
+- FGSM at eps 0, 0.01 and 0.03, full budget, against the passes that its definition needs (one forward and
+  backward, two forwards), torchattacks, foolbox and ART;
+- PGD-10, full budget, in float32 and with the search in a lower precision, against a plain torch loop with
+  frozen parameters, and how many outcomes differ;
+- PGD-40 until broken, against ART and torchattacks.
+
+``--reference`` adds AutoAttack: ours against torchattacks' given the same 100 steps; that takes about ten
+seconds an image that survives. Each contender runs in turn, ``--rounds`` times; the table shows the
+median of the ratios within a round, and their range. Peers that are not installed are left out, and the table
+says so. ART, foolbox and torchattacks are used as they come; ``plain loop`` and ``limit`` are below.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import statistics
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_tin import evaluate, perturb
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.data import open_dataset, subset
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.metrics import in_top
+from robustbench_tin.models import backbones, load_weights
+
+EPS = 0.03
+STRONG_EPS = 4 / 255
+
+
+@dataclass
+class Setting:
+    """A model in eval mode and images to attack, float32 in [0, 1]."""
+
+    name: str
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+
+    def kept(self, images: Tensor) -> Tensor:
+        """Which images the model still gets right, bool ``(N,)``."""
+        with torch.inference_mode():
+            logits = torch.cat([self.model(part) for part in images.split(64)])
+        return in_top(logits, self.labels, 1)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("--classes", type=int, default=10)
+    parser.add_argument("--images", type=int, default=128, help="of the validation images, right when clean")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--reference", type=int, default=0, help="images for AutoAttack; 0: leave it out")
+    parser.add_argument("--device", default="cpu")
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    warnings.filterwarnings("ignore")
+    settings = load(arguments)
+    print(
+        f"{arguments.images} images, {arguments.rounds} rounds, {arguments.threads} threads,"
+        f" {arguments.device}"
+    )
+    print(f"torch {torch.__version__}; not installed: {', '.join(missing()) or 'none'}\n")
+    print("| work | model | contender | time ÷ baseline | range | note |\n|---|---|---|---:|---|---|")
+    fgsm(settings[0], arguments.rounds)
+    pgd(settings[0], arguments.rounds)
+    until_broken(settings[0], arguments.rounds)
+    for setting in settings if arguments.reference else ():
+        autoattack(setting, arguments.reference)
+
+
+def load(arguments: argparse.Namespace) -> list[Setting]:
+    """The run's first undefended and first defended cell, each with images that it gets right."""
+    run = Run.load(arguments.run)
+    dataset = subset(
+        open_dataset(arguments.data), classes=arguments.classes, train_per_class=None, eval_images=None
+    )
+    images = torch.from_numpy(np.array(dataset.val.images)).float() / 255
+    labels = torch.from_numpy(np.array(dataset.val.labels))
+    cells = {cell.defense == "none": cell for cell in reversed(list(run.plan.cells()))}
+    settings = []
+    for undefended in (True, False):
+        if undefended not in cells:
+            continue
+        cell = cells[undefended]
+        classifier = backbones.get(cell.model).build(
+            run.plan.classes,
+            image_size=dataset.image_size,
+            resize_to=run.plan.image_size,
+            pretrained=False,
+            weights=None,
+            seed=0,
+        )
+        load_weights(classifier, run.weights_file(cell))
+        model = parse_defense(cell.defense).wrap(classifier).to(arguments.device).eval().requires_grad_(False)
+        everything = Setting(cell.label, model, images.to(arguments.device), labels.to(arguments.device))
+        right = everything.kept(everything.images).nonzero().squeeze(1)[: arguments.images]
+        settings.append(Setting(cell.label, model, everything.images[right], everything.labels[right]))
+    return settings
+
+
+def missing() -> list[str]:
+    """Peers that are not installed."""
+    return [name for name in ("art", "foolbox", "torchattacks") if importlib.util.find_spec(name) is None]
+
+
+def fgsm(setting: Setting, rounds: int) -> None:
+    """A sweep over three budgets; the limit is one gradient for all of them."""
+    eps = (0.0, 0.01, 0.03)
+
+    def limit() -> None:
+        for start in range(0, len(setting.images), 50):
+            rows = slice(start, start + 50)
+            gradient(setting.model, setting.images[rows], setting.labels[rows])
+            with torch.inference_mode():
+                for _ in eps[1:]:
+                    setting.model(setting.images[rows])
+
+    contenders: dict[str, Callable[[], Any]] = {
+        "limit: its passes": limit,
+        "robust-tin": lambda: measured(setting, "fgsm", eps),
+        "robust-tin, search=exact": lambda: measured(setting, "fgsm", eps, search="exact"),
+    }
+    for name, attack in peers(setting, "fgsm", 1, 0).items():
+        contenders[name] = lambda attack=attack: [setting.kept(attack(value)) for value in eps]
+    compare("FGSM at three eps", setting, contenders, rounds)
+
+
+def pgd(setting: Setting, rounds: int) -> None:
+    """PGD-10 from the clean image, so that outcomes can be compared image by image."""
+    spec = "pgd:alpha=0.0075,random_start=false"
+    plain = plain_pgd(setting, 10, EPS, 0.0075)
+    outcome = setting.kept(plain)
+
+    def note(search: str) -> str:
+        moved = perturb(setting.model, setting.images, setting.labels, spec, EPS, search=search)[0]
+        kept = setting.kept(moved.to(setting.images.device))
+        differ = int((kept != outcome).sum())
+        return f"{differ} of {len(kept)} outcomes differ; {100 * float(kept.float().mean()):.1f} % kept"
+
+    contenders: dict[str, Callable[[], Any]] = {
+        "plain loop, frozen": lambda: setting.kept(plain_pgd(setting, 10, EPS, 0.0075)),
+        "robust-tin": lambda: measured(setting, spec, EPS),
+        "robust-tin, search=fastest": lambda: measured(setting, spec, EPS, search="fastest"),
+    }
+    for name, attack in peers(setting, "pgd", 10, 0.0075).items():
+        contenders[name] = lambda attack=attack: setting.kept(attack(EPS))
+    compare(
+        "PGD-10, full budget",
+        setting,
+        contenders,
+        rounds,
+        {"robust-tin": note("auto"), "robust-tin, search=fastest": note("fastest")},
+    )
+
+
+def until_broken(setting: Setting, rounds: int) -> None:
+    """PGD-40 until broken; peers run all their steps."""
+    contenders: dict[str, Callable[[], Any]] = {
+        "robust-tin": lambda: measured(setting, "pgd:steps=40,alpha=0.0075,criterion=top1", EPS)
+    }
+    for name, attack in peers(setting, "pgd", 40, 0.0075).items():
+        contenders[name] = lambda attack=attack: setting.kept(attack(EPS))
+    compare("PGD-40, verdict", setting, contenders, rounds)
+
+
+def autoattack(setting: Setting, count: int) -> None:
+    """AutoAttack, its quick stand-in, and torchattacks' with the published budget; once each."""
+    few = Setting(setting.name, setting.model, setting.images[:count], setting.labels[:count])
+    rows = []
+    for spec in ("autoattack", "fast"):
+        started = time.perf_counter()
+        frame = evaluate(few.model, few.images, few.labels, spec, STRONG_EPS)
+        record = frame[frame["attack"] != "clean"].iloc[0]
+        passes = record["forward_passes"] + record["backward_passes"]
+        note = f"{round(record['top1'] * count)} of {count} kept; {passes / count:.0f} passes an image"
+        rows.append((f"robust-tin {spec}", time.perf_counter() - started, note))
+    if "torchattacks" not in missing():
+        started = time.perf_counter()
+        kept = few.kept(reference_autoattack(few)).sum()
+        rows.append(
+            (
+                "torchattacks AutoAttack, 100 steps",
+                time.perf_counter() - started,
+                f"{int(kept)} of {count} kept",
+            )
+        )
+    for name, seconds, note in rows:
+        print(
+            f"| AutoAttack at 4/255, once | {setting.name} | {name} | {seconds / rows[0][1]:.2f} | | {note} |"
+        )
+
+
+def reference_autoattack(setting: Setting) -> Tensor:
+    """Torchattacks' four attacks with the published budgets, each on what those before it left."""
+    import torchattacks
+
+    classes = int(setting.model(setting.images[:1]).shape[1])
+    shared = {"norm": "Linf", "eps": STRONG_EPS, "seed": 0, "verbose": False}
+    attack = torchattacks.MultiAttack(
+        [
+            torchattacks.APGD(setting.model, steps=100, loss="ce", n_restarts=1, **shared),
+            torchattacks.APGDT(setting.model, steps=100, n_classes=classes, n_restarts=1, **shared),
+            torchattacks.FAB(
+                setting.model, steps=100, n_classes=classes, n_restarts=1, multi_targeted=True, **shared
+            ),
+            torchattacks.Square(setting.model, n_queries=5000, n_restarts=1, **shared),
+        ]
+    )
+    moved: Tensor = attack(setting.images, setting.labels)
+    return moved
+
+
+def measured(setting: Setting, attack: str, eps: Any, *, search: str = "auto") -> Any:
+    return evaluate(setting.model, setting.images, setting.labels, attack, eps, search=search)
+
+
+def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
+    variable = images.clone().requires_grad_()
+    functional.cross_entropy(model(variable), labels, reduction="sum").backward()
+    assert variable.grad is not None
+    return variable.grad
+
+
+def plain_pgd(setting: Setting, steps: int, eps: float, alpha: float) -> Tensor:
+    """What anybody would write, parameters frozen."""
+    parts = []
+    for start in range(0, len(setting.images), 50):
+        rows = slice(start, start + 50)
+        images = setting.images[rows]
+        moved = images
+        for _ in range(steps):
+            moved = moved + alpha * gradient(setting.model, moved, setting.labels[rows]).sign()
+            moved = (images + (moved - images).clamp(-eps, eps)).clamp(0, 1)
+        parts.append(moved)
+    return torch.cat(parts)
+
+
+def peers(setting: Setting, kind: str, steps: int, alpha: float) -> dict[str, Callable[[float], Tensor]]:
+    """Each installed peer's attack from the clean image, in batches of 50: from eps to adversarial images."""
+    attacks: dict[str, Callable[[float], Tensor]] = {}
+    installed = {"art", "foolbox", "torchattacks"} - set(missing())
+    if "torchattacks" in installed:
+        import torchattacks
+
+        def with_torchattacks(eps: float) -> Tensor:
+            attack = (
+                torchattacks.FGSM(setting.model, eps=eps)
+                if kind == "fgsm"
+                else torchattacks.PGD(setting.model, eps=eps, alpha=alpha, steps=steps, random_start=False)
+            )
+            return in_batches(setting, attack)
+
+        attacks["torchattacks"] = with_torchattacks
+    if "foolbox" in installed:
+        import foolbox
+
+        def with_foolbox(eps: float) -> Tensor:
+            model = foolbox.PyTorchModel(setting.model, bounds=(0, 1))
+            attack = (
+                foolbox.attacks.FGSM(random_start=False)
+                if kind == "fgsm"
+                else foolbox.attacks.LinfPGD(abs_stepsize=alpha, steps=steps, random_start=False)
+            )
+            return in_batches(setting, lambda images, labels: attack(model, images, labels, epsilons=eps)[1])
+
+        attacks["foolbox"] = with_foolbox
+    if "art" in installed:
+        from art.attacks.evasion import FastGradientMethod
+        from art.attacks.evasion.projected_gradient_descent.projected_gradient_descent_pytorch import (
+            ProjectedGradientDescentPyTorch,
+        )
+        from art.estimators.classification import PyTorchClassifier
+
+        classifier = PyTorchClassifier(
+            setting.model,
+            loss=nn.CrossEntropyLoss(),
+            input_shape=tuple(setting.images.shape[1:]),
+            nb_classes=int(setting.model(setting.images[:1]).shape[1]),
+            clip_values=(0.0, 1.0),
+            device_type="gpu" if setting.images.is_cuda else "cpu",
+        )
+
+        def with_art(eps: float) -> Tensor:
+            if eps == 0:
+                return setting.images
+            attack: Any = (
+                FastGradientMethod(classifier, eps=eps, batch_size=50)
+                if kind == "fgsm"
+                else ProjectedGradientDescentPyTorch(
+                    classifier, eps=eps, eps_step=alpha, max_iter=steps, batch_size=50, verbose=False
+                )
+            )
+            moved = attack.generate(setting.images.cpu().numpy(), setting.labels.cpu().numpy())
+            return torch.from_numpy(moved).to(setting.images.device)
+
+        attacks["ART"] = with_art
+    return attacks
+
+
+def in_batches(setting: Setting, attack: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    batches = zip(setting.images.split(50), setting.labels.split(50), strict=True)
+    return torch.cat([attack(images, labels).detach() for images, labels in batches])
+
+
+def compare(
+    work: str,
+    setting: Setting,
+    contenders: dict[str, Callable[[], Any]],
+    rounds: int,
+    notes: dict[str, str] | None = None,
+) -> None:
+    """Print each contender's time over the first one's, round by round."""
+    times: dict[str, list[float]] = {name: [] for name in contenders}
+    for turn in range(rounds + 1):
+        for name, contender in contenders.items():
+            started = time.perf_counter()
+            contender()
+            if setting.images.is_cuda:
+                torch.cuda.synchronize()
+            if turn:  # the first round warms up
+                times[name].append(time.perf_counter() - started)
+    baseline = next(iter(times.values()))
+    for name, seconds in times.items():
+        ratios = sorted(mine / base for mine, base in zip(seconds, baseline, strict=True))
+        print(
+            f"| {work} | {setting.name} | {name} | {statistics.median(ratios):.2f}"
+            f" | {ratios[0]:.2f} to {ratios[-1]:.2f} | {(notes or {}).get(name, '')} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
