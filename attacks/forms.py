@@ -84,6 +84,7 @@ class Forms:
     def __init__(self, recalled: Mapping[str, Sequence[str]] | None = None) -> None:
         self._recalled = dict(recalled or {})
         self._chosen: dict[str, tuple[Form, Form]] = {}
+        self._chosen_for: dict[str, nn.Module] = {}
 
     @property
     def labels(self) -> dict[str, tuple[str, str]]:
@@ -104,7 +105,8 @@ class Forms:
         if search not in SEARCHES:
             raise InvalidSettingError(f"search got '{search}'; expected one of {', '.join(SEARCHES)}")
         search = "fastest" if search == "auto" else search
-        if search not in self._chosen:
+        if search not in self._chosen or self._chosen_for.get(search) is not model:
+            self._chosen_for[search] = model
             labels = self._recalled.get(search, _FIXED.get(search))
             # How many passes the choice takes must not decide what a random model draws afterwards.
             with own_randomness(images.device):

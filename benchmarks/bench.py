@@ -27,6 +27,7 @@ from robustbench_tin.benchmarks.planning import Request, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
@@ -217,6 +218,8 @@ class _Worker:
                 self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.learned)
         if cell.defense in plan.certified:
             self._certify(cell, bare, pool, trained, clean.learned)
+        if plan.trust:
+            self._judge(cell, model, pool, conditions)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
 
     def _certify(
@@ -234,6 +237,33 @@ class _Worker:
             record = self._save(cell, CERTIFIED, outcomes, trained, learned)
             if record.status != OK:
                 self.reporter.warn(f"{cell.label}, certified at {record.eps:g}: {record.status}")
+
+    def _judge(self, cell: Cell, model: nn.Module, pool: Pool, conditions: Conditions) -> None:
+        """Put a verdict into every record; a run that stops meanwhile judges the whole cell again."""
+        measures = []
+        for attack, eps in self.run.measures(cell):
+            record = self.run.record(cell, attack, eps)
+            assert record is not None
+            hits = self.run.outcomes(cell, attack, eps) if record.status == OK else None
+            top1, top5 = (
+                None if hits is None or name not in hits else hits[name].to_numpy()
+                for name in ("top1", "top5")
+            )
+            measures.append(Measured(record, top1, top5))
+        seconds = self.costs.checking(cell.model)
+        with self.reporter.stage(f"trust checks {cell.label}", 1, seconds) as advance:
+            judgement = judge(model, pool, measures, conditions)
+            advance(1)
+        for measured, record in zip(measures, judgement.records, strict=True):
+            if record != measured.record:
+                self.run.save_record(cell, record)
+        if judgement.passes:
+            self.reporter.finished(
+                f"{cell.label}: trust checks, {judgement.passes:,} passes in {duration(judgement.seconds)}"
+            )
+        reasons = {record.trust for record in judgement.records} - {None, OK}
+        for reason in sorted(filter(None, reasons)):
+            self.reporter.warn(f"{cell.label}: {reason}")
 
     def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
         """What survives every attack of the plan at one budget."""
@@ -296,7 +326,13 @@ def _is_ok(record: Record | None) -> bool:
 
 
 def _is_done(run: Run, cell: Cell) -> bool:
-    return all(_is_ok(run.record(cell, attack, eps)) for attack, eps in run.measures(cell))
+    records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
+    return all(
+        record is not None
+        and record.status == OK
+        and not (run.plan.trust and needs_trust(record) and record.trust is None)
+        for record in records
+    )
 
 
 def _announce(

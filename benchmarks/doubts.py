@@ -19,8 +19,6 @@ _TRICKLE = 0.01
 _FEW = 0.05
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
 _MUCH, _THIRD = 0.1, 1 / 3
-# Part of the right images that FGSM leaves although PGD breaks most of them, once gradients mislead.
-_HARDLY_BREAKS = 0.9
 
 
 def more_than(count: int, trials: int, share: float) -> bool:
@@ -94,10 +92,11 @@ def black_box_wins(evidence: Evidence) -> str | None:
 def single_step_blind(
     right: Hits, fgsm: Hits, strong: Hits, eps: float, *, single_step_training: bool
 ) -> str | None:
-    """FGSM leaves most images, PGD breaks most of those: the gradient holds for a small step only.
+    """FGSM leaves most images, PGD breaks many of those: the gradient holds for a small step only.
 
-    After single-step training that is catastrophic overfitting. An undefended network resists one large
-    step, too, but not on nearly all images.
+    After single-step training that is catastrophic overfitting: half of the right images left, half of
+    those broken. An undefended network resists one large step, too, but not on nearly all images: nine
+    in ten left, a third of those broken.
 
     Args:
         right: images right as they are, bool ``(N,)``.
@@ -107,9 +106,9 @@ def single_step_blind(
         single_step_training: whether the cell was trained on images of one gradient step.
     """
     kept = right & fgsm
-    least = 0.5 if single_step_training else _HARDLY_BREAKS
+    least, share = (0.5, 0.5) if single_step_training else (0.9, _THIRD)
     broken = int((kept & ~strong).sum())
-    if kept.sum() < least * right.sum() or not more_than(broken, int(kept.sum()), 0.5):
+    if kept.sum() < least * right.sum() or not more_than(broken, int(kept.sum()), share):
         return None
     overfit = "catastrophic overfitting" if single_step_training else "gradients mislead a single step"
     return (
@@ -131,18 +130,27 @@ def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> str
         return None
     mine = left[evidence.numbers[: len(evidence.pgd)]]
     right = evidence.right[: len(mine)]
-    broken, gained = int((right & ~evidence.pgd).sum()), int((mine & ~evidence.pgd).sum())
-    net = gained - int((evidence.pgd & ~mine).sum())
+    broken = int((right & ~evidence.pgd).sum())
+    gained = int((right & mine & ~evidence.pgd).sum())
+    net = max(0, gained - int((right & evidence.pgd & ~mine).sum()))
     if iterative:
-        weaker = more_than(max(net, 0), len(mine), _MUCH) or more_than(max(net, 0), broken, _THIRD)
+        weaker = more_than(net, len(mine), _MUCH) or more_than(net, broken, _THIRD)
     else:
-        weaker = not bool((right & ~mine).any()) and more_than(broken, int(right.sum()), 0.5)
+        nothing = not bool((right & ~mine).any())
+        weaker = nothing and more_than(broken, int(right.sum()), 0.5)
     if not weaker:
         return None
     return (
         f"a PGD of {PROBE_STEPS} steps broke {gained} of {len(mine)} images that this left at eps"
         f" {evidence.eps:g}: give it more steps or longer ones, and check that it works"
     )
+
+
+def asked_nothing(forward_passes: int, backward_passes: int, images: int) -> str | None:
+    """An attack that cannot know anything about the model."""
+    if backward_passes > 0 or forward_passes > images:
+        return None
+    return "the attack never asked the model: check that it works"
 
 
 def black_box_beats(left: Hits, black_box: Hits, eps: float, name: str) -> str | None:
@@ -185,6 +193,16 @@ def not_converged(late: int | None, images: int) -> str | None:
     if late is None or not more_than(late, images, _TRICKLE):
         return None
     return f"still broke {late} of {images} images in the last tenth of its budget: give more steps"
+
+
+def probe_not_converged(evidence: Evidence) -> str | None:
+    """The same for an attack under a full budget, which does not tell: it is no longer than the probe."""
+    if evidence.pgd is None or not more_than(evidence.late, len(evidence.pgd), _TRICKLE):
+        return None
+    return (
+        f"a PGD of {PROBE_STEPS} steps still broke {evidence.late} of {len(evidence.pgd)} images in its last"
+        f" step at eps {evidence.eps:g}: give more steps"
+    )
 
 
 def disputed_verdicts(disputed: int, images: int) -> str | None:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.benchmarks.evidence import IMAGES, PASSES
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
@@ -55,6 +56,10 @@ class Estimate:
         # Frozen parameters: a backward pass to the pixels costs about a forward pass.
         return self.plan.eval_images * (2 * gradients + budgets) * self._forward(model)
 
+    def checking(self, model: str) -> float:
+        """Seconds of the trust checks of one cell, at most."""
+        return min(IMAGES, self.plan.eval_images) * PASSES * self._forward(model) if self.plan.trust else 0.0
+
     def clean(self, model: str) -> float:
         """Seconds of the clean measure of one cell."""
         return self.plan.eval_images * self._forward(model)
@@ -68,6 +73,7 @@ class Estimate:
         return sum(
             self.training(cell.model, cell.defense)
             + self.clean(cell.model)
+            + self.checking(cell.model)
             + sum(self.attack(cell.model, attack) for attack in self.plan.attacks)
             + self.certifying(cell.model, self._votes(cell.defense))
             for cell in self.plan.cells()

@@ -31,6 +31,8 @@ from robustbench_tin.threat import ThreatModel
 Hits = npt.NDArray[np.bool_]
 
 IMAGES = 256
+# Forward and backward passes an image, at most; 40 would be PGD-20.
+PASSES = 40
 PROBE_STEPS = 10
 PROBE_QUERIES = 60
 # Passes are shared out so that even a model that nothing breaks costs no more than PGD-20 on 256 images:
@@ -170,7 +172,7 @@ class _Probe:
         return torch.cat(alive), torch.cat(kept)
 
     def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of the cross-entropy; zero where the model cuts the graph. It may be infinite, as an attack's may not."""
+        """Of the cross-entropy; zero where the model cuts the graph. No attack may meet an infinite one."""
         with torch.enable_grad():
             variable = images.clone().requires_grad_()
             losses = cross_entropy(self.oracle.model(variable).float(), labels.clone())

@@ -61,6 +61,7 @@ class Plan(BaseModel):
     oblivious: bool
     eight_bit: bool
     worst_case: bool
+    trust: bool = False
     certified: tuple[str, ...] = ()
     epochs: tuple[int, ...]
     batch_size: int

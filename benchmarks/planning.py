@@ -41,6 +41,7 @@ class Request:
     oblivious: bool = False
     eight_bit: bool = False
     worst_case: bool = False
+    trust: bool = True
     seeds: str | int | Sequence[int] = (0,)
     data: str = "demo"
     classes: int | str | Sequence[str] | None = None
@@ -125,6 +126,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         oblivious=request.oblivious,
         eight_bit=request.eight_bit,
         worst_case=request.worst_case,
+        trust=request.trust,
         certified=tuple(text for text in defenses if request.norm == "l2" and parse_defense(text).certifies),
         epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),

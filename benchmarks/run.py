@@ -205,6 +205,10 @@ class Run:
             table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
             with replacing(self._measure(cell, record.attack, record.eps, "parquet")) as temporary:
                 parquet.write_table(table, temporary)
+        self.save_record(cell, record)
+
+    def save_record(self, cell: Cell, record: Record) -> None:
+        """Write a record alone, once more is known of a measure whose outcomes are there."""
         file = self._measure(cell, record.attack, record.eps, "json")
         write_text(file, record.model_dump_json(indent=2) + "\n")
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
 NOT_LEARNED = "not learned"
+DOUBTED = "!"
 
 
 @dataclass(frozen=True)
@@ -99,6 +100,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
         for budget in (0.0, *budgets)
     ]
     rows, failures, remarks = [], [], []
+    doubts: dict[str, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
         if attack == CERTIFIED and not (cell["attack"] == CERTIFIED).any():
             continue  # a defense that proves nothing
@@ -116,12 +118,16 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
             if row["status"] != OK
         ]
         remarks += [row["remarks"] for row in measures.values() if row["remarks"]]
+        for budget in budgets:
+            row = measures.get(budget)
+            for reason in row["trust"].split("; ") if row is not None and _is_doubted(row) else ():
+                doubts.setdefault(reason, []).append(f"{model} + {defense}, seed {seed}, eps {budget:g}")
     return Table(
         title=_title(records, attack),
         columns=(*labels, *figures),
         rows=tuple(rows),
         label_columns=len(labels),
-        notes=(*_notes(records, with_mark), *dict.fromkeys(remarks), *failures),
+        notes=(*_notes(records, with_mark), *dict.fromkeys(remarks), *failures, *_doubts(doubts)),
     )
 
 
@@ -154,6 +160,16 @@ def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
     return notes
 
 
+def _is_doubted(row: Mapping[Any, Any]) -> bool:
+    """Whether a figure failed a trust check; one that was not checked has no verdict."""
+    return isinstance(row["trust"], str) and row["trust"] != OK
+
+
+def _doubts(cells_by_reason: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line a reason, with the cells that it speaks against."""
+    return [f"{DOUBTED} {reason} ({'; '.join(cells)})" for reason, cells in cells_by_reason.items()]
+
+
 def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
     row = measures.get(eps)
     if row is None:
@@ -162,7 +178,7 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
         return "failed"
     if row[column] is None or row[column] != row[column]:
         return "–"
-    text = f"{100 * row[column]:.1f}"
+    text = f"{100 * row[column]:.1f}" + (DOUBTED if _is_doubted(row) else "")
     clean = measures.get(0.0)
     if eps > 0 and clean is not None and clean["status"] == OK:
         drop = 100 * (clean[column] - row[column])

@@ -16,9 +16,9 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks import doubts
-from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
+from robustbench_tin.benchmarks.evidence import PROBE_STEPS, Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.records import CLEAN, OK, WORST_CASE, Record
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
 from robustbench_tin.errors import RobustTinError, one_line
 
 # Adversarial training on images of one gradient step starts its name so.
@@ -54,12 +54,22 @@ class Measured:
     @property
     def single_step(self) -> bool:
         """Whether it is one step along a gradient, and claims no more."""
-        return self._gradients == 1 and not isinstance(self.attack, IterativeAttack)
+        return self._gradients == 1 and self.whole
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes no more steps than the probe."""
+        return self.attack is not None and self._gradients <= PROBE_STEPS
 
     @property
     def black_box(self) -> bool:
         """Whether it followed no gradient."""
         return self.record.backward_passes == 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a method of its own, not a search that is driven from here."""
+        return self.attack is not None and not isinstance(self.attack, IterativeAttack)
 
     @property
     def claims(self) -> bool:
@@ -97,7 +107,7 @@ class Judgement:
 
 def needs_trust(record: Record) -> bool:
     """Whether a figure is to be checked: taken, under attack, of a model that learned something."""
-    return record.attack != CLEAN and record.status == OK and bool(record.learned)
+    return record.attack not in (CLEAN, CERTIFIED) and record.status == OK and bool(record.learned)
 
 
 def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
@@ -186,14 +196,22 @@ class _Cell:
 
     def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
         """What is wrong at the probe's budget is so at the others."""
+        record = measured.record
+        if measured.claims and measured.whole:
+            yield doubts.asked_nothing(record.forward_passes, record.backward_passes, record.n)
         probed = self._at(measured.record.attack, evidence.eps)
         if probed is None or probed.top1 is None or not measured.claims:
             return
         yield doubts.weaker_than_probe(probed.top1, evidence, iterative=measured.iterative)
+        if measured.iterative and not any(other.single_step for other in self._beside(probed)):
+            mine = probed.top1[evidence.numbers]
+            yield doubts.weaker_than_one_step(mine, evidence.fgsm, evidence.eps, "a single step of FGSM")
 
     def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
         record, left = measured.record, measured.top1
         yield doubts.not_converged(record.late, record.n)
+        if record.late is None and record.eps == evidence.eps and measured.iterative and measured.is_short:
+            yield doubts.probe_not_converged(evidence)
         if not record.oblivious:
             yield doubts.disputed_verdicts(record.disputed or 0, record.n)
         if left is not None and measured.single_step:

@@ -49,7 +49,7 @@ def straight_through(images: Tensor, transform: Transform) -> Tensor:
         images: float32 ``(N, C, H, W)``; values outside [0, 1] are cut off first.
         transform: keeps the shape; may be anything.
     """
-    return cast("Tensor", _StraightThrough.apply(images.clamp(0, 1), transform))
+    return cast("Tensor", _StraightThrough.apply(images, transform))
 
 
 def trimmed(images: Tensor) -> Tensor:
@@ -60,8 +60,11 @@ def trimmed(images: Tensor) -> Tensor:
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, images: Tensor, transform: Transform) -> Tensor:
-        return transform(images)
+        ctx.save_for_backward(images)
+        return transform(images.clamp(0, 1))
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        return gradients[0], None
+        (images,) = ctx.saved_tensors
+        # By hand: in some releases of torch the gradient of clamp is 0 on the bounds, where many pixels lie.
+        return gradients[0] * ((images >= 0) & (images <= 1)), None

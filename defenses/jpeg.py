@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_tin.defenses.base import Defense
@@ -45,14 +49,17 @@ class _SeesJPEG(InputTransform):
         return straight_through(images, self._through_files)
 
     def _through_files(self, images: Tensor) -> Tensor:
-        levels = (images * 255).round().to(torch.uint8).cpu().contiguous()
-        read = torch.stack([_written_and_read(image, self.quality) for image in levels])
-        return read.to(images.device).float() / 255
+        levels = (images * 255).round().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+        read = np.empty_like(levels)
+        for index, pixels in enumerate(levels):
+            read[index] = _written_and_read(pixels, self.quality)
+        return torch.from_numpy(read).permute(0, 3, 1, 2).to(images.device).float() / 255
 
 
-def _written_and_read(image: Tensor, quality: int) -> Tensor:
-    """A uint8 image ``(C, H, W)``, of one or three channels, through a JPEG file in memory."""
-    from torchvision.io import decode_jpeg, encode_jpeg
-
-    read: Tensor = decode_jpeg(encode_jpeg(image, quality))
-    return read
+def _written_and_read(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
+    """An image ``(H, W, C)``, of one or three channels, through a JPEG file in memory."""
+    file = io.BytesIO()
+    grey = pixels.shape[2] == 1
+    Image.fromarray(pixels[..., 0] if grey else pixels).save(file, "JPEG", quality=quality)
+    read = np.asarray(Image.open(file, formats=["JPEG"]))
+    return read[..., None] if grey else read

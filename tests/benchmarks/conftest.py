@@ -43,5 +43,6 @@ def small(small_folder: Path, tmp_path: Path) -> dict:
         "eps": "0,0.01,0.03",
         "epochs": 4,
         "device": "cpu",
+        "trust": False,
         "out": tmp_path / "run",
     }

@@ -106,3 +106,12 @@ def test_what_changes_the_attack_stands_in_the_title(records: pd.DataFrame) -> N
     (table,) = tables(records.assign(eot=20, oblivious=True, eight_bit=True))
     for words in ("20 passes a gradient", "oblivious", "8 bits"):
         assert words in table.title
+
+
+def test_a_figure_not_to_be_believed_is_marked_and_the_reason_told(records: pd.DataFrame) -> None:
+    records["trust"] = [None, "ok", "gradients are zero; accuracy rises", None, None, None]
+    (table,) = tables(records)
+    assert table.rows[0][4:6] == ("32.0 ▼44.0", "46.0! ▼30.0")
+    where = "(inceptionv3 + none, seed 0, eps 0.03)"
+    assert table.notes[-2:] == (f"! gradients are zero {where}", f"! accuracy rises {where}")
+    assert "46.0!" in table.markdown()

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import cache
+from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from planted_faults import FAULTS, Fault
+from planted_faults import FAULTS, Fault, WrongSign, before, noisy, unchanged
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
 
-from robustbench_tin import evaluate
+from robustbench_tin import bench, evaluate
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.evidence import IMAGES, Evidence, gather
+from robustbench_tin.benchmarks.measure import Conditions
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.threat import ThreatModel
 
 EPS = {"linf": (0.0, 0.01, 0.03), "l2": (0.0, 0.15, 0.5)}
@@ -47,11 +54,10 @@ def honest(seed: int, training_eps: float) -> nn.Module:
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_a_planted_fault_is_flagged(toy: Toy, images: tuple[Tensor, Tensor], fault: Fault) -> None:
-    frame = evaluate(fault.plant(toy.model), *images, fault.attacks, EPS["linf"], trust=True)
+    frame = evaluate(fault.plant(toy.model), *images, fault.attacks, fault.eps, trust=True)
     assert (frame["status"] == "ok").all()
-    attacked = frame[(frame["attack"] == fault.flagged) & (frame["eps"] == 0.03)]
+    attacked = frame[(frame["attack"] == fault.flagged) & (frame["eps"] == fault.eps[-1])]
     (verdict,) = attacked["trust"]
-    print(fault.name, frame[["attack","eps","top1","trust"]].values.tolist())
     assert verdict != "ok"
     assert fault.says in verdict
 
@@ -67,3 +73,119 @@ def test_an_honest_model_is_not_flagged(
     assert len(attacked) == 6
     assert attacked["learned"].all()
     assert attacked["trust"].tolist() == ["ok"] * 6
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("plant", [unchanged, before(WrongSign.apply), before(noisy)])
+def test_the_probe_costs_no_more_than_pgd_20(toy: Toy, plant, norm: str) -> None:
+    images, labels = draw_toy_images(300, seed=4)
+    pool = Pool(images, labels, 50, images.device)
+    evidence = gather(plant(toy.model), pool, 1e-4, Conditions(norm))
+    passes = evidence.forward_passes + evidence.backward_passes
+    assert 0 < passes <= 2 * 20 * IMAGES
+    assert evidence.backward_passes <= 20 * IMAGES
+    assert len(set(evidence.numbers.tolist())) == len(evidence.right) == IMAGES
+
+
+def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
+    plain = evaluate(toy.model, toy.images, toy.labels)
+    checked = evaluate(toy.model, toy.images, toy.labels, trust=True)
+    different = ["seconds", "trust"]
+    pd.testing.assert_frame_equal(plain.drop(columns=different), checked.drop(columns=different))
+    assert plain["trust"].isna().all()
+    assert checked["trust"].isna().tolist() == [True, False, False, False, False]
+
+
+def test_what_did_not_learn_is_not_checked(toy: Toy) -> None:
+    frame = evaluate(build_toy_model(), toy.images, toy.labels, "fgsm", 0.03, trust=True)
+    assert not frame["learned"].any()
+    assert frame["trust"].isna().all()
+
+
+def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None:
+    model = before(noisy)(toy.model)
+    frame = evaluate(model, toy.images, toy.labels, "pgd:steps=5", 0.03, eot=4, trust=True)
+    assert frame["trust"].tolist()[1:] == ["ok"]
+
+
+def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    from robustbench_tin.benchmarks import trust
+
+    def fail(*args: object) -> None:
+        raise RuntimeError("two lines\nof trouble")
+
+    monkeypatch.setattr(trust, "gather", fail)
+    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, trust=True)
+    assert frame["trust"].iloc[1] == "the checks failed: RuntimeError: two lines of trouble"
+
+
+def test_a_full_budget_is_doubted_where_the_probe_was_not_through(
+    toy: Toy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robustbench_tin.benchmarks import trust
+
+    def late(*args: object) -> Evidence:
+        return dataclasses.replace(gather(*args), late=30)
+
+    monkeypatch.setattr(trust, "gather", late)
+    attacks = ["pgd", "pgd:steps=30", "pgd:criterion=top1"]
+    frame = evaluate(toy.model, toy.images, toy.labels, attacks, (0.01, 0.03), trust=True)
+    doubted = frame[frame["trust"].str.contains("in its last step", na=False)]
+    assert list(zip(doubted["attack"], doubted["eps"], strict=True)) == [("pgd", 0.03)]
+
+
+class Listener(Reporter):
+    """Keeps what was said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def finished(self, line: str) -> None:
+        self.lines.append(line)
+
+
+def shown(run: Run) -> tuple[pd.DataFrame, str]:
+    records = run.records.drop(columns=["seconds", "train_seconds"])
+    return records, (run.path / "results.md").read_text()
+
+
+def test_a_bench_judges_each_cell_apart_from_its_measures(small: dict, tmp_path: Path) -> None:
+    listener = Listener()
+    small |= {"attacks": "fgsm,pgd:criterion=top1", "eps": "0.03", "worst_case": True}
+    checked = bench(**{**small, "trust": True}, reporter=listener).records
+    plain = bench(**{**small, "out": tmp_path / "plain"}).records
+    assert plain["trust"].isna().all()
+    assert checked["trust"].notna().tolist() == [False, True, True, True]
+    for column in ("top1", "forward_passes", "backward_passes", "late", "disputed"):
+        pd.testing.assert_series_equal(plain[column], checked[column])
+    assert any("trust checks" in line and "passes" in line for line in listener.lines)
+
+
+class Stop(BaseException):
+    """Ends a run where a kill would."""
+
+
+def test_a_run_stopped_while_it_judges_ends_with_the_same_table(
+    small: dict, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small |= {"trust": True, "eps": "0.03"}
+    undisturbed = bench(**{**small, "out": tmp_path / "undisturbed"})
+    calls = 0
+    real = Run.save_record
+
+    def stopping(run: Run, cell: object, record: object) -> None:
+        nonlocal calls
+        calls += record.trust is not None
+        if calls == 2:
+            raise Stop
+        real(run, cell, record)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Run, "save_record", stopping)
+        with pytest.raises(Stop):
+            bench(**small)
+    half = Run.load(small["out"]).records
+    assert half["trust"].notna().sum() == 1
+    resumed = bench(**small)
+    for mine, theirs in zip(shown(resumed), shown(undisturbed), strict=True):
+        assert mine.equals(theirs) if isinstance(mine, pd.DataFrame) else mine == theirs

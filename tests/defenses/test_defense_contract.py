@@ -23,7 +23,14 @@ from robustbench_tin.training.context import Context
 from robustbench_tin.training.loop import Recipe, train
 
 EVERY_DEFENSE = pytest.mark.parametrize(
-    "spec", [*registry.names(), "bbox-crop+augment+fgsm-at", "augment+fgsm-at:eps=0.01"]
+    "spec",
+    [
+        *registry.names(),
+        "bbox-crop+augment+fgsm-at",
+        "augment+fgsm-at:eps=0.01",
+        "fgsm-at+jpeg",
+        "jpeg+smoothing:n0=5",
+    ],
 )
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
@@ -39,8 +37,6 @@ def images() -> Tensor:
 @EVERY_TRANSFORM
 def test_the_classifier_sees_pixels(spec: str, images: Tensor) -> None:
     for given in (images, torch.zeros(2, 3, 16, 16), torch.ones(2, 3, 16, 24), images[:, :1], images[:0]):
-        if len(given) == 0 and spec.startswith("jpeg"):
-            continue
         seen = transformed(spec, given)
         assert seen.shape == given.shape
         assert seen.dtype == torch.float32
@@ -67,15 +63,18 @@ def test_layout_does_not_matter(spec: str, images: Tensor, layout: torch.memory_
     assert torch.allclose(seen, expected, atol=1e-6)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 @pytest.mark.parametrize("quality", [1, 50, 75, 100])
 def test_jpeg_is_what_another_library_writes_and_reads(images: Tensor, quality: int) -> None:
+    torchvision = pytest.importorskip("torchvision.io")
+    if not hasattr(torchvision, "encode_jpeg"):
+        pytest.skip("this torchvision writes no JPEG")
     pixels = (images * 255).round().byte()
     seen = transformed(f"jpeg:quality={quality}", pixels.float() / 255)
     for image, ours in zip(pixels, seen, strict=True):
-        file = io.BytesIO()
-        Image.fromarray(image.permute(1, 2, 0).numpy()).save(file, "JPEG", quality=quality)
-        theirs = torch.from_numpy(np.asarray(Image.open(file)).copy()).permute(2, 0, 1)
-        assert torch.equal((ours * 255).round().byte(), theirs)
+        theirs = torchvision.decode_jpeg(torchvision.encode_jpeg(image, quality)).float()
+        # Two builds of libjpeg may round a value differently.
+        assert float((ours * 255 - theirs).abs().max()) < 1.5
 
 
 def test_more_quality_stays_nearer() -> None:
@@ -169,8 +168,9 @@ def test_the_gradient_goes_straight_through(spec: str, toy: Toy) -> None:
     with Oracle(parse_defense(spec).wrap(toy.model)) as oracle:
         gradient = oracle.gradient(images, labels)
     with Oracle(toy.model) as oracle:
-        assert torch.equal(gradient, oracle.gradient(transformed(spec, images), labels))
-    assert float(gradient.abs().min(dim=0).values.max()) > 0
+        expected = oracle.gradient(transformed(spec, images), labels)
+    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-7)
+    assert bool((gradient.flatten(1).norm(dim=1) > 0).all())
 
 
 @pytest.mark.parametrize("spec", ["jpeg", "bit-depth"])

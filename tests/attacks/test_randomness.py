@@ -1,0 +1,179 @@
+"""Models that are random at test time: the seed decides what they draw, and torch's state is left alone."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from toys import Toy
+
+from robustbench_tin import evaluate, perturb
+from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.randomness import own_randomness, seed_of, seed_randomness
+from robustbench_tin.defenses import parse_defense
+
+CPU = torch.device("cpu")
+ATTACKS = "fgsm,pgd:steps=2,pgd:criterion=top1,steps=3"
+
+
+@pytest.fixture
+def noisy(toy: Toy) -> nn.Module:
+    return parse_defense("random-resize:least=0.6").wrap(toy.model)
+
+
+def table(model: nn.Module, toy: Toy, **settings: object) -> pd.DataFrame:
+    frame = evaluate(model, toy.images, toy.labels, ATTACKS, [0.02, 0.04], batch_size=24, **settings)
+    assert set(frame.status) == {"ok"}
+    return frame.drop(columns="seconds")
+
+
+@pytest.mark.parametrize("search", ["fixed", "exact"])
+def test_the_same_call_gives_the_same_table(noisy: nn.Module, toy: Toy, search: str) -> None:
+    torch.manual_seed(1)
+    first = table(noisy, toy, search=search)
+    torch.manual_seed(2)
+    torch.rand(3)
+    assert table(noisy, toy, search=search).equals(first)
+    assert not table(noisy, toy, search=search, seed=1).top1.equals(first.top1)
+
+
+def test_the_random_state_is_left_as_it_was(noisy: nn.Module, toy: Toy) -> None:
+    before = torch.random.get_rng_state()
+    table(noisy, toy, search="auto", eot=2)
+    perturb(noisy, toy.images, toy.labels, "pgd:criterion=top1", 0.03)
+    with Oracle(noisy) as oracle:
+        oracle.logits(toy.images)
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_a_budget_does_not_depend_on_the_others(noisy: nn.Module, toy: Toy) -> None:
+    together = table(noisy, toy).set_index(["attack", "eps"]).top1
+    alone = evaluate(noisy, toy.images, toy.labels, ATTACKS, 0.04, batch_size=24)
+    for row in alone.itertuples():
+        assert together[row.attack, row.eps] == row.top1
+
+
+def test_the_images_returned_give_the_accuracy_reported(noisy: nn.Module, toy: Toy) -> None:
+    """The verdict on a batch draws the same, clean or attacked: measured again, images score as before."""
+    settings = {"seed": 3, "batch_size": 24}
+    frame = evaluate(noisy, toy.images, toy.labels, "pgd", 0.03, **settings)
+    moved = perturb(noisy, toy.images, toy.labels, "pgd", 0.03, **settings)[0]
+    again = evaluate(noisy, moved, toy.labels, "fgsm", 0.0, **settings)
+    assert again.top1[0] == frame.top1[1] < frame.top1[0]
+    tiny = evaluate(noisy, toy.images, toy.labels, "fgsm", 1e-9, **settings)
+    assert tiny.top1[0] == tiny.top1[1]
+
+
+def test_neither_search_nor_attack_sees_the_draws_of_the_verdict(toy: Toy) -> None:
+    class Recorder(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.draws: list[tuple[bool, Tensor]] = []
+
+        def forward(self, images: Tensor) -> Tensor:
+            draw = torch.rand(len(images))
+            self.draws.append((torch.is_grad_enabled(), draw))
+            logits: Tensor = toy.model(images)
+            return logits
+
+    model = Recorder()
+    evaluate(model, toy.images, toy.labels, "pgd:steps=3", [0.02, 0.04], batch_size=32, search="exact")
+    searched = {tuple(draw.tolist()) for climbing, draw in model.draws if climbing}
+    judged = {tuple(draw.tolist()) for climbing, draw in model.draws if not climbing and len(draw) == 32}
+    # Two batches, each judged alike three times; three steps each, alike for both budgets.
+    assert (len(searched), len(judged)) == (6, 2)
+    assert not searched & judged
+    start = torch.rand(32, generator=torch.Generator().manual_seed(0))
+    assert tuple(start.tolist()) not in searched | judged
+
+
+def test_expectation_averages_over_draws(toy: Toy) -> None:
+    model = parse_defense("random-resize:least=0.5").wrap(toy.model)
+    images, labels = toy.images[:8], toy.labels[:8]
+    with Oracle(model, eot=300) as oracle:
+        one = oracle.gradient(images, labels)
+        other = oracle.gradient(images, labels)
+    assert (oracle.forward_passes, oracle.backward_passes) == (4800, 4800)
+    with Oracle(model) as oracle:
+        single = [oracle.gradient(images, labels) for _ in range(2)]
+
+    def alike(a: Tensor, b: Tensor) -> float:
+        return float(torch.cosine_similarity(a.flatten(1), b.flatten(1)).mean())
+
+    assert alike(one, other) > 0.9 > alike(*single)
+
+
+class TestForms:
+    """A form of a random model is compared with it under the same draws."""
+
+    def test_one_that_draws_alike_is_taken(self, noisy: nn.Module, toy: Toy) -> None:
+        form, _ = Forms().choose("fixed", noisy, toy.images)
+        assert form.label == "float32, channels-last, folded"
+
+    def test_one_that_draws_otherwise_is_not(self, toy: Toy) -> None:
+        class DrawsMoreAsCopy(nn.Module):
+            """Its copies are one draw ahead of it."""
+
+            def __init__(self, ahead: int) -> None:
+                super().__init__()
+                self.inner, self.ahead = toy.model, ahead
+
+            def __deepcopy__(self, memo: object) -> nn.Module:
+                return DrawsMoreAsCopy(self.ahead + 1)
+
+            def forward(self, images: Tensor) -> Tensor:
+                torch.rand(self.ahead)
+                logits: Tensor = self.inner(images * torch.rand_like(images).gt(0.5))
+                return logits
+
+        model = DrawsMoreAsCopy(0)
+        form, _ = Forms().choose("fixed", model, toy.images)
+        assert form.module is model
+
+    def test_the_choice_leaves_the_random_state(self, noisy: nn.Module, toy: Toy) -> None:
+        before = torch.random.get_rng_state()
+        for search in ("auto", "fixed", "exact"):
+            Forms().choose(search, noisy, toy.images)
+        assert torch.equal(torch.random.get_rng_state(), before)
+
+    def test_another_model_gets_its_own(self, noisy: nn.Module, toy: Toy) -> None:
+        forms = Forms()
+        forms.choose("exact", noisy, toy.images)
+        assert forms.choose("exact", toy.model, toy.images)[0].module is toy.model
+
+
+def test_a_dropout_left_on_is_measured_as_the_random_model_it_is(toy: Toy) -> None:
+    class Dropping(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            logits: Tensor = toy.model(functional.dropout(images, 0.1, training=True))
+            return logits
+
+    frames = [table(Dropping(), toy, search="auto") for _ in range(2)]
+    full = [frame[frame["mode"] != "until broken (top-1)"] for frame in frames]
+    assert full[0].equals(full[1])
+
+
+def test_a_budgets_randomness_is_the_attacks_and_the_models(noisy: nn.Module, toy: Toy) -> None:
+    """Also of an attack that is called by itself."""
+    for name in ("pgd:steps=2", "pgd:criterion=top1,steps=2"):
+        attack = parse_attack(name)
+        with Oracle(noisy) as oracle:
+            both = attack.perturb(oracle, toy.images, toy.labels, [0.02, 0.04], seed=5)
+        with Oracle(noisy, seed=9) as oracle:
+            oracle.logits(toy.images)
+            alone = attack.perturb(oracle, toy.images, toy.labels, [0.04], seed=5)
+        assert torch.equal(both[1], alone[0])
+
+
+def test_seeds_follow_from_their_key_alone() -> None:
+    assert seed_of("verdict", 1) == seed_of("verdict", 1)
+    assert len({seed_of(*key) for key in [("a", 1), ("a", 2), ("b", 1), (1,), ("1",), (1, 1), (11,)]}) == 7
+    with own_randomness(CPU):
+        seed_randomness(CPU, 0)
+        ours = torch.rand(4)
+        seed_randomness(CPU, 0)
+        assert torch.equal(torch.rand(4), ours)
+    assert not torch.equal(torch.rand(4, generator=torch.Generator().manual_seed(0)), ours)

@@ -1,0 +1,131 @@
+"""Each doubt: what raises it, and what does not."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from robustbench_tin.benchmarks import doubts
+from robustbench_tin.benchmarks.evidence import Evidence, Hits
+
+
+def left(count: int, of: int = 128) -> Hits:
+    """The first so many images are left right."""
+    return np.arange(of) < count
+
+
+@pytest.fixture
+def honest() -> Evidence:
+    """Of 128 images, all right; PGD leaves 60 and FGSM 70."""
+    return Evidence(
+        numbers=np.arange(128),
+        right=left(128),
+        differing=0,
+        dead=0,
+        eps=0.03,
+        fgsm=left(70),
+        pgd=left(60),
+        late=0,
+        square=left(60),
+        huge_eps=0.5,
+        huge=left(0, 64),
+        forward_passes=1,
+        backward_passes=1,
+        seconds=0.1,
+    )
+
+
+def test_an_honest_model_raises_no_doubt(honest: Evidence) -> None:
+    assert doubts.differing_passes(honest, 1) is None
+    assert doubts.dead_gradients(honest) is None
+    assert doubts.withstands_anything(honest, "linf", 10) is None
+    assert doubts.black_box_wins(honest) is None
+    assert doubts.weaker_than_probe(left(62), honest, iterative=True) is None
+
+
+def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: Evidence) -> None:
+    evidence = dataclasses.replace(honest, differing=3)
+    assert "3 of 128" in doubts.differing_passes(evidence, 1)
+    assert doubts.differing_passes(evidence, 20) is None
+
+
+@pytest.mark.parametrize(("dead", "doubted"), [(2, False), (6, False), (7, True), (128, True)])
+def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: bool) -> None:
+    reason = doubts.dead_gradients(dataclasses.replace(honest, dead=dead))
+    assert (reason is not None) == doubted
+
+
+def test_survivors_of_a_huge_budget_count_against_chance(honest: Evidence) -> None:
+    some = dataclasses.replace(honest, huge=left(20, 64))
+    assert "20 of 64 images survive at l2 eps 0.5" in doubts.withstands_anything(some, "l2", 10)
+    assert doubts.withstands_anything(some, "l2", 2) is None
+
+
+def test_a_black_box_that_breaks_what_pgd_did_not_is_a_doubt(honest: Evidence) -> None:
+    assert doubts.black_box_wins(dataclasses.replace(honest, square=left(57))) is None
+    assert "broke 20 of 128" in doubts.black_box_wins(dataclasses.replace(honest, square=left(40)))
+    # Only the first images were searched.
+    assert "broke 20 of 100" in doubts.black_box_wins(dataclasses.replace(honest, square=left(40, 100)))
+
+
+def test_one_that_claims_less_is_doubted_only_where_it_breaks_nothing(honest: Evidence) -> None:
+    strong = dataclasses.replace(honest, pgd=left(20))
+    assert "broke 80" in doubts.weaker_than_probe(left(100), strong, iterative=True)
+    assert doubts.weaker_than_probe(left(100), strong, iterative=False) is None
+    assert "broke 108" in doubts.weaker_than_probe(left(128), strong, iterative=False)
+
+
+def test_overfitting_to_a_single_step_needs_fgsm_to_leave_most_and_pgd_to_break_them() -> None:
+    def blind(fgsm: int, pgd: int, *, trained: bool) -> str | None:
+        return doubts.single_step_blind(left(128), left(fgsm), left(pgd), 0.03, single_step_training=trained)
+
+    assert "catastrophic overfitting" in blind(90, 10, trained=True)
+    assert blind(90, 70, trained=True) is None
+    assert blind(30, 0, trained=True) is None
+    # So an undefended network may look.
+    assert blind(90, 10, trained=False) is None
+    assert "mislead" in blind(125, 10, trained=False)
+
+
+def test_a_single_step_may_not_outdo_many() -> None:
+    assert doubts.weaker_than_one_step(left(60), left(58), 0.03, "fgsm") is None
+    assert "fgsm broke 40" in doubts.weaker_than_one_step(left(100), left(60), 0.03, "fgsm")
+
+
+def test_another_attack_may_break_a_few_images_more() -> None:
+    assert doubts.black_box_beats(left(60), left(57), 0.03, "square") is None
+    assert "square broke 20 of 128" in doubts.black_box_beats(left(60), left(40), 0.03, "square")
+
+
+def test_accuracy_may_not_rise_with_the_budget() -> None:
+    assert doubts.rising(left(60), left(63), 0.01, 0.03) is None
+    assert doubts.rising(left(60), left(20), 0.01, 0.03) is None
+    assert "from 46.9 % at eps 0.01 to 70.3 % at 0.03" in doubts.rising(left(60), left(90), 0.01, 0.03)
+
+
+@pytest.mark.parametrize("doubt", [doubts.not_converged, doubts.disputed_verdicts])
+def test_a_trickle_is_granted(doubt) -> None:
+    assert doubt(2, 128) is None
+    assert "20 of 128" in doubt(20, 128)
+
+
+def test_a_short_attack_is_doubted_where_the_probe_was_not_through(honest: Evidence) -> None:
+    assert doubts.probe_not_converged(dataclasses.replace(honest, late=3)) is None
+    assert "20 of 128" in doubts.probe_not_converged(dataclasses.replace(honest, late=20))
+
+
+def test_a_full_budget_says_nothing_of_its_last_steps() -> None:
+    assert doubts.not_converged(None, 128) is None
+
+
+def test_nothing_is_said_by_chance() -> None:
+    """Two equal attacks on an honest model differ by luck alone: no test fires in 2,000 draws of each."""
+    random = np.random.default_rng(0)
+    fired = 0
+    for _ in range(2_000):
+        one, other = random.random((2, 200)) < 0.5
+        fired += doubts.outdoes(one, other)
+        fired += doubts.more_than(int(random.binomial(200, 0.01)), 200, 0.01)
+    assert fired <= 2_000 * 2 * doubts.LEVEL * 2
