@@ -181,7 +181,9 @@ class Driver:
         """Ask, judge what seems broken, and move the rest; which rows are done."""
         answer = live.ask(self.oracle)
         labels = live.task.labels
-        seems = self.criterion.broken(answer.logits, labels) & live.task.ball.contains(live.points)
+        seems = self.criterion.broken(answer.logits, labels)
+        if bool(seems.any()):
+            seems = seems & live.task.ball.contains(live.points)
         broken = self._judge_some(seems, rows, live.points, live)
         left = live.left
         live.move(answer)

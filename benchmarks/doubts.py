@@ -15,6 +15,9 @@ from robustbench_tin.benchmarks.evidence import PROBE_QUERIES, PROBE_STEPS, Evid
 LEVEL = 0.001
 # Part of the images that honest attacks differ by: one breaks what another just misses.
 _TRICKLE = 0.01
+# Part of the images that a sound attack may break in the last tenth of its budget: those on the ball's border
+# flip last. On small networks up to 9 of 160 did, and five times the steps then broke none of the others.
+_LATE = 0.05
 # Part of the right images that may lack a gradient (a network that is very sure of a few).
 _FEW = 0.05
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
@@ -190,14 +193,14 @@ def rising(lower: Hits, higher: Hits, low: float, high: float) -> str | None:
 
 def not_converged(late: int | None, images: int) -> str | None:
     """Images were still being broken when the budget ended."""
-    if late is None or not more_than(late, images, _TRICKLE):
+    if late is None or not more_than(late, images, _LATE):
         return None
     return f"still broke {late} of {images} images in the last tenth of its budget: give more steps"
 
 
 def probe_not_converged(evidence: Evidence) -> str | None:
     """The same for an attack under a full budget, which does not tell: it is no longer than the probe."""
-    if evidence.pgd is None or not more_than(evidence.late, len(evidence.pgd), _TRICKLE):
+    if evidence.pgd is None or not more_than(evidence.late, len(evidence.pgd), _LATE):
         return None
     return (
         f"a PGD of {PROBE_STEPS} steps still broke {evidence.late} of {len(evidence.pgd)} images in its last"

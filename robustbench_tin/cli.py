@@ -170,6 +170,14 @@ def bench(
             show_default="auto",
         ),
     ] = None,
+    trust: Annotated[
+        bool,
+        typer.Option(
+            "--trust/--no-trust",
+            help="Check each cell's figures for signs that they are not to be believed.",
+            rich_help_panel=ATTACKING,
+        ),
+    ] = True,
     deterministic: Annotated[
         bool,
         typer.Option(
@@ -269,6 +277,7 @@ def bench(
         eight_bit=eight_bit,
         search=search,
         deterministic=deterministic,
+        trust=trust,
         seeds=seeds,
         data=data,
         classes=classes,

@@ -105,9 +105,9 @@ def test_accuracy_may_not_rise_with_the_budget() -> None:
     assert "from 46.9 % at eps 0.01 to 70.3 % at 0.03" in doubts.rising(left(60), left(90), 0.01, 0.03)
 
 
-@pytest.mark.parametrize("doubt", [doubts.not_converged, doubts.disputed_verdicts])
-def test_a_trickle_is_granted(doubt) -> None:
-    assert doubt(2, 128) is None
+@pytest.mark.parametrize(("doubt", "granted"), [(doubts.not_converged, 10), (doubts.disputed_verdicts, 2)])
+def test_a_trickle_is_granted(doubt, granted: int) -> None:
+    assert doubt(granted, 128) is None
     assert "20 of 128" in doubt(20, 128)
 
 

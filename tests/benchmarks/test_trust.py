@@ -22,6 +22,7 @@ from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.threat import ThreatModel
 
+HONEST_ATTACKS = "fgsm,pgd,pgd:criterion=top1,noise"
 EPS = {"linf": (0.0, 0.01, 0.03), "l2": (0.0, 0.15, 0.5)}
 
 
@@ -68,11 +69,11 @@ def test_a_planted_fault_is_flagged(toy: Toy, images: tuple[Tensor, Tensor], fau
 def test_an_honest_model_is_not_flagged(
     images: tuple[Tensor, Tensor], seed: int, training_eps: float, norm: str
 ) -> None:
-    frame = evaluate(honest(seed, training_eps), *images, "fgsm,pgd,noise", EPS[norm], norm, trust=True)
+    frame = evaluate(honest(seed, training_eps), *images, HONEST_ATTACKS, EPS[norm], norm, trust=True)
     attacked = frame[frame["attack"] != "clean"]
-    assert len(attacked) == 6
+    assert len(attacked) == 8
     assert attacked["learned"].all()
-    assert attacked["trust"].tolist() == ["ok"] * 6
+    assert attacked["trust"].tolist() == ["ok"] * 8
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
