@@ -33,6 +33,7 @@ registry: Registry[type[Attack]] = Registry(
         "autoattack": "robustbench_tin.attacks.autoattack:AutoAttack",
         "fab": "robustbench_tin.attacks.fab:FAB",
         "fab-t": "robustbench_tin.attacks.fab:FABT",
+        "fast": "robustbench_tin.attacks.fast:Fast",
         "fgsm": "robustbench_tin.attacks.fgsm:FGSM",
         "mi-fgsm": "robustbench_tin.attacks.mi_fgsm:MIFGSM",
         "noise": "robustbench_tin.attacks.noise:Noise",

@@ -1,0 +1,149 @@
+"""A quick ensemble of few, well-placed steps that knows how sure it is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.ensemble import Ensemble
+from robustbench_tin.attacks.losses import targeted_margin
+from robustbench_tin.attacks.search import Answer, Search, Task
+
+if TYPE_CHECKING:
+    from robustbench_tin.attacks.driver import StageReport
+
+
+@dataclass(frozen=True, kw_only=True)
+class Margin(IterativeAttack):
+    """Steps up the margin whose length falls from eps to nothing on a half cosine; a stage of :class:`Fast`.
+
+    Attributes:
+        steps: gradient steps, at least 1.
+        target: raise the wrong class of this clean rank, 1 for the strongest; None: whichever is strongest at
+            each step.
+    """
+
+    name: ClassVar[str] = "margin"
+    needs_clean_logits: ClassVar[bool] = True
+
+    criterion: str | None = "top1"
+    steps: int = 20
+    target: int | None = None
+
+    def begin(self, task: Task) -> Search:
+        targets = (
+            task.labels.new_empty(len(task.labels), 0)
+            if self.target is None
+            else task.criterion.targets(task.clean_logits, task.labels, self.target)
+        )
+        return _Ascent(
+            task=task,
+            points=task.ball.random(task.generator),
+            left=torch.full_like(task.labels, self.steps),
+            steps=self.steps,
+            targets=targets,
+        )
+
+
+@dataclass
+class _Ascent(Search):
+    """Attributes: steps of the whole budget; targets, int64 ``(N, k)``, or ``(N, 0)`` without."""
+
+    steps: int
+    targets: Tensor
+
+    def loss(self, logits: Tensor, rows: slice) -> Tensor:
+        labels, targets = self.task.labels[rows], self.targets[rows]
+        if targets.shape[1]:
+            return targeted_margin(logits, labels, targets)
+        return self.task.criterion.margin(logits, labels)
+
+    def move(self, answer: Answer) -> None:
+        assert answer.gradient is not None
+        ball = self.task.ball
+        done = 1 - self.left / self.steps
+        length = ball.eps * (1 + torch.cos(math.pi * done)) / 2
+        self.points = ball.project(self.points + length.view(-1, 1, 1, 1) * ball.direction(answer.gradient))
+        self.left = self.left - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fast(Ensemble):
+    """AutoAttack's verdict for a small part of its passes.
+
+    Short ascents of the margin between the strongest wrong class and the label, first toward whichever class
+    is strongest, then toward one likely class after the other, each from a random start with steps that
+    fall on a cosine from eps. An image leaves as soon as it is broken. The stages' successes make a curve; while
+    it points to more than ``tolerance`` of the images still to be broken, further stages follow: other
+    classes, then longer ascents.
+
+    Margins as losses, few steps, and passes spent where they pay are ideas of "Practical Evaluation of
+    Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210 (2024).
+
+    Attributes:
+        tolerance: the part of the images that may still be expected to break when it stops, 0 to 1.
+        most_stages: after so many it stops in any case, and says so.
+    """
+
+    name: ClassVar[str] = "fast"
+
+    tolerance: float = 0.003
+    most_stages: int = 16
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 <= self.tolerance <= 1, "tolerance", "0 to 1")
+        self.require(self.most_stages >= 1, "most_stages", "1 or more")
+
+    def gradients(self, budgets: int) -> int:
+        return budgets * sum(stage.steps for stage in self.stages(10) if isinstance(stage, Margin))
+
+    def stages(self, classes: int) -> Sequence[Attack]:
+        return [self._untargeted(10), self._untargeted(25), *self._toward(classes, 2, 3, steps=20)]
+
+    def next_stage(self, reports: Sequence[StageReport], classes: int) -> Attack | None:
+        first = self.stages(classes)
+        if len(reports) < len(first):
+            return first[len(reports)]
+        if len(reports) >= self.most_stages or expected(reports) <= self.tolerance * reports[0].entered:
+            return None
+        return self._further(len(reports) - len(first), classes)
+
+    def conclusions(self, reports: Sequence[StageReport]) -> Sequence[str]:
+        if not reports:
+            return ()
+        last = ", ".join(str(report.broke) for report in reports[-3:])
+        more = expected(reports)
+        sure = more <= self.tolerance * reports[0].entered
+        verdict = f"about {more:.1f} more expected to break" + ("" if sure else ": use autoattack")
+        return (f"fast: its last stages broke {last} of {reports[0].entered}; {verdict}",)
+
+    def _further(self, index: int, classes: int) -> Attack:
+        others = self._toward(classes, 1, *range(4, 10), steps=30)
+        return others[index] if index < len(others) else self._untargeted(100)
+
+    def _untargeted(self, steps: int) -> Attack:
+        return Margin(criterion=self.criterion, steps=steps)
+
+    def _toward(self, classes: int, *ranks: int, steps: int) -> Sequence[Attack]:
+        there = self.goal.ranks(classes, classes)
+        return [Margin(criterion=self.criterion, steps=steps, target=rank) for rank in ranks if rank in there]
+
+
+def expected(reports: Sequence[StageReport]) -> float:
+    """How many more images the stages to come would break, if their successes fell as they did.
+
+    The rest of a geometric series through the successes of the last two stages and of the two before them.
+    Where the last two broke nothing, nothing more is expected; where they broke as much as the two before, the
+    series is taken to fall by a tenth.
+    """
+    broke = [report.broke for report in reports]
+    last, before = sum(broke[-2:]), sum(broke[-4:-2])
+    ratio = min(last / max(before, 1), 0.9)
+    return last * ratio / (1 - ratio)
