@@ -3,18 +3,18 @@
 ``art:CLASS``, ``foolbox:CLASS`` and ``torchattacks:CLASS`` each become an attack whose settings are those of
 the library's class. Budget, norm, batch and seed are the measure's. What comes back is brought into the
 ball and verified by the model itself, so an attack that looks for the least change and knows no budget
-(DeepFool, Carlini and Wagner's) is run as it is, and its result cut to the ball.
+(DeepFool, Carlini and Wagner's) is run as it is, once for all budgets, and its result cut to each ball.
 """
 
 from __future__ import annotations
 
 import importlib
 import random
+import sys
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import metadata
 from types import ModuleType
 from typing import Any, ClassVar, Self
 
@@ -28,7 +28,9 @@ from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import Ball
 
 # Settings that libraries call the length of their budget in steps, for estimates of time.
-_BUDGETS = ("max_iter", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
+_BUDGETS = ("max_iter", "max_iterations", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
+# What an attack is taken to need that does not say.
+_UNKNOWN_BUDGET = 10
 # A budget that no step length exceeds, for building an attack only to see whether its settings fit.
 _AMPLE_EPS = 100.0
 _CLASSES = 10
@@ -87,6 +89,7 @@ class Bridge(Attack):
         required: settings without a default.
         ignores_labels: it moves away from what the model says, right or wrong, and might mend a mistake;
             an image that it mends is left as it was.
+        single_step: it takes one gradient and one step, as the trust checks want to know.
     """
 
     package: ClassVar[str]
@@ -98,6 +101,7 @@ class Bridge(Attack):
     required: ClassVar[Sequence[str]] = ()
     settings: ClassVar[Sequence[str]] = ()
     ignores_labels: ClassVar[bool] = False
+    single_step: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,11 +148,13 @@ class Bridge(Attack):
 
     def gradients(self, budgets: int) -> int:
         steps = [value for name in _BUDGETS if isinstance(value := getattr(self, name, None), int)]
-        return budgets * max(1, *steps, 1)
+        each = max(1, *steps) if steps else 1 if self.single_step else _UNKNOWN_BUDGET
+        return each * (budgets if self.knows_eps else 1)
 
     def remarks(self, classes: int) -> Sequence[str]:
         cut = "" if self.knows_eps else "; it knows no budget, what it finds is cut to the ball"
-        return (f"{self.name} of {self.package} {metadata.version(self.package)}{cut}",)
+        library = sys.modules[self.library_class.__module__.partition(".")[0]]
+        return (f"{self.name} of {self.package} {getattr(library, '__version__', '')}{cut}",)
 
     def check(self, norm: str) -> None:
         super().check(norm)
@@ -165,11 +171,23 @@ class Bridge(Attack):
                 f"{self.package} refuses attack '{self.spec}', {one_line(error)}; change its settings"
             ) from error
 
+    def sweep(
+        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
+    ) -> list[Tensor]:
+        if self.knows_eps:
+            return super().sweep(oracle, labels, balls, generators)
+        moved = self._moved(oracle, labels, balls[0], generators[0])
+        return [self._without_mended(oracle, moved, labels, ball) for ball in balls]
+
     def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        moved = self._moved(oracle, labels, ball, generator)
+        return self._without_mended(oracle, moved, labels, ball)
+
+    def _moved(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         size = len(labels)
         while True:
-            rows = torch.arange(len(labels), device=labels.device).split(size)
+            rows = torch.split(torch.arange(len(labels), device=labels.device), size)
             try:
                 parts = [self._part(oracle, labels[part], ball.select(part), seed) for part in rows]
             except torch.OutOfMemoryError:
@@ -188,10 +206,11 @@ class Bridge(Attack):
             moved = self.move(built, seen, labels.clone(), ball)
         if seen.failure is not None:
             raise seen.failure
-        moved = moved.detach().to(ball.images)
-        return self._without_mended(oracle, moved, labels, ball) if self.ignores_labels else moved
+        return moved.detach().to(ball.images)
 
     def _without_mended(self, oracle: Oracle, moved: Tensor, labels: Tensor, ball: Ball) -> Tensor:
+        if not self.ignores_labels:
+            return moved
         was_wrong = ~in_top(oracle.logits(ball.images), labels, 1)
         mended = was_wrong & in_top(oracle.logits(ball.project(moved)), labels, 1)
         return torch.where(mended.view(-1, 1, 1, 1), ball.images, moved)

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Sequence
-from contextlib import nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.bridge import Bridge, Seen
+from robustbench_tin.attacks.bridge import Bridge, Seen, require_package
 from robustbench_tin.attacks.bridge_settings import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
@@ -27,17 +27,24 @@ _SET_BY_US = frozenset(
     | {"verbose", "nb_classes"}
 )
 # Evasion attacks, but not of an image classifier by a small change: of video, tables, detectors; those that
-# need a guide image or a target; and a whole ensemble of rotations and hues that no ball holds.
+# need a guide image or a target; rotations and hues, which no ball holds; GeoDA, which reads and writes files
+# in the working directory.
 _UNFIT = frozenset(
     {"FeatureAdversariesNumpy", "FeatureAdversariesPyTorch", "LowProFool", "OverTheAirFlickeringPyTorch"}
     | {"OverloadPyTorch", "TargetedUniversalPerturbation", "CompositeAdversarialAttackPyTorch"}
+    | {"GeoDA"}
 )
 _IGNORE_LABELS = frozenset(
     {"DeepFool", "NewtonFool", "SaliencyMapMethod", "UniversalPerturbation", "VirtualAdversarialMethod"}
 )
 # Where ``norm`` cannot be chosen, the one that ``eps`` is meant in; Wasserstein's is another ball altogether.
 _OWN_NORM = {"BasicIterativeMethod": ("linf",), "VirtualAdversarialMethod": ("l2",)}
-_UNSEEDED = frozenset({"BoundaryAttack", "HopSkipJump"})
+_OF_PROBABILITIES = frozenset({"SimBA", "VirtualAdversarialMethod"})
+# A ``norm`` that names none of ours, and a batch that may not be larger than it is.
+_KEPT = {"Wasserstein": frozenset({"norm"}), "SimBA": frozenset({"batch_size"})}
+_ONE_BY_ONE = frozenset({"ShadowAttack"})
+# What a class needs beside ART, and asks for only once it attacks.
+_NEEDS = {"AutoAttack": "multiprocess"}
 
 
 class ArtAttack(Bridge):
@@ -46,27 +53,37 @@ class ArtAttack(Bridge):
     package: ClassVar[str] = "adversarial-robustness-toolbox"
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     taken: ClassVar[frozenset[str]]
-
-    def remarks(self, classes: int) -> Sequence[str]:
-        unseeded = "; it draws from a generator that cannot be seeded, so its figures vary from run to run"
-        first = super().remarks(classes)[0]
-        return (first + (unseeded if self.library_class.__name__ in _UNSEEDED else ""),)
+    kept: ClassVar[frozenset[str]]
 
     def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         given = self.arguments(eps)
-        chosen = {"norm": np.inf if norm == "linf" else 2, "targeted": False, "verbose": False}
-        given |= {name: value for name, value in chosen.items() if name in self.taken}
-        return self.library_class(_classifier(seen, shape, classes), **given)
+        chosen: dict[str, Any] = {
+            "norm": np.inf if norm == "linf" else 2,
+            "targeted": False,
+            "verbose": False,
+        }
+        # Of attacks that run another within.
+        chosen["attacker_params"] = {"verbose": False}
+        given |= {name: value for name, value in chosen.items() if name in self.taken - self.kept}
+        of_probabilities = self.library_class.__name__ in _OF_PROBABILITIES
+        model = nn.Sequential(seen, nn.Softmax(dim=1)) if of_probabilities else seen
+        return self.library_class(_classifier(model, seen.device, shape, classes), **given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
-        if "batch_size" in self.taken:
+        if "batch_size" in self.taken - self.kept:
             built.set_params(batch_size=len(labels))
         images = ball.images.cpu().numpy()
         # Where labels are ignored they would be taken for targets.
         answers = None if self.ignores_labels else _one_hot(labels, built.estimator.nb_classes)
+        at_a_time = 1 if self.library_class.__name__ in _ONE_BY_ONE else len(images)
         on_card = torch.cuda.device(seen.device) if seen.device.type == "cuda" else nullcontext()
-        with on_card:
-            return torch.from_numpy(np.asarray(built.generate(images, answers)))
+        with on_card, _seeded_states():
+            moved = [
+                built.generate(images[rows], None if answers is None else answers[rows])
+                for start in range(0, len(images), at_a_time)
+                for rows in [slice(start, start + at_a_time)]
+            ]
+        return torch.from_numpy(np.concatenate(moved))
 
 
 @functools.cache
@@ -74,11 +91,14 @@ def find(name: str) -> type[ArtAttack]:
     """The attack ``art:name``.
 
     Raises:
+        InvalidSettingError: where a package is missing that the class needs.
         UnknownNameError: where ART has no such evasion attack on image classifiers, with the close names.
     """
     targets = _targets()
     if name not in targets:
         raise UnknownNameError("evasion attack", f"art:{name}", [f"art:{each}" for each in targets])
+    if name in _NEEDS:
+        require_package(f"art:{name}", _NEEDS[name], f"pip install {_NEEDS[name]}")
     target = targets[name]
     taken = frozenset(each.name for each in parameters_of(target))
     norms = NORMS if "norm" in taken or "eps" not in taken else _OWN_NORM.get(name, NORMS)
@@ -90,7 +110,9 @@ def find(name: str) -> type[ArtAttack]:
         eps_name="eps" if "eps" in taken else None,
         norms=norms,
         taken=taken,
+        kept=_KEPT.get(name, frozenset()),
         ignores_labels=name in _IGNORE_LABELS,
+        single_step=name == "FastGradientMethod",
     )
 
 
@@ -126,17 +148,35 @@ def _returns_images(kind: type[Any]) -> bool:
     return inspect.unwrap(kind.generate).__annotations__.get("return") in ("np.ndarray", np.ndarray)
 
 
-def _classifier(seen: Seen, shape: Sequence[int], classes: int) -> Any:
+def _classifier(model: nn.Module, device: torch.device, shape: Sequence[int], classes: int) -> Any:
     from art.estimators.classification import PyTorchClassifier
 
     return PyTorchClassifier(
-        seen,
+        model,
         loss=nn.CrossEntropyLoss(),
         input_shape=tuple(shape),
         nb_classes=classes,
         clip_values=(0.0, 1.0),
-        device_type="gpu" if seen.device.type == "cuda" else "cpu",
+        device_type="gpu" if device.type == "cuda" else "cpu",
     )
+
+
+class _SeededState(np.random.RandomState):
+    """A generator that, made without a seed, takes one from NumPy's global generator."""
+
+    def __init__(self, seed: Any = None) -> None:
+        super().__init__(np.random.randint(2**31 - 1) if seed is None else seed)  # noqa: NPY002
+
+
+@contextmanager
+def _seeded_states() -> Iterator[None]:
+    """Inside, the generators that BoundaryAttack and HopSkipJump make without a seed follow from ours."""
+    original = np.random.RandomState
+    np.random.RandomState = _SeededState  # type: ignore[misc]
+    try:
+        yield
+    finally:
+        np.random.RandomState = original  # type: ignore[misc]
 
 
 def _one_hot(labels: Tensor, classes: int) -> Any:

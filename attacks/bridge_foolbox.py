@@ -42,14 +42,11 @@ class FoolboxAttack(Bridge):
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         import foolbox
+        from foolbox.models.pytorch import PyTorchModel
 
-        model = foolbox.PyTorchModel(seen, bounds=(0, 1), device=seen.device)
-        # An attack that looks for the least change in another norm must not stop at this eps.
-        in_norm = isinstance(built, foolbox.attacks.base.FixedEpsilonAttack) or (
-            _norm_of(built.distance) == ball.norm
-        )
+        model = PyTorchModel(seen, bounds=(0, 1), device=seen.device)
         wrong = foolbox.criteria.Misclassification(labels)
-        moved, _, _ = built(model, ball.images, wrong, epsilons=ball.eps if in_norm else None)
+        moved, _, _ = built(model, ball.images, wrong, epsilons=ball.eps if self.knows_eps else None)
         result: Tensor = moved
         return result
 
@@ -74,6 +71,7 @@ def find(name: str) -> type[FoolboxAttack]:
         norms=_norms(target),
         takes_distance=any(each.name == "distance" for each in parameters_of(target)),
         knows_eps=_fixes_eps(target),
+        single_step=target.__name__.endswith("FastGradientAttack"),
     )
 
 
@@ -109,4 +107,5 @@ def _norms(target: type[Any]) -> tuple[str, ...]:
 
 
 def _norm_of(distance: Any) -> str | None:
-    return _NORM_BY_P.get(getattr(distance, "p", None))
+    p = getattr(distance, "p", None)
+    return None if p is None else _NORM_BY_P.get(p)

@@ -111,7 +111,7 @@ def _setting(parameter: inspect.Parameter) -> Setting | None:
     kinds = list(_kinds(parameter.annotation))
     if isinstance(default, bool) and not any(kind is not bool for kind in kinds if kind is not None):
         return Setting(parameter.name, bool, default, required)
-    if default is not None:
+    if default is not None and not any(kind is not None for kind in kinds):
         kinds.append(type(default))
     if type(default) is int and parameter.annotation is parameter.empty:
         kinds.append(float)

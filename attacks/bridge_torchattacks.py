@@ -25,6 +25,7 @@ _SET_BY_US = frozenset({"model", *_EPS_NAMES, "norm", "n_classes", "seed", "verb
 _UNFIT = frozenset({"LGV", "MultiAttack", "VANILA"})
 # Where the norm cannot be chosen and is not linf.
 _L2 = frozenset({"PGDL2", "PGDRSL2"})
+_SINGLE_STEP = frozenset({"FGSM", "FFGSM"})
 _NORMS = {"linf": "Linf", "l2": "L2"}
 
 
@@ -70,6 +71,7 @@ def find(name: str) -> type[TorchattacksAttack]:
         eps_name=eps_name,
         norms=_norms(name, taken, eps_name),
         taken=taken,
+        single_step=name in _SINGLE_STEP,
     )
 
 

@@ -148,7 +148,7 @@ class Oracle:
         return self._without_graph(self._precise_form if precise else self._form, images)
 
     def tracked(self, images: Tensor) -> Tensor:
-        """Logits with their graph, float32 ``(N, C)``, for code that takes gradients itself, such as libraries'.
+        """Logits with their graph, float32 ``(N, C)``, for other libraries, which take gradients themselves.
 
         Where a gradient is wanted of a model that is random at test time, the mean of as many passes as the
         oracle was told to average.
@@ -164,7 +164,7 @@ class Oracle:
         if wanted:
             # A view, since a hook on a caller's own tensor would outlive this pass.
             images = images.view_as(images)
-            images.register_hook(lambda gradient: self._note_gradient(gradient, passes))
+            images.register_hook(lambda gradient: self._note_gradient(gradient, passes))  # type: ignore[no-untyped-call]
         logits = [self._forward(self._precise_form, images) for _ in range(passes)]
         mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
         if wanted:

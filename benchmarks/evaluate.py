@@ -35,6 +35,9 @@ if TYPE_CHECKING:
 Images = Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Labels = Tensor | npt.NDArray[np.int64] | Sequence[int]
 
+# So many images settle whether a model gives probabilities.
+_ASKED = 8
+
 
 def evaluate(
     model: nn.Module,
@@ -209,7 +212,7 @@ def _prepared(model: nn.Module, images: Images, labels: Labels, batch_size: int 
     image_tensor, label_tensor = _checked(images, labels)
     device = _device_of(model)
     pool = Pool(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
-    classes = _count_classes(model, pool.at(0)[0][:1])
+    classes = _count_classes(model, pool.at(0)[0][:_ASKED])
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
             f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
@@ -217,12 +220,30 @@ def _prepared(model: nn.Module, images: Images, labels: Labels, batch_size: int 
     return pool, classes
 
 
-def _count_classes(model: nn.Module, image: Tensor) -> int:
+def _count_classes(model: nn.Module, images: Tensor) -> int:
     """How many logits the model gives, asked with one image.
 
+    Where they might be probabilities, it is asked with the other images too.
+
+    Args:
+        model: as of :func:`evaluate`.
+        images: float32 ``(N, C, H, W)``, N above 0.
+
     Raises:
-        InvalidSettingError: where it gives none. What it gives may be wrong; that is the measure's to say.
+        InvalidSettingError: where it gives none, or probabilities. What else may be wrong with them is the
+            measure's to say.
     """
+    classes = _logits_of_one(model, images[:1]).shape[1]
+    # The only probability of a single class says nothing: its logit may well be 1 everywhere.
+    if classes > 1 and all(_is_distribution(_logits_of_one(model, image[None])) for image in images):
+        raise InvalidSettingError(
+            "the model returned probabilities (rows sum to 1);"
+            " expected logits (leave out the softmax at its end)"
+        )
+    return classes
+
+
+def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     expected = "expected a model from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
     try:
         with Oracle(model), torch.inference_mode():
@@ -232,7 +253,13 @@ def _count_classes(model: nn.Module, image: Tensor) -> int:
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InvalidSettingError(f"the model returned {got} for one image; {expected}")
-    return int(logits.shape[1])
+    return logits
+
+
+def _is_distribution(row: Tensor) -> bool:
+    """Whether these values are in [0, 1] and sum to 1, as exactly as their type can."""
+    tolerance = max(1e-5, torch.finfo(row.dtype).eps) if row.is_floating_point() else 0.0
+    return bool((row >= 0).all() and (row <= 1).all() and (row.double().sum() - 1).abs() <= tolerance)
 
 
 def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:

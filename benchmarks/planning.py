@@ -86,18 +86,15 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     if request.pretrained and request.weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
     device = choose_device(request.device)
-    weights = None if request.weights is None else _digest(Path(request.weights))
+    weights = None if request.weights is None else file_digest(Path(request.weights))
 
-    with reporter.preparing() as progress:
-        dataset = open_dataset(request.data, skip_broken=request.skip_broken, progress=progress)
-    eval_images = request.eval_images
-    if eval_images is None and request.classes is None:
-        eval_images = dataset.default_eval_images
-    dataset = subset(
-        dataset,
-        classes=_classes(request.classes),
+    dataset = open_part(
+        reporter,
+        data=request.data,
+        classes=request.classes,
         train_per_class=request.train_per_class,
-        eval_images=eval_images,
+        eval_images=request.eval_images,
+        skip_broken=request.skip_broken,
     )
     for attack in attacks:
         chosen = parse_attack(attack)
@@ -136,9 +133,32 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         weights=weights,
         device=device,
         precision=request.precision,
-        plugins=tuple(_digest(Path(plugin)) for plugin in request.plugins),
+        plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
     return plan, dataset
+
+
+def open_part(
+    reporter: Reporter,
+    *,
+    data: str,
+    classes: int | str | Sequence[str] | None,
+    train_per_class: int | None,
+    eval_images: int | None,
+    skip_broken: bool,
+) -> Dataset:
+    """Open a data set and choose the part of it that is asked for; the arguments are the command's options.
+
+    Raises:
+        RobustTinError: where there is no such data or not so much of it.
+    """
+    with reporter.preparing() as progress:
+        dataset = open_dataset(data, skip_broken=skip_broken, progress=progress)
+    if eval_images is None and classes is None:
+        eval_images = dataset.default_eval_images
+    return subset(
+        dataset, classes=_classes(classes), train_per_class=train_per_class, eval_images=eval_images
+    )
 
 
 def _search(request: Request) -> str:
@@ -213,7 +233,7 @@ def _require_positive(name: str, value: int | None) -> None:
         raise InvalidSettingError(f"{name.replace('_', '-')} got {value}; expected 1 or more")
 
 
-def _digest(path: Path) -> str:
+def file_digest(path: Path) -> str:
     """A file's name and the digest of its content."""
     try:
         with path.open("rb") as file:

@@ -8,6 +8,7 @@
     RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
     RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
     RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
+    RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
     RUN/results.md, results.csv, results.json  rendered from the records when the run ends
 """
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     from robustbench_tin.benchmarks.measure import Outcomes
     from robustbench_tin.benchmarks.tables import Table
+    from robustbench_tin.benchmarks.transfer_records import Transfers
 
 PLAN_FILE = "plan.json"
 
@@ -99,7 +101,7 @@ class Run:
         file = path / PLAN_FILE
         if not file.is_file():
             raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
-        return cls(path, _read(file, Plan))
+        return cls(path, read_json(file, Plan))
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -131,10 +133,18 @@ class Run:
 
     @property
     def tables(self) -> list[Table]:
-        """The run's tables: one an attack."""
+        """The run's tables: one an attack, with the worst transfer where there is one."""
         from robustbench_tin.benchmarks.tables import tables
+        from robustbench_tin.benchmarks.transfer_tables import worst_sources
 
-        return tables(self.records, eps=self.plan.eps)
+        return tables(self.records, eps=self.plan.eps, worst=worst_sources(self.transfers.records))
+
+    @property
+    def transfers(self) -> Transfers:
+        """What was measured on images made on other cells."""
+        from robustbench_tin.benchmarks.transfer_records import Transfers
+
+        return Transfers(self)
 
     @property
     def complete(self) -> bool:
@@ -168,7 +178,7 @@ class Run:
     def trained(self, cell: Cell) -> Trained | None:
         """What is known of a trained cell; None where it is not trained yet."""
         file = self._cell(cell) / "training.json"
-        return _read(file, Trained) if file.exists() else None
+        return read_json(file, Trained) if file.exists() else None
 
     def save_trained(self, cell: Cell, trained: Trained) -> None:
         """Mark a cell as trained; its weights are written before."""
@@ -193,18 +203,12 @@ class Run:
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
         """One measure's record, or None where it is not taken yet."""
         file = self._measure(cell, attack, eps, "json")
-        return _read(file, Record) if file.exists() else None
+        return read_json(file, Record) if file.exists() else None
 
     def save_measure(self, cell: Cell, record: Record, outcomes: Outcomes) -> None:
         """Write a measure's outcomes, then its record, which marks it as taken."""
         if outcomes.status == OK:
-            import pyarrow
-            from pyarrow import parquet
-
-            hits = {"top1": outcomes.top1, "top5": outcomes.top5}
-            table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
-            with replacing(self._measure(cell, record.attack, record.eps, "parquet")) as temporary:
-                parquet.write_table(table, temporary)
+            write_outcomes(self._measure(cell, record.attack, record.eps, "parquet"), outcomes)
         self.save_record(cell, record)
 
     def save_record(self, cell: Cell, record: Record) -> None:
@@ -241,6 +245,17 @@ class Run:
         return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
 
 
+def write_outcomes(file: Path, outcomes: Outcomes) -> None:
+    """Write what was right of a measure that was taken, an image a row."""
+    import pyarrow
+    from pyarrow import parquet
+
+    hits = {"top1": outcomes.top1, "top5": outcomes.top5}
+    table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
+    with replacing(file) as temporary:
+        parquet.write_table(table, temporary)
+
+
 def records_json(frame: pd.DataFrame) -> str:
     """Records as JSON text: a list of objects, a missing number null."""
     rows = [
@@ -257,7 +272,12 @@ def _holds_something(path: Path) -> bool:
         raise RunError(f"run directory '{path}' cannot be read: {error.strerror}") from error
 
 
-def _read(file: Path, kind: type[T]) -> T:
+def read_json(file: Path, kind: type[T]) -> T:
+    """A file that was written from this kind of model.
+
+    Raises:
+        RunError: where it cannot be read or is damaged.
+    """
     try:
         return kind.model_validate_json(file.read_bytes())
     except OSError as error:

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     import pandas as pd
     from rich.table import Table as RichTable
 
+    from robustbench_tin.benchmarks.transfer_tables import Worst
+
 NOT_LEARNED = "not learned"
 DOUBTED = "!"
 
@@ -71,20 +73,23 @@ class Table:
         return table
 
 
-def tables(records: pd.DataFrame, eps: Sequence[float] | None = None) -> list[Table]:
+def tables(
+    records: pd.DataFrame, eps: Sequence[float] | None = None, worst: Worst | None = None
+) -> list[Table]:
     """One table an attack, in the records' order; only clean measures make a single table.
 
     Args:
         records: as of :class:`robustbench_tin.benchmarks.records.Record`.
         eps: the budgets to show; None: all there are. The clean columns are always there.
+        worst: what images made on other cells leave right, shown as columns of its own.
     """
     if records.empty:
         return []
     attacks = [name for name in records["attack"].unique() if name != CLEAN] or [CLEAN]
-    return [_table(records, attack, eps) for attack in attacks]
+    return [_table(records, attack, eps, worst) for attack in attacks]
 
 
-def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> Table:
+def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, worst: Worst | None) -> Table:
     attacked = records[records["attack"] == attack]
     budgets = sorted(
         {float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)}
@@ -99,6 +104,10 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
         for k in ranks
         for budget in (0.0, *budgets)
     ]
+    if attack in (CLEAN, CERTIFIED):
+        worst = None
+    transferred = [value for value in worst.eps if eps is None or value in eps] if worst is not None else []
+    figures += [f"worst transfer eps {budget:g}" for budget in transferred]
     rows, failures, remarks = [], [], []
     doubts: dict[str, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
@@ -111,6 +120,9 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
         learned = measures.get(0.0, {}).get("learned")
         mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
         texts = [_figure(measures, budget, f"top{k}") for k in ranks for budget in (0.0, *budgets)]
+        if worst is not None:
+            others = worst.rows.get((str(model), str(defense), int(str(seed))), {})
+            texts += [_figure({**measures, **others}, budget, "top1") for budget in transferred]
         rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
         failures += [
             f"{model} + {defense}, seed {seed}, {_at(row)}: {row['status']}"
@@ -127,7 +139,13 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None) -> T
         columns=(*labels, *figures),
         rows=tuple(rows),
         label_columns=len(labels),
-        notes=(*_notes(records, with_mark), *dict.fromkeys(remarks), *failures, *_doubts(doubts)),
+        notes=(
+            *_notes(records, with_mark),
+            *(worst.notes(transferred) if worst is not None else ()),
+            *dict.fromkeys(remarks),
+            *failures,
+            *_doubts(doubts),
+        ),
     )
 
 

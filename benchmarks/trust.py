@@ -130,7 +130,7 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
     except Exception as error:  # noqa: BLE001 - whatever a model raises; what cannot be checked is not trusted
         reasons = {id(measured): [f"the checks failed: {one_line(error)}"] for measured in checked}
     records = [
-        measured.record.model_copy(update={"trust": _verdict(reasons[id(measured)])})
+        measured.record.model_copy(update={"trust": verdict(reasons[id(measured)])})
         if id(measured) in reasons
         else measured.record
         for measured in measures
@@ -140,7 +140,8 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
     return Judgement(records, evidence.forward_passes + evidence.backward_passes, evidence.seconds)
 
 
-def _verdict(reasons: Iterable[str]) -> str:
+def verdict(reasons: Iterable[str]) -> str:
+    """The reasons in one text, each once, or ``ok`` where there are none."""
     return "; ".join(dict.fromkeys(reason.replace(";", ",") for reason in reasons)) or OK
 
 

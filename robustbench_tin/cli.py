@@ -346,6 +346,55 @@ def list_(
     _console().print(table, highlight=False, markup=False)
 
 
+@app.command(epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")
+def transfer(
+    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    attack: Annotated[
+        str, typer.Option(help="One that spends its full budget: mi-fgsm, pgd:steps=20.")
+    ] = "mi-fgsm",
+    eps: Annotated[
+        str | None, typer.Option(help="Budgets in units of the pixel range.", show_default="the run's")
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.", show_default="the run's")] = None,
+    plugin: Plugin = None,
+    data: Annotated[
+        str,
+        typer.Option(
+            help="What the run was made on; this and the rest as bench takes it.", rich_help_panel=PART
+        ),
+    ] = "demo",
+    classes: Annotated[str | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
+    train_per_class: Annotated[int | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
+    eval_images: Annotated[int | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
+    skip_broken: Annotated[bool, typer.Option("--skip-broken", rich_help_panel=PART)] = False,
+) -> None:
+    """Make adversarial images on each cell of a run and measure every other cell on them."""
+    from robustbench_tin.benchmarks.progress import ConsoleReporter
+    from robustbench_tin.benchmarks.transfer import transfer as run_transfer
+
+    console = _console()
+    opened = run_transfer(
+        run,
+        attack=attack,
+        eps=eps,
+        data=data,
+        classes=classes,
+        train_per_class=train_per_class,
+        eval_images=eval_images,
+        skip_broken=skip_broken,
+        device=device,
+        plugins=plugin or (),
+        reporter=ConsoleReporter(console),
+    )
+    for table in opened.transfers.tables:
+        console.print(table.rich())
+    console.print(
+        f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line on the error stream and an exit code."""
     try:

@@ -107,8 +107,8 @@ def test_what_is_returned_gives_the_accuracy_that_is_reported(
     toy: Toy, version: str, norm: str, eps: float
 ) -> None:
     spec, images, labels = f"autoattack:{QUICK},version={version}", toy.images[:20], toy.labels[:20]
-    record = evaluate(toy.model, images, labels, [spec], [eps], norm).iloc[-1]
-    moved = perturb(toy.model, images, labels, spec, eps, norm)[0]
+    record = evaluate(toy.model, images, labels, [spec], [eps], norm, search="fixed").iloc[-1]
+    moved = perturb(toy.model, images, labels, spec, eps, norm, search="fixed")[0]
     assert record.status == "ok"
     with torch.no_grad():
         assert record.top1 == in_top(toy.model(moved), labels, 1).float().mean()
@@ -133,8 +133,8 @@ def test_later_stages_see_only_what_earlier_ones_left(toy: Toy) -> None:
 
 def test_the_worst_top_5_is_measured_when_asked_for(toy: Toy) -> None:
     spec = f"autoattack:criterion=top5,{QUICK}"
-    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06]).iloc[-1]
-    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06)[0]
+    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06], search="fixed").iloc[-1]
+    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06, search="fixed")[0]
     assert (record.status, record["mode"]) == ("ok", "until broken (top-5)")
     assert record.top1 != record.top1
     with torch.no_grad():

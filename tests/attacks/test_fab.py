@@ -207,7 +207,7 @@ def survivors(toy: Toy, spec: str, norm: str, rows: int) -> set[int]:
     """Of a driver whose batch holds so many rows, of the first 32 images."""
     attack = parse_attack(spec)
     images, labels = toy.images[:32], toy.labels[:32]
-    threat = ThreatModel(norm, EPS[norm] * (3 if attack.criterion == "top5" else 1))
+    threat = ThreatModel(norm, EPS[norm] * (2 if attack.criterion == "top5" else 1))
     pool = Pool(images, labels, rows, torch.device("cpu"))
     with Oracle(toy.model) as oracle:
         driver = Driver(oracle, pool, threat, attack.goal, oracle.logits(images))

@@ -9,7 +9,9 @@ from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import ThreatModel
 
 EPS = (0.0, 1e-8, 2 / 255, 8 / 255, 0.5, 1.5)
 
@@ -60,3 +62,61 @@ def test_it_fools_a_network_that_was_right(toy: Toy) -> None:
     with Oracle(toy.model) as oracle:
         assert in_top(oracle.logits(clean), toy.labels, k=1).float().mean() > 0.9
         assert in_top(oracle.logits(moved), toy.labels, k=1).float().mean() < 0.1
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize(("setting", "step"), [("", 1.25 * 0.05), (",alpha=0.02", 0.02)])
+def test_from_a_random_start_it_is_one_step_from_there(
+    toy: Toy, norm: str, setting: str, step: float
+) -> None:
+    ball = ThreatModel(norm, 0.05).ball(toy.images)
+    start = ball.random(torch.Generator().manual_seed(3)).requires_grad_()
+    loss = functional.cross_entropy(toy.model(start), toy.labels, reduction="sum")
+    (gradient,) = torch.autograd.grad(loss, start)
+    expected = ball.project(start.detach() + step * ball.direction(gradient))
+    attack = parse_attack(f"fgsm:random_start=true{setting}")
+    with Oracle(toy.model) as oracle:
+        moved = attack.perturb(oracle, toy.images, toy.labels, [0.05], norm=norm, seed=3)[0]
+    assert ((moved - expected).abs() > 1e-6).float().mean() <= 1e-3
+
+
+def test_from_a_random_start_it_keeps_the_accuracy_that_torchattacks_keeps(toy: Toy) -> None:
+    torchattacks = pytest.importorskip("torchattacks")
+
+    def kept(images: torch.Tensor) -> float:
+        with Oracle(toy.model) as oracle:
+            return float(in_top(oracle.logits(images), toy.labels, k=1).float().mean())
+
+    eps = 8 / 255
+    spec = "fgsm:random_start=true"
+    ours = [kept(perturb(toy.model, toy.images, toy.labels, spec, eps, seed=seed)[0]) for seed in range(6)]
+    theirs = []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        for _ in range(6):
+            attack = torchattacks.FFGSM(toy.model, eps=eps, alpha=1.25 * eps)
+            theirs.append(kept(attack(toy.images, toy.labels)))
+    assert 0.1 < sum(ours) / 6 < 0.9
+    assert abs(sum(ours) - sum(theirs)) / 6 <= 2 / 64
+
+
+def test_a_random_start_takes_a_gradient_for_each_budget(toy: Toy) -> None:
+    attack = parse_attack("fgsm:random_start=true")
+    with Oracle(toy.model) as oracle:
+        attack.perturb(oracle, toy.images, toy.labels, (0.0, 0.01, 0.02))
+    assert (oracle.forward_passes, oracle.backward_passes) == (2 * 64, 2 * 64)
+    assert attack.gradients(2) == 2
+
+
+def test_a_step_of_its_own_length_still_takes_one_gradient(toy: Toy) -> None:
+    with Oracle(toy.model) as oracle:
+        moved = parse_attack("fgsm:alpha=0.01").perturb(oracle, toy.images, toy.labels, (0.02, 0.1))
+    assert (oracle.forward_passes, oracle.backward_passes) == (64, 64)
+    assert torch.equal(moved[0], moved[1])
+    assert (moved[0] - toy.images).abs().max() == pytest.approx(0.01, abs=1e-6)
+
+
+@pytest.mark.parametrize("setting", ["alpha=0", "alpha=-1", "alpha=inf"])
+def test_settings_out_of_range_are_refused_by_name(setting: str) -> None:
+    with pytest.raises(InvalidSettingError, match=r"attack 'fgsm' got alpha="):
+        parse_attack(f"fgsm:{setting}")

@@ -211,7 +211,7 @@ ENDS_EARLY = "pgd:alpha=0.002,criterion=top1,random_start=False,steps=20"
 
 FAULTS = [
     Fault("saturated logits", after(lambda logits: 1e4 * logits), says="gradient is zero"),
-    Fault("probabilities", after(lambda logits: (30 * logits).softmax(dim=1)), says="gradient is zero"),
+    Fault("percentages", after(lambda logits: 100 * (30 * logits).softmax(dim=1)), says="gradient is zero"),
     Fault("quantised input", before(quantised), says="gradient is zero"),
     Fault("sign activations", SignFeatures, says="gradient is zero"),
     Fault("noise at test time", before(noisy), says="eot"),

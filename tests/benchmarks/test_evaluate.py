@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
@@ -264,6 +265,48 @@ def test_what_is_no_classifier_is_refused_in_one_line(
     with pytest.raises(InvalidSettingError, match=reason) as caught:
         call(Spoilt(toy, spoil), toy.images, toy.labels)
     assert "\n" not in str(caught.value)
+
+
+def hard_label(logits: Tensor) -> Tensor:
+    return functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+
+
+@pytest.mark.parametrize("call", [evaluate, perturb])
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda logits: logits.softmax(dim=1),
+        lambda logits: logits.softmax(dim=1).double(),
+        lambda logits: logits.bfloat16().softmax(dim=1),
+        lambda logits: logits.half().softmax(dim=1),
+        lambda logits: (1e4 * logits).softmax(dim=1),
+        hard_label,
+    ],
+)
+def test_probabilities_in_the_place_of_logits_are_refused(toy: Toy, call: Callable, spoil: Callable) -> None:
+    for count in (1, 64):
+        with pytest.raises(InvalidSettingError, match=r"returned probabilities .* expected logits") as caught:
+            call(Spoilt(toy, spoil), toy.images[:count], toy.labels[:count])
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda logits: logits.log_softmax(dim=1),
+        lambda logits: logits - logits.mean(dim=1, keepdim=True) + 0.1,
+        lambda logits: logits.sigmoid(),
+        lambda logits: 1.001 * logits.softmax(dim=1),
+        lambda logits: torch.ones_like(logits[:, :1]),
+        # A single row alone may well be one.
+        lambda logits: torch.where(logits.argmax(dim=1, keepdim=True) == 0, logits.softmax(dim=1), logits),
+    ],
+)
+def test_logits_that_look_a_little_like_probabilities_are_not(toy: Toy, spoil: Callable) -> None:
+    """Whose rows sum to 1 but have negative values, or are all in [0, 1] but sum to something else."""
+    model = Spoilt(toy, spoil)
+    classes = spoil(toy.model(toy.images[:1])).shape[1]
+    assert evaluate(model, toy.images, toy.labels % classes, "fgsm", 0.01).classes[0] == classes
 
 
 @pytest.mark.parametrize("call", [evaluate, perturb])
