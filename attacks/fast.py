@@ -79,9 +79,9 @@ class Fast(Ensemble):
 
     Short ascents of the margin between the strongest wrong class and the label, first toward whichever class
     is strongest, then toward one likely class after the other, each from a random start with steps that
-    fall on a cosine from eps. An image leaves as soon as it is broken. The stages' successes make a curve; while
-    it points to more than ``tolerance`` of the images still to be broken, further stages follow: other
-    classes, then longer ascents.
+    fall on a cosine from eps. An image leaves as soon as it is broken. The stages' successes make a curve;
+    while it points to more than ``tolerance`` of the images still to be broken, further stages follow:
+    other classes, then longer ascents.
 
     Margins as losses, few steps, and passes spent where they pay are ideas of "Practical Evaluation of
     Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210 (2024).
@@ -140,8 +140,8 @@ def expected(reports: Sequence[StageReport]) -> float:
     """How many more images the stages to come would break, if their successes fell as they did.
 
     The rest of a geometric series through the successes of the last two stages and of the two before them.
-    Where the last two broke nothing, nothing more is expected; where they broke as much as the two before, the
-    series is taken to fall by a tenth.
+    Where the last two broke nothing, nothing more is expected; where they broke as much as the two before,
+    the series is taken to fall by a tenth.
     """
     broke = [report.broke for report in reports]
     last, before = sum(broke[-2:]), sum(broke[-4:-2])

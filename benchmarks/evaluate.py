@@ -48,7 +48,7 @@ def evaluate(
     norm: str = "linf",
     *,
     seed: int = 0,
-    search: str = "auto",
+    search: str = "fixed",
     eot: int = 1,
     eight_bit: bool = False,
     trust: bool = False,
@@ -67,9 +67,10 @@ def evaluate(
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
-        search: ``auto``: attacks until broken may search with a cheaper form of the model, chosen by
-            timing; ``fastest``: all may; ``fixed``: without timing; ``exact``: with the model itself.
-            Verdicts are always the model's.
+        search: the form of the model that attacks search with. ``fixed``: float32, batch norm folded;
+            ``exact``: the model itself; ``fastest``: chosen by timing; ``auto``: that for attacks until
+            broken, else ``fixed``. Verdicts are always the model's. What is chosen by timing may differ from
+            call to call.
         eot: passes averaged for one gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
         trust: give each robust figure a verdict, ``ok`` or the reasons not to believe it; costs at most as
@@ -134,7 +135,7 @@ def perturb(
     norm: str = "linf",
     *,
     seed: int = 0,
-    search: str = "auto",
+    search: str = "fixed",
     eot: int = 1,
     eight_bit: bool = False,
     batch_size: int | None = None,

@@ -188,7 +188,7 @@ def autoattack(setting: Setting, count: int) -> None:
     rows = []
     for spec in ("autoattack", "fast"):
         started = time.perf_counter()
-        frame = evaluate(few.model, few.images, few.labels, spec, STRONG_EPS)
+        frame = evaluate(few.model, few.images, few.labels, spec, STRONG_EPS, search="auto")
         record = frame[frame["attack"] != "clean"].iloc[0]
         passes = record["forward_passes"] + record["backward_passes"]
         note = f"{round(record['top1'] * count)} of {count} kept; {passes / count:.0f} passes an image"

@@ -1,6 +1,6 @@
 """The verdicts of an independent AutoAttack, image by image, kept so that other attacks compare with them.
 
-``python perf/reference.py RUN/cells/CELL/weights.safetensors --data DATA --first 250 --last 300 --out FILE.json``
+``python perf/reference.py RUN/cells/CELL/weights.safetensors --data DATA --first 250 --last 300 --out FILE``
 attacks these validation images with torchattacks (3.5.1 was used), whose attacks share no code with ours:
 APGD on the cross-entropy, targeted APGD, targeted FAB and Square one after the other, each on what those
 before it left. Its ``AutoAttack`` would take 10 steps; here they get the published budgets, 100 steps, 9
