@@ -65,7 +65,7 @@ def main() -> None:
     parser.add_argument("run")
     parser.add_argument("--data", required=True)
     parser.add_argument("--classes", type=int, default=10)
-    parser.add_argument("--images", type=int, default=128, help="of the validation images, right when clean")
+    parser.add_argument("--images", type=int, default=500, help="of the validation images, right when clean")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--reference", type=int, default=0, help="images for AutoAttack; 0: leave it out")
