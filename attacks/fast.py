@@ -75,7 +75,7 @@ class _Ascent(Search):
 
 @dataclass(frozen=True, kw_only=True)
 class Fast(Ensemble):
-    """AutoAttack's verdict for a small part of its passes.
+    """A first answer to AutoAttack's question, for a small part of its passes.
 
     Short ascents of the margin between the strongest wrong class and the label, first toward whichever class
     is strongest, then toward one likely class after the other, each from a random start with steps that
