@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.folding import folded
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
+from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.errors import InvalidSettingError
 
 # Agreement asked of a form on the first images: how alike gradients point, how often answers are the same.
@@ -23,8 +24,12 @@ _LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9}
 _LEAST_SAME_ANSWER = 0.95
 # And how far logits may lie apart, in units of their spread.
 _MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
-_TIMED_IMAGES = 32
-_ROUNDS = 3
+# A choice may cost this part of a pass over the images to be attacked, within these bounds.
+_PROBED_PART = 1 / 32
+_FEWEST_PROBED, _MOST_PROBED = 8, 32
+_ROUNDS = 2
+# Forms this much slower than the fastest at first sight are not timed again.
+_HOPELESS = 1.5
 # A lower precision has to save this much to be worth its noise.
 _WORTH = 0.85
 
@@ -97,7 +102,7 @@ class Forms:
         Args:
             search: one of :data:`SEARCHES`.
             model: frozen and in eval mode.
-            images: the first images, float32 ``(N, C, H, W)``.
+            images: the first images, float32 ``(N, C, H, W)``; as many as :func:`probed` says will do.
 
         Raises:
             InvalidSettingError: for another word.
@@ -113,35 +118,46 @@ class Forms:
                 if labels is None:
                     self._chosen[search] = _timed(model, images)
                 else:
-                    fast, exact = (_labelled(label, model, images) for label in labels)
-                    self._chosen[search] = fast, exact
+                    made = {label: _labelled(label, model, images) for label in dict.fromkeys(labels)}
+                    self._chosen[search] = made[labels[0]], made[labels[1]]
         return self._chosen[search]
+
+
+def probed(attacked: int) -> int:
+    """How many images a form is chosen with where so many are to be attacked."""
+    return max(_FEWEST_PROBED, min(_MOST_PROBED, int(attacked * _PROBED_PART)))
 
 
 def _labelled(label: str, model: nn.Module, images: Tensor) -> Form:
     """The form of that label where it agrees with the model, else the model itself."""
+    plain = Form(model)
     if label == _PLAIN:
-        return Form(model)
+        return plain
+    # Without timing, the fewest do: whether a norm was folded rightly shows on any image.
+    images = images[:_FEWEST_PROBED]
     precision, layout = label.split(", ")[:2]
     form = _make(model, images, precision, layout)
-    return form if form is not None and _agrees(form, model, images) else Form(model)
+    return form if form is not None and _agree(_probed(form, images), _probed(plain, images)) else plain
 
 
 def _timed(model: nn.Module, images: Tensor) -> tuple[Form, Form]:
     """The fastest form that agrees with the model, and the fastest of them in float32."""
-    sample = images[:_TIMED_IMAGES]
-    forms = [Form(model)]
-    for precision in ["float32", *_lower_precisions(sample.device)]:
+    images = images[:_MOST_PROBED]
+    plain = Form(model)
+    ours = _probed(plain, images)
+    seconds = {plain: ours.seconds} if ours is not None else {}
+    for precision in ["float32", *_lower_precisions(images.device)]:
         for layout in ("channels-last", "contiguous"):
-            form = _make(model, sample, precision, layout)
-            if form is not None and _agrees(form, model, sample):
-                forms.append(form)
-    seconds = _interleaved_seconds(forms, sample)
-    exact = min((i for i, form in enumerate(forms) if form.precision == "float32"), key=seconds.__getitem__)
-    fastest = min(range(len(forms)), key=seconds.__getitem__)
-    if seconds[fastest] > _WORTH * seconds[exact]:
-        fastest = exact
-    return forms[fastest], forms[exact]
+            form = _make(model, images, precision, layout)
+            probe = None if form is None else _probed(form, images)
+            if form is not None and probe is not None and _agree(probe, ours):
+                seconds[form] = probe.seconds
+    if len(seconds) < 2:
+        return plain, plain
+    _time_again(seconds, images)
+    exact = min((form for form in seconds if form.precision == "float32"), key=seconds.__getitem__)
+    fastest = min(seconds, key=seconds.__getitem__)
+    return fastest if seconds[fastest] <= _WORTH * seconds[exact] else exact, exact
 
 
 def _lower_precisions(device: torch.device) -> list[str]:
@@ -159,6 +175,8 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
     """The form, or None where the model cannot be copied or folded."""
     try:
         module = folded(model, images[:2])
+        if images.device.type == "cpu":
+            module = with_quick_stems(module)
         if layout == "channels-last":
             module = module.to(memory_format=torch.channels_last)
         if precision != "float32":
@@ -171,51 +189,66 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
     return Form(module.eval().requires_grad_(False), precision, layout, is_model=False)
 
 
-def _agrees(form: Form, model: nn.Module, images: Tensor) -> bool:
-    """Whether gradients and answers on some images are those of the model; uses up torch's random state."""
-    sample = images[:_TIMED_IMAGES]
+@dataclass(frozen=True)
+class _Probe:
+    """What a form said of some images: logits, a gradient, and how long a forward and backward pass took."""
+
+    precision: str
+    logits: Tensor
+    gradient: Tensor
+    seconds: float
+
+
+def _probed(form: Form, images: Tensor) -> _Probe | None:
+    """A probe, None where the form fails; uses up torch's random state.
+
+    The gradient is that of the largest logit less the mean.
+    """
+    # The same draws for every form, where the model is random at test time.
+    seed_randomness(images.device, "agreement")
     try:
-        # The same draws for both, where the model is random at test time.
-        seed_randomness(sample.device, "agreement")
-        theirs, their_gradient = _probe(form, sample)
-        seed_randomness(sample.device, "agreement")
-        ours, our_gradient = _probe(Form(model), sample)
+        _wait(images.device)
+        started = time.perf_counter()
+        with torch.inference_mode(False), torch.enable_grad():
+            variable = images.clone().requires_grad_()
+            logits = form.logits(variable)
+            assert isinstance(logits, Tensor)
+            logits = logits.float()
+            (gradient,) = torch.autograd.grad((logits.amax(dim=1) - logits.mean(dim=1)).sum(), variable)
+        _wait(images.device)
     except Exception:  # noqa: BLE001 - an operation that this precision lacks, a model without gradients
+        return None
+    return _Probe(form.precision, logits.detach(), gradient, time.perf_counter() - started)
+
+
+def _agree(theirs: _Probe | None, ours: _Probe | None) -> bool:
+    """Whether a form's gradients and answers are those of the model."""
+    if theirs is None or ours is None:
         return False
-    if not bool(torch.isfinite(theirs).all() & torch.isfinite(their_gradient).all()):
+    if not bool(torch.isfinite(theirs.logits).all() & torch.isfinite(theirs.gradient).all()):
         return False
-    same = (theirs.argmax(dim=1) == ours.argmax(dim=1)).float().mean()
-    apart = (theirs - ours).abs().median() / (ours.std() + 1e-12)
-    cosine = torch.cosine_similarity(their_gradient.flatten(1), our_gradient.flatten(1), dim=1).median()
+    same = (theirs.logits.argmax(dim=1) == ours.logits.argmax(dim=1)).float().mean()
+    apart = (theirs.logits - ours.logits).abs().median() / (ours.logits.std() + 1e-12)
+    cosine = torch.cosine_similarity(theirs.gradient.flatten(1), ours.gradient.flatten(1), dim=1).median()
     return bool(
         (same >= _LEAST_SAME_ANSWER)
-        & (cosine >= _LEAST_COSINE[form.precision])
-        & (apart <= _MOST_APART[form.precision])
+        & (cosine >= _LEAST_COSINE[theirs.precision])
+        & (apart <= _MOST_APART[theirs.precision])
     )
 
 
-def _probe(form: Form, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits, and the gradient of the largest one less the mean."""
-    with torch.inference_mode(False), torch.enable_grad():
-        variable = images.clone().requires_grad_()
-        logits = form.logits(variable)
-        assert isinstance(logits, Tensor)
-        logits = logits.float()
-        (gradient,) = torch.autograd.grad((logits.amax(dim=1) - logits.mean(dim=1)).sum(), variable)
-    return logits.detach(), gradient
+def _time_again(seconds: dict[Form, float], images: Tensor) -> None:
+    """Lower the seconds of the forms that may be fastest to the least of a few more probes, taken in turns.
 
-
-def _interleaved_seconds(forms: Sequence[Form], images: Tensor) -> list[float]:
-    """The least time of a forward and backward pass of each, taken in turns."""
-    best = [float("inf")] * len(forms)
+    The first probe of a form also pays for its kernels being made ready.
+    """
     for _ in range(_ROUNDS):
-        for index, form in enumerate(forms):
-            _wait(images.device)
-            started = time.perf_counter()
-            _probe(form, images)
-            _wait(images.device)
-            best[index] = min(best[index], time.perf_counter() - started)
-    return best
+        least = min(seconds.values())
+        exact = min(value for form, value in seconds.items() if form.precision == "float32")
+        for form, before in seconds.items():
+            rival = exact if form.precision == "float32" else least
+            if before <= _HOPELESS * rival and (again := _probed(form, images)) is not None:
+                seconds[form] = min(before, again.seconds)
 
 
 def _wait(device: torch.device) -> None:

@@ -68,6 +68,8 @@ class Oracle:
         self.backward_passes = 0
         self._form = self._precise_form = Form(self._searched)
         self._most_rows: int | None = None
+        self._noted_images: Tensor | None = None
+        self._noted_logits: Tensor | None = None
 
     def __enter__(self) -> Self:
         models = {id(model): model for model in (self.model, self._searched)}.values()
@@ -126,6 +128,18 @@ class Oracle:
     def form(self) -> Form:
         """What searches use."""
         return self._form
+
+    def note(self, images: Tensor) -> None:
+        """Keep the logits of exactly these images if an attack happens to ask for a gradient there.
+
+        An attack that starts at the clean images makes the clean measure's passes too.
+        """
+        self._noted_images, self._noted_logits = images, None
+
+    @property
+    def noted(self) -> Tensor | None:
+        """The model's own logits of the images last given to :meth:`note`; None: it was not asked there."""
+        return self._noted_logits
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's own logits, float32 ``(N, C)``, without a graph: what every verdict rests on.
@@ -204,9 +218,13 @@ class Oracle:
         """
         form = self._precise_form if precise else self._form
         passes = self.eot if eot is None else eot
-        return self._finite(
+        answer = self._finite(
             self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
         )
+        is_model = form.module is self.model and form.precision == "float32"
+        if is_model and _are_same(images, self._noted_images):
+            self._noted_logits = answer.logits
+        return answer
 
     def ask_chosen(
         self, images: Tensor, losses: RowLoss, length: Length, choose: Choose, *, precise: bool = False
@@ -319,3 +337,13 @@ class Oracle:
     def _require_graph(losses: Tensor) -> None:
         if not losses.requires_grad:
             raise AttackFailure("the model's logits have no gradient with respect to its pixels")
+
+
+def _are_same(images: Tensor, noted: Tensor | None) -> bool:
+    """Whether both are the very same memory."""
+    return (
+        noted is not None
+        and images.data_ptr() == noted.data_ptr()
+        and images.shape == noted.shape
+        and images.stride() == noted.stride()
+    )
