@@ -6,6 +6,7 @@ itself in float32 before it counts. So the cheapest form that agrees with the mo
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -27,9 +28,6 @@ _MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
 # A choice may cost this part of a pass over the images to be attacked, within these bounds.
 _PROBED_PART = 1 / 32
 _FEWEST_PROBED, _MOST_PROBED = 8, 32
-_ROUNDS = 2
-# Forms this much slower than the fastest at first sight are not timed again.
-_HOPELESS = 1.5
 # A lower precision has to save this much to be worth its noise.
 _WORTH = 0.85
 
@@ -40,6 +38,7 @@ SEARCHES = ("auto", "fixed", "fastest", "exact")
 form there is, by timing; ``auto`` leaves the choice to the caller, and is ``fastest`` here.
 """
 
+_LAYOUTS = ("channels-last", "contiguous")
 _PLAIN = "float32"
 _FIXED: dict[str, Sequence[str]] = {"exact": [_PLAIN] * 2, "fixed": ["float32, channels-last, folded"] * 2}
 
@@ -78,6 +77,38 @@ class Form:
         return torch.autocast(device, getattr(torch, self.precision))
 
 
+class Chosen:
+    """The forms chosen for one way of searching: the one to search with, and one never below float32.
+
+    At most one copy of the model is kept, and made again where a search asks for the other form: searches ask
+    for the same one for long, and copies cost memory.
+
+    Args:
+        model: what the forms are of.
+        images: a few images, float32 ``(N, C, H, W)``.
+        labels: of the form to search with and of the precise one; both agree with the model.
+        live: one of them, where it has been made already.
+
+    Attributes:
+        labels: as given.
+    """
+
+    def __init__(self, model: nn.Module, images: Tensor, labels: tuple[str, str], live: Form) -> None:
+        self.labels = labels
+        self._model = model
+        self._images = images[:2].clone()
+        self._live = live
+
+    def form(self, *, precise: bool = False) -> Form:
+        """The form to search with, or the precise one."""
+        label = self.labels[precise]
+        if self._live.label != label:
+            self._live = Form(self._model)  # the other copy goes before this one is made
+            with own_randomness(self._images.device):
+                self._live = _made(label, self._model, self._images) or self._live
+        return self._live
+
+
 class Forms:
     """The forms of one model, chosen once for each way of searching.
 
@@ -88,16 +119,16 @@ class Forms:
 
     def __init__(self, recalled: Mapping[str, Sequence[str]] | None = None) -> None:
         self._recalled = dict(recalled or {})
-        self._chosen: dict[str, tuple[Form, Form]] = {}
+        self._chosen: dict[str, Chosen] = {}
         self._chosen_for: dict[str, nn.Module] = {}
 
     @property
     def labels(self) -> dict[str, tuple[str, str]]:
         """What has been chosen, to be recalled."""
-        return {search: (fast.label, exact.label) for search, (fast, exact) in self._chosen.items()}
+        return {search: chosen.labels for search, chosen in self._chosen.items()}
 
-    def choose(self, search: str, model: nn.Module, images: Tensor) -> tuple[Form, Form]:
-        """The form to search with, and one that is never below float32.
+    def choose(self, search: str, model: nn.Module, images: Tensor) -> Chosen:
+        """The forms for one way of searching.
 
         Args:
             search: one of :data:`SEARCHES`.
@@ -116,10 +147,9 @@ class Forms:
             # How many passes the choice takes must not decide what a random model draws afterwards.
             with own_randomness(images.device):
                 if labels is None:
-                    self._chosen[search] = _timed(model, images)
+                    self._chosen[search] = _timed(model, images[:_MOST_PROBED])
                 else:
-                    made = {label: _labelled(label, model, images) for label in dict.fromkeys(labels)}
-                    self._chosen[search] = made[labels[0]], made[labels[1]]
+                    self._chosen[search] = _named(model, images[:_FEWEST_PROBED], labels)
         return self._chosen[search]
 
 
@@ -128,36 +158,69 @@ def probed(attacked: int) -> int:
     return max(_FEWEST_PROBED, min(_MOST_PROBED, int(attacked * _PROBED_PART)))
 
 
-def _labelled(label: str, model: nn.Module, images: Tensor) -> Form:
-    """The form of that label where it agrees with the model, else the model itself."""
-    plain = Form(model)
-    if label == _PLAIN:
-        return plain
-    # Without timing, the fewest do: whether a norm was folded rightly shows on any image.
-    images = images[:_FEWEST_PROBED]
-    precision, layout = label.split(", ")[:2]
-    form = _make(model, images, precision, layout)
-    return form if form is not None and _agree(_probed(form, images), _probed(plain, images)) else plain
+def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
+    """The forms of these labels where they agree with the model, else the model itself."""
+    live = plain = Form(model)
+    ours: _Probe | None = None
+    agreeing = {_PLAIN: _PLAIN}
+    for label in dict.fromkeys(labels):
+        if label == _PLAIN:
+            continue
+        ours = ours or _probed(plain, images)
+        form = _made(label, model, images)
+        agrees = form is not None and _agree(_probed(form, images), ours)
+        live = form if agrees and form is not None else plain
+        agreeing[label] = live.label
+    return Chosen(model, images, (agreeing[labels[0]], agreeing[labels[1]]), live)
 
 
-def _timed(model: nn.Module, images: Tensor) -> tuple[Form, Form]:
+def _timed(model: nn.Module, images: Tensor) -> Chosen:
     """The fastest form that agrees with the model, and the fastest of them in float32."""
-    images = images[:_MOST_PROBED]
     plain = Form(model)
     ours = _probed(plain, images)
-    seconds = {plain: ours.seconds} if ours is not None else {}
-    for precision in ["float32", *_lower_precisions(images.device)]:
-        for layout in ("channels-last", "contiguous"):
-            form = _make(model, images, precision, layout)
-            probe = None if form is None else _probed(form, images)
-            if form is not None and probe is not None and _agree(probe, ours):
-                seconds[form] = probe.seconds
-    if len(seconds) < 2:
-        return plain, plain
-    _time_again(seconds, images)
-    exact = min((form for form in seconds if form.precision == "float32"), key=seconds.__getitem__)
-    fastest = min(seconds, key=seconds.__getitem__)
-    return fastest if seconds[fastest] <= _WORTH * seconds[exact] else exact, exact
+    if ours is None:
+        return Chosen(model, images, (_PLAIN, _PLAIN), plain)
+    exact: _Timing = _Timing(plain, ours.seconds)
+    fastest: _Timing | None = None
+    for layout in _LAYOUTS:
+        exact = _faster(exact, _make(model, images, "float32", layout), ours, images) or exact
+    for precision in _lower_precisions(images.device):
+        for layout in _LAYOUTS:
+            fastest = _faster(fastest, _make(model, images, precision, layout), ours, images)
+    if fastest is None or fastest.seconds > _WORTH * exact.seconds:
+        fastest = exact
+    return Chosen(model, images, (fastest.form.label, exact.form.label), fastest.form)
+
+
+@dataclass(frozen=True)
+class _Timing:
+    """A form and the least time that it took for a probe."""
+
+    form: Form
+    seconds: float
+
+
+def _faster(best: _Timing | None, form: Form | None, ours: _Probe, images: Tensor) -> _Timing | None:
+    """The faster of the best so far and a form that agrees with the model; no more than two are alive."""
+    first = None if form is None else _probed(form, images)
+    if form is None or first is None or not _agree(first, ours):
+        return best
+    # The first probe also pays for kernels being made ready.
+    again = _probed(form, images)
+    challenger = _Timing(form, min(first.seconds, again.seconds if again else math.inf))
+    if best is None:
+        return challenger
+    again = _probed(best.form, images)
+    best = _Timing(best.form, min(best.seconds, again.seconds if again else math.inf))
+    return min(best, challenger, key=lambda timing: timing.seconds)
+
+
+def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
+    """The form of that label; None where it cannot be made."""
+    if label == _PLAIN:
+        return Form(model)
+    precision, layout = label.split(", ")[:2]
+    return _make(model, images, precision, layout)
 
 
 def _lower_precisions(device: torch.device) -> list[str]:
@@ -235,20 +298,6 @@ def _agree(theirs: _Probe | None, ours: _Probe | None) -> bool:
         & (cosine >= _LEAST_COSINE[theirs.precision])
         & (apart <= _MOST_APART[theirs.precision])
     )
-
-
-def _time_again(seconds: dict[Form, float], images: Tensor) -> None:
-    """Lower the seconds of the forms that may be fastest to the least of a few more probes, taken in turns.
-
-    The first probe of a form also pays for its kernels being made ready.
-    """
-    for _ in range(_ROUNDS):
-        least = min(seconds.values())
-        exact = min(value for form, value in seconds.items() if form.precision == "float32")
-        for form, before in seconds.items():
-            rival = exact if form.precision == "float32" else least
-            if before <= _HOPELESS * rival and (again := _probed(form, images)) is not None:
-                seconds[form] = min(before, again.seconds)
 
 
 def _wait(device: torch.device) -> None:

@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.forms import Chosen, Form, Forms
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
@@ -66,7 +66,7 @@ class Oracle:
         self._device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.forward_passes = 0
         self.backward_passes = 0
-        self._form = self._precise_form = Form(self._searched)
+        self._chosen: Chosen | None = None
         self._most_rows: int | None = None
         self._noted_images: Tensor | None = None
         self._noted_logits: Tensor | None = None
@@ -122,12 +122,15 @@ class Oracle:
         Raises:
             InvalidSettingError: for another word.
         """
-        self._form, self._precise_form = self._forms.choose(search, self._searched, images)
+        self._chosen = self._forms.choose(search, self._searched, images)
 
     @property
-    def form(self) -> Form:
-        """What searches use."""
-        return self._form
+    def search_label(self) -> str:
+        """Precision and form of the model that searches use, as the records say it."""
+        return self._form().label if self._chosen is None else self._chosen.labels[0]
+
+    def _form(self, *, precise: bool = False) -> Form:
+        return Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
 
     def note(self, images: Tensor) -> None:
         """Keep the logits of exactly these images if an attack happens to ask for a gradient there.
@@ -159,7 +162,7 @@ class Oracle:
         Raises:
             AttackFailure: where a logit is not finite.
         """
-        return self._without_graph(self._precise_form if precise else self._form, images)
+        return self._without_graph(self._form(precise=precise), images)
 
     def tracked(self, images: Tensor) -> Tensor:
         """Logits with their graph, float32 ``(N, C)``, for other libraries, which take gradients themselves.
@@ -179,7 +182,7 @@ class Oracle:
             # A view, since a hook on a caller's own tensor would outlive this pass.
             images = images.view_as(images)
             images.register_hook(lambda gradient: self._note_gradient(gradient, passes))  # type: ignore[no-untyped-call]
-        logits = [self._forward(self._precise_form, images) for _ in range(passes)]
+        logits = [self._forward(self._form(precise=True), images) for _ in range(passes)]
         mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
         if wanted:
             self._require_graph(mean)
@@ -216,7 +219,7 @@ class Oracle:
         Raises:
             AttackFailure: where a logit or a gradient is not finite, or the model cuts the graph.
         """
-        form = self._precise_form if precise else self._form
+        form = self._form(precise=precise)
         passes = self.eot if eot is None else eot
         answer = self._finite(
             self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
@@ -245,7 +248,7 @@ class Oracle:
         Raises:
             AttackFailure: as :meth:`ask`.
         """
-        form = self._precise_form if precise else self._form
+        form = self._form(precise=precise)
 
         def part(rows: slice) -> Answer:
             with torch.inference_mode(False), torch.enable_grad():

@@ -323,7 +323,7 @@ def _until_broken(
         forward_passes=oracle.forward_passes,
         backward_passes=oracle.backward_passes,
         mode=attack.mode,
-        search=oracle.form.label,
+        search=oracle.search_label,
         remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages)),
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
@@ -386,7 +386,7 @@ def _full_budget(
             forward_passes=oracle.forward_passes // len(eps),
             backward_passes=oracle.backward_passes // len(eps),
             mode=attack.mode,
-            search=oracle.form.label,
+            search=oracle.search_label,
             remarks=tuple(attack.remarks(classes)),
         )
         for index, value in enumerate(eps)
