@@ -38,7 +38,9 @@ SEARCHES = ("auto", "fixed", "fastest", "exact")
 form there is, by timing; ``auto`` leaves the choice to the caller, and is ``fastest`` here.
 """
 
-_LAYOUTS = ("channels-last", "contiguous")
+# On CPUs channels-last was never the slower one by much, and a choice costs passes.
+_LAYOUTS = {"cpu": ("channels-last",)}
+_BOTH_LAYOUTS = ("channels-last", "contiguous")
 _PLAIN = "float32"
 _FIXED: dict[str, Sequence[str]] = {"exact": [_PLAIN] * 2, "fixed": ["float32, channels-last, folded"] * 2}
 
@@ -180,12 +182,13 @@ def _timed(model: nn.Module, images: Tensor) -> Chosen:
     ours = _probed(plain, images)
     if ours is None:
         return Chosen(model, images, (_PLAIN, _PLAIN), plain)
+    layouts = _LAYOUTS.get(images.device.type, _BOTH_LAYOUTS)
     exact: _Timing = _Timing(plain, ours.seconds)
     fastest: _Timing | None = None
-    for layout in _LAYOUTS:
+    for layout in layouts:
         exact = _faster(exact, _make(model, images, "float32", layout), ours, images) or exact
     for precision in _lower_precisions(images.device):
-        for layout in _LAYOUTS:
+        for layout in layouts:
             fastest = _faster(fastest, _make(model, images, precision, layout), ours, images)
     if fastest is None or fastest.seconds > _WORTH * exact.seconds:
         fastest = exact
