@@ -75,19 +75,19 @@ class Average:
         finally:
             self._put(held)
 
-    def finish(self, classifier: nn.Module, show_batch: Callable[[int], None]) -> None:
+    def finish(self, classifier: nn.Module, show_batch: Callable[[int], None], batches: int) -> None:
         """Leave the average in the classifier.
 
         Args:
             classifier: in train mode.
-            show_batch: asks the classifier about a batch of the training set, by its number; called at most
-                :data:`STATISTICS_BATCHES` times.
+            show_batch: asks the classifier about a batch of the training set, by its number.
+            batches: of the training set; at most :data:`STATISTICS_BATCHES` of them are shown.
         """
         if not self.shadow:
             return
         self._put(self.shadow)
         if self.kind == "swa":
-            estimate_statistics(classifier, show_batch)
+            estimate_statistics(classifier, show_batch, min(batches, STATISTICS_BATCHES))
 
     def restore(self, shadow: Mapping[str, Tensor], count: int) -> None:
         """Go on from a checkpoint."""
@@ -100,7 +100,7 @@ class Average:
             self._live[name].copy_(value)
 
 
-def estimate_statistics(classifier: nn.Module, show_batch: Callable[[int], None]) -> None:
+def estimate_statistics(classifier: nn.Module, show_batch: Callable[[int], None], batches: int) -> None:
     """Batch norm's running statistics as the plain mean over some batches, where it has any in train mode."""
     layers = [
         module
@@ -112,7 +112,7 @@ def estimate_statistics(classifier: nn.Module, show_batch: Callable[[int], None]
         layer.momentum = None  # torch's word for the plain mean over the batches seen
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked.zero_()
-    for batch in range(STATISTICS_BATCHES if layers else 0):
+    for batch in range(batches if layers else 0):
         show_batch(batch)
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum

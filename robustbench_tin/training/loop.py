@@ -206,14 +206,14 @@ class _Run:
         if self.monitor is not None and self.monitor.decides:
             self.classifier.load_state_dict(self.monitor.kept)
         else:
-            self.average.finish(self.classifier, self.ask_about)
+            self.average.finish(self.classifier, self.ask_about, self.order.batches)
         self.classifier.zero_grad(set_to_none=True)
         self.classifier.eval()
 
     def ask_about(self, batch: int) -> None:
         """Show the classifier a batch as training does, adversarial images and all, and move no weight."""
         order = self.order.of_epoch(len(self.epochs), self.device)
-        images, labels = self.shown(order[batch % len(order)])
+        images, labels = self.shown(order[batch])
         with self.runtime.autocast():
             objective = self.defense.objective(self.classifier, images, labels, self.context)
             with torch.no_grad():
