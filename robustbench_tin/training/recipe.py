@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 from robustbench_tin.errors import InvalidSettingError
@@ -12,6 +12,8 @@ from robustbench_tin.training.stages import Stage, parse_stages
 
 WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
 """The optimisers, and the weight decay of each where none is given."""
+SGD_LR = 0.1
+"""The highest rate for ``sgd`` where none is given, as papers on adversarial training have it."""
 AVERAGES = ("none", "ema", "swa")
 
 
@@ -96,6 +98,12 @@ class Recipe:
         if not condition:
             given: Any = getattr(self, setting)
             raise InvalidSettingError(f"{setting.replace('_', '-')} got {given}; expected {expected}")
+
+
+SETTINGS = tuple(
+    field.name for field in fields(Recipe) if field.name not in ("epochs", "batch_size", "lr", "warmup")
+)
+"""The fields of a recipe that a user sets for all cells alike, by the names of their options."""
 
 
 @dataclass(frozen=True)
