@@ -227,7 +227,9 @@ def bench(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's"),
+        typer.Option(
+            help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's; sgd: 0.1"
+        ),
     ] = None,
     optimizer: Annotated[
         str, typer.Option(help="adamw, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)
