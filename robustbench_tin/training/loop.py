@@ -202,11 +202,13 @@ class _Run:
 
     def finish(self) -> None:
         """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""
-        train_only(self.classifier, "all", self.candidates)
         if self.monitor is not None and self.monitor.decides:
             self.classifier.load_state_dict(self.monitor.kept)
         else:
+            # Statistics that the last stage froze are none of the average's business.
+            train_only(self.classifier, self.recipe.stages[max(self.stage, 0)].part, self.candidates)
             self.average.finish(self.classifier, self.ask_about, self.order.batches)
+        train_only(self.classifier, "all", self.candidates)
         self.classifier.zero_grad(set_to_none=True)
         self.classifier.eval()
 

@@ -63,6 +63,13 @@ def test_swa_estimates_the_statistics_of_the_averaged_weights() -> None:
     assert model[1].momentum == 0.1
 
 
+def test_frozen_statistics_are_not_estimated_anew() -> None:
+    start = build_full_model()
+    model, _ = trained_full(Recipe(4, 16, 1e-2, average="swa", train="head"))
+    assert torch.equal(model[1].running_mean, start[1].running_mean)
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
 def test_statistics_are_the_plain_mean_over_the_batches() -> None:
     layer = nn.BatchNorm1d(2).train()
     layer(torch.full((4, 2), 100.0))
