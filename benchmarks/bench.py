@@ -11,6 +11,7 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
@@ -23,7 +24,8 @@ from robustbench_tin.benchmarks.measure import (
     worst_case,
 )
 from robustbench_tin.benchmarks.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning import Request, resolve
+from robustbench_tin.benchmarks.planning import Request, default_lr, resolve
+from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
@@ -32,7 +34,9 @@ from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
-from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.checkpoint import Checkpoint
+from robustbench_tin.training.loop import TrainingFailure, TrainingRecord, train
 
 
 def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options: Any) -> Run | None:
@@ -95,6 +99,7 @@ class _Worker:
         if trained is not None and trained.status == OK:
             classifier = self._build(cell)
             load_weights(classifier, self.run.weights_file(cell))
+            self._checkpoint(cell).remove()
             self.reporter.finished(f"{cell.label}: already trained")
         else:
             classifier, trained = self._train(cell)
@@ -126,7 +131,8 @@ class _Worker:
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        recipe = Recipe(plan.epochs_of(cell.model), plan.batch_size, plan.lr or backbones.get(cell.model).lr)
+        recipe = plan.recipe(cell.model, default_lr(cell.model, plan.optimizer))
+        checkpoint = self._checkpoint(cell)
         facts: dict[str, Any] = {
             "precision": runtime.precision,
             "network_size": classifier.input_size,
@@ -151,8 +157,10 @@ class _Worker:
                     num_classes=plan.classes,
                     seed=cell.seed,
                     on_step=on_step,
+                    probe=self._probe(cell),
+                    checkpoint=checkpoint,
                 )
-            except TrainingFailure as failure:
+            except (TrainingFailure, AttackFailure) as failure:
                 trained = Trained(status=f"failed: {failure}", **facts)
                 self.reporter.warn(f"{cell.label}: {trained.status}")
                 self.run.save_trained(cell, trained)
@@ -160,10 +168,22 @@ class _Worker:
         save_weights(classifier, self.run.weights_file(cell))
         trained = _trained(record, classifier, facts)
         self.run.save_trained(cell, trained)
+        checkpoint.remove()
         for note in record.notes:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
         return classifier, trained
+
+    def _checkpoint(self, cell: Cell) -> Checkpoint:
+        return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)
+
+    def _probe(self, cell: Cell) -> AttackProbe | None:
+        """What training looks with: the budget that it trains against, else the largest that is measured."""
+        plan = self.run.plan
+        threat = parse_defense(cell.defense).threat
+        if threat is None and plan.attacked_eps:
+            threat = ThreatModel(plan.norm, max(plan.attacked_eps))
+        return None if threat is None else AttackProbe(threat, cell.seed)
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan

@@ -6,9 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from robustbench_tin.training.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,16 @@ class Plan(BaseModel):
     epochs: tuple[int, ...]
     batch_size: int
     lr: float | None
+    optimizer: str = "adamw"
+    weight_decay: float | None = None
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    average: str = "none"
+    clean_epochs: int = 0
+    early_stop: int | None = None
+    train: str = "all"
+    head_rate: float = 1.0
     image_size: int | None
     pretrained: bool
     weights: str | None
@@ -76,6 +89,18 @@ class Plan(BaseModel):
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
         return self.epochs[self.models.index(model)]
+
+    def recipe(self, model: str, lr: float) -> Recipe:
+        """How one of the plan's backbones is trained; ``lr`` where the plan leaves the rate open.
+
+        Raises:
+            InvalidSettingError: for a setting out of its range.
+        """
+        # Needs torch; reading a finished run must not import it.
+        from robustbench_tin.training.recipe import SETTINGS, Recipe
+
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        return Recipe(self.epochs_of(model), self.batch_size, self.lr or lr, **settings)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds innermost."""

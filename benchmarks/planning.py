@@ -19,6 +19,7 @@ from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
+from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
 Names = str | Sequence[str]
 
@@ -51,6 +52,17 @@ class Request:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    optimizer: str = "adamw"
+    weight_decay: float | None = None
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    average: str = "none"
+    clean_epochs: int = 0
+    early_stop: int | None = None
+    train: str = "all"
+    head_rate: float = 1.0
+    checkpoint_minutes: float = 10.0
     image_size: int | None = None
     pretrained: bool = False
     weights: str | Path | None = None
@@ -128,6 +140,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
+        **{name: getattr(request, name) for name in SETTINGS},
         image_size=request.image_size,
         pretrained=request.pretrained,
         weights=weights,
@@ -135,7 +148,29 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         precision=request.precision,
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
+    _check_training(plan, request)
     return plan, dataset
+
+
+def default_lr(model: str, optimizer: str) -> float:
+    """The highest learning rate where a user gives none."""
+    return SGD_LR if optimizer == "sgd" else backbones.get(model).lr
+
+
+def _check_training(plan: Plan, request: Request) -> None:
+    if not 0 <= request.checkpoint_minutes < float("inf"):
+        raise InvalidSettingError(
+            f"checkpoint-minutes got {request.checkpoint_minutes}; expected 0 or more, such as 10"
+        )
+    for model in plan.models:
+        plan.recipe(model, default_lr(model, plan.optimizer))
+    if plan.early_stop is not None and not plan.attacked_eps:
+        for defense in plan.defenses:
+            if parse_defense(defense).threat is None:
+                raise InvalidSettingError(
+                    f"early-stop with defense '{defense}' and no eps above 0 has nothing to attack with; give"
+                    " an eps such as 0.03"
+                )
 
 
 def open_part(

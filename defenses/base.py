@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.specs import Configurable
-from robustbench_tin.training.context import Context
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.context import Context, Gradients, Objective
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,18 @@ class Defense(Configurable):
     kind: ClassVar[str] = "defense"
     relative_cost: ClassVar[float] = 1.0
     """How many times longer than plain training an epoch takes; for time estimates only."""
+    single_step: ClassVar[bool] = False
+    """Whether its images are made in one step; training then watches for catastrophic overfitting."""
+
+    @property
+    def replays(self) -> int:
+        """How often each batch is trained on before the next; so many epochs are then one over the data."""
+        return 1
+
+    @property
+    def threat(self) -> ThreatModel | None:
+        """What it trains against; None: nothing in particular."""
+        return None
 
     def check(self, train: Split) -> None:
         """Refuse a training set that this defense cannot work with; called before anything is trained.
@@ -61,7 +73,32 @@ class Defense(Configurable):
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """The scalar that training minimises: the mean cross-entropy, unless overridden."""
-        return functional.cross_entropy(classifier(images), labels)
+        return context.cross_entropy(classifier(images), labels)
+
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
+        """:meth:`loss` as a function that may be asked again at other weights.
+
+        A defense that makes adversarial images overrides this instead: it makes them here, once, so that
+        asking again costs no more than the passes of the loss.
+        """
+        return lambda: self.loss(classifier, images, labels, context)
+
+    def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
+        """Get the gradients of one optimiser step, and return the value that comes with them.
+
+        Whoever moves the weights puts them back, bit for bit, before returning.
+
+        Args:
+            classifier: what is trained.
+            gradients: leaves the gradients at the weights as they are when it is called; may be called more
+                than once, the last call counts.
+            context: where training stands.
+        """
+        return gradients()
+
+    def after_epoch(self, classifier: nn.Module, context: Context) -> bool:
+        """Look at where training stands at the end of an epoch; True ends it."""
+        return False
 
     def wrap(self, classifier: nn.Module) -> nn.Module:
         """What runs, and is attacked, at test time: still pixels in [0, 1] to logits."""
@@ -84,4 +121,4 @@ class Defense(Configurable):
     @property
     def defines_loss(self) -> bool:
         """Whether this defense has a loss of its own; of a combination only one may."""
-        return type(self).loss is not Defense.loss
+        return type(self).loss is not Defense.loss or type(self).objective is not Defense.objective

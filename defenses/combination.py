@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense, NoiseVote
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.training.context import Context
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.context import Context, Gradients, Objective
 
 
 @dataclass(frozen=True)
 class Combination(Defense):
-    """Defenses whose hooks run from left to right; at most one of them defines the loss."""
+    """Defenses whose hooks run from left to right; at most one of them defines the loss.
+
+    Around a step the leftmost is outermost: of ``a+b`` it is ``b`` that asks for the gradients.
+    """
 
     name: ClassVar[str] = "combination"
 
@@ -61,10 +66,34 @@ class Combination(Defense):
         return images, labels
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return self.objective(classifier, images, labels, context)()
+
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
         chosen = next((part for part in self.parts if part.defines_loss), None)
         if chosen is None:
-            return super().loss(classifier, images, labels, context)
-        return chosen.loss(classifier, images, labels, context)
+            return lambda: context.cross_entropy(classifier(images), labels)
+        return chosen.objective(classifier, images, labels, context)
+
+    def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
+        for part in reversed(self.parts):
+            gradients = partial(part.around_step, classifier, gradients, context)
+        return gradients()
+
+    def after_epoch(self, classifier: nn.Module, context: Context) -> bool:
+        ends = [part.after_epoch(classifier, context) for part in self.parts]
+        return any(ends)
+
+    @property
+    def replays(self) -> int:
+        return math.prod(part.replays for part in self.parts)
+
+    @property
+    def single_step(self) -> bool:  # type: ignore[override]
+        return any(part.single_step for part in self.parts)
+
+    @property
+    def threat(self) -> ThreatModel | None:
+        return next((part.threat for part in self.parts if part.threat is not None), None)
 
     @property
     def relative_cost(self) -> float:  # type: ignore[override]

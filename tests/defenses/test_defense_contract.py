@@ -29,6 +29,10 @@ EVERY_DEFENSE = pytest.mark.parametrize(
         "bbox-crop+augment+fgsm-at",
         "augment+fgsm-at:eps=0.01",
         "fgsm-at+jpeg",
+        "awp+trades:steps=2",
+        "augment+awp+pgd-at:steps=2",
+        "awp+free-at",
+        "mart:norm=l2,steps=2",
         "jpeg+smoothing:n0=5",
     ],
 )
