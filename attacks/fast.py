@@ -125,7 +125,7 @@ class Fast(Ensemble):
         return (f"fast: its last stages broke {last} of {reports[0].entered}; {verdict}",)
 
     def _further(self, index: int, classes: int) -> Attack:
-        others = self._toward(classes, 1, *range(4, 10), steps=30)
+        others = self._toward(classes, 1, *range(4, 10), steps=20)
         return others[index] if index < len(others) else self._untargeted(100)
 
     def _untargeted(self, steps: int) -> Attack:
