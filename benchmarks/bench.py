@@ -14,6 +14,7 @@ from robustbench_tin.attacks.forms import Forms
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
+from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,
     Outcomes,
@@ -22,15 +23,16 @@ from robustbench_tin.benchmarks.measure import (
     measure_clean,
     worst_case,
 )
-from robustbench_tin.benchmarks.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning import Request, resolve
+from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
+from robustbench_tin.benchmarks.planning import Request, is_backbone, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
 from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
+from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 
@@ -106,12 +108,14 @@ class _Worker:
     def _build(self, cell: Cell, *, fresh: bool = False) -> Classifier:
         """The cell's network; only a fresh one is filled with the weights that training starts from."""
         plan, request = self.run.plan, self.request
+        # A file is of one architecture: a backbone that only defenses need starts without it.
+        asked = cell.model in plan.models
         return backbones.get(cell.model).build(
             plan.classes,
             image_size=self.dataset.image_size,
             resize_to=plan.image_size,
             pretrained=plan.pretrained and fresh,
-            weights=Path(request.weights) if request.weights is not None and fresh else None,
+            weights=Path(request.weights) if request.weights is not None and fresh and asked else None,
             seed=cell.seed,
         )
 
@@ -151,6 +155,7 @@ class _Worker:
                     num_classes=plan.classes,
                     seed=cell.seed,
                     on_step=on_step,
+                    trained=lambda name: self._source(cell, name),
                 )
             except TrainingFailure as failure:
                 trained = Trained(status=f"failed: {failure}", **facts)
@@ -164,6 +169,17 @@ class _Worker:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
         return classifier, trained
+
+    def _source(self, cell: Cell, name: str) -> nn.Module:
+        """What a defense of this cell calls by that name, as it is attacked."""
+        device = self.run.plan.device
+        if not is_backbone(name):
+            return find_trained(name).load(device).model
+        source = Cell(select(name)[0], NONE, cell.seed)
+        trained = self.run.trained(source)
+        if trained is None or trained.status != OK:
+            raise TrainingFailure(f"the training of its source {source.label} failed")
+        return Loader(self.run, self.dataset.image_size, device).load(source).model
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan

@@ -10,6 +10,9 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
+NONE = "none"
+"""The defense of the cells that others make images on."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -41,6 +44,10 @@ class Plan(BaseModel):
 
     Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
     they moved.
+
+    ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
+    before the others. ``source_files`` are the weights of trained models that they make images on.
+    ``epochs`` goes by :attr:`backbones`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +58,8 @@ class Plan(BaseModel):
     train_images: int
     eval_images: int
     models: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    source_files: tuple[str, ...] = ()
     defenses: tuple[str, ...]
     seeds: tuple[int, ...]
     attacks: tuple[str, ...]
@@ -73,16 +82,25 @@ class Plan(BaseModel):
     precision: str | None
     plugins: tuple[str, ...]
 
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Those that cells are trained of: the models asked for, then what only sources need."""
+        return tuple(dict.fromkeys((*self.models, *self.sources)))
+
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
-        return self.epochs[self.models.index(model)]
+        return self.epochs[self.backbones.index(model)]
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, seeds innermost."""
-        for model in self.models:
-            for defense in self.defenses:
-                for seed in self.seeds:
-                    yield Cell(model, defense, seed)
+        """Every cell, seeds innermost; those that others need first."""
+        needed = [Cell(model, NONE, seed) for model in self.sources for seed in self.seeds]
+        asked = [
+            Cell(model, defense, seed)
+            for model in self.models
+            for defense in self.defenses
+            for seed in self.seeds
+        ]
+        yield from dict.fromkeys((*needed, *asked))
 
     @property
     def attacked_eps(self) -> tuple[float, ...]:

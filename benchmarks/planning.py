@@ -11,9 +11,10 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import InvalidSettingError, WeightsError
+from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
 from robustbench_tin.models import backbones, select
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
@@ -100,12 +101,17 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         chosen = parse_attack(attack)
         if chosen.criterion is not None:
             chosen.goal.check(len(dataset.classes))
-    for model in models:
+    sources, source_files = _sources(defenses, len(dataset.classes))
+    added = [source for source in sources if source not in models or "none" not in defenses]
+    for source in added:
+        reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
+    for model in dict.fromkeys((*models, *sources)):
         backbones.get(model).check_size(dataset.image_size, request.image_size)
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
     if request.pretrained or request.weights is not None:
-        _require_fitting_weights(models, dataset, request)
+        starting = _unique((*models, *sources)) if request.pretrained else models
+        _require_fitting_weights(starting, dataset, request)
     plan = Plan(
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
@@ -113,6 +119,8 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         train_images=len(dataset.train),
         eval_images=len(dataset.val),
         models=tuple(models),
+        sources=sources,
+        source_files=source_files,
         defenses=defenses,
         seeds=seeds,
         attacks=attacks,
@@ -125,7 +133,9 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         worst_case=request.worst_case,
         trust=request.trust,
         certified=tuple(text for text in defenses if request.norm == "l2" and parse_defense(text).certifies),
-        epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
+        epochs=tuple(
+            request.epochs or _default_epochs(dataset, model) for model in dict.fromkeys((*models, *sources))
+        ),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
         image_size=request.image_size,
@@ -136,6 +146,33 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
     return plan, dataset
+
+
+def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What defenses make images on: backbones of the plan, and digests of trained models' weights."""
+    names: list[str] = []
+    files: list[str] = []
+    for source in _unique(source for text in defenses for source in parse_defense(text).sources):
+        if is_backbone(source):
+            names += select(source)
+            continue
+        try:
+            found = find_trained(source)
+        except RunError as error:
+            raise InvalidSettingError(
+                f"defense source got '{source}', which is no backbone's name, and {error}"
+            ) from None
+        if found.classes != classes:
+            raise InvalidSettingError(
+                f"defense source '{source}' has {found.classes} classes; expected the data's {classes}"
+            )
+        files.append(file_digest(found.weights))
+    return _unique(names), tuple(files)
+
+
+def is_backbone(text: str) -> bool:
+    """Whether this names a backbone, rather than a place."""
+    return text in backbones.names() or text.partition(":")[0] in backbones.prefixes
 
 
 def open_part(

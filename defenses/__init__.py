@@ -28,6 +28,7 @@ registry: Registry[type[Defense]] = Registry(
         "none": "robustbench_tin.defenses.none:NoDefense",
         "augment": "robustbench_tin.defenses.augment:Augment",
         "bbox-crop": "robustbench_tin.defenses.bbox_crop:BBoxCrop",
+        "fgsm-static": "robustbench_tin.defenses.fgsm_static:FGSMStatic",
         "fgsm-at": "robustbench_tin.defenses.fgsm_at:FGSMAdversarialTraining",
         "jpeg": "robustbench_tin.defenses.jpeg:JPEG",
         "bit-depth": "robustbench_tin.defenses.bit_depth:BitDepth",

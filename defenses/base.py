@@ -51,6 +51,15 @@ class Defense(Configurable):
             DataError: saying what is missing.
         """
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Other trained models that :meth:`prepare` asks ``context.trained`` for.
+
+        Each a backbone's name (its cell with the defense ``none`` and the same seed, which a run trains
+        before), a run's cell or a weights file.
+        """
+        return ()
+
     def prepare(self, train: Split, context: Context) -> Split:
         """Change the training set, once, before the first epoch; the validation images stay as they are."""
         return train

@@ -50,6 +50,10 @@ class Combination(Defense):
         for part in self.parts:
             part.check(train)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(source for part in self.parts for source in part.sources))
+
     def prepare(self, train: Split, context: Context) -> Split:
         for part in self.parts:
             train = part.prepare(train, context)

@@ -10,6 +10,18 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
+from robustbench_tin.errors import InvalidSettingError
+
+
+def no_other(name: str) -> nn.Module:
+    """The answer of a training that was handed no other classifiers.
+
+    Raises:
+        InvalidSettingError: always.
+    """
+    raise InvalidSettingError(
+        f"training got no trained classifier '{name}'; expected train(..., trained=...) to return it"
+    )
 
 
 @dataclass
@@ -24,6 +36,7 @@ class Context:
         steps_per_epoch: optimiser steps in each; 0 until the training set is prepared.
         step: optimiser steps taken so far, over all epochs.
         note: says a line that belongs into the run's record (counts, skipped images).
+        trained: gives another trained classifier by what a defense's ``sources`` call it.
     """
 
     generator: torch.Generator
@@ -31,6 +44,7 @@ class Context:
     num_classes: int
     epochs: int
     note: Callable[[str], None]
+    trained: Callable[[str], nn.Module] = no_other
     steps_per_epoch: int = 0
     step: int = 0
 

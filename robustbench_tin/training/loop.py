@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.runtime import Runtime, as_tensor
-from robustbench_tin.training.context import Context, TrainingHooks
+from robustbench_tin.training.context import Context, TrainingHooks, no_other
 
 # Steps between looks at the loss: each look waits for the device.
 LOSS_CHECK_INTERVAL = 20
@@ -72,6 +72,7 @@ def train(
     num_classes: int,
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
+    trained: Callable[[str], nn.Module] = no_other,
 ) -> TrainingRecord:
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
@@ -83,6 +84,7 @@ def train(
         runtime: device, precision, layout.
         num_classes: of the classifier.
         seed: of the order of the images, of the defense's randomness and of dropout.
+        trained: gives the defense other trained classifiers by name.
         on_step: called with the steps taken and the steps in all.
 
     Raises:
@@ -97,6 +99,7 @@ def train(
         num_classes=num_classes,
         epochs=recipe.epochs,
         note=notes.append,
+        trained=trained,
     )
     prepared = defense.prepare(split, context)
     images = as_tensor(prepared.images).to(device)

@@ -48,7 +48,14 @@ def context() -> Context:
 
 def context_of(seed: int) -> Context:
     generator = torch.Generator().manual_seed(seed)
-    return Context(generator, torch.device("cpu"), TOY_CLASSES, epochs=1, note=lambda line: None)
+    return Context(
+        generator,
+        torch.device("cpu"),
+        TOY_CLASSES,
+        epochs=1,
+        note=lambda line: None,
+        trained=lambda name: build_toy_model(7),
+    )
 
 
 def weights_after(spec: str, split: Split, seed: int) -> Tensor:
@@ -62,6 +69,7 @@ def weights_after(spec: str, split: Split, seed: int) -> Tensor:
         Runtime("cpu"),
         num_classes=TOY_CLASSES,
         seed=seed,
+        trained=lambda name: build_toy_model(7),
     )
     assert record.steps >= 2
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
@@ -162,6 +170,8 @@ def test_two_losses_are_refused_by_name(write_plugin: Callable[..., Path]) -> No
         ("augment:zoom=nan", "zoom"),
         ("augment:rotation=200", "rotation"),
         ("augment:shift=-0.1", "shift"),
+        ("fgsm-static:eps=0.003", "got eps=0.003; expected 1/255 or more"),
+        ("fgsm-static:eps=nan", "eps"),
         ("fgsm-at:eps=0", "eps"),
         ("fgsm-at:eps=inf", "eps"),
         ("fgsm-at:alpha=0", "alpha"),
