@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.benchmarks.loader import Loaded
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.run import PLAN_FILE, Run
+from robustbench_tin.data.base import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import RunError, WeightsError
+from robustbench_tin.errors import DataError, RunError, WeightsError
 from robustbench_tin.models import backbones, load_weights
 from robustbench_tin.models.weights_file import read_weights_file
 from robustbench_tin.runtime import Runtime
@@ -83,6 +87,35 @@ def find_trained(text: str | Path) -> TrainedModel:
         known = ", ".join(cell.slug for cell in run.plan.cells())
         raise RunError(f"run '{home}' has no cell '{path.name}'; known: {known}")
     return _of_cell(run, found[0])
+
+
+def require_fit(found: TrainedModel, dataset: Dataset) -> None:
+    """Check that a model's classes can be those of a data set.
+
+    Raises:
+        DataError: where they are of another data set, or not so many.
+    """
+    plan = found.plan
+    if found.classes == len(dataset.classes) and (plan is None or plan.data == dataset.name):
+        return
+    wanted = f"{found.classes} classes" + ("" if plan is None else f" of {plan.data}")
+    raise DataError(
+        f"got {dataset.name} with {len(dataset.classes)} classes, and {found.label} was trained on {wanted};"
+        " give the --data and --classes of its bench"
+    )
+
+
+@contextmanager
+def failing(label: str) -> Iterator[None]:
+    """What a model or an attack does wrong inside is told in one line.
+
+    Raises:
+        RunError: saying what.
+    """
+    try:
+        yield
+    except AttackFailure as failure:
+        raise RunError(f"{label} cannot be used: {failure}") from failure
 
 
 def _of_cell(run: Run, cell: Cell) -> TrainedModel:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_tin import cli_images
 from robustbench_tin._version import __version__
 from robustbench_tin.errors import RobustTinError
 
@@ -393,6 +394,9 @@ def transfer(
         highlight=False,
         soft_wrap=True,
     )
+
+
+cli_images.add_commands(app)
 
 
 def main() -> None:
