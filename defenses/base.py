@@ -65,11 +65,18 @@ class Defense(Configurable):
         return train
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1], labels int64 ``(N,)``, on the device."""
+        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1], labels int64 ``(N,)``, on the device.
+
+        Labels may leave as probabilities, float32 ``(N, C)``, and come so from a part of a combination that
+        mixes images.
+        """
         return images, labels
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """The scalar that training minimises: the mean cross-entropy, unless overridden."""
+        """The scalar that training minimises: the mean cross-entropy, unless overridden.
+
+        Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``, which cross-entropy takes as they are.
+        """
         return functional.cross_entropy(classifier(images), labels)
 
     def wrap(self, classifier: nn.Module) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
@@ -53,6 +54,16 @@ class Context:
         """The current epoch, from 0."""
         return self.step // self.steps_per_epoch if self.steps_per_epoch else 0
 
+    def host_generator(self, purpose: str) -> torch.Generator:
+        """A generator on the CPU for this step, whatever :attr:`device` is: its draws wait for no device.
+
+        Args:
+            purpose: draws for different purposes are unlike.
+        """
+        text = f"{self.generator.initial_seed()} {self.step} {purpose}"
+        seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
+        return torch.Generator().manual_seed(seed)
+
 
 class TrainingHooks(Protocol):
     """The hooks of a defense that training calls; :class:`robustbench_tin.defenses.Defense` has them."""
@@ -61,7 +72,11 @@ class TrainingHooks(Protocol):
         """Change the training set, once, before the first epoch."""
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1] and labels, on the device."""
+        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1] and labels, on the device.
+
+        Labels come as int64 ``(N,)``, or as probabilities float32 ``(N, C)`` from a hook before that mixed
+        images; they may leave as either, and the loss takes both.
+        """
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """The scalar that training minimises."""
+        """The scalar that training minimises; labels int64 ``(N,)`` or probabilities float32 ``(N, C)``."""
