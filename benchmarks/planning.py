@@ -16,9 +16,10 @@ from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
 from robustbench_tin.models import backbones, select
+from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
-from robustbench_tin.specs import split_list
+from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
 
 Names = str | Sequence[str]
@@ -53,6 +54,8 @@ class Request:
     batch_size: int | None = None
     lr: float | None = None
     image_size: int | None = None
+    interpolation: str | None = None
+    cut: int | None = None
     pretrained: bool = False
     weights: str | Path | None = None
     device: str | None = None
@@ -69,7 +72,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     """
     for plugin in request.plugins:
         load_plugin(plugin)
-    models = select(request.models if isinstance(request.models, str) else ",".join(request.models))
+    models = _models(request)
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
     attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
     for attack in attacks:
@@ -106,7 +109,10 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     for source in added:
         reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
     for model in dict.fromkeys((*models, *sources)):
-        backbones.get(model).check_size(dataset.image_size, request.image_size)
+        backbone = backbones.get(model)
+        size = backbone.check_size(dataset.image_size, request.image_size)
+        if backbone.variant.new_head:
+            create_skeleton(backbone, len(dataset.classes), size)
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
     if request.pretrained or request.weights is not None:
@@ -146,6 +152,17 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
     return plan, dataset
+
+
+def _models(request: Request) -> list[str]:
+    """The backbones asked for, with what the request changes about all of them; their own settings win."""
+    asked = {"cut": request.cut, "interpolation": request.interpolation}
+    changed = {key: str(value) for key, value in asked.items() if value is not None}
+    names = []
+    for name in select(request.models if isinstance(request.models, str) else ",".join(request.models)):
+        spec = parse_spec(name, backbones.prefixes)
+        names.append(backbones.get(spec.name).with_settings({**changed, **spec.settings}).name)
+    return list(_unique(names))
 
 
 def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.specs import Configurable
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,10 @@ class Defense(Configurable):
         """The scalar that training minimises: the mean cross-entropy, unless overridden.
 
         Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``, which cross-entropy takes as they are.
+        A classifier with an output a class under a sigmoid is trained one class against the rest, see
+        :func:`robustbench_tin.training.objective.classification_loss`.
         """
-        return functional.cross_entropy(classifier(images), labels)
+        return classification_loss(classifier, classifier(images), labels)
 
     def wrap(self, classifier: nn.Module) -> nn.Module:
         """What runs, and is attacked, at test time: still pixels in [0, 1] to logits."""

@@ -8,11 +8,11 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FGSMAdversarialTraining(Defense):
         alpha = 1.25 * self.eps if self.alpha is None else self.alpha
         ball = ThreatModel("linf", self.eps).ball(images)
         start = ball.random(context.generator).requires_grad_()
-        start_loss = functional.cross_entropy(classifier(start), labels)
+        start_loss = classification_loss(classifier, classifier(start), labels)
         (gradient,) = torch.autograd.grad(start_loss, start)
         adversarial = ball.project(start.detach() + alpha * gradient.sign())
-        return functional.cross_entropy(classifier(adversarial), labels)
+        return classification_loss(classifier, classifier(adversarial), labels)

@@ -238,6 +238,22 @@ def bench(
             show_default="the images' or the smallest",
         ),
     ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            help="How they are resized: nearest, bilinear, bicubic or area.",
+            rich_help_panel=TRAINING,
+            show_default="bilinear",
+        ),
+    ] = None,
+    cut: Annotated[
+        int | None,
+        typer.Option(
+            help="Drop so many of the last stages of VGG, ResNet, Inception or DenseNet; a new head follows.",
+            rich_help_panel=TRAINING,
+            show_default="0",
+        ),
+    ] = None,
     pretrained: Annotated[
         bool,
         typer.Option("--pretrained", help="Start from timm's published weights.", rich_help_panel=TRAINING),
@@ -289,6 +305,8 @@ def bench(
         batch_size=batch_size,
         lr=lr,
         image_size=image_size,
+        interpolation=interpolation,
+        cut=cut,
         pretrained=pretrained,
         weights=weights,
         device=device,
