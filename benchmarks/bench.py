@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -26,23 +26,42 @@ from robustbench_tin.benchmarks.measure import (
 from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning import Request, is_backbone, resolve
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
+from robustbench_tin.benchmarks.records import (
+    CERTIFIED,
+    CLEAN,
+    NOT_MEASURED,
+    OK,
+    WORST_CASE,
+    Record,
+    make_record,
+)
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
+from robustbench_tin.errors import WeightsError
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
+from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 
 
-def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options: Any) -> Run | None:
+def bench(
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+    print_plan: bool = False,
+    preset: str | Path | None = None,
+    **options: Any,
+) -> Run | None:
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
         reporter: told how far it is; None: silent.
         dry_run: check everything, say what would run, and stop.
+        print_plan: the same, cell by cell.
+        preset: name or TOML file of options, which those given here win over (``robust-tin presets``).
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.Request`, which are the
             options of ``robust-tin bench``.
 
@@ -54,6 +73,8 @@ def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options:
         RobustTinError: for anything that cannot be done as asked, before anything is trained.
     """
     reporter = reporter or Reporter()
+    if preset is not None:
+        options = with_preset(preset, options, get_type_hints(Request))
     request = Request(**options)
     tune_allocator()
     plan, dataset = resolve(request, reporter)
@@ -62,8 +83,10 @@ def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options:
     for note in dataset.notes:
         reporter.say(note)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
-    if dry_run:
+    if dry_run or print_plan:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
+        for line in plan.describe() if print_plan else ():
+            reporter.say(line)
         return None
     run = Run.create(path, plan)
     with run.locked():
@@ -126,11 +149,18 @@ class _Worker:
 
     def _train(self, cell: Cell) -> tuple[Classifier, Trained]:
         plan = self.run.plan
-        classifier = self._build(cell, fresh=True)
+        try:
+            classifier = self._build(cell, fresh=True)
+        except WeightsError as error:
+            if not self.request.skip_missing_weights:
+                raise
+            return self._without_weights(cell, error)
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        recipe = Recipe(plan.epochs_of(cell.model), plan.batch_size, plan.lr or backbones.get(cell.model).lr)
+        # What only other cells need is trained as its backbone likes it.
+        lr = plan.lr if cell.model in plan.models else None
+        recipe = Recipe(plan.epochs_of(cell.model), plan.batch_size, lr or backbones.get(cell.model).lr)
         facts: dict[str, Any] = {
             "precision": runtime.precision,
             "network_size": classifier.input_size,
@@ -170,6 +200,20 @@ class _Worker:
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
         return classifier, trained
 
+    def _without_weights(self, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
+        """A cell whose weights to start from cannot be had; the same command asks for them again."""
+        plan = self.run.plan
+        backbone = backbones.get(cell.model)
+        trained = Trained(
+            status=f"{NOT_MEASURED}: {error}",
+            lr=plan.lr or backbone.lr,
+            precision=plan.precision or "float32",
+            network_size=backbone.check_size(self.dataset.image_size, plan.image_size),
+        )
+        self.reporter.warn(f"{cell.label}: {trained.status}")
+        self.run.save_trained(cell, trained)
+        return self._build(cell), trained
+
     def _source(self, cell: Cell, name: str) -> nn.Module:
         """What a defense of this cell calls by that name, as it is attacked."""
         device = self.run.plan.device
@@ -178,7 +222,8 @@ class _Worker:
         source = Cell(select(name)[0], NONE, cell.seed)
         trained = self.run.trained(source)
         if trained is None or trained.status != OK:
-            raise TrainingFailure(f"the training of its source {source.label} failed")
+            why = "is not trained" if trained is None else trained.status
+            raise TrainingFailure(f"its source {source.label} {why}")
         return Loader(self.run, self.dataset.image_size, device).load(source).model
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:

@@ -47,7 +47,8 @@ class Plan(BaseModel):
 
     ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
     before the others. ``source_files`` are the weights of trained models that they make images on.
-    ``epochs`` goes by :attr:`backbones`.
+    ``epochs`` goes by :attr:`backbones`; ``lr`` holds for ``models``, and what only sources need takes its
+    backbone's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -116,6 +117,13 @@ class Plan(BaseModel):
     def measures(self) -> int:
         """Those of all cells."""
         return sum(self.measures_of(cell) for cell in self.cells())
+
+    def describe(self) -> list[str]:
+        """What would run, for people: a line a cell, then every setting."""
+        eps = ", ".join(f"{value:g}" for value in self.attacked_eps)
+        measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
+        cells = [f"{cell.label}: {self.epochs_of(cell.model)} epochs; {measured}" for cell in self.cells()]
+        return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
 
     @property
     def fingerprint(self) -> str:

@@ -57,6 +57,7 @@ class Request:
     interpolation: str | None = None
     cut: int | None = None
     pretrained: bool = False
+    skip_missing_weights: bool = False
     weights: str | Path | None = None
     device: str | None = None
     precision: str | None = None
@@ -115,7 +116,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
             create_skeleton(backbone, len(dataset.classes), size)
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
-    if request.pretrained or request.weights is not None:
+    if (request.pretrained and not request.skip_missing_weights) or request.weights is not None:
         starting = _unique((*models, *sources)) if request.pretrained else models
         _require_fitting_weights(starting, dataset, request)
     plan = Plan(

@@ -103,7 +103,7 @@ def test_a_source_that_failed_fails_what_needs_it_and_nothing_else(fooling, monk
     monkeypatch.setattr(bench_module, "train", failing)
     records = bench(**fooling).records
     static = records[records["defense"] != "none"]
-    assert static["status"].str.contains(f"its source {SOURCE} [+] none, seed 0 failed").all()
+    assert static["status"].str.contains(f"its source {SOURCE} [+] none, seed 0 failed: out of luck").all()
     assert (records[(records["model"] == TARGET) & (records["defense"] == "none")]["status"] == "ok").all()
 
 
