@@ -271,7 +271,11 @@ def bench(
     ] = None,
     pretrained: Annotated[
         bool,
-        typer.Option("--pretrained", help="Start from timm's published weights.", rich_help_panel=TRAINING),
+        typer.Option(
+            "--pretrained/--no-pretrained",
+            help="Start from timm's published weights.",
+            rich_help_panel=TRAINING,
+        ),
     ] = False,
     skip_missing_weights: Annotated[
         bool,
