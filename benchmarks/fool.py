@@ -27,7 +27,7 @@ from robustbench_tin.benchmarks.planning import file_digest, open_part
 from robustbench_tin.benchmarks.progress import Preparation, Reporter
 from robustbench_tin.benchmarks.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
-from robustbench_tin.data.export import TinyImageNetWriter
+from robustbench_tin.data.export import TinyImageNetWriter, require_size
 from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
@@ -115,6 +115,7 @@ def fool(
         skip_broken=skip_broken,
     )
     require_fit(found, dataset)
+    require_size(dataset)
     tune_allocator()
     settings = {
         "source": found.label,

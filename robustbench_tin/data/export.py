@@ -26,6 +26,19 @@ _NO_BOX = (-1, -1, -1, -1)
 _LEVEL = 1
 
 
+def require_size(dataset: Dataset) -> None:
+    """Check that a data set's images can be written in this layout.
+
+    Raises:
+        DataError: where they are of another size.
+    """
+    if dataset.image_size != SIZE:
+        raise DataError(
+            f"'{dataset.name}' has images of {dataset.image_size} px; expected {SIZE}, which is what Tiny"
+            " ImageNet's layout holds"
+        )
+
+
 class TinyImageNetWriter:
     """Writes the images of a data set a batch at a time, encoded by threads beside the caller.
 
@@ -48,11 +61,7 @@ class TinyImageNetWriter:
     def __init__(
         self, root: Path, dataset: Dataset, splits: Mapping[str, Split], *, workers: int | None = None
     ) -> None:
-        if dataset.image_size != SIZE:
-            raise DataError(
-                f"'{dataset.name}' has images of {dataset.image_size} px; expected {SIZE}, which is what Tiny"
-                " ImageNet's layout holds"
-            )
+        require_size(dataset)
         self._root = root
         self._dataset = dataset
         self._splits = splits
