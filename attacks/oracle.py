@@ -10,7 +10,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.forms import Chosen, Form, Forms
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
@@ -66,8 +66,10 @@ class Oracle:
         self._device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.forward_passes = 0
         self.backward_passes = 0
-        self._form = self._precise_form = Form(self._searched)
+        self._chosen: Chosen | None = None
         self._most_rows: int | None = None
+        self._noted_images: Tensor | None = None
+        self._noted_logits: Tensor | None = None
 
     def __enter__(self) -> Self:
         models = {id(model): model for model in (self.model, self._searched)}.values()
@@ -120,12 +122,27 @@ class Oracle:
         Raises:
             InvalidSettingError: for another word.
         """
-        self._form, self._precise_form = self._forms.choose(search, self._searched, images)
+        self._chosen = self._forms.choose(search, self._searched, images)
 
     @property
-    def form(self) -> Form:
-        """What searches use."""
-        return self._form
+    def search_label(self) -> str:
+        """Precision and form of the model that searches use, as the records say it."""
+        return self._form().label if self._chosen is None else self._chosen.labels[0]
+
+    def _form(self, *, precise: bool = False) -> Form:
+        return Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
+
+    def note(self, images: Tensor) -> None:
+        """Keep the logits of exactly these images if an attack happens to ask for a gradient there.
+
+        An attack that starts at the clean images makes the clean measure's passes too.
+        """
+        self._noted_images, self._noted_logits = images, None
+
+    @property
+    def noted(self) -> Tensor | None:
+        """The model's own logits of the images last given to :meth:`note`; None: it was not asked there."""
+        return self._noted_logits
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's own logits, float32 ``(N, C)``, without a graph: what every verdict rests on.
@@ -145,7 +162,7 @@ class Oracle:
         Raises:
             AttackFailure: where a logit is not finite.
         """
-        return self._without_graph(self._precise_form if precise else self._form, images)
+        return self._without_graph(self._form(precise=precise), images)
 
     def tracked(self, images: Tensor) -> Tensor:
         """Logits with their graph, float32 ``(N, C)``, for other libraries, which take gradients themselves.
@@ -165,7 +182,7 @@ class Oracle:
             # A view, since a hook on a caller's own tensor would outlive this pass.
             images = images.view_as(images)
             images.register_hook(lambda gradient: self._note_gradient(gradient, passes))  # type: ignore[no-untyped-call]
-        logits = [self._forward(self._precise_form, images) for _ in range(passes)]
+        logits = [self._forward(self._form(precise=True), images) for _ in range(passes)]
         mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
         if wanted:
             self._require_graph(mean)
@@ -202,11 +219,15 @@ class Oracle:
         Raises:
             AttackFailure: where a logit or a gradient is not finite, or the model cuts the graph.
         """
-        form = self._precise_form if precise else self._form
+        form = self._form(precise=precise)
         passes = self.eot if eot is None else eot
-        return self._finite(
+        answer = self._finite(
             self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
         )
+        is_model = form.module is self.model and form.precision == "float32"
+        if is_model and _are_same(images, self._noted_images):
+            self._noted_logits = answer.logits
+        return answer
 
     def ask_chosen(
         self, images: Tensor, losses: RowLoss, length: Length, choose: Choose, *, precise: bool = False
@@ -227,7 +248,7 @@ class Oracle:
         Raises:
             AttackFailure: as :meth:`ask`.
         """
-        form = self._precise_form if precise else self._form
+        form = self._form(precise=precise)
 
         def part(rows: slice) -> Answer:
             with torch.inference_mode(False), torch.enable_grad():
@@ -319,3 +340,13 @@ class Oracle:
     def _require_graph(losses: Tensor) -> None:
         if not losses.requires_grad:
             raise AttackFailure("the model's logits have no gradient with respect to its pixels")
+
+
+def _are_same(images: Tensor, noted: Tensor | None) -> bool:
+    """Whether both are the very same memory."""
+    return (
+        noted is not None
+        and images.data_ptr() == noted.data_ptr()
+        and images.shape == noted.shape
+        and images.stride() == noted.stride()
+    )

@@ -11,6 +11,7 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
@@ -24,7 +25,8 @@ from robustbench_tin.benchmarks.measure import (
     worst_case,
 )
 from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
-from robustbench_tin.benchmarks.planning import Request, is_backbone, resolve
+from robustbench_tin.benchmarks.planning import Request, default_lr, is_backbone, resolve
+from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import (
     CERTIFIED,
@@ -44,6 +46,8 @@ from robustbench_tin.errors import WeightsError
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
 from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 
 
@@ -120,6 +124,7 @@ class _Worker:
         if trained is not None and trained.status == OK:
             classifier = self._build(cell)
             load_weights(classifier, self.run.weights_file(cell))
+            self._checkpoint(cell).remove()
             self.reporter.finished(f"{cell.label}: already trained")
         else:
             classifier, trained = self._train(cell)
@@ -158,9 +163,8 @@ class _Worker:
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        # What only other cells need is trained as its backbone likes it.
-        lr = plan.lr if cell.model in plan.models else None
-        recipe = Recipe(plan.epochs_of(cell.model), plan.batch_size, lr or backbones.get(cell.model).lr)
+        recipe = self._recipe(cell)
+        checkpoint = self._checkpoint(cell)
         facts: dict[str, Any] = {
             "precision": runtime.precision,
             "network_size": classifier.input_size,
@@ -186,8 +190,10 @@ class _Worker:
                     seed=cell.seed,
                     on_step=on_step,
                     trained=lambda name: self._source(cell, name),
+                    probe=self._probe(cell),
+                    checkpoint=checkpoint,
                 )
-            except TrainingFailure as failure:
+            except (TrainingFailure, AttackFailure) as failure:
                 trained = Trained(status=f"failed: {failure}", **facts)
                 self.reporter.warn(f"{cell.label}: {trained.status}")
                 self.run.save_trained(cell, trained)
@@ -195,6 +201,7 @@ class _Worker:
         save_weights(classifier, self.run.weights_file(cell))
         trained = _trained(record, classifier, facts)
         self.run.save_trained(cell, trained)
+        checkpoint.remove()
         for note in record.notes:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
@@ -206,7 +213,7 @@ class _Worker:
         backbone = backbones.get(cell.model)
         trained = Trained(
             status=f"{NOT_MEASURED}: {error}",
-            lr=plan.lr or backbone.lr,
+            lr=self._recipe(cell).lr,
             precision=plan.precision or "float32",
             network_size=backbone.check_size(self.dataset.image_size, plan.image_size),
         )
@@ -225,6 +232,21 @@ class _Worker:
             why = "is not trained" if trained is None else trained.status
             raise TrainingFailure(f"its source {source.label} {why}")
         return Loader(self.run, self.dataset.image_size, device).load(source).model
+
+    def _recipe(self, cell: Cell) -> Recipe:
+        plan = self.run.plan
+        return plan.recipe(cell.model, default_lr(cell.model, plan.optimizer))
+
+    def _checkpoint(self, cell: Cell) -> Checkpoint:
+        return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)
+
+    def _probe(self, cell: Cell) -> AttackProbe | None:
+        """What training looks with: the budget that it trains against, else the largest that is measured."""
+        plan = self.run.plan
+        threat = parse_defense(cell.defense).threat
+        if threat is None and plan.attacked_eps:
+            threat = ThreatModel(plan.norm, max(plan.attacked_eps))
+        return None if threat is None else AttackProbe(threat, cell.seed)
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan

@@ -16,9 +16,11 @@ from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.measure import (
     Conditions,
+    Outcomes,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
+    measure_from_clean,
     perturb_batch,
     verdicts,
 )
@@ -67,10 +69,10 @@ def evaluate(
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
-        search: the form of the model that attacks search with. ``fixed``: float32, batch norm folded;
-            ``exact``: the model itself; ``fastest``: chosen by timing; ``auto``: that for attacks until
-            broken, else ``fixed``. Verdicts are always the model's. What is chosen by timing may differ from
-            call to call.
+        search: the form of the model that attacks search with. ``fixed``: float32, batch norm folded where
+            an attack takes gradients enough for that to pay; ``exact``: the model itself; ``fastest``: chosen
+            by timing; ``auto``: that for attacks until broken, else ``fixed``. Verdicts are always the
+            model's. What is chosen by timing may differ from call to call.
         eot: passes averaged for one gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
         trust: give each robust figure a verdict, ``ok`` or the reasons not to believe it; costs at most as
@@ -106,12 +108,21 @@ def evaluate(
         "train_precision": None,
         "device": str(pool.device),
     }
-    outcomes, clean_logits = measure_clean(model, pool, seed=seed)
+    positive = [value for value in budgets if value > 0]
+    done: dict[Attack, list[Outcomes]] = {}
+    if positive and chosen[0].criterion is None and conditions.search_for(chosen[0]) == "exact":
+        first = chosen[0]
+        outcomes, clean_logits, done[first] = measure_from_clean(model, pool, first, positive, conditions)
+    else:
+        outcomes, clean_logits = measure_clean(model, pool, seed=seed)
     clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
     measures = [Measured(clean, outcomes.top1, outcomes.top5)]
-    positive = [value for value in budgets if value > 0]
     for attack in chosen if positive else ():
-        for outcomes in measure_attack(model, pool, attack, positive, conditions, clean_logits=clean_logits):
+        if attack not in done:
+            done[attack] = measure_attack(
+                model, pool, attack, positive, conditions, clean_logits=clean_logits
+            )
+        for outcomes in done[attack]:
             record = make_record(
                 outcomes,
                 n=len(pool),

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
-from robustbench_tin.attacks.forms import Forms
+from robustbench_tin.attacks.forms import Forms, probed
 from robustbench_tin.attacks.pool import Pool, batch_seed
 from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.records import OK
@@ -29,6 +29,10 @@ if TYPE_CHECKING:
 
 OnImages = Callable[[int], None]
 AUTO = "auto"
+# An attack that takes fewer gradients of an image than this is sooner done with the model itself.
+_WORTH_FOLDING = 3
+# So many images tell a model that is random at test time.
+_COMPARED = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,8 @@ class Conditions:
         seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
         search: what to search with, as :meth:`Oracle.prepare` takes it. ``auto`` is ``fastest`` for
             attacks until broken; a full budget is spent in the ``fixed`` form, so that the same command gives
-            the same table.
+            the same table. ``fixed`` is ``exact`` for a full budget of so few gradients that no other form
+            would pay.
         eot: passes averaged for one gradient.
         eight_bit: adversarial images are rounded to 8 bits before they count.
         surrogate: searched with in the place of the model, for oblivious attacks; None: the model.
@@ -102,9 +107,12 @@ class Conditions:
 
     def search_for(self, attack: Attack) -> str:
         """The search that this attack is done with."""
-        if self.search != AUTO:
-            return self.search
-        return "fixed" if attack.criterion is None else "fastest"
+        search = self.search
+        if search == AUTO:
+            search = "fixed" if attack.criterion is None else "fastest"
+        if search == "fixed" and attack.criterion is None and attack.gradients(1) < _WORTH_FOLDING:
+            return "exact"
+        return search
 
 
 def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Outcomes:
@@ -204,13 +212,37 @@ def measure_attack(
     """
     conditions = conditions or Conditions()
     if attack.criterion is None:
-        return _full_budget(model, pool, attack, eps, conditions, on_images)
+        return _full_budget(model, pool, attack, eps, conditions, on_images)[0]
     if clean_logits is None:
         clean, clean_logits = measure_clean(model, pool, seed=conditions.seed)
         if clean_logits is None:
             return [Outcomes(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps]
     report = _shared_progress(on_images, len(eps))
     return [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
+
+
+def measure_from_clean(
+    model: nn.Module, pool: Pool, attack: Attack, eps: Sequence[float], conditions: Conditions
+) -> tuple[Outcomes, Tensor | None, list[Outcomes]]:
+    """The clean measure and a full budget together: gradients taken at the clean images give both.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the images.
+        attack: without a criterion.
+        eps: positive budgets in units of the pixel range.
+        conditions: norm, seed and how to search.
+
+    Returns:
+        What :func:`measure_clean` does, and what :func:`measure_attack` does.
+    """
+    attacked, logits = _full_budget(model, pool, attack, eps, conditions, None, with_clean=True)
+    if logits is None:
+        clean, logits = measure_clean(model, pool, seed=conditions.seed)
+        return clean, logits, attacked
+    labels = pool.all_labels()
+    top1, top5 = _hits(logits, labels, 1), _hits(logits, labels, 5)
+    return Outcomes(0.0, top1, top5, OK, 0.0, len(pool), 0), logits, attacked
 
 
 def verdicts(
@@ -233,7 +265,7 @@ def verdicts(
     with oracle or conditions.oracle(model) as entered:
         right = (~attack.goal.broken(clean_logits, pool.all_labels())).nonzero().squeeze(1).cpu()
         if len(right):
-            entered.prepare(pool.rows(right[: pool.size])[0], conditions.search_for(attack))
+            entered.prepare(pool.rows(right[: probed(len(right))])[0], conditions.search_for(attack))
         driver = Driver(
             entered,
             pool,
@@ -286,7 +318,7 @@ def _until_broken(
         forward_passes=oracle.forward_passes,
         backward_passes=oracle.backward_passes,
         mode=attack.mode,
-        search=oracle.form.label,
+        search=oracle.search_label,
         remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages)),
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
@@ -301,8 +333,12 @@ def _full_budget(
     eps: Sequence[float],
     conditions: Conditions,
     on_images: OnImages | None,
-) -> list[Outcomes]:
+    *,
+    with_clean: bool = False,
+) -> tuple[list[Outcomes], Tensor | None]:
+    """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
     started = time.perf_counter()
+    clean: list[Tensor] = []
     top1: list[list[Tensor]] = [[] for _ in eps]
     top5: list[list[Tensor]] = [[] for _ in eps]
     status, classes = OK, 0
@@ -311,8 +347,16 @@ def _full_budget(
         with oracle:
             for start in pool.starts():
                 images, labels = pool.at(start)
-                oracle.prepare(images, conditions.search_for(attack))
+                oracle.prepare(images[: probed(len(pool))], conditions.search_for(attack))
+                if with_clean:
+                    # An attack would copy a tensor made in inference mode.
+                    images = images.clone() if images.is_inference() else images
+                    oracle.note(images)
                 moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
+                if with_clean and oracle.noted is not None:
+                    if start == 0:
+                        with_clean = _repeats(oracle, images, oracle.noted, conditions.seed)
+                    clean.append(oracle.noted)
                 for index, version in enumerate(moved):
                     logits = batch_logits(oracle, version, conditions.seed, start)
                     classes = logits.shape[1]
@@ -323,7 +367,11 @@ def _full_budget(
     except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
         status = _failed(error)
     share = (time.perf_counter() - started) / len(eps)
-    return [
+    clean_logits = None
+    if with_clean and status == OK and len(clean) == len(pool.starts()):
+        clean_logits = torch.cat(clean)
+        oracle.forward_passes -= len(pool)  # they are the clean measure's
+    outcomes = [
         Outcomes(
             eps=value,
             top1=torch.cat(top1[index]).cpu().numpy() if status == OK else None,
@@ -333,11 +381,19 @@ def _full_budget(
             forward_passes=oracle.forward_passes // len(eps),
             backward_passes=oracle.backward_passes // len(eps),
             mode=attack.mode,
-            search=oracle.form.label,
+            search=oracle.search_label,
             remarks=tuple(attack.remarks(classes)),
         )
         for index, value in enumerate(eps)
     ]
+    return outcomes, clean_logits
+
+
+def _repeats(oracle: Oracle, images: Tensor, logits: Tensor, seed: int) -> bool:
+    """Whether the verdict on some images is what a search saw: not where the model is random."""
+    again = batch_logits(oracle, images[:_COMPARED], seed, 0)
+    oracle.forward_passes -= len(again)  # no attack's
+    return bool(torch.allclose(again, logits[:_COMPARED], rtol=1e-3, atol=1e-3 * float(logits.std())))
 
 
 def perturb_batch(

@@ -73,7 +73,7 @@ def measure_transfer(
                     moved[start] = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
                     if on_images is not None:
                         on_images(len(labels))
-            search = oracle.form.label
+            search = oracle.search_label
             making += time.perf_counter() - began
             for goal in goals:
                 goal.measure(loader, pool, moved)

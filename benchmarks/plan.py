@@ -6,9 +6,12 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
+
+if TYPE_CHECKING:
+    from robustbench_tin.training.recipe import Recipe
 
 NONE = "none"
 """The defense of the cells that others make images on."""
@@ -76,6 +79,16 @@ class Plan(BaseModel):
     epochs: tuple[int, ...]
     batch_size: int
     lr: float | None
+    optimizer: str = "adamw"
+    weight_decay: float | None = None
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    average: str = "none"
+    clean_epochs: int = 0
+    early_stop: int | None = None
+    train: str = "all"
+    head_rate: float = 1.0
     image_size: int | None
     pretrained: bool
     weights: str | None
@@ -91,6 +104,21 @@ class Plan(BaseModel):
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
         return self.epochs[self.backbones.index(model)]
+
+    def recipe(self, model: str, lr: float) -> Recipe:
+        """How one of the plan's backbones is trained; ``lr`` where the plan leaves the rate open.
+
+        The plan's own rate is for the models asked for; what only sources need takes ``lr``.
+
+        Raises:
+            InvalidSettingError: for a setting out of its range.
+        """
+        # Needs torch; reading a finished run must not import it.
+        from robustbench_tin.training.recipe import SETTINGS, Recipe
+
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        rate = self.lr if self.lr is not None and model in self.models else lr
+        return Recipe(self.epochs_of(model), self.batch_size, rate, **settings)
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds innermost; those that others need first."""

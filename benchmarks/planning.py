@@ -21,6 +21,7 @@ from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
+from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
 Names = str | Sequence[str]
 
@@ -53,6 +54,17 @@ class Request:
     epochs: int | None = None
     batch_size: int | None = None
     lr: float | None = None
+    optimizer: str = "adamw"
+    weight_decay: float | None = None
+    schedule: str = "one-cycle"
+    clip_norm: float = 1.0
+    label_smoothing: float = 0.0
+    average: str = "none"
+    clean_epochs: int = 0
+    early_stop: int | None = None
+    train: str = "all"
+    head_rate: float = 1.0
+    checkpoint_minutes: float = 10.0
     image_size: int | None = None
     interpolation: str | None = None
     cut: int | None = None
@@ -145,6 +157,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         ),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
+        **{name: getattr(request, name) for name in SETTINGS},
         image_size=request.image_size,
         pretrained=request.pretrained,
         weights=weights,
@@ -152,6 +165,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         precision=request.precision,
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
+    _check_training(plan, request)
     return plan, dataset
 
 
@@ -191,6 +205,32 @@ def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tu
 def is_backbone(text: str) -> bool:
     """Whether this names a backbone, rather than a place."""
     return text in backbones.names() or text.partition(":")[0] in backbones.prefixes
+
+
+def default_lr(model: str, optimizer: str) -> float:
+    """The highest learning rate where a user gives none."""
+    return SGD_LR if optimizer == "sgd" else backbones.get(model).lr
+
+
+def _check_training(plan: Plan, request: Request) -> None:
+    if not 0 <= request.checkpoint_minutes < float("inf"):
+        raise InvalidSettingError(
+            f"checkpoint-minutes got {request.checkpoint_minutes}; expected 0 or more, such as 10"
+        )
+    for model in plan.backbones:
+        plan.recipe(model, default_lr(model, plan.optimizer))
+    for cell in plan.cells():
+        defense = parse_defense(cell.defense)
+        if plan.early_stop is not None and not plan.attacked_eps and defense.threat is None:
+            raise InvalidSettingError(
+                f"early-stop with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
+                " give an eps such as 0.03"
+            )
+        if defense.softmax_only and backbones.get(cell.model).variant.one_vs_rest:
+            raise InvalidSettingError(
+                f"defense '{cell.defense}' compares answers under a softmax, and backbone '{cell.model}' has"
+                " a sigmoid for each class; give it output=softmax, or a defense such as pgd-at"
+            )
 
 
 def open_part(

@@ -4,6 +4,7 @@
 
     RUN/plan.json
     RUN/cells/CELL/weights.safetensors
+    RUN/cells/CELL/checkpoint.safetensors     there while the cell is trained, or where that failed
     RUN/cells/CELL/training.json              there once the cell is trained
     RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
     RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
@@ -174,6 +175,10 @@ class Run:
     def weights_file(self, cell: Cell) -> Path:
         """Where a cell's weights are."""
         return self._cell(cell) / "weights.safetensors"
+
+    def checkpoint_file(self, cell: Cell) -> Path:
+        """Where a cell's training is written down while it goes on."""
+        return self._cell(cell) / "checkpoint.safetensors"
 
     def trained(self, cell: Cell) -> Trained | None:
         """What is known of a trained cell; None where it is not trained yet."""

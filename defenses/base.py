@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.specs import Configurable
-from robustbench_tin.training.context import Context
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.context import Context, Gradients, Objective
 from robustbench_tin.training.objective import classification_loss
 
 
@@ -43,6 +44,24 @@ class Defense(Configurable):
     kind: ClassVar[str] = "defense"
     relative_cost: ClassVar[float] = 1.0
     """How many times longer than plain training an epoch takes; for time estimates only."""
+    single_step: ClassVar[bool] = False
+    """Whether its images are made in one step; training then watches for catastrophic overfitting."""
+    mixes_labels: ClassVar[bool] = False
+    """Whether labels may leave its :meth:`augment` as probabilities."""
+    one_label: ClassVar[bool] = False
+    """Whether its loss needs one class for each image, and cannot do with probabilities."""
+    softmax_only: ClassVar[bool] = False
+    """Whether its loss cannot do with a classifier that has a sigmoid for each class."""
+
+    @property
+    def replays(self) -> int:
+        """How often each batch is trained on before the next; so many epochs are then one over the data."""
+        return 1
+
+    @property
+    def threat(self) -> ThreatModel | None:
+        """What it trains against; None: nothing in particular."""
+        return None
 
     def check(self, train: Split) -> None:
         """Refuse a training set that this defense cannot work with; called before anything is trained.
@@ -73,13 +92,38 @@ class Defense(Configurable):
         return images, labels
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """The scalar that training minimises: the mean cross-entropy, unless overridden.
+        """The scalar that training minimises: the classification loss, unless overridden.
 
-        Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``, which cross-entropy takes as they are.
-        A classifier with an output a class under a sigmoid is trained one class against the rest, see
-        :func:`robustbench_tin.training.objective.classification_loss`.
+        Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``; a loss of one's own that is a
+        classification loss of some images is best
+        :func:`robustbench_tin.training.objective.classification_loss`, which takes both.
         """
-        return classification_loss(classifier, classifier(images), labels)
+        return classification_loss(classifier, classifier(images), labels, context.label_smoothing)
+
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
+        """:meth:`loss` as a function that may be asked again at other weights.
+
+        A defense that makes adversarial images overrides this instead: it makes them here, once, so that
+        asking again costs no more than the passes of the loss.
+        """
+        return lambda: self.loss(classifier, images, labels, context)
+
+    def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
+        """Get the gradients of one optimiser step, and return the value that comes with them.
+
+        Whoever moves the weights puts them back, bit for bit, before returning.
+
+        Args:
+            classifier: what is trained.
+            gradients: leaves the gradients at the weights as they are when it is called; may be called more
+                than once, the last call counts.
+            context: where training stands.
+        """
+        return gradients()
+
+    def after_epoch(self, classifier: nn.Module, context: Context) -> bool:
+        """Look at where training stands at the end of an epoch; True ends it."""
+        return False
 
     def wrap(self, classifier: nn.Module) -> nn.Module:
         """What runs, and is attacked, at test time: still pixels in [0, 1] to logits."""
@@ -102,4 +146,4 @@ class Defense(Configurable):
     @property
     def defines_loss(self) -> bool:
         """Whether this defense has a loss of its own; of a combination only one may."""
-        return type(self).loss is not Defense.loss
+        return type(self).loss is not Defense.loss or type(self).objective is not Defense.objective

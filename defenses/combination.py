@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import ClassVar
 
@@ -12,12 +13,16 @@ from torch import Tensor, nn
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense, NoiseVote
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.training.context import Context
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.context import Context, Gradients, Objective
 
 
 @dataclass(frozen=True)
 class Combination(Defense):
-    """Defenses whose hooks run from left to right; at most one of them defines the loss."""
+    """Defenses whose hooks run from left to right; at most one of them defines the loss.
+
+    Around a step the leftmost is outermost: of ``a+b`` it is ``b`` that asks for the gradients.
+    """
 
     name: ClassVar[str] = "combination"
 
@@ -30,6 +35,13 @@ class Combination(Defense):
                 f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training"
                 " loss, combine only one of them"
             )
+        mixers = [part.name for part in self.parts if part.mixes_labels]
+        for part in self.parts:
+            if part.one_label and mixers:
+                raise InvalidSettingError(
+                    f"defense got '{self.spec}'; '{part.name}' needs one class for each image and"
+                    f" '{mixers[0]}' mixes them, leave one of them out"
+                )
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise InvalidSettingError(f"defense got '{self.spec}'; name each defense once")
@@ -65,10 +77,46 @@ class Combination(Defense):
         return images, labels
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return self.objective(classifier, images, labels, context)()
+
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
         chosen = next((part for part in self.parts if part.defines_loss), None)
         if chosen is None:
-            return super().loss(classifier, images, labels, context)
-        return chosen.loss(classifier, images, labels, context)
+            return lambda: Defense.loss(self, classifier, images, labels, context)
+        return chosen.objective(classifier, images, labels, context)
+
+    def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
+        for part in reversed(self.parts):
+            gradients = partial(part.around_step, classifier, gradients, context)
+        return gradients()
+
+    def after_epoch(self, classifier: nn.Module, context: Context) -> bool:
+        ends = [part.after_epoch(classifier, context) for part in self.parts]
+        return any(ends)
+
+    @property
+    def replays(self) -> int:
+        return math.prod(part.replays for part in self.parts)
+
+    @property
+    def single_step(self) -> bool:  # type: ignore[override]
+        return any(part.single_step for part in self.parts)
+
+    @property
+    def mixes_labels(self) -> bool:  # type: ignore[override]
+        return any(part.mixes_labels for part in self.parts)
+
+    @property
+    def one_label(self) -> bool:  # type: ignore[override]
+        return any(part.one_label for part in self.parts)
+
+    @property
+    def softmax_only(self) -> bool:  # type: ignore[override]
+        return any(part.softmax_only for part in self.parts)
+
+    @property
+    def threat(self) -> ThreatModel | None:
+        return next((part.threat for part in self.parts if part.threat is not None), None)
 
     @property
     def relative_cost(self) -> float:  # type: ignore[override]

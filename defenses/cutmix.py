@@ -28,6 +28,7 @@ class CutMix(Defense):
     """
 
     name: ClassVar[str] = "cutmix"
+    mixes_labels: ClassVar[bool] = True
 
     alpha: float = 1.0
     probability: float = 1.0

@@ -25,6 +25,7 @@ class Mixup(Defense):
     """
 
     name: ClassVar[str] = "mixup"
+    mixes_labels: ClassVar[bool] = True
 
     alpha: float = 0.2
 

@@ -25,6 +25,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.data import open_dataset, subset
+from robustbench_tin.data.base import Dataset
 from robustbench_tin.metrics import in_top
 from robustbench_tin.models import backbones, load_weights
 from robustbench_tin.runtime import as_tensor
@@ -38,13 +39,8 @@ NORMS = {"linf": "Linf", "l2": "L2"}
 
 def main() -> None:
     arguments = parsed()
-    dataset = subset(open_dataset(arguments.data), classes=arguments.classes)
+    dataset, model = opened(arguments)
     classes = len(dataset.classes)
-    model = backbones.get(arguments.model).build(
-        classes, image_size=dataset.image_size, resize_to=None, pretrained=False, weights=None, seed=0
-    )
-    load_weights(model, arguments.weights)
-    model.eval().requires_grad_(False)
     eps = parse_eps(arguments.eps)
     facts = {
         "reference": f"torchattacks {version_of_torchattacks()}: apgd-ce, apgd-t, fab-t, square",
@@ -80,24 +76,44 @@ def parsed() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    add_arguments(parser)
+    parser.add_argument("--note", default="", help="how the model was trained, for the file")
+    parser.add_argument("--batch-size", type=int, default=25)
+    parser.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which model, which images and which ball."""
     parser.add_argument("weights", type=Path, help="of the cell, a safetensors file")
     parser.add_argument("--model", default="timm:resnet18")
-    parser.add_argument("--note", default="", help="how the model was trained, for the file")
     parser.add_argument("--data", required=True)
     parser.add_argument("--classes", type=int, default=10)
     parser.add_argument("--first", type=int, default=0, help="first validation image of the part")
     parser.add_argument("--last", type=int, required=True, help="one past the last")
     parser.add_argument("--eps", default="4/255")
     parser.add_argument("--norm", default="linf", choices=NORMS)
-    parser.add_argument("--batch-size", type=int, default=25)
-    parser.add_argument("--out", type=Path, required=True)
-    return parser.parse_args()
+
+
+def opened(arguments: argparse.Namespace) -> tuple[Dataset, nn.Module]:
+    """The data set's part, and the model with its weights, frozen."""
+    dataset = subset(open_dataset(arguments.data), classes=arguments.classes)
+    model = backbones.get(arguments.model).build(
+        len(dataset.classes),
+        image_size=dataset.image_size,
+        resize_to=None,
+        pretrained=False,
+        weights=None,
+        seed=0,
+    )
+    load_weights(model, arguments.weights)
+    return dataset, model.eval().requires_grad_(False)
 
 
 def resumed(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
     """The report so far, refused where it is of something else."""
     # The command without the places of one machine.
-    words = [Path(word).name if "/" in word and not word.endswith("/255") else word for word in sys.argv]
+    words = [Path(word).name if Path(word).exists() or word == str(path) else word for word in sys.argv]
     report = {**facts, "command": "python perf/" + shlex.join(words), "seconds": 0.0, "images": []}
     if path.exists():
         there: dict[str, Any] = json.loads(path.read_text())

@@ -243,8 +243,85 @@ def bench(
     ] = None,
     lr: Annotated[
         float | None,
-        typer.Option(help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's"),
+        typer.Option(
+            help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's; sgd: 0.1"
+        ),
     ] = None,
+    optimizer: Annotated[
+        str, typer.Option(help="adamw, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)
+    ] = "adamw",
+    weight_decay: Annotated[
+        float | None,
+        typer.Option(
+            help="On kernels and matrices.",
+            rich_help_panel=TRAINING,
+            show_default="0.05 or 0.0005, the optimiser's",
+        ),
+    ] = None,
+    schedule: Annotated[
+        str,
+        typer.Option(
+            help="Of the learning rate: one-cycle, cosine, or step (a tenth at half, a hundredth at three"
+            " quarters).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "one-cycle",
+    clip_norm: Annotated[
+        float,
+        typer.Option(
+            help="Gradients longer than this are scaled back to it; 0: none are.", rich_help_panel=TRAINING
+        ),
+    ] = 1.0,
+    label_smoothing: Annotated[
+        float,
+        typer.Option(
+            help="Part of a label's weight that is spread over all classes.", rich_help_panel=TRAINING
+        ),
+    ] = 0.0,
+    average: Annotated[
+        str,
+        typer.Option(
+            help="End with an average of the weights: none, ema (of all steps), swa (of the last quarter's"
+            " epochs).",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "none",
+    clean_epochs: Annotated[
+        int,
+        typer.Option(
+            help="Epochs on clean images before adversarial training begins.", rich_help_panel=TRAINING
+        ),
+    ] = 0,
+    early_stop: Annotated[
+        int | None,
+        typer.Option(
+            help="Hold out a twentieth of the training images (64 to 1000), stop after so many epochs without"
+            " a higher PGD-5 accuracy on them, and end with the best weights.",
+            rich_help_panel=TRAINING,
+            show_default="train to the end",
+        ),
+    ] = None,
+    train: Annotated[
+        str,
+        typer.Option(
+            help="What is trained: head, last:N layers, all, or stages: head:epochs=2,all:rate=0.1.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "all",
+    head_rate: Annotated[
+        float,
+        typer.Option(
+            help="The head's learning rate, as a multiple of the others'.", rich_help_panel=TRAINING
+        ),
+    ] = 1.0,
+    checkpoint_minutes: Annotated[
+        float,
+        typer.Option(
+            help="Write a checkpoint so often, and after each epoch that ends a tenth of that or more after"
+            " the last.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = 10.0,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -331,6 +408,17 @@ def bench(
         epochs=epochs,
         batch_size=batch_size,
         lr=lr,
+        optimizer=optimizer,
+        weight_decay=weight_decay,
+        schedule=schedule,
+        clip_norm=clip_norm,
+        label_smoothing=label_smoothing,
+        average=average,
+        clean_epochs=clean_epochs,
+        early_stop=early_stop,
+        train=train,
+        head_rate=head_rate,
+        checkpoint_minutes=checkpoint_minutes,
         image_size=image_size,
         interpolation=interpolation,
         cut=cut,

@@ -2,64 +2,39 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
+from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.runtime import Runtime, as_tensor
+from robustbench_tin.training.averaging import Average
+from robustbench_tin.training.checkpoint import (
+    Checkpoint,
+    Saved,
+    optimizer_tensors,
+    random_states,
+    restore_optimizer,
+    restore_random,
+)
 from robustbench_tin.training.context import Context, TrainingHooks, no_other
+from robustbench_tin.training.losses import Losses
+from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
+from robustbench_tin.training.optimiser import build_optimizer, set_rate
+from robustbench_tin.training.recipe import Recipe, TrainingFailure, TrainingRecord
+from robustbench_tin.training.stages import train_only
+from robustbench_tin.training.step import Stepper
+from robustbench_tin.training.timetable import Epoch, Order, timetable
+
+__all__ = ["Recipe", "TrainingFailure", "TrainingRecord", "to_float", "train"]
 
 # Steps between looks at the loss: each look waits for the device.
 LOSS_CHECK_INTERVAL = 20
-
-
-class TrainingFailure(RuntimeError):  # noqa: N818 - a cell's "failed", in the project's words
-    """Training cannot go on; the cell has failed, and nothing of it is measured."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """How a classifier is trained: AdamW on a one-cycle schedule (Smith and Topin, 2018, arXiv 1708.07120).
-
-    Attributes:
-        epochs: passes over the prepared training set.
-        batch_size: images a step, or slightly more: an epoch is cut into steps of equal size.
-        lr: the schedule's highest learning rate.
-        weight_decay: AdamW's, on weights of two dimensions and more.
-        warmup: part of the steps in which the rate rises.
-        clip_norm: gradients longer than this are scaled back to it.
-    """
-
-    epochs: int
-    batch_size: int
-    lr: float
-    weight_decay: float = 0.05
-    warmup: float = 0.25
-    clip_norm: float = 1.0
-
-
-@dataclass(frozen=True)
-class TrainingRecord:
-    """What a training left behind, for the run's records.
-
-    Attributes:
-        images: size of the prepared training set.
-        steps: optimiser steps taken.
-        seconds: wall-clock time, preparation included.
-        loss: mean training loss of the last epoch.
-        notes: lines that the defense had to say.
-    """
-
-    images: int
-    steps: int
-    seconds: float
-    loss: float
-    notes: tuple[str, ...]
 
 
 def train(
@@ -73,107 +48,263 @@ def train(
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
     trained: Callable[[str], nn.Module] = no_other,
+    probe: Probe | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> TrainingRecord:
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
     Args:
         classifier: pixels in [0, 1] to logits.
         split: the training images, uint8.
-        defense: its hooks change the training set, the batches or the loss.
-        recipe: epochs, batch size, rate.
+        defense: its hooks change the training set, the batches, the loss or the step.
+        recipe: epochs, batch size, rate and all else.
         runtime: device, precision, layout.
         num_classes: of the classifier.
         seed: of the order of the images, of the defense's randomness and of dropout.
         trained: gives the defense other trained classifiers by name.
         on_step: called with the steps taken and the steps in all.
+        probe: attacks the classifier after each epoch, for early stopping and for the monitor of single-step
+            training; None: no such monitor.
+        checkpoint: written along the way, and gone on from where it is there already; the weights come out as
+            if training had not been stopped. Whoever saves the weights removes it.
 
     Raises:
-        TrainingFailure: where the loss is no longer finite.
+        TrainingFailure: where the loss is no longer finite; the checkpoint is from before.
+        InvalidSettingError: for early stopping without a probe.
+        RunError: for a checkpoint that is damaged or another training's.
     """
-    started = time.perf_counter()
-    device = runtime.torch_device
-    notes: list[str] = []
-    context = Context(
-        generator=torch.Generator(device).manual_seed(seed),
-        device=device,
-        num_classes=num_classes,
-        epochs=recipe.epochs,
-        note=notes.append,
-        trained=trained,
-    )
-    prepared = defense.prepare(split, context)
-    images = as_tensor(prepared.images).to(device)
-    labels = as_tensor(prepared.labels).to(device)
-    order = torch.Generator().manual_seed(seed)
-    context.steps_per_epoch = max(1, len(images) // recipe.batch_size)
-    total_steps = recipe.epochs * context.steps_per_epoch
-
-    runtime.place(classifier).train()
-    optimizer = torch.optim.AdamW(
-        _parameter_groups(classifier, recipe.weight_decay), lr=recipe.lr, fused=True
-    )
-    schedule = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, lambda step: _one_cycle(step, total_steps, recipe.warmup)
-    )
-
-    loss_sum = torch.zeros((), device=device)
-    forked = [device] if device.type == "cuda" else []
+    if recipe.early_stop is not None and probe is None:
+        raise InvalidSettingError("early stopping needs robust accuracies; give train() a probe")
+    run = _Run(classifier, split, defense, recipe, runtime, num_classes, seed, trained, probe, checkpoint)
+    forked = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
-        for epoch in range(recipe.epochs):
-            loss_sum.zero_()
-            permutation = torch.randperm(len(images), generator=order).to(device)
-            for rows in permutation.tensor_split(context.steps_per_epoch):
-                batch = to_float(images[rows], runtime)
-                batch, batch_labels = defense.augment(batch, labels[rows], context)
-                with runtime.autocast():
-                    loss = defense.loss(classifier, batch, batch_labels, context)
-                optimizer.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
-                nn.utils.clip_grad_norm_(classifier.parameters(), recipe.clip_norm)
-                optimizer.step()
-                schedule.step()
-                loss_sum += loss.detach()
+        run.resume()
+        while run.epoch < len(run.epochs) and not run.ended:
+            run.train_epoch(run.epochs[run.epoch], on_step)
+        run.finish()
+    return run.record()
+
+
+class _Run:
+    """One training under way."""
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        split: Split,
+        defense: TrainingHooks,
+        recipe: Recipe,
+        runtime: Runtime,
+        num_classes: int,
+        seed: int,
+        trained: Callable[[str], nn.Module],
+        probe: Probe | None,
+        checkpoint: Checkpoint | None,
+    ) -> None:
+        self.started = time.perf_counter()
+        self.classifier, self.defense, self.recipe, self.runtime = classifier, defense, recipe, runtime
+        self.device = device = runtime.torch_device
+        self.checkpoint = checkpoint
+        self.identity = {"recipe": asdict(recipe), "defense": str(defense), "seed": seed}
+        self.notes: list[str] = []
+        self.context = Context(
+            generator=torch.Generator(device).manual_seed(seed),
+            device=device,
+            num_classes=num_classes,
+            epochs=recipe.epochs,
+            note=self.notes.append,
+            trained=trained,
+            label_smoothing=recipe.label_smoothing,
+        )
+        looked_at = some(split, seed) if probe is not None and defense.single_step else None
+        if recipe.early_stop is not None:
+            split, looked_at = hold_out(split, seed)
+        prepared = defense.prepare(split, self.context)
+        self.images = as_tensor(prepared.images).to(device)
+        self.labels = as_tensor(prepared.labels).to(device)
+        self.order = Order(len(self.images), recipe.batch_size, seed)
+        self.epochs = timetable(recipe, defense.replays, self.order.batches)
+        self.context.epochs = len(self.epochs)
+        self.steps = sum(epoch.steps for epoch in self.epochs)
+
+        runtime.place(classifier)
+        self.candidates = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
+        self.average = Average(recipe.average, classifier)
+        self.monitor = None
+        if probe is not None and looked_at is not None:
+            self.monitor = Monitor(
+                as_tensor(looked_at.images).to(device),
+                as_tensor(looked_at.labels).to(device),
+                probe,
+                patience=recipe.early_stop,
+                single_step=defense.single_step,
+            )
+        self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm)
+        # Where training stands: epoch, batch within it, whether it has ended before its time.
+        self.epoch = 0
+        self.batch = 0
+        self.ended = False
+        self.optimizer: torch.optim.Optimizer | None = None
+        self.stage = -1
+        self.losses = Losses(self.epochs[0].steps, device)
+
+    def train_epoch(self, epoch: Epoch, on_step: Callable[[int, int], None] | None) -> None:
+        """Go through the batches of an epoch that are left, and through what follows its end."""
+        context = self.context
+        context.epoch, context.steps_per_epoch = self.epoch, epoch.steps
+        optimizer = self.begin(epoch)
+        done = self.batch * epoch.replays
+        for rows in self.order.of_epoch(self.epoch, self.device)[self.batch :]:
+            images, labels = self.shown(rows)
+            for _ in range(epoch.replays):
+                set_rate(optimizer, self.recipe, epoch.stage_step + done, epoch.stage_steps)
+                loss, norm = self.stepper.take(optimizer, images, labels, clean=epoch.clean)
+                self.average.after_step()
+                self.losses.record(done, loss, norm)
+                done += 1
                 context.step += 1
-                if context.step % LOSS_CHECK_INTERVAL == 0 or context.step == total_steps:
-                    _require_finite(loss_sum, context.step, epoch)
+                if done % LOSS_CHECK_INTERVAL == 0 or done == epoch.steps:
+                    self.require_finite(done)
                 if on_step is not None:
-                    on_step(context.step, total_steps)
-    classifier.eval()
-    return TrainingRecord(
-        images=len(images),
-        steps=total_steps,
-        seconds=time.perf_counter() - started,
-        loss=loss_sum.item() / context.steps_per_epoch,
-        notes=tuple(notes),
-    )
+                    on_step(context.step, self.steps)
+            self.batch += 1
+            if self.batch < self.order.batches and self.is_due(epoch_over=False):
+                self.require_finite(done)
+                self.save()
+        self.end_epoch(epoch)
+
+    def begin(self, epoch: Epoch) -> torch.optim.Optimizer:
+        """Choose what is trained; at the beginning of a stage, with an optimiser of its own."""
+        number, stage = epoch.stage
+        train_only(self.classifier, stage.part, self.candidates)
+        if self.optimizer is None or self.stage != number:
+            self.optimizer, self.stage = build_optimizer(self.classifier, self.recipe, stage), number
+        if self.batch == 0:
+            self.losses = Losses(epoch.steps, self.device)
+        return self.optimizer
+
+    def shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch as the defense shows it to the classifier."""
+        return self.defense.augment(
+            to_float(self.images[rows], self.runtime), self.labels[rows], self.context
+        )
+
+    def end_epoch(self, epoch: Epoch) -> None:
+        """Average, look, ask the defense, write it down."""
+        self.average.after_epoch(self.epoch, len(self.epochs))
+        reason = None
+        if self.monitor is not None and not epoch.clean:
+            with self.average.shown():
+                reason = self.monitor.look(self.classifier, self.epoch)
+        if reason is not None:
+            self.notes.append(reason)
+        self.ended = self.defense.after_epoch(self.classifier, self.context) or reason is not None
+        self.epoch, self.batch = self.epoch + 1, 0
+        if self.is_due(epoch_over=True):
+            self.save()
+
+    def finish(self) -> None:
+        """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""
+        if self.monitor is not None and self.monitor.decides:
+            self.classifier.load_state_dict(self.monitor.kept)
+        else:
+            # Statistics that the last stage froze are none of the average's business.
+            train_only(self.classifier, self.recipe.stages[max(self.stage, 0)].part, self.candidates)
+            self.average.finish(self.classifier, self.ask_about, self.order.batches)
+        train_only(self.classifier, "all", self.candidates)
+        self.classifier.zero_grad(set_to_none=True)
+        self.classifier.eval()
+
+    def ask_about(self, batch: int) -> None:
+        """Show the classifier a batch as training does, adversarial images and all, and move no weight."""
+        order = self.order.of_epoch(len(self.epochs), self.device)
+        taken, self.context.step = self.context.step, self.context.step + batch
+        images, labels = self.shown(order[batch])
+        with self.runtime.autocast():
+            objective = self.defense.objective(self.classifier, images, labels, self.context)
+            with torch.no_grad():
+                objective()
+        self.context.step = taken
+
+    def record(self) -> TrainingRecord:
+        return TrainingRecord(
+            images=len(self.images),
+            steps=self.context.step,
+            seconds=time.perf_counter() - self.started,
+            loss=self.losses.mean(),
+            notes=tuple(self.notes),
+        )
+
+    def require_finite(self, done: int) -> None:
+        assert self.optimizer is not None
+        self.losses.require_finite(done, epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"])
+
+    def is_due(self, *, epoch_over: bool) -> bool:
+        return self.checkpoint is not None and self.checkpoint.due(epoch_over=epoch_over)
+
+    def save(self) -> None:
+        """Write down all that :meth:`resume` needs."""
+        assert self.checkpoint is not None
+        assert self.optimizer is not None
+        owners = {
+            "classifier": self.classifier.state_dict(),
+            "optimizer": optimizer_tensors(self.optimizer),
+            "average": self.average.shadow,
+            "kept": {} if self.monitor is None else self.monitor.kept,
+            "memory": self.context.memory,
+            "random": random_states(self.context.generator, self.device),
+            "losses": {"values": self.losses.values},
+        }
+        facts: dict[str, Any] = {
+            "of": self.identity,
+            "epoch": self.epoch,
+            "batch": self.batch,
+            "step": self.context.step,
+            "ended": self.ended,
+            "stage": self.stage,
+            "part": self.stepper.part,
+            "averaged": self.average.count,
+            "monitor": None if self.monitor is None else self.monitor.facts(),
+            "notes": self.notes,
+            "seconds": time.perf_counter() - self.started,
+        }
+        tensors = {f"{owner}/{name}": value for owner, each in owners.items() for name, value in each.items()}
+        self.checkpoint.save(Saved(tensors, facts))
+
+    def resume(self) -> None:
+        """Go on from the checkpoint, where there is one."""
+        saved = None if self.checkpoint is None else self.checkpoint.load(self.device)
+        if saved is None:
+            return
+        facts = saved.facts
+        if facts["of"] != self.identity:
+            assert self.checkpoint is not None
+            raise RunError(
+                f"checkpoint '{self.checkpoint.path}' is of another training; remove it to train that cell"
+                " from the start"
+            )
+        self.classifier.load_state_dict(saved.of("classifier"))
+        self.average.restore(saved.of("average"), facts["averaged"])
+        self.context.memory.update(saved.of("memory"))
+        self.context.step = facts["step"]
+        if self.monitor is not None:
+            self.monitor.restore(facts["monitor"], saved.of("kept"))
+        self.epoch, self.batch, self.ended = facts["epoch"], facts["batch"], facts["ended"]
+        self.losses.values = saved.of("losses")["values"]
+        self.stepper.part = facts["part"]
+        self.notes[:] = facts["notes"]
+        self.started -= facts["seconds"]
+        if facts["stage"] >= 0:
+            self.stage = facts["stage"]
+            stage = self.recipe.stages[self.stage]
+            train_only(self.classifier, stage.part, self.candidates)
+            self.optimizer = build_optimizer(self.classifier, self.recipe, stage)
+            restore_optimizer(self.optimizer, saved.of("optimizer"))
+        restore_random(self.context.generator, self.device, saved.of("random"))
 
 
 def to_float(images: Tensor, runtime: Runtime) -> Tensor:
     """uint8 images as float32 in [0, 1], in the runtime's layout."""
     layout = torch.channels_last if runtime.channels_last else torch.contiguous_format
     return images.to(torch.float32, memory_format=layout).div_(255)
-
-
-def _one_cycle(step: int, steps: int, warmup: float) -> float:
-    """The rate's factor: a straight rise, then a cosine fall to zero."""
-    rise = max(1.0, warmup * steps)
-    if step < rise:
-        return (step + 1) / (rise + 1)
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1.0, steps - rise)))
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for matrices and kernels, none for biases and normalisation."""
-    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": weight_decay},
-        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
-    ]
-
-
-def _require_finite(loss_sum: Tensor, step: int, epoch: int) -> None:
-    if not math.isfinite(loss_sum.item()):
-        raise TrainingFailure(
-            f"the training loss was no longer finite at step {step} (epoch {epoch + 1}); try a lower --lr"
-        )

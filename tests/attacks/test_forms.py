@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -98,7 +101,7 @@ def test_a_wrong_fold_is_noticed_and_not_used() -> None:
 
     model = Around().eval().requires_grad_(False)
     images, _ = draw_toy_images(16, 6)
-    form, _ = Forms().choose("fixed", model, images)
+    form = Forms().choose("fixed", model, images).form()
     assert form.is_model
     assert form.module is model
 
@@ -106,11 +109,11 @@ def test_a_wrong_fold_is_noticed_and_not_used() -> None:
 @pytest.mark.parametrize("search", ["auto", "fixed", "exact"])
 def test_forms_agree_with_the_model(search: str) -> None:
     model, (images, _) = normed(), draw_toy_images(16, 6)
-    fast, exact = Forms().choose(search, model, images)
-    assert exact.precision == "float32"
+    chosen = Forms().choose(search, model, images)
+    assert chosen.form(precise=True).precision == "float32"
     expected = model(images)
-    for form, tolerance in ((fast, 0.05), (exact, 1e-4)):
-        logits = form.logits(images)
+    for precise, tolerance in ((False, 0.05), (True, 1e-4)):
+        logits = chosen.form(precise=precise).logits(images)
         assert isinstance(logits, Tensor)
         assert (logits.float() - expected).abs().max() <= tolerance * expected.abs().max()
 
@@ -123,8 +126,24 @@ def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyP
     first = chosen.choose("auto", model, images)
     assert chosen.choose("auto", model, images) == first
     monkeypatch.delattr(module, "_timed")
-    recalled = Forms(chosen.labels)
-    assert [form.label for form in recalled.choose("auto", model, images)] == list(chosen.labels["fastest"])
+    recalled = Forms(chosen.labels).choose("auto", model, images)
+    assert recalled.labels == chosen.labels["fastest"]
+
+
+def test_one_copy_is_kept_and_made_again_on_demand() -> None:
+    model, (images, _) = normed(), draw_toy_images(16, 6)
+    labels = ["float32, channels-last, folded", "float32, contiguous, folded"]
+    chosen = Forms({"fastest": labels}).choose("fastest", model, images)
+    first = weakref.ref(chosen.form().module)
+    assert chosen.form().module is first()
+    precise = chosen.form(precise=True)
+    assert precise.label == labels[1]
+    gc.collect()
+    assert first() is None
+    logits = chosen.form().logits(images)
+    assert isinstance(logits, Tensor)
+    assert chosen.form().label == labels[0]
+    assert torch.allclose(logits, model(images), atol=1e-3)
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
@@ -141,9 +160,9 @@ def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
 
     images, _ = draw_toy_images(16, 6)
     for search in ("auto", "fixed"):
-        fast, exact = Forms().choose(search, Stubborn(), images)
-        assert fast.is_model
-        assert exact.is_model
+        chosen = Forms().choose(search, Stubborn(), images)
+        assert chosen.form().is_model
+        assert chosen.form(precise=True).is_model
 
 
 def test_the_model_keeps_its_parameters_and_modes(mixed_model: nn.Module, toy: Toy) -> None:

@@ -110,7 +110,7 @@ class TestForms:
     """A form of a random model is compared with it under the same draws."""
 
     def test_one_that_draws_alike_is_taken(self, noisy: nn.Module, toy: Toy) -> None:
-        form, _ = Forms().choose("fixed", noisy, toy.images)
+        form = Forms().choose("fixed", noisy, toy.images).form()
         assert form.label == "float32, channels-last, folded"
 
     def test_one_that_draws_otherwise_is_not(self, toy: Toy) -> None:
@@ -130,7 +130,7 @@ class TestForms:
                 return logits
 
         model = DrawsMoreAsCopy(0)
-        form, _ = Forms().choose("fixed", model, toy.images)
+        form = Forms().choose("fixed", model, toy.images).form()
         assert form.module is model
 
     def test_the_choice_leaves_the_random_state(self, noisy: nn.Module, toy: Toy) -> None:
@@ -142,7 +142,7 @@ class TestForms:
     def test_another_model_gets_its_own(self, noisy: nn.Module, toy: Toy) -> None:
         forms = Forms()
         forms.choose("exact", noisy, toy.images)
-        assert forms.choose("exact", toy.model, toy.images)[0].module is toy.model
+        assert forms.choose("exact", toy.model, toy.images).form().module is toy.model
 
 
 def test_a_dropout_left_on_is_measured_as_the_random_model_it_is(toy: Toy) -> None:

@@ -56,9 +56,36 @@ def test_there_is_one_clean_row_and_one_an_attack_and_budget(toy: Toy) -> None:
     assert set(frame.image_size) == {16}
     clean = frame.iloc[0]
     assert (clean.forward_passes, clean.backward_passes) == (64, 0)
-    # One gradient shared by two budgets, and one pass each to measure.
-    assert frame.forward_passes.tolist()[1:3] == [96, 96]
+    # One gradient shared by two budgets, its forward pass the clean measure's; one pass each to measure.
+    assert frame.forward_passes.tolist()[1:3] == [64, 64]
     assert frame.backward_passes.tolist() == [0, 32, 32, 128, 128]
+
+
+def test_the_clean_measure_that_comes_with_the_first_gradients_is_the_clean_measure(toy: Toy) -> None:
+    shared = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, batch_size=24)
+    alone = evaluate(toy.model, toy.images, toy.labels, [], 0, batch_size=24)
+    assert shared.iloc[0][["top1", "top5", "forward_passes"]].equals(
+        alone.iloc[0][["top1", "top5", "forward_passes"]]
+    )
+    # A folded form's logits are not the model's: then the clean measure has passes of its own.
+    apart = evaluate(toy.model, toy.images, toy.labels, "pgd:steps=3", 0.03, batch_size=24)
+    assert apart.forward_passes.tolist() == [64, 256]
+
+
+def test_a_model_random_at_test_time_is_measured_clean_without_the_attacks_draws(toy: Toy) -> None:
+    class Noisy(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.network = toy.model
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.network(images + 0.2 * torch.randn_like(images))
+
+    attacked = evaluate(Noisy(), toy.images, toy.labels, "fgsm", 0.03)
+    clean = evaluate(Noisy(), toy.images, toy.labels, [], 0)
+    assert attacked.iloc[0].top1 == clean.iloc[0].top1
+    # A pass for the gradient and one to measure.
+    assert attacked.iloc[1].forward_passes == 128
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

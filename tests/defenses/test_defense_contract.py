@@ -30,6 +30,10 @@ EVERY_DEFENSE = pytest.mark.parametrize(
         "augment+fgsm-at:eps=0.01",
         "mixup+cutmix+random-erasing+fgsm-at",
         "fgsm-at+jpeg",
+        "awp+trades:steps=2",
+        "augment+awp+pgd-at:steps=2",
+        "awp+free-at",
+        "mart:norm=l2,steps=2",
         "jpeg+smoothing:n0=5",
     ],
 )

@@ -6,31 +6,13 @@ from contextlib import nullcontext
 
 import pytest
 import torch
+from defense_toys import Fed, context_of
 from torch import Tensor, nn
 from torch.nn import functional
-from toys import TOY_CLASSES, Toy, build_toy_model
+from toys import Toy, build_toy_model
 
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.threat import LinfBall
-from robustbench_tin.training.context import Context
-
-
-def context_of(seed: int) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    return Context(generator, torch.device("cpu"), TOY_CLASSES, epochs=1, note=lambda line: None)
-
-
-class Fed(nn.Module):
-    """Keeps the images that it was shown."""
-
-    def __init__(self, inner: nn.Module) -> None:
-        super().__init__()
-        self.inner = inner
-        self.shown: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.shown.append(images.detach().clone())
-        return self.inner(images)
 
 
 def fast_step(

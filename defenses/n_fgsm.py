@@ -1,0 +1,45 @@
+"""Noise-FGSM adversarial training: more noise before the step, and no projection after it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.defenses.adversarial import AdversarialTraining, image_gradient
+from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
+
+
+@dataclass(frozen=True)
+class NoiseFGSM(AdversarialTraining):
+    """Train on images moved by noise wider than the ball and one FGSM step, cut only to the pixel box.
+
+    de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez and Dokania, 2022, "Make Some Noise: Reliable and Efficient
+    Single-Step Adversarial Training", arXiv 2202.01181. The change may be (noise + 1) × eps long; that is
+    what keeps it from catastrophic overfitting. The step is taken in train mode, as theirs is.
+
+    Attributes:
+        eps: radius of the ball trained against and length of the step, in units of the pixel range.
+        noise: the noise's reach, as a multiple of eps.
+    """
+
+    name: ClassVar[str] = "n-fgsm"
+    relative_cost: ClassVar[float] = 1.7
+    single_step: ClassVar[bool] = True
+
+    noise: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 <= self.noise < math.inf, "noise", "0 or more")
+
+    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        drawn = torch.rand(images.shape, generator=context.generator, device=images.device)
+        noisy = (images + (2 * drawn - 1) * self.noise * self.eps).clamp(0, 1)
+        gradient = image_gradient(classifier, noisy, partial(classification_loss, classifier, labels=labels))
+        return (noisy + self.eps * gradient.sign()).clamp(0, 1)

@@ -1,0 +1,142 @@
+"""Checkpoints: all that a training needs to go on, in one file, whole or not there, nothing pickled."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from robustbench_tin.atomic import replacing
+from robustbench_tin.errors import RunError
+
+# After an epoch that ends sooner than this part of the minutes after the last checkpoint, none is written.
+_SOON = 0.1
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint holds.
+
+    Attributes:
+        tensors: by names that begin with what they belong to and a ``/``.
+        facts: the rest, as JSON has it.
+    """
+
+    tensors: Mapping[str, Tensor]
+    facts: dict[str, Any]
+
+    def of(self, owner: str) -> dict[str, Tensor]:
+        """The tensors of one owner, by the names that it gave them."""
+        prefix = f"{owner}/"
+        return {
+            name.removeprefix(prefix): value
+            for name, value in self.tensors.items()
+            if name.startswith(prefix)
+        }
+
+
+class Checkpoint:
+    """One training's checkpoint file, and when to write it.
+
+    Args:
+        path: of the file.
+        minutes: between two checkpoints within an epoch; after an epoch one is written where a tenth of
+            that has passed. 0: after every batch.
+    """
+
+    def __init__(self, path: Path, minutes: float = 10.0) -> None:
+        self.path = path
+        self._seconds = 60 * minutes
+        self._last = time.monotonic()
+
+    def due(self, *, epoch_over: bool) -> bool:
+        """Whether it is time to write one."""
+        passed = time.monotonic() - self._last
+        return passed >= (_SOON * self._seconds if epoch_over else self._seconds)
+
+    def save(self, saved: Saved) -> None:
+        """Put this in the place of the last checkpoint.
+
+        Raises:
+            RunError: where the disk is full or the place cannot be written.
+        """
+        # Copies, because safetensors takes neither shared storage nor channels-last strides.
+        tensors = {
+            name: value.detach().to("cpu", copy=True).contiguous() for name, value in saved.tensors.items()
+        }
+        with replacing(self.path) as beside:
+            try:
+                save_file(tensors, beside, {"facts": json.dumps(saved.facts)})
+            except SafetensorError as error:  # a full disk, for one
+                raise OSError(str(error)) from error
+        self._last = time.monotonic()
+
+    def load(self, device: torch.device) -> Saved | None:
+        """What was saved last; None where nothing was.
+
+        Raises:
+            RunError: where the file is damaged.
+        """
+        if not self.path.exists():
+            return None
+        try:
+            with safe_open(self.path, framework="pt", device=str(device)) as file:
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                facts = json.loads(file.metadata()["facts"])
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+            raise RunError(
+                f"checkpoint '{self.path}' is damaged ({' '.join(str(error).split())[:120]}); remove it to"
+                " train that cell from the start"
+            ) from error
+        return Saved(tensors, facts)
+
+    def remove(self) -> None:
+        """Forget it: the training is over and its weights are safe."""
+        self.path.unlink(missing_ok=True)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """An optimiser's state, by the number of the parameter and the name of the value."""
+    return {
+        f"{number}.{name}": value
+        for number, values in optimizer.state_dict()["state"].items()
+        for name, value in values.items()
+        if isinstance(value, Tensor)
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the state back, each value in the memory layout of its parameter: kernels walk both at once."""
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        number, _, name = key.partition(".")
+        like = parameters[int(number)]
+        if value.shape == like.shape:
+            value = torch.empty_like(like).copy_(value)
+        state.setdefault(int(number), {})[name] = value
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
+    """Where the random numbers of a training stand: its generator's and torch's own."""
+    states = {"generator": generator.get_state(), "cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore_random(generator: torch.Generator, device: torch.device, states: Mapping[str, Tensor]) -> None:
+    """Put them back."""
+    generator.set_state(states["generator"].cpu())
+    torch.set_rng_state(states["cpu"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(states["cuda"].cpu(), device)

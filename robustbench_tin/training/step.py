@@ -1,0 +1,110 @@
+"""One optimiser step, in as many parts as memory asks for."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.runtime import Runtime
+from robustbench_tin.training.context import Context, Objective, TrainingHooks
+from robustbench_tin.training.objective import classification_loss
+
+
+class Stepper:
+    """Takes optimiser steps.
+
+    Where memory runs out, the batch is taken in parts of half the size from then on, and the gradients of
+    the parts are summed: the same gradient, but for batch norm, which sees a part at a time.
+
+    Args:
+        classifier: what is trained.
+        defense: whose objective and whose hook around the step are used.
+        context: where training stands.
+        runtime: its autocast.
+        clip_norm: longer gradients are scaled back to it; 0: none are.
+
+    Attributes:
+        part: images at a time; None: the whole batch.
+    """
+
+    def __init__(
+        self,
+        classifier: nn.Module,
+        defense: TrainingHooks,
+        context: Context,
+        runtime: Runtime,
+        clip_norm: float,
+    ) -> None:
+        self._classifier = classifier
+        self._defense = defense
+        self._context = context
+        self._runtime = runtime
+        self._clip_norm = clip_norm or float("inf")
+        self.part: int | None = None
+
+    def take(
+        self, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, *, clean: bool
+    ) -> tuple[Tensor, Tensor]:
+        """Move the weights once; returns the loss and the norm of the gradient before it was cut.
+
+        Args:
+            optimizer: moves them.
+            images: float32 ``(N, 3, H, W)`` in [0, 1].
+            labels: of these, int64 ``(N,)`` or probabilities float32 ``(N, C)``.
+            clean: on the plain loss, whatever the defense.
+        """
+        while (loss := self._gradients_if_they_fit(images, labels, clean)) is None:
+            self._halve(len(images))
+        norm = nn.utils.clip_grad_norm_(self._classifier.parameters(), self._clip_norm)
+        optimizer.step()
+        return loss, norm
+
+    def _gradients_if_they_fit(self, images: Tensor, labels: Tensor, clean: bool) -> Tensor | None:
+        """None where memory ran out; by then the error, which holds on to the activations, is gone."""
+        try:
+            return self._gradients(images, labels, clean)
+        except torch.OutOfMemoryError:
+            if (self.part or len(images)) == 1:
+                raise
+            return None
+
+    def _gradients(self, images: Tensor, labels: Tensor, clean: bool) -> Tensor:
+        """Put the gradients of the whole batch into ``.grad``."""
+        size = self.part or len(images)
+        parts = [
+            (self._objective(some, some_labels, first, clean), len(some) / len(images))
+            for first, some, some_labels in zip(
+                range(0, len(images), size), torch.split(images, size), torch.split(labels, size), strict=True
+            )
+        ]
+
+        def gradients() -> Tensor:
+            self._classifier.zero_grad(set_to_none=True)
+            total = torch.zeros((), device=images.device)
+            for objective, weight in parts:
+                # Entered anew each time: autocast would remember the weights of the time before.
+                with self._runtime.autocast():
+                    loss = objective() * weight
+                loss.backward()  # type: ignore[no-untyped-call]
+                total += loss.detach()
+            return total
+
+        if clean:
+            return gradients()
+        return self._defense.around_step(self._classifier, gradients, self._context)
+
+    def _objective(self, images: Tensor, labels: Tensor, first_row: int, clean: bool) -> Objective:
+        if clean:
+            return lambda: classification_loss(
+                self._classifier, self._classifier(images), labels, self._context.label_smoothing
+            )
+        self._context.first_row = first_row
+        with self._runtime.autocast():
+            return self._defense.objective(self._classifier, images, labels, self._context)
+
+    def _halve(self, batch: int) -> None:
+        self.part = ((self.part or batch) + 1) // 2
+        self._classifier.zero_grad(set_to_none=True)
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        self._context.note(f"memory ran out: batches are taken in parts of {self.part} images from here on")
