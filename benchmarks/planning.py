@@ -87,6 +87,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         load_plugin(plugin)
     models = _models(request)
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
+    _require_defensible(models, defenses)
     attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
     for attack in attacks:
         parse_attack(attack).check(request.norm)
@@ -180,6 +181,17 @@ def _models(request: Request) -> list[str]:
     return list(_unique(names))
 
 
+def _require_defensible(models: Iterable[str], defenses: Iterable[str]) -> None:
+    """Refuse a loss that is written for another output than a backbone's."""
+    for model in models:
+        for defense in defenses:
+            if backbones.get(model).variant.one_vs_rest and parse_defense(defense).softmax_only:
+                raise InvalidSettingError(
+                    f"defense '{defense}' compares answers under a softmax, and backbone '{model}' has a"
+                    " sigmoid for each class; give it output=softmax, or take a defense such as pgd-at"
+                )
+
+
 def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What defenses make images on: backbones of the plan, and digests of trained models' weights."""
     names: list[str] = []
@@ -220,16 +232,11 @@ def _check_training(plan: Plan, request: Request) -> None:
     for model in plan.backbones:
         plan.recipe(model, default_lr(model, plan.optimizer))
     for cell in plan.cells():
-        defense = parse_defense(cell.defense)
-        if plan.early_stop is not None and not plan.attacked_eps and defense.threat is None:
+        aimless = parse_defense(cell.defense).threat is None and not plan.attacked_eps
+        if plan.early_stop is not None and aimless:
             raise InvalidSettingError(
                 f"early-stop with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
                 " give an eps such as 0.03"
-            )
-        if defense.softmax_only and backbones.get(cell.model).variant.one_vs_rest:
-            raise InvalidSettingError(
-                f"defense '{cell.defense}' compares answers under a softmax, and backbone '{cell.model}' has"
-                " a sigmoid for each class; give it output=softmax, or a defense such as pgd-at"
             )
 
 

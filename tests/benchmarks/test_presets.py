@@ -58,6 +58,15 @@ def test_the_report_s_presets_are_its_recipes() -> None:
     assert (final["epochs"], final["lr"]) == (15, 1e-6)
 
 
+def test_a_preset_may_set_the_loop_s_settings(tmp_path: Path) -> None:
+    finetune = with_preset("finetune", {}, KNOWN)
+    assert (finetune["lr"], finetune["head_rate"], finetune["label_smoothing"]) == (5e-4, 8.0, 0.1)
+    file = tmp_path / "mine.toml"
+    given = {"average": "ema", "early-stop": 2, "train": "head:epochs=1,all", "optimizer": "sgd"}
+    file.write_text("[bench]\n" + "\n".join(f"{key} = {value!r}" for key, value in given.items()))
+    assert with_preset(file, {}, KNOWN) == {key.replace("-", "_"): value for key, value in given.items()}
+
+
 def test_a_preset_s_bench_is_that_of_its_options_and_what_is_given_wins(small, tmp_path) -> None:
     file = tmp_path / "mine.toml"
     file.write_text(
@@ -75,6 +84,8 @@ def test_a_preset_s_bench_is_that_of_its_options_and_what_is_given_wins(small, t
     ("text", "message"),
     [
         ("[bench]\nmodls = 'vgg16'", "unknown option of preset .*: 'modls'; did you mean 'models'"),
+        ("[bench]\nlabel_smooting = 0.1", "'label_smooting'; did you mean 'label_smoothing'"),
+        ("[bench]\nhead_rate = 'high'", "head_rate = 'high'; expected float"),
         ("[bench]\nepochs = 'many'", "epochs = 'many'; expected"),
         ("models = 'vgg16'", "has models; expected a summary and a table"),
         ("", "has nothing"),
