@@ -8,6 +8,11 @@ import torch
 from torch import Tensor
 
 
+def batch_seed(seed: int, start: int) -> int:
+    """The seed of the batch whose first row is ``start``."""
+    return seed * 1_000_003 + start
+
+
 @dataclass(frozen=True)
 class Pool:
     """Labelled images at rest, given out as float32 on a device a few at a time.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from torch import nn
 
@@ -15,6 +15,7 @@ from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
+from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,
     Outcomes,
@@ -23,28 +24,48 @@ from robustbench_tin.benchmarks.measure import (
     measure_clean,
     worst_case,
 )
-from robustbench_tin.benchmarks.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning import Request, default_lr, resolve
+from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
+from robustbench_tin.benchmarks.planning import Request, default_lr, is_backbone, resolve
 from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, make_record
+from robustbench_tin.benchmarks.records import (
+    CERTIFIED,
+    CLEAN,
+    NOT_MEASURED,
+    OK,
+    WORST_CASE,
+    Record,
+    make_record,
+)
 from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
+from robustbench_tin.errors import WeightsError
+from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
+from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.checkpoint import Checkpoint
-from robustbench_tin.training.loop import TrainingFailure, TrainingRecord, train
+from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 
 
-def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options: Any) -> Run | None:
+def bench(
+    *,
+    reporter: Reporter | None = None,
+    dry_run: bool = False,
+    print_plan: bool = False,
+    preset: str | Path | None = None,
+    **options: Any,
+) -> Run | None:
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
         reporter: told how far it is; None: silent.
         dry_run: check everything, say what would run, and stop.
+        print_plan: the same, cell by cell.
+        preset: name or TOML file of options, which those given here win over (``robust-tin presets``).
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.Request`, which are the
             options of ``robust-tin bench``.
 
@@ -56,6 +77,8 @@ def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options:
         RobustTinError: for anything that cannot be done as asked, before anything is trained.
     """
     reporter = reporter or Reporter()
+    if preset is not None:
+        options = with_preset(preset, options, get_type_hints(Request))
     request = Request(**options)
     tune_allocator()
     plan, dataset = resolve(request, reporter)
@@ -64,8 +87,10 @@ def bench(*, reporter: Reporter | None = None, dry_run: bool = False, **options:
     for note in dataset.notes:
         reporter.say(note)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
-    if dry_run:
+    if dry_run or print_plan:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
+        for line in plan.describe() if print_plan else ():
+            reporter.say(line)
         return None
     run = Run.create(path, plan)
     with run.locked():
@@ -111,12 +136,14 @@ class _Worker:
     def _build(self, cell: Cell, *, fresh: bool = False) -> Classifier:
         """The cell's network; only a fresh one is filled with the weights that training starts from."""
         plan, request = self.run.plan, self.request
+        # A file is of one architecture: a backbone that only defenses need starts without it.
+        asked = cell.model in plan.models
         return backbones.get(cell.model).build(
             plan.classes,
             image_size=self.dataset.image_size,
             resize_to=plan.image_size,
             pretrained=plan.pretrained and fresh,
-            weights=Path(request.weights) if request.weights is not None and fresh else None,
+            weights=Path(request.weights) if request.weights is not None and fresh and asked else None,
             seed=cell.seed,
         )
 
@@ -127,11 +154,16 @@ class _Worker:
 
     def _train(self, cell: Cell) -> tuple[Classifier, Trained]:
         plan = self.run.plan
-        classifier = self._build(cell, fresh=True)
+        try:
+            classifier = self._build(cell, fresh=True)
+        except WeightsError as error:
+            if not self.request.skip_missing_weights:
+                raise
+            return self._without_weights(cell, error)
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        recipe = plan.recipe(cell.model, default_lr(cell.model, plan.optimizer))
+        recipe = self._recipe(cell)
         checkpoint = self._checkpoint(cell)
         facts: dict[str, Any] = {
             "precision": runtime.precision,
@@ -157,6 +189,7 @@ class _Worker:
                     num_classes=plan.classes,
                     seed=cell.seed,
                     on_step=on_step,
+                    trained=lambda name: self._source(cell, name),
                     probe=self._probe(cell),
                     checkpoint=checkpoint,
                 )
@@ -173,6 +206,36 @@ class _Worker:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
         return classifier, trained
+
+    def _without_weights(self, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
+        """A cell whose weights to start from cannot be had; the same command asks for them again."""
+        plan = self.run.plan
+        backbone = backbones.get(cell.model)
+        trained = Trained(
+            status=f"{NOT_MEASURED}: {error}",
+            lr=self._recipe(cell).lr,
+            precision=plan.precision or "float32",
+            network_size=backbone.check_size(self.dataset.image_size, plan.image_size),
+        )
+        self.reporter.warn(f"{cell.label}: {trained.status}")
+        self.run.save_trained(cell, trained)
+        return self._build(cell), trained
+
+    def _source(self, cell: Cell, name: str) -> nn.Module:
+        """What a defense of this cell calls by that name, as it is attacked."""
+        device = self.run.plan.device
+        if not is_backbone(name):
+            return find_trained(name).load(device).model
+        source = Cell(select(name)[0], NONE, cell.seed)
+        trained = self.run.trained(source)
+        if trained is None or trained.status != OK:
+            why = "is not trained" if trained is None else trained.status
+            raise TrainingFailure(f"its source {source.label} {why}")
+        return Loader(self.run, self.dataset.image_size, device).load(source).model
+
+    def _recipe(self, cell: Cell) -> Recipe:
+        plan = self.run.plan
+        return plan.recipe(cell.model, default_lr(cell.model, plan.optimizer))
 
     def _checkpoint(self, cell: Cell) -> Checkpoint:
         return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)

@@ -91,7 +91,7 @@ class Estimate:
 def estimate(plan: Plan, image_size: int) -> Estimate:
     """Count the work of a plan and time this machine for a moment."""
     costs = {
-        name: cost(backbones.get(name), plan.classes, image_size, plan.image_size) for name in plan.models
+        name: cost(backbones.get(name), plan.classes, image_size, plan.image_size) for name in plan.backbones
     }
     return Estimate(_EFFICIENCY * _flops_per_second(torch.device(plan.device)), costs, plan)
 

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustbench_tin.benchmarks.plan import Cell
-from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import RunError
 from robustbench_tin.models import backbones, load_weights
 from robustbench_tin.runtime import Runtime
 
@@ -56,10 +54,7 @@ class Loader:
         """
         if cell in self._kept:
             return self._kept[cell]
-        trained = self._run.trained(cell)
-        if trained is None or trained.status != OK:
-            why = "not trained" if trained is None else trained.status
-            raise RunError(f"{cell.label} has no weights ({why}); train it again")
+        self._run.require_trained(cell)
         plan = self._run.plan
         classifier = backbones.get(cell.model).build(
             plan.classes,

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
 from robustbench_tin.attacks.forms import Forms, probed
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.pool import Pool, batch_seed
 from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.errors import one_line
@@ -277,11 +277,6 @@ def verdicts(
             on_images=on_images,
         )
         return driver.attack(attack, keep_images=keep_images)
-
-
-def batch_seed(seed: int, start: int) -> int:
-    """The seed of the batch whose first row is ``start``."""
-    return seed * 1_000_003 + start
 
 
 def batch_logits(oracle: Oracle, images: Tensor, seed: int, start: int) -> Tensor:

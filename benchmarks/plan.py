@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict
 if TYPE_CHECKING:
     from robustbench_tin.training.recipe import Recipe
 
+NONE = "none"
+"""The defense of the cells that others make images on."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -44,6 +47,11 @@ class Plan(BaseModel):
 
     Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
     they moved.
+
+    ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
+    before the others. ``source_files`` are the weights of trained models that they make images on.
+    ``epochs`` goes by :attr:`backbones`; ``lr`` holds for ``models``, and what only sources need takes its
+    backbone's own.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -54,6 +62,8 @@ class Plan(BaseModel):
     train_images: int
     eval_images: int
     models: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    source_files: tuple[str, ...] = ()
     defenses: tuple[str, ...]
     seeds: tuple[int, ...]
     attacks: tuple[str, ...]
@@ -86,12 +96,19 @@ class Plan(BaseModel):
     precision: str | None
     plugins: tuple[str, ...]
 
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Those that cells are trained of: the models asked for, then what only sources need."""
+        return tuple(dict.fromkeys((*self.models, *self.sources)))
+
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
-        return self.epochs[self.models.index(model)]
+        return self.epochs[self.backbones.index(model)]
 
     def recipe(self, model: str, lr: float) -> Recipe:
         """How one of the plan's backbones is trained; ``lr`` where the plan leaves the rate open.
+
+        The plan's own rate is for the models asked for; what only sources need takes ``lr``.
 
         Raises:
             InvalidSettingError: for a setting out of its range.
@@ -100,14 +117,19 @@ class Plan(BaseModel):
         from robustbench_tin.training.recipe import SETTINGS, Recipe
 
         settings = {name: getattr(self, name) for name in SETTINGS}
-        return Recipe(self.epochs_of(model), self.batch_size, self.lr or lr, **settings)
+        rate = self.lr if self.lr is not None and model in self.models else lr
+        return Recipe(self.epochs_of(model), self.batch_size, rate, **settings)
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, seeds innermost."""
-        for model in self.models:
-            for defense in self.defenses:
-                for seed in self.seeds:
-                    yield Cell(model, defense, seed)
+        """Every cell, seeds innermost; those that others need first."""
+        needed = [Cell(model, NONE, seed) for model in self.sources for seed in self.seeds]
+        asked = [
+            Cell(model, defense, seed)
+            for model in self.models
+            for defense in self.defenses
+            for seed in self.seeds
+        ]
+        yield from dict.fromkeys((*needed, *asked))
 
     @property
     def attacked_eps(self) -> tuple[float, ...]:
@@ -123,6 +145,13 @@ class Plan(BaseModel):
     def measures(self) -> int:
         """Those of all cells."""
         return sum(self.measures_of(cell) for cell in self.cells())
+
+    def describe(self) -> list[str]:
+        """What would run, for people: a line a cell, then every setting."""
+        eps = ", ".join(f"{value:g}" for value in self.attacked_eps)
+        measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
+        cells = [f"{cell.label}: {self.epochs_of(cell.model)} epochs; {measured}" for cell in self.cells()]
+        return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
 
     @property
     def fingerprint(self) -> str:

@@ -11,13 +11,15 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import InvalidSettingError, WeightsError
+from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
 from robustbench_tin.models import backbones, select
+from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
-from robustbench_tin.specs import split_list
+from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
 from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
@@ -64,7 +66,10 @@ class Request:
     head_rate: float = 1.0
     checkpoint_minutes: float = 10.0
     image_size: int | None = None
+    interpolation: str | None = None
+    cut: int | None = None
     pretrained: bool = False
+    skip_missing_weights: bool = False
     weights: str | Path | None = None
     device: str | None = None
     precision: str | None = None
@@ -80,8 +85,9 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     """
     for plugin in request.plugins:
         load_plugin(plugin)
-    models = select(request.models if isinstance(request.models, str) else ",".join(request.models))
+    models = _models(request)
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
+    _require_defensible(models, defenses)
     attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
     for attack in attacks:
         parse_attack(attack).check(request.norm)
@@ -112,12 +118,20 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         chosen = parse_attack(attack)
         if chosen.criterion is not None:
             chosen.goal.check(len(dataset.classes))
-    for model in models:
-        backbones.get(model).check_size(dataset.image_size, request.image_size)
+    sources, source_files = _sources(defenses, len(dataset.classes))
+    added = [source for source in sources if source not in models or "none" not in defenses]
+    for source in added:
+        reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
+    for model in dict.fromkeys((*models, *sources)):
+        backbone = backbones.get(model)
+        size = backbone.check_size(dataset.image_size, request.image_size)
+        if backbone.variant.new_head:
+            create_skeleton(backbone, len(dataset.classes), size)
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
-    if request.pretrained or request.weights is not None:
-        _require_fitting_weights(models, dataset, request)
+    if (request.pretrained and not request.skip_missing_weights) or request.weights is not None:
+        starting = _unique((*models, *sources)) if request.pretrained else models
+        _require_fitting_weights(starting, dataset, request)
     plan = Plan(
         data=dataset.name,
         data_fingerprint=dataset.fingerprint,
@@ -125,6 +139,8 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         train_images=len(dataset.train),
         eval_images=len(dataset.val),
         models=tuple(models),
+        sources=sources,
+        source_files=source_files,
         defenses=defenses,
         seeds=seeds,
         attacks=attacks,
@@ -137,7 +153,9 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         worst_case=request.worst_case,
         trust=request.trust,
         certified=tuple(text for text in defenses if request.norm == "l2" and parse_defense(text).certifies),
-        epochs=tuple(request.epochs or _default_epochs(dataset, model) for model in models),
+        epochs=tuple(
+            request.epochs or _default_epochs(dataset, model) for model in dict.fromkeys((*models, *sources))
+        ),
         batch_size=request.batch_size or default_batch_size(len(dataset.train)),
         lr=request.lr,
         **{name: getattr(request, name) for name in SETTINGS},
@@ -152,6 +170,55 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     return plan, dataset
 
 
+def _models(request: Request) -> list[str]:
+    """The backbones asked for, with what the request changes about all of them; their own settings win."""
+    asked = {"cut": request.cut, "interpolation": request.interpolation}
+    changed = {key: str(value) for key, value in asked.items() if value is not None}
+    names = []
+    for name in select(request.models if isinstance(request.models, str) else ",".join(request.models)):
+        spec = parse_spec(name, backbones.prefixes)
+        names.append(backbones.get(spec.name).with_settings({**changed, **spec.settings}).name)
+    return list(_unique(names))
+
+
+def _require_defensible(models: Iterable[str], defenses: Iterable[str]) -> None:
+    """Refuse a loss that is written for another output than a backbone's."""
+    for model in models:
+        for defense in defenses:
+            if backbones.get(model).variant.one_vs_rest and parse_defense(defense).softmax_only:
+                raise InvalidSettingError(
+                    f"defense '{defense}' compares answers under a softmax, and backbone '{model}' has a"
+                    " sigmoid for each class; give it output=softmax, or take a defense such as pgd-at"
+                )
+
+
+def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What defenses make images on: backbones of the plan, and digests of trained models' weights."""
+    names: list[str] = []
+    files: list[str] = []
+    for source in _unique(source for text in defenses for source in parse_defense(text).sources):
+        if is_backbone(source):
+            names += select(source)
+            continue
+        try:
+            found = find_trained(source)
+        except RunError as error:
+            raise InvalidSettingError(
+                f"defense source got '{source}', which is no backbone's name, and {error}"
+            ) from None
+        if found.classes != classes:
+            raise InvalidSettingError(
+                f"defense source '{source}' has {found.classes} classes; expected the data's {classes}"
+            )
+        files.append(file_digest(found.weights))
+    return _unique(names), tuple(files)
+
+
+def is_backbone(text: str) -> bool:
+    """Whether this names a backbone, rather than a place."""
+    return text in backbones.names() or text.partition(":")[0] in backbones.prefixes
+
+
 def default_lr(model: str, optimizer: str) -> float:
     """The highest learning rate where a user gives none."""
     return SGD_LR if optimizer == "sgd" else backbones.get(model).lr
@@ -162,15 +229,15 @@ def _check_training(plan: Plan, request: Request) -> None:
         raise InvalidSettingError(
             f"checkpoint-minutes got {request.checkpoint_minutes}; expected 0 or more, such as 10"
         )
-    for model in plan.models:
+    for model in plan.backbones:
         plan.recipe(model, default_lr(model, plan.optimizer))
-    if plan.early_stop is not None and not plan.attacked_eps:
-        for defense in plan.defenses:
-            if parse_defense(defense).threat is None:
-                raise InvalidSettingError(
-                    f"early-stop with defense '{defense}' and no eps above 0 has nothing to attack with; give"
-                    " an eps such as 0.03"
-                )
+    for cell in plan.cells():
+        aimless = parse_defense(cell.defense).threat is None and not plan.attacked_eps
+        if plan.early_stop is not None and aimless:
+            raise InvalidSettingError(
+                f"early-stop with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
+                " give an eps such as 0.03"
+            )
 
 
 def open_part(

@@ -16,6 +16,8 @@ CLEAN = "clean"
 WORST_CASE = "worst-case"
 CERTIFIED = "certified"
 OK = "ok"
+NOT_MEASURED = "not measured"
+"""Begins the status of measures that were not tried, for want of weights, say."""
 
 
 class Record(BaseModel):

@@ -189,6 +189,17 @@ class Run:
         """Mark a cell as trained; its weights are written before."""
         write_text(self._cell(cell) / "training.json", trained.model_dump_json(indent=2) + "\n")
 
+    def require_trained(self, cell: Cell) -> None:
+        """Check that a cell has weights.
+
+        Raises:
+            RunError: saying why it has none.
+        """
+        trained = self.trained(cell)
+        if trained is None or trained.status != OK:
+            why = "not trained" if trained is None else trained.status
+            raise RunError(f"{cell.label} has no weights ({why}); train it again")
+
     def search_forms(self, cell: Cell) -> dict[str, list[str]]:
         """The forms that a cell's searches were timed to be fastest with; empty where none was chosen yet.
 

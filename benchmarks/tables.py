@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, NOT_MEASURED, OK
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -125,7 +125,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             texts += [_figure({**measures, **others}, budget, "top1") for budget in transferred]
         rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
         failures += [
-            f"{model} + {defense}, seed {seed}, {_at(row)}: {row['status']}"
+            f"{model} + {defense}, seed {seed}{_at(row)}: {row['status']}"
             for row in measures.values()
             if row["status"] != OK
         ]
@@ -143,7 +143,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             *_notes(records, with_mark),
             *(worst.notes(transferred) if worst is not None else ()),
             *dict.fromkeys(remarks),
-            *failures,
+            *dict.fromkeys(failures),
             *_doubts(doubts),
         ),
     )
@@ -193,7 +193,7 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
     if row is None:
         return "–"
     if row["status"] != OK:
-        return "failed"
+        return NOT_MEASURED if row["status"].startswith(NOT_MEASURED) else "failed"
     if row[column] is None or row[column] != row[column]:
         return "–"
     text = f"{100 * row[column]:.1f}" + (DOUBTED if _is_doubted(row) else "")
@@ -205,7 +205,10 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
 
 
 def _at(row: Mapping[Any, Any]) -> str:
-    return CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}"
+    """Which measure a line is about; nothing where it is all of a cell's."""
+    if row["status"].startswith(NOT_MEASURED):
+        return ""
+    return ", " + (CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}")
 
 
 def _styled(text_type: Any, text: str) -> Any:

@@ -27,7 +27,12 @@ registry: Registry[type[Defense]] = Registry(
     builtin={
         "none": "robustbench_tin.defenses.none:NoDefense",
         "augment": "robustbench_tin.defenses.augment:Augment",
+        "randaugment": "robustbench_tin.defenses.randaugment:RandAugment",
+        "mixup": "robustbench_tin.defenses.mixup:Mixup",
+        "cutmix": "robustbench_tin.defenses.cutmix:CutMix",
+        "random-erasing": "robustbench_tin.defenses.random_erasing:RandomErasing",
         "bbox-crop": "robustbench_tin.defenses.bbox_crop:BBoxCrop",
+        "fgsm-static": "robustbench_tin.defenses.fgsm_static:FGSMStatic",
         "fgsm-at": "robustbench_tin.defenses.fgsm_at:FGSMAdversarialTraining",
         "n-fgsm": "robustbench_tin.defenses.n_fgsm:NoiseFGSM",
         "free-at": "robustbench_tin.defenses.free_at:FreeAdversarialTraining",

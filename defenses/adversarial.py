@@ -12,8 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.defenses.base import Defense
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import NORMS, Ball, ThreatModel
 from robustbench_tin.training.context import Context, Objective
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ class BallTraining(Defense):
 class AdversarialTraining(BallTraining):
     """Base of defenses that fool each batch first and train on it then.
 
-    An author writes :meth:`fool`, and :meth:`risk` where it is not the cross-entropy on those images.
+    An author writes :meth:`fool`, and :meth:`risk` where it is not the classification loss on those images.
     """
 
     @abstractmethod
@@ -56,9 +58,17 @@ class AdversarialTraining(BallTraining):
         self, classifier: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, context: Context
     ) -> Tensor:
         """The scalar that training minimises."""
-        return context.cross_entropy(classifier(adversarial), labels)
+        return classification_loss(classifier, classifier(adversarial), labels, context.label_smoothing)
 
     def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
+        if self.softmax_only and getattr(classifier, "one_vs_rest", False):
+            raise InvalidSettingError(
+                f"defense '{self.spec}' got a classifier with a sigmoid for each class; expected a softmax"
+            )
+        if self.one_label and labels.is_floating_point():
+            raise InvalidSettingError(
+                f"defense '{self.spec}' got labels as probabilities; expected one class for each image"
+            )
         adversarial = self.fool(classifier, images, labels, context)
         return lambda: self.risk(classifier, images, adversarial, labels, context)
 

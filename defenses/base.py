@@ -11,6 +11,7 @@ from robustbench_tin.data.base import Split
 from robustbench_tin.specs import Configurable
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.context import Context, Gradients, Objective
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Defense(Configurable):
     """How many times longer than plain training an epoch takes; for time estimates only."""
     single_step: ClassVar[bool] = False
     """Whether its images are made in one step; training then watches for catastrophic overfitting."""
+    mixes_labels: ClassVar[bool] = False
+    """Whether labels may leave its :meth:`augment` as probabilities."""
+    one_label: ClassVar[bool] = False
+    """Whether its loss needs one class for each image, and cannot do with probabilities."""
+    softmax_only: ClassVar[bool] = False
+    """Whether its loss cannot do with a classifier that has a sigmoid for each class."""
 
     @property
     def replays(self) -> int:
@@ -63,17 +70,35 @@ class Defense(Configurable):
             DataError: saying what is missing.
         """
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Other trained models that :meth:`prepare` asks ``context.trained`` for.
+
+        Each a backbone's name (its cell with the defense ``none`` and the same seed, which a run trains
+        before), a run's cell or a weights file.
+        """
+        return ()
+
     def prepare(self, train: Split, context: Context) -> Split:
         """Change the training set, once, before the first epoch; the validation images stay as they are."""
         return train
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1], labels int64 ``(N,)``, on the device."""
+        """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1], labels int64 ``(N,)``, on the device.
+
+        Labels may leave as probabilities, float32 ``(N, C)``, and come so from a part of a combination that
+        mixes images.
+        """
         return images, labels
 
     def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        """The scalar that training minimises: the mean cross-entropy, unless overridden."""
-        return context.cross_entropy(classifier(images), labels)
+        """The scalar that training minimises: the classification loss, unless overridden.
+
+        Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``; a loss of one's own that is a
+        classification loss of some images is best
+        :func:`robustbench_tin.training.objective.classification_loss`, which takes both.
+        """
+        return classification_loss(classifier, classifier(images), labels, context.label_smoothing)
 
     def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
         """:meth:`loss` as a function that may be asked again at other weights.

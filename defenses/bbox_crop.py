@@ -20,10 +20,15 @@ class BBoxCrop(Defense):
 
     Originals are kept, since images to be classified come without boxes. Degenerate boxes are
     skipped and counted. It is the crop of the Tiny ImageNet report that this project grew out of.
+
+    Attributes:
+        fill: enlarge the box to the image's size, its proportions given up, instead of padding it with black.
     """
 
     name: ClassVar[str] = "bbox-crop"
     relative_cost: ClassVar[float] = 2.0
+
+    fill: bool = False
 
     def check(self, train: Split) -> None:
         if train.boxes is None:
@@ -35,9 +40,9 @@ class BBoxCrop(Defense):
     def prepare(self, train: Split, context: Context) -> Split:
         assert train.boxes is not None
         usable = boxes.usable(train.boxes, *train.images.shape[-2:])
-        skipped = len(usable) - int(usable.sum())
+        skipped = int((~usable & boxes.given(train.boxes)).sum())
         context.note(f"bbox-crop: {usable.sum():,} crops added, {skipped:,} degenerate boxes skipped")
-        crops = boxes.crop_and_pad(train.images[usable], train.boxes[usable])
+        crops = boxes.crop(train.images[usable], train.boxes[usable], fill=self.fill)
         return Split(
             images=np.concatenate([train.images, crops]),
             labels=np.concatenate([train.labels, train.labels[usable]]),

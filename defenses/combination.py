@@ -35,6 +35,13 @@ class Combination(Defense):
                 f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training"
                 " loss, combine only one of them"
             )
+        mixers = [part.name for part in self.parts if part.mixes_labels]
+        for part in self.parts:
+            if part.one_label and mixers:
+                raise InvalidSettingError(
+                    f"defense got '{self.spec}'; '{part.name}' needs one class for each image and"
+                    f" '{mixers[0]}' mixes them, leave one of them out"
+                )
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
             raise InvalidSettingError(f"defense got '{self.spec}'; name each defense once")
@@ -55,6 +62,10 @@ class Combination(Defense):
         for part in self.parts:
             part.check(train)
 
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(source for part in self.parts for source in part.sources))
+
     def prepare(self, train: Split, context: Context) -> Split:
         for part in self.parts:
             train = part.prepare(train, context)
@@ -71,7 +82,7 @@ class Combination(Defense):
     def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
         chosen = next((part for part in self.parts if part.defines_loss), None)
         if chosen is None:
-            return lambda: context.cross_entropy(classifier(images), labels)
+            return lambda: Defense.loss(self, classifier, images, labels, context)
         return chosen.objective(classifier, images, labels, context)
 
     def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
@@ -90,6 +101,18 @@ class Combination(Defense):
     @property
     def single_step(self) -> bool:  # type: ignore[override]
         return any(part.single_step for part in self.parts)
+
+    @property
+    def mixes_labels(self) -> bool:  # type: ignore[override]
+        return any(part.mixes_labels for part in self.parts)
+
+    @property
+    def one_label(self) -> bool:  # type: ignore[override]
+        return any(part.one_label for part in self.parts)
+
+    @property
+    def softmax_only(self) -> bool:  # type: ignore[override]
+        return any(part.softmax_only for part in self.parts)
 
     @property
     def threat(self) -> ThreatModel | None:

@@ -8,10 +8,10 @@ from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.defenses.adversarial import AdversarialTraining, image_gradient
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -40,5 +40,5 @@ class FGSMAdversarialTraining(AdversarialTraining):
         alpha = 1.25 * self.eps if self.alpha is None else self.alpha
         ball = self.threat.ball(images)
         start = ball.random(context.generator)
-        gradient = image_gradient(classifier, start, partial(functional.cross_entropy, target=labels))
+        gradient = image_gradient(classifier, start, partial(classification_loss, classifier, labels=labels))
         return ball.project(start + alpha * gradient.sign())

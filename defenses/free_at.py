@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.defenses.adversarial import BallTraining
 from robustbench_tin.training.context import Context, Objective
+from robustbench_tin.training.objective import classification_loss
 
 CHANGE = "free-at.change"
 
@@ -48,7 +49,8 @@ class FreeAdversarialTraining(BallTraining):
             carried = change.clone().requires_grad_()
             # It runs in the backward pass of the weights: no pass is made for the images alone.
             carried.register_hook(climb)  # type: ignore[no-untyped-call]
-            return context.cross_entropy(classifier((images + carried).clamp(0, 1)), labels)
+            logits = classifier((images + carried).clamp(0, 1))
+            return classification_loss(classifier, logits, labels, context.label_smoothing)
 
         return ask
 

@@ -14,6 +14,7 @@ from torch.nn import functional
 from robustbench_tin.defenses.adversarial import MultiStepTraining, eval_mode
 from robustbench_tin.defenses.trades import divergence, near
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 FLOOR = 1e-4
 """What is granted to 1 - p before its logarithm, so that a sure mistake costs much and not everything."""
@@ -36,6 +37,8 @@ class MART(MultiStepTraining):
     """
 
     name: ClassVar[str] = "mart"
+    softmax_only: ClassVar[bool] = True
+    one_label: ClassVar[bool] = True
 
     beta: float = 5.0
 
@@ -53,7 +56,7 @@ class MART(MultiStepTraining):
                 classifier,
                 self.threat.ball(images),
                 near(images, context),
-                partial(functional.cross_entropy, target=labels),
+                partial(classification_loss, classifier, labels=labels),
             )
 
     def risk(
@@ -67,4 +70,5 @@ class MART(MultiStepTraining):
         margin = -torch.log1p(FLOOR - strongest_other)
         unsure = 1 - clean.exp()[true]
         weighted: Tensor = divergence(clean, moved) * unsure
-        return context.cross_entropy(logits, labels) + margin.mean() + self.beta * weighted.mean()
+        learned = classification_loss(classifier, logits, labels, context.label_smoothing)
+        return learned + margin.mean() + self.beta * weighted.mean()

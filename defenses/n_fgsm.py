@@ -9,10 +9,10 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.defenses.adversarial import AdversarialTraining, image_gradient
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -41,5 +41,5 @@ class NoiseFGSM(AdversarialTraining):
     def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         drawn = torch.rand(images.shape, generator=context.generator, device=images.device)
         noisy = (images + (2 * drawn - 1) * self.noise * self.eps).clamp(0, 1)
-        gradient = image_gradient(classifier, noisy, partial(functional.cross_entropy, target=labels))
+        gradient = image_gradient(classifier, noisy, partial(classification_loss, classifier, labels=labels))
         return (noisy + self.eps * gradient.sign()).clamp(0, 1)

@@ -7,10 +7,10 @@ from functools import partial
 from typing import ClassVar
 
 from torch import Tensor, nn
-from torch.nn import functional
 
 from robustbench_tin.defenses.adversarial import MultiStepTraining
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 
 @dataclass(frozen=True)
@@ -38,5 +38,5 @@ class PGDAdversarialTraining(MultiStepTraining):
 
     def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         ball = self.threat.ball(images)
-        loss = partial(functional.cross_entropy, target=labels)
+        loss = partial(classification_loss, classifier, labels=labels)
         return self.climb(classifier, ball, ball.random(context.generator), loss)

@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from robustbench_tin.defenses.adversarial import MultiStepTraining, eval_mode
 from robustbench_tin.training.context import Context
+from robustbench_tin.training.objective import classification_loss
 
 START_NOISE = 0.001
 """Standard deviation of where the search starts, so that the divergence has a gradient there."""
@@ -34,6 +35,7 @@ class TRADES(MultiStepTraining):
     """
 
     name: ClassVar[str] = "trades"
+    softmax_only: ClassVar[bool] = True
 
     beta: float = 6.0
 
@@ -61,7 +63,8 @@ class TRADES(MultiStepTraining):
     ) -> Tensor:
         clean = classifier(images)
         moved = divergence(clean.log_softmax(dim=1), classifier(adversarial).log_softmax(dim=1))
-        return context.cross_entropy(clean, labels) + self.beta * moved.mean()
+        learned = classification_loss(classifier, clean, labels, context.label_smoothing)
+        return learned + self.beta * moved.mean()
 
 
 def near(images: Tensor, context: Context) -> Tensor:

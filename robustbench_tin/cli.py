@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_tin import cli_images
 from robustbench_tin._version import __version__
 from robustbench_tin.errors import RobustTinError
 
@@ -90,6 +91,7 @@ def root(
     "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255"
 )
 def bench(
+    context: typer.Context,
     models: Annotated[
         str,
         typer.Option(
@@ -112,10 +114,24 @@ def bench(
             show_default=False,
         ),
     ] = None,
+    preset: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE.toml",
+            help="Take these options, see robust-tin presets; those given beside it win.",
+            rich_help_panel=RUNNING,
+        ),
+    ] = None,
     dry_run: Annotated[
         bool,
         typer.Option(
             "--dry-run", help="Check everything, say what would run, and stop.", rich_help_panel=RUNNING
+        ),
+    ] = False,
+    print_plan: Annotated[
+        bool,
+        typer.Option(
+            "--print-plan", help="The same, cell by cell with every setting.", rich_help_panel=RUNNING
         ),
     ] = False,
     plugin: Plugin = None,
@@ -314,9 +330,37 @@ def bench(
             show_default="the images' or the smallest",
         ),
     ] = None,
+    interpolation: Annotated[
+        str | None,
+        typer.Option(
+            help="How they are resized: nearest, bilinear, bicubic or area.",
+            rich_help_panel=TRAINING,
+            show_default="bilinear",
+        ),
+    ] = None,
+    cut: Annotated[
+        int | None,
+        typer.Option(
+            help="Drop so many of the last stages of VGG, ResNet, Inception or DenseNet; a new head follows.",
+            rich_help_panel=TRAINING,
+            show_default="0",
+        ),
+    ] = None,
     pretrained: Annotated[
         bool,
-        typer.Option("--pretrained", help="Start from timm's published weights.", rich_help_panel=TRAINING),
+        typer.Option(
+            "--pretrained/--no-pretrained",
+            help="Start from timm's published weights.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
+    skip_missing_weights: Annotated[
+        bool,
+        typer.Option(
+            "--skip-missing-weights",
+            help="Where they cannot be had, go on with the other backbones: not measured.",
+            rich_help_panel=TRAINING,
+        ),
     ] = False,
     weights: Annotated[
         Path | None,
@@ -342,7 +386,7 @@ def bench(
     from robustbench_tin.benchmarks.progress import ConsoleReporter
 
     console = _console()
-    run = run_bench(
+    options: dict[str, Any] = dict(  # noqa: C408 - the keywords of the call
         models=models,
         defenses=defenses,
         attacks=attacks,
@@ -376,13 +420,25 @@ def bench(
         head_rate=head_rate,
         checkpoint_minutes=checkpoint_minutes,
         image_size=image_size,
+        interpolation=interpolation,
+        cut=cut,
         pretrained=pretrained,
+        skip_missing_weights=skip_missing_weights,
         weights=weights,
         device=device,
         precision=precision,
         out=out,
-        plugins=plugin or (),
+        plugin=plugin or (),
+    )
+    if preset is not None:
+        options = {name: value for name, value in options.items() if _is_given(context, name)}
+    if "plugin" in options:
+        options["plugins"] = options.pop("plugin")
+    run = run_bench(
+        **options,
+        preset=preset,
         dry_run=dry_run,
+        print_plan=print_plan,
         reporter=ConsoleReporter(console),
     )
     if run is not None:
@@ -434,6 +490,20 @@ def list_(
     _console().print(table, highlight=False, markup=False)
 
 
+@app.command(epilog="Example: robust-tin presets quick > mine.toml")
+def presets(
+    name: Annotated[str | None, typer.Argument(help="Print this one's file, to copy and edit.")] = None,
+) -> None:
+    """List the presets of bench, or print one."""
+    from robustbench_tin.presets import load_preset, preset_names
+
+    if name is not None:
+        print(load_preset(name).text, end="")
+        return
+    for known in preset_names():
+        print(f"{known:14}{load_preset(known).summary}")
+
+
 @app.command(epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")
 def transfer(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
@@ -483,6 +553,9 @@ def transfer(
     )
 
 
+cli_images.add_commands(app)
+
+
 def main() -> None:
     """Run the command; a user's mistake is one line on the error stream and an exit code."""
     try:
@@ -496,6 +569,12 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _is_given(context: typer.Context, option: str) -> bool:
+    """Whether an option stands on the command line, rather than being its default."""
+    source = context.get_parameter_source(option)
+    return source is not None and source.name == "COMMANDLINE"
 
 
 def _console() -> Any:

@@ -13,14 +13,15 @@ ROOMS = {
 
 
 def expected(root: Path) -> set[str]:
-    """Every module of the checkout, by its path in the wheel."""
+    """Every module and preset of the checkout, by its path in the wheel."""
     found = set()
     for room, place in ROOMS.items():
         for file in (root / room).rglob("*.py"):
             inside = file.relative_to(root / room)
             if inside.parts[0] not in ROOMS and "__pycache__" not in inside.parts:
                 found.add(f"{place}/{inside.as_posix()}")
-    return found | {"robustbench_tin/py.typed"}
+    presets = {f"robustbench_tin/presets/{file.name}" for file in root.glob("robustbench_tin/presets/*.toml")}
+    return found | presets | {"robustbench_tin/py.typed"}
 
 
 def main() -> None:

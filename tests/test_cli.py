@@ -54,7 +54,16 @@ def small(folder: Path, tmp_path: Path) -> list:
     ]
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["bench", "--help"], ["show", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        *([command, "--help"] for command in ("bench", "show", "fool", "crop", "predict")),
+        ["presets"],
+        ["presets", "report"],
+        ["--version"],
+    ],
+)
 def test_help_imports_nothing_heavy(arguments):
     code = (
         "import sys\n"
@@ -68,6 +77,27 @@ def test_help_imports_nothing_heavy(arguments):
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     assert result.stdout
+
+
+def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folder, tmp_path):
+    preset = tmp_path / "mine.toml"
+    preset.write_text('[bench]\nattacks = "fgsm"\neps = "0"\ntrust = false\nseeds = "5"\n')
+    result = robust_tin(*small, "--preset", preset, "--seeds", "7")
+    assert result.returncode == 0, result.stderr
+    (cell,) = (tmp_path / "run" / "cells").iterdir()
+    assert cell.name.endswith("--s7")
+    out = tmp_path / "predictions.csv"
+    options = ("--data", folder, "--device", "cpu")
+    result = robust_tin("predict", cell, "--split", "val", "--out", out, *options)
+    assert result.returncode == 0, result.stderr
+    assert f"20 predictions: {out}" in result.stdout
+    assert out.read_text().startswith("file,class,class_name,class_2,true_class\nval/blue/0.png,")
+    # What these images cannot be written as is told in one line.
+    result = robust_tin("fool", "--model", cell, "--out", tmp_path / "fooled", *options)
+    assert result.returncode == 2
+    assert "has images of 16 px; expected 64" in result.stderr
+    assert result.stderr.count("\n") == 1
+    assert not (tmp_path / "fooled").exists()
 
 
 def test_bench_prints_a_table_an_attack_and_show_prints_it_again(small, tmp_path):

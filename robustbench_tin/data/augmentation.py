@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -16,9 +17,10 @@ def random_affine(
     rotation: float = 0.0,
     zoom: float = 0.0,
     shift: float = 0.0,
+    shear: float = 0.0,
     flip: bool = False,
 ) -> Tensor:
-    """Rotate, zoom, shift and mirror each image by its own draw, in one resampling.
+    """Rotate, zoom, shift, shear and mirror each image by its own draw, in one resampling.
 
     Args:
         images: float32 ``(N, C, H, W)`` in [0, 1].
@@ -26,12 +28,13 @@ def random_affine(
         rotation: largest turn either way, in degrees.
         zoom: largest change of scale: 0.1 draws from [0.9, 1.1].
         shift: largest shift along each axis, as a part of the image's side.
+        shear: largest slant of the vertical either way, in degrees, below 90.
         flip: mirror every other image left to right.
 
     Returns:
         float32 ``(N, C, H, W)`` in [0, 1]; what comes in at the edges is the image mirrored there.
     """
-    if not (rotation or zoom or shift):
+    if not (rotation or zoom or shift or shear):
         # Mirroring alone is exact: no resampling.
         return _flipped(images, generator) if flip else images
     count, device = len(images), images.device
@@ -45,9 +48,11 @@ def random_affine(
     mirror = torch.ones(count, device=device)
     if flip:
         mirror = torch.where(torch.rand(count, generator=generator, device=device) < 0.5, -1.0, 1.0)
+    # Not drawn where it is not asked for, so that the other draws stay what they were without it.
+    slant = draw(math.radians(shear)).tan() if shear else torch.zeros(count, device=device)
     cosine, sine = scale * angle.cos(), scale * angle.sin()
-    first = torch.stack([mirror * cosine, -sine, x_shift], dim=1)
-    second = torch.stack([mirror * sine, cosine, y_shift], dim=1)
+    first = torch.stack([mirror * cosine, slant * cosine - sine, x_shift], dim=1)
+    second = torch.stack([mirror * sine, slant * sine + cosine, y_shift], dim=1)
     grid = functional.affine_grid(
         torch.stack([first, second], dim=1), list(images.shape), align_corners=False
     )
@@ -55,6 +60,17 @@ def random_affine(
         images, grid, mode="bilinear", padding_mode="reflection", align_corners=False
     )
     return moved.clamp_(0, 1)
+
+
+def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
+    """Labels as probabilities, float32 ``(N, C)``: one-hot, or those that they are already."""
+    return labels if labels.ndim == 2 else functional.one_hot(labels, num_classes).float()
+
+
+def draw_beta(alpha: float, generator: torch.Generator) -> float:
+    """A number in [0, 1] from the Beta(alpha, alpha) distribution; the generator is the CPU's."""
+    seed = int(torch.randint(2**62, (), generator=generator))
+    return float(np.random.default_rng(seed).beta(alpha, alpha))
 
 
 def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:

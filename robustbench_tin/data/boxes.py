@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from PIL import Image
 
 
 def usable(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.bool_]:
@@ -21,6 +22,48 @@ def usable(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray
     wide, high = np.minimum(x1, width - 1) > x0, np.minimum(y1, height - 1) > y0
     mask: npt.NDArray[np.bool_] = wide & high & (x0 >= 0) & (y0 >= 0)
     return mask
+
+
+def given(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
+    """Which images have a box at all, usable or not, bool ``(N,)``."""
+    mask: npt.NDArray[np.bool_] = (boxes != -1).any(axis=1)
+    return mask
+
+
+def crop(
+    images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], *, fill: bool = False
+) -> npt.NDArray[np.uint8]:
+    """Each image's box alone in an image of the same size: padded, or enlarged to fill it.
+
+    Args:
+        images: uint8 ``(N, 3, H, W)``.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
+        fill: enlarge, see :func:`crop_and_fill`; else :func:`crop_and_pad`.
+
+    Returns:
+        uint8 ``(N, 3, H, W)``.
+    """
+    return crop_and_fill(images, boxes) if fill else crop_and_pad(images, boxes)
+
+
+def crop_and_fill(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
+    """Each image's box alone, enlarged (bicubic) to the image's height and width.
+
+    Args:
+        images: uint8 ``(N, 3, H, W)``.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
+
+    Returns:
+        uint8 ``(N, 3, H, W)``.
+    """
+    height, width = images.shape[-2:]
+    filled = np.empty_like(images)
+    for image, (x0, y0, x1, y1), canvas in zip(images, boxes, filled, strict=True):
+        crop = image[:, y0 : min(y1 + 1, height), x0 : min(x1 + 1, width)]
+        picture = Image.fromarray(np.ascontiguousarray(crop.transpose(1, 2, 0)))
+        enlarged = picture.resize((width, height), Image.Resampling.BICUBIC)
+        canvas[:] = np.asarray(enlarged).transpose(2, 0, 1)
+    return filled
 
 
 def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:

@@ -199,7 +199,7 @@ def _lines(files: Files, name: str) -> list[str]:
 
 
 def _is_image(name: str, below: str) -> bool:
-    return name.startswith(below) and name.lower().endswith((".jpeg", ".jpg"))
+    return name.startswith(below) and name.lower().endswith((".jpeg", ".jpg", ".png"))
 
 
 def _file_name(name: str) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.registry import Registry
+from robustbench_tin.specs import parse_spec, split_list
 
 if TYPE_CHECKING:
     from robustbench_tin.models.backbone import Backbone
@@ -37,12 +38,26 @@ _HOME = {
 ALL = ("vgg16", "vgg19", "mobilenet", "resnet50", "inceptionv3", "nasnetlarge", "densenet169")
 """What ``all`` stands for: the seven backbones of the benchmark's table."""
 
-backbones: Registry[Backbone] = Registry(
+
+class Backbones(Registry["Backbone"]):
+    """Backbones by name, or by spec: ``densenet169:size=128,cut=1``."""
+
+    def get(self, name: str) -> Backbone:
+        """The backbone that a name or spec stands for.
+
+        Raises:
+            RobustTinError: for an unknown name or setting, or a value that does not fit.
+        """
+        spec = parse_spec(name, self.prefixes)
+        backbone = super().get(spec.name)
+        return backbone.with_settings(spec.settings) if spec.settings else backbone
+
+
+backbones = Backbones(
     "backbone",
     group="robustbench_tin.models",
-    builtin={
-        name: f"robustbench_tin.models.backbone:{name}" for name in (*ALL, "densenet121", "densenet201")
-    },
+    builtin={name: f"robustbench_tin.models.backbone:{name}" for name in (*ALL, "densenet121", "densenet201")}
+    | {"inceptionv3-final": "robustbench_tin.models.backbone:inceptionv3_final"},
 )
 register = backbones.register
 
@@ -60,17 +75,18 @@ def select(text: str) -> list[str]:
     """Names of the backbones that a comma list asks for, in its order and each once.
 
     Args:
-        text: names, ``fnmatch`` patterns (``densenet*``), ``timm:NAME`` and ``all``.
+        text: names, ``fnmatch`` patterns (``densenet*``), ``timm:NAME``, each also with settings
+            (``vgg16:size=128``), and ``all``.
 
     Raises:
         UnknownNameError: for an item that fits nothing, with the close names; this includes a
             ``timm:NAME`` that timm does not have.
 
-    >>> select("densenet1*,vgg16,densenet169")
-    ['densenet169', 'densenet121', 'vgg16']
+    >>> select("densenet1*,vgg16,densenet169,vgg19:size=128,cut=1")
+    ['densenet169', 'densenet121', 'vgg16', 'vgg19:cut=1,size=128']
     """
     names: dict[str, None] = {}
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in split_list(text):
         names.update(dict.fromkeys(ALL if item == "all" else _match(item)))
     if not names:
         raise UnknownNameError("backbone", text, [*backbones.names(), "all"])
@@ -78,6 +94,10 @@ def select(text: str) -> list[str]:
 
 
 def _match(item: str) -> list[str]:
+    spec = parse_spec(item, backbones.prefixes)
+    if spec.settings:
+        changed = ",".join(f"{key}={value}" for key, value in spec.settings.items())
+        return [backbones.get(f"{name}:{changed}").name for name in _match(spec.name)]
     from_timm = item.startswith("timm:")
     try:
         found = backbones.match(item)

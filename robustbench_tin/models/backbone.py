@@ -1,12 +1,15 @@
-"""What a backbone is, and the nine that come with the package."""
+"""What a backbone is, and the ten that come with the package."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.variant import DenseHead, Variant
 
 if TYPE_CHECKING:
     from robustbench_tin.models.classifier import Classifier
@@ -27,6 +30,8 @@ class Backbone:
         lr: the peak learning rate to train it with where the user does not say.
         effort: the part of a data set's default epochs that a quick training takes; small for networks
             that train for minutes on a CPU where a small one takes seconds.
+        native: the size that it sees where the user does not say; None: the images' own.
+        variant: what its spec may change, and has.
     """
 
     name: str
@@ -38,20 +43,33 @@ class Backbone:
     sized: bool = False
     lr: float = 1e-3
     effort: float = 1.0
+    native: int | None = None
+    variant: Variant = field(default_factory=Variant)
+
+    def with_settings(self, settings: Mapping[str, str]) -> Backbone:
+        """The same backbone with other settings; its name is then its canonical spec.
+
+        Raises:
+            RobustTinError: for an unknown setting or a value that does not fit.
+        """
+        variant = type(self.variant).from_settings(settings)
+        _, colon, changed = variant.spec.partition(":")
+        return dataclasses.replace(self, name=self.name + colon + changed, variant=variant)
 
     def check_size(self, image_size: int, resize_to: int | None = None) -> int:
         """The size in pixels at which the network sees images; builds nothing.
 
         Args:
             image_size: height and width of the data set's images.
-            resize_to: the size asked for, or None for the images' own, enlarged where the network
-                needs more.
+            resize_to: the size asked for where the spec does not say, or None for the network's native one,
+                else the images' own, enlarged where the network needs more.
 
         Raises:
             InvalidSettingError: where the network does not work at ``resize_to``.
         """
         if image_size < 1:
             raise InvalidSettingError(f"image size {image_size} is no size; expected 1 or more pixels")
+        resize_to = self.variant.size or resize_to or self.native
         if resize_to is None:
             wanted = -(-image_size // self.multiple) * self.multiple
             return self.smallest if self.fixed else max(wanted, self.smallest)
@@ -131,6 +149,16 @@ inceptionv3 = Backbone(
     "inception_v3",
     smallest=75,
     effort=1 / 4,
+)
+inceptionv3_final = Backbone(
+    "inceptionv3-final",
+    "Inception v3 at 128 px, flattened, three dense layers and a sigmoid a class on it: the final model of"
+    " the Tiny ImageNet report (Szegedy et al., 2015, arXiv:1512.00567)",
+    "inception_v3",
+    smallest=75,
+    effort=1 / 4,
+    native=128,
+    variant=DenseHead(),
 )
 nasnetlarge = Backbone(
     "nasnetlarge",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 from torch import nn
@@ -11,7 +12,9 @@ from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.classifier import Classifier
 from robustbench_tin.models.network import calm_head, create_network, published_settings, seeded
 from robustbench_tin.models.pretrained import create_pretrained
+from robustbench_tin.models.variant import Variant
 from robustbench_tin.models.weights import start_from
+from robustbench_tin.models.weights_file import read_weights_file
 
 
 def build(
@@ -37,6 +40,9 @@ def build(
         network: nn.Module
         if pretrained:
             network, notes = create_pretrained(backbone, num_classes, size)
+        elif weights is not None and backbone.variant.new_head and not _is_of(weights, backbone):
+            network, notes = _on_base(backbone, num_classes, size, weights)
+            weights = None
         else:
             network = create_network(backbone, num_classes, size)
             calm_head(network)
@@ -52,4 +58,29 @@ def build(
         mean=published["mean"],
         std=published["std"],
         notes=notes,
+        interpolation=backbone.variant.interpolation,
+        one_vs_rest=backbone.variant.one_vs_rest,
     )
+
+
+def _is_of(weights: Path, backbone: Backbone) -> bool:
+    """Whether a file was written for this very network, head included."""
+    return read_weights_file(weights).metadata.get("backbone") == backbone.name
+
+
+def _on_base(
+    backbone: Backbone, num_classes: int, size: int, weights: Path
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """A network under a new head whose base is filled from a file of the whole base."""
+    plain = dataclasses.replace(backbone, variant=Variant())
+    whole = create_network(plain, num_classes, size)
+    start_from(whole, backbone.name, weights)
+    network = create_network(
+        backbone,
+        num_classes,
+        size,
+        pretrained=True,
+        pretrained_cfg_overlay={"state_dict": whole.state_dict()},
+    )
+    calm_head(network)
+    return network, (f"{backbone.name}: a new head for {num_classes} classes starts from scratch",)

@@ -23,6 +23,9 @@ class Classifier(nn.Module):
         input_size: height and width in pixels of what the network sees.
         mean: a channel's mean that normalisation takes off, in units of the pixel range.
         std: a channel's deviation that it divides by, in the same units.
+        interpolation: how images are resized: ``nearest``, ``bilinear``, ``bicubic`` or ``area``.
+        one_vs_rest: training sets each class against the rest, its logit under a sigmoid; attacks and top-k
+            see the logits either way.
         notes: lines worth showing once (a replaced head, say).
     """
 
@@ -40,6 +43,8 @@ class Classifier(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         notes: tuple[str, ...] = (),
+        interpolation: str = "bilinear",
+        one_vs_rest: bool = False,
     ) -> None:
         super().__init__()
         self.network = network
@@ -48,6 +53,8 @@ class Classifier(nn.Module):
         self.image_size = image_size
         self.input_size = input_size
         self.notes = notes
+        self.interpolation = interpolation
+        self.one_vs_rest = one_vs_rest
         # Not persistent: they follow from the backbone, so that a weights file holds the network only.
         self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
@@ -77,14 +84,17 @@ class Classifier(nn.Module):
             return self._normalise(images)
         if min(height, width) < self.input_size:
             # Interpolation weights sum to one, so normalising first is the same, on fewer pixels.
-            return _resize(self._normalise(images), size, antialias=max(height, width) > self.input_size)
-        return self._normalise(_resize(images, size, antialias=True))
+            return self._resize(self._normalise(images), size, antialias=max(height, width) > self.input_size)
+        return self._normalise(self._resize(images, size, antialias=True))
 
     def _normalise(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
 
-
-def _resize(images: Tensor, size: tuple[int, int], *, antialias: bool) -> Tensor:
-    return functional.interpolate(
-        images, size=size, mode="bilinear", align_corners=False, antialias=antialias
-    )
+    def _resize(self, images: Tensor, size: tuple[int, int], *, antialias: bool) -> Tensor:
+        if self.interpolation in ("bilinear", "bicubic"):
+            return functional.interpolate(
+                images, size=size, mode=self.interpolation, align_corners=False, antialias=antialias
+            )
+        # "nearest" of torch is off by half a pixel, which it keeps for old weights' sake.
+        mode = "nearest-exact" if self.interpolation == "nearest" else self.interpolation
+        return functional.interpolate(images, size=size, mode=mode)

@@ -15,6 +15,10 @@ from robustbench_tin.models.backbone import Backbone
 
 def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
     """The network of a backbone for square images of ``size`` pixels; ``settings`` go to timm."""
+    if backbone.variant.new_head:
+        from robustbench_tin.models.headed import create_headed
+
+        return create_headed(backbone, num_classes, size, **settings)
     if backbone.sized:
         settings["img_size"] = size
     network: nn.Module = timm.create_model(backbone.timm_name, num_classes=num_classes, **settings)

@@ -22,7 +22,7 @@ from robustbench_tin.training.checkpoint import (
     restore_optimizer,
     restore_random,
 )
-from robustbench_tin.training.context import Context, TrainingHooks
+from robustbench_tin.training.context import Context, TrainingHooks, no_other
 from robustbench_tin.training.losses import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
@@ -47,6 +47,7 @@ def train(
     num_classes: int,
     seed: int,
     on_step: Callable[[int, int], None] | None = None,
+    trained: Callable[[str], nn.Module] = no_other,
     probe: Probe | None = None,
     checkpoint: Checkpoint | None = None,
 ) -> TrainingRecord:
@@ -60,6 +61,7 @@ def train(
         runtime: device, precision, layout.
         num_classes: of the classifier.
         seed: of the order of the images, of the defense's randomness and of dropout.
+        trained: gives the defense other trained classifiers by name.
         on_step: called with the steps taken and the steps in all.
         probe: attacks the classifier after each epoch, for early stopping and for the monitor of single-step
             training; None: no such monitor.
@@ -73,7 +75,7 @@ def train(
     """
     if recipe.early_stop is not None and probe is None:
         raise InvalidSettingError("early stopping needs robust accuracies; give train() a probe")
-    run = _Run(classifier, split, defense, recipe, runtime, num_classes, seed, probe, checkpoint)
+    run = _Run(classifier, split, defense, recipe, runtime, num_classes, seed, trained, probe, checkpoint)
     forked = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
@@ -96,6 +98,7 @@ class _Run:
         runtime: Runtime,
         num_classes: int,
         seed: int,
+        trained: Callable[[str], nn.Module],
         probe: Probe | None,
         checkpoint: Checkpoint | None,
     ) -> None:
@@ -111,6 +114,7 @@ class _Run:
             num_classes=num_classes,
             epochs=recipe.epochs,
             note=self.notes.append,
+            trained=trained,
             label_smoothing=recipe.label_smoothing,
         )
         looked_at = some(split, seed) if probe is not None and defense.single_step else None
@@ -215,11 +219,13 @@ class _Run:
     def ask_about(self, batch: int) -> None:
         """Show the classifier a batch as training does, adversarial images and all, and move no weight."""
         order = self.order.of_epoch(len(self.epochs), self.device)
+        taken, self.context.step = self.context.step, self.context.step + batch
         images, labels = self.shown(order[batch])
         with self.runtime.autocast():
             objective = self.defense.objective(self.classifier, images, labels, self.context)
             with torch.no_grad():
                 objective()
+        self.context.step = taken
 
     def record(self) -> TrainingRecord:
         return TrainingRecord(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.runtime import Runtime
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
+from robustbench_tin.training.objective import classification_loss
 
 
 class Stepper:
@@ -49,7 +50,7 @@ class Stepper:
         Args:
             optimizer: moves them.
             images: float32 ``(N, 3, H, W)`` in [0, 1].
-            labels: of these.
+            labels: of these, int64 ``(N,)`` or probabilities float32 ``(N, C)``.
             clean: on the plain loss, whatever the defense.
         """
         while (loss := self._gradients_if_they_fit(images, labels, clean)) is None:
@@ -94,7 +95,9 @@ class Stepper:
 
     def _objective(self, images: Tensor, labels: Tensor, first_row: int, clean: bool) -> Objective:
         if clean:
-            return lambda: self._context.cross_entropy(self._classifier(images), labels)
+            return lambda: classification_loss(
+                self._classifier, self._classifier(images), labels, self._context.label_smoothing
+            )
         self._context.first_row = first_row
         with self._runtime.autocast():
             return self._defense.objective(self._classifier, images, labels, self._context)

@@ -107,6 +107,10 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
         ({"early_stop": 1, "eps": "0"}, "has nothing to attack with; give an eps"),
         ({"train": "tail"}, "train got 'tail' in 'tail'; expected head, last:N or all"),
         ({"train": "head:epochs=4,all"}, "whose epochs do not add up to 4"),
+        (
+            {"models": "inceptionv3-final", "defenses": "none,augment+trades"},
+            "backbone 'inceptionv3-final' has a sigmoid for each class; give it output=softmax",
+        ),
         ({"head_rate": 0.0}, "head-rate got 0.0; expected more than 0"),
         ({"checkpoint_minutes": -1.0}, "checkpoint-minutes got -1.0; expected 0 or more"),
     ],

@@ -52,6 +52,15 @@ def test_mirroring_alone_is_exact_and_meets_about_half(noise: Tensor) -> None:
     assert 16 <= int(mirrored.sum()) <= 48
 
 
+def test_a_shear_slants_the_vertical_and_no_further_than_asked(ramps: Tensor) -> None:
+    right, down = slopes(random_affine(ramps, dice(), shear=10))
+    assert right.numpy() == pytest.approx(0.01, abs=1e-5)
+    slant = (down - 0.005) / 0.01
+    assert float(slant.abs().max()) <= math.tan(math.radians(10)) + 1e-3
+    assert float(slant.max()) > 0.1
+    assert float(slant.min()) < -0.1
+
+
 def test_a_shift_moves_all_pixels_alike_and_no_further_than_asked(ramps: Tensor) -> None:
     moved = random_affine(ramps, dice(), shift=0.1)
     right, down = slopes(moved)

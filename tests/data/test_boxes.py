@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from robustbench_tin.data.boxes import crop_and_pad, usable
+from robustbench_tin.data.boxes import crop_and_fill, crop_and_pad, usable
 
 
 @pytest.mark.parametrize(
@@ -47,3 +47,13 @@ def test_what_a_box_holds_outside_the_image_is_left_out() -> None:
     cropped = crop_and_pad(images, np.array([[6, 4, 30, 30]], np.int32))
     assert np.count_nonzero(cropped) == 3 * 4 * 2
     assert np.all(cropped[0, :, 2:6, 3:5] == 9)
+
+
+def test_a_filled_crop_spans_the_image_and_holds_nothing_from_outside_its_box() -> None:
+    images = np.full((2, 3, 16, 12), 255, np.uint8)
+    images[0, :, 4:8, 2:10] = 40
+    images[1, 0, :, :6], images[1, 0, :, 6:] = 10, 200
+    filled = crop_and_fill(images, np.array([[2, 4, 9, 7], [0, 0, 40, 40]], np.int32))
+    assert filled.shape == images.shape
+    assert np.all(filled[0] == 40)
+    assert np.array_equal(filled[1], images[1]), "a box of the whole image changes nothing"

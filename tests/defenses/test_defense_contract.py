@@ -28,6 +28,7 @@ EVERY_DEFENSE = pytest.mark.parametrize(
         *registry.names(),
         "bbox-crop+augment+fgsm-at",
         "augment+fgsm-at:eps=0.01",
+        "mixup+cutmix+random-erasing+fgsm-at",
         "fgsm-at+jpeg",
         "awp+trades:steps=2",
         "augment+awp+pgd-at:steps=2",
@@ -52,7 +53,14 @@ def context() -> Context:
 
 def context_of(seed: int) -> Context:
     generator = torch.Generator().manual_seed(seed)
-    return Context(generator, torch.device("cpu"), TOY_CLASSES, epochs=1, note=lambda line: None)
+    return Context(
+        generator,
+        torch.device("cpu"),
+        TOY_CLASSES,
+        epochs=1,
+        note=lambda line: None,
+        trained=lambda name: build_toy_model(7),
+    )
 
 
 def weights_after(spec: str, split: Split, seed: int) -> Tensor:
@@ -66,6 +74,7 @@ def weights_after(spec: str, split: Split, seed: int) -> Tensor:
         Runtime("cpu"),
         num_classes=TOY_CLASSES,
         seed=seed,
+        trained=lambda name: build_toy_model(7),
     )
     assert record.steps >= 2
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])
@@ -105,8 +114,14 @@ def test_an_augmented_batch_is_a_batch(spec: str, split: Split, context: Context
     assert moved.dtype == torch.float32
     assert float(moved.min()) >= 0
     assert float(moved.max()) <= 1
-    assert their_labels.shape == labels.shape
-    assert their_labels.dtype == torch.int64
+    if their_labels.ndim == 1:
+        assert their_labels.shape == labels.shape
+        assert their_labels.dtype == torch.int64
+    else:
+        assert their_labels.shape == (len(labels), TOY_CLASSES)
+        assert their_labels.dtype == torch.float32
+        assert torch.allclose(their_labels.sum(dim=1), torch.ones(len(labels)))
+        assert float(their_labels.min()) >= 0
 
 
 @EVERY_DEFENSE
@@ -166,6 +181,15 @@ def test_two_losses_are_refused_by_name(write_plugin: Callable[..., Path]) -> No
         ("augment:zoom=nan", "zoom"),
         ("augment:rotation=200", "rotation"),
         ("augment:shift=-0.1", "shift"),
+        ("fgsm-static:eps=0.003", "got eps=0.003; expected 1/255 or more"),
+        ("fgsm-static:eps=nan", "eps"),
+        ("augment:shear=90", "shear"),
+        ("randaugment:magnitude=31", "magnitude=31; expected 0 to 30"),
+        ("randaugment:ops=0", "ops"),
+        ("mixup:alpha=0", "alpha"),
+        ("cutmix:alpha=nan", "alpha"),
+        ("cutmix:probability=0", "probability"),
+        ("random-erasing:probability=1.5", "probability"),
         ("fgsm-at:eps=0", "eps"),
         ("fgsm-at:eps=inf", "eps"),
         ("fgsm-at:alpha=0", "alpha"),

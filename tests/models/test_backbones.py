@@ -26,7 +26,8 @@ def pixels(count: int, size: int, seed: int = 0) -> Tensor:
 @pytest.fixture(scope="module", params=AFFORDABLE)
 def built(request: pytest.FixtureRequest) -> tuple[Backbone, Classifier]:
     backbone = backbones.get(request.param)
-    return backbone, backbone.build(CLASSES, image_size=backbone.smallest, seed=0)
+    size = backbone.smallest
+    return backbone, backbone.build(CLASSES, image_size=size, resize_to=size, seed=0)
 
 
 def test_smallest_size_trains_and_gives_gradients(built: tuple[Backbone, Classifier]) -> None:
@@ -85,7 +86,7 @@ def meta_images(size: int) -> Tensor:
 @pytest.mark.parametrize("name", NAMES)
 def test_size_is_settled_before_anything_is_built(name: str) -> None:
     backbone = backbones.get(name)
-    assert backbone.check_size(64) == max(64, backbone.smallest)
+    assert backbone.check_size(64) == (backbone.native or max(64, backbone.smallest))
     assert backbone.check_size(64, 96) == 96
     with pytest.raises(InvalidSettingError, match=f"{backbone.smallest} or more") as caught:
         backbone.check_size(64, backbone.smallest - 1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import dataclass
 
 import pytest
 import torch
 from loop_toys import build_full_model, split_of, trained_full
 from torch import nn
 
+from robustbench_tin.defenses.base import Defense
 from robustbench_tin.training import loop
 from robustbench_tin.training.averaging import Average, estimate_statistics
 from robustbench_tin.training.loop import Recipe
@@ -61,6 +63,22 @@ def test_swa_estimates_the_statistics_of_the_averaged_weights() -> None:
     features = model[0](images)
     assert torch.allclose(model[1].running_mean, features.mean((0, 2, 3)), rtol=1e-3, atol=1e-5)
     assert model[1].momentum == 0.1
+
+
+def test_the_batches_that_statistics_are_estimated_on_draw_for_themselves() -> None:
+    steps: list[int] = []
+
+    @dataclass(frozen=True)
+    class Watching(Defense):
+        name = "watching"
+
+        def augment(self, images, labels, context):
+            steps.append(context.step)
+            return images, labels
+
+    _, record = trained_full(Recipe(2, 16, 1e-2, average="swa"), Watching())
+    assert steps == [*range(8), *range(8, 12)]
+    assert record.steps == 8
 
 
 def test_frozen_statistics_are_not_estimated_anew() -> None:

@@ -22,6 +22,8 @@ CASES = {
     "free-at": (Recipe(6, 16, 1e-2, average="ema"), "free-at:replays=2"),
     "fgsm-at": (Recipe(3, 16, 1e-2, clean_epochs=1), "augment+fgsm-at"),
     "awp": (Recipe(3, 16, 1e-2), "awp+trades:steps=2"),
+    "mixup": (Recipe(3, 16, 1e-2, label_smoothing=0.1), "mixup+fgsm-at"),
+    "randaugment": (Recipe(3, 16, 1e-2), "randaugment"),
     "stages": (Recipe(3, 16, 1e-2, train="head:epochs=1,all:rate=0.1"), "none"),
     "early-stop": (Recipe(4, 16, 1e-2, early_stop=1, average="ema"), "fgsm-at"),
 }

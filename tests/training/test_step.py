@@ -50,6 +50,16 @@ def test_one_image_that_does_not_fit_is_an_error() -> None:
         trained_full(Recipe(1, 16, 1e-2), model=Small(most=0))
 
 
+@pytest.mark.parametrize("one_vs_rest", [False, True])
+def test_clean_epochs_train_on_the_plain_loss_of_the_classifier(one_vs_rest: bool) -> None:
+    recipe = Recipe(1, 16, 1e-2, clean_epochs=1, label_smoothing=0.1)
+    models = [build_toy_model(), build_toy_model()]
+    for model, defense in zip(models, ("fgsm-at", "none"), strict=True):
+        model.one_vs_rest = one_vs_rest
+        trained_full(recipe, defense, model=model)
+    assert_same_weights(*models)
+
+
 @dataclass(frozen=True)
 class Stopping(Defense):
     """Ends the training after some epochs."""

@@ -1,0 +1,75 @@
+"""Fooling images: adversarial images that are kept, as 8-bit files and training sets hold them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.pool import Pool, batch_seed
+from robustbench_tin.attacks.rounding import to_8bit
+from robustbench_tin.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Fooled:
+    """A batch of fooling images.
+
+    Attributes:
+        start: row of the first of them in the pool.
+        images: uint8 ``(n, 3, H, W)``, inside the ball around the originals.
+        answers: the model's top-1 on them, int64 ``(n,)``.
+    """
+
+    start: int
+    images: npt.NDArray[np.uint8]
+    answers: npt.NDArray[np.int64]
+
+
+def fool(
+    model: nn.Module,
+    pool: Pool,
+    attack: Attack,
+    threat: ThreatModel,
+    *,
+    seed: int = 0,
+    starts: Iterable[int] | None = None,
+) -> Iterator[Fooled]:
+    """Make fooling images of a pool, a batch at a time; the search is in the ``fixed`` form of the model.
+
+    A batch depends on its first row and the seed alone, so the work may stop and go on at any of them.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: uint8 images with their true labels.
+        attack: what moves them.
+        threat: norm and budget.
+        seed: of the attack's randomness.
+        starts: first rows of the batches to make, of ``pool.starts()``; None: all.
+
+    Raises:
+        AttackFailure: where the model or the attack goes wrong.
+    """
+    with Oracle(model, seed=seed) as oracle:
+        # On the first images, wherever the work goes on: the form must not depend on a stop.
+        oracle.prepare(pool.at(0)[0], "fixed")
+        for start in pool.starts() if starts is None else starts:
+            images, labels = pool.at(start)
+            moved = attack.perturb(
+                oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
+            )[0]
+            rounded = to_8bit(moved, threat.ball(images))
+            oracle.reseed("verdict", batch_seed(seed, start))
+            answers = oracle.logits(rounded).argmax(dim=1)
+            yield Fooled(start, _bytes(rounded), answers.cpu().numpy())
+
+
+def _bytes(images: Tensor) -> npt.NDArray[np.uint8]:
+    """Multiples of 1/255 as uint8, ``(n, 3, H, W)`` contiguous."""
+    levels: npt.NDArray[np.uint8] = (images * 255).round().byte().cpu().contiguous().numpy()
+    return levels

@@ -1,0 +1,97 @@
+"""``robust-tin crop``: a data set's images cropped to their boxes, as files."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from robustbench_tin.benchmarks.planning import open_part
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.data import Split
+from robustbench_tin.data.boxes import crop as cropped
+from robustbench_tin.data.boxes import usable
+from robustbench_tin.data.export import TinyImageNetWriter
+from robustbench_tin.errors import DataError, RunError
+
+_BATCH = 250
+
+
+@dataclass(frozen=True)
+class Cropping:
+    """A set of crops that was written.
+
+    Attributes:
+        path: its directory, which ``--data`` takes.
+        images: how many crops it has.
+        skipped: training images without a usable box, which it has not.
+    """
+
+    path: Path
+    images: int
+    skipped: int
+
+
+def crop(
+    *,
+    out: str | Path,
+    fill: bool = False,
+    data: str = "demo",
+    classes: int | str | Sequence[str] | None = None,
+    train_per_class: int | None = None,
+    eval_images: int | None = None,
+    skip_broken: bool = False,
+    reporter: Reporter | None = None,
+) -> Cropping:
+    """Write a data set in Tiny ImageNet's layout whose training images are crops of their boxes alone.
+
+    Validation images are written as they are, since images to be classified come without boxes. Crops are PNG
+    and have no boxes of their own; training images without a usable box are left out.
+
+    Args:
+        out: directory to write into; empty or missing.
+        fill: enlarge the box to the image's size; else pad it with black.
+        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
+            ``skip_broken``.
+        reporter: told how far it is; None: silent.
+
+    Raises:
+        DataError: where the data set has no boxes, a class none that is usable, or images that are not 64 px.
+        RunError: where something lies at ``out``, or it cannot be written.
+    """
+    reporter = reporter or Reporter()
+    out = Path(out)
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"'{out}' is not empty; choose another --out")
+    dataset = open_part(
+        reporter,
+        data=data,
+        classes=classes,
+        train_per_class=train_per_class,
+        eval_images=eval_images,
+        skip_broken=skip_broken,
+    )
+    boxes = dataset.train.boxes
+    if boxes is None:
+        raise DataError(f"'{dataset.name}' has no bounding boxes; use tiny-imagenet or demo")
+    rows = np.flatnonzero(usable(boxes, dataset.image_size, dataset.image_size))
+    for label, wnid in enumerate(dataset.classes):
+        if not np.any(dataset.train.labels[rows] == label):
+            raise DataError(
+                f"class '{wnid}' of '{dataset.name}' has no usable box; leave it out with --classes"
+            )
+    train = dataset.train.take(rows)
+    parts: dict[str, Split] = {"train": replace(train, boxes=None), "val": dataset.val}
+    with reporter.preparing() as progress, TinyImageNetWriter(out, dataset, parts) as writer:
+        for name, split in parts.items():
+            for start in range(0, len(split), _BATCH):
+                stop = min(start + _BATCH, len(split))
+                images = split.images[start:stop]
+                if name == "train":
+                    images = cropped(images, boxes[rows[start:stop]], fill=fill)
+                writer.add(name, start, images)
+                progress(f"writing {name} images", stop, len(split))
+        writer.finish()
+    return Cropping(out, len(train), len(dataset.train) - len(train))

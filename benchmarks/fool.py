@@ -1,0 +1,273 @@
+"""``robust-tin fool``: a data set's images moved once on a trained model, as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.fooling import fool as fooled_batches
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.measure import evaluation_batch_size
+from robustbench_tin.benchmarks.planning import file_digest, open_part
+from robustbench_tin.benchmarks.progress import Preparation, Reporter
+from robustbench_tin.benchmarks.trained_model import TrainedModel, failing, find_trained, require_fit
+from robustbench_tin.data import Dataset
+from robustbench_tin.data.export import TinyImageNetWriter, require_size
+from robustbench_tin.errors import InvalidSettingError, RunError
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.threat import ThreatModel, parse_eps
+
+MANIFEST = "manifest.json"
+IMAGES = "manifest.csv"
+_PARTS = ".parts"
+_COLUMNS = ("split", "file", "original", "class", "label", "answer", "fooled")
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Fooling:
+    """A set of fooling images that was written.
+
+    Attributes:
+        path: its directory, which ``--data`` takes.
+        images: how many were moved.
+        fooled: how many of them the model mistakes.
+    """
+
+    path: Path
+    images: int
+    fooled: int
+
+
+def fool(
+    model: str | Path,
+    *,
+    out: str | Path,
+    eps: str | float = 0.03,
+    attack: str = "fgsm",
+    norm: str = "linf",
+    seed: int = 0,
+    split: str = "train",
+    data: str = "demo",
+    classes: int | str | Sequence[str] | None = None,
+    train_per_class: int | None = None,
+    eval_images: int | None = None,
+    skip_broken: bool = False,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    reporter: Reporter | None = None,
+) -> Fooling:
+    """Write a data set in Tiny ImageNet's layout whose images were moved to fool a trained model.
+
+    Images are PNG and inside the ball as they lie on the disk. The split that is not asked for is written as
+    it is, so that ``bench --data OUT`` trains on the moved images and measures on the untouched. Beside them
+    ``manifest.json`` says what they were made with and ``manifest.csv`` of each image its label, what the
+    model answers and whether that is wrong. Stopped at any moment, the same call goes on.
+
+    Args:
+        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
+        out: directory to write into; empty, missing, or of the same call.
+        eps: one budget in units of the pixel range.
+        attack: a spec.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack's randomness.
+        split: ``train``, ``val`` or ``train,val``: what is moved.
+        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
+            ``skip_broken``.
+        device: None: the best there is.
+        plugins: files that register what the model or the attack needs.
+        reporter: told how far it is; None: silent.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked.
+    """
+    reporter = reporter or Reporter()
+    for plugin in plugins:
+        load_plugin(plugin)
+    chosen = parse_attack(attack)
+    chosen.check(norm)
+    threat = ThreatModel(norm, parse_eps(str(eps)))
+    splits = _splits(split)
+    device = choose_device(device)
+    found = find_trained(model)
+    dataset = open_part(
+        reporter,
+        data=data,
+        classes=classes,
+        train_per_class=train_per_class,
+        eval_images=eval_images,
+        skip_broken=skip_broken,
+    )
+    require_fit(found, dataset)
+    require_size(dataset)
+    tune_allocator()
+    settings = {
+        "source": found.label,
+        "weights": file_digest(found.weights),
+        "backbone": found.backbone,
+        "defense": found.defense,
+        "attack": chosen.spec,
+        "norm": norm,
+        "eps": threat.eps,
+        "seed": seed,
+        "splits": ",".join(splits),
+        "data": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "batch_size": evaluation_batch_size(device),
+    }
+    worker = _Worker(Path(out), dataset, settings, found, chosen, threat, device)
+    with _claimed(Path(out), settings) as counts:
+        if counts is None:
+            with reporter.preparing() as progress, failing(found.label):
+                counts = worker.work(progress)
+        else:
+            reporter.say(f"{out} is complete already: nothing to do.")
+    return Fooling(Path(out), **counts)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Writes what is not there yet."""
+
+    out: Path
+    dataset: Dataset
+    settings: dict[str, Any]
+    found: TrainedModel
+    attack: Attack
+    threat: ThreatModel
+    device: str
+
+    def work(self, progress: Preparation) -> dict[str, int]:
+        parts = {name: getattr(self.dataset, name) for name in SPLITS}
+        model = self.found.load(self.device).model
+        with TinyImageNetWriter(self.out, self.dataset, parts) as writer:
+            for name, split in parts.items():
+                moved = name in self.settings["splits"].split(",")
+                pool = Pool(
+                    as_tensor(split.images),
+                    as_tensor(split.labels),
+                    self.settings["batch_size"],
+                    torch.device(self.device),
+                )
+                todo = [start for start in pool.starts() if not self._part(name, start).exists()]
+                what = f"{'moving' if moved else 'copying'} {name} images"
+                batches: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
+                if moved:
+                    made = fooled_batches(
+                        model, pool, self.attack, self.threat, seed=self.settings["seed"], starts=todo
+                    )
+                    batches = ((batch.start, batch.images, batch.answers) for batch in made)
+                else:
+                    batches = ((start, split.images[start : start + pool.size], None) for start in todo)
+                for start, images, answers in batches:
+                    lines = self._lines(writer, name, start, len(images), answers)
+                    writer.add(name, start, images, partial(write_text, self._part(name, start), lines))
+                    progress(what, min(start + pool.size, len(split)), len(split))
+            writer.finish()
+        return self._conclude()
+
+    def _part(self, split: str, start: int) -> Path:
+        return self.out / _PARTS / f"{split}-{start}.csv"
+
+    def _lines(
+        self,
+        writer: TinyImageNetWriter,
+        name: str,
+        start: int,
+        count: int,
+        answers: npt.NDArray[np.int64] | None,
+    ) -> str:
+        """The manifest's lines of a batch; an image that was not moved has no answer."""
+        split = getattr(self.dataset, name)
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        for offset in range(count):
+            row = start + offset
+            label = int(split.labels[row])
+            answer = "" if answers is None else int(answers[offset])
+            original = "" if split.ids is None else split.ids[row]
+            fooled = "" if answers is None else int(answer != label)
+            file = writer.name(name, row)
+            lines.writerow([name, file, original, self.dataset.classes[label], label, answer, fooled])
+        return text.getvalue()
+
+    def _conclude(self) -> dict[str, int]:
+        """Join the parts into the manifest, and mark the directory as complete."""
+        size = self.settings["batch_size"]
+        texts = [
+            self._part(name, start).read_text(encoding="utf-8")
+            for name in SPLITS
+            for start in range(0, len(getattr(self.dataset, name)), size)
+        ]
+        rows = list(csv.reader(io.StringIO("".join(texts))))
+        counts = {
+            "images": sum(row[-1] != "" for row in rows),
+            "fooled": sum(row[-1] == "1" for row in rows),
+        }
+        write_text(self.out / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
+        write_text(self.out / MANIFEST, json.dumps({**self.settings, **counts}, indent=2) + "\n")
+        shutil.rmtree(self.out / _PARTS)
+        return counts
+
+
+@contextmanager
+def _claimed(out: Path, settings: dict[str, Any]) -> Iterator[dict[str, int] | None]:
+    """Begin in a directory, or go on there, alone; yields the counts of one that is complete.
+
+    Raises:
+        RunError: where something else lies there or another process works on it.
+    """
+    from filelock import FileLock, Timeout
+
+    file = out / MANIFEST
+    if out.exists() and not file.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise RunError(f"'{out}' is not empty and holds no fooling images; choose another --out")
+    counts = None
+    if file.exists():
+        try:
+            there = json.loads(file.read_text(encoding="utf-8"))
+        except ValueError:
+            raise RunError(f"'{file}' is damaged; choose another --out") from None
+        differences = [
+            f"{key}: {there.get(key)} there, {value} here"
+            for key, value in settings.items()
+            if there.get(key) != value
+        ]
+        if differences:
+            raise RunError(
+                f"'{out}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
+            )
+        if "images" in there:
+            counts = {"images": there["images"], "fooled": there["fooled"]}
+    else:
+        write_text(file, json.dumps(settings, indent=2) + "\n")
+    try:
+        with FileLock(out / ".lock", timeout=0):
+            yield counts
+    except Timeout:
+        raise RunError(
+            f"another process is writing to '{out}'; wait for it or choose another --out"
+        ) from None
+
+
+def _splits(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+    if not chosen or set(chosen) - set(SPLITS):
+        raise InvalidSettingError(f"split got '{text}'; expected train, val or train,val")
+    return tuple(name for name in SPLITS if name in chosen)

@@ -1,0 +1,224 @@
+"""``robust-tin predict``: what a trained model answers for each image, labelled or not."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.measure import batch_logits, evaluation_batch_size
+from robustbench_tin.benchmarks.planning import open_part
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.trained_model import failing, find_trained, require_fit
+from robustbench_tin.data import UNLABELLED, Dataset, Split
+from robustbench_tin.data.boxes import crop, usable
+from robustbench_tin.data.decode import decode_all
+from robustbench_tin.data.folder import SUFFIXES
+from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+
+SPLITS = ("train", "val", "test")
+_RANKS = 5
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A file of predictions that was written.
+
+    Attributes:
+        path: the CSV file.
+        images: its lines.
+        left_out: images that could not be read.
+    """
+
+    path: Path
+    images: int
+    left_out: int = 0
+
+
+def predict(
+    model: str | Path,
+    *,
+    out: str | Path,
+    split: str = "test",
+    images: str | Path | None = None,
+    boxes: bool = False,
+    fill: bool = False,
+    data: str = "demo",
+    classes: int | str | Sequence[str] | None = None,
+    train_per_class: int | None = None,
+    eval_images: int | None = None,
+    skip_broken: bool = False,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    reporter: Reporter | None = None,
+) -> Predictions:
+    """Write a CSV file with a line an image: ``file, class, class_name, class_2 … class_5``.
+
+    Where the image's class is known, it follows as ``true_class``; with ``boxes``, so do ``cropped_class``,
+    ``cropped_class_name``, ``cropped_class_2 …``: the same of the image cropped to its box, empty where it
+    has no usable one. The model answers as it is measured, with its defense around it, in float32.
+
+    Args:
+        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
+        out: the CSV file; what was there is replaced.
+        split: ``train``, ``val`` or ``test`` of the data set.
+        images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
+            paths from its own place. The data set then only names the classes.
+        boxes: also predict each image cropped to its box.
+        fill: enlarge the box to the image's size; else pad it with black, as the Tiny ImageNet report did.
+        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
+            ``skip_broken``, which also leaves out unreadable ``images``.
+        device: None: the best there is.
+        plugins: files that register what the model needs.
+        reporter: told how far it is; None: silent.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked.
+    """
+    reporter = reporter or Reporter()
+    for plugin in plugins:
+        load_plugin(plugin)
+    if split not in SPLITS:
+        raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
+    device = choose_device(device)
+    found = find_trained(model)
+    dataset = open_part(
+        reporter,
+        data=data,
+        classes=classes,
+        train_per_class=train_per_class,
+        eval_images=eval_images,
+        skip_broken=skip_broken,
+    )
+    require_fit(found, dataset)
+    tune_allocator()
+    left_out = 0
+    if images is None:
+        asked = _split(dataset, split)
+    else:
+        asked, left_out = _read(Path(images).expanduser(), found.image_size, skip_broken)
+    if boxes and asked.boxes is None:
+        raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
+    network = found.load(device).model
+    with reporter.preparing() as progress, failing(found.label):
+
+        def rank(pictures: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.int64]:
+            return _ranked(network, pictures, device, lambda done: progress(what, done, len(pictures)))
+
+        whole = rank(asked.images, "predicting images")
+        cropped: dict[int, npt.NDArray[np.int64]] | None = None
+        if boxes:
+            assert asked.boxes is not None
+            rows = np.flatnonzero(usable(asked.boxes, *asked.images.shape[-2:]))
+            crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
+            cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops"), strict=True))
+    write_text(Path(out), _table(dataset, asked, whole, cropped))
+    return Predictions(Path(out), len(asked), left_out)
+
+
+def _split(dataset: Dataset, name: str) -> Split:
+    split: Split | None = getattr(dataset, name)
+    if split is None:
+        raise DataError(f"'{dataset.name}' has no {name} images; expected --split train or val, or --images")
+    return split
+
+
+def _ranked(
+    model: nn.Module, images: npt.NDArray[np.uint8], device: str, on_done: Callable[[int], None]
+) -> npt.NDArray[np.int64]:
+    """The labels of the largest logits, largest first, int64 ``(N, ranks)``."""
+    size = evaluation_batch_size(device)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    pool = Pool(as_tensor(images), labels, size, torch.device(device))
+    ranked = []
+    with Oracle(model) as oracle, torch.inference_mode():
+        for start in pool.starts():
+            logits = batch_logits(oracle, pool.at(start)[0], 0, start)
+            ranked.append(logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices.cpu().numpy())
+            on_done(min(start + size, len(images)))
+    return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)
+
+
+def _read(place: Path, size: int, skip_broken: bool) -> tuple[Split, int]:
+    """Images from anywhere, scaled as the data sets' are, and how many could not be read."""
+    paths = _paths(place)
+    kept: list[npt.NDArray[np.uint8]] = []
+    rows: list[int] = []
+    broken: list[tuple[str, str]] = []
+    for chunk in decode_all(lambda name: Path(name).read_bytes(), [str(path) for path in paths], size):
+        kept.append(chunk.images)
+        rows += chunk.rows
+        broken += chunk.broken
+    if broken and not skip_broken:
+        name, why = broken[0]
+        raise DataError(f"image '{name}' {why}; mend or remove it, or give --skip-broken")
+    if not rows:
+        raise DataError(f"none of the {len(paths):,} images of '{place}' can be read; expected {_kinds()}")
+    base = place if place.is_dir() else place.parent
+    chosen = [paths[row] for row in rows]
+    names = [str(path.relative_to(base) if path.is_relative_to(base) else path) for path in chosen]
+    return Split(np.concatenate(kept), np.full(len(rows), UNLABELLED, np.int64), None, names), len(broken)
+
+
+def _paths(place: Path) -> list[Path]:
+    if place.is_dir():
+        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
+    elif place.is_file():
+        try:
+            with place.open(encoding="utf-8", newline="") as file:
+                first = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
+        except (UnicodeDecodeError, csv.Error):
+            raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None
+        # A title is a first line that names no kind of image.
+        title = bool(first) and Path(first[0]).suffix.lower() not in SUFFIXES
+        paths = [place.parent / name for name in first[title:]]
+    else:
+        raise DataError(f"no images at '{place}'; expected a directory, or a CSV of paths")
+    if not paths:
+        raise DataError(f"'{place}' names no images; expected {_kinds()}")
+    return paths
+
+
+def _kinds() -> str:
+    return f"files that end in {', '.join(SUFFIXES)}"
+
+
+def _table(
+    dataset: Dataset,
+    asked: Split,
+    whole: npt.NDArray[np.int64],
+    cropped: dict[int, npt.NDArray[np.int64]] | None,
+) -> str:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    labelled = bool((asked.labels != UNLABELLED).any())
+    columns = ["class", "class_name", *(f"class_{rank}" for rank in range(2, whole.shape[1] + 1))]
+    header = ["file", *columns, *(["true_class"] if labelled else [])]
+    if cropped is not None:
+        header += [f"cropped_{column}" for column in columns]
+    lines.writerow(header)
+    for row, answers in enumerate(whole):
+        line = [str(row) if asked.ids is None else asked.ids[row], *_answer(dataset, answers)]
+        if labelled:
+            line.append(dataset.classes[asked.labels[row]])
+        if cropped is not None:
+            line += _answer(dataset, cropped[row]) if row in cropped else [""] * len(columns)
+        lines.writerow(line)
+    return text.getvalue()
+
+
+def _answer(dataset: Dataset, ranked: npt.NDArray[np.int64]) -> list[str]:
+    best, *others = ranked.tolist()
+    return [dataset.classes[best], dataset.class_names[best], *(dataset.classes[label] for label in others)]

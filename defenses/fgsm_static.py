@@ -1,0 +1,77 @@
+"""Training images also as fooling images, made once on another model."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from robustbench_tin.attacks.fgsm import FGSM
+from robustbench_tin.attacks.fooling import fool
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.data.base import Split
+from robustbench_tin.defenses.base import Defense
+from robustbench_tin.runtime import as_tensor
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.context import Context
+
+# Fixed, not chosen by memory: the same images each time. An oracle that runs out of memory halves its passes.
+_BATCH = 100
+
+
+@dataclass(frozen=True)
+class FGSMStatic(Defense):
+    """Train on each image twice: as it is, and moved once by FGSM on another trained model.
+
+    The fooling images of the Tiny ImageNet report that this project grew out of, which it made on a DenseNet
+    and trained an Inception with; the step is that of Goodfellow, Shlens and Szegedy, 2015, "Explaining and
+    Harnessing Adversarial Examples", arXiv 1412.6572, in linf. Images are kept in 8 bits inside the ball. All
+    are added, also those that do not fool the source; how many do is noted.
+
+    They do not move with the network in training, so what it learns from them does not hold against an attack
+    on itself: for that there is adversarial training.
+
+    In a combination, what stands to the right sees the fooling images too; they have no boxes, so
+    ``fgsm-static+bbox-crop`` crops only the originals.
+
+    Attributes:
+        source: the model to fool: a backbone's name (trained with ``none`` and the same seed), a run's cell
+            (``RUN/CELL``) or a weights file that robust-tin wrote.
+        eps: how far each value moves, in units of the pixel range; one level of 8 bits (1/255) or more.
+    """
+
+    name: ClassVar[str] = "fgsm-static"
+    relative_cost: ClassVar[float] = 2.0
+
+    source: str = "densenet169"
+    eps: float = 0.01
+
+    def __post_init__(self) -> None:
+        self.require(1 / 255 <= self.eps < math.inf, "eps", "1/255 or more, since images are kept in 8 bits")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        return (self.source,)
+
+    def prepare(self, train: Split, context: Context) -> Split:
+        pool = Pool(as_tensor(train.images), as_tensor(train.labels), _BATCH, context.device)
+        model = context.trained(self.source)
+        batches = list(fool(model, pool, FGSM(), ThreatModel("linf", self.eps)))
+        answers = np.concatenate([batch.answers for batch in batches])
+        context.note(
+            f"fgsm-static: {len(train):,} images moved by eps {self.eps:g} on {self.source} added, of which"
+            f" {(answers != train.labels).sum():,} fool it"
+        )
+        boxes = train.boxes
+        if boxes is not None:
+            boxes = np.concatenate([boxes, np.full_like(boxes, -1)])
+        return dataclasses.replace(
+            train,
+            images=np.concatenate([train.images, *(batch.images for batch in batches)]),
+            labels=np.concatenate([train.labels, train.labels]),
+            boxes=boxes,
+            ids=None,
+        )

@@ -1,0 +1,114 @@
+"""Presets: options of ``bench`` in a TOML file, built in or a user's own.
+
+::
+
+    summary = "One line for people."
+
+    [bench]                      # the options of robust-tin bench, as bench(...) names them
+    models = "mobilenet"
+    eps = [0.0, 0.01, 0.03]
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+
+_SUFFIX = ".toml"
+_ORDER = ("quick", "report", "report-final", "finetune", "scratch", "robust")
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Options of ``bench`` that belong together.
+
+    Attributes:
+        name: a built-in's name, or the path of a file.
+        summary: one line for people.
+        options: by the names that ``bench(...)`` takes.
+        text: the file as it is written, to copy and edit.
+    """
+
+    name: str
+    summary: str
+    options: Mapping[str, Any]
+    text: str
+
+
+def preset_names() -> list[str]:
+    """The built-in presets."""
+    found = {file.name.removesuffix(_SUFFIX) for file in _folder().iterdir() if file.name.endswith(_SUFFIX)}
+    return [name for name in _ORDER if name in found] + sorted(found - set(_ORDER))
+
+
+def load_preset(name: str | Path) -> Preset:
+    """Read a built-in preset by its name, or a file that ends in ``.toml``.
+
+    Raises:
+        UnknownNameError: for a name that is none.
+        InvalidSettingError: where the file cannot be read or is no preset.
+    """
+    if str(name).endswith(_SUFFIX):
+        try:
+            text = Path(name).expanduser().read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidSettingError(
+                f"preset '{name}' cannot be read ({error}); expected a TOML file"
+            ) from None
+    elif name in preset_names():
+        text = (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
+    else:
+        raise UnknownNameError("preset", str(name), preset_names())
+    try:
+        content = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise InvalidSettingError(f"preset '{name}' is no TOML: {error}; mend the file") from None
+    options = content.get("bench")
+    if not isinstance(options, dict) or set(content) - {"bench", "summary"}:
+        raise InvalidSettingError(
+            f"preset '{name}' has {', '.join(content) or 'nothing'}; expected a summary and a table [bench]"
+        )
+    given = {key.replace("-", "_"): value for key, value in options.items()}
+    return Preset(str(name), str(content.get("summary", "")), given, text)
+
+
+def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+    """A preset's options, those given instead where there are such.
+
+    Args:
+        preset: name or file.
+        given: options that were said outright.
+        known: every option with its type.
+
+    Raises:
+        RobustTinError: where a preset's option is unknown or of another type.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    chosen = load_preset(preset)
+    options: dict[str, Any] = {}
+    for key, value in chosen.options.items():
+        if key not in known:
+            raise UnknownNameError(f"option of preset '{chosen.name}':", key, known)
+        try:
+            options[key] = TypeAdapter(known[key]).validate_python(value)
+        except ValidationError:
+            expected = getattr(known[key], "__name__", str(known[key]))
+            raise InvalidSettingError(
+                f"preset '{chosen.name}' has {key} = {value!r}; expected {expected}"
+            ) from None
+    if given.get("weights") is not None:
+        options.pop("pretrained", None)  # the one instead of the other
+    if given.get("pretrained"):
+        options.pop("weights", None)
+    return {**options, **given}
+
+
+def _folder() -> Any:
+    return resources.files(__name__)
