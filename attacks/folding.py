@@ -20,11 +20,20 @@ def folded(model: nn.Module, images: Tensor) -> nn.Module:
     Args:
         model: in eval mode.
         images: a few images that it takes.
+
+    Raises:
+        TypeError: for a model whose copies share parts with it: they would be changed with the copy.
     """
     twin = copy.deepcopy(model)
+    if not _parts(twin).isdisjoint(_parts(model)):
+        raise TypeError("the model's copy shares modules or weights with it")
     for convolution, norm in _pairs(twin, images):
         _fold(twin, convolution, norm)
     return twin
+
+
+def _parts(model: nn.Module) -> set[int]:
+    return {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
 
 
 def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:

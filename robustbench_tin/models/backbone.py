@@ -69,7 +69,8 @@ class Backbone:
         """
         if image_size < 1:
             raise InvalidSettingError(f"image size {image_size} is no size; expected 1 or more pixels")
-        resize_to = self.variant.size or resize_to or self.native
+        asked = (self.variant.size, resize_to, self.native)
+        resize_to = next((size for size in asked if size is not None), None)
         if resize_to is None:
             wanted = -(-image_size // self.multiple) * self.multiple
             return self.smallest if self.fixed else max(wanted, self.smallest)

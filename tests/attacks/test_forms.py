@@ -165,6 +165,25 @@ def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
         assert chosen.form(precise=True).is_model
 
 
+def test_a_model_whose_copies_share_its_parts_is_left_alone() -> None:
+    class Sharing(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner = inner
+
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            return Sharing(self.inner)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.inner(images)  # type: ignore[no-any-return]
+
+    inner, (images, _) = normed(), draw_toy_images(16, 6)
+    before = [type(module) for module in inner.modules()]
+    for search in ("auto", "fixed"):
+        assert Forms().choose(search, Sharing(inner), images).form().is_model
+    assert [type(module) for module in inner.modules()] == before
+
+
 def test_the_model_keeps_its_parameters_and_modes(mixed_model: nn.Module, toy: Toy) -> None:
     before = {name: value.clone() for name, value in mixed_model.state_dict().items()}
     modes = [module.training for module in mixed_model.modules()]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pandas as pd
 import pytest
 import torch
@@ -119,7 +121,7 @@ class TestForms:
 
             def __init__(self, ahead: int) -> None:
                 super().__init__()
-                self.inner, self.ahead = toy.model, ahead
+                self.inner, self.ahead = copy.deepcopy(toy.model), ahead
 
             def __deepcopy__(self, memo: object) -> nn.Module:
                 return DrawsMoreAsCopy(self.ahead + 1)

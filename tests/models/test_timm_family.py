@@ -54,7 +54,12 @@ def test_a_known_tag_is_part_of_the_name() -> None:
     assert backbones.get("timm:test_resnet.r160_in1k").timm_name == "test_resnet.r160_in1k"
 
 
-@pytest.mark.parametrize("name", ["no_such_network_at_all", "hf-hub:someone/something", "a/b"])
+def test_a_hub_is_no_family() -> None:
+    with pytest.raises(InvalidSettingError, match="someone/something"):
+        backbones.get("timm:hf-hub:someone/something")
+
+
+@pytest.mark.parametrize("name", ["no_such_network_at_all", "hf-hub", "a/b"])
 def test_unknown_networks_are_refused(name: str) -> None:
     with pytest.raises(UnknownNameError, match="unknown backbone"):
         backbones.get(f"timm:{name}")
