@@ -80,7 +80,7 @@ class Bridge(Attack):
 
     Attributes:
         package: the library, as it is installed.
-        library_class: what it runs.
+        foreign_class: what it runs.
         set_by_us: what its constructor takes that is no setting here.
         knows_eps: it is given the budget.
         eps_name: what its constructor calls the budget; None: it takes none.
@@ -93,7 +93,7 @@ class Bridge(Attack):
     """
 
     package: ClassVar[str]
-    library_class: ClassVar[type[Any]]
+    foreign_class: ClassVar[type[Any]]
     set_by_us: ClassVar[frozenset[str]]
     knows_eps: ClassVar[bool]
     eps_name: ClassVar[str | None] = None
@@ -153,7 +153,7 @@ class Bridge(Attack):
 
     def remarks(self, classes: int) -> Sequence[str]:
         cut = "" if self.knows_eps else "; it knows no budget, what it finds is cut to the ball"
-        library = sys.modules[self.library_class.__module__.partition(".")[0]]
+        library = sys.modules[self.foreign_class.__module__.partition(".")[0]]
         return (f"{self.name} of {self.package} {getattr(library, '__version__', '')}{cut}",)
 
     def check(self, norm: str) -> None:

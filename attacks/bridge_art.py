@@ -65,9 +65,9 @@ class ArtAttack(Bridge):
         # Of attacks that run another within.
         chosen["attacker_params"] = {"verbose": False}
         given |= {name: value for name, value in chosen.items() if name in self.taken - self.kept}
-        of_probabilities = self.library_class.__name__ in _OF_PROBABILITIES
+        of_probabilities = self.foreign_class.__name__ in _OF_PROBABILITIES
         model = nn.Sequential(seen, nn.Softmax(dim=1)) if of_probabilities else seen
-        return self.library_class(_classifier(model, seen.device, shape, classes), **given)
+        return self.foreign_class(_classifier(model, seen.device, shape, classes), **given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         if "batch_size" in self.taken - self.kept:
@@ -75,7 +75,7 @@ class ArtAttack(Bridge):
         images = ball.images.cpu().numpy()
         # Where labels are ignored they would be taken for targets.
         answers = None if self.ignores_labels else _one_hot(labels, built.estimator.nb_classes)
-        at_a_time = 1 if self.library_class.__name__ in _ONE_BY_ONE else len(images)
+        at_a_time = 1 if self.foreign_class.__name__ in _ONE_BY_ONE else len(images)
         on_card = torch.cuda.device(seen.device) if seen.device.type == "cuda" else nullcontext()
         with on_card, _seeded_states():
             moved = [

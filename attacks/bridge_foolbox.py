@@ -38,7 +38,7 @@ class FoolboxAttack(Bridge):
         given = self.arguments(eps)
         if self.takes_distance:
             given["distance"] = LpDistance(math.inf if norm == "linf" else 2)
-        return self.library_class(**given)
+        return self.foreign_class(**given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         import foolbox

@@ -78,7 +78,7 @@ def bridged(
     namespace = {
         "__doc__": _summary(target),
         "name": name,
-        "library_class": target,
+        "foreign_class": target,
         "steps_of_eps": parts,
         "required": tuple(required),
         "settings": tuple(field[0] for field in fields),

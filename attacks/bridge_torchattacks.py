@@ -39,7 +39,7 @@ class TorchattacksAttack(Bridge):
     def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         chosen = {"norm": _NORMS[norm], "n_classes": classes, "seed": 0, "verbose": False}
         given = {name: value for name, value in chosen.items() if name in self.taken}
-        return self.library_class(seen, **self.arguments(eps), **given)
+        return self.foreign_class(seen, **self.arguments(eps), **given)
 
     def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
         moved: Tensor = built(ball.images, labels)
