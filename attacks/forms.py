@@ -38,7 +38,7 @@ SEARCHES = ("auto", "fixed", "fastest", "exact")
 form there is, by timing; ``auto`` leaves the choice to the caller, and is ``fastest`` here.
 """
 
-# On CPUs channels-last was never the slower one by much, and a choice costs passes.
+# On a CPU, in batches of 50, channels-last was the faster one of a resnet18; each more costs a choice passes.
 _LAYOUTS = {"cpu": ("channels-last",)}
 _BOTH_LAYOUTS = ("channels-last", "contiguous")
 _PLAIN = "float32"

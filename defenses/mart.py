@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -11,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.defenses.adversarial import MultiStepTraining, eval_mode
-from robustbench_tin.defenses.trades import divergence, near
+from robustbench_tin.defenses.adversarial import eval_mode
+from robustbench_tin.defenses.trades import DivergenceTraining, divergence, near
 from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 
@@ -21,7 +20,7 @@ FLOOR = 1e-4
 
 
 @dataclass(frozen=True)
-class MART(MultiStepTraining):
+class MART(DivergenceTraining):
     """A boosted cross-entropy on adversarial images, and their divergence where the clean answer is unsure.
 
     Wang, Zou, Yi, Bailey, Ma and Gu, 2020, "Improving Adversarial Robustness Requires Revisiting
@@ -37,18 +36,9 @@ class MART(MultiStepTraining):
     """
 
     name: ClassVar[str] = "mart"
-    softmax_only: ClassVar[bool] = True
     one_label: ClassVar[bool] = True
 
     beta: float = 5.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(0 <= self.beta < math.inf, "beta", "0 or more")
-
-    @property
-    def relative_cost(self) -> float:  # type: ignore[override]
-        return 2 + 0.7 * self.steps
 
     def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         with eval_mode(classifier):

@@ -19,7 +19,28 @@ START_NOISE = 0.001
 
 
 @dataclass(frozen=True)
-class TRADES(MultiStepTraining):
+class DivergenceTraining(MultiStepTraining):
+    """Training on clean images and on how far the answer to them moves within the ball.
+
+    Attributes:
+        beta: weight of the divergence.
+    """
+
+    softmax_only: ClassVar[bool] = True
+
+    beta: float = 6.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(0 <= self.beta < math.inf, "beta", "0 or more")
+
+    @property
+    def relative_cost(self) -> float:  # type: ignore[override]
+        return 2 + 0.7 * self.steps
+
+
+@dataclass(frozen=True)
+class TRADES(DivergenceTraining):
     """Trade clean accuracy for robust accuracy by a weight on how far the answer moves within the ball.
 
     Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, 2019, "Theoretically Principled Trade-off between Robustness
@@ -35,17 +56,6 @@ class TRADES(MultiStepTraining):
     """
 
     name: ClassVar[str] = "trades"
-    softmax_only: ClassVar[bool] = True
-
-    beta: float = 6.0
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.require(0 <= self.beta < math.inf, "beta", "0 or more")
-
-    @property
-    def relative_cost(self) -> float:  # type: ignore[override]
-        return 2 + 0.7 * self.steps
 
     def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         with eval_mode(classifier):

@@ -4,7 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from drawn_sets import draw_tiny_imagenet
 from PIL import Image
+
+from robustbench_tin import bench
+from robustbench_tin.benchmarks.run import Run
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 70), "red": (210, 50, 40)}
 
@@ -23,6 +27,27 @@ def small_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 pixels = np.clip(np.array(colour) + noise, 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(directory / f"{index}.png")
     return root
+
+
+@pytest.fixture(scope="session")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """15 training and 12 validation images of three classes, 64 px, in Tiny ImageNet's layout."""
+    return draw_tiny_imagenet(tmp_path_factory.mktemp("drawn") / "set")
+
+
+@pytest.fixture(scope="session")
+def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A finished run of one cell on the drawn set; tests only read it."""
+    return bench(
+        models="timm:test_resnet",
+        data=str(drawn),
+        attacks="fgsm",
+        eps="0",
+        epochs=8,
+        device="cpu",
+        trust=False,
+        out=tmp_path_factory.mktemp("drawn") / "run",
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

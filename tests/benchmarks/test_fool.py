@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_sets import draw_tiny_imagenet
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks import fool as fool_module
@@ -19,26 +18,6 @@ from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
 from robustbench_tin.data import export as export_module
 from robustbench_tin.errors import RobustTinError, RunError
-
-
-@pytest.fixture(scope="session")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """15 training and 12 validation images of three classes, 64 px."""
-    return draw_tiny_imagenet(tmp_path_factory.mktemp("fool") / "drawn")
-
-
-@pytest.fixture(scope="session")
-def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bench(
-        models="timm:test_resnet",
-        data=str(drawn),
-        attacks="fgsm",
-        eps="0",
-        epochs=8,
-        device="cpu",
-        trust=False,
-        out=tmp_path_factory.mktemp("fool") / "run",
-    )
 
 
 @pytest.fixture

@@ -8,10 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_sets import draw_tiny_imagenet
 from PIL import Image
 
-from robustbench_tin import bench
 from robustbench_tin.benchmarks.crop import crop
 from robustbench_tin.benchmarks.predict import predict
 from robustbench_tin.benchmarks.run import Run
@@ -19,25 +17,6 @@ from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
 from robustbench_tin.data.boxes import crop_and_fill, crop_and_pad, usable
 from robustbench_tin.errors import RobustTinError, RunError
-
-
-@pytest.fixture(scope="module")
-def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return draw_tiny_imagenet(tmp_path_factory.mktemp("predict") / "drawn")
-
-
-@pytest.fixture(scope="module")
-def run(drawn: Path, tmp_path_factory: pytest.TempPathFactory) -> Run:
-    return bench(
-        models="timm:test_resnet",
-        data=str(drawn),
-        attacks="fgsm",
-        eps="0",
-        epochs=8,
-        device="cpu",
-        trust=False,
-        out=tmp_path_factory.mktemp("predict") / "run",
-    )
 
 
 @pytest.fixture
