@@ -53,16 +53,16 @@ def mixed_model() -> nn.Module:
     return model
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test registers as attack or defense is forgotten after it."""
+    """What a test or its plugin registers is forgotten after it: which tests share a process is chance."""
     for registry in (attacks.registry, defenses.registry):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
 
 
 @pytest.fixture
-def write_plugin(tmp_path: Path, own_registries: None) -> Callable[..., Path]:
+def write_plugin(tmp_path: Path) -> Callable[..., Path]:
     """Writes a plugin file from its text, and says where."""
 
     def write(text: str, name: str = "plugin.py") -> Path:

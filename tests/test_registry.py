@@ -202,7 +202,6 @@ class TestPluginFiles:
                 parse(spec)
 
 
-@pytest.mark.usefixtures("own_registries")
 def test_a_registered_name_that_a_parent_has_too_is_the_childs_own() -> None:
     @defenses.register("child")
     @dataclass(frozen=True)

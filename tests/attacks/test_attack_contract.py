@@ -251,7 +251,6 @@ def test_the_spec_builds_the_same_attack_again(name: str) -> None:
     assert parse_attack(parse_attack(name).spec) == parse_attack(name)
 
 
-@pytest.mark.usefixtures("own_registries")
 class TestPluggedIn:
     """The base class keeps an attack honest whose author was not."""
 

@@ -213,7 +213,6 @@ def test_a_part_that_needs_boxes_says_so_in_a_combination_too(split: Split) -> N
             parse_defense(spec).check(Split(split.images, split.labels))
 
 
-@pytest.mark.usefixtures("own_registries")
 def test_the_hooks_of_a_combination_run_from_left_to_right(split: Split, context: Context) -> None:
     class Named(nn.Module):
         def __init__(self, inner: nn.Module, name: str) -> None:
