@@ -152,7 +152,8 @@ class FABT(FAB):
                 f" expected at most {classes - task.criterion.k}"
             )
         targets = task.criterion.targets(task.clean_logits, task.labels, rank)
-        return _TargetBoundary(**self._state(task), targets=targets)
+        unknown = torch.full(task.labels.shape, torch.nan, device=task.labels.device)
+        return _TargetBoundary(**self._state(task), targets=targets, lead=unknown)
 
 
 @dataclass
@@ -239,12 +240,29 @@ class _NearestBoundary(_Boundary):
 
 @dataclass
 class _TargetBoundary(_Boundary):
-    """Attributes: targets, the classes to be raised above the label, int64 ``(N, k)``."""
+    """The boundary of given classes: one gradient, whose direction a lower precision tells well enough.
+
+    How far away it is, next to it, a lower precision does not tell; but there the iterate is the point that
+    was judged last, and the judgement told it.
+
+    Attributes:
+        targets: the classes to be raised above the label, int64 ``(N, k)``.
+        lead: the lead at the iterate as judged, ``(N,)``; not a number where it was pulled back since.
+    """
 
     targets: Tensor
+    lead: Tensor
 
     def linearised(self, oracle: Oracle) -> Answer:
-        return oracle.ask(self.iterate, self._lead, precise=True)
+        answer = oracle.ask(self.iterate, self._lead)
+        assert answer.losses is not None
+        return replace(answer, losses=torch.where(self.lead.isnan(), answer.losses, self.lead))
+
+    def move(self, answer: Answer) -> None:
+        super().move(answer)
+        lead = self._lead(answer.logits, slice(None))
+        adversarial = self.task.criterion.broken(answer.logits, self.task.labels)
+        self.lead = lead.masked_fill(adversarial, torch.nan)
 
     def _lead(self, logits: Tensor, rows: slice) -> Tensor:
         return targeted_margin(logits, self.task.labels[rows], self.targets[rows])

@@ -82,8 +82,7 @@ class Form:
 class Chosen:
     """The forms chosen for one way of searching: the one to search with, and one never below float32.
 
-    At most one copy of the model is kept, and made again where a search asks for the other form: searches ask
-    for the same one for long, and copies cost memory.
+    A copy of the model is made when it is first asked for.
 
     Args:
         model: what the forms are of.
@@ -99,16 +98,15 @@ class Chosen:
         self.labels = labels
         self._model = model
         self._images = images[:2].clone()
-        self._live = live
+        self._live = {live.label: live}
 
     def form(self, *, precise: bool = False) -> Form:
         """The form to search with, or the precise one."""
         label = self.labels[precise]
-        if self._live.label != label:
-            self._live = Form(self._model)  # the other copy goes before this one is made
+        if label not in self._live:
             with own_randomness(self._images.device):
-                self._live = _made(label, self._model, self._images) or self._live
-        return self._live
+                self._live[label] = _made(label, self._model, self._images) or Form(self._model)
+        return self._live[label]
 
 
 class Forms:

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -130,20 +127,17 @@ def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyP
     assert recalled.labels == chosen.labels["fastest"]
 
 
-def test_one_copy_is_kept_and_made_again_on_demand() -> None:
+def test_a_copy_is_made_when_it_is_first_asked_for_and_kept() -> None:
     model, (images, _) = normed(), draw_toy_images(16, 6)
     labels = ["float32, channels-last, folded", "float32, contiguous, folded"]
     chosen = Forms({"fastest": labels}).choose("fastest", model, images)
-    first = weakref.ref(chosen.form().module)
-    assert chosen.form().module is first()
-    precise = chosen.form(precise=True)
-    assert precise.label == labels[1]
-    gc.collect()
-    assert first() is None
-    logits = chosen.form().logits(images)
-    assert isinstance(logits, Tensor)
-    assert chosen.form().label == labels[0]
-    assert torch.allclose(logits, model(images), atol=1e-3)
+    for precise in (False, True):
+        form = chosen.form(precise=precise)
+        assert form.label == labels[precise]
+        assert chosen.form(precise=precise) is form
+        logits = form.logits(images)
+        assert isinstance(logits, Tensor)
+        assert torch.allclose(logits, model(images), atol=1e-3)
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
