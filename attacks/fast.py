@@ -105,7 +105,7 @@ class Fast(Ensemble):
         return budgets * sum(stage.steps for stage in self.stages(10) if isinstance(stage, Margin))
 
     def stages(self, classes: int) -> Sequence[Attack]:
-        return [self._untargeted(10), self._untargeted(25), *self._toward(classes, 2, 3, steps=20)]
+        return [self._untargeted(10), self._untargeted(24), *self._toward(classes, 2, 3, steps=19)]
 
     def next_stage(self, reports: Sequence[StageReport], classes: int) -> Attack | None:
         first = self.stages(classes)
@@ -125,7 +125,7 @@ class Fast(Ensemble):
         return (f"fast: its last stages broke {last} of {reports[0].entered}; {verdict}",)
 
     def _further(self, index: int, classes: int) -> Attack:
-        others = self._toward(classes, 1, *range(4, 10), steps=20)
+        others = self._toward(classes, 1, *range(4, 10), steps=19)
         return others[index] if index < len(others) else self._untargeted(100)
 
     def _untargeted(self, steps: int) -> Attack:
