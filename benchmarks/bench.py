@@ -15,6 +15,7 @@ from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
+from robustbench_tin.benchmarks.events import Events, events
 from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,
@@ -26,7 +27,7 @@ from robustbench_tin.benchmarks.measure import (
 )
 from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning import Request, default_lr, is_backbone, resolve
-from robustbench_tin.benchmarks.probe import AttackProbe
+from robustbench_tin.benchmarks.probe import AttackProbe, ValidationLook, watched_threat
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import (
     CERTIFIED,
@@ -46,9 +47,10 @@ from robustbench_tin.errors import WeightsError
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
 from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
-from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.checkpoint import Checkpoint
+from robustbench_tin.training.curves import Curves
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
+from robustbench_tin.training.monitor import some
 
 
 def bench(
@@ -172,7 +174,10 @@ class _Worker:
         }
         seconds = self.costs.training(cell.model, cell.defense)
         done = 0
-        with self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance:
+        with (
+            self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance,
+            events(self.run.events_directory(cell) if self.request.tensorboard else None) as followed,
+        ):
 
             def on_step(step: int, steps: int) -> None:
                 nonlocal done
@@ -192,6 +197,7 @@ class _Worker:
                     trained=lambda name: self._source(cell, name),
                     probe=self._probe(cell),
                     checkpoint=checkpoint,
+                    curves=self._curves(cell, followed),
                 )
             except (TrainingFailure, AttackFailure) as failure:
                 trained = Trained(status=f"failed: {failure}", **facts)
@@ -241,12 +247,17 @@ class _Worker:
         return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)
 
     def _probe(self, cell: Cell) -> AttackProbe | None:
-        """What training looks with: the budget that it trains against, else the largest that is measured."""
-        plan = self.run.plan
-        threat = parse_defense(cell.defense).threat
-        if threat is None and plan.attacked_eps:
-            threat = ThreatModel(plan.norm, max(plan.attacked_eps))
+        """What training looks at robustness with."""
+        threat = watched_threat(self.run.plan, cell)
         return None if threat is None else AttackProbe(threat, cell.seed)
+
+    def _curves(self, cell: Cell, followed: Events | None) -> Curves | None:
+        if self.request.curves == "none":
+            return None
+        # The same images for every cell.
+        seen = some(self.dataset.val, 0, len(self.dataset.train))
+        probe = self._probe(cell) if self.request.curves == "robust" else None
+        return Curves(self.run.curves_file(cell), ValidationLook(seen, self.run.plan.device, probe), followed)
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import SEARCHES
+from robustbench_tin.benchmarks.events import require_tensorboard
 from robustbench_tin.benchmarks.plan import Plan
+from robustbench_tin.benchmarks.probe import watched_threat
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset, subset
@@ -24,6 +26,9 @@ from robustbench_tin.threat import parse_eps_list
 from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
 Names = str | Sequence[str]
+
+CURVES = ("none", "clean", "robust")
+"""What training curves show of validation images, after each epoch; with ``none`` there are no curves."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +70,8 @@ class Request:
     train: str = "all"
     head_rate: float = 1.0
     checkpoint_minutes: float = 10.0
+    curves: str = "clean"
+    tensorboard: bool = False
     image_size: int | None = None
     interpolation: str | None = None
     cut: int | None = None
@@ -229,13 +236,20 @@ def _check_training(plan: Plan, request: Request) -> None:
         raise InvalidSettingError(
             f"checkpoint-minutes got {request.checkpoint_minutes}; expected 0 or more, such as 10"
         )
+    if request.curves not in CURVES:
+        raise InvalidSettingError(f"curves got '{request.curves}'; expected {', '.join(CURVES)}")
+    if request.tensorboard:
+        if request.curves == "none":
+            raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
+        require_tensorboard()
     for model in plan.backbones:
         plan.recipe(model, default_lr(model, plan.optimizer))
     for cell in plan.cells():
-        aimless = parse_defense(cell.defense).threat is None and not plan.attacked_eps
-        if plan.early_stop is not None and aimless:
+        looks = "early-stop" if plan.early_stop is not None else "curves robust"
+        wanted = plan.early_stop is not None or request.curves == "robust"
+        if wanted and watched_threat(plan, cell) is None:
             raise InvalidSettingError(
-                f"early-stop with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
+                f"{looks} with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
                 " give an eps such as 0.03"
             )
 

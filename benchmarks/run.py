@@ -5,10 +5,12 @@
     RUN/plan.json
     RUN/cells/CELL/weights.safetensors
     RUN/cells/CELL/checkpoint.safetensors     there while the cell is trained, or where that failed
+    RUN/cells/CELL/curves.csv                 training curves, a row an epoch
     RUN/cells/CELL/training.json              there once the cell is trained
     RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
     RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
     RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
+    RUN/tensorboard/CELL/...                  the same as events, where asked for
     RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
     RUN/results.md, results.csv, results.json  rendered from the records when the run ends
 """
@@ -179,6 +181,14 @@ class Run:
     def checkpoint_file(self, cell: Cell) -> Path:
         """Where a cell's training is written down while it goes on."""
         return self._cell(cell) / "checkpoint.safetensors"
+
+    def curves_file(self, cell: Cell) -> Path:
+        """Where a cell's training curves are."""
+        return self._cell(cell) / "curves.csv"
+
+    def events_directory(self, cell: Cell) -> Path:
+        """Where they are as TensorBoard events."""
+        return self.path / "tensorboard" / cell.slug
 
     def trained(self, cell: Cell) -> Trained | None:
         """What is known of a trained cell; None where it is not trained yet."""

@@ -322,6 +322,22 @@ def bench(
             rich_help_panel=TRAINING,
         ),
     ] = 10.0,
+    curves: Annotated[
+        str,
+        typer.Option(
+            help="Training curves, a row an epoch in curves.csv: none; clean, of some validation images (one"
+            " for 40 training images, 64 to 1000); robust, also of these under FGSM and PGD-5.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = "clean",
+    tensorboard: Annotated[
+        bool,
+        typer.Option(
+            "--tensorboard",
+            help="Also write them as TensorBoard events, in the run's tensorboard/.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
     image_size: Annotated[
         int | None,
         typer.Option(
@@ -419,6 +435,8 @@ def bench(
         train=train,
         head_rate=head_rate,
         checkpoint_minutes=checkpoint_minutes,
+        curves=curves,
+        tensorboard=tensorboard,
         image_size=image_size,
         interpolation=interpolation,
         cut=cut,
@@ -467,6 +485,18 @@ def show(
         print(opened.records.to_csv(index=False), end="")
     else:
         print(records_json(opened.records), end="")
+
+
+@app.command(epilog="Example: robust-tin curves runs/demo-1a2b3c4d --format svg")
+def curves(
+    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.")],
+    format: Annotated[str, typer.Option(help="png or svg.")] = "png",
+) -> None:
+    """Draw the training curves of each cell of a run; needs matplotlib."""
+    from robustbench_tin.benchmarks.curve_plots import draw_curves
+
+    for picture in draw_curves(run, format=format):
+        print(picture)
 
 
 @app.command("list", epilog="Example: robust-tin list attacks")

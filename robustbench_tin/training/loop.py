@@ -23,6 +23,7 @@ from robustbench_tin.training.checkpoint import (
     restore_random,
 )
 from robustbench_tin.training.context import Context, TrainingHooks, no_other
+from robustbench_tin.training.curves import Curves
 from robustbench_tin.training.losses import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
@@ -50,6 +51,7 @@ def train(
     trained: Callable[[str], nn.Module] = no_other,
     probe: Probe | None = None,
     checkpoint: Checkpoint | None = None,
+    curves: Curves | None = None,
 ) -> TrainingRecord:
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
@@ -67,19 +69,24 @@ def train(
             training; None: no such monitor.
         checkpoint: written along the way, and gone on from where it is there already; the weights come out as
             if training had not been stopped. Whoever saves the weights removes it.
+        curves: gets a point after each epoch; the weights and the seconds are the same without.
 
     Raises:
         TrainingFailure: where the loss is no longer finite; the checkpoint is from before.
         InvalidSettingError: for early stopping without a probe.
-        RunError: for a checkpoint that is damaged or another training's.
+        RunError: for a checkpoint that is damaged or another training's, and for damaged curves.
     """
     if recipe.early_stop is not None and probe is None:
         raise InvalidSettingError("early stopping needs robust accuracies; give train() a probe")
-    run = _Run(classifier, split, defense, recipe, runtime, num_classes, seed, trained, probe, checkpoint)
+    run = _Run(
+        classifier, split, defense, recipe, runtime, num_classes, seed, trained, probe, checkpoint, curves
+    )
     forked = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         run.resume()
+        if curves is not None:
+            curves.resume(run.epoch)
         while run.epoch < len(run.epochs) and not run.ended:
             run.train_epoch(run.epochs[run.epoch], on_step)
         run.finish()
@@ -101,11 +108,12 @@ class _Run:
         trained: Callable[[str], nn.Module],
         probe: Probe | None,
         checkpoint: Checkpoint | None,
+        curves: Curves | None,
     ) -> None:
         self.started = time.perf_counter()
         self.classifier, self.defense, self.recipe, self.runtime = classifier, defense, recipe, runtime
         self.device = device = runtime.torch_device
-        self.checkpoint = checkpoint
+        self.checkpoint, self.curves = checkpoint, curves
         self.identity = {"recipe": asdict(recipe), "defense": str(defense), "seed": seed}
         self.notes: list[str] = []
         self.context = Context(
@@ -159,9 +167,9 @@ class _Run:
             images, labels = self.shown(rows)
             for _ in range(epoch.replays):
                 set_rate(optimizer, self.recipe, epoch.stage_step + done, epoch.stage_steps)
-                loss, norm = self.stepper.take(optimizer, images, labels, clean=epoch.clean)
+                loss, norm, right = self.stepper.take(optimizer, images, labels, clean=epoch.clean)
                 self.average.after_step()
-                self.losses.record(done, loss, norm)
+                self.losses.record(done, loss, norm, right)
                 done += 1
                 context.step += 1
                 if done % LOSS_CHECK_INTERVAL == 0 or done == epoch.steps:
@@ -194,15 +202,27 @@ class _Run:
         """Average, look, ask the defense, write it down."""
         self.average.after_epoch(self.epoch, len(self.epochs))
         reason = None
-        if self.monitor is not None and not epoch.clean:
-            with self.average.shown():
+        with self.average.shown():
+            if self.monitor is not None and not epoch.clean:
                 reason = self.monitor.look(self.classifier, self.epoch)
+            if self.curves is not None:
+                self.draw(self.curves, epoch)
         if reason is not None:
             self.notes.append(reason)
         self.ended = self.defense.after_epoch(self.classifier, self.context) or reason is not None
         self.epoch, self.batch = self.epoch + 1, 0
         if self.is_due(epoch_over=True):
             self.save()
+
+    def draw(self, curves: Curves, epoch: Epoch) -> None:
+        """Add a point to the curves; the time that it takes is not training's."""
+        begun = time.perf_counter()
+        top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays)
+        known = {"train_loss": self.losses.mean(), "train_top1": top1, "train_top5": top5}
+        if self.monitor is not None and self.monitor.seen is not None and not epoch.clean:
+            known |= {"monitor_fgsm": self.monitor.seen.fgsm, "monitor_pgd5": self.monitor.seen.pgd}
+        curves.add(self.classifier, self.epoch + 1, **known)
+        self.started += time.perf_counter() - begun
 
     def finish(self) -> None:
         """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""

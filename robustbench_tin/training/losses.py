@@ -1,4 +1,4 @@
-"""The losses and gradient norms of an epoch, kept on the device, so that the loop need not wait for them."""
+"""What the steps of an epoch gave, kept on the device, so that the loop need not wait for it."""
 
 from __future__ import annotations
 
@@ -12,23 +12,25 @@ _TOLD = 3
 
 
 class Losses:
-    """What the steps of one epoch cost.
+    """What the steps of one epoch cost, and what was right in them.
 
     Args:
         steps: in the epoch.
         device: where the losses are.
 
     Attributes:
-        values: float32 ``(2, steps)``: loss and gradient norm of each step, zero for those to come.
+        values: float32 ``(4, steps)``: loss, gradient norm and right answers, top-1 and top-5, of each step;
+            zero for those to come.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
-        self.values = torch.zeros(2, steps, device=device)
+        self.values = torch.zeros(4, steps, device=device)
 
-    def record(self, step: int, loss: Tensor, norm: Tensor) -> None:
+    def record(self, step: int, loss: Tensor, norm: Tensor, right: Tensor) -> None:
         """Keep those of a step of this epoch, from 0."""
         self.values[0, step] = loss.detach()
         self.values[1, step] = norm
+        self.values[2:, step] = right
 
     def require_finite(self, done: int, *, epoch: int, lr: float) -> None:
         """Look at the first ``done`` steps; this waits for the device.
@@ -41,7 +43,7 @@ class Losses:
             return
         first = int(finite.logical_not().nonzero()[0])
         before = [
-            f"{loss:.3g} ({norm:.2g})" for loss, norm in self.values[:, max(0, first - _TOLD) : first].T
+            f"{loss:.3g} ({norm:.2g})" for loss, norm in self.values[:2, max(0, first - _TOLD) : first].T
         ]
         told = f" after losses (gradient norms) of {', '.join(before)}" if before else ""
         raise TrainingFailure(
@@ -52,3 +54,8 @@ class Losses:
     def mean(self) -> float:
         """The mean loss of the epoch."""
         return self.values[0].mean().item()
+
+    def accuracy(self, images: int) -> tuple[float, float]:
+        """Top-1 and top-5 of an epoch that showed so many images; not a number where nothing was heard."""
+        top1, top5 = (self.values[2:].sum(dim=1) / images).tolist()
+        return top1, top5

@@ -43,9 +43,10 @@ def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
 
 
-def some(split: Split, seed: int) -> Split:
-    """Some of the training images: one in forty, from 64 to 1000 of them."""
-    count = min(max(int(LOOKED_AT * len(split)), FEWEST), MOST, len(split))
+def some(split: Split, seed: int, trained_on: int | None = None) -> Split:
+    """Some of the images: one for every forty that are trained on, from 64 to 1000; None: on all of these."""
+    trained_on = len(split) if trained_on is None else trained_on
+    count = min(max(int(LOOKED_AT * trained_on), FEWEST), MOST, len(split))
     return split.take(np.sort(np.random.default_rng([seed, count]).permutation(len(split))[:count]))
 
 
@@ -66,6 +67,7 @@ class Monitor:
         single_step: watch for catastrophic overfitting.
 
     Attributes:
+        seen: the accuracies of the last look; None before it.
         best: the accuracies of the best epoch so far.
         best_epoch: which that was, from 0.
         kept_epoch: which epoch the kept weights are of.
@@ -81,6 +83,7 @@ class Monitor:
         self._probe = probe
         self._patience = patience
         self._single_step = single_step
+        self.seen: Robustness | None = None
         self.best: Robustness | None = None
         self.best_epoch = 0
         self.kept_epoch = 0
@@ -89,7 +92,7 @@ class Monitor:
 
     def look(self, classifier: nn.Module, epoch: int) -> str | None:
         """Measure the classifier as it is after an epoch; a reason to end the training, or None."""
-        seen = self._probe(classifier, self._images, self._labels)
+        seen = self.seen = self._probe(classifier, self._images, self._labels)
         if self._single_step and self.best is not None and self._has_overfitted(seen, self.best):
             self.overfitted = True
             return (

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.runtime import Runtime
+from robustbench_tin.training.answers import hearing, right_answers
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
 from robustbench_tin.training.objective import classification_loss
 
@@ -41,11 +42,15 @@ class Stepper:
         self._runtime = runtime
         self._clip_norm = clip_norm or float("inf")
         self.part: int | None = None
+        self._right = torch.zeros(2)
 
     def take(
         self, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, *, clean: bool
-    ) -> tuple[Tensor, Tensor]:
-        """Move the weights once; returns the loss and the norm of the gradient before it was cut.
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Move the weights once; returns the loss, the norm of the gradient before it was cut, right answers.
+
+        Right answers ``(2,)`` are those of the first pass that the loss asked for; see
+        :func:`robustbench_tin.training.answers.right_answers`.
 
         Args:
             optimizer: moves them.
@@ -57,7 +62,7 @@ class Stepper:
             self._halve(len(images))
         norm = nn.utils.clip_grad_norm_(self._classifier.parameters(), self._clip_norm)
         optimizer.step()
-        return loss, norm
+        return loss, norm, self._right
 
     def _gradients_if_they_fit(self, images: Tensor, labels: Tensor, clean: bool) -> Tensor | None:
         """None where memory ran out; by then the error, which holds on to the activations, is gone."""
@@ -72,7 +77,7 @@ class Stepper:
         """Put the gradients of the whole batch into ``.grad``."""
         size = self.part or len(images)
         parts = [
-            (self._objective(some, some_labels, first, clean), len(some) / len(images))
+            (self._objective(some, some_labels, first, clean), some_labels)
             for first, some, some_labels in zip(
                 range(0, len(images), size), torch.split(images, size), torch.split(labels, size), strict=True
             )
@@ -81,12 +86,14 @@ class Stepper:
         def gradients() -> Tensor:
             self._classifier.zero_grad(set_to_none=True)
             total = torch.zeros((), device=images.device)
-            for objective, weight in parts:
+            self._right = torch.zeros(2, device=images.device)
+            for objective, some_labels in parts:
                 # Entered anew each time: autocast would remember the weights of the time before.
-                with self._runtime.autocast():
-                    loss = objective() * weight
+                with self._runtime.autocast(), hearing(self._classifier) as heard:
+                    loss = objective() * (len(some_labels) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
+                self._right += right_answers(heard.logits, some_labels)
             return total
 
         if clean:

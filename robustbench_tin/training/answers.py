@@ -1,0 +1,61 @@
+"""What the passes of training answer: counted where they are made, so that no pass is made to count."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass
+class Heard:
+    """What a classifier answered.
+
+    Attributes:
+        logits: ``(N, C)``, without their graph; None: it was not asked.
+    """
+
+    logits: Tensor | None = None
+
+
+@contextmanager
+def hearing(classifier: nn.Module) -> Iterator[Heard]:
+    """Keep what the classifier answers to the first batch that it is shown inside."""
+    heard = Heard()
+
+    def hear(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
+        if heard.logits is None:
+            heard.logits = logits.detach()
+
+    hook = classifier.register_forward_hook(hear)
+    try:
+        yield heard
+    finally:
+        hook.remove()
+
+
+def right_answers(logits: Tensor | None, labels: Tensor) -> Tensor:
+    """How many images have their label in the top 1, and in the top 5; nothing here waits for the device.
+
+    Of labels that were mixed it counts the weight that lies on the class answered, and on the five.
+
+    Args:
+        logits: ``(N, C)``; None, or of another number of images: not a number is the answer.
+        labels: int64 ``(N,)``, or probabilities float32 ``(N, C)``.
+
+    Returns:
+        float32 ``(2,)``.
+
+    >>> right_answers(torch.tensor([[3.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 0])).tolist()
+    [1.0, 2.0]
+    >>> right_answers(torch.tensor([[3.0, 1.0]]), torch.tensor([[0.25, 0.75]])).tolist()
+    [0.25, 1.0]
+    """
+    if logits is None or len(logits) != len(labels):
+        return torch.full((2,), torch.nan, device=labels.device)
+    top = logits.topk(min(5, logits.shape[1])).indices
+    weights = labels.gather(1, top) if labels.is_floating_point() else (top == labels[:, None]).float()
+    return torch.stack([weights[:, 0].sum(), weights.sum()])
