@@ -49,6 +49,7 @@ from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import Curves
+from robustbench_tin.training.distributed import ALONE, Team, joined, with_synchronised_statistics
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 from robustbench_tin.training.monitor import some
 
@@ -83,6 +84,16 @@ def bench(
         options = with_preset(preset, options, get_type_hints(Request))
     request = Request(**options)
     tune_allocator()
+    with joined(request.device) as team:
+        if not team.leads:
+            _train_along(request, team)
+            return None
+        run = _lead(request, team, reporter, dry_run=dry_run, print_plan=print_plan)
+        team.told(None)
+        return run
+
+
+def _lead(request: Request, team: Team, reporter: Reporter, *, dry_run: bool, print_plan: bool) -> Run | None:
     plan, dataset = resolve(request, reporter)
     if dataset.banner is not None:
         reporter.warn(dataset.banner)
@@ -102,13 +113,25 @@ def bench(
         else:
             costs = estimate(plan, dataset.image_size)
             _announce(plan, dataset, costs, done, path, reporter)
-            worker = _Worker(run, dataset, request, costs, reporter)
+            worker = _Worker(run, dataset, request, costs, reporter, team)
+            team.told(path)
             with reporter.overall(costs.total(done)):
                 for cell in plan.cells():
                     if cell.slug not in done:
                         worker.work(cell)
         run.write_results()
     return run
+
+
+def _train_along(request: Request, team: Team) -> None:
+    """What every process does but the first: take its share of each training, while there are any."""
+    path = team.told()
+    if path is None:  # nothing is left to train
+        return
+    plan, dataset = resolve(request, Reporter())
+    worker = _Worker(Run.load(path), dataset, request, estimate(plan, dataset.image_size), Reporter(), team)
+    while (cell := team.told()) is not None:
+        worker.train(cell)
 
 
 @dataclass(frozen=True)
@@ -120,6 +143,7 @@ class _Worker:
     request: Request
     costs: Estimate
     reporter: Reporter
+    team: Team = ALONE
 
     def work(self, cell: Cell) -> None:
         trained = self.run.trained(cell)
@@ -129,7 +153,12 @@ class _Worker:
             self._checkpoint(cell).remove()
             self.reporter.finished(f"{cell.label}: already trained")
         else:
-            classifier, trained = self._train(cell)
+            classifier, trained = self.train(self.team.told(cell))
+            if trained.status == OK:
+                save_weights(classifier, self.run.weights_file(cell))
+            self.run.save_trained(cell, trained)
+            if trained.status == OK:
+                self._checkpoint(cell).remove()
         if trained.status != OK:
             self._record_failed_cell(cell, trained)
             return
@@ -154,7 +183,8 @@ class _Worker:
         precision = plan.precision or choose_precision(plan.device, classifier, classifier.image_size)
         return Runtime(plan.device, precision)
 
-    def _train(self, cell: Cell) -> tuple[Classifier, Trained]:
+    def train(self, cell: Cell) -> tuple[Classifier, Trained]:
+        """Train a cell, and write down no more than its checkpoints."""
         plan = self.run.plan
         try:
             classifier = self._build(cell, fresh=True)
@@ -165,6 +195,9 @@ class _Worker:
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
+        synchronised = self.team.size > 1 and runtime.torch_device.type == "cuda"
+        if synchronised:
+            with_synchronised_statistics(classifier)
         recipe = self._recipe(cell)
         checkpoint = self._checkpoint(cell)
         facts: dict[str, Any] = {
@@ -198,20 +231,20 @@ class _Worker:
                     probe=self._probe(cell),
                     checkpoint=checkpoint,
                     curves=self._curves(cell, followed),
+                    team=self.team,
                 )
             except (TrainingFailure, AttackFailure) as failure:
                 trained = Trained(status=f"failed: {failure}", **facts)
                 self.reporter.warn(f"{cell.label}: {trained.status}")
-                self.run.save_trained(cell, trained)
                 return classifier, trained
-        save_weights(classifier, self.run.weights_file(cell))
-        trained = _trained(record, classifier, facts)
-        self.run.save_trained(cell, trained)
-        checkpoint.remove()
+        if synchronised:
+            plain = self._build(cell)
+            plain.load_state_dict(classifier.state_dict())
+            classifier = plain
         for note in record.notes:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
-        return classifier, trained
+        return classifier, _trained(record, classifier, facts)
 
     def _without_weights(self, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
         """A cell whose weights to start from cannot be had; the same command asks for them again."""
@@ -224,7 +257,6 @@ class _Worker:
             network_size=backbone.check_size(self.dataset.image_size, plan.image_size),
         )
         self.reporter.warn(f"{cell.label}: {trained.status}")
-        self.run.save_trained(cell, trained)
         return self._build(cell), trained
 
     def _source(self, cell: Cell, name: str) -> nn.Module:

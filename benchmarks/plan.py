@@ -93,6 +93,7 @@ class Plan(BaseModel):
     pretrained: bool
     weights: str | None
     device: str
+    processes: int = 1
     precision: str | None
     plugins: tuple[str, ...]
 

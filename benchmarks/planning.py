@@ -23,6 +23,7 @@ from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
+from robustbench_tin.training.distributed import team_size
 from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
 Names = str | Sequence[str]
@@ -170,6 +171,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         pretrained=request.pretrained,
         weights=weights,
         device=device,
+        processes=team_size(),
         precision=request.precision,
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )

@@ -24,6 +24,7 @@ from robustbench_tin.training.checkpoint import (
 )
 from robustbench_tin.training.context import Context, TrainingHooks, no_other
 from robustbench_tin.training.curves import Curves
+from robustbench_tin.training.distributed import ALONE, Team
 from robustbench_tin.training.losses import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
@@ -52,6 +53,7 @@ def train(
     probe: Probe | None = None,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
+    team: Team = ALONE,
 ) -> TrainingRecord:
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
@@ -70,6 +72,8 @@ def train(
         checkpoint: written along the way, and gone on from where it is there already; the weights come out as
             if training had not been stopped. Whoever saves the weights removes it.
         curves: gets a point after each epoch; the weights and the seconds are the same without.
+        team: the processes that train it together, each of which calls this with the same arguments. The
+            weights of the first are the result.
 
     Raises:
         TrainingFailure: where the loss is no longer finite; the checkpoint is from before.
@@ -79,14 +83,25 @@ def train(
     if recipe.early_stop is not None and probe is None:
         raise InvalidSettingError("early stopping needs robust accuracies; give train() a probe")
     run = _Run(
-        classifier, split, defense, recipe, runtime, num_classes, seed, trained, probe, checkpoint, curves
+        classifier,
+        split,
+        defense,
+        recipe,
+        runtime,
+        num_classes,
+        seed,
+        trained,
+        probe,
+        checkpoint,
+        curves,
+        team,
     )
     forked = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
         torch.manual_seed(seed)
         run.resume()
-        if curves is not None:
-            curves.resume(run.epoch)
+        if run.curves is not None:
+            run.curves.resume(run.epoch)
         while run.epoch < len(run.epochs) and not run.ended:
             run.train_epoch(run.epochs[run.epoch], on_step)
         run.finish()
@@ -109,12 +124,19 @@ class _Run:
         probe: Probe | None,
         checkpoint: Checkpoint | None,
         curves: Curves | None,
+        team: Team,
     ) -> None:
         self.started = time.perf_counter()
         self.classifier, self.defense, self.recipe, self.runtime = classifier, defense, recipe, runtime
         self.device = device = runtime.torch_device
-        self.checkpoint, self.curves = checkpoint, curves
-        self.identity = {"recipe": asdict(recipe), "defense": str(defense), "seed": seed}
+        self.team, self.seed = team, seed
+        self.checkpoint, self.curves = checkpoint, curves if team.leads else None
+        self.identity = {
+            "recipe": asdict(recipe),
+            "defense": str(defense),
+            "seed": seed,
+            "processes": team.size,
+        }
         self.notes: list[str] = []
         self.context = Context(
             generator=torch.Generator(device).manual_seed(seed),
@@ -140,7 +162,7 @@ class _Run:
         self.candidates = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
         self.average = Average(recipe.average, classifier)
         self.monitor = None
-        if probe is not None and looked_at is not None:
+        if probe is not None and looked_at is not None and team.leads:
             self.monitor = Monitor(
                 as_tensor(looked_at.images).to(device),
                 as_tensor(looked_at.labels).to(device),
@@ -148,7 +170,7 @@ class _Run:
                 patience=recipe.early_stop,
                 single_step=defense.single_step,
             )
-        self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm)
+        self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm, team)
         # Where training stands: epoch, batch within it, whether it has ended before its time.
         self.epoch = 0
         self.batch = 0
@@ -164,10 +186,14 @@ class _Run:
         optimizer = self.begin(epoch)
         done = self.batch * epoch.replays
         for rows in self.order.of_epoch(self.epoch, self.device)[self.batch :]:
+            self.team.reseed(context.generator, self.seed, context.step)
             images, labels = self.shown(rows)
+            weight = self.team.weight(len(images), len(rows))
             for _ in range(epoch.replays):
                 set_rate(optimizer, self.recipe, epoch.stage_step + done, epoch.stage_steps)
-                loss, norm, right = self.stepper.take(optimizer, images, labels, clean=epoch.clean)
+                loss, norm, right = self.stepper.take(
+                    optimizer, images, labels, clean=epoch.clean, weight=weight
+                )
                 self.average.after_step()
                 self.losses.record(done, loss, norm, right)
                 done += 1
@@ -188,12 +214,14 @@ class _Run:
         train_only(self.classifier, stage.part, self.candidates)
         if self.optimizer is None or self.stage != number:
             self.optimizer, self.stage = build_optimizer(self.classifier, self.recipe, stage), number
+            self.stepper.trains_others()
         if self.batch == 0:
             self.losses = Losses(epoch.steps, self.device)
         return self.optimizer
 
     def shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch as the defense shows it to the classifier."""
+        """This process's share of a batch, as the defense shows it to the classifier."""
+        rows = self.team.share(rows)
         return self.defense.augment(
             to_float(self.images[rows], self.runtime), self.labels[rows], self.context
         )
@@ -201,6 +229,7 @@ class _Run:
     def end_epoch(self, epoch: Epoch) -> None:
         """Average, look, ask the defense, write it down."""
         self.average.after_epoch(self.epoch, len(self.epochs))
+        self.losses.values = self.team.mean(self.losses.values)
         reason = None
         with self.average.shown():
             if self.monitor is not None and not epoch.clean:
@@ -209,7 +238,8 @@ class _Run:
                 self.draw(self.curves, epoch)
         if reason is not None:
             self.notes.append(reason)
-        self.ended = self.defense.after_epoch(self.classifier, self.context) or reason is not None
+        ended = self.defense.after_epoch(self.classifier, self.context) or reason is not None
+        self.ended = self.team.told(ended)
         self.epoch, self.batch = self.epoch + 1, 0
         if self.is_due(epoch_over=True):
             self.save()
@@ -217,7 +247,7 @@ class _Run:
     def draw(self, curves: Curves, epoch: Epoch) -> None:
         """Add a point to the curves; the time that it takes is not training's."""
         begun = time.perf_counter()
-        top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays)
+        top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays / self.team.size)
         known = {"train_loss": self.losses.mean(), "train_top1": top1, "train_top5": top5}
         if self.monitor is not None and self.monitor.seen is not None and not epoch.clean:
             known |= {"monitor_fgsm": self.monitor.seen.fgsm, "monitor_pgd5": self.monitor.seen.pgd}
@@ -226,8 +256,9 @@ class _Run:
 
     def finish(self) -> None:
         """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""
-        if self.monitor is not None and self.monitor.decides:
-            self.classifier.load_state_dict(self.monitor.kept)
+        if self.team.told(self.monitor is not None and self.monitor.decides):
+            if self.monitor is not None:
+                self.classifier.load_state_dict(self.monitor.kept)
         else:
             # Statistics that the last stage froze are none of the average's business.
             train_only(self.classifier, self.recipe.stages[max(self.stage, 0)].part, self.candidates)
@@ -261,7 +292,8 @@ class _Run:
         self.losses.require_finite(done, epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"])
 
     def is_due(self, *, epoch_over: bool) -> bool:
-        return self.checkpoint is not None and self.checkpoint.due(epoch_over=epoch_over)
+        checkpoint = self.checkpoint if self.team.leads else None
+        return checkpoint is not None and checkpoint.due(epoch_over=epoch_over)
 
     def save(self) -> None:
         """Write down all that :meth:`resume` needs."""

@@ -55,7 +55,7 @@ class Losses:
         """The mean loss of the epoch."""
         return self.values[0].mean().item()
 
-    def accuracy(self, images: int) -> tuple[float, float]:
+    def accuracy(self, images: float) -> tuple[float, float]:
         """Top-1 and top-5 of an epoch that showed so many images; not a number where nothing was heard."""
         top1, top5 = (self.values[2:].sum(dim=1) / images).tolist()
         return top1, top5

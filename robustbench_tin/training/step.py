@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
 from robustbench_tin.runtime import Runtime
 from robustbench_tin.training.answers import hearing, right_answers
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
+from robustbench_tin.training.distributed import ALONE, Team
 from robustbench_tin.training.objective import classification_loss
+from robustbench_tin.training.recipe import TrainingFailure
 
 
 class Stepper:
@@ -23,6 +27,7 @@ class Stepper:
         context: where training stands.
         runtime: its autocast.
         clip_norm: longer gradients are scaled back to it; 0: none are.
+        team: the processes that take each step together.
 
     Attributes:
         part: images at a time; None: the whole batch.
@@ -35,6 +40,7 @@ class Stepper:
         context: Context,
         runtime: Runtime,
         clip_norm: float,
+        team: Team = ALONE,
     ) -> None:
         self._classifier = classifier
         self._defense = defense
@@ -43,9 +49,21 @@ class Stepper:
         self._clip_norm = clip_norm or float("inf")
         self.part: int | None = None
         self._right = torch.zeros(2)
+        self._team = team
+        self._ask: Callable[[Objective], Tensor] | None = None
+
+    def trains_others(self) -> None:
+        """Take notice that other parameters are trained from now on."""
+        self._ask = None
 
     def take(
-        self, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, *, clean: bool
+        self,
+        optimizer: torch.optim.Optimizer,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        clean: bool,
+        weight: float = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Move the weights once; returns the loss, the norm of the gradient before it was cut, right answers.
 
@@ -57,25 +75,37 @@ class Stepper:
             images: float32 ``(N, 3, H, W)`` in [0, 1].
             labels: of these, int64 ``(N,)`` or probabilities float32 ``(N, C)``.
             clean: on the plain loss, whatever the defense.
+            weight: of the loss.
+
+        Raises:
+            TrainingFailure: where memory runs out in one of several processes, which step together.
         """
-        while (loss := self._gradients_if_they_fit(images, labels, clean)) is None:
+        while (loss := self._gradients_if_they_fit(images, labels, clean, weight)) is None:
             self._halve(len(images))
         norm = nn.utils.clip_grad_norm_(self._classifier.parameters(), self._clip_norm)
         optimizer.step()
         return loss, norm, self._right
 
-    def _gradients_if_they_fit(self, images: Tensor, labels: Tensor, clean: bool) -> Tensor | None:
+    def _gradients_if_they_fit(
+        self, images: Tensor, labels: Tensor, clean: bool, weight: float
+    ) -> Tensor | None:
         """None where memory ran out; by then the error, which holds on to the activations, is gone."""
         try:
-            return self._gradients(images, labels, clean)
-        except torch.OutOfMemoryError:
+            return self._gradients(images, labels, clean, weight)
+        except torch.OutOfMemoryError as error:
+            if self._team.size > 1:
+                raise TrainingFailure(
+                    f"memory ran out with {len(images)} images in each of {self._team.size} processes; give a"
+                    " smaller --batch-size"
+                ) from error
             if (self.part or len(images)) == 1:
                 raise
             return None
 
-    def _gradients(self, images: Tensor, labels: Tensor, clean: bool) -> Tensor:
+    def _gradients(self, images: Tensor, labels: Tensor, clean: bool, weight: float) -> Tensor:
         """Put the gradients of the whole batch into ``.grad``."""
         size = self.part or len(images)
+        ask = self._ask = self._ask or self._team.synchronised(self._classifier)
         parts = [
             (self._objective(some, some_labels, first, clean), some_labels)
             for first, some, some_labels in zip(
@@ -90,7 +120,7 @@ class Stepper:
             for objective, some_labels in parts:
                 # Entered anew each time: autocast would remember the weights of the time before.
                 with self._runtime.autocast(), hearing(self._classifier) as heard:
-                    loss = objective() * (len(some_labels) / len(images))
+                    loss = ask(objective) * (weight * len(some_labels) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
                 total += loss.detach()
                 self._right += right_answers(heard.logits, some_labels)

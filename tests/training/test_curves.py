@@ -30,7 +30,7 @@ class Stop(BaseException):
 
 
 def learnt_model() -> nn.Module:
-    return trained_full(Recipe(10, 16, 1e-2), model=build_toy_model())[0]
+    return trained_full(Recipe(3, 16, 1e-2), model=build_toy_model())[0]
 
 
 def look(device: str = "cpu") -> ValidationLook:

@@ -1,0 +1,148 @@
+"""Two processes, over gloo on the CPU, take the steps that one takes."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from loop_toys import assert_same_weights, trained_full
+from torch import distributed, multiprocessing, nn
+from toys import TOY_CLASSES
+
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.training.checkpoint import Checkpoint
+from robustbench_tin.training.distributed import Team, team_size
+from robustbench_tin.training.loop import Recipe
+
+# 66 images in batches of 17, 17, 16, 16: shares are not all of one size.
+IMAGES, RECIPE = 66, Recipe(3, 16, 3e-2)
+
+
+class Stop(BaseException):
+    """Ends a training where a kill would."""
+
+
+def plain_model() -> nn.Module:
+    """Neither batch norm nor dropout: what is left depends on the batch only through its gradients."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 8, 3, stride=4, padding=1), nn.ReLU(), nn.Flatten(), nn.LazyLinear(TOY_CLASSES)
+        )
+
+
+def built() -> nn.Module:
+    model = plain_model()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        model(torch.zeros(1, 3, 16, 16))
+    return model
+
+
+def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
+    torch.set_num_threads(1)
+    distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
+    team = Team(rank, 2)
+    for defense in ("none", "pgd-at:steps=2,eps=0.02", "awp:gamma=0.01+trades:steps=2", "free-at:replays=2"):
+        model, record = trained_full(RECIPE, defense, images=IMAGES, model=built(), team=team)
+        torch.save((model.state_dict(), record.loss), out / f"{defense.partition(':')[0]}-{rank}.pt")
+
+    recipe = Recipe(3, 16, 3e-2, train="last:1:epochs=1,all", average="swa", clip_norm=0.1)
+    model, record = trained_full(recipe, images=IMAGES, model=built(), team=team)
+    torch.save((model.state_dict(), record.loss), out / f"stages-{rank}.pt")
+
+    augmented = "augment+pgd-at:steps=1"
+    whole, _ = trained_full(RECIPE, augmented, images=IMAGES, team=team)
+    checkpoint = Checkpoint(out / "checkpoint.safetensors", minutes=0)
+
+    def stop(step: int, steps: int) -> None:
+        if step == 6:
+            raise Stop
+
+    with pytest.raises(Stop):
+        trained_full(RECIPE, augmented, images=IMAGES, team=team, checkpoint=checkpoint, on_step=stop)
+    distributed.barrier()
+    gone_on, _ = trained_full(RECIPE, augmented, images=IMAGES, team=team, checkpoint=checkpoint)
+    if team.leads:  # the other's running statistics are of its own share, and nobody's result
+        assert_same_weights(gone_on, whole)
+    distributed.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("team")
+    multiprocessing.spawn(train_as_one_of_two, (f"file://{out}/meeting", out), nprocs=2)
+    return out
+
+
+@pytest.mark.parametrize("defense", ["none", "pgd-at", "awp", "free-at", "stages"])
+def test_both_end_with_the_same_weights(of_two: Path, defense: str) -> None:
+    (first, loss), (second, other) = (torch.load(of_two / f"{defense}-{rank}.pt") for rank in (0, 1))
+    assert loss == other
+    assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+@pytest.mark.parametrize(
+    ("name", "defense", "recipe"),
+    [
+        ("none", "none", RECIPE),
+        (
+            "stages",
+            "none",
+            Recipe(3, 16, 3e-2, train="last:1:epochs=1,all", average="swa", clip_norm=0.1),
+        ),
+    ],
+)
+def test_what_draws_nothing_ends_as_with_one_process(
+    of_two: Path, name: str, defense: str, recipe: Recipe
+) -> None:
+    alone, record = trained_full(recipe, defense, images=IMAGES, model=built())
+    weights, loss = torch.load(of_two / f"{name}-0.pt")
+    moved = alone.state_dict()
+    start = built().state_dict()
+    assert any(not torch.allclose(moved[key], start[key], atol=1e-2) for key in start)
+    for key, value in weights.items():
+        torch.testing.assert_close(value, moved[key], atol=1e-5, rtol=1e-4)
+    assert loss == pytest.approx(record.loss, rel=1e-4)
+
+
+def test_each_draws_its_own_noise_anew_at_each_step() -> None:
+    def draws(rank: int, step: int) -> list[float]:
+        generator = torch.Generator()
+        with torch.random.fork_rng(devices=[]):
+            Team(rank, 2).reseed(generator, 3, step)
+            return [*torch.rand(2, generator=generator).tolist(), float(torch.rand(()))]
+
+    assert draws(0, 5) == draws(0, 5)
+    assert len({tuple(draws(rank, step)) for rank in (0, 1) for step in (5, 6)}) == 4
+
+
+def test_without_torchrun_a_process_is_alone() -> None:
+    assert team_size({"WORLD_SIZE": "4"}) == 1
+    assert team_size({"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}) == 4
+
+
+def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [
+        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
+        *("-m", "robustbench_tin", "bench", "--models", "timm:test_vit", "--epochs", "1", "--no-trust"),
+        *("--defenses", "none,fgsm-at", "--eval-images", "20", "--train-per-class", "5", "--device", "cpu"),
+        *("--attacks", "fgsm", "--eps", "0,0.03", "--out", str(tmp_path / "run")),
+    ]
+    for again in (False, True):
+        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Tables and records:") == 1
+        assert ("complete already" in done.stdout) == again
+    records = Run.load(tmp_path / "run").records
+    assert (records["status"] == "ok").all()
+    assert len(pd.unique(records["defense"])) == 2
+    assert Run.load(tmp_path / "run").plan.processes == 2
