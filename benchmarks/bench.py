@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -48,6 +49,7 @@ from robustbench_tin.models import Classifier, backbones, load_weights, save_wei
 from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.checkpoint import Checkpoint
+from robustbench_tin.training.compiling import compiled
 from robustbench_tin.training.curves import Curves
 from robustbench_tin.training.distributed import ALONE, Team, joined, with_synchronised_statistics
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
@@ -210,6 +212,7 @@ class _Worker:
         with (
             self.reporter.stage(f"train {cell.label}", 1000, seconds) as advance,
             events(self.run.events_directory(cell) if self.request.tensorboard else None) as followed,
+            self._compiled(cell, classifier, runtime),
         ):
 
             def on_step(step: int, steps: int) -> None:
@@ -270,6 +273,12 @@ class _Worker:
             why = "is not trained" if trained is None else trained.status
             raise TrainingFailure(f"its source {source.label} {why}")
         return Loader(self.run, self.dataset.image_size, device).load(source).model
+
+    def _compiled(self, cell: Cell, classifier: Classifier, runtime: Runtime) -> AbstractContextManager[None]:
+        if not self.run.plan.compile:
+            return nullcontext()
+        batch = self.run.plan.batch_size // self.team.size
+        return compiled(classifier, runtime, batch, lambda line: self.reporter.say(f"{cell.label}: {line}"))
 
     def _recipe(self, cell: Cell) -> Recipe:
         plan = self.run.plan

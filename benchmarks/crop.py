@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from robustbench_tin.benchmarks.claim import claimed
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.data import Split
 from robustbench_tin.data.boxes import crop as cropped
 from robustbench_tin.data.boxes import usable
-from robustbench_tin.data.export import TinyImageNetWriter
-from robustbench_tin.errors import DataError, RunError
+from robustbench_tin.data.export import TinyImageNetWriter, require_size
+from robustbench_tin.errors import DataError
 
 _BATCH = 250
 
@@ -48,10 +50,11 @@ def crop(
     """Write a data set in Tiny ImageNet's layout whose training images are crops of their boxes alone.
 
     Validation images are written as they are, since images to be classified come without boxes. Crops are PNG
-    and have no boxes of their own; training images without a usable box are left out.
+    and have no boxes of their own; training images without a usable box are left out. Stopped at any moment,
+    the same call goes on; before it has ended nothing takes the directory for a data set.
 
     Args:
-        out: directory to write into; empty or missing.
+        out: directory to write into; empty, missing, or of the same call, which then goes on.
         fill: enlarge the box to the image's size; else pad it with black.
         data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
             ``skip_broken``.
@@ -59,12 +62,10 @@ def crop(
 
     Raises:
         DataError: where the data set has no boxes, a class none that is usable, or images that are not 64 px.
-        RunError: where something lies at ``out``, or it cannot be written.
+        RunError: where something else lies at ``out``, or it cannot be written.
     """
     reporter = reporter or Reporter()
     out = Path(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"'{out}' is not empty; choose another --out")
     dataset = open_part(
         reporter,
         data=data,
@@ -76,6 +77,7 @@ def crop(
     boxes = dataset.train.boxes
     if boxes is None:
         raise DataError(f"'{dataset.name}' has no bounding boxes; use tiny-imagenet or demo")
+    require_size(dataset)
     rows = np.flatnonzero(usable(boxes, dataset.image_size, dataset.image_size))
     for label, wnid in enumerate(dataset.classes):
         if not np.any(dataset.train.labels[rows] == label):
@@ -84,14 +86,22 @@ def crop(
             )
     train = dataset.train.take(rows)
     parts: dict[str, Split] = {"train": replace(train, boxes=None), "val": dataset.val}
-    with reporter.preparing() as progress, TinyImageNetWriter(out, dataset, parts) as writer:
-        for name, split in parts.items():
-            for start in range(0, len(split), _BATCH):
-                stop = min(start + _BATCH, len(split))
-                images = split.images[start:stop]
-                if name == "train":
-                    images = cropped(images, boxes[rows[start:stop]], fill=fill)
-                writer.add(name, start, images)
-                progress(f"writing {name} images", stop, len(split))
-        writer.finish()
-    return Cropping(out, len(train), len(dataset.train) - len(train))
+    counts = {"images": len(train), "skipped": len(dataset.train) - len(train)}
+    settings = {"crops": True, "fill": fill, "data": dataset.name, "data_fingerprint": dataset.fingerprint}
+    with claimed(out, settings, tuple(counts)) as claim:
+        if claim.result is not None:
+            reporter.say(f"{out} is complete already: nothing to do.")
+            return Cropping(out, **counts)
+        with reporter.preparing() as progress, TinyImageNetWriter(out, dataset, parts) as writer:
+            for name, split in parts.items():
+                for start in range(0, len(split), _BATCH):
+                    stop = min(start + _BATCH, len(split))
+                    if not claim.is_done(f"{name}-{start}"):
+                        images = split.images[start:stop]
+                        if name == "train":
+                            images = cropped(images, boxes[rows[start:stop]], fill=fill)
+                        writer.add(name, start, images, partial(claim.note, f"{name}-{start}"))
+                    progress(f"writing {name} images", stop, len(split))
+            writer.finish()
+        claim.complete(counts)
+    return Cropping(out, **counts)

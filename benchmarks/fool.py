@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
-import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,20 +19,19 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.fooling import fool as fooled_batches
 from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.claim import Claim, claimed
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.benchmarks.planning import file_digest, open_part
 from robustbench_tin.benchmarks.progress import Preparation, Reporter
 from robustbench_tin.benchmarks.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.export import TinyImageNetWriter, require_size
-from robustbench_tin.errors import InvalidSettingError, RunError
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.threat import ThreatModel, parse_eps
 
-MANIFEST = "manifest.json"
 IMAGES = "manifest.csv"
-_PARTS = ".parts"
 _COLUMNS = ("split", "file", "original", "class", "label", "answer", "fooled")
 SPLITS = ("train", "val")
 
@@ -131,12 +127,13 @@ def fool(
         "data_fingerprint": dataset.fingerprint,
         "batch_size": evaluation_batch_size(device),
     }
-    worker = _Worker(Path(out), dataset, settings, found, chosen, threat, device)
-    with _claimed(Path(out), settings) as counts:
-        if counts is None:
+    with claimed(Path(out), settings, ("images", "fooled")) as claim:
+        if claim.result is None:
+            worker = _Worker(claim, dataset, settings, found, chosen, threat, device)
             with reporter.preparing() as progress, failing(found.label):
                 counts = worker.work(progress)
         else:
+            counts = claim.result
             reporter.say(f"{out} is complete already: nothing to do.")
     return Fooling(Path(out), **counts)
 
@@ -145,7 +142,7 @@ def fool(
 class _Worker:
     """Writes what is not there yet."""
 
-    out: Path
+    claim: Claim
     dataset: Dataset
     settings: dict[str, Any]
     found: TrainedModel
@@ -156,7 +153,7 @@ class _Worker:
     def work(self, progress: Preparation) -> dict[str, int]:
         parts = {name: getattr(self.dataset, name) for name in SPLITS}
         model = self.found.load(self.device).model
-        with TinyImageNetWriter(self.out, self.dataset, parts) as writer:
+        with TinyImageNetWriter(self.claim.path, self.dataset, parts) as writer:
             for name, split in parts.items():
                 moved = name in self.settings["splits"].split(",")
                 pool = Pool(
@@ -165,7 +162,7 @@ class _Worker:
                     self.settings["batch_size"],
                     torch.device(self.device),
                 )
-                todo = [start for start in pool.starts() if not self._part(name, start).exists()]
+                todo = [start for start in pool.starts() if not self.claim.is_done(f"{name}-{start}")]
                 what = f"{'moving' if moved else 'copying'} {name} images"
                 batches: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
                 if moved:
@@ -177,13 +174,10 @@ class _Worker:
                     batches = ((start, split.images[start : start + pool.size], None) for start in todo)
                 for start, images, answers in batches:
                     lines = self._lines(writer, name, start, len(images), answers)
-                    writer.add(name, start, images, partial(write_text, self._part(name, start), lines))
+                    writer.add(name, start, images, partial(self.claim.note, f"{name}-{start}", lines))
                     progress(what, min(start + pool.size, len(split)), len(split))
             writer.finish()
         return self._conclude()
-
-    def _part(self, split: str, start: int) -> Path:
-        return self.out / _PARTS / f"{split}-{start}.csv"
 
     def _lines(
         self,
@@ -211,7 +205,7 @@ class _Worker:
         """Join the parts into the manifest, and mark the directory as complete."""
         size = self.settings["batch_size"]
         texts = [
-            self._part(name, start).read_text(encoding="utf-8")
+            self.claim.noted(f"{name}-{start}")
             for name in SPLITS
             for start in range(0, len(getattr(self.dataset, name)), size)
         ]
@@ -220,50 +214,9 @@ class _Worker:
             "images": sum(row[-1] != "" for row in rows),
             "fooled": sum(row[-1] == "1" for row in rows),
         }
-        write_text(self.out / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
-        write_text(self.out / MANIFEST, json.dumps({**self.settings, **counts}, indent=2) + "\n")
-        shutil.rmtree(self.out / _PARTS)
+        write_text(self.claim.path / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
+        self.claim.complete(counts)
         return counts
-
-
-@contextmanager
-def _claimed(out: Path, settings: dict[str, Any]) -> Iterator[dict[str, int] | None]:
-    """Begin in a directory, or go on there, alone; yields the counts of one that is complete.
-
-    Raises:
-        RunError: where something else lies there or another process works on it.
-    """
-    from filelock import FileLock, Timeout
-
-    file = out / MANIFEST
-    if out.exists() and not file.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"'{out}' is not empty and holds no fooling images; choose another --out")
-    counts = None
-    if file.exists():
-        try:
-            there = json.loads(file.read_text(encoding="utf-8"))
-        except ValueError:
-            raise RunError(f"'{file}' is damaged; choose another --out") from None
-        differences = [
-            f"{key}: {there.get(key)} there, {value} here"
-            for key, value in settings.items()
-            if there.get(key) != value
-        ]
-        if differences:
-            raise RunError(
-                f"'{out}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
-            )
-        if "images" in there:
-            counts = {"images": there["images"], "fooled": there["fooled"]}
-    else:
-        write_text(file, json.dumps(settings, indent=2) + "\n")
-    try:
-        with FileLock(out / ".lock", timeout=0):
-            yield counts
-    except Timeout:
-        raise RunError(
-            f"another process is writing to '{out}'; wait for it or choose another --out"
-        ) from None
 
 
 def _splits(text: str) -> tuple[str, ...]:

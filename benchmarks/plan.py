@@ -95,6 +95,7 @@ class Plan(BaseModel):
     device: str
     processes: int = 1
     precision: str | None
+    compile: bool = False
     plugins: tuple[str, ...]
 
     @property

@@ -81,6 +81,7 @@ class Request:
     weights: str | Path | None = None
     device: str | None = None
     precision: str | None = None
+    compile: bool = False
     out: str | Path | None = None
     plugins: Sequence[str | Path] = ()
 
@@ -173,6 +174,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         device=device,
         processes=team_size(),
         precision=request.precision,
+        compile=request.compile,
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
     _check_training(plan, request)

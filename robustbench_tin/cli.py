@@ -396,6 +396,14 @@ def bench(
             show_default="what the device is fast in",
         ),
     ] = None,
+    compile: Annotated[
+        bool,
+        typer.Option(
+            "--compile",
+            help="Train with torch.compile; where that fails, a line says so and training goes on without.",
+            rich_help_panel=TRAINING,
+        ),
+    ] = False,
 ) -> None:
     """Train backbones, attack them, and print accuracy clean against attacked."""
     from robustbench_tin.benchmarks.bench import bench as run_bench
@@ -445,6 +453,7 @@ def bench(
         weights=weights,
         device=device,
         precision=precision,
+        compile=compile,
         out=out,
         plugin=plugin or (),
     )

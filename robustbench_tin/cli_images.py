@@ -116,7 +116,9 @@ def fool(
 
 
 def crop(
-    out: Annotated[Path, typer.Option(help="Directory to write into; empty or missing.")],
+    out: Annotated[
+        Path, typer.Option(help="Directory to write into; the same command given again goes on with it.")
+    ],
     fill: Fill = False,
     data: Data = "demo",
     classes: Classes = None,

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from robustbench_tin.benchmarks import crop as crop_module
 from robustbench_tin.benchmarks.crop import crop
 from robustbench_tin.benchmarks.predict import predict
 from robustbench_tin.benchmarks.run import Run
@@ -138,8 +139,37 @@ def test_crops_are_a_data_set_whose_validation_images_are_untouched(
     assert crops.train.labels.tolist() == dataset.train.labels[rows].tolist()
     assert np.array_equal(crops.val.images, dataset.val.images)
     assert np.array_equal(crops.val.boxes, dataset.val.boxes)
-    with pytest.raises(RunError, match="not empty"):
+    with pytest.raises(RunError, match=r"made otherwise \(fill: .* there, .* here\); choose another --out"):
+        crop(out=tmp_path / "crops", fill=not fill, data=str(drawn))
+
+
+def test_crops_that_were_stopped_go_on(drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = crop(out=tmp_path / "whole", data=str(drawn))
+    monkeypatch.setattr(crop_module, "_BATCH", 2)
+    real, asked = crop_module.cropped, []
+
+    def stopping(images: np.ndarray, boxes: np.ndarray, *, fill: bool) -> np.ndarray:
+        asked.append(len(images))
+        if len(asked) == 3:
+            raise KeyboardInterrupt
+        return real(images, boxes, fill=fill)
+
+    monkeypatch.setattr(crop_module, "cropped", stopping)
+    with pytest.raises(KeyboardInterrupt):
         crop(out=tmp_path / "crops", data=str(drawn))
+    with pytest.raises(RobustTinError):
+        open_dataset(str(tmp_path / "crops"))
+    written = {file: file.stat().st_mtime_ns for file in (tmp_path / "crops").rglob("*.png")}
+    assert crop(out=tmp_path / "crops", data=str(drawn)).images == whole.images
+    left = whole.images - len(written)
+    assert sum(asked[3:]) == left
+    assert all(file.stat().st_mtime_ns == then for file, then in written.items())
+    one, other = (open_dataset(str(tmp_path / name)) for name in ("whole", "crops"))
+    assert np.array_equal(one.train.images, other.train.images)
+    assert np.array_equal(one.val.images, other.val.images)
+    calls = len(asked)
+    assert crop(out=tmp_path / "crops", data=str(drawn)).images == whole.images
+    assert len(asked) == calls
 
 
 def test_images_without_boxes_cannot_be_cropped(small_folder: Path, tmp_path: Path) -> None:
