@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -33,7 +34,7 @@ RECIPE = Recipe(4, 25, 2e-3, head_rate=4)
 DEFENSES = (
     f"fgsm-at:eps={EPS}",
     f"n-fgsm:eps={EPS}",
-    f"free-at:eps={EPS},replays=2",
+    f"free-at:eps={EPS},replays=3",
     f"pgd-at:eps={EPS},steps=3",
     f"trades:eps={EPS},steps=3",
     f"mart:eps={EPS},steps=3",
@@ -61,7 +62,8 @@ def kept(dataset: Dataset, defense: str) -> tuple[int, int]:
         classifier,
         dataset.train,
         parse_defense(defense),
-        RECIPE,
+        # An epoch of free-at is a third of a pass over the images here.
+        replace(RECIPE, epochs=12) if defense.startswith("free-at") else RECIPE,
         Runtime("cpu"),
         num_classes=CLASSES,
         seed=0,
