@@ -9,7 +9,10 @@ one adversarially trained, and times on its validation images:
   frozen parameters, and how many outcomes differ;
 - PGD-40 until broken on 200 of them, against ART, foolbox and torchattacks, which run all their steps.
 
-``--reference`` measures AutoAttack instead: ours and ``fast``, against torchattacks' given the same 100
+``--parts`` measures AutoAttack's four attacks one by one instead, on images that ``fast`` leaves: ours, then
+torchattacks', some steps of each in turn, and what their full budgets take by that.
+
+``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' given the same 100
 steps, on both cells; that takes up to a minute an image that survives.
 
 Each contender runs in turn, ``--rounds`` times; the table shows the median of the ratios within a round, and
@@ -36,6 +39,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_tin import evaluate, perturb
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean, verdicts
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.defenses import parse_defense
@@ -85,6 +91,7 @@ def main() -> None:
         default=0,
         help="AutoAttack on so many images that are right when clean, and nothing else",
     )
+    parser.add_argument("--parts", type=int, default=0, help="AutoAttack's attacks on so many images")
     parser.add_argument("--device", default="cpu")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -99,6 +106,9 @@ def main() -> None:
     if arguments.reference:
         for setting in settings:
             autoattack(setting, arguments.reference)
+        return
+    if arguments.parts:
+        parts(settings[-1], arguments.parts, arguments.rounds)
         return
     fgsm(settings[0], arguments.rounds)
     pgd(settings[0], arguments.rounds)
@@ -246,6 +256,67 @@ def autoattack(setting: Setting, count: int) -> None:
             f" | {min(ratios):.2f} to {max(ratios):.2f} | {note}; {sum(seconds):.0f} s |",
             flush=True,
         )
+
+
+def parts(setting: Setting, count: int, rounds: int) -> None:
+    """Each attack of AutoAttack on images that stay right: seconds an image at the full budget, by a part."""
+    import torchattacks
+
+    right = setting.only(setting.kept(setting.images).nonzero().squeeze(1))
+    pool = pool_of(right)
+    conditions = Conditions(search="fastest")
+    left = verdicts(right.model, pool, parse_attack("fast"), STRONG_EPS, conditions, clean_of(right, pool))
+    hard = right.only((~left.broken).nonzero().squeeze(1)[:count])
+    pool, classes = pool_of(hard), int(hard.model(hard.images[:1]).shape[1])
+    clean = clean_of(hard, pool)
+    shared = {"norm": "Linf", "eps": STRONG_EPS, "verbose": False}
+    theirs = {"steps": 5, "n_classes": classes, **shared}
+    contenders: dict[str, tuple[str, Any, float]] = {
+        "APGD-CE": ("apgd-ce:steps=10", torchattacks.APGD(hard.model, steps=10, loss="ce", **shared), 10),
+        "APGD-T": ("apgd-t:steps=5", torchattacks.APGDT(hard.model, **theirs), 20),
+        "FAB-T": ("fab-t:steps=5", torchattacks.FAB(hard.model, multi_targeted=True, **theirs), 20),
+        "Square": (
+            "square:queries=150",
+            torchattacks.Square(hard.model, n_queries=150, **shared),
+            5000 / 150,
+        ),
+    }
+    spent: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
+    for _ in range(rounds + 1):  # the first is a warm-up, and chooses the forms
+        for name, (spec, attack, times) in contenders.items():
+            started = clock()
+            measure_attack(hard.model, pool, parse_attack(spec), [STRONG_EPS], conditions, clean_logits=clean)
+            between = clock()
+            attack(hard.images, hard.labels)
+            scale = times / len(hard.images)
+            spent[name].append((scale * (between - started), scale * (clock() - between)))
+    totals = np.zeros((rounds, 2))
+    for name, pairs in spent.items():
+        seconds = np.array(pairs[1:])
+        totals += seconds
+        report_parts(name, setting.name, seconds)
+    report_parts("all four", setting.name, totals)
+
+
+def report_parts(name: str, model: str, seconds: np.ndarray) -> None:
+    """Ours and theirs, a round a row."""
+    mine, other = np.median(seconds, axis=0)
+    ratios = seconds[:, 1] / seconds[:, 0]
+    print(
+        f"| {name} | {model} | torchattacks ÷ robust-tin | {np.median(ratios):.2f}"
+        f" | {ratios.min():.2f} to {ratios.max():.2f} | {mine:.1f} and {other:.1f} s an image |",
+        flush=True,
+    )
+
+
+def pool_of(setting: Setting) -> Pool:
+    return Pool(setting.images, setting.labels, BATCH, setting.images.device)
+
+
+def clean_of(setting: Setting, pool: Pool) -> Tensor:
+    logits = measure_clean(setting.model, pool)[1]
+    assert logits is not None
+    return logits
 
 
 def ours(setting: Setting, spec: str) -> tuple[int, int]:
