@@ -143,7 +143,8 @@ class Baseline(_Part):
         entries: one a backbone and defense.
     """
 
-    format: Annotated[Literal[1], Field(alias=FORMAT_KEY)] = FORMAT
+    # No default: a file that does not name its format is none.
+    format: Annotated[Literal[1], Field(alias=FORMAT_KEY)]
     digest: Text = ""
     versions: Text
     data: Name
@@ -207,16 +208,19 @@ def make_baseline(subjects: Sequence[Subject]) -> Baseline:
             groups.setdefault(name, []).extend(models)
     entries = [_entry(sorted(models, key=lambda model: model.seed)) for _, models in sorted(groups.items())]
     record = next(figure.record for _, figure in first.figures)
-    baseline = Baseline(
-        versions=_printable("; ".join(dict.fromkeys(subject.versions for subject in subjects))),
-        data=record.data,
-        data_fingerprint=record.data_fingerprint,
-        measured_on=record.measured_on,
-        classes=record.classes,
-        image_size=record.image_size,
-        images=record.n,
-        settings={key: _printable(value) for key, value in sorted(first.settings.items())},
-        entries=entries,
+    baseline = Baseline.model_validate(
+        {
+            FORMAT_KEY: FORMAT,
+            "versions": _printable("; ".join(dict.fromkeys(subject.versions for subject in subjects))),
+            "data": record.data,
+            "data_fingerprint": record.data_fingerprint,
+            "measured_on": record.measured_on,
+            "classes": record.classes,
+            "image_size": record.image_size,
+            "images": record.n,
+            "settings": {key: _printable(value) for key, value in sorted(first.settings.items())},
+            "entries": entries,
+        }
     )
     return baseline.model_copy(update={"digest": baseline.content_digest})
 

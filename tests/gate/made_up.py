@@ -23,10 +23,25 @@ def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True,
     """A measure with these outcomes; under attack it was checked and found trustworthy."""
     taken = status == OK
     trust = (None if attack == CLEAN else OK) if trust == "unset" else trust
-    outcomes = Outcomes(eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget"))
+    outcomes = Outcomes(
+        eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget")
+    )
     settings = {
-        **{"model": "net", "defense": "none", "seed": seed, "norm": "linf", "learned": learned, "image_size": 8},
-        **{"network_size": None, "epochs": None, "train_seconds": None, "train_precision": None, "device": "cpu"},
+        **{
+            "model": "net",
+            "defense": "none",
+            "seed": seed,
+            "norm": "linf",
+            "learned": learned,
+            "image_size": 8,
+        },
+        **{
+            "network_size": None,
+            "epochs": None,
+            "train_seconds": None,
+            "train_precision": None,
+            "device": "cpu",
+        },
         **DATA,
         **facts,
     }

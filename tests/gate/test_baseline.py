@@ -104,7 +104,10 @@ def test_runs_of_other_seeds_are_one_baseline():
     [
         ([subject(model(table())), subject(model(table(), seed=1), epochs="2")], "more than their seeds"),
         ([subject(model(table())), subject(model(table()))], "stands in two runs"),
-        ([subject(model(table()), model({(CLEAN, 0.0): right(1)}, seed=1))], "seed 1, fgsm@0.03 is not measured"),
+        (
+            [subject(model(table()), model({(CLEAN, 0.0): right(1)}, seed=1))],
+            "seed 1, fgsm@0.03 is not measured",
+        ),
         (
             [subject(Model("net", "none", 0, "w", (figure("pgd", 0.03, right(3), status="failed: nan"),)))],
             "pgd@0.03 failed: nan",
@@ -182,10 +185,19 @@ def forget_version(content):
         (lambda content: content["entries"][0].update(seeds=[0, 0, 1]), "different seeds"),
         (lambda content: content["entries"][0].update(weights=[]), "weights digest"),
         (lambda content: content["entries"][0]["measures"][0].update(eps=-1.0), "eps: "),
-        (lambda content: content["entries"][0]["measures"][0].update(right=[340]), "right images for each seed"),
-        (lambda content: content["entries"][0]["measures"][0].update(right=[340, 1, 10**7]), "more right images"),
+        (
+            lambda content: content["entries"][0]["measures"][0].update(right=[340]),
+            "right images for each seed",
+        ),
+        (
+            lambda content: content["entries"][0]["measures"][0].update(right=[340, 1, 10**7]),
+            "more right images",
+        ),
         (lambda content: content["entries"][0]["measures"][0].update(outcomes="!"), "no base64"),
-        (lambda content: content["entries"][0]["measures"].append(content["entries"][0]["measures"][0]), "twice"),
+        (
+            lambda content: content["entries"][0]["measures"].append(content["entries"][0]["measures"][0]),
+            "twice",
+        ),
     ],
 )
 def test_a_file_changed_by_hand_is_told(written, change, message):
@@ -273,8 +285,10 @@ def test_flipped_bytes_are_told(written):
         place = chooser.randrange(len(content))
         written.write_bytes(content[:place] + bytes([chooser.randrange(256)]) + content[place + 1 :])
         try:
-            assert read_baseline(written) == good
-        except BaselineError as error:
+            read = read_baseline(written)
+        except BaselineError:
             told += 1
-            assert str(error).isprintable()
+            refused(written)
+        else:
+            assert read == good
     assert told > 200

@@ -71,7 +71,7 @@ def test_one_seed_knows_no_spread():
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=15), st.floats(0.001, 0.999))
 def test_holm_rejects_what_its_steps_reject(chances, level):
-    """Against the procedure as it was published: step through the sorted values and stop at the first miss."""
+    """Against the procedure as published: step through the sorted values and stop at the first miss."""
     rejected = set()
     for rank, index in enumerate(sorted(range(len(chances)), key=chances.__getitem__)):
         if (len(chances) - rank) * chances[index] > level:
@@ -132,7 +132,9 @@ def test_false_alarms_of_changed_pipelines_stay_below_the_level():
     assert alarms > 0.005  # neither does it never fail
 
 
-@pytest.mark.parametrize(("images", "accuracy", "between"), [(10_000, 0.3, 0.01), (100, 0.98, 0.0), (60, 0.05, 0.01)])
+@pytest.mark.parametrize(
+    ("images", "accuracy", "between"), [(10_000, 0.3, 0.01), (100, 0.98, 0.0), (60, 0.05, 0.01)]
+)
 def test_false_alarms_of_retrainings_stay_below_the_level(images, accuracy, between):
     """500 tables of 12 measures, five seeds and a sixth of the same kind, with counts near the ends, too."""
     random = np.random.default_rng(2)
