@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from robustbench_tin.cli_images import console_reporter
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.gate.subject import Subject
 
 RULES = "Rules"
 REPORTS = "Reports"
@@ -22,24 +29,81 @@ def add_commands(app: typer.Typer) -> None:
     )(check)
 
 
+MODEL = "Model of your own"
+
+ModelSpec = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of a run: package.module:factory, FILE.py:factory, a TorchScript or an ONNX file.",
+        rich_help_panel=MODEL,
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Put into what the factory builds.", rich_help_panel=MODEL)
+]
+Attacks = Annotated[str, typer.Option(help="With settings: fgsm,pgd:steps=10.", rich_help_panel=MODEL)]
+Eps = Annotated[str, typer.Option(help="Budgets: 0.01,8/255.", rich_help_panel=MODEL)]
+Norm = Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=MODEL)]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust/--no-trust", help="Check whether to believe the figures.", rich_help_panel=MODEL),
+]
+Data = Annotated[str, typer.Option(help="As robust-tin bench takes it.", rich_help_panel=MODEL)]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="So many classes, or a list of their ids.", rich_help_panel=MODEL, show_default="all"),
+]
+EvalImages = Annotated[
+    int | None,
+    typer.Option(help="So many validation images in all.", rich_help_panel=MODEL, show_default="all"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=MODEL, show_default="the best there is"),
+]
+
+
 def baseline(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only.")
-    ],
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="A run, or runs that differ in their seeds only."),
+    ] = None,
+    model: ModelSpec = None,
+    weights: Weights = None,
+    attacks: Attacks = "fgsm,pgd",
+    eps: Eps = "0.01,0.03",
+    norm: Norm = "linf",
+    trust: Trust = True,
+    data: Data = "demo",
+    classes: Classes = None,
+    eval_images: EvalImages = None,
+    device: Device = None,
     out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
         "robustness-baseline.json"
     ),
 ) -> None:
     """Write down how robust a run's models are, for robust-tin check to compare with."""
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
-    from robustbench_tin.benchmarks.gate.subject import from_run
 
-    made = make_baseline([from_run(run) for run in runs])
+    subjects = _subjects(
+        runs or (),
+        model,
+        weights=weights,
+        data=data,
+        classes=classes,
+        eval_images=eval_images,
+        device=device,
+        attacks=attacks,
+        eps=eps,
+        norm=norm,
+        trust=trust,
+    )
+    made = make_baseline(subjects)
     made.write(out)
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
     print(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
-    if seeds == 1:
+    if seeds == 1 and model is None:
         print(
             "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
             " 0,1,2,3,4, so that it is known how far they lie apart."
@@ -91,6 +155,16 @@ def check(
             rich_help_panel=RULES,
         ),
     ] = None,
+    model: ModelSpec = None,
+    weights: Weights = None,
+    attacks: Attacks = "fgsm,pgd",
+    eps: Eps = "0.01,0.03",
+    norm: Norm = "linf",
+    trust: Trust = True,
+    data: Data = "demo",
+    classes: Classes = None,
+    eval_images: EvalImages = None,
+    device: Device = None,
     same_weights: Annotated[
         bool,
         typer.Option(
@@ -99,6 +173,26 @@ def check(
     ] = False,
     retrained: Annotated[
         bool, typer.Option("--retrained", help="The weights were trained anew.", rich_help_panel=RULES)
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(help="Write SARIF.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write Markdown.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write JSON.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    github: Annotated[
+        bool,
+        typer.Option(
+            "--github",
+            help="Print GitHub annotations, and add the table to the file that GITHUB_STEP_SUMMARY names.",
+            rich_help_panel=REPORTS,
+        ),
     ] = False,
     power: Annotated[
         float | None,
@@ -116,8 +210,8 @@ def check(
     """
     from robustbench_tin.benchmarks.gate.check import check as run_check
     from robustbench_tin.benchmarks.gate.question import Kind
+    from robustbench_tin.benchmarks.gate.reports import as_annotations, as_markdown, write_reports
     from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
-    from robustbench_tin.benchmarks.gate.subject import from_run
     from robustbench_tin.benchmarks.gate.text import table
     from robustbench_tin.errors import InvalidSettingError
 
@@ -129,11 +223,45 @@ def check(
     if power is not None:
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
-    if run is None:
-        raise InvalidSettingError("nothing to check; give a run directory")
-    report = run_check(from_run(run), baseline, chosen, said=said)
+    (subject,) = _subjects(
+        () if run is None else (run,),
+        model,
+        weights=weights,
+        data=data,
+        classes=classes,
+        eval_images=eval_images,
+        device=device,
+        attacks=attacks,
+        eps=eps,
+        norm=norm,
+        trust=trust,
+    )
+    report = run_check(subject, baseline, chosen, said=said)
     _print_table(table(report))
+    write_reports(report, {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json})
+    if github:
+        print(as_annotations(report), end="")
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(as_markdown(report))
     raise typer.Exit(report.exit_code)
+
+
+def _subjects(runs: Sequence[Path], model: str | None, **options: Any) -> list[Subject]:
+    """The runs as they lie there, or the model measured now."""
+    from robustbench_tin.benchmarks.gate.subject import from_run
+    from robustbench_tin.errors import InvalidSettingError
+
+    if model is None:
+        if not runs:
+            raise InvalidSettingError("nothing to look at; give a run directory, or --model")
+        return [from_run(run) for run in runs]
+    if runs:
+        raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{model}'; give one of them")
+    from robustbench_tin.benchmarks.gate.own import OwnSource
+
+    return [OwnSource(model=model, **options).measure(console_reporter())]
 
 
 def _print_power(drop: float, baseline: Path | None, level: float) -> None:
