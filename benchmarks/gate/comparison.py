@@ -13,6 +13,8 @@ from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread,
 from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
 from robustbench_tin.benchmarks.trust import needs_trust
 
+_ROUNDING = 1e-9
+
 
 @dataclass(frozen=True)
 class Aligned:
@@ -199,7 +201,9 @@ def _verdict(item: Aligned, level: float) -> Finding:
     finding, chances = item.finding, item.chances
     verdicts, reasons = [finding.verdict], list(finding.reasons)
     drop = finding.drop
-    if drop is not None and chances is None and drop > finding.tolerance:
+    # A difference of two fractions that is the tolerance to the image is not above it.
+    allowed = finding.tolerance + _ROUNDING
+    if drop is not None and chances is None and drop > allowed:
         verdicts.append(Verdict.incomparable)
         reasons.append(
             f"a drop of {points(drop)}, more than the {points(finding.tolerance)} that it may lose; but how"
@@ -207,10 +211,10 @@ def _verdict(item: Aligned, level: float) -> Finding:
             " allow a larger --max-drop"
         )
     if drop is not None and chances is not None:
-        if drop > finding.tolerance and chances.of_drop <= level:
+        if drop > allowed and chances.of_drop <= level:
             verdicts.append(Verdict.worse)
             reasons.append(_why_worse(finding, drop, chances.of_drop, level))
-        elif -drop > finding.tolerance and chances.of_rise <= level:
+        elif -drop > allowed and chances.of_rise <= level:
             verdicts.append(Verdict.better)
             reasons.append(f"a rise of {points(-drop)}, beyond chance (p = {chances.of_rise:.2g})")
     if finding.floor is not None:

@@ -114,7 +114,7 @@ def measure(
         RobustTinError: where it cannot be measured, or an attack needs gradients that it has not.
     """
     specs = split_list(asked.attacks)
-    blind = [text for text in specs if parse_attack(text).gradients(1) > 0]
+    blind = [text for text in specs if parse_attack(text).needs_gradients]
     if not own.gradients and blind:
         raise InvalidSettingError(
             f"model '{own.name}' gives no gradients, which {', '.join(blind)} needs; expected square or noise"
