@@ -12,11 +12,12 @@ import torch
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.benchmarks.evaluate import Images, Labels, measured
+from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject, rank_of
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import OK, versions
+from robustbench_tin.benchmarks.records import CLEAN, OK, versions
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.own import OwnModel, load_own_model
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
@@ -97,6 +98,26 @@ class OwnSource(Asked):
         subject = measure(own, dataset.val.images, dataset.val.labels, self, facts)
         settings = {"data": dataset.name, "classes": str(len(dataset.classes)), **subject.settings}
         return Subject(own.name, subject.models, settings, subject.versions, self.command, own=True)
+
+
+def asked_by(baseline: Baseline) -> Asked:
+    """What a model must be measured under to be compared with a baseline of one model.
+
+    Raises:
+        InvalidSettingError: for a baseline of several.
+    """
+    if len(baseline.entries) > 1:
+        labels = ", ".join(entry.label for entry in baseline.entries)
+        raise InvalidSettingError(
+            f"the baseline is of several models ({labels}); expected one of a single model"
+        )
+    attacked = [measure for measure in baseline.entries[0].measures if measure.attack != CLEAN]
+    return Asked(
+        attacks=",".join(dict.fromkeys(measure.attack for measure in attacked)) or "fgsm",
+        eps=",".join(dict.fromkeys(str(measure.eps) for measure in attacked)) or "0",
+        norm=attacked[0].norm if attacked else "linf",
+        trust=any(measure.checked for measure in attacked),
+    )
 
 
 def measure(

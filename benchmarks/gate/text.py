@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from dataclasses import replace
+
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict, grouped
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.tables import Table
@@ -30,6 +33,16 @@ def table(report: Report) -> Table:
         label_columns=4,
         notes=tuple(notes(report)),
     )
+
+
+def plain(report: Report) -> str:
+    """The table and what stands below it as plain text, wide enough that nothing is cut."""
+    from rich.console import Console
+
+    shown = table(report)
+    file = io.StringIO()
+    Console(file=file, width=160, color_system=None).print(replace(shown, title="", notes=()).rich())
+    return "\n".join([shown.title, file.getvalue().rstrip(), "", *shown.notes])
 
 
 def notes(report: Report) -> list[str]:
