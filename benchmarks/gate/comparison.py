@@ -193,7 +193,21 @@ def _judge(found: Sequence[Finding | Aligned], rules: Rules) -> list[Finding]:
                 reasons=(*finding.reasons, f"a floor of {_percent(floor)} is asked for"),
             )
         findings.append(finding)
-    return findings
+    return _without_doubtful_rises(findings)
+
+
+def _without_doubtful_rises(findings: Sequence[Finding]) -> list[Finding]:
+    """No figure counts as better where another of the same model is not to be believed."""
+    doubted = {
+        (finding.model, finding.defense) for finding in findings if finding.verdict is Verdict.suspicious
+    }
+    reason = "a rise, and other figures of this model are not to be believed"
+    return [
+        replace(finding, verdict=Verdict.suspicious, reasons=(*finding.reasons, reason))
+        if finding.verdict is Verdict.better and (finding.model, finding.defense) in doubted
+        else finding
+        for finding in findings
+    ]
 
 
 def _verdict(item: Aligned, level: float) -> Finding:
