@@ -43,6 +43,8 @@ class Attack(Configurable):
     kind: ClassVar[str] = "attack"
     norms: ClassVar[tuple[str, ...]] = NORMS
     """Where the method is defined."""
+    needs_gradients: ClassVar[bool] = True
+    """Whether it asks the model for gradients, not for answers alone."""
 
     criterion: str | None = None
 

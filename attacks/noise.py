@@ -28,6 +28,7 @@ class Noise(Attack):
     """
 
     name: ClassVar[str] = "noise"
+    needs_gradients: ClassVar[bool] = False
 
     distribution: str = "uniform"
     restarts: int = 1

@@ -39,6 +39,7 @@ class Square(IterativeAttack):
     """
 
     name: ClassVar[str] = "square"
+    needs_gradients: ClassVar[bool] = False
     judges_result: ClassVar[bool] = False
 
     criterion: str | None = "top1"

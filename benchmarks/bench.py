@@ -434,6 +434,7 @@ class _Worker:
             classes=plan.classes,
             data=plan.data,
             data_fingerprint=plan.data_fingerprint,
+            measured_on=self.dataset.val.fingerprint,
             image_size=self.dataset.image_size,
             network_size=trained.network_size,
             epochs=plan.epochs_of(cell.model),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -86,27 +87,64 @@ def evaluate(
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
     """
+    measures = measured(
+        model,
+        images,
+        labels,
+        attacks,
+        eps,
+        Conditions(norm, seed, search, eot, eight_bit),
+        trust=trust,
+        batch_size=batch_size,
+        facts={} if name is None else {"model": name},
+    )
+    return to_frame(measure.record for measure in measures)
+
+
+def measured(
+    model: nn.Module,
+    images: Images,
+    labels: Labels,
+    attacks: str | Sequence[str],
+    eps: str | float | Sequence[float],
+    conditions: Conditions,
+    *,
+    trust: bool,
+    batch_size: int | None = None,
+    facts: Mapping[str, Any],
+) -> list[Measured]:
+    """What :func:`evaluate` measures, with the outcomes image by image.
+
+    Args:
+        model: as of :func:`evaluate`; likewise ``images``, ``labels``, ``attacks``, ``eps``, ``trust`` and
+            ``batch_size``.
+        conditions: norm, seed and how to search.
+        facts: fields of the records, where they are not to be what they are for anybody's images.
+
+    Raises:
+        RobustTinError: likewise.
+    """
     budgets = sorted(set(parse_eps_list(eps)))
     chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
-    conditions = Conditions(norm, seed, search, eot, eight_bit)
     pool, classes = _prepared(model, images, labels, batch_size)
     for attack in chosen:
         _check(attack, conditions, classes)
     facts = {
-        "model": name or type(model).__name__,
+        "model": type(model).__name__,
         "defense": "none",
-        "seed": seed,
-        "norm": norm,
+        "seed": conditions.seed,
+        "norm": conditions.norm,
         "data": "images",
         "data_fingerprint": "",
-        "eot": eot,
-        "eight_bit": eight_bit,
+        "eot": conditions.eot,
+        "eight_bit": conditions.eight_bit,
         "image_size": int(pool.images.shape[-1]),
         "network_size": None,
         "epochs": None,
         "train_seconds": None,
         "train_precision": None,
         "device": str(pool.device),
+        **facts,
     }
     positive = [value for value in budgets if value > 0]
     done: dict[Attack, list[Outcomes]] = {}
@@ -114,7 +152,7 @@ def evaluate(
         first = chosen[0]
         outcomes, clean_logits, done[first] = measure_from_clean(model, pool, first, positive, conditions)
     else:
-        outcomes, clean_logits = measure_clean(model, pool, seed=seed)
+        outcomes, clean_logits = measure_clean(model, pool, seed=conditions.seed)
     clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
     measures = [Measured(clean, outcomes.top1, outcomes.top5)]
     for attack in chosen if positive else ():
@@ -132,9 +170,10 @@ def evaluate(
                 **facts,
             )
             measures.append(Measured(record, outcomes.top1, outcomes.top5))
-    if trust:
-        return to_frame(judge(model, pool, measures, conditions).records)
-    return to_frame(measured.record for measured in measures)
+    if not trust:
+        return measures
+    records = judge(model, pool, measures, conditions).records
+    return [replace(measure, record=record) for measure, record in zip(measures, records, strict=True)]
 
 
 def perturb(

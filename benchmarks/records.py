@@ -60,6 +60,7 @@ class Record(BaseModel):
         classes: of the data set.
         data: the data set's name.
         data_fingerprint: of its images, labels, boxes and chosen part.
+        measured_on: fingerprint of the measured images and their labels alone; empty where it is not known.
         image_size: side of the data set's images in pixels, in which eps counts.
         network_size: side of what the network sees after upscaling; None for a user's own model.
         epochs: of the cell's training; None where nothing was trained here.
@@ -101,6 +102,7 @@ class Record(BaseModel):
     classes: int
     data: str
     data_fingerprint: str
+    measured_on: str = ""
     image_size: int
     network_size: int | None
     epochs: int | None

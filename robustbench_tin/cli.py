@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from robustbench_tin import cli_images
+from robustbench_tin import cli_gate, cli_images
 from robustbench_tin._version import __version__
 from robustbench_tin.errors import RobustTinError
 
@@ -593,6 +593,7 @@ def transfer(
 
 
 cli_images.add_commands(app)
+cli_gate.add_commands(app)
 
 
 def main() -> None:

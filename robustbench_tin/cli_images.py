@@ -109,7 +109,7 @@ def fool(
         skip_broken=skip_broken,
         device=device,
         plugins=plugin or (),
-        reporter=_reporter(),
+        reporter=console_reporter(),
     )
     print(f"{made.fooled:,} of {made.images:,} moved images fool the model. Data set: {made.path}; image by")
     print(f"image: {made.path / IMAGES}")
@@ -137,7 +137,7 @@ def crop(
         train_per_class=train_per_class,
         eval_images=eval_images,
         skip_broken=skip_broken,
-        reporter=_reporter(),
+        reporter=console_reporter(),
     )
     print(
         f"{made.images:,} crops, {made.skipped:,} images without a usable box left out. Data set: {made.path}"
@@ -181,13 +181,14 @@ def predict(
         skip_broken=skip_broken,
         device=device,
         plugins=plugin or (),
-        reporter=_reporter(),
+        reporter=console_reporter(),
     )
     left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
     print(f"{made.images:,} predictions{left_out}: {made.path}")
 
 
-def _reporter() -> Any:
+def console_reporter() -> Any:
+    """Tells people how far a command is."""
     from rich.console import Console
 
     from robustbench_tin.benchmarks.progress import ConsoleReporter

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +32,14 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """16 hexadecimal digits of its images and labels, in their order."""
+        digest = hashlib.blake2b(repr(self.images.shape).encode(), digest_size=8)
+        digest.update(np.ascontiguousarray(self.images).data)
+        digest.update(self.labels.astype("<i8").data)
+        return digest.hexdigest()
 
     def take(self, rows: npt.NDArray[np.int64]) -> Split:
         """The rows asked for, in that order, as arrays of their own."""

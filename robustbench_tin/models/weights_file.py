@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -54,6 +55,19 @@ def read_weights_file(path: Path) -> WeightsFile:
     if not _is_state(content):
         raise WeightsError(f"weights '{path}' holds no dict of named tensors; {_EXPECTED}")
     return WeightsFile(path, {key: _single(value) for key, value in _strip(content).items()}, metadata)
+
+
+def tensors_digest(state: Mapping[str, Tensor]) -> str:
+    """16 hexadecimal digits of named tensors, however a file orders, wraps or describes them.
+
+    Floating tensors count as float32, and keys without the prefixes of wrappers.
+    """
+    digest = hashlib.blake2b(digest_size=8)
+    for key, value in sorted(_strip(state).items()):
+        tensor = _single(value.detach().cpu()).contiguous()
+        digest.update(f"{key} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

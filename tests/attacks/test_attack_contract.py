@@ -298,3 +298,11 @@ def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
     assert outcomes.top1 is not None
     assert outcomes.top1.mean() > 0.9
     assert (outcomes.forward_passes, outcomes.backward_passes) == (20, 0)
+
+
+@EVERY_ATTACK
+def test_one_that_needs_no_gradients_takes_none(toy: Toy, name: str) -> None:
+    attack = parse_attack(name)
+    with Oracle(toy.model) as oracle:
+        attack.perturb(oracle, toy.images, toy.labels, [8 / 255], norm=attack.norms[0])
+    assert attack.needs_gradients or oracle.backward_passes == 0

@@ -1,0 +1,296 @@
+"""The baseline: a small file for a repository that says what robustness was, image by image.
+
+It is sorted and stable, so a change of it can be reviewed as any other. Of the first seed it keeps each
+image's outcome as a bit (McNemar's test needs them), of the other seeds their counts (which show how far
+honest re-trainings lie apart). :mod:`robustbench_tin.benchmarks.gate.reading` reads it again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
+from robustbench_tin.errors import RunError
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.evidence import Hits
+
+FORMAT: Literal[1] = 1
+FORMAT_KEY = "robust-tin-baseline"
+
+# No line breaks, no terminal or bidirectional controls: these texts are printed.
+_PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
+Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PRINTABLE)]
+Text = Annotated[str, StringConstraints(max_length=4000, pattern=_PRINTABLE)]
+Count = Annotated[int, Field(ge=0, le=10**8)]
+Seed = Annotated[int, Field(ge=0, le=2**63)]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Measure(_Part):
+    """One attack at one eps, over the seeds of a backbone and defense.
+
+    Attributes:
+        attack: canonical spec.
+        norm: of the budget.
+        eps: in units of the pixel range.
+        settings: under what it was measured.
+        learned: whether every seed learned something; None if that is unknown.
+        checked: whether every seed's figure has a verdict of the trust checks.
+        doubts: what speaks against the figure of any seed.
+        right: images right, one count a seed.
+        outcomes: the first seed's, image by image: packed bits, the first image highest, in base64.
+    """
+
+    attack: Name
+    norm: Name
+    eps: Annotated[float, Field(ge=0, le=1e6)]
+    settings: dict[Name, Text]
+    learned: bool | None
+    checked: bool
+    doubts: list[Text]
+    right: Annotated[list[Count], Field(min_length=1, max_length=1000)]
+    outcomes: Annotated[str, StringConstraints(max_length=20_000_000)]
+
+    @property
+    def key(self) -> Key:
+        """Its name."""
+        return Key(self.attack, self.norm, self.eps)
+
+    def hits(self, images: int) -> Hits:
+        """The first seed's outcomes, bool ``(images,)``.
+
+        Raises:
+            ValueError: where they are not so many, or not as many are right as ``right`` says.
+        """
+        try:
+            packed = np.frombuffer(base64.b64decode(self.outcomes, validate=True), dtype=np.uint8)
+        except (binascii.Error, ValueError):
+            raise ValueError(f"outcomes of {self.key.label} are no base64") from None
+        if len(packed) != (images + 7) // 8:
+            raise ValueError(f"outcomes of {self.key.label} are not {images} bits")
+        bits = np.unpackbits(packed).astype(bool)
+        if bits[images:].any() or int(bits.sum()) != self.right[0]:
+            raise ValueError(f"outcomes of {self.key.label} do not have {self.right[0]} right images")
+        return bits[:images]
+
+
+class Entry(_Part):
+    """One backbone and defense.
+
+    Attributes:
+        model: the backbone's name.
+        defense: canonical spec.
+        seeds: of its trainings; the first is kept image by image.
+        weights: digest of the tensors, one a seed.
+        measures: the clean one first.
+    """
+
+    model: Name
+    defense: Name
+    seeds: Annotated[list[Seed], Field(min_length=1, max_length=1000)]
+    weights: list[Name | None]
+    measures: Annotated[list[Measure], Field(min_length=1, max_length=10_000)]
+
+    @property
+    def label(self) -> str:
+        """For people: ``resnet50 + fgsm-at``."""
+        return f"{self.model} + {self.defense}"
+
+    def measure(self, key: Key) -> Measure | None:
+        """The measure of this name, if it is there."""
+        return next((measure for measure in self.measures if measure.key == key), None)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.weights) != len(self.seeds) or len(set(self.seeds)) != len(self.seeds):
+            raise ValueError("expected different seeds, and a weights digest for each")
+        if any(len(measure.right) != len(self.seeds) for measure in self.measures):
+            raise ValueError("expected a count of right images for each seed")
+        if len({measure.key for measure in self.measures}) != len(self.measures):
+            raise ValueError("a measure stands twice")
+        return self
+
+
+class Baseline(_Part):
+    """What a baseline file holds.
+
+    Attributes:
+        format: of the file.
+        digest: of everything else in it; a change by hand breaks it.
+        versions: of what computed the figures.
+        data: the data set's name.
+        data_fingerprint: of all its images.
+        measured_on: of the measured images alone; empty where it is not known.
+        classes: of the data set.
+        image_size: side of its images in pixels.
+        images: measured.
+        settings: everything that decided the figures, as texts.
+        entries: one a backbone and defense.
+    """
+
+    # No default: a file that does not name its format is none.
+    format: Annotated[Literal[1], Field(alias=FORMAT_KEY)]
+    digest: Text = ""
+    versions: Text
+    data: Name
+    data_fingerprint: Text
+    measured_on: Text
+    classes: Annotated[int, Field(ge=1, le=10**8)]
+    image_size: Annotated[int, Field(ge=1, le=10**6)]
+    images: Annotated[int, Field(ge=1, le=10**8)]
+    settings: dict[Name, Text]
+    entries: Annotated[list[Entry], Field(min_length=1, max_length=10_000)]
+
+    def entry(self, model: str, defense: str) -> Entry | None:
+        """That of a backbone and defense, if it is there."""
+        return next((e for e in self.entries if (e.model, e.defense) == (model, defense)), None)
+
+    @property
+    def content_digest(self) -> str:
+        """What :attr:`digest` must be."""
+        content = self.model_dump(by_alias=True, exclude={"digest"})
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len({(entry.model, entry.defense) for entry in self.entries}) != len(self.entries):
+            raise ValueError("a backbone and defense stand twice")
+        for entry in self.entries:
+            for measure in entry.measures:
+                measure.hits(self.images)
+                if max(measure.right) > self.images:
+                    raise ValueError(f"{measure.key.label} has more right images than there are")
+        return self
+
+    def text(self) -> str:
+        """The file: JSON with one short list a line, so that it can be reviewed."""
+        content = self.model_dump(by_alias=True)
+        listed = json.dumps(content, indent=2, ensure_ascii=False)
+        return re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", _on_one_line, listed) + "\n"
+
+    def write(self, path: Path) -> None:
+        """Write the file in one piece.
+
+        Raises:
+            RunError: where the place cannot be written.
+        """
+        write_text(path, self.text())
+
+
+def make_baseline(subjects: Sequence[Subject]) -> Baseline:
+    """The baseline of a run, or of runs that differ in their seeds only.
+
+    Raises:
+        RunError: where they differ in more, a seed stands in two of them, or a measure is missing or failed.
+    """
+    first = subjects[0]
+    for other in subjects[1:]:
+        _require_same_settings(first, other)
+    groups: dict[tuple[str, str], list[Model]] = {}
+    for subject in subjects:
+        for name, models in subject.groups.items():
+            groups.setdefault(name, []).extend(models)
+    entries = [_entry(sorted(models, key=lambda model: model.seed)) for _, models in sorted(groups.items())]
+    record = next(figure.record for _, figure in first.figures)
+    baseline = Baseline.model_validate(
+        {
+            FORMAT_KEY: FORMAT,
+            "versions": _printable("; ".join(dict.fromkeys(subject.versions for subject in subjects))),
+            "data": record.data,
+            "data_fingerprint": record.data_fingerprint,
+            "measured_on": record.measured_on,
+            "classes": record.classes,
+            "image_size": record.image_size,
+            "images": record.n,
+            "settings": {key: _printable(value) for key, value in sorted(first.settings.items())},
+            "entries": entries,
+        }
+    )
+    return baseline.model_copy(update={"digest": baseline.content_digest})
+
+
+def _require_same_settings(first: Subject, other: Subject) -> None:
+    differing = [key for key in first.settings if first.settings[key] != other.settings.get(key)]
+    if differing:
+        shown = "; ".join(
+            f"{key}: {first.settings[key]} and {other.settings.get(key, 'nothing')}" for key in differing[:3]
+        )
+        raise RunError(
+            f"runs '{first.name}' and '{other.name}' differ in more than their seeds ({shown}); make a"
+            " baseline of each"
+        )
+
+
+def _entry(models: Sequence[Model]) -> Entry:
+    first = models[0]
+    seeds = [model.seed for model in models]
+    for seed in seeds:
+        if seeds.count(seed) > 1:
+            raise RunError(f"{first.label}, seed {seed} stands in two runs; give each run once")
+    keys = sorted({figure.key for model in models for figure in model.figures}, key=lambda key: key.order)
+    return Entry(
+        model=first.model,
+        defense=first.defense,
+        seeds=seeds,
+        weights=[model.weights for model in models],
+        measures=[_measure(models, key) for key in keys],
+    )
+
+
+def _measure(models: Sequence[Model], key: Key) -> Measure:
+    figures = [_require_figure(model, key) for model in models]
+    first = figures[0]
+    for model, figure in zip(models, figures, strict=True):
+        if (figure.settings, figure.record.n) != (first.settings, first.record.n):
+            raise RunError(
+                f"{model.label}, {key.label}: seeds were measured in different ways; measure them alike"
+            )
+    assert first.hits is not None
+    learned = [figure.record.learned for figure in figures]
+    return Measure(
+        attack=key.attack,
+        norm=key.norm,
+        eps=key.eps,
+        settings=dict(sorted(first.settings.items())),
+        learned=None if None in learned else all(learned),
+        checked=all(figure.record.trust is not None for figure in figures),
+        doubts=sorted({_printable(doubt) for figure in figures for doubt in figure.doubts}),
+        right=[figure.right for figure in figures],
+        outcomes=base64.b64encode(np.packbits(first.hits).tobytes()).decode(),
+    )
+
+
+def _require_figure(model: Model, key: Key) -> Figure:
+    figure = model.figure(key)
+    if figure is None or figure.hits is None:
+        why = "is not measured" if figure is None else figure.record.status
+        raise RunError(
+            f"{model.label}, seed {model.seed}, {key.label} {why}; a baseline needs every measure: give the"
+            " bench command again, or leave it out of the plan"
+        )
+    return figure
+
+
+def _on_one_line(found: re.Match[str]) -> str:
+    # A line break outside strings only: in JSON those within are written as \\n.
+    return "[" + re.sub(r",\n\s+", ", ", found[1]) + "]"
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else " " for character in text)[:4000]

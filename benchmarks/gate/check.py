@@ -1,0 +1,107 @@
+"""The check: a subject, its baseline and the rules in, a report out."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import replace
+from pathlib import Path
+
+from robustbench_tin.benchmarks.gate.baseline import Baseline
+from robustbench_tin.benchmarks.gate.causes import causes, facts
+from robustbench_tin.benchmarks.gate.comparison import check_floors, compare
+from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
+from robustbench_tin.benchmarks.gate.question import Kind, ask
+from robustbench_tin.benchmarks.gate.reading import read_baseline
+from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.gate.sight import blind_spots
+from robustbench_tin.benchmarks.gate.subject import Subject
+from robustbench_tin.errors import InvalidSettingError
+
+DEFAULT_FILE = "robustness-baseline.json"
+
+
+def check(
+    subject: Subject, baseline: str | Path | None, rules: Rules | None = None, *, said: Kind | None = None
+) -> Report:
+    """Compare a subject with a baseline file, or with floors alone.
+
+    Args:
+        subject: what is checked.
+        baseline: the file; None: the one that the rules name, else floors alone.
+        rules: tolerances, floors and level; None: the defaults.
+        said: which question it is; None: the weights tell.
+
+    Raises:
+        RobustTinError: where the baseline cannot be read, a rule fits no measure, or nothing is asked.
+    """
+    rules = rules or Rules()
+    path = baseline if baseline is not None else rules.baseline
+    if path is None and not rules.floors:
+        raise InvalidSettingError(
+            f"nothing to check '{subject.name}' against; give --baseline FILE (robust-tin baseline makes"
+            " one) or --min pgd@0.03=0.20"
+        )
+    images = next(figure.record.n for _, figure in subject.figures)
+    if path is None:
+        findings = check_floors(subject, rules)
+        _require_use(rules, findings)
+        return Report(subject.name, None, images, rules.level, tuple(findings))
+    return _compared(subject, read_baseline(path), Path(path), rules, said)
+
+
+def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said: Kind | None) -> Report:
+    told: list[str] = []
+    own = _as_only_entry(known, subject)
+    if own is not subject:
+        told.append(
+            f"{subject.name} is compared with the only model of the baseline, {known.entries[0].label}"
+        )
+        subject = own
+    groups = subject.groups
+    questions = {
+        (entry.model, entry.defense): ask(entry, groups[entry.model, entry.defense], said)
+        for entry in known.entries
+        if (entry.model, entry.defense) in groups
+    }
+    findings = compare(known, subject, rules, questions)
+    _require_use(rules, findings)
+    told += facts(known, subject, questions)
+    return Report(
+        subject=subject.name,
+        baseline=str(path),
+        images=known.images,
+        level=rules.level,
+        findings=tuple(findings),
+        facts=tuple(told),
+        warnings=tuple(blind_spots(findings, rules.level)),
+        causes=tuple(causes(known, subject, questions, findings)),
+        update=_update(subject, path, findings),
+    )
+
+
+def _as_only_entry(known: Baseline, subject: Subject) -> Subject:
+    """A model of the user's own beside a baseline of one model: whatever they are called, these two are"
+    " meant."""
+    names = {(entry.model, entry.defense) for entry in known.entries}
+    if not subject.own or len(names) > 1 or names & set(subject.groups):
+        return subject
+    entry = known.entries[0]
+    models = (replace(model, model=entry.model, defense=entry.defense) for model in subject.models)
+    return replace(subject, models=tuple(models))
+
+
+def _require_use(rules: Rules, findings: list[Finding]) -> None:
+    """Refuse rules that guard nothing: a mistyped floor must not look like one that was kept."""
+    idle = rules.idle((finding.model, finding.defense, finding.key) for finding in findings)
+    if idle:
+        known = list(dict.fromkeys(f"{f.model}/{f.defense}/{f.key.label}" for f in findings))
+        raise InvalidSettingError(
+            f"rule '{idle[0].text}' fits no measure; there are: {', '.join(known[:12])}"
+            f"{', …' if len(known) > 12 else ''}"
+        )
+
+
+def _update(subject: Subject, path: Path, findings: list[Finding]) -> str:
+    """The command for a baseline of what was checked; nothing where there would be nothing new in it."""
+    moved = any(finding.verdict in (Verdict.better, Verdict.new) for finding in findings)
+    return f"robust-tin baseline {subject.command} --out {shlex.quote(str(path))}" if moved else ""

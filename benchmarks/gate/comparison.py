@@ -1,0 +1,304 @@
+"""A subject beside its baseline: every measure gets a verdict, and none is skipped."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
+from robustbench_tin.benchmarks.gate.finding import Finding, Verdict
+from robustbench_tin.benchmarks.gate.question import Kind, Question
+from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
+from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
+from robustbench_tin.benchmarks.trust import needs_trust
+
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """One measure of the baseline, the subject's figures of it, and what chance says.
+
+    Attributes:
+        finding: what is known so far.
+        figures: of the trainings that are judged.
+        measure: the baseline's; None where only floors are checked.
+        chances: of a drop and of a rise, not corrected yet; None where nothing can be tested.
+    """
+
+    finding: Finding
+    figures: tuple[Figure, ...]
+    measure: Measure | None
+    chances: Chances | None = None
+
+
+def compare(
+    baseline: Baseline, subject: Subject, rules: Rules, questions: Mapping[tuple[str, str], Question]
+) -> list[Finding]:
+    """Judge every measure that the baseline or the subject has.
+
+    Args:
+        baseline: what was.
+        subject: what is.
+        rules: tolerances, floors and the level.
+        questions: what is asked of each backbone and defense that both have.
+    """
+    found: list[Finding | Aligned] = []
+    groups = subject.groups
+    for entry in baseline.entries:
+        models = groups.pop((entry.model, entry.defense), [])
+        if not models:
+            found += [
+                _incomparable(entry, measure, "the subject has none of it") for measure in entry.measures
+            ]
+            continue
+        question = questions[entry.model, entry.defense]
+        found += [_align(baseline, entry, measure, question, models) for measure in entry.measures]
+        found += _new(models, [measure.key for measure in entry.measures])
+    for models in groups.values():
+        found += _new(models, [])
+    return _judge(found, rules)
+
+
+def check_floors(subject: Subject, rules: Rules) -> list[Finding]:
+    """Judge a subject without a baseline: by floors, and each of its trainings must keep them."""
+    found: list[Finding | Aligned] = []
+    for models in subject.groups.values():
+        keys = dict.fromkeys(figure.key for model in models for figure in model.figures)
+        for key in keys:
+            figures = [model.figure(key) for model in models]
+            finding = Finding(models[0].model, models[0].defense, key, Verdict.same)
+            present = tuple(figure for figure in figures if figure is not None)
+            problem = _problem(present, len(models))
+            if problem is not None:
+                found.append(replace(finding, verdict=Verdict.incomparable, reasons=(problem,)))
+            else:
+                found.append(Aligned(replace(finding, now=_mean(present)), present, None))
+    return _judge(found, rules)
+
+
+def _align(
+    baseline: Baseline, entry: Entry, measure: Measure, question: Question, models: Sequence[Model]
+) -> Finding | Aligned:
+    """Put the subject's figures beside a measure, or say why they cannot stand there."""
+    if question.kind is None:
+        return _incomparable(entry, measure, question.why)
+    figures = tuple(figure for model in question.models if (figure := model.figure(measure.key)) is not None)
+    problem = _problem(figures, len(question.models))
+    if not figures:
+        problem = f"missing{_instead(measure, models)}"
+    problem = problem or _difference(baseline, measure, figures)
+    if problem is not None:
+        return _incomparable(entry, measure, problem)
+    finding = Finding(
+        entry.model, entry.defense, measure.key, Verdict.same, kind=question.kind, now=_mean(figures)
+    )
+    if question.kind is Kind.same_weights:
+        hits = figures[0].hits
+        assert hits is not None
+        changes = Changes.between(measure.hits(baseline.images), hits)
+        finding = replace(finding, before=measure.right[0] / baseline.images, changes=changes)
+        return Aligned(finding, figures, measure, changes.chances())
+    spread = Spread(tuple(measure.right), tuple(figure.right for figure in figures), baseline.images)
+    before = sum(measure.right) / len(measure.right) / baseline.images
+    finding = replace(finding, before=before, spread=spread)
+    return Aligned(finding, figures, measure, spread.chances() if spread.known else None)
+
+
+def _problem(figures: Sequence[Figure], trainings: int) -> str | None:
+    """Why figures that stand there say nothing."""
+    failed = [figure.record for figure in figures if figure.hits is None]
+    if failed:
+        return f"seed {failed[0].seed}: {failed[0].status}"
+    if len(figures) < trainings:
+        return f"measured for {len(figures)} of {trainings} seeds only"
+    return None
+
+
+def _instead(measure: Measure, models: Sequence[Model]) -> str:
+    """What the subject has in the place of a measure that is missing, if it is the same attack set"
+    " otherwise."""
+    name = measure.attack.partition(":")[0]
+    others = {
+        figure.key.label if figure.key.norm == measure.norm else f"{figure.key.label} in {figure.key.norm}"
+        for model in models
+        for figure in model.figures
+        if figure.key.attack.partition(":")[0] == name
+    }
+    if not others:
+        return ": the subject was not measured under it"
+    return f": another attack setting, the subject has {', '.join(sorted(others))}"
+
+
+def _difference(baseline: Baseline, measure: Measure, figures: Sequence[Figure]) -> str | None:
+    """Why two figures of the same name are not of the same thing."""
+    for figure in figures:
+        record = figure.record
+        here, there = record.measured_on, baseline.measured_on
+        if not (here and there):
+            here, there = record.data_fingerprint, baseline.data_fingerprint
+        if here != there or record.n != baseline.images:
+            return (
+                f"another data set: {baseline.data}, {baseline.images:,} images ({there}) in the baseline,"
+                f" {record.data}, {record.n:,} images ({here}) here"
+            )
+        if record.classes != baseline.classes:
+            return f"another data set: {baseline.classes} classes in the baseline, {record.classes} here"
+        for key, value in figure.settings.items():
+            if measure.settings.get(key) != value:
+                return (
+                    f"another attack setting: {key} {measure.settings.get(key)} in the baseline, {value} here"
+                )
+        if measure.checked and needs_trust(record) and record.trust is None:
+            return "its trust was not checked, and the baseline's was; measure it with the trust checks"
+    return None
+
+
+def _new(models: Sequence[Model], known: Sequence[Key]) -> list[Finding | Aligned]:
+    """Measures that the baseline does not have; floors hold for them, too."""
+    keys = dict.fromkeys(
+        figure.key for model in models for figure in model.figures if figure.key not in known
+    )
+    found: list[Finding | Aligned] = []
+    for key in keys:
+        figures = tuple(figure for model in models if (figure := model.figure(key)) is not None)
+        finding = Finding(models[0].model, models[0].defense, key, Verdict.new, ("not in the baseline",))
+        problem = _problem(figures, len(models))
+        if problem is None:
+            found.append(Aligned(replace(finding, now=_mean(figures)), figures, None))
+        else:
+            found.append(replace(finding, reasons=(f"not in the baseline; {problem}",)))
+    return found
+
+
+def _judge(found: Sequence[Finding | Aligned], rules: Rules) -> list[Finding]:
+    tested = [item for item in found if isinstance(item, Aligned) and item.chances is not None]
+    drops = holm([item.chances.of_drop for item in tested if item.chances])
+    rises = holm([item.chances.of_rise for item in tested if item.chances])
+    corrected = {id(item): Chances(*pair) for item, *pair in zip(tested, drops, rises, strict=True)}
+    findings = []
+    for item in found:
+        finding = item.finding if isinstance(item, Aligned) else item
+        tolerance = rules.tolerance(finding.model, finding.defense, finding.key)
+        floor = rules.floor(finding.model, finding.defense, finding.key)
+        finding = replace(finding, tolerance=tolerance, floor=floor)
+        if isinstance(item, Aligned):
+            chances = corrected.get(id(item))
+            finding = _verdict(replace(item, finding=finding, chances=chances), rules.level)
+        elif floor is not None and finding.verdict is Verdict.new:
+            finding = replace(
+                finding,
+                verdict=Verdict.incomparable,
+                reasons=(*finding.reasons, f"a floor of {_percent(floor)} is asked for"),
+            )
+        findings.append(finding)
+    return _without_doubtful_rises(findings)
+
+
+def _without_doubtful_rises(findings: Sequence[Finding]) -> list[Finding]:
+    """No figure counts as better where another of the same model is not to be believed."""
+    doubted = {
+        (finding.model, finding.defense) for finding in findings if finding.verdict is Verdict.suspicious
+    }
+    reason = "a rise, and other figures of this model are not to be believed"
+    return [
+        replace(finding, verdict=Verdict.suspicious, reasons=(*finding.reasons, reason))
+        if finding.verdict is Verdict.better and (finding.model, finding.defense) in doubted
+        else finding
+        for finding in findings
+    ]
+
+
+def _verdict(item: Aligned, level: float) -> Finding:
+    """The verdict of one measure, with every reason that there is."""
+    finding, chances = item.finding, item.chances
+    verdicts, reasons = [finding.verdict], list(finding.reasons)
+    drop = finding.drop
+    # A difference of two fractions that is the tolerance to the image is not above it.
+    allowed = finding.tolerance + _ROUNDING
+    if drop is not None and chances is None and drop > allowed:
+        verdicts.append(Verdict.incomparable)
+        reasons.append(
+            f"a drop of {points(drop)}, more than the {points(finding.tolerance)} that it may lose; but how"
+            " far re-trainings lie apart cannot be known from one seed: make the baseline of more seeds, or"
+            " allow a larger --max-drop"
+        )
+    if drop is not None and chances is not None:
+        if drop > allowed and chances.of_drop <= level:
+            verdicts.append(Verdict.worse)
+            reasons.append(_why_worse(finding, drop, chances.of_drop, level))
+        elif -drop > allowed and chances.of_rise <= level:
+            verdicts.append(Verdict.better)
+            reasons.append(f"a rise of {points(-drop)}, beyond chance (p = {chances.of_rise:.2g})")
+    if finding.floor is not None:
+        lowest = min(figure.right / figure.record.n for figure in item.figures)
+        if lowest < finding.floor:
+            verdicts.append(Verdict.below)
+            reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(finding.floor)}")
+    doubts = _new_doubts(item)
+    if doubts:
+        verdicts.append(Verdict.suspicious)
+        reasons += doubts
+    chosen = min(verdicts, key=list(Verdict).index)
+    return replace(
+        finding,
+        verdict=chosen,
+        reasons=tuple(reasons),
+        chance=None if chances is None else chances.of_drop,
+    )
+
+
+def _why_worse(finding: Finding, drop: float, chance: float, level: float) -> str:
+    said = f"a drop of {points(drop)}, more than the {points(finding.tolerance)} that it may lose, "
+    if finding.changes is not None:
+        return (
+            f"{said}and beyond chance (p = {chance:.2g}): {finding.changes.lost} images lost,"
+            f" {finding.changes.won} won"
+        )
+    spread = finding.spread
+    assert spread is not None
+    # What Holm's correction made of the level for this measure.
+    share = spread.chances().of_drop / chance if chance > 0 else 1.0
+    return (
+        f"{said}and beyond what other seeds explain (p = {chance:.2g}): after {_seeds(spread)} at"
+        f" {_percent(sum(spread.before) / len(spread.before) / spread.images)}, one training deviating by"
+        f" {points(spread.deviation)}, {_percent(spread.lowest(level * share))} or more was to be expected"
+    )
+
+
+def _seeds(spread: Spread) -> str:
+    return f"{len(spread.before)} seed{'s' if len(spread.before) > 1 else ''}"
+
+
+def _new_doubts(item: Aligned) -> list[str]:
+    """Signs that a figure is not to be believed, where the baseline had none."""
+    known = item.measure
+    if known is None and item.finding.floor is None:
+        return []  # nothing is asked of it
+    doubts = list(dict.fromkeys(doubt for figure in item.figures for doubt in figure.doubts))
+    unlearned = [figure for figure in item.figures if figure.record.learned is False]
+    if unlearned and (known is None or known.learned is not False):
+        return ["clean accuracy is not above chance: nothing was learned, so this figure means nothing"]
+    if not doubts or (known is not None and known.doubts):
+        return []
+    unknown = " (the baseline's was not checked)" if known is not None and not known.checked else ""
+    return [f"not to be believed{unknown}: {doubt}" for doubt in doubts]
+
+
+def _incomparable(entry: Entry, measure: Measure, reason: str) -> Finding:
+    return Finding(entry.model, entry.defense, measure.key, Verdict.incomparable, (reason,))
+
+
+def _mean(figures: Sequence[Figure]) -> float:
+    return sum(figure.right / figure.record.n for figure in figures) / len(figures)
+
+
+def points(value: float) -> str:
+    """A difference of accuracies for people: ``1 point``, ``0.35 points``."""
+    text = f"{100 * value:.3g}"
+    return f"{text} point{'' if text == '1' else 's'}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.3g} %"

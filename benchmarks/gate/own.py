@@ -1,0 +1,164 @@
+"""A model of the user's own as the gate sees it: measured on the spot, nothing trained."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.benchmarks.evaluate import Images, Labels, measured
+from robustbench_tin.benchmarks.gate.baseline import Baseline
+from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject, rank_of
+from robustbench_tin.benchmarks.measure import Conditions
+from robustbench_tin.benchmarks.planning import open_part
+from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.records import CLEAN, OK, versions
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.own import OwnModel, load_own_model
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.specs import split_list
+
+# So many images show whether a conversion answers as its original does.
+_CONFIRMED = 8
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a model is measured under.
+
+    Attributes:
+        attacks: specs, with commas between them.
+        eps: budgets in units of the pixel range, likewise.
+        norm: ``linf`` or ``l2``.
+        trust: check whether to believe the figures, too.
+    """
+
+    attacks: str = "fgsm,pgd"
+    eps: str = "0.01,0.03"
+    norm: str = "linf"
+    trust: bool = True
+
+
+@dataclass(frozen=True)
+class OwnSource(Asked):
+    """A model by name, and what it is measured on and under: the options of ``robust-tin check --model``.
+
+    Attributes:
+        model: as :func:`robustbench_tin.models.own.load_own_model` takes it; likewise ``weights``.
+        data: as ``bench`` takes it; likewise ``classes`` and ``eval_images``.
+        device: None: the best there is.
+    """
+
+    model: str = ""
+    weights: Path | None = None
+    data: str = "demo"
+    classes: str | None = None
+    eval_images: int | None = None
+    device: str | None = None
+
+    @property
+    def command(self) -> str:
+        """These options as a command line has them."""
+        plain = {name: value for name, value in asdict(self).items() if not isinstance(value, bool | None)}
+        words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in plain.items()]
+        return " ".join([*words, *([] if self.trust else ["--no-trust"])])
+
+    def measure(self, reporter: Reporter | None = None) -> Subject:
+        """Load the model, open the data and measure.
+
+        Raises:
+            RobustTinError: for anything that cannot be done as asked.
+        """
+        reporter = reporter or Reporter()
+        tune_allocator()
+        device = choose_device(self.device)
+        own = load_own_model(self.model, self.weights, device)
+        dataset = open_part(
+            reporter,
+            data=self.data,
+            classes=self.classes,
+            train_per_class=None,
+            eval_images=self.eval_images,
+            skip_broken=False,
+        )
+        own = own.confirmed(as_tensor(dataset.val.images[:_CONFIRMED]).to(device, torch.float32) / 255)
+        for note in own.notes:
+            reporter.warn(f"{own.name}: {note}")
+        facts = {
+            "data": dataset.name,
+            "data_fingerprint": dataset.fingerprint,
+            "measured_on": dataset.val.fingerprint,
+        }
+        reporter.say(f"{own.name}: measuring on {len(dataset.val):,} images of {dataset.name}")
+        subject = measure(own, dataset.val.images, dataset.val.labels, self, facts)
+        settings = {"data": dataset.name, "classes": str(len(dataset.classes)), **subject.settings}
+        return Subject(own.name, subject.models, settings, subject.versions, self.command, own=True)
+
+
+def asked_by(baseline: Baseline) -> Asked:
+    """What a model must be measured under to be compared with a baseline of one model.
+
+    Raises:
+        InvalidSettingError: for a baseline of several.
+    """
+    if len(baseline.entries) > 1:
+        labels = ", ".join(entry.label for entry in baseline.entries)
+        raise InvalidSettingError(
+            f"the baseline is of several models ({labels}); expected one of a single model"
+        )
+    attacked = [measure for measure in baseline.entries[0].measures if measure.attack != CLEAN]
+    return Asked(
+        attacks=",".join(dict.fromkeys(measure.attack for measure in attacked)) or "fgsm",
+        eps=",".join(dict.fromkeys(str(measure.eps) for measure in attacked)) or "0",
+        norm=attacked[0].norm if attacked else "linf",
+        trust=any(measure.checked for measure in attacked),
+    )
+
+
+def measure(
+    own: OwnModel, images: Images, labels: Labels, asked: Asked, facts: Mapping[str, Any] | None = None
+) -> Subject:
+    """Measure a model on images.
+
+    Args:
+        own: the model, on its device.
+        images: as of :func:`robustbench_tin.evaluate`; likewise ``labels``.
+        asked: attacks and budgets.
+        facts: fields of the records that are known of the images.
+
+    Raises:
+        RobustTinError: where it cannot be measured, or an attack needs gradients that it has not.
+    """
+    specs = split_list(asked.attacks)
+    blind = [text for text in specs if parse_attack(text).needs_gradients]
+    if not own.gradients and blind:
+        raise InvalidSettingError(
+            f"model '{own.name}' gives no gradients, which {', '.join(blind)} needs; expected square or noise"
+        )
+    measures = measured(
+        own.module,
+        images,
+        labels,
+        specs,
+        asked.eps,
+        # Nothing chosen by timing: the same model gives the same figures every time.
+        Conditions(asked.norm, search="fixed"),
+        trust=asked.trust and own.gradients,
+        facts={"model": own.name, **(facts or {})},
+    )
+    figures = tuple(
+        Figure(
+            each.record,
+            None if each.record.status != OK else each.top5 if rank_of(each.record) == "top5" else each.top1,
+        )
+        for each in measures
+    )
+    settings = {"attacks": ",".join(specs), "eps": asked.eps, "norm": asked.norm}
+    return Subject(
+        own.name, (Model(own.name, "none", 0, own.weights, figures),), settings, versions(), own=True
+    )

@@ -1,0 +1,89 @@
+"""Reading a baseline file that may be damaged, edited, of another version, or meant to do harm."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, Baseline
+from robustbench_tin.errors import RobustTinError
+
+# 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
+LARGEST = 64 * 2**20
+_AGAIN = "make it again with robust-tin baseline"
+
+
+class BaselineError(RobustTinError):
+    """A baseline file that is missing, damaged, changed by hand or of another version."""
+
+
+def read_baseline(path: str | Path) -> Baseline:
+    """Read and check a baseline file.
+
+    Raises:
+        BaselineError: for whatever is wrong with it, in one line.
+    """
+    path = Path(path)
+    content = _read(path)
+    try:
+        baseline = Baseline.model_validate_json(content)
+    except ValidationError as error:
+        raise BaselineError(f"baseline '{path}' {_what_is_wrong(content, error)}") from None
+    except RecursionError:
+        raise BaselineError(f"baseline '{path}' is nested too deeply; {_AGAIN}") from None
+    if baseline.digest != baseline.content_digest:
+        raise BaselineError(
+            f"baseline '{path}' was changed by hand or merged: its digest is {_short(baseline.digest)}, that"
+            f" of its content {baseline.content_digest}; {_AGAIN}"
+        )
+    return baseline
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST + 1)
+    except OSError as error:
+        raise BaselineError(
+            f"baseline '{path}' cannot be read: {error.strerror}; make one with robust-tin baseline RUN"
+            f" --out {path}"
+        ) from error
+    if len(content) > LARGEST:
+        raise BaselineError(f"baseline '{path}' is larger than {LARGEST // 2**20} MiB; {_AGAIN}")
+    if not content.strip():
+        raise BaselineError(f"baseline '{path}' is empty; {_AGAIN}")
+    return content
+
+
+def _what_is_wrong(content: bytes, error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return f"is no JSON ({_short(first['msg'])}); it may be cut off or hold a merge conflict; {_AGAIN}"
+    written = _format_of(content)
+    if written is not None and written != FORMAT:
+        newer = written > FORMAT
+        return (
+            f"is of format {_short(str(written))}, and this robust-tin reads {FORMAT};"
+            f" {'update robust-tin, or ' if newer else ''}{_AGAIN}"
+        )
+    if written is None:
+        return f"is no baseline: it has no number '{FORMAT_KEY}'; {_AGAIN}"
+    where = ".".join(map(str, first["loc"])) or "content"
+    return f"is damaged or was changed by hand ({_short(where)}: {_short(first['msg'])}); {_AGAIN}"
+
+
+def _format_of(content: bytes) -> int | None:
+    """The format number that a file claims; None where it claims none."""
+    try:
+        claimed = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    number = claimed.get(FORMAT_KEY) if isinstance(claimed, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _short(text: str) -> str:
+    """One line of at most 120 printable characters: what a file holds is not trusted."""
+    return "".join(character if character.isprintable() else " " for character in text)[:120]

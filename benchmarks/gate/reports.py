@@ -1,0 +1,174 @@
+"""A report where CI looks for it: JUnit XML, SARIF, GitHub annotations, Markdown, JSON."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin._version import __version__
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
+from robustbench_tin.benchmarks.gate.text import notes, table
+
+_RULES = {
+    Verdict.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
+    Verdict.below: ("robustness-below-floor", "Robustness is below the floor that a rule asks for."),
+    Verdict.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
+    Verdict.incomparable: ("robustness-not-comparable", "A measure cannot be compared with the baseline's."),
+}
+SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
+
+
+def as_json(report: Report) -> str:
+    """Everything that the check found, for programs.
+
+    Fractions are 0 to 1; ``exit_code`` is the command's.
+    """
+    content = {
+        "subject": report.subject,
+        "baseline": report.baseline,
+        "images": report.images,
+        "level": report.level,
+        "exit_code": report.exit_code,
+        "summary": report.summary,
+        "findings": [_as_dict(finding) for finding in report.findings],
+        "facts": report.facts,
+        "warnings": report.warnings,
+        "causes": report.causes,
+        "update": report.update,
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_markdown(report: Report) -> str:
+    """The table and its notes, for a job's summary page."""
+    return f"### {report.summary}\n\n{table(report).markdown()}\n"
+
+
+def as_junit(report: Report) -> str:
+    """One test case a measure: what fails the check is a failure, what cannot be compared an error."""
+    failed, broken = len(report.failed), len(report.of(Verdict.incomparable))
+    counts = {"tests": str(len(report.findings)), "failures": str(failed), "errors": str(broken)}
+    suites = ET.Element("testsuites", counts)
+    suite = ET.SubElement(suites, "testsuite", {"name": "robustness", **counts, "skipped": "0"})
+    for finding in report.findings:
+        group = f"{finding.model} + {finding.defense}"
+        case = ET.SubElement(suite, "testcase", {"classname": _clean(group), "name": finding.key.label})
+        message = _message(finding)
+        if finding.verdict.fails:
+            ET.SubElement(case, "failure", {"message": _clean(message), "type": finding.verdict.value})
+        elif finding.verdict is Verdict.incomparable:
+            ET.SubElement(case, "error", {"message": _clean(message), "type": finding.verdict.value})
+        else:
+            ET.SubElement(case, "system-out").text = _clean(message)
+    ET.SubElement(suite, "system-out").text = _clean("\n".join(notes(report)))
+    ET.indent(suites)
+    return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def as_sarif(report: Report) -> str:
+    """A result for each measure that fails or cannot be compared, at the baseline's first line."""
+    results = [
+        {
+            "ruleId": _RULES[finding.verdict][0],
+            "level": "error" if finding.verdict.fails else "warning",
+            "message": {"text": f"{finding.label}: {_message(finding)}"},
+            "locations": [
+                {
+                    "physicalLocation": {
+                        "artifactLocation": {"uri": Path(report.baseline or report.subject).as_posix()},
+                        "region": {"startLine": 1},
+                    }
+                }
+            ],
+            "partialFingerprints": {"measure": finding.label},
+        }
+        for finding in report.findings
+        if finding.verdict in _RULES
+    ]
+    rules = [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.values()]
+    driver = {"name": "robust-tin", "version": __version__, "rules": rules}
+    content = {
+        "$schema": SARIF_SCHEMA,
+        "version": "2.1.0",
+        "runs": [{"tool": {"driver": driver}, "results": results}],
+    }
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def as_annotations(report: Report) -> str:
+    """Lines that GitHub shows beside a commit: an error for each measure that fails, a warning for others."""
+    lines = []
+    for finding in report.findings:
+        if finding.verdict in _RULES:
+            kind = "error" if finding.verdict.fails else "warning"
+            lines.append(_annotation(kind, finding.label, _message(finding)))
+    lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
+    lines += [_annotation("notice", "where to look", cause) for cause in report.causes]
+    lines.append(_annotation("notice", "robustness", report.summary))
+    return "\n".join(lines) + "\n"
+
+
+FORMATS: dict[str, Callable[[Report], str]] = {
+    "junit": as_junit,
+    "sarif": as_sarif,
+    "markdown": as_markdown,
+    "json": as_json,
+}
+"""What a report can be written as, by the names of the options."""
+
+
+def write_reports(report: Report, files: dict[str, Path | None]) -> None:
+    """Write a report to files, by :data:`FORMATS`; of None there is none.
+
+    Raises:
+        RunError: where a place cannot be written.
+    """
+    for name, path in files.items():
+        if path is not None:
+            write_text(path, FORMATS[name](report))
+
+
+def _message(finding: Finding) -> str:
+    """Verdict and figures in a sentence."""
+    figures = []
+    if finding.before is not None:
+        figures.append(f"baseline {100 * finding.before:.1f} %")
+    if finding.now is not None:
+        figures.append(f"now {100 * finding.now:.1f} %")
+    said = f"{finding.verdict.value}{': ' if figures else ''}{', '.join(figures)}"
+    return "; ".join((said, *finding.reasons))
+
+
+def _as_dict(finding: Finding) -> dict[str, Any]:
+    key = finding.key
+    named = {
+        "model": finding.model,
+        "defense": finding.defense,
+        "attack": key.attack,
+        "norm": key.norm,
+        "eps": key.eps,
+        "verdict": finding.verdict.value,
+        "fails": finding.verdict.fails,
+    }
+    rest = {name: value for name, value in asdict(finding).items() if name not in (*named, "key")}
+    return {**named, **rest}
+
+
+def _annotation(kind: str, title: str, message: str) -> str:
+    return f"::{kind} title={_escaped(title, inside=True)}::{_escaped(message)}"
+
+
+def _escaped(text: str, *, inside: bool = False) -> str:
+    """As GitHub's workflow commands have it; in properties also their separators."""
+    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    return text.replace(":", "%3A").replace(",", "%2C") if inside else text
+
+
+def _clean(text: str) -> str:
+    """Without the control characters that XML cannot hold."""
+    return "".join(character for character in text if character.isprintable() or character in "\n\t")

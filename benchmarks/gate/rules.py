@@ -1,0 +1,219 @@
+"""Rules: how much a measure may lose, and what it must keep, by pattern.
+
+A rule is a number, or ``SELECTOR=NUMBER``. A selector is ``ATTACK``, ``ATTACK@EPS``, or either behind
+``MODEL/DEFENSE/``; each part is a pattern (``pgd*``, ``densenet*/*/pgd@0.03``). Of several tolerances the
+last that fits holds, of several floors each. A file has the same in TOML; in ``pyproject.toml`` it is the
+table ``[tool.robust-tin]``::
+
+    baseline = "robustness-baseline.json"
+    max-drop = 0.01                      # or a table: {"*" = 0.01, "resnet50/*/pgd@*" = 0.02}
+    min = {"pgd@0.03" = 0.20}
+    level = 0.05
+"""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin.benchmarks.gate.subject import Key
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.specs import parse_number
+
+MAX_DROP = 0.01
+LEVEL = 0.05
+PYPROJECT = "pyproject.toml"
+_OPTIONS = ("baseline", "max-drop", "min", "level")
+_GRAMMAR = (
+    "expected a number from 0 to 1, or SELECTOR=NUMBER such as pgd@0.03=0.20 or resnet*/none/pgd@*=0.02"
+)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A number for the measures that a pattern fits.
+
+    Attributes:
+        number: a fraction.
+        model: pattern of the backbone's name.
+        defense: pattern of the defense's spec.
+        attack: pattern of the attack's spec.
+        eps: the budget, or None for each.
+        text: as it was written.
+    """
+
+    number: float
+    model: str = "*"
+    defense: str = "*"
+    attack: str = "*"
+    eps: float | None = None
+    text: str = ""
+
+    def fits(self, model: str, defense: str, key: Key) -> bool:
+        """Whether it is about this measure."""
+        return (
+            fnmatchcase(model, self.model)
+            and fnmatchcase(defense, self.defense)
+            and fnmatchcase(key.attack, self.attack)
+            and (self.eps is None or math.isclose(self.eps, key.eps, rel_tol=1e-6, abs_tol=1e-12))
+        )
+
+
+@dataclass(frozen=True)
+class Rules:
+    """What a check asks of its measures.
+
+    Attributes:
+        max_drop: tolerances, of which the last that fits holds; none: :data:`MAX_DROP`.
+        floors: what accuracy must be at least.
+        level: at most this part of tables without a true drop fails by chance.
+        baseline: the file to compare with, where a file of rules names one.
+    """
+
+    max_drop: tuple[Rule, ...] = ()
+    floors: tuple[Rule, ...] = ()
+    level: float = LEVEL
+    baseline: Path | None = None
+
+    def tolerance(self, model: str, defense: str, key: Key) -> float:
+        """How much a measure may lose, a fraction."""
+        fitting = [rule.number for rule in self.max_drop if rule.fits(model, defense, key)]
+        return fitting[-1] if fitting else MAX_DROP
+
+    def floor(self, model: str, defense: str, key: Key) -> float | None:
+        """What a measure must be at least, or None."""
+        return max((rule.number for rule in self.floors if rule.fits(model, defense, key)), default=None)
+
+    def idle(self, measures: Iterable[tuple[str, str, Key]]) -> list[Rule]:
+        """Rules that fit none of these measures, so that they guard nothing."""
+        known = list(measures)
+        return [
+            rule
+            for rule in (*self.max_drop, *self.floors)
+            if not any(rule.fits(*measure) for measure in known)
+        ]
+
+    def then(self, max_drop: Sequence[str], floors: Sequence[str], level: float | None) -> Rules:
+        """These rules with those of a command line behind them.
+
+        Raises:
+            InvalidSettingError: for a rule that cannot be read.
+        """
+        return replace(
+            self,
+            max_drop=(*self.max_drop, *(parse_rule("max-drop", text) for text in max_drop)),
+            floors=(*self.floors, *(parse_rule("min", text) for text in floors)),
+            level=self.level if level is None else check_level(level),
+        )
+
+
+def parse_rule(option: str, text: str) -> Rule:
+    """Read ``NUMBER`` or ``SELECTOR=NUMBER``; the number is behind the last ``=``, as specs hold some, too.
+
+    Raises:
+        InvalidSettingError: naming the option.
+
+    >>> parse_rule("min", "resnet*/none/pgd:steps=20@8/255=0.2").attack
+    'pgd:steps=20'
+    """
+    selector, equals, number = text.strip().rpartition("=")
+    if equals and not selector.strip():
+        raise InvalidSettingError(f"{option} got '{text}'; {_GRAMMAR}")
+    return _rule(option, selector.strip(), number, text)
+
+
+def _rule(option: str, selector: str, number: object, text: str) -> Rule:
+    value = _fraction(number)
+    if value is None:
+        raise InvalidSettingError(f"{option} got '{text}'; {_GRAMMAR}")
+    if not selector:
+        return Rule(value, text=text)
+    names, at, budget = selector.rpartition("@")
+    if not at:
+        names, budget = selector, "*"
+    parts = names.split("/")
+    try:
+        eps = None if budget.strip() == "*" else parse_number(budget)
+    except ValueError:
+        raise InvalidSettingError(
+            f"{option} got '{text}', whose eps '{budget}' is no number; {_GRAMMAR}"
+        ) from None
+    if len(parts) not in (1, 3) or not all(part.strip() for part in parts):
+        raise InvalidSettingError(
+            f"{option} got '{text}'; expected ATTACK[@EPS] or MODEL/DEFENSE/ATTACK[@EPS]"
+        )
+    model, defense, attack = ("*", "*", *parts)[-3:]
+    return Rule(value, model.strip(), defense.strip(), attack.strip(), eps, text)
+
+
+def read_rules(path: Path) -> Rules:
+    """Read a TOML file of rules; of a ``pyproject.toml`` its table ``[tool.robust-tin]``.
+
+    Raises:
+        InvalidSettingError: where it cannot be read, or holds what is no rule.
+    """
+    try:
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise InvalidSettingError(f"rules '{path}' are no TOML: {error}; mend the file") from None
+    if path.name == PYPROJECT:
+        tool = content.get("tool", {})
+        content = tool.get("robust-tin", {}) if isinstance(tool, dict) else {}
+        if not isinstance(content, dict):
+            raise InvalidSettingError(
+                f"'{path}' has a robust-tin that is no table; expected [tool.robust-tin]"
+            )
+    for key in content:
+        if key not in _OPTIONS:
+            raise UnknownNameError(f"rule of '{path}'", key, _OPTIONS)
+    baseline = content.get("baseline")
+    if baseline is not None and not isinstance(baseline, str):
+        raise InvalidSettingError(f"'{path}' has baseline = {baseline}; expected the path of a file")
+    return Rules(
+        max_drop=_rules("max-drop", content.get("max-drop", {})),
+        floors=_rules("min", content.get("min", {})),
+        level=check_level(content.get("level", LEVEL)),
+        baseline=None if baseline is None else path.parent / baseline,
+    )
+
+
+def find_rules() -> Rules:
+    """Those of ``pyproject.toml`` in the working directory; none where there is no such file."""
+    path = Path(PYPROJECT)
+    return read_rules(path) if path.is_file() else Rules()
+
+
+def check_level(value: object) -> float:
+    """A level of significance.
+
+    Raises:
+        InvalidSettingError: where it is none.
+    """
+    level = _fraction(value)
+    if level is None or not 0 < level < 1:
+        raise InvalidSettingError(f"level got {value}; expected a number between 0 and 1, such as {LEVEL}")
+    return level
+
+
+def _rules(option: str, content: object) -> tuple[Rule, ...]:
+    if not isinstance(content, Mapping):
+        return (_rule(option, "", content, str(content)),)
+    return tuple(_rule(option, key, number, f"{key}={number}") for key, number in content.items())
+
+
+def _fraction(value: object) -> float | None:
+    """A number from 0 to 1; None for anything else."""
+    if isinstance(value, bool):
+        return None
+    try:
+        number = parse_number(value) if isinstance(value, str) else float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if 0 <= number <= 1 else None

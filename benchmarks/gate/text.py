@@ -1,0 +1,102 @@
+"""A report as a person reads it: one table, each reason once, what changed, where to look."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict, grouped
+from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.tables import Table
+
+_TESTS = {Kind.same_weights: "same images", Kind.retrained: "re-training", None: "–"}
+
+
+def table(report: Report) -> Table:
+    """Every measure in a row; below them why, what changed, and where to look."""
+    rows = tuple(_row(finding) for finding in report.findings)
+    return Table(
+        title=_title(report),
+        columns=(
+            "model",
+            "defense",
+            "measure",
+            "test",
+            "baseline %",
+            "now %",
+            "may lose",
+            "floor %",
+            "p",
+            "verdict",
+        ),
+        rows=rows,
+        label_columns=4,
+        notes=tuple(notes(report)),
+    )
+
+
+def plain(report: Report) -> str:
+    """The table and what stands below it as plain text, wide enough that nothing is cut."""
+    from rich.console import Console
+
+    shown = table(report)
+    file = io.StringIO()
+    Console(file=file, width=160, color_system=None).print(replace(shown, title="", notes=()).rich())
+    return "\n".join([shown.title, file.getvalue().rstrip(), "", *shown.notes])
+
+
+def notes(report: Report) -> list[str]:
+    """What stands below the table, a line each."""
+    said = [f"{reason} ({_measures(labels)})" for reason, labels in grouped(report.findings).items()]
+    lines = [f"{'! ' if _is_grave(report, line) else ''}{line}" for line in said]
+    lines += [f"Compared: {fact}." for fact in report.facts]
+    lines += [f"Warning: {warning}." for warning in report.warnings]
+    lines += [f"Look here: {cause}." for cause in report.causes]
+    lines += [f"To keep this as the new baseline: {report.update}"] if report.update else []
+    return [*lines, report.summary]
+
+
+def _title(report: Report) -> str:
+    beside = f"against {report.baseline}" if report.baseline else "against floors"
+    level = (
+        f", at most {report.level:.0%} of tables without a true drop fail by chance"
+        if report.baseline
+        else ""
+    )
+    return f"Robustness of {report.subject} {beside}: {report.images:,} images{level}"
+
+
+def _row(finding: Finding) -> tuple[str, ...]:
+    return (
+        finding.model,
+        finding.defense,
+        finding.key.label if finding.key.norm == "linf" else f"{finding.key.label} {finding.key.norm}",
+        _TESTS[finding.kind],
+        _percent(finding.before),
+        _percent(finding.now) + _change(finding.drop),
+        f"{100 * finding.tolerance:g}",
+        _percent(finding.floor),
+        "–" if finding.chance is None else f"{finding.chance:.2g}",
+        finding.verdict.value.upper() if finding.verdict.fails else finding.verdict.value,
+    )
+
+
+def _change(drop: float | None) -> str:
+    if drop is None:
+        return ""
+    return f" ▼{100 * drop:.1f}" if drop >= 0 else f" ▲{-100 * drop:.1f}"
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _measures(labels: list[str]) -> str:
+    shown = "; ".join(labels[:4])
+    return shown if len(labels) <= 4 else f"{shown}; and {len(labels) - 4} more"
+
+
+def _is_grave(report: Report, line: str) -> bool:
+    """Whether a line is of a measure that fails or cannot be compared."""
+    grave = report.of(Verdict.worse, Verdict.below, Verdict.suspicious, Verdict.incomparable)
+    return any(line.startswith(reason) for finding in grave for reason in finding.reasons)

@@ -1,0 +1,216 @@
+"""How often the gate is wrong, and how long it takes.
+
+- ``python perf/gate.py alarms``: 1,000 pairs of tables of 12 measures without a true drop, for both of the
+  gate's questions; how many checks fail by mistake.
+- ``python perf/gate.py power --out docs/gate-power.svg``: a planted drop on images of a fixed checkpoint; how
+  many checks catch it, by drop and by number of images. ``--out`` draws the curves.
+- ``python perf/gate.py retrainings``: 20 real re-trainings of a small network on the demo set, with other
+  seeds, each checked against a baseline of five; minutes on a CPU. ``--out RUN`` keeps the trainings.
+- ``python perf/gate.py time --data DATA``: ``robust-tin check --model`` of a resnet18 at 64 px, from start to
+  exit, FGSM and PGD-10 at two budgets on 1,000 images.
+
+Simulated images are right with a probability of their own (half of them mostly right, half mostly wrong), so
+that measures of one table depend on each other as those of one network do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import binomtest
+
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
+from robustbench_tin.benchmarks.gate.subject import from_run
+
+MEASURES, LEVEL, SEEDS = 12, 0.05, 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("what", choices=["alarms", "power", "retrainings", "time"])
+    parser.add_argument("--pairs", type=int, default=1000)
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--retrainings", type=int, default=20)
+    parser.add_argument("--data", default="demo", help="of time")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    {"alarms": alarms, "power": power, "retrainings": retrainings, "time": timed}[arguments.what](arguments)
+
+
+def interval(count: int, total: int) -> str:
+    low, high = binomtest(count, total).proportion_ci(0.95, "wilson")
+    return f"{count} of {total}: {100 * count / total:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+def outcomes(random: np.random.Generator, images: int) -> np.ndarray:
+    """Of a table: bool ``(measures, images)``, fewer right from measure to measure, as under attacks."""
+    ease = random.beta(0.5, 0.5, images)
+    return ease[None] > np.linspace(0.1, 0.9, MEASURES)[:, None]
+
+
+def changed(random: np.random.Generator, before: np.ndarray, share: float, drop: float = 0.0) -> np.ndarray:
+    """The same table after this part of its images changed, ``drop`` more of them lost than won."""
+    now = before.copy()
+    for row in now:
+        right, wrong = np.flatnonzero(row), np.flatnonzero(~row)
+        lost = random.binomial(len(row), (share + drop) / 2)
+        won = random.binomial(len(row), (share - drop) / 2)
+        row[random.permutation(right)[:lost]] = False
+        row[random.permutation(wrong)[:won]] = True
+    return now
+
+
+def fails(before: np.ndarray, now: np.ndarray, tolerance: float) -> np.ndarray:
+    """Which measures the gate finds worse, of the same weights."""
+    pairs = [Changes.between(one, other) for one, other in zip(before, now, strict=True)]
+    chances = np.array(holm([pair.chances().of_drop for pair in pairs]))
+    drops = np.array([(pair.lost - pair.won) / pair.images for pair in pairs])
+    return (chances <= LEVEL) & (drops > tolerance)
+
+
+def alarms(arguments: argparse.Namespace) -> None:
+    random = np.random.default_rng(0)
+    print(f"{MEASURES} measures, {arguments.images:,} images, {arguments.pairs:,} pairs, no true drop\n")
+    print("| question | tolerance | checks that fail by mistake, 95 % interval |\n|---|---:|---|")
+    for share in (0.02, 0.1):
+        for tolerance in (0.0, 0.01):
+            wrong = 0
+            for _ in range(arguments.pairs):
+                before = outcomes(random, arguments.images)
+                wrong += bool(fails(before, changed(random, before, share), tolerance).any())
+            said = f"same weights, {share:.0%} of the images change"
+            print(f"| {said} | {100 * tolerance:g} | {interval(wrong, arguments.pairs)} |", flush=True)
+    for deviation in (0.005, 0.02):
+        for tolerance in (0.0, 0.01):
+            wrong = sum(
+                _retraining_fails(random, arguments.images, deviation, tolerance)
+                for _ in range(arguments.pairs)
+            )
+            said = f"re-training, {SEEDS} seeds, {100 * deviation:g} points between trainings"
+            print(f"| {said} | {100 * tolerance:g} | {interval(wrong, arguments.pairs)} |", flush=True)
+
+
+def _retraining_fails(random: np.random.Generator, images: int, deviation: float, tolerance: float) -> bool:
+    means = np.linspace(0.7, 0.1, MEASURES)
+    # A part of what a seed does is done to all of its measures.
+    shared = random.normal(0, deviation / np.sqrt(2), SEEDS + 1)
+    own = random.normal(0, deviation / np.sqrt(2), (MEASURES, SEEDS + 1))
+    rights = np.rint(images * np.clip(means[:, None] + shared + own, 0, 1)).astype(int)
+    spreads = [Spread(tuple(row[:SEEDS]), (row[SEEDS],), images) for row in rights]
+    chances = holm([spread.chances().of_drop for spread in spreads])
+    return any(
+        chance <= LEVEL and spread.drop > tolerance for chance, spread in zip(chances, spreads, strict=True)
+    )
+
+
+def power(arguments: argparse.Namespace) -> None:
+    random = np.random.default_rng(0)
+    drops = (0.01, 0.015, 0.02, 0.03, 0.05)
+    pairs = max(200, arguments.pairs // 5)
+    print(f"a drop in one of {MEASURES} measures, a tenth of its images change; tolerance 1 point\n")
+    print(f"| images | {' | '.join(f'{100 * drop:g} points' for drop in drops)} |")
+    print(f"|---:|{'---:|' * len(drops)}")
+    curves = {}
+    for images in (1_000, 2_000, 5_000, arguments.images):
+        caught = [_caught(random, images, drop, pairs) for drop in drops]
+        curves[images] = [count / pairs for count in caught]
+        print(f"| {images:,} | {' | '.join(f'{100 * part:.1f} %' for part in curves[images])} |", flush=True)
+    exact = _caught(random, arguments.images, 0.03, arguments.pairs)
+    print(f"\n3 points on {arguments.images:,} images: caught in {interval(exact, arguments.pairs)}")
+    if arguments.out is not None:
+        _draw(drops, curves, arguments.out)
+
+
+def _caught(random: np.random.Generator, images: int, drop: float, pairs: int) -> int:
+    """In how many checks the measure that lost it is found worse; which one lost it is drawn."""
+    caught = 0
+    for _ in range(pairs):
+        before = outcomes(random, images)
+        now = changed(random, before, 0.02)
+        row = random.integers(MEASURES)
+        now[row] = changed(random, before[row : row + 1], 0.1, drop)[0]
+        caught += bool(fails(before, now, 0.01)[row])
+    return caught
+
+
+def _draw(drops: tuple[float, ...], curves: dict[int, list[float]], out: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for images, parts in curves.items():
+        axes.plot(
+            [100 * drop for drop in drops], [100 * part for part in parts], ".-", label=f"{images:,} images"
+        )
+    axes.axhline(95, color="grey", linewidth=0.8, linestyle=":")
+    axes.set_xlabel("true drop, points")
+    axes.set_ylabel("checks that catch it, %")
+    axes.set_ylim(0, 101)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    figure.savefig(out, metadata={"Date": None})
+
+
+def retrainings(arguments: argparse.Namespace) -> None:
+    from robustbench_tin import bench
+
+    with tempfile.TemporaryDirectory() as scratch:
+        root = arguments.out or Path(scratch)
+        settings = {
+            "models": "timm:test_resnet",
+            "attacks": "fgsm,pgd",
+            "eps": "0,0.01,0.03",
+            "epochs": 6,
+            "train_per_class": 60,
+            "device": "cpu",
+            "deterministic": True,
+            "curves": "none",
+        }
+        bench(**settings, seeds=",".join(map(str, range(SEEDS))), out=root / "baseline")
+        made = make_baseline([from_run(root / "baseline")])
+        made.write(root / "baseline.json")
+        print("| seed | clean | pgd@0.01 | smallest p of a drop | verdict |\n|---:|---:|---:|---:|---|")
+        wrong = 0
+        for seed in range(SEEDS, SEEDS + arguments.retrainings):
+            run = bench(**settings, seeds=str(seed), out=root / f"seed-{seed}")
+            report = check(from_run(run.path), root / "baseline.json", Rules())
+            now = {finding.key.label: finding.now for finding in report.findings}
+            clean, attacked = 100 * now["clean"], 100 * now["pgd@0.01"]
+            least = min(finding.chance for finding in report.findings if finding.chance is not None)
+            verdicts = ", ".join(sorted({finding.verdict.value for finding in report.findings}))
+            wrong += report.exit_code != 0
+            print(f"| {seed} | {clean:.1f} | {attacked:.1f} | {least:.2g} | {verdicts} |", flush=True)
+        print(f"\nchecks that do not pass: {interval(wrong, arguments.retrainings)}")
+
+
+def timed(arguments: argparse.Namespace) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch, "network.py").write_text(
+            "import timm, torch\n\n\ndef build():\n    torch.manual_seed(0)\n"
+            "    return timm.create_model('resnet18', num_classes=200)\n"
+        )
+        shared = [
+            *("--model", f"{scratch}/network.py:build", "--data", arguments.data, "--eval-images", "1000"),
+            *("--attacks", "fgsm,pgd:steps=10", "--eps", "0.01,0.03"),
+        ]
+        command = [sys.executable, "-m", "robustbench_tin"]
+        file = f"{scratch}/baseline.json"
+        subprocess.run([*command, "baseline", *shared, "--out", file], check=True)
+        started = time.perf_counter()
+        subprocess.run([*command, "check", *shared, "--baseline", file], check=True)
+        print(f"\n{time.perf_counter() - started:.0f} s from start to exit")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,292 @@
+"""The commands of the gate: ``baseline`` and ``check``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_tin.cli_images import console_reporter
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.gate.subject import Subject
+
+RULES = "Rules"
+REPORTS = "Reports"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command(epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json")(baseline)
+    app.command(
+        epilog="Examples:\n\n"
+        "robust-tin check runs/new --baseline robustness-baseline.json\n\n"
+        "robust-tin check runs/new --baseline robustness-baseline.json --max-drop 0.01 --min"
+        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03"
+    )(check)
+
+
+MODEL = "Model of your own"
+
+ModelSpec = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of a run: package.module:factory, FILE.py:factory, a TorchScript or an ONNX file.",
+        rich_help_panel=MODEL,
+    ),
+]
+Weights = Annotated[
+    Path | None, typer.Option(help="Put into what the factory builds.", rich_help_panel=MODEL)
+]
+Attacks = Annotated[str, typer.Option(help="With settings: fgsm,pgd:steps=10.", rich_help_panel=MODEL)]
+Eps = Annotated[str, typer.Option(help="Budgets: 0.01,8/255.", rich_help_panel=MODEL)]
+Norm = Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=MODEL)]
+Trust = Annotated[
+    bool,
+    typer.Option("--trust/--no-trust", help="Check whether to believe the figures.", rich_help_panel=MODEL),
+]
+Data = Annotated[str, typer.Option(help="As robust-tin bench takes it.", rich_help_panel=MODEL)]
+Classes = Annotated[
+    str | None,
+    typer.Option(help="So many classes, or a list of their ids.", rich_help_panel=MODEL, show_default="all"),
+]
+EvalImages = Annotated[
+    int | None,
+    typer.Option(help="So many validation images in all.", rich_help_panel=MODEL, show_default="all"),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=MODEL, show_default="the best there is"),
+]
+
+
+def baseline(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="A run, or runs that differ in their seeds only."),
+    ] = None,
+    model: ModelSpec = None,
+    weights: Weights = None,
+    attacks: Attacks = "fgsm,pgd",
+    eps: Eps = "0.01,0.03",
+    norm: Norm = "linf",
+    trust: Trust = True,
+    data: Data = "demo",
+    classes: Classes = None,
+    eval_images: EvalImages = None,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
+        "robustness-baseline.json"
+    ),
+) -> None:
+    """Write down how robust a run's models are, for robust-tin check to compare with."""
+    from robustbench_tin.benchmarks.gate.baseline import make_baseline
+
+    subjects = _subjects(
+        runs or (),
+        model,
+        weights=weights,
+        data=data,
+        classes=classes,
+        eval_images=eval_images,
+        device=device,
+        attacks=attacks,
+        eps=eps,
+        norm=norm,
+        trust=trust,
+    )
+    made = make_baseline(subjects)
+    made.write(out)
+    measures = sum(len(entry.measures) for entry in made.entries)
+    seeds = min(len(entry.seeds) for entry in made.entries)
+    print(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
+    if seeds == 1 and model is None:
+        print(
+            "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
+            " 0,1,2,3,4, so that it is known how far they lie apart."
+        )
+
+
+def check(
+    run: Annotated[
+        Path | None, typer.Argument(metavar="[RUN]", help="A run directory.", show_default=False)
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of robust-tin baseline.", show_default="pyproject.toml's", rich_help_panel=RULES
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SELECTOR=]FRACTION",
+            help="How much a measure may lose: 0.02, pgd@0.03=0.02, resnet*/none/pgd*=0.02; the last"
+            " that fits holds. Repeatable.",
+            show_default="0.01",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    min: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SELECTOR=FRACTION",
+            help="What a measure must be at least: pgd@0.03=0.20. Repeatable.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Rules from a file; those given beside it come after.",
+            show_default="[tool.robust-tin] of pyproject.toml",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="At most this part of tables without a true drop fails by chance.",
+            show_default="0.05",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    model: ModelSpec = None,
+    weights: Weights = None,
+    attacks: Attacks = "fgsm,pgd",
+    eps: Eps = "0.01,0.03",
+    norm: Norm = "linf",
+    trust: Trust = True,
+    data: Data = "demo",
+    classes: Classes = None,
+    eval_images: EvalImages = None,
+    device: Device = None,
+    same_weights: Annotated[
+        bool,
+        typer.Option(
+            "--same-weights", help="Only what is around the weights changed.", rich_help_panel=RULES
+        ),
+    ] = False,
+    retrained: Annotated[
+        bool, typer.Option("--retrained", help="The weights were trained anew.", rich_help_panel=RULES)
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(help="Write SARIF.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write Markdown.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write JSON.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    github: Annotated[
+        bool,
+        typer.Option(
+            "--github",
+            help="Print GitHub annotations, and add the table to the file that GITHUB_STEP_SUMMARY names.",
+            rich_help_panel=REPORTS,
+        ),
+    ] = False,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DROP",
+            help="Say how many images and seeds it takes to see this drop, and stop.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+) -> None:
+    """Fail where robustness got worse than a baseline's, and only then.
+
+    Exit code 0: no measure is worse; 1: some are, or are no longer to be believed; 2: some cannot be
+    compared.
+    """
+    from robustbench_tin.benchmarks.gate.check import check as run_check
+    from robustbench_tin.benchmarks.gate.question import Kind
+    from robustbench_tin.benchmarks.gate.reports import as_annotations, as_markdown, write_reports
+    from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
+    from robustbench_tin.benchmarks.gate.text import table
+    from robustbench_tin.errors import InvalidSettingError
+
+    chosen = find_rules() if rules is None else read_rules(rules)
+    chosen = chosen.then(max_drop or (), min or (), level)
+    if same_weights and retrained:
+        raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
+    said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
+    if power is not None:
+        _print_power(power, baseline or chosen.baseline, chosen.level)
+        return
+    (subject,) = _subjects(
+        () if run is None else (run,),
+        model,
+        weights=weights,
+        data=data,
+        classes=classes,
+        eval_images=eval_images,
+        device=device,
+        attacks=attacks,
+        eps=eps,
+        norm=norm,
+        trust=trust,
+    )
+    report = run_check(subject, baseline, chosen, said=said)
+    _print_table(table(report))
+    write_reports(report, {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json})
+    if github:
+        print(as_annotations(report), end="")
+        summary = os.environ.get("GITHUB_STEP_SUMMARY")
+        if summary:
+            with Path(summary).open("a", encoding="utf-8") as file:
+                file.write(as_markdown(report))
+    raise typer.Exit(report.exit_code)
+
+
+def _subjects(runs: Sequence[Path], model: str | None, **options: Any) -> list[Subject]:
+    """The runs as they lie there, or the model measured now."""
+    from robustbench_tin.benchmarks.gate.subject import from_run
+    from robustbench_tin.errors import InvalidSettingError
+
+    if model is None:
+        if not runs:
+            raise InvalidSettingError("nothing to look at; give a run directory, or --model")
+        return [from_run(run) for run in runs]
+    if runs:
+        raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{model}'; give one of them")
+    from robustbench_tin.benchmarks.gate.own import OwnSource
+
+    return [OwnSource(model=model, **options).measure(console_reporter())]
+
+
+def _print_power(drop: float, baseline: Path | None, level: float) -> None:
+    from robustbench_tin.benchmarks.gate.reading import read_baseline
+    from robustbench_tin.benchmarks.gate.sight import power_table, seeds_table
+    from robustbench_tin.errors import InvalidSettingError
+
+    if not 0 < drop < 1:
+        raise InvalidSettingError(f"power got {drop}; expected a drop between 0 and 1, such as 0.03")
+    known = None if baseline is None else read_baseline(baseline)
+    measures = 12 if known is None else sum(len(entry.measures) for entry in known.entries)
+    _print_table(power_table(drop, measures, level))
+    if known is not None:
+        _print_table(seeds_table(drop, known, level))
+
+
+def _print_table(table: Any) -> None:
+    """The table on a console wide enough for it, and its notes as plain lines that can be searched."""
+    from dataclasses import replace
+
+    from rich.console import Console
+
+    console = Console()
+    console = console if console.is_terminal else Console(width=160)
+    console.print(table.title, highlight=False, markup=False, soft_wrap=True)
+    console.print(replace(table, title="", notes=()).rich())
+    for note in table.notes:
+        console.print(note, highlight=False, markup=False, soft_wrap=True)

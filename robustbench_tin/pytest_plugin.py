@@ -1,0 +1,138 @@
+"""The pytest plug-in: a fixture that measures a model once a test run, and assertions on it.
+
+::
+
+    def test_robustness(robustness):
+        measured = robustness(model, images, labels)
+        measured.at_least(pgd=0.30, eps=0.01)
+        measured.not_worse_than("robustness-baseline.json")
+
+Nothing heavy is imported before a test asks for the fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import pytest
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustbench_tin.benchmarks.evaluate import Images, Labels
+    from robustbench_tin.benchmarks.gate.finding import Report
+    from robustbench_tin.benchmarks.gate.own import Asked
+    from robustbench_tin.benchmarks.gate.rules import Rules
+    from robustbench_tin.benchmarks.gate.subject import Subject
+    from robustbench_tin.models.own import OwnModel
+
+
+class Robustness:
+    """Assertions on how robust a model is; made by the fixture ``robustness``.
+
+    A measure is taken when an assertion first needs it, and once.
+    """
+
+    def __init__(self, own: OwnModel, images: Images, labels: Labels, facts: dict[str, str]) -> None:
+        self._own = own
+        self._images = images
+        self._labels = labels
+        self._facts = facts
+        self._measured: dict[Asked, Subject] = {}
+
+    def at_least(self, *, eps: float = 0.0, norm: str = "linf", **floors: float) -> Robustness:
+        """Require accuracies: ``at_least(clean=0.9)``, ``at_least(fgsm=0.5, pgd=0.3, eps=0.01)``.
+
+        Args:
+            eps: budget in units of the pixel range; 0 for ``clean`` alone.
+            norm: ``linf`` or ``l2``.
+            **floors: by attack, with its default settings and ``_`` for ``-``: ``apgd_ce=0.2``.
+
+        Returns:
+            The same, for the next requirement.
+        """
+        from robustbench_tin.benchmarks.gate.check import check
+        from robustbench_tin.benchmarks.gate.own import Asked
+        from robustbench_tin.benchmarks.gate.rules import Rules
+
+        named = {name.replace("_", "-"): floor for name, floor in floors.items()}
+        attacks = [name for name in named if name != "clean"]
+        if attacks and eps <= 0:
+            pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected one above 0", pytrace=False)
+        asked = Asked(",".join(attacks) or "fgsm", str(eps), norm)
+        texts = [f"{name}{'' if name == 'clean' else f'@{eps}'}={floor}" for name, floor in named.items()]
+        _require(check(self._subject(asked), None, Rules().then((), texts, None)))
+        return self
+
+    def not_worse_than(self, baseline: str | Path, *, max_drop: float | None = None) -> Robustness:
+        """Require that nothing is worse than in a baseline file, under the attacks and budgets that it has.
+
+        Args:
+            baseline: of one model, made with ``robust-tin baseline``.
+            max_drop: how much a measure may lose, a fraction; None: what ``pyproject.toml`` says, else 0.01.
+
+        Returns:
+            The same, for the next requirement.
+        """
+        from robustbench_tin.benchmarks.gate.check import check
+        from robustbench_tin.benchmarks.gate.own import asked_by
+        from robustbench_tin.benchmarks.gate.reading import read_baseline
+        from robustbench_tin.benchmarks.gate.rules import find_rules
+
+        rules: Rules = find_rules().then([] if max_drop is None else [str(max_drop)], (), None)
+        subject = self._subject(asked_by(read_baseline(baseline)))
+        _require(check(subject, baseline, rules))
+        return self
+
+    def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
+        """Write a baseline file for :meth:`not_worse_than`, for a first time or after an improvement."""
+        from robustbench_tin.benchmarks.gate.baseline import make_baseline
+        from robustbench_tin.benchmarks.gate.own import Asked
+
+        make_baseline([self._subject(Asked(attacks, eps, norm))]).write(Path(path))
+
+    def _subject(self, asked: Asked) -> Subject:
+        from robustbench_tin.benchmarks.gate.own import measure
+
+        if asked not in self._measured:
+            self._measured[asked] = measure(self._own, self._images, self._labels, asked, self._facts)
+        return self._measured[asked]
+
+
+@pytest.fixture(scope="session")
+def robustness() -> Callable[..., Robustness]:
+    """``robustness(model, images, labels)``: how robust a model is; the same call measures nothing again."""
+    known: dict[tuple[str, str], Robustness] = {}
+
+    def measured(model: nn.Module, images: Any, labels: Any, *, name: str | None = None) -> Robustness:
+        import torch
+
+        from robustbench_tin.data.base import Split
+        from robustbench_tin.models.own import OwnModel
+        from robustbench_tin.models.weights_file import tensors_digest
+
+        own = OwnModel(model, name or type(model).__name__, tensors_digest(model.state_dict()))
+        shown, true = (torch.as_tensor(each).cpu().numpy() for each in (images, labels))
+        digest = Split(shown, true).fingerprint
+        # Two models with the same tensors may still answer differently.
+        key = (f"{id(model)} {own.name} {own.weights}", digest)
+        if key not in known:
+            facts = {"data": "images", "data_fingerprint": digest, "measured_on": digest}
+            known[key] = Robustness(own, images, labels, facts)
+        return known[key]
+
+    return measured
+
+
+def _require(report: Report) -> None:
+    if report.exit_code != 0:
+        _fail(report)
+
+
+def _fail(report: Report) -> NoReturn:
+    """Fail with the table as the message, and no traceback through this file."""
+    from robustbench_tin.benchmarks.gate.text import plain
+
+    pytest.fail(plain(report), pytrace=False)

@@ -1,0 +1,69 @@
+"""Subjects of the gate with outcomes that are made up, so that no test needs to train anything."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject
+from robustbench_tin.benchmarks.measure import Outcomes
+from robustbench_tin.benchmarks.records import CLEAN, OK, make_record
+
+IMAGES = 400
+DATA = {"data": "drawn", "data_fingerprint": "aaaa", "measured_on": "bbbb"}
+
+
+def right(count: int, images: int = IMAGES) -> np.ndarray:
+    """So many right images, spread over the whole set."""
+    hits = np.zeros(images, dtype=bool)
+    hits[np.random.default_rng(7).permutation(images)[:count]] = True
+    return hits
+
+
+def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True, **facts) -> Figure:
+    """A measure with these outcomes; under attack it was checked and found trustworthy."""
+    taken = status == OK
+    trust = (None if attack == CLEAN else OK) if trust == "unset" else trust
+    outcomes = Outcomes(
+        eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget")
+    )
+    settings = {
+        **{
+            "model": "net",
+            "defense": "none",
+            "seed": seed,
+            "norm": "linf",
+            "learned": learned,
+            "image_size": 8,
+        },
+        **{
+            "network_size": None,
+            "epochs": None,
+            "train_seconds": None,
+            "train_precision": None,
+            "device": "cpu",
+        },
+        **DATA,
+        **facts,
+    }
+    record = make_record(outcomes, n=len(hits), classes=10, attack=attack, **settings)
+    record = record.model_copy(update={"trust": trust, "learned": learned})
+    return Figure(record, hits if taken else None)
+
+
+def model(hits: dict, *, seed=0, weights="w0", name="net", defense="none", **facts) -> Model:
+    """A trained model; ``hits`` maps (attack, eps) to outcomes."""
+    figures = tuple(
+        figure(attack, eps, outcomes, seed=seed, model=name, defense=defense, **facts)
+        for (attack, eps), outcomes in hits.items()
+    )
+    return Model(name, defense, seed, weights, figures)
+
+
+def subject(*models: Model, **settings) -> Subject:
+    """A run, as it were."""
+    return Subject("runs/made-up", models, {"epochs": "8", **settings}, "robust-tin 1", "runs/made-up")
+
+
+def table(clean=340, fgsm=240, pgd=200) -> dict:
+    """Three measures with so many right images of 400."""
+    return {(CLEAN, 0.0): right(clean), ("fgsm", 0.03): right(fgsm), ("pgd", 0.03): right(pgd)}

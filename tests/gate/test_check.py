@@ -1,0 +1,212 @@
+"""What a check says of made-up outcomes: each verdict, each question, and nothing skipped."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from made_up import IMAGES, figure, model, right, subject, table
+
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.finding import Report, Verdict
+from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.gate.subject import Model
+from robustbench_tin.benchmarks.records import CLEAN
+from robustbench_tin.errors import InvalidSettingError
+
+
+def rules(*max_drop: str, floors: tuple[str, ...] = ()) -> Rules:
+    return Rules().then(max_drop, floors, None)
+
+
+def fewer(hits: np.ndarray, lost: int, won: int = 0) -> np.ndarray:
+    """The same outcomes but for some images lost and some won."""
+    changed = hits.copy()
+    changed[np.flatnonzero(hits)[:lost]] = False
+    changed[np.flatnonzero(~hits)[:won]] = True
+    return changed
+
+
+@pytest.fixture
+def file(tmp_path):
+    """A baseline of one seed."""
+    return written(tmp_path, model(table()))
+
+
+def written(tmp_path, *models: Model):
+    path = tmp_path / "baseline.json"
+    make_baseline([subject(*models)]).write(path)
+    return path
+
+
+def verdicts(report: Report) -> dict[str, str]:
+    return {finding.key.label: finding.verdict.value for finding in report.findings}
+
+
+def test_the_same_outcomes_are_not_worse(file):
+    report = check(subject(model(table())), file)
+    assert set(verdicts(report).values()) == {"not worse"}
+    assert report.exit_code == 0
+    assert all(finding.kind is Kind.same_weights for finding in report.findings)
+
+
+@pytest.mark.parametrize(
+    ("lost", "won", "verdict"),
+    [
+        (4, 0, "not worse"),  # exactly the tolerance of 1 point
+        (8, 0, "worse"),  # p = 1/256, times three measures
+        (5, 0, "not worse"),  # p = 1/32: not beyond chance once corrected
+        (40, 32, "not worse"),  # as many lost, but won as well
+        (0, 8, "better"),
+    ],
+)
+def test_a_drop_must_be_larger_than_the_tolerance_and_beyond_chance(file, lost, won, verdict):
+    now = table() | {("pgd", 0.03): fewer(right(200), lost, won)}
+    report = check(subject(model(now)), file)
+    assert verdicts(report) == {CLEAN: "not worse", "fgsm@0.03": "not worse", "pgd@0.03": verdict}
+    assert report.exit_code == (verdict == "worse")
+    assert bool(report.update) == (verdict == "better")
+    if verdict == "better":
+        assert report.update == f"robust-tin baseline runs/made-up --out {file}"
+
+
+def test_a_larger_tolerance_lets_it_pass_and_each_measure_has_its_own(file):
+    twelve_lost = {("pgd", 0.03): fewer(right(200), 12), ("fgsm", 0.03): fewer(right(240), 12)}
+    now = subject(model(table() | twelve_lost))
+    assert verdicts(check(now, file))["pgd@0.03"] == "worse"
+    assert set(verdicts(check(now, file, rules("0.03"))).values()) == {"not worse"}
+    report = check(now, file, rules("pgd*=0.03"))
+    assert verdicts(report) == {CLEAN: "not worse", "fgsm@0.03": "worse", "pgd@0.03": "not worse"}
+
+
+def test_floors_hold_whatever_the_baseline(file):
+    report = check(subject(model(table())), file, rules(floors=("pgd@0.03=0.6",)))
+    assert verdicts(report)["pgd@0.03"] == "below its floor"
+    assert report.exit_code == 1
+    assert check(subject(model(table())), None, rules(floors=("pgd@0.03=0.5",))).exit_code == 0
+    alone = check(subject(model(table())), None, rules(floors=("pgd@0.03=0.51",)))
+    assert alone.exit_code == 1
+    assert len(alone.findings) == 3
+
+
+def test_every_measure_is_reported_and_not_only_the_first_that_fails(file):
+    now = {(CLEAN, 0.0): right(300), ("fgsm", 0.03): right(150), ("pgd", 0.03): right(100)}
+    report = check(subject(model(now)), file)
+    assert set(verdicts(report).values()) == {"worse"}
+    assert report.summary.endswith("3 measures: 3 worse.")
+
+
+def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
+    base = {key: hits for key, hits in table().items() if key[0] != "pgd"}
+    report = check(subject(model(base | {("square", 0.03): right(9)})), file)
+    assert verdicts(report) == {
+        CLEAN: "not worse",
+        "fgsm@0.03": "not worse",
+        "pgd@0.03": "cannot compare",
+        "square@0.03": "new",
+    }
+    assert report.exit_code == 2
+
+    otherwise = model(base | {("pgd:steps=5", 0.03): right(200)})
+    (finding,) = check(subject(otherwise), file).of(Verdict.incomparable)
+    assert "another attack setting, the subject has pgd:steps=5@0.03" in finding.reasons[0]
+
+    failed = figure("pgd", 0.03, right(200), status="failed: out of memory")
+    one = model(base)
+    broken = Model(one.model, one.defense, 0, one.weights, (*one.figures, failed))
+    (finding,) = check(subject(broken), file).of(Verdict.incomparable)
+    assert "out of memory" in finding.reasons[0]
+
+    until = model(table(), mode="until broken: top1")
+    reasons = {f.key.label: f.reasons for f in check(subject(until), file).of(Verdict.incomparable)}
+    assert all("another attack setting: mode full budget in the baseline" in r[0] for r in reasons.values())
+
+
+def test_another_data_set_cannot_be_compared(file):
+    for facts in ({"measured_on": "cccc"}, {"measured_on": "", "data_fingerprint": "cccc"}):
+        report = check(subject(model(table(), **facts)), file)
+        assert set(verdicts(report).values()) == {"cannot compare"}
+        assert report.exit_code == 2
+        assert "another data set" in report.findings[0].reasons[0]
+
+
+def test_a_model_that_is_not_there_cannot_be_compared(tmp_path):
+    file = written(tmp_path, model(table()), model(table(), name="other"))
+    report = check(subject(model(table())), file)
+    assert len(report.findings) == 6
+    assert len(report.of(Verdict.incomparable)) == 3
+    assert report.exit_code == 2
+
+
+def test_a_figure_that_is_suspicious_where_the_baselines_was_not_fails(file):
+    now = model(table() | {("pgd", 0.03): right(390)})
+    doubted = tuple(
+        figure(f.key.attack, f.key.eps, f.hits, trust="gradients are zero on 40 % of images")
+        if f.key.attack == "pgd"
+        else f
+        for f in now.figures
+    )
+    report = check(subject(Model("net", "none", 0, "w0", doubted)), file)
+    assert verdicts(report)["pgd@0.03"] == "suspicious"
+    assert report.exit_code == 1
+    assert any("look at changed activations" in cause for cause in report.causes)
+
+    unlearned = model(table(), learned=False)
+    assert check(subject(unlearned), file).exit_code == 1
+
+
+def test_unchecked_figures_beside_checked_ones_cannot_be_compared(file):
+    report = check(subject(model(table(), trust=None)), file)
+    assert verdicts(report)["pgd@0.03"] == "cannot compare"
+    assert "was not checked" in report.of(Verdict.incomparable)[0].reasons[0]
+
+
+def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):
+    counts = (200, 206, 196, 203, 198)
+    file = written(
+        tmp_path, *(model(table(pgd=c), seed=seed, weights=f"w{seed}") for seed, c in enumerate(counts))
+    )
+    near = check(subject(model(table(pgd=180), seed=9, weights="new")), file)
+    assert verdicts(near)["pgd@0.03"] == "not worse"
+    assert all(finding.kind is Kind.retrained for finding in near.findings)
+    far = check(subject(model(table(pgd=100), seed=9, weights="new")), file)
+    assert verdicts(far)["pgd@0.03"] == "worse"
+    assert "neither plan nor data have changed" in far.causes[0]
+    assert any("spread of 5 seeds" in fact for fact in far.facts)
+
+
+def test_one_seed_says_what_it_cannot_know(file):
+    new = subject(model(table(pgd=100), seed=1, weights="new"))
+    report = check(new, file)
+    assert verdicts(report)["pgd@0.03"] == "cannot compare"
+    assert report.exit_code == 2
+    assert "make the baseline of more seeds, or allow a larger --max-drop" in str(report.findings)
+    assert check(new, file, rules("0.5")).exit_code == 0
+    assert check(new, file, said=Kind.same_weights).exit_code == 1
+
+
+def test_what_changed_stands_beside_what_fell(file):
+    worse = model(table() | {(CLEAN, 0.0): fewer(right(340), 60)})
+    causes = check(subject(worse), file).causes
+    assert "normalisation, value range, channel order" in causes[0]
+    noisy = model(table(pgd=100), weights="other")
+    causes = check(subject(noisy), file, said=Kind.same_weights).causes
+    assert "the weights (other) are not the baseline's (w0)" in causes[0]
+    longer = check(subject(model(table()), epochs="9"), file)
+    assert any("epochs was 8, is 9" in fact for fact in longer.facts)
+
+
+def test_a_check_warns_where_so_few_images_cannot_see_the_tolerance(file):
+    (warning,) = check(subject(model(table())), file).warnings
+    assert f"{IMAGES} images see a drop of 1 point in as few as" in warning
+    assert not check(subject(model(table())), file, rules("0.1")).warnings
+
+
+def test_rules_that_fit_nothing_are_refused(file):
+    with pytest.raises(
+        InvalidSettingError, match=r"rule 'pdg=0.2' fits no measure; there are: net/none/clean"
+    ):
+        check(subject(model(table())), file, rules(floors=("pdg=0.2",)))
+    with pytest.raises(InvalidSettingError, match="nothing to check"):
+        check(subject(model(table())), None)

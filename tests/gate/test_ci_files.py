@@ -1,0 +1,128 @@
+"""The files for CI services: what they run is run here, with a stand-in for the command."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+pytestmark = pytest.mark.skipif(not (ROOT / "action.yml").exists(), reason="the files lie in a checkout only")
+
+# Writes down how it was called, and ends as it is told to.
+STAND_IN = f"""#!{sys.executable}
+import json, os, sys
+with open("calls.json", "a") as file:
+    file.write(json.dumps([os.path.basename(sys.argv[0]), *sys.argv[1:]]) + "\\n")
+sys.exit(int(os.environ.get("ENDS_WITH", "0")))
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    (tmp_path / "bin").mkdir()
+    for name in ("robust-tin", "python"):
+        (tmp_path / "bin" / name).write_text(STAND_IN)
+        (tmp_path / "bin" / name).chmod(0o755)
+    return tmp_path
+
+
+def run(script: str, place: Path, **environment: str) -> tuple[int, list[list[str]]]:
+    """Run a step as the services do, and read the calls that it made."""
+    path = f"{place / 'bin'}{os.pathsep}{os.environ['PATH']}"
+    done = subprocess.run(
+        ["bash", "--noprofile", "--norc", "-eo", "pipefail", "-c", script],
+        cwd=place,
+        env={"PATH": path, **environment},
+        check=False,
+    )
+    calls = place / "calls.json"
+    return done.returncode, [json.loads(line) for line in calls.read_text().splitlines()]
+
+
+def action() -> dict:
+    return yaml.safe_load((ROOT / "action.yml").read_text())
+
+
+def step(name: str) -> dict:
+    return next(step for step in action()["runs"]["steps"] if step["name"] == name)
+
+
+@pytest.mark.parametrize("ends_with", [0, 1, 2])
+def test_the_action_hands_arguments_on_and_ends_as_the_check_does(place: Path, ends_with: int) -> None:
+    code, calls = run(
+        step("Check robustness")["run"],
+        place,
+        ARGUMENTS="--model\nmy package.model:build\n\n--max-drop\npgd*=0.02; echo $HOME\n",
+        BASELINE="a baseline.json",
+        SARIF="r.sarif",
+        JUNIT="r.xml",
+        GITHUB_OUTPUT=str(place / "output"),
+        ENDS_WITH=str(ends_with),
+    )
+    assert code == ends_with
+    assert calls == [
+        [
+            *("robust-tin", "check", "--model", "my package.model:build"),
+            *("--max-drop", "pgd*=0.02; echo $HOME", "--baseline", "a baseline.json", "--github"),
+            *("--sarif", "r.sarif", "--junit", "r.xml"),
+        ]
+    ]
+    assert (place / "output").read_text() == f"exit-code={ends_with}\n"
+
+
+def test_the_action_installs_what_it_is_told_to(place: Path) -> None:
+    code, calls = run(step("Install robust-tin")["run"], place, INSTALL="robustbench-tin==1.2")
+    assert (code, calls) == (0, [["python", "-m", "pip", "install", "--quiet", "robustbench-tin==1.2"]])
+
+
+def test_the_action_names_only_inputs_that_it_has() -> None:
+    content = action()
+    text = (ROOT / "action.yml").read_text()
+    used = {part.split("}}")[0].strip() for part in text.split("${{ inputs.")[1:]}
+    assert used == set(content["inputs"])
+    assert content["runs"]["using"] == "composite"
+    assert all(each["shell"] == "bash" for each in content["runs"]["steps"])
+    # An input within a script would be run as part of it.
+    assert all("${{" not in each["run"] for each in content["runs"]["steps"])
+
+
+def test_the_gitlab_template_checks(place: Path) -> None:
+    job = yaml.safe_load((ROOT / "ci" / "robust-tin.gitlab-ci.yml").read_text())[".robust-tin-check"]
+    variables = {**job["variables"], "ROBUST_TIN_CHECK": "runs/new --max-drop 0.02"}
+    code, calls = run("\n".join([*job["before_script"], *job["script"]]), place, **variables)
+    assert code == 0
+    assert calls == [
+        ["python", "-m", "pip", "install", "--quiet", "robustbench-tin"],
+        [
+            *("robust-tin", "check", "runs/new", "--max-drop", "0.02"),
+            *("--baseline", "robustness-baseline.json", "--junit", "robustness.xml", "--markdown"),
+            "robustness.md",
+        ],
+    ]
+    assert job["artifacts"]["reports"]["junit"] == "robustness.xml"
+
+
+def test_the_pre_commit_hook_is_the_command() -> None:
+    (hook,) = yaml.safe_load((ROOT / ".pre-commit-hooks.yaml").read_text())
+    assert shlex.split(hook["entry"]) == ["robust-tin", "check"]
+    assert hook["language"] == "python"
+    assert hook["pass_filenames"] is False
+
+
+def test_scripts_are_clean() -> None:
+    shellcheck = shutil.which("shellcheck")
+    if shellcheck is None:
+        pytest.skip("shellcheck is not installed")
+    for each in action()["runs"]["steps"]:
+        done = subprocess.run(
+            [shellcheck, "--shell=bash", "-"], input=each["run"], text=True, capture_output=True, check=False
+        )
+        assert done.returncode == 0, done.stdout

@@ -1,0 +1,142 @@
+"""Regressions planted in real runs: each fails the check, with a message that leads to the cause."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from robustbench_tin import bench
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.finding import Report
+from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.gate.subject import from_run
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.models import Classifier
+
+COLOURS = {"blue": (70, 110, 150), "green": (110, 140, 110), "red": (150, 110, 80)}
+SETTINGS = {
+    "models": "timm:test_resnet",
+    "attacks": "fgsm,pgd:steps=5",
+    "eps": "0,0.02",
+    "epochs": 4,
+    "device": "cpu",
+    "deterministic": True,
+    "trust": True,
+}
+
+
+def draw(root: Path, *, shuffled: bool = False) -> str:
+    """Three classes of noisy squares; ``shuffled``: a training image's colour says nothing of its class."""
+    for part, count in (("train", 24), ("val", 60)):
+        random = np.random.default_rng(count)
+        for name in COLOURS:
+            (root / part / name).mkdir(parents=True)
+            for index in range(count):
+                seen = random.choice(list(COLOURS)) if shuffled and part == "train" else name
+                drawn = random.integers(-60, 60, (16, 16, 3))
+                pixels = np.clip(np.array(COLOURS[seen]) + drawn, 0, 255).astype(np.uint8)
+                Image.fromarray(pixels).save(root / part / name / f"{index}.png")
+    return str(root)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A baseline of three seeds, and the run of its first."""
+    root = tmp_path_factory.mktemp("planted")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ROBUST_TIN_CACHE", str(root / "cache"))
+        data = draw(root / "images")
+        bench(**SETTINGS, data=data, seeds="0", out=root / "run")
+        others = bench(**SETTINGS, data=data, seeds="1,2", out=root / "others")
+        made = make_baseline([from_run(root / "run"), from_run(others.path)])
+        made.write(root / "baseline.json")
+        bench(**SETTINGS, data=draw(root / "shuffled", shuffled=True), seeds="0", out=root / "mislabelled")
+    return root
+
+
+def measured_again(place: Path, out: Path) -> Path:
+    """The trained cell of the first run, without its measures."""
+    shutil.copytree(place / "run", out)
+    (cell,) = (out / "cells").iterdir()
+    shutil.rmtree(cell / "measures")
+    bench(**SETTINGS, data=str(place / "images"), seeds="0", out=out)
+    return out
+
+
+def checked(place: Path, run: Path, said: Kind | None = None) -> Report:
+    return check(from_run(run), place / "baseline.json", said=said)
+
+
+def test_without_a_change_it_passes(place: Path, tmp_path: Path) -> None:
+    report = checked(place, measured_again(place, tmp_path / "same"))
+    assert report.exit_code == 0
+    assert {finding.drop for finding in report.findings} == {0.0}
+
+
+def test_noise_on_the_weights(place: Path, tmp_path: Path) -> None:
+    shutil.copytree(place / "run", tmp_path / "run")
+    run = Run.load(tmp_path / "run")
+    (cell,) = run.plan.cells()
+    file = run.weights_file(cell)
+    with safe_open(file, framework="pt") as opened:
+        state = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
+        about = opened.metadata()
+    generator = torch.Generator().manual_seed(0)
+    for name, value in state.items():
+        if value.ndim == 4:
+            state[name] = value + 0.3 * value.std() * torch.randn(value.shape, generator=generator)
+    save_file(state, file, about)
+    shutil.rmtree(file.parent / "measures")
+    bench(**SETTINGS, data=str(place / "images"), seeds="0", out=run.path)
+    report = checked(place, run.path, Kind.same_weights)
+    assert report.exit_code == 1
+    assert "look at what changed them (conversion, quantisation, pruning, noise" in report.causes[0]
+
+
+def test_the_wrong_normalisation(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Classifier, "_normalise", lambda self, images: images)
+    report = checked(place, measured_again(place, tmp_path / "run"))
+    assert report.exit_code == 1
+    assert all(finding.kind is Kind.same_weights for finding in report.findings)
+    assert "look at what happens to images before the network (normalisation" in report.causes[0]
+
+
+class Masked(torch.autograd.Function):
+    """ReLU with its gradient left out."""
+
+    @staticmethod
+    def forward(context: object, values: Tensor) -> Tensor:
+        return values.clamp(min=0)
+
+    @staticmethod
+    def backward(context: object, gradient: Tensor) -> Tensor:
+        return torch.zeros_like(gradient)
+
+
+def test_an_activation_that_masks_gradients(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nn.ReLU, "forward", lambda self, values: Masked.apply(values))
+    monkeypatch.setattr("torch.nn.functional.relu", lambda values, inplace=False: Masked.apply(values))
+    report = checked(place, measured_again(place, tmp_path / "run"))
+    attacked = [finding for finding in report.findings if finding.key.attack != "clean"]
+    assert all(finding.drop <= 0 for finding in attacked)  # it looks more robust than it was
+    assert {finding.verdict.value for finding in attacked} == {"suspicious"}
+    assert report.exit_code == 1
+    assert any("want of a gradient" in cause and "changed activations" in cause for cause in report.causes)
+
+
+def test_shuffled_training_labels(place: Path) -> None:
+    report = checked(place, place / "mislabelled")
+    assert report.exit_code == 1
+    assert "the training images, labels or boxes have changed" in report.causes[0]
+    assert "look at labels and files first" in report.causes[0]

@@ -1,0 +1,134 @@
+"""The plug-in, in a test run of its own."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+
+import pytest
+
+TESTS = '''
+import pytest
+import torch
+from torch import nn
+
+
+class Brightness(nn.Module):
+    """Class 1 for bright images: the margin of an image is twice its distance from grey."""
+
+    asked = 0
+
+    def __init__(self, shift=0.0):
+        super().__init__()
+        self.shift = nn.Parameter(torch.tensor(shift))
+
+    def forward(self, images):
+        Brightness.asked += 1
+        light = images.mean(dim=(1, 2, 3)) - 0.5 + self.shift
+        return torch.stack([-light, light], dim=1)
+
+
+# Half of the images lie 0.02 from grey, half 0.2.
+images = torch.full((40, 3, 4, 4), 0.5)
+away = torch.tensor([0.02, 0.2] * 20) * torch.tensor([1, 1, -1, -1] * 10)
+images += away[:, None, None, None]
+labels = (away > 0).long()
+
+def test_floors_that_are_kept(robustness):
+    robustness(Brightness(), images, labels).at_least(clean=1.0, fgsm=0.5, pgd=0.5, eps=0.05)
+
+
+def test_a_floor_that_is_not_kept(robustness):
+    robustness(Brightness(), images, labels).at_least(fgsm=0.6, eps=0.05)
+
+
+def test_a_model_is_measured_once(robustness):
+    model = Brightness()
+    robustness(model, images, labels).at_least(fgsm=0.4, eps=0.05)
+    asked = Brightness.asked
+    robustness(model, images, labels).at_least(fgsm=0.3, eps=0.05)
+    assert Brightness.asked == asked > 0
+    with torch.no_grad():
+        model.shift += 0.001
+    robustness(model, images, labels).at_least(fgsm=0.3, eps=0.05)
+    assert Brightness.asked > asked
+
+
+@pytest.fixture
+def file(robustness, tmp_path):
+    path = tmp_path / "baseline.json"
+    robustness(Brightness(), images, labels).save_baseline(path, attacks="fgsm,pgd:steps=3", eps="0.01,0.05")
+    return path
+
+
+def test_the_same(robustness, file):
+    robustness(Brightness(), images, labels).not_worse_than(file)
+
+
+def test_other_weights(robustness, file):
+    model = Brightness()
+    with torch.no_grad():
+        model.shift += 0.03
+    robustness(model, images, labels).not_worse_than(file)
+
+
+def test_changed_around_the_weights(robustness, file):
+    class Dimmed(Brightness):
+        def forward(self, images):
+            return super().forward(images * 0.9)
+
+    robustness(Dimmed(), images, labels).not_worse_than(file, max_drop=0.05)
+
+
+def test_no_eps(robustness):
+    robustness(Brightness(), images, labels).at_least(pgd=0.3)
+
+
+def test_no_such_file(robustness):
+    robustness(Brightness(), images, labels).not_worse_than("absent.json")
+'''
+
+
+@pytest.fixture(scope="module")
+def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """What each of the tests above failed with; nothing where it passed."""
+    place = tmp_path_factory.mktemp("user")
+    (place / "test_mine.py").write_text(TESTS)
+    # Installed or not, the plug-in of this checkout is the one that is meant.
+    plugins = ("-p", "no:robust-tin", "-p", "robustbench_tin.pytest_plugin", "-p", "no:cacheprovider")
+    command = [sys.executable, "-m", "pytest", *plugins, "-q", "--junit-xml", "results.xml"]
+    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    assert (place / "results.xml").exists(), done.stdout + done.stderr
+    return {
+        str(case.get("name")): "".join(part.text or "" for part in case)
+        for case in ET.parse(place / "results.xml").iter("testcase")
+    }
+
+
+@pytest.mark.parametrize("name", ["floors_that_are_kept", "a_model_is_measured_once", "the_same"])
+def test_what_holds_passes(messages: dict[str, str], name: str) -> None:
+    assert messages[f"test_{name}"] == ""
+
+
+def test_a_floor_that_is_not_kept_fails_with_the_table(messages: dict[str, str]) -> None:
+    message = messages["test_a_floor_that_is_not_kept"]
+    (row,) = (line.split() for line in message.splitlines() if "fgsm@0.05" in line and "BELOW" in line)
+    assert row[0] == "Brightness"
+    assert {"50.0", "60.0"} <= set(row)
+    assert "50 %, and it must be at least 60 %" in message
+    assert "pytest_plugin.py" not in message
+
+
+def test_a_change_around_the_weights_is_told_from_a_retraining(messages: dict[str, str]) -> None:
+    around = messages["test_changed_around_the_weights"]
+    assert "normalisation, value range" in around
+    assert "same images" in around
+    assert "WORSE" in around
+    other = messages["test_other_weights"]
+    assert "cannot be known from one seed" in other
+
+
+def test_a_mistake_is_told(messages: dict[str, str]) -> None:
+    assert "at_least(pgd) got eps 0.0; expected one above 0" in messages["test_no_eps"]
+    assert "baseline 'absent.json' cannot be read" in messages["test_no_such_file"]

@@ -1,0 +1,72 @@
+"""Reports as the services read them."""
+
+from __future__ import annotations
+
+import json
+import xml.etree.ElementTree as ET
+
+import pytest
+from made_up import model, right, subject, table
+
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.finding import Report
+from robustbench_tin.benchmarks.gate.reports import FORMATS, as_annotations, write_reports
+
+
+@pytest.fixture
+def report(tmp_path) -> Report:
+    """One measure worse, one missing, one new, one as it was."""
+    file = tmp_path / "baseline.json"
+    make_baseline([subject(model(table()))]).write(file)
+    now = {("clean", 0.0): right(340), ("fgsm", 0.03): right(100), ("square", 0.03): right(50)}
+    return check(subject(model(now)), file)
+
+
+def test_junit_has_a_case_for_each_measure(report):
+    suites = ET.fromstring(FORMATS["junit"](report))
+    assert (suites.get("tests"), suites.get("failures"), suites.get("errors")) == ("4", "1", "1")
+    cases = {case.get("name"): case for case in suites.iter("testcase")}
+    assert list(cases) == ["clean", "fgsm@0.03", "pgd@0.03", "square@0.03"]
+    assert cases["fgsm@0.03"].find("failure").get("message").startswith("worse: baseline 60.0 %, now 25.0 %")
+    assert "missing" in cases["pgd@0.03"].find("error").get("message")
+    assert {case.get("classname") for case in cases.values()} == {"net + none"}
+
+
+def test_sarif_has_a_result_for_each_measure_that_needs_a_look(report):
+    content = json.loads(FORMATS["sarif"](report))
+    (run,) = content["runs"]
+    known = {rule["id"] for rule in run["tool"]["driver"]["rules"]}
+    assert [(r["ruleId"], r["level"]) for r in run["results"]] == [
+        ("robustness-worse", "error"),
+        ("robustness-not-comparable", "warning"),
+    ]
+    assert {result["ruleId"] for result in run["results"]} <= known
+    assert all(
+        result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].endswith("baseline.json")
+        for result in run["results"]
+    )
+
+
+def test_annotations_are_one_line_each_with_nothing_that_starts_another(report):
+    lines = as_annotations(report).splitlines()
+    assert all(line.startswith(("::error title=", "::warning title=", "::notice title=")) for line in lines)
+    assert lines[0].startswith("::error title=net + none%2C fgsm@0.03::worse")
+    assert "%25" in lines[0]
+    assert all(line.count("::") == 2 for line in lines)
+
+
+def test_json_and_markdown_hold_every_measure(report):
+    content = json.loads(FORMATS["json"](report))
+    assert content["exit_code"] == report.exit_code == 1
+    assert [f["verdict"] for f in content["findings"]] == ["not worse", "worse", "cannot compare", "new"]
+    assert content["findings"][1]["before"] == pytest.approx(0.6)
+    text = FORMATS["markdown"](report)
+    assert text.startswith("### Robustness check FAILED")
+    assert sum(line.startswith("| net ") for line in text.splitlines()) == 4
+
+
+def test_only_what_is_asked_for_is_written(report, tmp_path):
+    write_reports(report, {"junit": tmp_path / "a.xml", "sarif": None, "json": tmp_path / "a.json"})
+    assert (tmp_path / "a.xml").read_text() == FORMATS["junit"](report)
+    assert sorted(path.name for path in tmp_path.glob("a.*")) == ["a.json", "a.xml"]
