@@ -12,8 +12,8 @@ one adversarially trained, and times on its validation images:
 ``--parts`` measures AutoAttack's four attacks one by one instead, on images that ``fast`` leaves: ours, then
 torchattacks', some steps of each in turn, and what their full budgets take by that.
 
-``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' given the same 100
-steps, on both cells; that takes up to a minute an image that survives.
+``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' given the
+same 100 steps, on both cells; that takes up to a minute an image that survives.
 
 Each contender runs in turn, ``--rounds`` times; the table shows the median of the ratios within a round, and
 their range. All work in batches of 50, on a model whose parameters are frozen but where it says ``as it
