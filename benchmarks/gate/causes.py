@@ -103,9 +103,8 @@ def _around_weights(entry: Entry, question: Question, *, clean_fell: bool) -> st
         )
     if clean_fell:
         return (
-            "the weights are the baseline's and clean accuracy fell with them: look at what happens to"
-            " images before"
-            " the network (normalisation, value range, channel order, resizing) and at changed layers"
+            "the weights are the baseline's and clean accuracy fell with them: look at what happens to images"
+            " before the network (normalisation, value range, channel order, resizing) and at changed layers"
         )
     return (
         "the weights are the baseline's and clean accuracy held: look at what a defense does at test time,"

@@ -80,8 +80,7 @@ def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said:
 
 
 def _as_only_entry(known: Baseline, subject: Subject) -> Subject:
-    """A model of the user's own beside a baseline of one model: whatever they are called, these two are"
-    " meant."""
+    """A model of the user's own beside a baseline of one: whatever they are called, these two are meant."""
     names = {(entry.model, entry.defense) for entry in known.entries}
     if not subject.own or len(names) > 1 or names & set(subject.groups):
         return subject

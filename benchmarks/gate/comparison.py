@@ -117,8 +117,7 @@ def _problem(figures: Sequence[Figure], trainings: int) -> str | None:
 
 
 def _instead(measure: Measure, models: Sequence[Model]) -> str:
-    """What the subject has in the place of a measure that is missing, if it is the same attack set"
-    " otherwise."""
+    """What the subject has in the place of a missing measure: the same attack, set otherwise."""
     name = measure.attack.partition(":")[0]
     others = {
         figure.key.label if figure.key.norm == measure.norm else f"{figure.key.label} in {figure.key.norm}"

@@ -53,6 +53,17 @@ def built(source: Path) -> nn.Module:
     return load_own_model(f"{source}:net").module
 
 
+def export(model: nn.Module, path: Path) -> None:
+    torch.onnx.export(
+        model,
+        (torch.rand(2, 3, 64, 64),),
+        path,
+        dynamo=False,
+        input_names=["images"],
+        dynamic_axes={"images": {0: "n"}},
+    )
+
+
 def accuracies(spec: str, **options) -> dict[str, float | None]:
     subject = OwnSource(
         model=spec, eval_images=40, attacks=options.pop("attacks", "fgsm"), eps="0.02", trust=False, **options
@@ -65,14 +76,7 @@ def test_a_module_a_script_and_an_onnx_file_of_one_network_have_the_same_figures
 ) -> None:
     script, onnx = tmp_path / "net.pt", tmp_path / "net.onnx"
     torch.jit.trace(built, torch.rand(2, 3, 64, 64)).save(script)
-    torch.onnx.export(
-        built,
-        (torch.rand(2, 3, 64, 64),),
-        onnx,
-        dynamo=False,
-        dynamic_axes={"images": {0: "n"}},
-        input_names=["images"],
-    )
+    export(built, onnx)
     first = accuracies(f"{source}:net")
     assert set(first) == {"clean", "fgsm@0.02"}
     assert accuracies(str(script)) == first
@@ -84,14 +88,7 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
     built: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     onnx = tmp_path / "net.onnx"
-    torch.onnx.export(
-        built,
-        (torch.rand(2, 3, 64, 64),),
-        onnx,
-        dynamo=False,
-        dynamic_axes={"images": {0: "n"}},
-        input_names=["images"],
-    )
+    export(built, onnx)
     import onnx2torch
 
     def unknown(graph: object) -> nn.Module:
