@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_tin.cli_images import console_reporter
+from robustbench_tin.cli_images import Classes, Data, Device, EvalImages, console_reporter
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.gate.subject import Subject
@@ -48,25 +48,12 @@ Trust = Annotated[
     bool,
     typer.Option("--trust/--no-trust", help="Check whether to believe the figures.", rich_help_panel=MODEL),
 ]
-Data = Annotated[str, typer.Option(help="As robust-tin bench takes it.", rich_help_panel=MODEL)]
-Classes = Annotated[
-    str | None,
-    typer.Option(help="So many classes, or a list of their ids.", rich_help_panel=MODEL, show_default="all"),
-]
-EvalImages = Annotated[
-    int | None,
-    typer.Option(help="So many validation images in all.", rich_help_panel=MODEL, show_default="all"),
-]
-Device = Annotated[
-    str | None,
-    typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=MODEL, show_default="the best there is"),
-]
 
 
 def baseline(
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN...]", help="A run, or runs that differ in their seeds only."),
+        typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only."),
     ] = None,
     model: ModelSpec = None,
     weights: Weights = None,
@@ -112,7 +99,7 @@ def baseline(
 
 def check(
     run: Annotated[
-        Path | None, typer.Argument(metavar="[RUN]", help="A run directory.", show_default=False)
+        Path | None, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
     ] = None,
     baseline: Annotated[
         Path | None,
