@@ -10,6 +10,7 @@ from toys import Toy, draw_toy_images
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import forms as module
 from robustbench_tin.attacks.folding import folded
 from robustbench_tin.attacks.forms import Form, Forms
 from robustbench_tin.errors import InvalidSettingError
@@ -116,8 +117,6 @@ def test_forms_agree_with_the_model(search: str) -> None:
 
 
 def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_tin.attacks import forms as module
-
     model, (images, _) = normed(), draw_toy_images(16, 6)
     chosen = Forms()
     first = chosen.choose("auto", model, images)
@@ -138,6 +137,28 @@ def test_a_copy_is_made_when_it_is_first_asked_for_and_kept() -> None:
         logits = form.logits(images)
         assert isinstance(logits, Tensor)
         assert torch.allclose(logits, model(images), atol=1e-3)
+
+
+@pytest.mark.parametrize("fastest", ["float32", "float32, channels-last, folded"])
+def test_the_precise_form_is_the_one_that_answers_fastest(
+    monkeypatch: pytest.MonkeyPatch, fastest: str
+) -> None:
+    model, (images, _) = normed(), draw_toy_images(8, 6)
+    asked: list[str] = []
+
+    def seconds(form: Form, batch: Tensor) -> float:
+        asked.append(form.label)
+        return 1.0 if form.label == fastest else 2.0
+
+    monkeypatch.setattr(module, "_answering", seconds)
+    forms = Forms()
+    chosen = forms.choose("fastest", model, images)
+    assert asked == []  # only who asks for it pays for the choice
+    assert chosen.form(precise=True).label == fastest
+    assert sorted(asked) == ["float32", "float32, channels-last, folded"]
+    assert chosen.form(precise=True) is chosen.form(precise=True)
+    assert len(asked) == 2
+    assert forms.labels["fastest"][1] == fastest
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
