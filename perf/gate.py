@@ -6,8 +6,9 @@
   many checks catch it, by drop and by number of images. ``--out`` draws the curves.
 - ``python perf/gate.py retrainings``: 20 real re-trainings of a small network on the demo set, with other
   seeds, each checked against a baseline of five; minutes on a CPU. ``--out RUN`` keeps the trainings.
-- ``python perf/gate.py time --data DATA``: ``robust-tin check --model`` of a resnet18 at 64 px, from start to
-  exit, FGSM and PGD-10 at two budgets on 1,000 images.
+- ``python perf/gate.py time --cell RUN/CELL --data DATA --classes 20``: ``robust-tin check --model`` of
+  a trained cell, from start to exit, FGSM and PGD-10 at two budgets on 1,000 images; without and with trust
+  checks.
 
 Simulated images are right with a probability of their own (half of them mostly right, half mostly wrong), so
 that measures of one table depend on each other as those of one network do.
@@ -42,7 +43,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--retrainings", type=int, default=20)
-    parser.add_argument("--data", default="demo", help="of time")
+    parser.add_argument("--cell", help="of time: RUN/CELL")
+    parser.add_argument("--data", default="demo", help="of time: what the cell was trained on")
+    parser.add_argument("--classes", default="20", help="of time: likewise")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     {"alarms": alarms, "power": power, "retrainings": retrainings, "time": timed}[arguments.what](arguments)
@@ -197,19 +200,22 @@ def retrainings(arguments: argparse.Namespace) -> None:
 def timed(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "network.py").write_text(
-            "import timm, torch\n\n\ndef build():\n    torch.manual_seed(0)\n"
-            "    return timm.create_model('resnet18', num_classes=200)\n"
+            "from robustbench_tin.benchmarks.trained_model import find_trained\n\n"
+            f"CELL = {str(Path(arguments.cell).resolve())!r}\n\n\n"
+            "def build():\n    return find_trained(CELL).load('cpu').model\n"
         )
         shared = [
-            *("--model", f"{scratch}/network.py:build", "--data", arguments.data, "--eval-images", "1000"),
-            *("--attacks", "fgsm,pgd:steps=10", "--eps", "0.01,0.03"),
+            *("--model", f"{scratch}/network.py:build", "--device", "cpu"),
+            *("--data", arguments.data, "--classes", arguments.classes, "--eval-images", "1000"),
+            *("--attacks", "fgsm,pgd:steps=10,criterion=top1", "--eps", "0.01,0.03"),
         ]
         command = [sys.executable, "-m", "robustbench_tin"]
         file = f"{scratch}/baseline.json"
         subprocess.run([*command, "baseline", *shared, "--out", file], check=True)
-        started = time.perf_counter()
-        subprocess.run([*command, "check", *shared, "--baseline", file], check=True)
-        print(f"\n{time.perf_counter() - started:.0f} s from start to exit")
+        for trust in ("--no-trust", "--trust"):
+            started = time.perf_counter()
+            subprocess.run([*command, "check", *shared, trust, "--baseline", file], check=False)
+            print(f"\n{trust}: {time.perf_counter() - started:.0f} s from start to exit", flush=True)
 
 
 if __name__ == "__main__":
