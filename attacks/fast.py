@@ -33,7 +33,7 @@ class Margin(IterativeAttack):
     needs_clean_logits: ClassVar[bool] = True
 
     criterion: str | None = "top1"
-    steps: int = 20
+    steps: int = 19
     target: int | None = None
 
     def begin(self, task: Task) -> Search:

@@ -63,7 +63,7 @@ def test_training_accuracies_are_those_of_the_first_pass(tmp_path: Path, defense
 def test_adversarial_training_counts_adversarial_images(tmp_path: Path) -> None:
     model = learnt_model()
     (point, _) = points_of(tmp_path / "curves.csv", model, "pgd-at")
-    assert point.train_top1 < clean_accuracy(model, 1) - 0.2
+    assert point.train_top1 < clean_accuracy(model, 1) - 0.1
 
 
 class Cramped(nn.Module):
