@@ -32,6 +32,11 @@ def build(
         raise InvalidSettingError(
             f"both pretrained weights and the file '{weights}' are asked for; choose one of them"
         )
+    if pretrained and backbone.variant.stem != "published":
+        raise InvalidSettingError(
+            f"backbone '{backbone.name}' is asked to start from published weights, which are of another stem;"
+            " leave stem or the weights out"
+        )
     if num_classes < 1:
         raise InvalidSettingError(f"{num_classes} classes were asked for; expected 1 or more")
     size = backbone.check_size(image_size, resize_to)

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robustbench_tin.models.backbone import Backbone
+from robustbench_tin.models.small_stem import with_small_stem
 
 
 def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
@@ -18,11 +19,12 @@ def create_network(backbone: Backbone, num_classes: int, size: int, **settings: 
     if backbone.variant.new_head:
         from robustbench_tin.models.headed import create_headed
 
-        return create_headed(backbone, num_classes, size, **settings)
-    if backbone.sized:
-        settings["img_size"] = size
-    network: nn.Module = timm.create_model(backbone.timm_name, num_classes=num_classes, **settings)
-    return network
+        network: nn.Module = create_headed(backbone, num_classes, size, **settings)
+    else:
+        if backbone.sized:
+            settings["img_size"] = size
+        network = timm.create_model(backbone.timm_name, num_classes=num_classes, **settings)
+    return with_small_stem(network, backbone.name) if backbone.variant.stem == "3x3" else network
 
 
 def create_skeleton(backbone: Backbone, num_classes: int, size: int) -> nn.Module:

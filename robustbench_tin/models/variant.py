@@ -9,6 +9,7 @@ from robustbench_tin.specs import Configurable
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "area")
 OUTPUTS = ("sigmoid", "softmax")
+STEMS = ("published", "3x3")
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,7 @@ class Variant(Configurable):
         size: height and width in pixels at which the network sees images; None: the run's choice.
         interpolation: how images are resized to it, inside the classifier: one of :data:`INTERPOLATIONS`.
         cut: so many of the base's last stages are dropped; a new head stands on what is left.
+        stem: ``3x3``: a first convolution for small images, without a stride and without pooling; of ResNets.
     """
 
     kind: ClassVar[str] = "a"
@@ -27,11 +29,13 @@ class Variant(Configurable):
     size: int | None = None
     interpolation: str = "bilinear"
     cut: int = 0
+    stem: str = "published"
 
     def __post_init__(self) -> None:
         self.require(self.size is None or self.size >= 1, "size", "1 or more pixels")
         self.require(self.interpolation in INTERPOLATIONS, "interpolation", ", ".join(INTERPOLATIONS))
         self.require(self.cut >= 0, "cut", "0 or more stages")
+        self.require(self.stem in STEMS, "stem", " or ".join(STEMS))
 
     @property
     def new_head(self) -> bool:

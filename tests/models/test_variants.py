@@ -47,6 +47,9 @@ def test_a_spec_is_a_backbone_whose_name_is_canonical() -> None:
         ("densenet169:cut=5", "has 5 stages; expected cut below 5"),
         ("densenet169:hidden=2", "unknown setting"),
         ("mobilenet:cut=1", "cannot be cut"),
+        ("vgg16:stem=3x3", "which only ResNets have"),
+        ("resnet50:cut=1,stem=3x3", "which only ResNets have, without cut"),
+        ("resnet50:stem=4x4", "expected published or 3x3"),
         ("inceptionv3-final:output=tanh", "expected sigmoid or softmax"),
         ("densnet169:size=3", "did you mean 'densenet169'"),
     ],
@@ -86,6 +89,25 @@ def test_a_cut_base_ends_a_stage_earlier_under_a_new_head() -> None:
     assert cut.head[-1].in_features == 1024
     with torch.no_grad():
         assert cut(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 5)
+
+
+def test_a_stem_for_small_images_keeps_their_pixels_until_the_first_block() -> None:
+    backbone = backbones.get("timm:resnet18:stem=3x3")
+    network = backbone.build(5, image_size=32, seed=0).eval().network
+    seen: dict[str, Tensor] = {}
+    for name in ("maxpool", "layer1"):
+        network.get_submodule(name).register_forward_hook(
+            lambda module, inputs, output, name=name: seen.update({name: output})
+        )
+    with torch.no_grad():
+        assert network(pixels(2, 32)).shape == (2, 5)
+    assert seen["maxpool"].shape == seen["layer1"].shape == (2, 64, 32, 32)
+    assert float(network.conv1.weight.detach().std()) == pytest.approx((2 / (64 * 9)) ** 0.5, rel=0.05)
+    whole = create_skeleton(backbones.get("timm:resnet18"), 5, 32).state_dict()
+    own = {key: value.shape for key, value in network.state_dict().items() if key != "conv1.weight"}
+    assert own == {key: value.shape for key, value in whole.items() if key != "conv1.weight"}
+    with pytest.raises(InvalidSettingError, match="of another stem"):
+        backbone.build(5, image_size=32, pretrained=True, seed=0)
 
 
 def test_a_cut_base_computes_what_the_base_does() -> None:
