@@ -10,12 +10,13 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.folding import folded
+from robustbench_tin.attacks.packing import packed
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
@@ -57,12 +58,14 @@ class Form:
         precision: ``float32``, ``bfloat16`` or ``float16``; below float32 it runs under autocast.
         layout: ``channels-last`` or ``contiguous``.
         is_model: whether it is the model itself, so that its logits need no verification.
+        answers: the module again, made for answers without gradients; None: there is no such.
     """
 
     module: nn.Module
     precision: str = "float32"
     layout: str = "as it is"
     is_model: bool = True
+    answers: nn.Module | None = None
 
     @property
     def label(self) -> str:
@@ -73,8 +76,17 @@ class Form:
         """What the module returns for float32 images."""
         if self.layout == "channels-last":
             images = images.contiguous(memory_format=torch.channels_last)
+        module = self.module if self.answers is None or torch.is_grad_enabled() else self.answers
         with self._autocast(images.device.type):
-            return self.module(images)
+            return module(images)
+
+    def for_answers(self, images: Tensor) -> Form:
+        """The same form, made quick at answers without gradients about such a batch, where that can be."""
+        if self.is_model or self.precision != "float32" or images.device.type != "cpu":
+            return self
+        if self.layout == "channels-last":
+            images = images.contiguous(memory_format=torch.channels_last)
+        return replace(self, answers=packed(self.module, images))
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -93,7 +105,7 @@ class Chosen:
         labels: of the form to search with and of the precise one; both agree with the model.
         live: one of them, where it has been made already.
         rivals: labels that the precise one is to be chosen from, by its answers' speed, once it is asked for;
-            none: it is chosen.
+            none: it is the one given.
 
     Attributes:
         labels: as given, or as chosen since.
@@ -111,13 +123,17 @@ class Chosen:
         self._model = model
         self._images = images[:_FEWEST_PROBED].clone()
         self._live = {live.label: live}
-        self._rivals = rivals
+        self._rivals = rivals or labels[1:]
+        self._precise: Form | None = None
 
     def form(self, *, precise: bool = False) -> Form:
         """The form to search with, or the precise one."""
-        if precise and self._rivals:
-            self._choose_precise()
-        return self._form(self.labels[precise])
+        if not precise:
+            return self._form(self.labels[0])
+        if self._precise is None:
+            with own_randomness(self._images.device):
+                self._precise = self._chosen_precise()
+        return self._precise
 
     def _form(self, label: str) -> Form:
         if label not in self._live:
@@ -125,13 +141,14 @@ class Chosen:
                 self._live[label] = _made(label, self._model, self._images) or Form(self._model)
         return self._live[label]
 
-    def _choose_precise(self) -> None:
+    def _chosen_precise(self) -> Form:
         """Searches that ask for it ask for answers, thousands of them, and for few gradients."""
         batch = self._images.repeat(_MOST_PROBED // len(self._images), 1, 1, 1)
-        with own_randomness(batch.device):
-            best = _quickest([self._form(label) for label in self._rivals], batch).label
-        self.labels, self._rivals = (self.labels[0], best), ()
+        forms = [self._form(label).for_answers(batch) for label in self._rivals]
+        best = forms[0] if len(forms) == 1 else _quickest(forms, batch)
+        self.labels = (self.labels[0], best.label)
         self._live = {label: form for label, form in self._live.items() if label in self.labels}
+        return best
 
 
 class Forms:

@@ -1,0 +1,85 @@
+"""Weights packed for answers, against the module itself."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.packing import packed
+from robustbench_tin.models import backbones
+
+
+def network(name: str) -> nn.Module:
+    classifier = backbones.get(name).build(10, image_size=32, resize_to=None, seed=0)
+    return classifier.eval().requires_grad_(False)
+
+
+@pytest.mark.parametrize("name", ["timm:resnet18", "mobilenet", "timm:test_vit"])
+def test_answers_are_the_same(name: str) -> None:
+    model = network(name)
+    size = model.image_size
+    images = torch.rand(5, 3, size, size, generator=torch.Generator().manual_seed(0))
+    twin = packed(model, images)
+    assert twin is not None
+    assert any(type(layer).__name__.startswith("_Packed") for layer in twin.modules())
+    with torch.inference_mode():
+        for count in (1, 3, 5):
+            assert torch.allclose(twin(images[:count]), model(images[:count]), atol=1e-5)
+
+
+def test_a_module_that_answers_otherwise_when_copied_is_not_packed() -> None:
+    class Moody(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Conv2d(3, 10, 4)
+            self.mood = 0.0
+
+        def __deepcopy__(self, memo: object) -> nn.Module:
+            twin = Moody()
+            twin.mood = 0.1
+            return twin
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.layer(images).flatten(1) + self.mood
+
+    assert packed(Moody().requires_grad_(False), torch.rand(2, 3, 4, 4)) is None
+
+
+def test_layers_that_a_pass_goes_through_twice_stay() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared = nn.Conv2d(3, 3, 3, padding=1)
+            self.head = nn.Linear(48, 4)
+
+        def forward(self, images: Tensor) -> Tensor:
+            return self.head(self.shared(self.shared(images)).flatten(1))
+
+    twin = packed(Twice().requires_grad_(False), torch.rand(2, 3, 4, 4))
+    assert twin is not None
+    assert type(twin.shared) is nn.Conv2d
+    assert type(twin.head) is not nn.Linear
+
+
+def test_only_answers_come_from_packed_weights() -> None:
+    model = network("timm:test_resnet")
+    images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    chosen = Forms().choose("fixed", model, images)
+    assert chosen.form().answers is None
+    precise = chosen.form(precise=True)
+    assert precise.answers is not None
+    variable = images.clone().requires_grad_()
+    logits = precise.logits(variable)
+    assert isinstance(logits, Tensor)
+    assert torch.autograd.grad(logits.sum(), variable)[0].abs().sum() > 0
+    with torch.inference_mode():
+        answers = precise.logits(images)
+    assert isinstance(answers, Tensor)
+    assert torch.allclose(answers, logits, atol=1e-4)
+
+
+def test_the_model_itself_is_never_packed() -> None:
+    form = Form(network("timm:test_resnet"))
+    assert form.for_answers(torch.rand(2, 3, 32, 32)) is form
