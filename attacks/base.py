@@ -232,7 +232,7 @@ class IterativeAttack(Attack):
     """
 
     judges_result: ClassVar[bool] = True
-    """Whether the model is still to be asked about what the search ends with."""
+    """Whether what the search ends with is a point that nobody was asked about yet."""
 
     needs_clean_logits: ClassVar[bool] = False
     """Whether :meth:`begin` looks at the clean logits (to choose targets, say)."""

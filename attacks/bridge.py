@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.metrics import in_top
+from robustbench_tin.runtime import is_out_of_memory
 from robustbench_tin.threat import Ball
 
 # Settings that libraries call the length of their budget in steps, for estimates of time.
@@ -190,7 +191,9 @@ class Bridge(Attack):
             rows = torch.split(torch.arange(len(labels), device=labels.device), size)
             try:
                 parts = [self._part(oracle, labels[part], ball.select(part), seed) for part in rows]
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if size <= 1:
                     raise AttackFailure("out of memory with a single image") from None
                 size = (size + 1) // 2

@@ -139,11 +139,11 @@ class Fast(Ensemble):
 def expected(reports: Sequence[StageReport]) -> float:
     """How many more images the stages to come would break, if their successes fell as they did.
 
-    The rest of a geometric series through the successes of the last two stages and of the two before them.
-    Where the last two broke nothing, nothing more is expected; where they broke as much as the two before,
-    the series is taken to fall by a tenth.
+    The rest of a geometric series through the successes of the last two stages and of the two before them,
+    and never more than are left. Where the last two broke nothing, nothing more is expected; where they broke
+    as much as the two before, the series is taken to fall by a tenth.
     """
     broke = [report.broke for report in reports]
     last, before = sum(broke[-2:]), sum(broke[-4:-2])
     ratio = min(last / max(before, 1), 0.9)
-    return last * ratio / (1 - ratio)
+    return min(last * ratio / (1 - ratio), reports[-1].entered - reports[-1].broke)

@@ -15,6 +15,7 @@ from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
 from robustbench_tin.exact import exact_float32
+from robustbench_tin.runtime import is_out_of_memory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 RowLoss = Callable[[Tensor, slice], Tensor]
@@ -132,6 +133,17 @@ class Oracle:
     def _form(self, *, precise: bool = False) -> Form:
         return Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
 
+    def searches_model(self, *, precise: bool = False) -> bool:
+        """Whether what a search is told is, to the last bit, what a verdict would be.
+
+        Args:
+            precise: as the search asks.
+        """
+        return self._is_model(self._form(precise=precise))
+
+    def _is_model(self, form: Form) -> bool:
+        return form.module is self.model and form.precision == "float32"
+
     def note(self, images: Tensor) -> None:
         """Keep the logits of exactly these images if an attack happens to ask for a gradient there.
 
@@ -224,8 +236,7 @@ class Oracle:
         answer = self._finite(
             self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
         )
-        is_model = form.module is self.model and form.precision == "float32"
-        if is_model and _are_same(images, self._noted_images):
+        if self._is_model(form) and _are_same(images, self._noted_images):
             self._noted_logits = answer.logits
         return answer
 
@@ -302,7 +313,9 @@ class Oracle:
             stop = min(count, start + (self._most_rows or count))
             try:
                 answers.append(part(slice(start, stop)))
-            except torch.OutOfMemoryError:
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 if stop - start <= 1:
                     raise AttackFailure("out of memory with a single image") from None
                 self._most_rows = (stop - start) // 2

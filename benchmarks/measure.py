@@ -118,15 +118,24 @@ class Conditions:
 def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Outcomes:
     """What survives every one of several attacks at the same budget, image by image.
 
+    An attack until broken says nothing about the other criterion: that figure is of the rest, and the remarks
+    say so.
+
     Args:
         measures: each attack's record and its outcomes; None where it failed, and then the whole has.
         eps: their budget.
     """
     failed = [f"{record.attack} {record.status}" for record, hits in measures if hits is None]
     columns: dict[str, npt.NDArray[np.bool_] | None] = {}
-    for name in ("top1", "top5"):
-        hits = [frame[name].to_numpy() for _, frame in measures if frame is not None and name in frame]
-        columns[name] = np.logical_and.reduce(hits) if hits and not failed else None
+    remarks = []
+    for name, shown in (("top1", "top-1"), ("top5", "top-5")):
+        hits = {
+            record.attack: frame[name] for record, frame in measures if frame is not None and name in frame
+        }
+        columns[name] = np.logical_and.reduce(list(hits.values())) if hits and not failed else None
+        missing = [record.attack for record, _ in measures if record.attack not in hits]
+        if columns[name] is not None and missing:
+            remarks.append(f"worst case: {shown} is of {', '.join(hits)} alone, not of {', '.join(missing)}")
     return Outcomes(
         eps=eps,
         top1=columns["top1"],
@@ -137,6 +146,7 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
         backward_passes=sum(record.backward_passes for record, _ in measures),
         mode="right under every attack",
         search="; ".join(dict.fromkeys(record.search for record, _ in measures)),
+        remarks=tuple(remarks),
     )
 
 

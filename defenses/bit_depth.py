@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from robustbench_tin.defenses.base import Defense
-from robustbench_tin.defenses.input_transform import InputTransform, straight_through
+from robustbench_tin.defenses.input_transform import InputTransform, softly_rounded, straight_through
 
 
 @dataclass(frozen=True)
@@ -16,7 +16,7 @@ class BitDepth(Defense):
     """Round every value to the nearest of ``2 ** bits`` evenly spaced levels before it is classified.
 
     Xu, Evans and Qi, 2018, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks",
-    arXiv 1704.01155. Attacks see the identity as its gradient (BPDA).
+    arXiv 1704.01155. Attacks see a softened rounding as its gradient (BPDA).
 
     Attributes:
         bits: 1 to 8.
@@ -39,4 +39,8 @@ class _SeesFewLevels(InputTransform):
         self.highest = 2**bits - 1
 
     def transform(self, images: Tensor) -> Tensor:
-        return straight_through(images, lambda inside: (inside * self.highest).round() / self.highest)
+        return straight_through(
+            images,
+            lambda inside: (inside * self.highest).round() / self.highest,
+            lambda inside: softly_rounded(inside * self.highest) / self.highest,
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, cast
@@ -10,6 +11,9 @@ import torch
 from torch import Tensor, nn
 
 Transform = Callable[[Tensor], Tensor]
+
+# Deviation of the noise that rounding is softened by, in units of its step.
+_SOFTNESS = 0.25
 
 
 class InputTransform(nn.Module, ABC):
@@ -38,18 +42,31 @@ class InputTransform(nn.Module, ABC):
         return cast("Tensor", self.classifier(seen))
 
 
-def straight_through(images: Tensor, transform: Transform) -> Tensor:
-    """``transform(images)`` forward, the identity backward, inside the pixel box; outside it no gradient.
+def straight_through(images: Tensor, transform: Transform, stand_in: Transform | None = None) -> Tensor:
+    """``transform(images)`` forward, the gradient of a stand-in backward, inside the pixel box; none outside.
 
-    It is the backward pass differentiable approximation with the identity, for transforms that stay near
-    their input: Athalye, Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security",
-    arXiv 1802.00420.
+    It is the backward pass differentiable approximation, for transforms that stay near their input: Athalye,
+    Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security", arXiv 1802.00420.
 
     Args:
         images: float32 ``(N, C, H, W)``; values outside [0, 1] are cut off first.
         transform: keeps the shape; may be anything.
+        stand_in: keeps the shape and has a gradient; None: the identity.
     """
-    return cast("Tensor", _StraightThrough.apply(images, transform))
+    return cast("Tensor", _StraightThrough.apply(images, transform, stand_in))
+
+
+def softly_rounded(values: Tensor) -> Tensor:
+    """``values.round()``, with the slope that rounding has on average under a little Gaussian noise.
+
+    It is steep where a value is about to change and small, but never 0, elsewhere. The slope of the identity
+    spends a budget on values that no change so small reaches.
+    """
+    rounded = values.detach().round()
+    away = values.detach() - rounded
+    below, above = (torch.exp(-(((away - edge) / _SOFTNESS) ** 2) / 2) for edge in (-0.5, 0.5))
+    slope = (below + above) / (_SOFTNESS * math.sqrt(2 * math.pi))
+    return rounded + slope * (values - values.detach())
 
 
 def trimmed(images: Tensor) -> Tensor:
@@ -59,12 +76,18 @@ def trimmed(images: Tensor) -> Tensor:
 
 class _StraightThrough(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, images: Tensor, transform: Transform) -> Tensor:
+    def forward(ctx: Any, images: Tensor, transform: Transform, stand_in: Transform | None) -> Tensor:
         ctx.save_for_backward(images)
+        ctx.stand_in = stand_in
         return transform(images.clamp(0, 1))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (images,) = ctx.saved_tensors
+        (gradient,) = gradients
+        if ctx.stand_in is not None:
+            with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
+                inside = images.detach().clamp(0, 1).requires_grad_()
+                (gradient,) = torch.autograd.grad(ctx.stand_in(inside), inside, gradient)
         # By hand: in some releases of torch the gradient of clamp is 0 on the bounds, where many pixels lie.
-        return gradients[0] * ((images >= 0) & (images <= 1)), None
+        return gradient * ((images >= 0) & (images <= 1)), None, None

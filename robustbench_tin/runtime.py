@@ -106,6 +106,13 @@ def as_tensor(array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory ran out; that of a CPU has no class of its own in torch."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
+
+
 def tune_allocator() -> None:
     """Let the C library keep large buffers between steps, instead of asking the system for each anew.
 

@@ -27,9 +27,17 @@ EPS = 8 / 255
 
 
 def drive(
-    model: nn.Module, toy: Toy, attack: Attack, *, size: int = 24, eps: float = EPS, k: int = 1, finish=None
+    model: nn.Module,
+    toy: Toy,
+    attack: Attack,
+    *,
+    size: int = 24,
+    eps: float = EPS,
+    k: int = 1,
+    finish=None,
+    surrogate: nn.Module | None = None,
 ) -> tuple[Verdicts, Oracle]:
-    with Oracle(model) as oracle:
+    with Oracle(model, surrogate=surrogate) as oracle:
         clean_logits = oracle.logits(toy.images)
         pool = Pool(toy.images, toy.labels, size, torch.device("cpu"))
         driver = Driver(
@@ -147,6 +155,28 @@ def test_a_search_that_misreads_the_model_convinces_nobody(toy: Toy) -> None:
     assert found.disagreements == 2 * 64
 
 
+@pytest.mark.parametrize(
+    "spec", ["apgd-dlr:steps=10", "apgd-t:steps=10,targets=3", "square:queries=200", "fast"]
+)
+def test_what_a_search_that_sees_nothing_broken_ends_with_is_judged(toy: Toy, spec: str) -> None:
+    """A form that is not the model to the last bit may miss what the model itself mistakes."""
+    label = int(toy.labels.mode().values)
+    chosen = toy.labels == label
+    alike = Toy(toy.model, toy.images[chosen], toy.labels[chosen])
+
+    class Sure(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            lead = torch.zeros(10)
+            lead[label] = 1_000
+            logits: Tensor = toy.model(images) + lead
+            return logits
+
+    found, _ = drive(toy.model, alike, parse_attack(spec), eps=0.1, surrogate=Sure())
+    assert found.broken.float().mean() > 0.6
+    assert found.images is not None
+    assert torch.equal(right(toy.model, found.images, alike.labels), ~found.broken)
+
+
 def test_what_is_changed_before_it_counts_is_what_counts(toy: Toy) -> None:
     coarse = Toy(toy.model, (toy.images * 255).round() / 255, toy.labels)
     found, _ = drive(toy.model, coarse, parse_attack("pgd"), finish=to_8bit)
@@ -186,16 +216,20 @@ def test_one_image_and_two_are_pools_too(toy: Toy, count: int) -> None:
     assert found.broken.all()
 
 
-def test_memory_that_runs_out_halves_the_batch_and_nothing_else(toy: Toy) -> None:
+@pytest.mark.parametrize("runs_out", [torch.OutOfMemoryError, MemoryError, None])
+def test_memory_that_runs_out_halves_the_batch_and_nothing_else(toy: Toy, runs_out) -> None:
     class Small(nn.Module):
         asked: ClassVar[list[int]] = []
 
         def forward(self, images: Tensor) -> Tensor:
             self.asked.append(len(images))
             if len(images) > 10:
-                raise torch.OutOfMemoryError
+                if runs_out is None:  # as a CPU's does
+                    torch.empty(2**60)
+                raise runs_out
             return toy.model(images)
 
+    Small.asked.clear()
     plain, _ = drive(toy.model, toy, parse_attack("pgd"))
     model = Small()
     found, _ = drive(model, toy, parse_attack("pgd"))

@@ -83,6 +83,15 @@ def test_a_curve_that_still_falls_makes_it_go_on_and_say_so() -> None:
     assert Fast(tolerance=0.05).next_stage(falling, 10) is None
 
 
+def test_no_more_are_expected_to_break_than_are_left() -> None:
+    """Of eight images that the first stage broke none is left; of eighty of a hundred, twenty are."""
+    assert expected(reports(8, entered=8)) == 0
+    assert Fast().conclusions(reports(8, entered=8)) == (
+        "fast: its last stages broke 8 of 8; about 0.0 more expected to break",
+    )
+    assert expected(reports(80)) == 20
+
+
 def test_it_never_goes_on_for_ever() -> None:
     many = reports(*[5] * 16)
     assert Fast().next_stage(many[:15], 10) is not None

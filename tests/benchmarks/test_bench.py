@@ -365,3 +365,45 @@ def test_a_full_disk_loses_nothing(small, monkeypatch):
             bench(**small)
     assert not list(small["out"].rglob(".*.json.*"))
     assert bench(**small).complete
+
+
+def test_the_worst_case_is_what_every_attack_leaves(small):
+    """A figure that one of them did not measure is of the others, and says so."""
+    attacks = ["noise", "fgsm", "pgd:criterion=top1,steps=2"]
+    run = bench(**{**small, "attacks": ",".join(attacks), "eps": "0.1,0.3", "worst_case": True})
+    cell = next(run.plan.cells())
+    for row in run.records[run.records["attack"] == "worst-case"].to_dict("records"):
+        mine = run.outcomes(cell, "worst-case", row["eps"])
+        theirs = [run.outcomes(cell, attack, row["eps"]) for attack in attacks]
+        assert mine["top1"].equals(theirs[0]["top1"] & theirs[1]["top1"] & theirs[2]["top1"])
+        assert mine["top5"].equals(theirs[0]["top5"] & theirs[1]["top5"])
+        assert row["top1"] == mine["top1"].mean()
+        assert row["remarks"] == f"worst case: top-5 is of noise, fgsm alone, not of {attacks[2]}"
+        assert (row["status"], row["mode"]) == ("ok", "right under every attack")
+    left = run.records.groupby("attack")["top1"].mean()
+    assert left["worst-case"] < left["clean"]
+
+
+def test_a_worst_case_fails_with_any_of_its_attacks(small, write_plugin):
+    plugin = write_plugin(
+        textwrap.dedent(
+            """
+        from dataclasses import dataclass
+        from robustbench_tin import attacks
+
+        @attacks.register("always-broken")
+        @dataclass(frozen=True)
+        class Broken(attacks.Attack):
+            \"\"\"Raises.\"\"\"
+
+            def run(self, oracle, labels, ball, generator):
+                raise RuntimeError("out of luck")
+        """
+        )
+    )
+    run = bench(
+        **{**small, "attacks": "fgsm,always-broken", "eps": "0.1", "worst_case": True}, plugins=[plugin]
+    )
+    (worst,) = run.records[run.records["attack"] == "worst-case"].to_dict("records")
+    assert worst["status"].startswith("failed: always-broken failed: ")
+    assert worst["top1"] is None or np.isnan(worst["top1"])

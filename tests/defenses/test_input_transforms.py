@@ -15,7 +15,9 @@ from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack
-from robustbench_tin.defenses import parse_defense
+from robustbench_tin.defenses import bit_depth, jpeg, parse_defense
+from robustbench_tin.defenses.input_transform import softly_rounded, straight_through
+from robustbench_tin.defenses.jpeg_gradient import softened_jpeg
 from robustbench_tin.errors import InvalidSettingError
 
 FIXED = ("jpeg", "bit-depth", "blur")
@@ -160,17 +162,47 @@ def test_a_random_transform_differs_between_passes_also_in_eval_mode(spec: str, 
 
 
 @pytest.mark.parametrize("spec", ["jpeg", "bit-depth:bits=1"])
-def test_the_gradient_goes_straight_through(spec: str, toy: Toy) -> None:
-    """That of the bare classifier at the transformed images, on 0 and 1 too."""
+def test_the_gradient_is_taken_at_what_the_classifier_sees(spec: str, toy: Toy) -> None:
+    """That of the bare classifier at the transformed images, then that of the stand-in; on 0 and 1 too."""
+    stand_in = {"jpeg": lambda given: softened_jpeg(given, 75), "bit-depth:bits=1": softly_rounded}[spec]
     images, labels = toy.images[:6], toy.labels[:6]
     assert bool((images == 0).any())
     assert bool((images == 1).any())
     with Oracle(parse_defense(spec).wrap(toy.model)) as oracle:
         gradient = oracle.gradient(images, labels)
     with Oracle(toy.model) as oracle:
-        expected = oracle.gradient(transformed(spec, images), labels)
-    assert torch.allclose(gradient, expected, rtol=1e-4, atol=1e-7)
+        seen = oracle.gradient(transformed(spec, images), labels)
+    given = images.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(stand_in(given), given, seen)
+    assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-7)
     assert bool((gradient.flatten(1).norm(dim=1) > 0).all())
+
+
+def test_a_transform_without_a_stand_in_has_the_gradient_of_the_identity() -> None:
+    images = torch.tensor([-0.2, 0.0, 0.4, 1.0, 1.2]).view(1, 1, 1, 5).requires_grad_()
+    straight_through(images, torch.round).sum().backward()
+    assert images.grad is not None
+    assert images.grad.flatten().tolist() == [0, 1, 1, 1, 0]
+
+
+def test_softened_rounding_rounds_and_is_steepest_where_a_value_is_about_to_change() -> None:
+    values = torch.linspace(-2, 2, 401).requires_grad_()
+    rounded = softly_rounded(values)
+    assert torch.equal(rounded, values.round())
+    (slope,) = torch.autograd.grad(rounded.sum(), values)
+    at = dict(zip(values.mul(100).round().int().tolist(), slope.tolist(), strict=True))
+    assert at[50] == at[-50] > at[130] > at[100] > 0.3
+    # As much of a way up as of rounding itself.
+    assert float(slope[:-1].mean()) == pytest.approx(1, abs=0.05)
+
+
+@pytest.mark.parametrize("quality", [1, 30, 75, 100])
+def test_the_softened_jpeg_is_nearly_libjpeg_s(quality: int) -> None:
+    """On images of odd sizes, whose borders a file goes on with, in colour and grey; in levels of 255."""
+    images = functional.interpolate(draw_toy_images(8, seed=4)[0], size=(53, 38), mode="bilinear")
+    for given in (images, images[:, :1]):
+        seen = transformed(f"jpeg:quality={quality}", given)
+        assert float(255 * (softened_jpeg(given, quality).clamp(0, 1) - seen).abs().mean()) < 2
 
 
 @pytest.mark.parametrize("spec", ["jpeg", "bit-depth"])
@@ -181,7 +213,22 @@ def test_outside_the_pixel_box_there_is_no_gradient(spec: str) -> None:
     transformed(spec, images).sum().backward()
     assert images.grad is not None
     assert float(images.grad[..., :2].abs().max()) == 0
-    assert bool((images.grad[..., 2:] == 1).all())
+    assert bool((images.grad[..., 2:] > 0).all())
+
+
+@pytest.mark.parametrize(
+    ("spec", "norm", "eps"), [("jpeg", "linf", 0.03), ("jpeg", "l2", 0.5), ("bit-depth:bits=2", "l2", 0.7)]
+)
+def test_attacks_through_the_stand_in_leave_less_than_through_the_identity(
+    spec: str, norm: str, eps: float, toy: Toy, many: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    conditions = Conditions(norm, search="exact")
+    left = robust(toy.model, spec, many, "pgd", eps, conditions)
+    for module in (jpeg, bit_depth):
+        monkeypatch.setattr(
+            module, "straight_through", lambda given, transform, _: straight_through(given, transform)
+        )
+    assert left < robust(toy.model, spec, many, "pgd", eps, conditions)
 
 
 @pytest.mark.parametrize("spec", [*FIXED, *RANDOM])
