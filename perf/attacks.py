@@ -270,15 +270,20 @@ def parts(setting: Setting, count: int, rounds: int) -> None:
     pool, classes = pool_of(hard), int(hard.model(hard.images[:1]).shape[1])
     clean = clean_of(hard, pool)
     shared = {"norm": "Linf", "eps": STRONG_EPS, "verbose": False}
-    theirs = {"steps": 5, "n_classes": classes, **shared}
+    # Enough steps that what each start takes once is a small part of what is then multiplied.
+    theirs = {"steps": 20, "n_classes": classes, **shared}
     contenders: dict[str, tuple[str, Any, float]] = {
-        "APGD-CE": ("apgd-ce:steps=10", torchattacks.APGD(hard.model, steps=10, loss="ce", **shared), 10),
-        "APGD-T": ("apgd-t:steps=5", torchattacks.APGDT(hard.model, **theirs), 20),
-        "FAB-T": ("fab-t:steps=5", torchattacks.FAB(hard.model, multi_targeted=True, **theirs), 20),
+        "APGD-CE": ("apgd-ce:steps=20", torchattacks.APGD(hard.model, steps=20, loss="ce", **shared), 5),
+        "APGD-T": ("apgd-t:steps=20", torchattacks.APGDT(hard.model, **theirs), 5),
+        "FAB-T": (
+            "fab-t:steps=10",
+            torchattacks.FAB(hard.model, multi_targeted=True, **{**theirs, "steps": 10}),
+            10,
+        ),
         "Square": (
-            "square:queries=150",
-            torchattacks.Square(hard.model, n_queries=150, **shared),
-            5000 / 150,
+            "square:queries=500",
+            torchattacks.Square(hard.model, n_queries=500, **shared),
+            10,
         ),
     }
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in contenders}
