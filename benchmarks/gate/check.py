@@ -13,7 +13,7 @@ from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
 from robustbench_tin.benchmarks.gate.question import Kind, ask
 from robustbench_tin.benchmarks.gate.reading import read_baseline
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.sight import blind_spots
+from robustbench_tin.benchmarks.gate.sight import blind_spots, weak_spots
 from robustbench_tin.benchmarks.gate.subject import Subject
 from robustbench_tin.errors import InvalidSettingError
 
@@ -73,7 +73,7 @@ def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said:
         level=rules.level,
         findings=tuple(findings),
         facts=tuple(told),
-        warnings=tuple(blind_spots(findings, rules.level)),
+        warnings=(*blind_spots(findings, rules.level), *weak_spots(known)),
         causes=tuple(causes(known, subject, questions, findings)),
         update=_update(subject, path, findings),
     )
