@@ -214,8 +214,9 @@ def check(
     if power is not None:
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
-    if model is not None and (baseline or chosen.baseline) is not None:
-        read_baseline(baseline or chosen.baseline)  # measuring takes minutes: told before
+    known = baseline or chosen.baseline
+    if model is not None and known is not None:
+        read_baseline(known)  # measuring takes minutes: what is wrong is told before
     (subject,) = _subjects(
         () if run is None else (run,),
         model,
