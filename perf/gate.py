@@ -5,7 +5,8 @@
 - ``python perf/gate.py power --out docs/gate-power.svg``: a planted drop on images of a fixed checkpoint; how
   many checks catch it, by drop and by number of images. ``--out`` draws the curves.
 - ``python perf/gate.py retrainings``: 20 real re-trainings of a small network on the demo set, with other
-  seeds, each checked against a baseline of five; minutes on a CPU. ``--out RUN`` keeps the trainings.
+  seeds, each checked against a baseline of five, alone and by fives, and then five of half of the epochs;
+  minutes on a CPU. ``--out RUN`` keeps the trainings.
 - ``python perf/gate.py time --cell RUN/CELL --data DATA --classes 20``: ``robust-tin check --model`` of
   a trained cell, from start to exit, FGSM and PGD-10 at two budgets on 1,000 images; without and with trust
   checks.
@@ -21,6 +22,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,11 +31,12 @@ from scipy.stats import binomtest
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.finding import Verdict
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
-from robustbench_tin.benchmarks.gate.subject import from_run
+from robustbench_tin.benchmarks.gate.subject import Subject, from_run
 
-MEASURES, LEVEL, SEEDS = 12, 0.05, 5
+MEASURES, LEVEL, SEEDS, PLANTED = 12, 0.05, 5, 5
 
 
 def main() -> None:
@@ -166,35 +170,74 @@ def _draw(drops: tuple[float, ...], curves: dict[int, list[float]], out: Path) -
 
 
 def retrainings(arguments: argparse.Namespace) -> None:
-    from robustbench_tin import bench
-
     with tempfile.TemporaryDirectory() as scratch:
         root = arguments.out or Path(scratch)
-        settings = {
-            "models": "timm:test_resnet",
-            "attacks": "fgsm,pgd",
-            "eps": "0,0.01,0.03",
-            "epochs": 6,
-            "train_per_class": 60,
-            "device": "cpu",
-            "deterministic": True,
-            "curves": "none",
-        }
-        bench(**settings, seeds=",".join(map(str, range(SEEDS))), out=root / "baseline")
-        made = make_baseline([from_run(root / "baseline")])
-        made.write(root / "baseline.json")
-        print("| seed | clean | pgd@0.01 | smallest p of a drop | verdict |\n|---:|---:|---:|---:|---|")
-        wrong = 0
-        for seed in range(SEEDS, SEEDS + arguments.retrainings):
-            run = bench(**settings, seeds=str(seed), out=root / f"seed-{seed}")
-            report = check(from_run(run.path), root / "baseline.json", Rules())
-            now = {finding.key.label: finding.now for finding in report.findings}
-            clean, attacked = 100 * now["clean"], 100 * now["pgd@0.01"]
-            least = min(finding.chance for finding in report.findings if finding.chance is not None)
-            verdicts = ", ".join(sorted({finding.verdict.value for finding in report.findings}))
-            wrong += report.exit_code != 0
-            print(f"| {seed} | {clean:.1f} | {attacked:.1f} | {least:.2g} | {verdicts} |", flush=True)
-        print(f"\nchecks that do not pass: {interval(wrong, arguments.retrainings)}")
+        first = _trained(root / "baseline", range(SEEDS))
+        make_baseline([first]).write(root / "baseline.json")
+        _print_spread(first)
+        print("| seed | clean | pgd@0.01 | pgd@0.03 | smallest p of a drop | verdicts |")
+        print("|---:|---:|---:|---:|---:|---|")
+        others = [
+            _trained(root / f"seed-{seed}", [seed]) for seed in range(SEEDS, SEEDS + arguments.retrainings)
+        ]
+        wrong = sum(_checked(root, str(SEEDS + index), subject) for index, subject in enumerate(others))
+        for start in range(0, len(others) - SEEDS + 1, SEEDS):
+            _checked(root, f"{SEEDS + start} to {2 * SEEDS + start - 1}", _together(others[start:][:SEEDS]))
+        # Half of the epochs: what a gate is for.
+        worse = [_trained(root / f"worse-{seed}", [seed], epochs=3) for seed in range(SEEDS, SEEDS + PLANTED)]
+        caught = sum(_checked(root, f"{SEEDS + n}, 3 epochs", subject) for n, subject in enumerate(worse))
+        _checked(root, f"{SEEDS} to {SEEDS + PLANTED - 1}, 3 epochs", _together(worse))
+        print(f"\nof the same recipe, checks that do not pass: {interval(wrong, len(others))}")
+        print(f"of half of the epochs: {interval(caught, len(worse))}")
+
+
+def _trained(out: Path, seeds: Iterable[int], epochs: int = 6) -> Subject:
+    from robustbench_tin import bench
+
+    run = bench(
+        models="timm:test_resnet",
+        attacks="fgsm,pgd:steps=5",
+        eps="0,0.01,0.03",
+        epochs=epochs,
+        train_per_class=60,
+        eval_images=400,
+        device="cpu",
+        deterministic=True,
+        curves="none",
+        seeds=",".join(map(str, seeds)),
+        out=out,
+    )
+    return from_run(run.path)
+
+
+def _together(subjects: Sequence[Subject]) -> Subject:
+    """Several re-trainings as one run of so many seeds."""
+    return replace(subjects[0], models=tuple(model for subject in subjects for model in subject.models))
+
+
+def _print_spread(subject: Subject) -> None:
+    """How far the baseline's seeds lie apart, beside what counting so many images would do alone."""
+    for key in dict.fromkeys(figure.key for _, figure in subject.figures):
+        figures = [figure for _, figure in subject.figures if figure.key == key]
+        rates = np.array([figure.right / figure.record.n for figure in figures])
+        counting = np.sqrt(rates.mean() * (1 - rates.mean()) / figures[0].record.n)
+        print(
+            f"{key.label}: {100 * rates.mean():.1f} %, one seed deviates by {100 * rates.std(ddof=1):.1f}"
+            f" points, counting {figures[0].record.n} images by {100 * counting:.1f}"
+        )
+    print()
+
+
+def _checked(root: Path, name: str, subject: Subject) -> bool:
+    """Print the row of a check; whether it does not pass."""
+    report = check(subject, root / "baseline.json", Rules())
+    now = {finding.key.label: f"{100 * finding.now:.1f}" for finding in report.findings}
+    least = min(finding.chance for finding in report.findings if finding.chance is not None)
+    counts = [(verdict, len(report.of(verdict))) for verdict in Verdict]
+    verdicts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+    shown = [name, now["clean"], now["pgd:steps=5@0.01"], now["pgd:steps=5@0.03"], f"{least:.2g}", verdicts]
+    print(f"| {' | '.join(shown)} |", flush=True)
+    return report.exit_code != 0
 
 
 def timed(arguments: argparse.Namespace) -> None:

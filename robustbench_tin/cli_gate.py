@@ -71,6 +71,7 @@ def baseline(
 ) -> None:
     """Write down how robust a run's models are, for robust-tin check to compare with."""
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
+    from robustbench_tin.benchmarks.gate.sight import weak_spots
 
     subjects = _subjects(
         runs or (),
@@ -90,6 +91,8 @@ def baseline(
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
     print(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
+    for spot in weak_spots(made):
+        print(f"Warning: {spot}.")
     if seeds == 1 and model is None:
         print(
             "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
@@ -197,6 +200,7 @@ def check(
     """
     from robustbench_tin.benchmarks.gate.check import check as run_check
     from robustbench_tin.benchmarks.gate.question import Kind
+    from robustbench_tin.benchmarks.gate.reading import read_baseline
     from robustbench_tin.benchmarks.gate.reports import as_annotations, as_markdown, write_reports
     from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
     from robustbench_tin.benchmarks.gate.text import table
@@ -210,6 +214,9 @@ def check(
     if power is not None:
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
+    known = baseline or chosen.baseline
+    if model is not None and known is not None:
+        read_baseline(known)  # measuring takes minutes: what is wrong is told before
     (subject,) = _subjects(
         () if run is None else (run,),
         model,

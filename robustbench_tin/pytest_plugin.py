@@ -12,7 +12,8 @@ Nothing heavy is imported before a test asks for the fixture.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -63,27 +64,36 @@ class Robustness:
             pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected one above 0", pytrace=False)
         asked = Asked(",".join(attacks) or "fgsm", str(eps), norm)
         texts = [f"{name}{'' if name == 'clean' else f'@{eps}'}={floor}" for name, floor in named.items()]
-        _require(check(self._subject(asked), None, Rules().then((), texts, None)))
+        with _mistakes_told():
+            _require(check(self._subject(asked), None, Rules().then((), texts, None)))
         return self
 
-    def not_worse_than(self, baseline: str | Path, *, max_drop: float | None = None) -> Robustness:
+    def not_worse_than(
+        self, baseline: str | Path, *, max_drop: float | None = None, retrained: bool | None = None
+    ) -> Robustness:
         """Require that nothing is worse than in a baseline file, under the attacks and budgets that it has.
 
         Args:
             baseline: of one model, made with ``robust-tin baseline``.
             max_drop: how much a measure may lose, a fraction; None: what ``pyproject.toml`` says, else 0.01.
+            retrained: whether the weights were trained anew, or only what is around them changed; None: their
+                digest tells.
 
         Returns:
             The same, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.check import check
         from robustbench_tin.benchmarks.gate.own import asked_by
+        from robustbench_tin.benchmarks.gate.question import Kind
         from robustbench_tin.benchmarks.gate.reading import read_baseline
         from robustbench_tin.benchmarks.gate.rules import find_rules
 
-        rules: Rules = find_rules().then([] if max_drop is None else [str(max_drop)], (), None)
-        subject = self._subject(asked_by(read_baseline(baseline)))
-        _require(check(subject, baseline, rules))
+        said = None if retrained is None else Kind.retrained if retrained else Kind.same_weights
+        with _mistakes_told():
+            rules: Rules = find_rules().then([] if max_drop is None else [str(max_drop)], (), None)
+            subject = self._subject(asked_by(read_baseline(baseline)))
+            # A project's rules are for all of its models, and this is one.
+            _require(check(subject, baseline, rules, said=said, part=True))
         return self
 
     def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
@@ -91,7 +101,8 @@ class Robustness:
         from robustbench_tin.benchmarks.gate.baseline import make_baseline
         from robustbench_tin.benchmarks.gate.own import Asked
 
-        make_baseline([self._subject(Asked(attacks, eps, norm))]).write(Path(path))
+        with _mistakes_told():
+            make_baseline([self._subject(Asked(attacks, eps, norm))]).write(Path(path))
 
     def _subject(self, asked: Asked) -> Subject:
         from robustbench_tin.benchmarks.gate.own import measure
@@ -113,7 +124,8 @@ def robustness() -> Callable[..., Robustness]:
         from robustbench_tin.models.own import OwnModel
         from robustbench_tin.models.weights_file import tensors_digest
 
-        own = OwnModel(model, name or type(model).__name__, tensors_digest(model.state_dict()))
+        state = model.state_dict()
+        own = OwnModel(model, name or type(model).__name__, tensors_digest(state) if state else None)
         shown, true = (torch.as_tensor(each).cpu().numpy() for each in (images, labels))
         digest = Split(shown, true).fingerprint
         # Two models with the same tensors may still answer differently.
@@ -124,6 +136,21 @@ def robustness() -> Callable[..., Robustness]:
         return known[key]
 
     return measured
+
+
+@contextmanager
+def _mistakes_told() -> Iterator[None]:
+    """A mistake in what was asked fails with its one line, and no traceback through this package."""
+    from robustbench_tin.errors import RobustTinError
+
+    try:
+        yield
+    except RobustTinError as error:
+        message = str(error)
+    else:
+        return
+    # Outside of the except block: the error would be shown as its cause, with the traceback.
+    pytest.fail(message, pytrace=False)
 
 
 def _require(report: Report) -> None:

@@ -174,7 +174,7 @@ def load_plugin(path: str | Path) -> None:
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # an exit within it would look like success
         del sys.modules[module_name]
         if isinstance(error, InvalidSettingError):
             raise

@@ -13,7 +13,7 @@ from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
 from robustbench_tin.benchmarks.gate.question import Kind, ask
 from robustbench_tin.benchmarks.gate.reading import read_baseline
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.sight import blind_spots
+from robustbench_tin.benchmarks.gate.sight import blind_spots, weak_spots
 from robustbench_tin.benchmarks.gate.subject import Subject
 from robustbench_tin.errors import InvalidSettingError
 
@@ -21,7 +21,12 @@ DEFAULT_FILE = "robustness-baseline.json"
 
 
 def check(
-    subject: Subject, baseline: str | Path | None, rules: Rules | None = None, *, said: Kind | None = None
+    subject: Subject,
+    baseline: str | Path | None,
+    rules: Rules | None = None,
+    *,
+    said: Kind | None = None,
+    part: bool = False,
 ) -> Report:
     """Compare a subject with a baseline file, or with floors alone.
 
@@ -30,11 +35,15 @@ def check(
         baseline: the file; None: the one that the rules name, else floors alone.
         rules: tolerances, floors and level; None: the defaults.
         said: which question it is; None: the weights tell.
+        part: whether the subject is one of several that the rules are for: what fits none of its measures is
+            another's then, and no mistake.
 
     Raises:
         RobustTinError: where the baseline cannot be read, a rule fits no measure, or nothing is asked.
     """
     rules = rules or Rules()
+    if part:
+        rules = rules.of((model.model, model.defense, figure.key) for model, figure in subject.figures)
     path = baseline if baseline is not None else rules.baseline
     if path is None and not rules.floors:
         raise InvalidSettingError(
@@ -73,7 +82,7 @@ def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said:
         level=rules.level,
         findings=tuple(findings),
         facts=tuple(told),
-        warnings=tuple(blind_spots(findings, rules.level)),
+        warnings=(*blind_spots(findings, rules.level), *weak_spots(known)),
         causes=tuple(causes(known, subject, questions, findings)),
         update=_update(subject, path, findings),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -235,10 +236,13 @@ def _verdict(item: Aligned, level: float) -> Finding:
         if lowest < finding.floor:
             verdicts.append(Verdict.below)
             reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(finding.floor)}")
-    doubts = _new_doubts(item)
+    doubts = _new_doubts(item, rises=Verdict.better in verdicts)
     if doubts:
         verdicts.append(Verdict.suspicious)
         reasons += doubts
+    elif Verdict.better in verdicts and any(figure.doubts for figure in item.figures):
+        verdicts.remove(Verdict.better)
+        reasons.append("and it is as little to be believed as the baseline's, so that it counts for nothing")
     chosen = min(verdicts, key=list(Verdict).index)
     return replace(
         finding,
@@ -270,8 +274,8 @@ def _seeds(spread: Spread) -> str:
     return f"{len(spread.before)} seed{'s' if len(spread.before) > 1 else ''}"
 
 
-def _new_doubts(item: Aligned) -> list[str]:
-    """Signs that a figure is not to be believed, where the baseline had none."""
+def _new_doubts(item: Aligned, *, rises: bool) -> list[str]:
+    """Signs that a figure is not to be believed, where the baseline had none; if it rises, no such sign."""
     known = item.measure
     if known is None and item.finding.floor is None:
         return []  # nothing is asked of it
@@ -279,10 +283,16 @@ def _new_doubts(item: Aligned) -> list[str]:
     unlearned = [figure for figure in item.figures if figure.record.learned is False]
     if unlearned and (known is None or known.learned is not False):
         return ["clean accuracy is not above chance: nothing was learned, so this figure means nothing"]
-    if not doubts or (known is not None and known.doubts):
-        return []
+    if known is not None and known.doubts:
+        familiar = {_kind(doubt) for doubt in known.doubts}
+        doubts = [doubt for doubt in doubts if _kind(doubt) not in familiar] if rises else []
     unknown = " (the baseline's was not checked)" if known is not None and not known.checked else ""
     return [f"not to be believed{unknown}: {doubt}" for doubt in doubts]
+
+
+def _kind(doubt: str) -> str:
+    """A doubt without its counts."""
+    return re.sub(r"[\d.,]+", "", doubt)
 
 
 def _incomparable(entry: Entry, measure: Measure, reason: str) -> Finding:

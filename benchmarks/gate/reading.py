@@ -12,6 +12,9 @@ from robustbench_tin.errors import RobustTinError
 
 # 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
 LARGEST = 64 * 2**20
+# Each value costs memory and time when a file is checked, and a hostile one would be nothing else. So many
+# have 25 backbones with 12 measures of 1,000 seeds; their outcomes are long, but one value each.
+MOST_VALUES = 400_000
 _AGAIN = "make it again with robust-tin baseline"
 
 
@@ -52,6 +55,8 @@ def _read(path: Path) -> bytes:
         ) from error
     if len(content) > LARGEST:
         raise BaselineError(f"baseline '{path}' is larger than {LARGEST // 2**20} MiB; {_AGAIN}")
+    if content.count(b",") + content.count(b"{") > MOST_VALUES:
+        raise BaselineError(f"baseline '{path}' holds more than {MOST_VALUES:,} values; {_AGAIN}")
     if not content.strip():
         raise BaselineError(f"baseline '{path}' is empty; {_AGAIN}")
     return content

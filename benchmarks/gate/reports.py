@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from robustbench_tin._version import __version__
 from robustbench_tin.atomic import write_text
@@ -58,13 +60,12 @@ def as_junit(report: Report) -> str:
     for finding in report.findings:
         group = f"{finding.model} + {finding.defense}"
         case = ET.SubElement(suite, "testcase", {"classname": _clean(group), "name": finding.key.label})
-        message = _message(finding)
         if finding.verdict.fails:
-            ET.SubElement(case, "failure", {"message": _clean(message), "type": finding.verdict.value})
+            _problem(case, "failure", finding)
         elif finding.verdict is Verdict.incomparable:
-            ET.SubElement(case, "error", {"message": _clean(message), "type": finding.verdict.value})
+            _problem(case, "error", finding)
         else:
-            ET.SubElement(case, "system-out").text = _clean(message)
+            ET.SubElement(case, "system-out").text = _clean(_message(finding))
     ET.SubElement(suite, "system-out").text = _clean("\n".join(notes(report)))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
@@ -80,12 +81,15 @@ def as_sarif(report: Report) -> str:
             "locations": [
                 {
                     "physicalLocation": {
-                        "artifactLocation": {"uri": Path(report.baseline or report.subject).as_posix()},
+                        "artifactLocation": {
+                            "uri": quote(Path(report.baseline or report.subject).as_posix())
+                        },
                         "region": {"startLine": 1},
                     }
                 }
             ],
-            "partialFingerprints": {"measure": finding.label},
+            # GitHub's own is of the line, which all of them share: it would take them for one.
+            "partialFingerprints": {"primaryLocationLineHash": _fingerprint(finding)},
         }
         for finding in report.findings
         if finding.verdict in _RULES
@@ -131,6 +135,16 @@ def write_reports(report: Report, files: dict[str, Path | None]) -> None:
     for name, path in files.items():
         if path is not None:
             write_text(path, FORMATS[name](report))
+
+
+def _problem(case: ET.Element, kind: str, finding: Finding) -> None:
+    """Some services show the attribute, others the text."""
+    message = _clean(_message(finding))
+    ET.SubElement(case, kind, {"message": message, "type": finding.verdict.value}).text = message
+
+
+def _fingerprint(finding: Finding) -> str:
+    return hashlib.blake2b(finding.label.encode(), digest_size=8).hexdigest()
 
 
 def _message(finding: Finding) -> str:

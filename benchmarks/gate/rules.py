@@ -98,6 +98,15 @@ class Rules:
             if not any(rule.fits(*measure) for measure in known)
         ]
 
+    def of(self, measures: Iterable[tuple[str, str, Key]]) -> Rules:
+        """Those that fit some of these measures."""
+        idle = self.idle(measures)
+        return replace(
+            self,
+            max_drop=tuple(rule for rule in self.max_drop if rule not in idle),
+            floors=tuple(rule for rule in self.floors if rule not in idle),
+        )
+
     def then(self, max_drop: Sequence[str], floors: Sequence[str], level: float | None) -> Rules:
         """These rules with those of a command line behind them.
 

@@ -1,4 +1,4 @@
-"""Can these images and seeds see the tolerance at all? And how many would it take?"""
+"""Can these images and seeds see the tolerance? How many would it take? What does a baseline not guard?"""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from robustbench_tin.benchmarks.gate.power import (
     visible_drop,
 )
 from robustbench_tin.benchmarks.gate.statistics import Spread
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN
 from robustbench_tin.benchmarks.tables import Table
 
 # How many images change their outcome is not known before a run; between a light touch and another network.
@@ -48,6 +49,35 @@ def blind_spots(findings: Sequence[Finding], level: float) -> list[str]:
         *(_too_few_images(*key, changed, level) for key, changed in images.items()),
         *(_too_few_seeds(*key, spreads, level) for key, spreads in seeds.items()),
     ]
+
+
+def weak_spots(baseline: Baseline) -> list[str]:
+    """A warning for figures of a baseline that guard nothing, whatever is compared with them."""
+    said = []
+    for entry in baseline.entries:
+        if any(measure.learned is False for measure in entry.measures):
+            said.append(
+                f"{entry.label} has not learned anything in the baseline: its figures mean nothing, and"
+                " nor does a drop from them"
+            )
+            continue
+        doubted = [measure for measure in entry.measures if measure.doubts]
+        if doubted:
+            said.append(
+                f"{entry.label}: the baseline's own figures are not to be believed ({_labels(doubted)}:"
+                f" {doubted[0].doubts[0]}): see to that and make it again"
+            )
+        unchecked = [
+            measure
+            for measure in entry.measures
+            if measure.attack not in (CLEAN, CERTIFIED) and not measure.checked
+        ]
+        if unchecked:
+            said.append(
+                f"{entry.label}: whether to believe the baseline's figures was not checked"
+                f" ({_labels(unchecked)}), so that what masks gradients in both goes unseen"
+            )
+    return said
 
 
 def power_table(drop: float, measures: int, level: float) -> Table:
@@ -106,6 +136,11 @@ def _seen(drop: float, images: int, measure: Measure, level: float) -> tuple[str
         "none" if visible is None else f"{100 * visible:.2g}",
         "none suffices" if needed is None else str(needed),
     )
+
+
+def _labels(measures: Sequence[Measure]) -> str:
+    shown = ", ".join(measure.key.label for measure in measures[:4])
+    return shown if len(measures) <= 4 else f"{shown} and {len(measures) - 4} more"
 
 
 def _too_few_images(images: int, tolerance: float, changed: Sequence[float], level: float) -> str:

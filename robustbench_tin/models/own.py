@@ -5,11 +5,15 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +32,7 @@ class OwnModel:
     Attributes:
         module: pixels in [0, 1] to logits, in eval mode.
         name: for records.
-        weights: digest of its tensors.
+        weights: digest of its tensors; None where it shows none, so that nobody can tell two of them apart.
         gradients: whether it can be asked for gradients.
         notes: lines worth showing once.
         original: what it was converted from.
@@ -36,7 +40,7 @@ class OwnModel:
 
     module: nn.Module
     name: str
-    weights: str
+    weights: str | None
     gradients: bool = True
     notes: tuple[str, ...] = ()
     original: nn.Module | None = None
@@ -46,14 +50,29 @@ class OwnModel:
 
         Args:
             images: a few, float32 ``(N, C, H, W)`` in [0, 1].
+
+        Raises:
+            InvalidSettingError: where the original does not take such images.
         """
         if self.original is None:
             return self
         with torch.inference_mode():
-            here, there = self.module(images), self.original(images)
-        if here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4):
+            try:
+                there = self.original(images)
+            except Exception as error:  # onnxruntime's errors have no common base
+                raise InvalidSettingError(
+                    f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)};"
+                    " expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
+                ) from error
+            try:
+                here = self.module(images)
+                alike = here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4)
+                what = "gives other answers"
+            except Exception as error:  # noqa: BLE001 - whatever the converted operations raise
+                alike, what = False, f"fails ({one_line(error)})"
+        if alike:
             return self
-        note = "no gradients: its conversion to torch gives other answers; black-box attacks only"
+        note = f"no gradients: its conversion to torch {what}; black-box attacks only"
         return replace(self, module=self.original, gradients=False, notes=(note,), original=None)
 
 
@@ -65,12 +84,24 @@ class OnnxSession(nn.Module):
 
         super().__init__()
         self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        self._input = self._session.get_inputs()[0].name
+        (first, *_) = self._session.get_inputs()
+        self._input = first.name
+        # A graph exported for a batch of one size takes no other.
+        fixed = first.shape[0] if first.shape else None
+        self._batch: int | None = fixed if isinstance(fixed, int) and fixed > 0 else None
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images, on the device of these."""
-        (logits, *_) = self._session.run(None, {self._input: images.detach().cpu().float().numpy()})
-        return torch.from_numpy(logits).to(images.device)
+        shown = images.detach().cpu().float()
+        batches = [shown] if self._batch is None else list(torch.split(shown, self._batch))
+        return torch.cat([self._answer(batch) for batch in batches]).to(images.device)
+
+    def _answer(self, batch: Tensor) -> Tensor:
+        asked = len(batch)
+        if self._batch is not None and asked < self._batch:
+            batch = torch.cat([batch, batch[:1].expand(self._batch - asked, -1, -1, -1)])
+        (logits, *_) = self._session.run(None, {self._input: batch.numpy()})
+        return torch.from_numpy(logits)[:asked]
 
 
 def load_own_model(spec: str, weights: Path | None = None, device: str = "cpu") -> OwnModel:
@@ -102,44 +133,61 @@ def _from_factory(spec: str, weights: Path | None) -> OwnModel:
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise InvalidSettingError(f"model got '{spec}'; {_EXPECTED}")
-    module = _imported(place, spec)
-    factory = getattr(module, name, None)
-    if not callable(factory):
-        raise InvalidSettingError(f"model '{spec}': '{place}' has no function '{name}'; {_EXPECTED}")
-    try:
-        built: Any = factory()
-    except Exception as error:
-        raise InvalidSettingError(
-            f"model '{spec}' cannot be built: {one_line(error)}; expected a function without arguments"
-        ) from error
+    with _importable(Path(place).parent if place.endswith(".py") else None):
+        factory = getattr(_imported(place, spec), name, None)
+        if not callable(factory):
+            raise InvalidSettingError(f"model '{spec}': '{place}' has no function '{name}'; {_EXPECTED}")
+        try:
+            built: Any = factory()
+        # An exit within it would end the check as if it had passed.
+        except (Exception, SystemExit) as error:
+            raise InvalidSettingError(
+                f"model '{spec}' cannot be built: {one_line(error)}; expected a function without arguments"
+            ) from error
     if not isinstance(built, nn.Module):
         raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")
     if weights is not None:
         _fill(built, weights)
-    return OwnModel(built, name, tensors_digest(built.state_dict()))
+    return OwnModel(built, name, _digest(built.state_dict()))
+
+
+@contextmanager
+def _importable(folder: Path | None) -> Iterator[None]:
+    """A project's packages lie in the working directory, as for ``python -m``, a file's own beside it."""
+    added = ["", *([str(folder)] if folder is not None else [])]
+    sys.path[:0] = added
+    try:
+        yield
+    finally:
+        for place in added:
+            sys.path.remove(place)
 
 
 def _imported(place: str, spec: str) -> ModuleType:
     try:
-        if place.endswith(".py"):
-            found = importlib.util.spec_from_file_location(Path(place).stem, place)
-            if found is None or found.loader is None or not Path(place).is_file():
-                raise InvalidSettingError(f"model '{spec}': '{place}' is no file; {_EXPECTED}")
-            module = importlib.util.module_from_spec(found)
-            found.loader.exec_module(module)
-            return module
-        # As python -m has it: a project's own packages lie in the working directory.
-        sys.path.insert(0, "")
-        try:
-            return importlib.import_module(place)
-        finally:
-            sys.path.remove("")
+        return _imported_file(place, spec) if place.endswith(".py") else importlib.import_module(place)
     except InvalidSettingError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise InvalidSettingError(
             f"model '{spec}' cannot be imported: {one_line(error)}; {_EXPECTED}"
         ) from error
+
+
+def _imported_file(place: str, spec: str) -> ModuleType:
+    # Not by its own name: a file network.py must not stand in the way of a package network.
+    name = f"robustbench_tin_model_{Path(place).stem}"
+    found = importlib.util.spec_from_file_location(name, place)
+    if found is None or found.loader is None or not Path(place).is_file():
+        raise InvalidSettingError(f"model '{spec}': '{place}' is no file; {_EXPECTED}")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module  # dataclasses look themselves up there
+    found.loader.exec_module(module)
+    return module
+
+
+def _digest(state: Mapping[str, Tensor]) -> str | None:
+    return tensors_digest(state) if state else None
 
 
 def _fill(module: nn.Module, weights: Path) -> None:
@@ -155,12 +203,25 @@ def _fill(module: nn.Module, weights: Path) -> None:
 
 def _from_torchscript(path: Path) -> OwnModel:
     try:
-        module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch's plans for its file format are no news of this model
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise InvalidSettingError(
-            f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}"
+            f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}; a state dict goes to"
+            " --weights"
         ) from error
-    return OwnModel(module, path.stem, tensors_digest(module.state_dict()))
+    return OwnModel(module, path.stem, _digest(module.state_dict() or _constants(module)))
+
+
+def _constants(module: Any) -> dict[str, Tensor]:
+    """The tensors of a frozen script, which has made constants of its weights."""
+    graph = module.inlined_graph  # its nodes live no longer than it does
+    nodes = graph.findAllNodes("prim::Constant", recurse=True)
+    held = [
+        node.t("value") for node in nodes if "value" in node.attributeNames() and node.kindOf("value") == "t"
+    ]
+    return {str(index): tensor for index, tensor in enumerate(held)}
 
 
 def _from_onnx(path: Path) -> OwnModel:
@@ -179,12 +240,7 @@ def _from_onnx(path: Path) -> OwnModel:
         raise InvalidSettingError(
             f"model '{path}' is no ONNX file: {one_line(error)}; {_EXPECTED}"
         ) from error
-    weights = tensors_digest(
-        {
-            tensor.name: torch.from_numpy(onnx.numpy_helper.to_array(tensor).copy())
-            for tensor in graph.graph.initializer
-        }
-    )
+    weights = _digest(_onnx_tensors(graph.graph))
     try:
         from onnx2torch import convert
 
@@ -192,3 +248,19 @@ def _from_onnx(path: Path) -> OwnModel:
     except Exception as error:  # noqa: BLE001 - not installed, or an operation that it does not know
         note = f"no gradients: its conversion to torch failed ({one_line(error)}); black-box attacks only"
         return OwnModel(session, path.stem, weights, gradients=False, notes=(note,))
+
+
+def _onnx_tensors(graph: Any) -> dict[str, Tensor]:
+    """The weights of a graph: its initializers, or its constants where an exporter left them there."""
+    from onnx.numpy_helper import to_array
+
+    held = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    if not any(np.issubdtype(values.dtype, np.floating) for values in held.values()):
+        held |= {
+            node.output[0]: to_array(attribute.t)
+            for node in graph.node
+            if node.op_type == "Constant"
+            for attribute in node.attribute
+            if attribute.name == "value"
+        }
+    return {name: torch.from_numpy(np.array(values)) for name, values in held.items()}

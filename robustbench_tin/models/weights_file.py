@@ -92,7 +92,7 @@ def _is_state(content: Any) -> bool:
 
 def _strip(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
     for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
+        if state and all(key.startswith(prefix) for key in state):
             return _strip({key.removeprefix(prefix): value for key, value in state.items()})
     return state
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from made_up import figure, model, right, subject, table
 
 from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, make_baseline
-from robustbench_tin.benchmarks.gate.reading import LARGEST, BaselineError, read_baseline
+from robustbench_tin.benchmarks.gate.reading import LARGEST, MOST_VALUES, BaselineError, read_baseline
 from robustbench_tin.benchmarks.gate.subject import Model
 from robustbench_tin.benchmarks.records import CLEAN
 from robustbench_tin.errors import RobustTinError, RunError
@@ -244,6 +244,13 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path):
     with path.open("wb") as file:
         file.truncate(LARGEST * 100)  # sparse: takes no room
     assert "is larger than" in refused(path)
+
+
+def test_a_file_of_nothing_but_values_is_not_checked_one_by_one(tmp_path):
+    path = tmp_path / "baseline.json"
+    for many in (b"0," * MOST_VALUES, b"{}," * (MOST_VALUES // 2)):
+        path.write_bytes(b'{"robust-tin-baseline": 1, "entries": [' + many + b"0]}")
+        assert "holds more than 400,000 values" in refused(path)
 
 
 anything = st.recursive(

@@ -156,6 +156,42 @@ def test_a_figure_that_is_suspicious_where_the_baselines_was_not_fails(file):
     assert check(subject(unlearned), file).exit_code == 1
 
 
+def doubted(hits, doubt, **facts) -> Model:
+    """A model whose PGD figure is doubted."""
+    figures = tuple(
+        figure(attack, eps, outcomes, trust=doubt if attack == "pgd" else "unset", **facts)
+        for (attack, eps), outcomes in hits.items()
+    )
+    return Model("net", "none", 0, "w0", figures)
+
+
+def test_a_doubted_baseline_does_not_let_a_masked_gradient_pass_for_an_improvement(tmp_path):
+    late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+    file = written(tmp_path, doubted(table(), late))
+    higher = table(pgd=390)
+    masked = check(subject(doubted(higher, "the gradient is zero or not finite on 90 of 400 images")), file)
+    assert verdicts(masked)["pgd@0.03"] == "suspicious"
+    assert masked.exit_code == 1
+    # The same doubt with other counts: as before, and nothing to be proud of.
+    again = check(subject(doubted(higher, late.replace("60", "75"))), file)
+    assert verdicts(again)["pgd@0.03"] == "not worse"
+    assert again.exit_code == 0
+    assert "as little to be believed" in str(again.findings)
+    assert again.update == ""
+
+
+def test_what_a_baseline_cannot_guard_is_said(tmp_path):
+    for base, said in (
+        (doubted(table(), "the gradient is zero on 90 of 400 images"), "own figures are not to be believed"),
+        (model(table(), learned=False), "has not learned anything in the baseline"),
+        (model(table(), trust=None), r"was not checked (fgsm@0.03, pgd@0.03)"),
+    ):
+        report = check(subject(base), written(tmp_path, base), rules("0.2"))
+        assert report.exit_code == 0
+        (warning,) = report.warnings
+        assert said in warning
+
+
 def test_unchecked_figures_beside_checked_ones_cannot_be_compared(file):
     report = check(subject(model(table(), trust=None)), file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"

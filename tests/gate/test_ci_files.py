@@ -78,9 +78,14 @@ def test_the_action_hands_arguments_on_and_ends_as_the_check_does(place: Path, e
     assert (place / "output").read_text() == f"exit-code={ends_with}\n"
 
 
-def test_the_action_installs_what_it_is_told_to(place: Path) -> None:
-    code, calls = run(step("Install robust-tin")["run"], place, INSTALL="robustbench-tin==1.2")
-    assert (code, calls) == (0, [["python", "-m", "pip", "install", "--quiet", "robustbench-tin==1.2"]])
+@pytest.mark.parametrize(("told", "installed"), [("robustbench-tin==1.2",) * 2, ("", "/the action")])
+def test_the_action_installs_what_it_is_told_to_and_else_itself(
+    place: Path, told: str, installed: str
+) -> None:
+    code, calls = run(step("Install robust-tin")["run"], place, INSTALL=told, OWN="/the action")
+    assert (code, calls) == (0, [["python", "-m", "pip", "install", "--quiet", installed]])
+    # The service reads defaults before it knows where the action lies.
+    assert not any("github." in str(each.get("default")) for each in action()["inputs"].values())
 
 
 def test_the_action_names_only_inputs_that_it_has() -> None:
@@ -96,13 +101,14 @@ def test_the_action_names_only_inputs_that_it_has() -> None:
 
 def test_the_gitlab_template_checks(place: Path) -> None:
     job = yaml.safe_load((ROOT / "ci" / "robust-tin.gitlab-ci.yml").read_text())[".robust-tin-check"]
-    variables = {**job["variables"], "ROBUST_TIN_CHECK": "runs/new --max-drop 0.02"}
+    variables = {**job["variables"], "ROBUST_TIN_CHECK": "runs/new --max-drop pgd*=0.02"}
+    (place / "pgd-notes=0.02").touch()  # a file that the pattern fits
     code, calls = run("\n".join([*job["before_script"], *job["script"]]), place, **variables)
     assert code == 0
     assert calls == [
         ["python", "-m", "pip", "install", "--quiet", "robustbench-tin"],
         [
-            *("robust-tin", "check", "runs/new", "--max-drop", "0.02"),
+            *("robust-tin", "check", "runs/new", "--max-drop", "pgd*=0.02"),
             *("--baseline", "robustness-baseline.json", "--junit", "robustness.xml", "--markdown"),
             "robustness.md",
         ],
@@ -121,8 +127,10 @@ def test_scripts_are_clean() -> None:
     shellcheck = shutil.which("shellcheck")
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
-    for each in action()["runs"]["steps"]:
+    template = yaml.safe_load((ROOT / "ci" / "robust-tin.gitlab-ci.yml").read_text())[".robust-tin-check"]
+    steps = [each["run"] for each in action()["runs"]["steps"]]
+    for script in (*steps, *template["before_script"], *template["script"]):
         done = subprocess.run(
-            [shellcheck, "--shell=bash", "-"], input=each["run"], text=True, capture_output=True, check=False
+            [shellcheck, "--shell=bash", "-"], input=script, text=True, capture_output=True, check=False
         )
         assert done.returncode == 0, done.stdout

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -107,6 +109,98 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
     monkeypatch.setattr(onnx2torch, "convert", lambda graph: nn.Sequential(built, nn.Softmax(1)))
     assert load_own_model(str(onnx)).gradients
     assert not load_own_model(str(onnx)).confirmed(images).gradients
+
+
+def test_an_onnx_file_for_batches_of_one_size_is_measured(built: nn.Module, tmp_path: Path) -> None:
+    onnx = tmp_path / "net.onnx"
+    torch.onnx.export(built, (torch.rand(3, 3, 64, 64),), onnx, dynamo=False)
+    images = torch.rand(8, 3, 64, 64)
+    own = load_own_model(str(onnx))
+    torch.testing.assert_close(own.original(images), built(images), rtol=1e-4, atol=1e-5)
+    assert own.confirmed(images).gradients
+    with pytest.raises(RobustTinError, match=r"'net' fails on images of shape \(8, 3, 32, 32\)"):
+        own.confirmed(torch.rand(8, 3, 32, 32))
+
+
+def test_a_conversion_that_fails_is_worse_than_none(
+    built: nn.Module, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    export(built, tmp_path / "net.onnx")
+    import onnx2torch
+
+    monkeypatch.setattr(onnx2torch, "convert", lambda graph: nn.Flatten(9))
+    own = load_own_model(str(tmp_path / "net.onnx")).confirmed(torch.rand(4, 3, 64, 64))
+    assert not own.gradients
+    assert own.notes[0].startswith("no gradients: its conversion to torch fails (IndexError")
+
+
+def test_weights_that_became_constants_are_told_apart(source: Path, built: nn.Module, tmp_path: Path) -> None:
+    digests = []
+    for name in ("one", "other"):
+        torch.jit.freeze(torch.jit.script(built)).save(tmp_path / f"{name}.pt")
+        export(built, tmp_path / f"{name}.onnx")
+        graph = onnx.load(tmp_path / f"{name}.onnx")
+        held = list(graph.graph.initializer)
+        del graph.graph.initializer[:]
+        for tensor in held:
+            graph.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
+        onnx.save(graph, tmp_path / f"{name}.onnx")
+        digests.append([load_own_model(str(tmp_path / f"{name}.{kind}")).weights for kind in ("pt", "onnx")])
+        with torch.no_grad():
+            built[0].weight += 0.1
+    assert None not in digests[0]
+    assert all(one != other for one, other in zip(*digests, strict=True))
+
+
+def test_a_model_that_shows_no_weights_has_no_digest(tmp_path: Path) -> None:
+    """Two of them cannot be told apart: a check asks which question it is."""
+    (tmp_path / "bare.py").write_text("from torch import nn\n\n\ndef net():\n    return nn.Flatten()\n")
+    assert load_own_model(f"{tmp_path}/bare.py:net").weights is None
+
+
+FILE = """
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+
+@dataclass
+class Width:
+    number: int = 3
+
+
+def net():
+    import beside
+
+    return nn.Linear(Width().number, beside.CLASSES)
+
+
+def ends():
+    raise SystemExit(0)
+"""
+
+
+def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "beside.py").write_text("CLASSES = 7\n")
+    before = list(sys.path)
+    assert load_own_model(f"{tmp_path}/mine.py:net").module.out_features == 7
+    assert sys.path == before
+
+
+def test_a_model_that_ends_the_program_does_not_pass(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(FILE)
+    (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
+    for spec in ("mine.py:ends", "script.py:net"):
+        with pytest.raises(RobustTinError, match="SystemExit: 0"):
+            load_own_model(f"{tmp_path}/{spec}")
+
+
+def test_a_baseline_that_cannot_be_read_is_told_before_anything_is_measured(source: Path) -> None:
+    words = ["check", "--model", "no_such_package:net", "--baseline", "absent.json"]
+    assert "absent.json" in str(CliRunner().invoke(app, words).exception)
 
 
 def test_weights_are_put_into_what_is_built(source: Path, built: nn.Module, tmp_path: Path) -> None:

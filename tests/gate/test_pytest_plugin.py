@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from pathlib import Path
 
 import pytest
+
+import robustbench_tin
 
 TESTS = '''
 import pytest
@@ -81,6 +85,29 @@ def test_changed_around_the_weights(robustness, file):
     robustness(Dimmed(), images, labels).not_worse_than(file, max_drop=0.05)
 
 
+def test_rules_of_another_model(robustness, file, tmp_path, monkeypatch):
+    (tmp_path / "pyproject.toml").write_text(
+        '[tool.robust-tin.max-drop]\\n"resnet*/none/*" = 0.03\\n[tool.robust-tin.min]\\n"pgd*@0.05" = 0.6\\n'
+    )
+    monkeypatch.chdir(tmp_path)
+    robustness(Brightness(), images, labels).not_worse_than(file)
+
+
+class Bare(nn.Module):
+    """The same without a tensor of its own."""
+
+    def forward(self, images):
+        light = images.mean(dim=(1, 2, 3)) - 0.5
+        return torch.stack([-light, light], dim=1)
+
+
+def test_no_weights(robustness, tmp_path):
+    measured = robustness(Bare(), images, labels)
+    measured.save_baseline(tmp_path / "bare.json", attacks="fgsm", eps="0.01")
+    measured.not_worse_than(tmp_path / "bare.json", retrained=False)
+    measured.not_worse_than(tmp_path / "bare.json")
+
+
 def test_no_eps(robustness):
     robustness(Brightness(), images, labels).at_least(pgd=0.3)
 
@@ -98,7 +125,15 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     # Installed or not, the plug-in of this checkout is the one that is meant.
     plugins = ("-p", "no:robust-tin", "-p", "robustbench_tin.pytest_plugin", "-p", "no:cacheprovider")
     command = [sys.executable, "-m", "pytest", *plugins, "-q", "--junit-xml", "results.xml"]
-    done = subprocess.run(command, cwd=place, capture_output=True, text=True, check=False)
+    here = str(Path(robustbench_tin.__file__).parents[1])
+    done = subprocess.run(
+        command,
+        cwd=place,
+        env={**os.environ, "PYTHONPATH": here},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (place / "results.xml").exists(), done.stdout + done.stderr
     return {
         str(case.get("name")): "".join(part.text or "" for part in case)
@@ -131,4 +166,15 @@ def test_a_change_around_the_weights_is_told_from_a_retraining(messages: dict[st
 
 def test_a_mistake_is_told(messages: dict[str, str]) -> None:
     assert "at_least(pgd) got eps 0.0; expected one above 0" in messages["test_no_eps"]
-    assert "baseline 'absent.json' cannot be read" in messages["test_no_such_file"]
+    assert messages["test_no_such_file"].startswith("baseline 'absent.json' cannot be read")
+    assert "\n" not in messages["test_no_such_file"]
+
+
+def test_of_a_projects_rules_those_that_fit_hold(messages: dict[str, str]) -> None:
+    message = messages["test_rules_of_another_model"]
+    assert "50 %, and it must be at least 60 %" in message
+    assert "resnet" not in message
+
+
+def test_a_model_without_weights_is_asked_about(messages: dict[str, str]) -> None:
+    assert "the weights are not at hand" in messages["test_no_weights"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import pytest
 from made_up import model, right, subject, table
@@ -30,6 +31,7 @@ def test_junit_has_a_case_for_each_measure(report):
     assert list(cases) == ["clean", "fgsm@0.03", "pgd@0.03", "square@0.03"]
     assert cases["fgsm@0.03"].find("failure").get("message").startswith("worse: baseline 60.0 %, now 25.0 %")
     assert "missing" in cases["pgd@0.03"].find("error").get("message")
+    assert cases["fgsm@0.03"].find("failure").text == cases["fgsm@0.03"].find("failure").get("message")
     assert {case.get("classname") for case in cases.values()} == {"net + none"}
 
 
@@ -46,6 +48,14 @@ def test_sarif_has_a_result_for_each_measure_that_needs_a_look(report):
         result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"].endswith("baseline.json")
         for result in run["results"]
     )
+    prints = [result["partialFingerprints"]["primaryLocationLineHash"] for result in run["results"]]
+    assert len(set(prints)) == 2
+
+
+def test_a_path_in_sarif_is_a_uri(report):
+    content = json.loads(FORMATS["sarif"](replace(report, baseline="my files/b#1.json")))
+    (place,) = content["runs"][0]["results"][0]["locations"]
+    assert place["physicalLocation"]["artifactLocation"]["uri"] == "my%20files/b%231.json"
 
 
 def test_annotations_are_one_line_each_with_nothing_that_starts_another(report):
