@@ -18,6 +18,7 @@ from robustbench_tin.training.monitor import Robustness
 CASES = {
     "plain": (Recipe(3, 16, 1e-2), "none"),
     "ema": (Recipe(3, 16, 1e-2, average="ema", label_smoothing=0.1), "augment"),
+    "adam": (Recipe(3, 16, 1e-3, optimizer="adam", schedule="constant", weight_decay=0.01), "none"),
     "swa-sgd": (Recipe(8, 16, 5e-2, average="swa", optimizer="sgd", schedule="cosine"), "none"),
     "free-at": (Recipe(6, 16, 1e-2, average="ema"), "free-at:replays=2"),
     "fgsm-at": (Recipe(3, 16, 1e-2, clean_epochs=1), "augment+fgsm-at"),

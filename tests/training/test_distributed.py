@@ -46,7 +46,7 @@ def built() -> nn.Module:
 
 
 def failure_of_both(team: Team) -> str:
-    """What a process says of a training whose loss is lost in the last step of an epoch, by the second alone."""
+    """What a process says of a training whose loss the second alone loses, in an epoch's last step."""
 
     class Losing(Defense):
         name = "losing"
