@@ -248,21 +248,21 @@ def bench(
         ),
     ] = None,
     optimizer: Annotated[
-        str, typer.Option(help="adamw, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)
+        str, typer.Option(help="adamw, adam, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)
     ] = "adamw",
     weight_decay: Annotated[
         float | None,
         typer.Option(
             help="On kernels and matrices.",
             rich_help_panel=TRAINING,
-            show_default="0.05 or 0.0005, the optimiser's",
+            show_default="0.05, 0 or 0.0005, the optimiser's",
         ),
     ] = None,
     schedule: Annotated[
         str,
         typer.Option(
-            help="Of the learning rate: one-cycle, cosine, or step (a tenth at half, a hundredth at three"
-            " quarters).",
+            help="Of the learning rate: one-cycle, cosine, step (a tenth at half, a hundredth at three"
+            " quarters), or constant.",
             rich_help_panel=TRAINING,
         ),
     ] = "one-cycle",

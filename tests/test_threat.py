@@ -108,6 +108,21 @@ def test_linf_projection_leaves_what_is_inside_and_moves_the_rest_to_the_nearest
     assert not bool((still_allowed & ~inside).any())
 
 
+@pytest.mark.parametrize("eps", [0, 1e-9, 0.01, 1 / 255, 4 / 255, 8 / 255, 0.5, 1, 3])
+def test_bounds_of_8_bit_images_are_those_of_any_others(eps: float) -> None:
+    """They are looked up, where those of other images are worked out; a value off the grid turns that off."""
+    levels = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
+    images = levels.float().div_(255)
+    off_grid = torch.cat([images, torch.full_like(images, 0.3)])
+    for far in (torch.full_like(images, -9.0), torch.full_like(images, 9.0)):
+        looked_up = ThreatModel("linf", eps).ball(images).project(far)
+        worked_out = ThreatModel("linf", eps).ball(off_grid).project(torch.cat([far, far]))
+        assert torch.equal(looked_up, worked_out[:1])
+        assert_allowed(images, looked_up, "linf", eps)
+        channels_last = images.to(memory_format=torch.channels_last)
+        assert torch.equal(ThreatModel("linf", eps).ball(channels_last).project(far), looked_up)
+
+
 @settings(max_examples=200)
 @given(images_of_any_kind, candidates_of_any_kind, budgets.filter(lambda eps: eps >= 1e-3))
 def test_l2_projection_uses_the_whole_ball(image: np.ndarray, candidate: np.ndarray, eps: float) -> None:

@@ -12,18 +12,16 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.data.base import Dataset, Split
+from robustbench_tin.data.png import write_png
 from robustbench_tin.errors import DataError, RunError
 
 SIZE = 64
 """Height and width of the layout's images in pixels."""
 
 _NO_BOX = (-1, -1, -1, -1)
-# zlib's fastest level: adversarial images are noise, which no level makes much smaller.
-_LEVEL = 1
 
 
 def require_size(dataset: Dataset) -> None:
@@ -144,7 +142,7 @@ class TinyImageNetWriter:
             if path.parent not in self._folders:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 self._folders.add(path.parent)
-            Image.fromarray(np.ascontiguousarray(image)).save(path, "PNG", compress_level=_LEVEL)
+            write_png(path, np.ascontiguousarray(image))
         if then is not None:
             then()
 

@@ -35,19 +35,23 @@ class Losses:
     def require_finite(self, done: int, *, epoch: int, lr: float) -> None:
         """Look at the first ``done`` steps; this waits for the device.
 
+        A gradient that is not finite counts like the loss: the weights that it moved are lost, though no loss
+        has shown it yet. Of several processes each sees it, since they share it.
+
         Raises:
-            TrainingFailure: where a loss is not finite; it says what led to it.
+            TrainingFailure: where a loss or a gradient is not finite; it says what led to it.
         """
-        finite = self.values[0, :done].isfinite()
+        finite = self.values[:2, :done].isfinite()
         if bool(finite.all()):
             return
-        first = int(finite.logical_not().nonzero()[0])
+        first = int(finite.all(dim=0).logical_not().nonzero()[0])
+        what = "gradient" if bool(finite[0, first]) else "training loss"
         before = [
             f"{loss:.3g} ({norm:.2g})" for loss, norm in self.values[:2, max(0, first - _TOLD) : first].T
         ]
         told = f" after losses (gradient norms) of {', '.join(before)}" if before else ""
         raise TrainingFailure(
-            f"the training loss was no longer finite at step {first + 1} of epoch {epoch + 1}{told} at a"
+            f"the {what} was no longer finite at step {first + 1} of epoch {epoch + 1}{told} at a"
             f" learning rate of {lr:.2g}; try a lower --lr"
         )
 

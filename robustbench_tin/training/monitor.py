@@ -54,10 +54,11 @@ class Monitor:
     """Looks at a classifier after each epoch, and keeps the weights that training should end with.
 
     With ``patience`` these are the ones of the highest accuracy under PGD: Rice, Wong and Kolter, 2020,
-    "Overfitting in adversarially robust deep learning", arXiv 2002.11569. Otherwise they are the last ones
-    before catastrophic overfitting, which single-step training is prone to (Wong, Rice and Kolter, 2020,
+    "Overfitting in adversarially robust deep learning", arXiv 2002.11569. Otherwise they are the last good
+    ones before catastrophic overfitting, which single-step training is prone to (Wong, Rice and Kolter, 2020,
     arXiv 2001.03994): the accuracy under PGD falls to half of its best or less, beyond what chance would do,
-    while that under FGSM is no lower than it was then.
+    while that under FGSM is no lower than it was then. It may take some epochs to fall so far; good are those
+    in which it is within a standard error of its best.
 
     Args:
         images: uint8, on the device of the classifier.
@@ -104,11 +105,12 @@ class Monitor:
         better = self.best is None or seen.pgd > self.best.pgd
         if better:
             self.best, self.best_epoch = seen, epoch
-        if better or self._patience is None:
+        assert self.best is not None
+        fall, error = self._fall(seen, self.best)
+        if better or (self._patience is None and fall <= error):
             self.kept_epoch = epoch
             self.kept = {name: value.detach().clone() for name, value in classifier.state_dict().items()}
         if self._patience is not None and epoch - self.best_epoch >= self._patience:
-            assert self.best is not None
             return (
                 f"stopped after epoch {epoch + 1}: PGD-5 accuracy on {len(self._images)} held-out training"
                 f" images was highest, {self.best.pgd:.2f}, after epoch {self.best_epoch + 1}, whose weights"
@@ -139,6 +141,10 @@ class Monitor:
         self.kept = kept
 
     def _has_overfitted(self, seen: Robustness, best: Robustness) -> bool:
+        fall, error = self._fall(seen, best)
+        return seen.fgsm >= best.fgsm and fall >= best.pgd / 2 and fall > 2 * error
+
+    def _fall(self, seen: Robustness, best: Robustness) -> tuple[float, float]:
+        """By how much the accuracy under PGD is lower than it was, and the standard error of that."""
         variance = (seen.pgd * (1 - seen.pgd) + best.pgd * (1 - best.pgd)) / len(self._images)
-        fall = best.pgd - seen.pgd
-        return seen.fgsm >= best.fgsm and fall >= best.pgd / 2 and fall > 2 * math.sqrt(variance)
+        return best.pgd - seen.pgd, math.sqrt(variance)

@@ -15,7 +15,8 @@ def build_optimizer(classifier: nn.Module, recipe: Recipe, stage: Stage) -> torc
     groups = parameter_groups(classifier, recipe, stage)
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(groups, lr=recipe.lr, momentum=0.9, nesterov=True, fused=True)
-    return torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(groups, lr=recipe.lr, fused=True)
 
 
 def parameter_groups(classifier: nn.Module, recipe: Recipe, stage: Stage) -> list[dict[str, object]]:

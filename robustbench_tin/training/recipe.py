@@ -10,7 +10,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.training.schedule import SCHEDULES
 from robustbench_tin.training.stages import Stage, parse_stages
 
-WEIGHT_DECAY = {"adamw": 0.05, "sgd": 5e-4}
+WEIGHT_DECAY = {"adamw": 0.05, "adam": 0.0, "sgd": 5e-4}
 """The optimisers, and the weight decay of each where none is given."""
 SGD_LR = 0.1
 """The highest rate for ``sgd`` where none is given, as papers on adversarial training have it."""
@@ -29,7 +29,7 @@ class Recipe:
         epochs: passes over the prepared training set.
         batch_size: images a step, or slightly more: an epoch is cut into steps of equal size.
         lr: the schedule's highest learning rate.
-        optimizer: ``adamw``, or ``sgd`` with Nesterov's momentum of 0.9.
+        optimizer: ``adamw``, ``adam``, or ``sgd`` with Nesterov's momentum of 0.9.
         weight_decay: on weights of two dimensions and more; None: the optimiser's of :data:`WEIGHT_DECAY`.
         schedule: one of :data:`robustbench_tin.training.schedule.SCHEDULES`.
         warmup: part of a one-cycle schedule's steps in which the rate rises.

@@ -34,4 +34,14 @@ def stepwise(step: int, steps: int, warmup: float) -> float:
     return 1.0 if 2 * step < steps else 0.1 if 4 * step < 3 * steps else 0.01
 
 
-SCHEDULES: Mapping[str, Schedule] = {"one-cycle": one_cycle, "cosine": cosine, "step": stepwise}
+def constant(step: int, steps: int, warmup: float) -> float:
+    """One rate from the first step to the last."""
+    return 1.0
+
+
+SCHEDULES: Mapping[str, Schedule] = {
+    "one-cycle": one_cycle,
+    "cosine": cosine,
+    "step": stepwise,
+    "constant": constant,
+}

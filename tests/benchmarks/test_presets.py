@@ -56,6 +56,7 @@ def test_the_report_s_presets_are_its_recipes() -> None:
     final = with_preset("report-final", {}, KNOWN)
     assert select(final["models"])[0] == "inceptionv3-final"
     assert (final["epochs"], final["lr"]) == (15, 1e-6)
+    assert (final["optimizer"], final["schedule"]) == ("adam", "constant")
 
 
 def test_a_preset_may_set_the_loop_s_settings(tmp_path: Path) -> None:

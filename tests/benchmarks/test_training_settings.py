@@ -95,9 +95,9 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"optimizer": "adam"}, "optimizer got adam; expected adamw or sgd"),
+        ({"optimizer": "lion"}, "optimizer got lion; expected adamw, adam or sgd"),
         ({"weight_decay": -1.0}, "weight-decay got -1.0; expected 0 or more"),
-        ({"schedule": "linear"}, "schedule got linear; expected one-cycle, cosine or step"),
+        ({"schedule": "linear"}, "schedule got linear; expected one-cycle, cosine, step or constant"),
         ({"clip_norm": -1.0}, "clip-norm got -1.0; expected 0 or more"),
         ({"label_smoothing": 1.0}, "label-smoothing got 1.0; expected 0 to below 1"),
         ({"average": "mean"}, "average got mean; expected none, ema or swa"),

@@ -18,6 +18,7 @@ from robustbench_tin.training.monitor import Robustness
 CASES = {
     "plain": (Recipe(3, 16, 1e-2), "none"),
     "ema": (Recipe(3, 16, 1e-2, average="ema", label_smoothing=0.1), "augment"),
+    "adam": (Recipe(3, 16, 1e-3, optimizer="adam", schedule="constant", weight_decay=0.01), "none"),
     "swa-sgd": (Recipe(8, 16, 5e-2, average="swa", optimizer="sgd", schedule="cosine"), "none"),
     "free-at": (Recipe(6, 16, 1e-2, average="ema"), "free-at:replays=2"),
     "fgsm-at": (Recipe(3, 16, 1e-2, clean_epochs=1), "augment+fgsm-at"),
@@ -147,6 +148,43 @@ def test_a_loss_that_explodes_leaves_the_checkpoint_from_before(tmp_path: Path) 
     saved = checkpoint.load(torch.device("cpu"))
     assert saved is not None
     assert (saved.facts["epoch"], saved.facts["batch"]) == (1, 2)
+    assert all(bool(torch.isfinite(value).all()) for value in saved.of("classifier").values())
+
+
+class _SteepAt(torch.autograd.Function):
+    """Gives back what it is given, and a gradient that is no number."""
+
+    @staticmethod
+    def forward(context, logits):
+        return logits.clone()
+
+    @staticmethod
+    def backward(context, gradient):
+        return gradient * float("nan")
+
+
+@pytest.mark.parametrize("call", [7, 8, 12])
+def test_a_gradient_that_explodes_under_a_finite_loss_is_not_saved_either(call: int, tmp_path: Path) -> None:
+    """In the middle of an epoch, at its last step, and at the last step of all."""
+
+    class Steep(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = build_full_model()
+            self.calls = 0
+
+        def forward(self, images):
+            self.calls += 1
+            logits = self.inner(images)
+            return _SteepAt.apply(logits) if self.calls == call else logits
+
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 0)
+    step = f"gradient was no longer finite at step {(call - 1) % 4 + 1} of epoch {(call - 1) // 4 + 1}"
+    with pytest.raises(TrainingFailure, match=step):
+        trained_full(Recipe(3, 16, 1e-2), model=Steep(), checkpoint=checkpoint)
+    saved = checkpoint.load(torch.device("cpu"))
+    assert saved is not None
+    assert saved.facts["step"] == call - 1
     assert all(bool(torch.isfinite(value).all()) for value in saved.of("classifier").values())
 
 

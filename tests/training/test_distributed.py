@@ -15,9 +15,10 @@ from torch import distributed, multiprocessing, nn
 from toys import TOY_CLASSES
 
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.defenses import Defense
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.distributed import Team, team_size
-from robustbench_tin.training.loop import Recipe
+from robustbench_tin.training.loop import Recipe, TrainingFailure
 
 # 66 images in batches of 17, 17, 16, 16: shares are not all of one size.
 IMAGES, RECIPE = 66, Recipe(3, 16, 3e-2)
@@ -44,6 +45,23 @@ def built() -> nn.Module:
     return model
 
 
+def failure_of_both(team: Team) -> str:
+    """What a process says of a training whose loss the second alone loses, in an epoch's last step."""
+
+    class Losing(Defense):
+        name = "losing"
+
+        def loss(self, classifier, images, labels, context):
+            usual = super().loss(classifier, images, labels, context)
+            return usual * float("nan") if context.step == 3 and not team.leads else usual
+
+    try:
+        trained_full(RECIPE, Losing(), images=IMAGES, model=built(), team=team)
+    except TrainingFailure as failure:
+        return str(failure)
+    return "went on"
+
+
 def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
@@ -56,6 +74,7 @@ def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
     model, record = trained_full(recipe, images=IMAGES, model=built(), team=team)
     torch.save((model.state_dict(), record.loss), out / f"stages-{rank}.pt")
 
+    (out / f"lost-{rank}.txt").write_text(failure_of_both(team))
     augmented = "augment+pgd-at:steps=1"
     whole, _ = trained_full(RECIPE, augmented, images=IMAGES, team=team)
     checkpoint = Checkpoint(out / "checkpoint.safetensors", minutes=0)
@@ -85,6 +104,11 @@ def test_both_end_with_the_same_weights(of_two: Path, defense: str) -> None:
     (first, loss), (second, other) = (torch.load(of_two / f"{defense}-{rank}.pt") for rank in (0, 1))
     assert loss == other
     assert all(torch.equal(value, second[name]) for name, value in first.items())
+
+
+def test_a_loss_that_one_of_them_loses_stops_both(of_two: Path) -> None:
+    for rank in (0, 1):
+        assert "no longer finite at step 4 of epoch 1" in (of_two / f"lost-{rank}.txt").read_text()
 
 
 @pytest.mark.parametrize(

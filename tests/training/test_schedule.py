@@ -41,6 +41,7 @@ def test_the_other_schedules_landmarks() -> None:
     assert (cosine[0], cosine[200]) == (1, pytest.approx(0.5))
     assert 0 < cosine[399] < 1e-4
     assert cosine == sorted(cosine, reverse=True)
+    assert set(rates("constant", 400)) == {1}
     assert [step[k] for k in (0, 199, 200, 299, 300, 399)] == [1, 1, 0.1, 0.1, 0.01, 0.01]
 
 
@@ -64,10 +65,11 @@ def test_each_group_follows_the_schedule_from_its_own_peak() -> None:
     assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.05, 0.05, 0.1, 0.1])
 
 
-@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.05), ("sgd", 5e-4)])
+@pytest.mark.parametrize(("name", "decay"), [("adamw", 0.05), ("adam", 0.0), ("sgd", 5e-4)])
 def test_the_optimiser_is_the_one_asked_for(name: str, decay: float) -> None:
     optimizer = build_optimizer(nn.Linear(4, 2), Recipe(1, 10, 0.1, optimizer=name), Stage("all", 1))
-    assert type(optimizer) is (torch.optim.SGD if name == "sgd" else torch.optim.AdamW)
+    kinds = {"adamw": torch.optim.AdamW, "adam": torch.optim.Adam, "sgd": torch.optim.SGD}
+    assert type(optimizer) is kinds[name]
     assert optimizer.param_groups[0]["weight_decay"] == decay
     if name == "sgd":
         assert optimizer.defaults["nesterov"]
