@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from robustbench_tin.models.classifier import Classifier
-from robustbench_tin.runtime import Runtime
+from robustbench_tin.runtime import Runtime, is_out_of_memory
 
 
 @contextmanager
@@ -58,9 +58,9 @@ def _failure(classifier: Classifier, runtime: Runtime, batch: int) -> str | None
         with torch.random.fork_rng(devices=forked), runtime.autocast():
             loss = classifier.train()(images).sum()
         loss.backward()
-    except torch.OutOfMemoryError:
-        return None  # the loop takes smaller parts
     except Exception as error:  # noqa: BLE001 - whatever a compiler comes up with
+        if is_out_of_memory(error):
+            return None  # the loop takes smaller parts
         return f"{type(error).__name__}: {' '.join(str(error).split())[:160]}"
     finally:
         classifier.zero_grad(set_to_none=True)

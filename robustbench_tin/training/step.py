@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.runtime import Runtime
+from robustbench_tin.runtime import Runtime, is_out_of_memory
 from robustbench_tin.training.answers import hearing, right_answers
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
 from robustbench_tin.training.distributed import ALONE, Team
@@ -92,7 +92,9 @@ class Stepper:
         """None where memory ran out; by then the error, which holds on to the activations, is gone."""
         try:
             return self._gradients(images, labels, clean, weight)
-        except torch.OutOfMemoryError as error:
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
             if self._team.size > 1:
                 raise TrainingFailure(
                     f"memory ran out with {len(images)} images in each of {self._team.size} processes; give a"

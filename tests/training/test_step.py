@@ -17,24 +17,34 @@ from robustbench_tin.training.loop import Recipe
 class Small(nn.Module):
     """A network for whose batches there is memory up to a size; without batch norm, parts change nothing."""
 
-    def __init__(self, most: int) -> None:
+    def __init__(self, most: int, error: Exception | None = None) -> None:
         super().__init__()
         self.inner = build_toy_model()
         self.most = most
+        self.error = error or torch.OutOfMemoryError("CUDA out of memory")
         self.sizes: list[int] = []
 
     def forward(self, images: Tensor) -> Tensor:
         self.sizes.append(len(images))
         if len(images) > self.most:
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            raise self.error
         return self.inner(images)
 
 
-@pytest.mark.parametrize("defense", ["none", "awp", "free-at:replays=2"])
-def test_out_of_memory_halves_the_parts_and_changes_no_gradient(defense: str) -> None:
+# What a CPU's allocator raises has no class of its own.
+CPU_ERROR = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
+
+
+@pytest.mark.parametrize(
+    ("defense", "error"),
+    [("none", None), ("none", CPU_ERROR), ("awp", None), ("free-at:replays=2", None)],
+)
+def test_out_of_memory_halves_the_parts_and_changes_no_gradient(
+    defense: str, error: Exception | None
+) -> None:
     recipe = Recipe(2, 16, 1e-2, optimizer="sgd")
     roomy, _ = trained_full(recipe, defense, model=Small(most=99))
-    tight, record = trained_full(recipe, defense, model=Small(most=5))
+    tight, record = trained_full(recipe, defense, model=Small(most=5, error=error))
     for one, other in zip(roomy.parameters(), tight.parameters(), strict=True):
         assert torch.allclose(one, other, rtol=1e-3, atol=1e-5)
     assert tight.sizes[:3] == [16, 8, 4]
