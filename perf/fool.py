@@ -1,15 +1,16 @@
 """``robust-tin fool`` beside the passes that it needs, interleaved in one process.
 
-``python perf/fool.py --data DATA`` takes for each backbone, with random weights, some training images of a data
-set and times
+``python perf/fool.py --data DATA`` takes for each backbone, with random weights, some training images of a
+data set and times
 
-- ``passes``: the forward and backward passes that fooling needs, and nothing else: one forward and backward pass
-  for the step, one forward pass for what the model answers to the moved images; in batches of the command's
-  size, on images that lie in memory, with frozen parameters and channels last, as plain torch has them;
+- ``passes``: the forward and backward passes that fooling needs, and nothing else: one forward and backward
+  pass for the step, one forward pass for what the model answers to the moved images; in batches of the
+  command's size, on images that lie in memory, with frozen parameters and channels last, as plain torch has
+  them;
 - ``passes, folded``: the same on the form of the model that the command searches with (batch norm folded) for
   the step, and on the model itself for the answer;
-- ``robust-tin fool``: the whole call, from opening the data (its decoded cache is there) over the rounding into
-  the ball to PNG files with their manifest.
+- ``robust-tin fool``: the whole call, from opening the data (its decoded cache is there) over the rounding
+  into the ball to PNG files with their manifest.
 
 Each runs in turn, ``--rounds`` times; the table shows the median of the ratios to ``passes, folded`` within a
 round, with their range. The first round is a warm-up and does not count. On one thread of a CPU time is the

@@ -41,7 +41,7 @@ def encode_png(image: npt.NDArray[np.uint8]) -> bytes:
         (
             _SIGNATURE,
             _chunk(b"IHDR", header),
-            _chunk(b"IDAT", coder.compress(rows) + coder.flush()),
+            _chunk(b"IDAT", coder.compress(rows.tobytes()) + coder.flush()),
             _chunk(b"IEND", b""),
         )
     )
