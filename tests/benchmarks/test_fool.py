@@ -111,18 +111,18 @@ def test_stopped_anywhere_it_goes_on_to_the_same_files(
     call = {"eps": 0.05, "attack": "pgd:steps=2", "data": str(drawn)}
     fool(run.path, out=tmp_path / "whole", **call)
     out = tmp_path / "stopped"
-    real, count = export_module.write_png, 0
+    real, count = export_module.Image.Image.save, 0
 
-    def stopping(path, image) -> None:
+    def stopping(image, path, *args, **options) -> None:
         nonlocal count
         count += 1
         if count > written:
-            path.write_bytes(b"half an image")
+            Path(path).write_bytes(b"half an image")
             raise Stop
-        real(path, image)
+        real(image, path, *args, **options)
 
     with monkeypatch.context() as patch:
-        patch.setattr(export_module, "write_png", stopping)
+        patch.setattr(export_module.Image.Image, "save", stopping)
         with pytest.raises(Stop):
             fool(run.path, out=out, **call)
     with pytest.raises(RobustTinError):
