@@ -146,11 +146,8 @@ def _mistakes_told() -> Iterator[None]:
     try:
         yield
     except RobustTinError as error:
-        message = str(error)
-    else:
-        return
-    # Outside of the except block: the error would be shown as its cause, with the traceback.
-    pytest.fail(message, pytrace=False)
+        # pytest.fail would be shown with this error as its context.
+        raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
 def _require(report: Report) -> None:
