@@ -6,6 +6,7 @@ Nothing heavy is imported at the top, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import sys
+import traceback
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -609,6 +610,10 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
+    except Exception:
+        # Python's own code would be 1, by which `check` says that something is worse.
+        traceback.print_exc()
+        raise SystemExit(RobustTinError.exit_code) from None
 
 
 def _is_given(context: typer.Context, option: str) -> bool:

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from robustbench_tin import cli
+
 COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
 
@@ -245,3 +247,16 @@ def test_a_killed_run_goes_on_to_the_same_tables(small, tmp_path):
     assert resumed.returncode == 0, resumed.stderr
     assert (killed / "results.md").read_text() == tables
     assert first.stat().st_mtime_ns == stamp
+
+
+def test_a_defect_keeps_its_traceback_and_does_not_end_as_what_got_worse(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(**options: object) -> None:
+        raise ZeroDivisionError("a defect")
+
+    monkeypatch.setattr(cli, "app", broken)
+    with pytest.raises(SystemExit) as exit_:
+        cli.main()
+    assert exit_.value.code == 2
+    assert "ZeroDivisionError: a defect" in capsys.readouterr().err
