@@ -610,7 +610,7 @@ def main() -> None:
     except (KeyboardInterrupt, typer.Abort):
         print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except Exception:
+    except Exception:  # noqa: BLE001 - a defect
         # Python's own code would be 1, by which `check` says that something is worse.
         traceback.print_exc()
         raise SystemExit(RobustTinError.exit_code) from None
