@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from robustbench_tin.attacks.layers import put
+
 
 def folded(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy of the model, in eval mode, whose batch norms that directly follow a convolution are folded.
@@ -83,5 +85,4 @@ def _fold(model: nn.Module, convolution: str, norm: str) -> None:
     conv.weight, conv.bias = weight, bias
     # timm's norms hold the activation that follows; what is left of a norm is that.
     rest = [getattr(bn, part) for part in ("drop", "act") if isinstance(getattr(bn, part, None), nn.Module)]
-    parent, _, name = norm.rpartition(".")
-    setattr(model.get_submodule(parent), name, nn.Sequential(*rest) if rest else nn.Identity())
+    put(model, norm, nn.Sequential(*rest) if rest else nn.Identity())

@@ -11,6 +11,8 @@ import copy
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.layers import input_shapes, put
+
 # How far packed answers may be from the others, in units of their spread.
 _MOST_APART = 1e-4
 
@@ -38,32 +40,20 @@ def packed(module: nn.Module, images: Tensor) -> nn.Module | None:
 
 def _pack(module: nn.Module, images: Tensor) -> None:
     """Replace, in place, the layers that a pass goes through once."""
-    seen: dict[str, list[torch.Size]] = {}
-
-    def note(name: str, given: Tensor) -> None:
-        seen.setdefault(name, []).append(given.shape)
-
-    handles = [
-        layer.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
-        for name, layer in module.named_modules()
-        # Not of kinds derived from them: those may do more.
-        if name and type(layer) in (nn.Conv2d, nn.Linear)
-    ]
-    try:
-        module(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, shapes in seen.items():
+    # Not of kinds derived from them: those may do more.
+    shapes = input_shapes(module, images, lambda layer: type(layer) in (nn.Conv2d, nn.Linear))
+    for name, (shape, *others) in shapes.items():
         layer = module.get_submodule(name)
-        replacement: nn.Module | None = None
-        if isinstance(layer, nn.Conv2d) and layer.padding_mode == "zeros":
-            replacement = None if isinstance(layer.padding, str) else _PackedConvolution(layer, shapes[0])
-        elif isinstance(layer, nn.Linear) and len(shapes[0]) == 2:
-            replacement = _PackedLinear(layer, shapes[0])
-        if replacement is not None and len(shapes) == 1:
-            parent, _, last = name.rpartition(".")
-            setattr(module.get_submodule(parent), last, replacement)
+        if others:
+            continue
+        if isinstance(layer, nn.Linear) and len(shape) == 2:
+            put(module, name, _PackedLinear(layer, shape))
+        elif isinstance(layer, nn.Conv2d) and _pads_plainly(layer):
+            put(module, name, _PackedConvolution(layer, shape))
+
+
+def _pads_plainly(layer: nn.Conv2d) -> bool:
+    return layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
 
 
 class _PackedConvolution(nn.Module):

@@ -12,6 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robustbench_tin.attacks.layers import put
+
 # With more channels than colours, the usual kernels are the faster ones.
 _MOST_CHANNELS = 4
 
@@ -20,8 +22,7 @@ def with_quick_stems(model: nn.Module) -> nn.Module:
     """The model with its strided convolutions of pixels replaced, in place; weights get no gradients."""
     for name, module in list(model.named_modules()):
         if name and _is_stem(module):
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, _Stem(module))
+            put(model, name, _Stem(module))
     return model
 
 

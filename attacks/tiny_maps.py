@@ -12,6 +12,8 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.layers import input_shapes, put
+
 
 def with_tiny_maps_multiplied(model: nn.Module, images: Tensor) -> nn.Module:
     """The model with each convolution whose kernel has more places than its map replaced, in place.
@@ -20,28 +22,11 @@ def with_tiny_maps_multiplied(model: nn.Module, images: Tensor) -> nn.Module:
         model: in eval mode; its weights get no gradients any more.
         images: a few images that it takes, for the sizes of its maps.
     """
-    sizes: dict[str, torch.Size] = {}
-
-    def note(name: str, maps: Tensor) -> None:
-        sizes[name] = maps.shape[-2:]
-
-    handles = [
-        module.register_forward_pre_hook(lambda _, given, name=name: note(name, given[0]))
-        for name, module in model.named_modules()
-        if name and _is_plain(module)
-    ]
-    try:
-        with torch.no_grad():
-            model(images)
-    finally:
-        for handle in handles:
-            handle.remove()
-    for name, size in sizes.items():
-        convolution = model.get_submodule(name)
+    for name, shapes in input_shapes(model, images, _is_plain).items():
+        convolution, size = model.get_submodule(name), shapes[-1][-2:]
         assert isinstance(convolution, nn.Conv2d)
         if size.numel() < convolution.weight[0, 0].numel():
-            parent, _, last = name.rpartition(".")
-            setattr(model.get_submodule(parent), last, _Multiplied(convolution, size))
+            put(model, name, _Multiplied(convolution, size))
     return model
 
 
