@@ -58,14 +58,12 @@ class Form:
         precision: ``float32``, ``bfloat16`` or ``float16``; below float32 it runs under autocast.
         layout: ``channels-last`` or ``contiguous``.
         is_model: whether it is the model itself, so that its logits need no verification.
-        answers: the module again, made for answers without gradients; None: there is no such.
     """
 
     module: nn.Module
     precision: str = "float32"
     layout: str = "as it is"
     is_model: bool = True
-    answers: nn.Module | None = None
 
     @property
     def label(self) -> str:
@@ -76,17 +74,8 @@ class Form:
         """What the module returns for float32 images."""
         if self.layout == "channels-last":
             images = images.contiguous(memory_format=torch.channels_last)
-        module = self.module if self.answers is None or torch.is_grad_enabled() else self.answers
         with self._autocast(images.device.type):
-            return module(images)
-
-    def for_answers(self, images: Tensor) -> Form:
-        """The same form, made quick at answers without gradients about such a batch, where that can be."""
-        if self.is_model or self.precision != "float32" or images.device.type != "cpu":
-            return self
-        if self.layout == "channels-last":
-            images = images.contiguous(memory_format=torch.channels_last)
-        return replace(self, answers=packed(self.module, images))
+            return self.module(images)
 
     def _autocast(self, device: str) -> AbstractContextManager[object]:
         if self.precision == "float32":
@@ -124,31 +113,29 @@ class Chosen:
         self._images = images[:_FEWEST_PROBED].clone()
         self._live = {live.label: live}
         self._rivals = rivals or labels[1:]
-        self._precise: Form | None = None
+        self._answering: Form | None = None
 
     def form(self, *, precise: bool = False) -> Form:
         """The form to search with, or the precise one."""
-        if not precise:
-            return self._form(self.labels[0])
-        if self._precise is None:
-            with own_randomness(self._images.device):
-                self._precise = self._chosen_precise()
-        return self._precise
-
-    def _form(self, label: str) -> Form:
+        label = self.labels[precise]
         if label not in self._live:
             with own_randomness(self._images.device):
                 self._live[label] = _made(label, self._model, self._images) or Form(self._model)
         return self._live[label]
 
-    def _chosen_precise(self) -> Form:
-        """Searches that ask for it ask for answers, thousands of them, and for few gradients."""
-        batch = self._images.repeat(_MOST_PROBED // len(self._images), 1, 1, 1)
-        forms = [self._form(label).for_answers(batch) for label in self._rivals]
-        best = forms[0] if len(forms) == 1 else _quickest(forms, batch)
-        self.labels = (self.labels[0], best.label)
-        self._live = {label: form for label, form in self._live.items() if label in self.labels}
-        return best
+    def answering(self) -> Form:
+        """The precise form for answers alone, of which some attacks want thousands; it gives no gradients."""
+        if self._answering is None:
+            batch = self._images.repeat(_MOST_PROBED // len(self._images), 1, 1, 1)
+            with own_randomness(batch.device):
+                forms = [self._made_for_answers(label, batch) for label in self._rivals]
+                self._answering = forms[0] if len(forms) == 1 else _quickest(forms, batch)
+            self.labels = (self.labels[0], self._answering.label)
+        return self._answering
+
+    def _made_for_answers(self, label: str, batch: Tensor) -> Form:
+        form = self._live.get(label) or _made(label, self._model, self._images) or Form(self._model)
+        return form if form.is_model else _packed(form, batch)
 
 
 class Forms:
@@ -269,6 +256,16 @@ def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
         return Form(model)
     precision, layout = label.split(", ")[:2]
     return _make(model, images, precision, layout)
+
+
+def _packed(form: Form, batch: Tensor) -> Form:
+    """The form with its weights packed for such a batch, where that can be."""
+    if form.precision != _PLAIN or batch.device.type != "cpu":
+        return form
+    if form.layout == "channels-last":
+        batch = batch.contiguous(memory_format=torch.channels_last)
+    module = packed(form.module, batch)
+    return form if module is None else replace(form, module=module)
 
 
 def _lower_precisions(device: torch.device) -> list[str]:

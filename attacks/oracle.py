@@ -174,7 +174,9 @@ class Oracle:
         Raises:
             AttackFailure: where a logit is not finite.
         """
-        return self._without_graph(self._form(precise=precise), images)
+        if precise and self._chosen is not None:
+            return self._without_graph(self._chosen.answering(), images)
+        return self._without_graph(self._form(), images)
 
     def tracked(self, images: Tensor) -> Tensor:
         """Logits with their graph, float32 ``(N, C)``, for other libraries, which take gradients themselves.

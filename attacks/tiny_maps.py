@@ -7,10 +7,12 @@ kernel of 3 x 3 on a map of 2 x 2 multiplies nine times an output, four of them 
 
 from __future__ import annotations
 
+import math
 from itertools import product
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from robustbench_tin.attacks.layers import input_shapes, put
 
@@ -41,45 +43,80 @@ def _is_plain(module: nn.Module) -> bool:
     )
 
 
+Place = tuple[int, int, int, int]
+
+
 class _Multiplied(nn.Module):
-    """Maps of the given size, pixels before channels, times one matrix; other maps are convolved."""
+    """Maps of the given size, pixels before channels, times one matrix; other maps are convolved.
+
+    The matrix is larger than the kernel, which is therefore kept beside it only where the matrix lacks some
+    of its places.
+    """
 
     def __init__(self, convolution: nn.Conv2d, size: torch.Size) -> None:
         super().__init__()
-        self.convolution = convolution
         self.size = size
-        blocks = _blocks(convolution, size)
-        self.out = blocks.shape[:2]
+        self.stride, self.padding = convolution.stride, convolution.padding
+        self.kernel_size = convolution.kernel_size
+        places = _places(convolution, size)
+        self.kernel_places = {at: place for place, at in places.items()}
+        whole = len(self.kernel_places) == convolution.weight[0, 0].numel()
+        self.convolution = None if whole else convolution
+        weight = convolution.weight.detach()
+        self.out = _out(convolution, size)
+        self.blocks = (*self.out, weight.shape[0], *size, weight.shape[1])
+        blocks = weight.new_zeros(self.blocks)
+        for (y, x, row, column), at in places.items():
+            blocks[y, x, :, row, column] = weight[:, :, *at]
         matrix = blocks.flatten(3).flatten(0, 2)
         has_bias = convolution.bias is not None
         self.product = nn.Linear(matrix.shape[1], matrix.shape[0], bias=has_bias, device="meta")
         self.product.weight = nn.Parameter(matrix, requires_grad=False)
         if convolution.bias is not None:
-            bias = convolution.bias.detach().repeat(self.out.numel())
+            bias = convolution.bias.detach().repeat(math.prod(self.out))
             self.product.bias = nn.Parameter(bias, requires_grad=False)
 
     def forward(self, maps: Tensor) -> Tensor:
         if maps.shape[-2:] != self.size:
-            moved: Tensor = self.convolution(maps)
-            return moved
+            return self._convolved(maps)
         flat = maps.permute(0, 2, 3, 1).flatten(1)
         product: Tensor = self.product(flat)
         return product.view(len(maps), *self.out, -1).permute(0, 3, 1, 2)
 
+    def _convolved(self, maps: Tensor) -> Tensor:
+        if self.convolution is not None:
+            moved: Tensor = self.convolution(maps)
+            return moved
+        matrix = self.product.weight
+        # It may have been packed since.
+        blocks = (matrix.to_dense() if matrix.is_mkldnn else matrix).view(self.blocks)
+        kernel = blocks.new_empty(blocks.shape[2], blocks.shape[-1], *self.kernel_size)
+        for at, (y, x, row, column) in self.kernel_places.items():
+            kernel[:, :, *at] = blocks[y, x, :, row, column]
+        bias = None if self.product.bias is None else self.product.bias[: len(kernel)]
+        return functional.conv2d(maps, kernel, bias, self.stride, self.padding)
 
-def _blocks(convolution: nn.Conv2d, size: torch.Size) -> Tensor:
-    """What each pixel of each channel does to each output, ``(height, width, out, height, width, in)``."""
-    weight = convolution.weight.detach()
+
+def _out(convolution: nn.Conv2d, size: torch.Size) -> tuple[int, int]:
+    """Height and width of what comes out."""
+    assert not isinstance(convolution.padding, str)
+    height, width = (
+        (whole + 2 * pad - side) // step + 1
+        for whole, pad, side, step in zip(
+            size, convolution.padding, convolution.kernel_size, convolution.stride, strict=True
+        )
+    )
+    return height, width
+
+
+def _places(convolution: nn.Conv2d, size: torch.Size) -> dict[Place, tuple[int, int]]:
+    """Which place of the kernel lies between an output (its row and column) and a pixel (its own)."""
     assert not isinstance(convolution.padding, str)
     (top, left), (down, right) = convolution.padding, convolution.stride
-    kernel = weight.shape[-2:]
-    out = [
-        (whole + 2 * pad - side) // step + 1
-        for whole, pad, side, step in zip(size, (top, left), kernel, (down, right), strict=True)
-    ]
-    blocks = weight.new_zeros(*out, weight.shape[0], *size, weight.shape[1])
-    for y, x, row, column in product(*map(range, out), *map(range, size)):
+    height, width = convolution.kernel_size
+    places = {}
+    for y, x, row, column in product(*map(range, (*_out(convolution, size), *size))):
         at = row - y * down + top, column - x * right + left
-        if 0 <= at[0] < kernel[0] and 0 <= at[1] < kernel[1]:
-            blocks[y, x, :, row, column] = weight[:, :, at[0], at[1]]
-    return blocks
+        if 0 <= at[0] < height and 0 <= at[1] < width:
+            places[y, x, row, column] = at
+    return places

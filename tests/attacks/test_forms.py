@@ -156,9 +156,10 @@ def test_the_precise_form_is_the_one_that_answers_fastest(
     forms = Forms()
     chosen = forms.choose("fastest", model, images)
     assert asked == []  # only who asks for it pays for the choice
-    assert chosen.form(precise=True).label == fastest
+    assert chosen.answering().label == fastest
     assert sorted(asked) == ["float32", "float32, channels-last, folded"]
-    assert chosen.form(precise=True) is chosen.form(precise=True)
+    assert chosen.answering() is chosen.answering()
+    assert chosen.form(precise=True).label == fastest
     assert len(asked) == 2
     assert forms.labels["fastest"][1] == fastest
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.forms import Forms
 from robustbench_tin.attacks.packing import packed
+from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.models import backbones
 
 
@@ -63,23 +66,37 @@ def test_layers_that_a_pass_goes_through_twice_stay() -> None:
     assert type(twin.head) is not nn.Linear
 
 
-def test_only_answers_come_from_packed_weights() -> None:
+def test_maps_may_come_in_another_size_afterwards() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    model.eval().requires_grad_(False)
+    tiny, larger = torch.rand(2, 3, 2, 2), torch.rand(2, 3, 5, 4)
+    twin = packed(with_tiny_maps_multiplied(copy.deepcopy(model), tiny), tiny)
+    assert twin is not None
+    with torch.inference_mode():
+        for images in (tiny, larger):
+            assert torch.allclose(twin(images), model(images), atol=1e-6)
+
+
+def test_answers_come_from_packed_weights_and_gradients_do_not() -> None:
     model = network("timm:test_resnet")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     chosen = Forms().choose("fixed", model, images)
-    assert chosen.form().answers is None
-    precise = chosen.form(precise=True)
-    assert precise.answers is not None
+    answering = chosen.answering()
+    assert chosen.answering() is answering
+    assert any(type(layer).__name__.startswith("_Packed") for layer in answering.module.modules())
     variable = images.clone().requires_grad_()
-    logits = precise.logits(variable)
+    logits = chosen.form(precise=True).logits(variable)
     assert isinstance(logits, Tensor)
     assert torch.autograd.grad(logits.sum(), variable)[0].abs().sum() > 0
     with torch.inference_mode():
-        answers = precise.logits(images)
+        answers = answering.logits(images)
     assert isinstance(answers, Tensor)
     assert torch.allclose(answers, logits, atol=1e-4)
+    assert answering.label == chosen.labels[1]
 
 
 def test_the_model_itself_is_never_packed() -> None:
-    form = Form(network("timm:test_resnet"))
-    assert form.for_answers(torch.rand(2, 3, 32, 32)) is form
+    model = network("timm:test_resnet")
+    chosen = Forms().choose("exact", model, torch.rand(2, 3, 32, 32))
+    assert chosen.answering().module is model

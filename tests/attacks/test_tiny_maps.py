@@ -40,11 +40,16 @@ def test_it_is_the_convolution(kernel, stride, padding, size, bias, layout) -> N
     torch.testing.assert_close(ours, theirs)
 
 
-def test_maps_of_another_size_are_convolved() -> None:
-    convolution = nn.Conv2d(2, 3, 3, padding=1)
-    product = multiplied(convolution, torch.rand(1, 2, 2, 2))
-    other = torch.rand(2, 2, 4, 2)
-    assert torch.equal(product(other), convolution(other))
+@pytest.mark.parametrize(
+    ("kernel", "stride", "padding", "size"),
+    [(3, 1, 1, (2, 2)), (3, 1, 1, (1, 1)), (4, 2, 2, (2, 3)), ((1, 7), 1, (0, 3), (2, 3))],
+)
+@pytest.mark.parametrize("bias", [True, False])
+def test_maps_of_another_size_are_convolved(kernel, stride, padding, size, bias) -> None:  # type: ignore[no-untyped-def]
+    convolution = nn.Conv2d(2, 3, kernel, stride, padding, bias=bias)
+    product = multiplied(convolution, torch.rand(1, 2, *size))
+    other = torch.rand(2, 2, 4, 5)
+    torch.testing.assert_close(product(other), convolution(other))
 
 
 @pytest.mark.parametrize(
