@@ -12,12 +12,10 @@ import torch
 from scipy.stats import binomtest
 
 from robustbench_tin import evaluate
-from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
 from robustbench_tin.runtime import Runtime, tune_allocator
-from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.loop import Recipe, train
 
 DATA, WEIGHTS = os.environ.get("ROBUST_TIN_DATA"), os.environ.get("ROBUST_TIN_WEIGHTS")
@@ -30,7 +28,6 @@ pytestmark = [
 
 BACKBONE, CLASSES = "tf_efficientnet_lite0", 5
 ATTACK, EPS = "pgd:criterion=top1,steps=20", 2 / 255
-WIDE = 16 / 255
 # A few quick epochs; at half of the rate, or a larger eps, less is learnt of robustness in them.
 RECIPE = Recipe(4, 25, 2e-3, head_rate=4)
 
@@ -94,32 +91,3 @@ def test_it_beats_none_under_pgd_20(dataset: Dataset, undefended: tuple[int, int
     assert clean > 2 * images / CLASSES
     highest = binomtest(undefended[1], images).proportion_ci(0.999).high
     assert binomtest(attacked, images, highest, alternative="greater").pvalue < 1e-3
-
-
-def test_catastrophic_overfitting_is_noticed_and_good_weights_are_kept(dataset: Dataset) -> None:
-    """FGSM without a random start, the classical case; at the same rate without the monitor, to the end."""
-
-    def trained(probe: AttackProbe | None) -> tuple[int, tuple[str, ...]]:
-        classifier = backbones.get("timm:test_resnet").build(CLASSES, image_size=64, resize_to=None, seed=0)
-        record = train(
-            classifier,
-            dataset.train,
-            parse_defense(f"n-fgsm:noise=0,eps={WIDE}"),
-            Recipe(40, 24, 1e-2),
-            Runtime("cpu"),
-            num_classes=CLASSES,
-            seed=0,
-            probe=probe,
-        )
-        images = torch.from_numpy(np.array(dataset.val.images)).float() / 255
-        labels = torch.from_numpy(np.array(dataset.val.labels))
-        frame = evaluate(classifier, images, labels, ATTACK, WIDE).set_index("attack")
-        return round(frame["top1"][ATTACK] * len(labels)), record.notes
-
-    kept, notes = trained(AttackProbe(ThreatModel("linf", WIDE), seed=0))
-    left, silence = trained(None)
-    print(f"{kept} under PGD-20 of {len(dataset.val)}, without the monitor {left}; {notes}")
-    assert any("catastrophic overfitting" in note for note in notes)
-    assert silence == ()
-    highest = binomtest(left, len(dataset.val)).proportion_ci(0.999).high
-    assert binomtest(kept, len(dataset.val), highest, alternative="greater").pvalue < 1e-3
