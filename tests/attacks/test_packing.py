@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.packing import packed
+from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.packing import pack
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.models import backbones
 
@@ -17,6 +17,11 @@ from robustbench_tin.models import backbones
 def network(name: str) -> nn.Module:
     classifier = backbones.get(name).build(10, image_size=32, resize_to=None, seed=0)
     return classifier.eval().requires_grad_(False)
+
+
+def packed(model: nn.Module, images: Tensor) -> nn.Module | None:
+    twin = copy.deepcopy(model)
+    return twin if pack(twin, images) else None
 
 
 @pytest.mark.parametrize("name", ["timm:resnet18", "mobilenet", "timm:test_vit"])
@@ -32,22 +37,17 @@ def test_answers_are_the_same(name: str) -> None:
             assert torch.allclose(twin(images[:count]), model(images[:count]), atol=1e-5)
 
 
-def test_a_module_that_answers_otherwise_when_copied_is_not_packed() -> None:
+def test_a_module_that_answers_otherwise_afterwards_is_not_packed() -> None:
     class Moody(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Conv2d(3, 10, 4)
-            self.mood = 0.0
-
-        def __deepcopy__(self, memo: object) -> nn.Module:
-            twin = Moody()
-            twin.mood = 0.1
-            return twin
 
         def forward(self, images: Tensor) -> Tensor:
-            return self.layer(images).flatten(1) + self.mood
+            mood = 0.0 if type(self.layer) is nn.Conv2d else 0.1
+            return self.layer(images).flatten(1) + mood
 
-    assert packed(Moody().requires_grad_(False), torch.rand(2, 3, 4, 4)) is None
+    assert not pack(Moody().requires_grad_(False), torch.rand(2, 3, 4, 4))
 
 
 def test_layers_that_a_pass_goes_through_twice_stay() -> None:
@@ -78,13 +78,21 @@ def test_maps_may_come_in_another_size_afterwards() -> None:
             assert torch.allclose(twin(images), model(images), atol=1e-6)
 
 
+def _kinds(form: Form) -> set[bool]:
+    """Of the layers, whether they are packed."""
+    return {type(layer).__name__.startswith("_Packed") for layer in form.module.modules()}
+
+
 def test_answers_come_from_packed_weights_and_gradients_do_not() -> None:
     model = network("timm:test_resnet")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
-    chosen = Forms().choose("fixed", model, images)
+    # Packed is a form of its own, not the one to search with.
+    assert _kinds(Forms().choose("fixed", model, images).answering()) == {False}
+    labels = ["float32", "float32, channels-last, folded"]
+    chosen = Forms({"fastest": labels}).choose("fastest", model, images)
     answering = chosen.answering()
     assert chosen.answering() is answering
-    assert any(type(layer).__name__.startswith("_Packed") for layer in answering.module.modules())
+    assert _kinds(answering) == {True, False}
     variable = images.clone().requires_grad_()
     logits = chosen.form(precise=True).logits(variable)
     assert isinstance(logits, Tensor)
