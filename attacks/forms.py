@@ -145,6 +145,7 @@ class Chosen:
         form = _made(label, self._model, self._images) or Form(self._model)
         if form.is_model or batch.device.type != "cpu" or pack(form.module, form.laid_out(batch)):
             return form
+        del form  # before there is another
         return _made(label, self._model, self._images) or Form(self._model)
 
 

@@ -139,7 +139,9 @@ class Oracle:
         Args:
             precise: as the search asks.
         """
-        return self._is_model(self._form(precise=precise))
+        label = Form(self.model).label
+        searched = label if self._chosen is None else self._chosen.labels[precise]
+        return self._searched is self.model and searched == label
 
     def _is_model(self, form: Form) -> bool:
         return form.module is self.model and form.precision == "float32"

@@ -47,9 +47,13 @@ class Peak(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         for leaf in tree_leaves(result):
-            if isinstance(leaf, torch.Tensor) and leaf.untyped_storage().data_ptr() not in self._given:
-                self._alive[leaf.untyped_storage()] = None
-        self.peak = max(self.peak, self._weights + sum(storage.nbytes() for storage in self._alive))
+            if not isinstance(leaf, torch.Tensor):
+                continue
+            if leaf.is_mkldnn:  # packed weights show no storage
+                self._alive[leaf] = leaf.numel() * leaf.element_size()
+            elif leaf.untyped_storage().data_ptr() not in self._given:
+                self._alive[leaf.untyped_storage()] = leaf.untyped_storage().nbytes()
+        self.peak = max(self.peak, self._weights + sum(self._alive.values()))
         return result
 
 
