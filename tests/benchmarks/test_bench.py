@@ -196,24 +196,24 @@ def test_a_dry_run_writes_nothing(small):
     assert any("1 cells, 5 measures" in line for line in listener.lines)
 
 
+BROKEN_ATTACK = '''
+from dataclasses import dataclass
+from robustbench_tin import attacks
+
+
+@attacks.register("always-broken")
+@dataclass(frozen=True)
+class Broken(attacks.Attack):
+    """Raises."""
+
+    def run(self, oracle, labels, ball, generator):
+        raise RuntimeError("out of luck")
+'''
+
+
 def test_an_attack_that_raises_is_a_failed_measure(small, tmp_path):
     plugin = tmp_path / "broken_attack.py"
-    plugin.write_text(
-        textwrap.dedent(
-            """
-            from dataclasses import dataclass
-            from robustbench_tin import attacks
-
-            @attacks.register("always-broken")
-            @dataclass(frozen=True)
-            class Broken(attacks.Attack):
-                \"\"\"Raises.\"\"\"
-
-                def run(self, oracle, labels, ball, generator):
-                    raise RuntimeError("out of luck")
-            """
-        )
-    )
+    plugin.write_text(BROKEN_ATTACK)
     run = bench(**{**small, "attacks": "always-broken,fgsm"}, plugins=[plugin])
     records = run.records
     broken = records[records["attack"] == "always-broken"]
@@ -385,22 +385,7 @@ def test_the_worst_case_is_what_every_attack_leaves(small):
 
 
 def test_a_worst_case_fails_with_any_of_its_attacks(small, write_plugin):
-    plugin = write_plugin(
-        textwrap.dedent(
-            """
-        from dataclasses import dataclass
-        from robustbench_tin import attacks
-
-        @attacks.register("always-broken")
-        @dataclass(frozen=True)
-        class Broken(attacks.Attack):
-            \"\"\"Raises.\"\"\"
-
-            def run(self, oracle, labels, ball, generator):
-                raise RuntimeError("out of luck")
-        """
-        )
-    )
+    plugin = write_plugin(BROKEN_ATTACK)
     run = bench(
         **{**small, "attacks": "fgsm,always-broken", "eps": "0.1", "worst_case": True}, plugins=[plugin]
     )
