@@ -21,6 +21,7 @@ class Variant(Configurable):
         interpolation: how images are resized to it, inside the classifier: one of :data:`INTERPOLATIONS`.
         cut: so many of the base's last stages are dropped; a new head stands on what is left.
         stem: ``3x3``: a first convolution for small images, without a stride and without pooling; of ResNets.
+        output: ``sigmoid``: each class is trained against the rest; ``softmax``: all against each other.
     """
 
     kind: ClassVar[str] = "a"
@@ -30,12 +31,14 @@ class Variant(Configurable):
     interpolation: str = "bilinear"
     cut: int = 0
     stem: str = "published"
+    output: str = "softmax"
 
     def __post_init__(self) -> None:
         self.require(self.size is None or self.size >= 1, "size", "1 or more pixels")
         self.require(self.interpolation in INTERPOLATIONS, "interpolation", ", ".join(INTERPOLATIONS))
         self.require(self.cut >= 0, "cut", "0 or more stages")
         self.require(self.stem in STEMS, "stem", " or ".join(STEMS))
+        self.require(self.output in OUTPUTS, "output", " or ".join(OUTPUTS))
 
     @property
     def new_head(self) -> bool:
@@ -45,7 +48,7 @@ class Variant(Configurable):
     @property
     def one_vs_rest(self) -> bool:
         """Whether each class is trained against the rest, under a sigmoid of its own."""
-        return False
+        return self.output == "sigmoid"
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,6 @@ class DenseHead(Variant):
     Attributes:
         hidden: how many dense layers lie before the last.
         width: of each of them.
-        output: ``sigmoid``: each class is trained against the rest; ``softmax``: all against each other.
     """
 
     hidden: int = 3
@@ -66,12 +68,7 @@ class DenseHead(Variant):
         super().__post_init__()
         self.require(self.hidden >= 0, "hidden", "0 or more layers")
         self.require(self.width >= 1, "width", "1 or more")
-        self.require(self.output in OUTPUTS, "output", " or ".join(OUTPUTS))
 
     @property
     def new_head(self) -> bool:
         return True
-
-    @property
-    def one_vs_rest(self) -> bool:
-        return self.output == "sigmoid"

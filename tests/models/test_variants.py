@@ -50,6 +50,7 @@ def test_a_spec_is_a_backbone_whose_name_is_canonical() -> None:
         ("vgg16:stem=3x3", "which only ResNets have"),
         ("resnet50:cut=1,stem=3x3", "which only ResNets have, without cut"),
         ("resnet50:stem=4x4", "expected published or 3x3"),
+        ("resnet50:output=tanh", "expected sigmoid or softmax"),
         ("inceptionv3-final:output=tanh", "expected sigmoid or softmax"),
         ("densnet169:size=3", "did you mean 'densenet169'"),
     ],
@@ -160,9 +161,7 @@ def test_its_output_is_logits_trained_one_class_against_the_rest_or_softmax() ->
 
 @pytest.mark.parametrize("defense", ["none", "mixup", "fgsm-at"])
 def test_one_class_against_the_rest_learns(defense: str) -> None:
-    backbone = backbones.get(TINY)
-    classifier = backbone.build(3, image_size=16, seed=0)
-    classifier.one_vs_rest = True
+    classifier = backbones.get(f"{TINY}:output=sigmoid").build(3, image_size=16, seed=0)
     labels = torch.arange(60) % 3
     images = (0.2 * pixels(60, 16) + 0.3 * labels.view(-1, 1, 1, 1)).clamp(0, 1)
     split = Split((images * 255).byte().numpy(), labels.numpy())
