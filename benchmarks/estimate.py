@@ -19,6 +19,8 @@ from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
 from robustbench_tin.models.cost import Cost, cost
+from robustbench_tin.models.network import create_skeleton
+from robustbench_tin.runtime import Runtime, choose_precision
 
 # Seconds an optimiser step takes per parameter, beside the arithmetic of the passes: AdamW reads and writes
 # some 28 bytes of each.
@@ -32,12 +34,14 @@ class Estimate:
     """Seconds a backbone's cells take, by plan and by machine.
 
     Attributes:
-        flops_per_second: what the machine achieves.
+        flops_per_second: what the machine achieves in float32, which attacks and measures compute in.
+        training_flops_per_second: by backbone, in the precision that it is trained in.
         costs: by backbone.
         plan: what will run.
     """
 
     flops_per_second: float
+    training_flops_per_second: dict[str, float]
     costs: dict[str, Cost]
     plan: Plan
 
@@ -47,7 +51,7 @@ class Estimate:
         steps = images / self.plan.batch_size
         kind = torch.device(self.plan.device).type
         update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)
-        return images * 3 * self._forward(model) + update
+        return images * 3 * self.costs[model].flops_per_image / self.training_flops_per_second[model] + update
 
     def attack(self, model: str, attack: str) -> float:
         """Seconds of one attack at all budgets on one cell."""
@@ -93,16 +97,30 @@ def estimate(plan: Plan, image_size: int) -> Estimate:
     costs = {
         name: cost(backbones.get(name), plan.classes, image_size, plan.image_size) for name in plan.backbones
     }
-    return Estimate(_EFFICIENCY * _flops_per_second(torch.device(plan.device)), costs, plan)
+    precisions = {name: plan.precision or _precision(plan, name, image_size) for name in plan.backbones}
+    rates = {
+        precision: _EFFICIENCY * _flops_per_second(Runtime(plan.device, precision))
+        for precision in {"float32", *precisions.values()}
+    }
+    training = {name: rates[precision] for name, precision in precisions.items()}
+    return Estimate(rates["float32"], training, costs, plan)
 
 
-def _flops_per_second(device: torch.device) -> float:
-    """Forward rate of a small convolution network in float32."""
-    layer = nn.Conv2d(64, 64, 3, padding=1, bias=False, device=device)
+def _precision(plan: Plan, name: str, image_size: int) -> str:
+    """What the training of a backbone will choose."""
+    backbone = backbones.get(name)
+    size = backbone.check_size(image_size, plan.image_size)
+    return choose_precision(plan.device, create_skeleton(backbone, plan.classes, size), size)
+
+
+def _flops_per_second(runtime: Runtime) -> float:
+    """Forward rate of a small convolution network in a precision."""
+    device = runtime.torch_device
+    layer = runtime.place(nn.Conv2d(64, 64, 3, padding=1, bias=False))
     images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
     flops = 2 * 16 * 32 * 32 * 64 * 64 * 9
     best = float("inf")
-    with torch.inference_mode():
+    with torch.inference_mode(), runtime.autocast():
         for _ in range(12):
             started = time.perf_counter()
             for _ in range(4):

@@ -88,7 +88,7 @@ def choose_precision(device: str, model: nn.Module, image_size: int) -> str:
 
     Args:
         device: where training runs.
-        model: pixels ``(N, 3, image_size, image_size)`` to logits, on the CPU.
+        model: pixels ``(N, 3, image_size, image_size)`` to logits, on the CPU or on torch's meta device.
         image_size: side of the images in pixels.
     """
     kind = torch.device(device).type
@@ -141,7 +141,7 @@ def _has_awkward_convolution(model: nn.Module, image_size: int) -> bool:
     training = model.training
     try:
         with torch.inference_mode():
-            model.eval()(torch.zeros(1, 3, image_size, image_size))
+            model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     finally:
         model.train(training)
         for hook in hooks:

@@ -33,7 +33,7 @@ QUICK = {"attack": "mi-fgsm:steps=2", "eps": "0.1"}
 def _no_timing():
     """How long it will take is not asked here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate, "_flops_per_second", lambda device: 1e10)
+        patch.setattr(estimate, "_flops_per_second", lambda runtime: 1e10)
         yield
 
 
