@@ -158,6 +158,7 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
     )
     result = robust_tin("list", "attacks", "--plugin", plugin)
     assert "Does nothing." in result.stdout
+    assert "`" not in result.stdout
     assert "mine.py" in "".join(result.stdout.split())  # a long path is folded, not cut
 
 
