@@ -53,13 +53,16 @@ class Claim:
 
 
 @contextmanager
-def claimed(path: Path, settings: Mapping[str, Any], results: tuple[str, ...]) -> Iterator[Claim]:
+def claimed(
+    path: Path, settings: Mapping[str, Any], results: tuple[str, ...], *, told: tuple[str, ...] = ()
+) -> Iterator[Claim]:
     """Begin in a directory, or go on there, alone.
 
     Args:
         path: missing, empty, or of a call with the same settings.
         settings: all that decides what it will hold, as JSON has it.
         results: the keys of what :meth:`Claim.complete` will be given.
+        told: the keys of settings that people are told and that decide nothing.
 
     Raises:
         RunError: where something else lies there or another process works on it.
@@ -75,7 +78,7 @@ def claimed(path: Path, settings: Mapping[str, Any], results: tuple[str, ...]) -
         differences = [
             f"{key}: {there.get(key)} there, {value} here"
             for key, value in settings.items()
-            if there.get(key) != value
+            if key not in told and there.get(key) != value
         ]
         if differences:
             raise RunError(

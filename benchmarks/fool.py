@@ -127,7 +127,8 @@ def fool(
         "data_fingerprint": dataset.fingerprint,
         "batch_size": evaluation_batch_size(device),
     }
-    with claimed(Path(out), settings, ("images", "fooled")) as claim:
+    # The weights' digest says which model it is, by whatever path it was named.
+    with claimed(Path(out), settings, ("images", "fooled"), told=("source",)) as claim:
         if claim.result is None:
             worker = _Worker(claim, dataset, settings, found, chosen, threat, device)
             with reporter.preparing() as progress, failing(found.label):

@@ -92,6 +92,8 @@ def predict(
         load_plugin(plugin)
     if split not in SPLITS:
         raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
+    if fill and not boxes:
+        raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
     device = choose_device(device)
     found = find_trained(model)
     dataset = open_part(
@@ -177,7 +179,8 @@ def _paths(place: Path) -> list[Path]:
         paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
     elif place.is_file():
         try:
-            with place.open(encoding="utf-8", newline="") as file:
+            # Spreadsheets put a byte order mark before the first path.
+            with place.open(encoding="utf-8-sig", newline="") as file:
                 first = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
         except (UnicodeDecodeError, csv.Error):
             raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None

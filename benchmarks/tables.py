@@ -124,8 +124,9 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             others = worst.rows.get((str(model), str(defense), int(str(seed))), {})
             texts += [_figure({**measures, **others}, budget, "top1") for budget in transferred]
         rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
+        whole = cell["status"].nunique() == 1  # of a cell that was not trained, for one
         failures += [
-            f"{model} + {defense}, seed {seed}{_at(row)}: {row['status']}"
+            f"{model} + {defense}, seed {seed}{'' if whole else _at(row)}: {row['status']}"
             for row in measures.values()
             if row["status"] != OK
         ]
@@ -205,9 +206,7 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
 
 
 def _at(row: Mapping[Any, Any]) -> str:
-    """Which measure a line is about; nothing where it is all of a cell's."""
-    if row["status"].startswith(NOT_MEASURED):
-        return ""
+    """Which measure a line is about."""
     return ", " + (CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}")
 
 

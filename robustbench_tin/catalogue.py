@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -61,5 +62,6 @@ def _summary(value: Any) -> str:
     if hasattr(value, "summary"):
         return str(value.summary)
     line = (inspect.getdoc(value) or "no description").splitlines()[0]
+    line = re.sub(r"(:\w+:)?`+([^`]+)`+", r"\2", line)  # the markup of docstrings
     settings = getattr(value, "describe_settings", lambda: "")()
     return f"{line} [{settings}]" if settings else line

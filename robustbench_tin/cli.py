@@ -605,7 +605,7 @@ def main() -> None:
         print(f"robust-tin: {error}", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except _CommandLineError as error:
-        print(f"robust-tin: {error.format_message()}; see robust-tin --help", file=sys.stderr)
+        print(f"robust-tin: {error.format_message().rstrip('.')} (see robust-tin --help)", file=sys.stderr)
         raise SystemExit(error.exit_code) from None
     except (KeyboardInterrupt, typer.Abort):
         print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)

@@ -111,8 +111,8 @@ def fool(
         plugins=plugin or (),
         reporter=console_reporter(),
     )
-    print(f"{made.fooled:,} of {made.images:,} moved images fool the model. Data set: {made.path}; image by")
-    print(f"image: {made.path / IMAGES}")
+    print(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
+    print(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
 
 
 def crop(

@@ -102,8 +102,8 @@ class Configurable:
 
         Raises:
             UnknownNameError: for a key that is no setting.
-            InvalidSettingError: for a value that does not fit its type or its range, or a class whose
-                author forgot the decorator that makes its settings.
+            InvalidSettingError: for a value that does not fit its type or its range, one that is missing and
+                has no default, or a class whose author forgot the decorator that makes its settings.
         """
         if "__dataclass_fields__" not in vars(cls):
             raise InvalidSettingError(
@@ -117,6 +117,12 @@ class Configurable:
             if key not in known:
                 raise UnknownNameError(f"setting of {cls.kind} '{cls.name}'", key, known or {"none"})
             values[key] = cls._convert(key, text, hints[key])
+        for field in dataclasses.fields(cls):
+            if field.name not in values and not _has_default(field):
+                raise InvalidSettingError(
+                    f"{cls.kind} '{cls.name}' needs its setting {field.name}, which has no default; expected"
+                    f" {cls.name}:{field.name}=VALUE"
+                )
         return cls(**values)
 
     @classmethod
@@ -136,8 +142,11 @@ class Configurable:
 
     @classmethod
     def describe_settings(cls) -> str:
-        """The settings with their defaults: ``steps=10, alpha=None``."""
-        return ", ".join(f"{field.name}={_short(field.default)}" for field in dataclasses.fields(cls))
+        """The settings with their defaults, where they have some: ``steps=10, alpha=None``."""
+        return ", ".join(
+            f"{field.name}={_short(field.default)}" if _has_default(field) else field.name
+            for field in dataclasses.fields(cls)
+        )
 
     def require(self, condition: bool, setting: str, expected: str) -> None:
         """Refuse a setting out of its range; for use in ``__post_init__``."""
@@ -158,6 +167,10 @@ class Configurable:
 
     def __str__(self) -> str:
         return self.spec
+
+
+def _has_default(field: dataclasses.Field[Any]) -> bool:
+    return not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 
 
 def _short(value: object) -> str:

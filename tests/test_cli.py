@@ -158,6 +158,7 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
     )
     result = robust_tin("list", "attacks", "--plugin", plugin)
     assert "Does nothing." in result.stdout
+    assert "`" not in result.stdout
     assert "mine.py" in "".join(result.stdout.split())  # a long path is folded, not cut
 
 
@@ -172,7 +173,7 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
         (["bench", "--epochs", "few"], "--epochs"),
         (["show", "no/such/run"], "is no run directory"),
         (["list", "things"], "things"),
-        (["walk"], "walk"),
+        (["walk"], "No such command 'walk' (see robust-tin --help)"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path):

@@ -154,6 +154,23 @@ def test_a_class_whose_author_forgot_the_decorator_is_told_so() -> None:
         Forgotten.from_settings({"steps": "4"})
 
 
+def test_a_setting_without_a_default_has_to_be_given() -> None:
+    @dataclass(frozen=True)
+    class Strict(Configurable):
+        kind = "thing"
+        name = "strict"
+
+        count: int
+        rate: float = 0.5
+
+    assert Strict.from_settings({"count": "2"}).spec == "strict:count=2"
+    assert Strict.describe_settings() == "count, rate=0.5"
+    with pytest.raises(
+        InvalidSettingError, match=r"thing 'strict' needs its setting count.*strict:count=VALUE"
+    ):
+        Strict.from_settings({"rate": "1"})
+
+
 @pytest.mark.parametrize(
     ("thing", "spec"),
     [

@@ -115,7 +115,8 @@ def _label_of(dataset: Dataset, wanted: str) -> int:
         label for label, name in enumerate(names) if word in name.split(", ")
     ]
     if not found:
-        raise UnknownNameError(f"class of '{dataset.name}'", wanted, (*dataset.classes, *dataset.class_names))
+        words = {word for name in dataset.class_names for word in name.split(", ")}
+        raise UnknownNameError(f"class of '{dataset.name}'", wanted, words | set(dataset.classes))
     if len(found) > 1:
         ids = ", ".join(dataset.classes[label] for label in found)
         raise InvalidSettingError(f"class '{wanted}' of '{dataset.name}' could be {ids}; give the id")

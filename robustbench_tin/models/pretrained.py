@@ -104,7 +104,7 @@ def _failure(backbone: Backbone, reason: str) -> WeightsError:
     reason = " ".join(reason.split())[:200]
     return WeightsError(
         f"no pretrained weights for backbone '{backbone.name}': {reason};"
-        " give a file with --weights FILE, or train without"
+        " give a file with --weights FILE, or train without them"
     )
 
 

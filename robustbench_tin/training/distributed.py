@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.training.context import Objective
 
 # While the first process measures, the others wait for the next training.
@@ -65,10 +66,14 @@ class Team:
         """
         if self.size == 1:
             return lambda objective: objective()
-        # Running statistics follow each process's own batches, but for those that are synchronised: on GPUs.
-        return DistributedDataParallel(
-            _Asked(classifier), broadcast_buffers=False, find_unused_parameters=True
-        )
+        with warnings.catch_warnings():
+            # What is to take its place copies the buffers at the start, and torch 2.4 does not know it.
+            warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
+            # Running statistics follow each process's own batches, but for those that are synchronised: on
+            # GPUs.
+            return DistributedDataParallel(
+                _Asked(classifier), broadcast_buffers=False, find_unused_parameters=True
+            )
 
     def mean(self, values: Tensor) -> Tensor:
         """The mean over the processes."""
@@ -78,11 +83,20 @@ class Team:
         return values
 
     def told(self, what: Any = None) -> Any:
-        """What the first process says; the others wait for it."""
+        """What the first process says; the others wait for it.
+
+        Raises:
+            RunError: where a process has stopped meanwhile.
+        """
         if self.size == 1:
             return what
         said = [what]
-        distributed.broadcast_object_list(said, src=0)
+        try:
+            distributed.broadcast_object_list(said, src=0)
+        except RuntimeError as error:
+            raise RunError(
+                f"process {self.rank} of torchrun ends, because another one has; that one's message says why"
+            ) from error
         return said[0]
 
 

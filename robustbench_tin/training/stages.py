@@ -42,20 +42,29 @@ def parse_stages(text: str, epochs: int) -> tuple[Stage, ...]:
     items = split_list(text)
     left = epochs
     for index, item in enumerate(items):
-        spec = parse_spec(item, ("last",))
+        is_last = index == len(items) - 1
         try:
+            if item == "last":
+                raise ValueError(item)
+            spec = parse_spec(item, ("last",))
             _check_part(spec.name)
             unknown = set(spec.settings) - {"epochs", "rate"}
             rate = parse_number(spec.settings.get("rate", "1"))
             given = spec.settings.get("epochs")
-            if unknown or not 0 < rate < float("inf") or (given is None and index < len(items) - 1):
+            if unknown or not 0 < rate < float("inf"):
                 raise ValueError(item)
             length = left if given is None else int(given)
         except ValueError:
             raise InvalidSettingError(f"train got '{item}' in '{text}'; {_EXPECTED}") from None
-        if not 1 <= length <= left or (index == len(items) - 1 and length != left):
+        if given is None and not is_last:
             raise InvalidSettingError(
-                f"train got '{text}', whose epochs do not add up to {epochs}; leave the last stage's out"
+                f"train got '{item}' in '{text}' without its epochs; each stage but the last needs them:"
+                f" {item}:epochs=1"
+            )
+        if not 1 <= length <= left or (is_last and length != left):
+            raise InvalidSettingError(
+                f"train got '{text}', which does not share out {epochs} epochs; expected one or more for each"
+                " stage, and none written for the last, which takes those left"
             )
         stages.append(Stage(spec.name, length, rate))
         left -= length

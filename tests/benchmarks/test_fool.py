@@ -160,6 +160,14 @@ def test_a_complete_directory_is_not_made_again(
     assert fool(run.path, out=tmp_path / "out", data=str(drawn)) == first
 
 
+def test_the_same_model_by_another_path_goes_on(
+    run: Run, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = fool(run.path, out=tmp_path / "out", data=str(drawn))
+    monkeypatch.chdir(run.path.parent)
+    assert fool(run.path.name, out=tmp_path / "out", data=str(drawn)) == first
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

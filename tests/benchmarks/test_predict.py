@@ -90,7 +90,7 @@ def test_images_from_a_directory_or_a_list_of_paths(run: Run, drawn: Path, tmp_p
     assert [row["file"] for row in rows] == [f"images/test_{i}.JPEG" for i in range(3)]
     assert [ids(row) for row in rows] == expected
     listed = drawn / "list.csv"
-    for title in ("", "path,why\n"):
+    for title in ("", "path,why\n", "\ufeff"):
         listed.write_text(title + "test/images/test_2.JPEG,x\n\ntest/images/test_0.JPEG,y\n")
         predict(run.path, out=tmp_path / "list_out.csv", images=listed, data=str(drawn))
         assert [ids(row) for row in read(tmp_path / "list_out.csv")] == [expected[2], expected[0]]
@@ -112,6 +112,7 @@ def test_a_broken_image_is_named_or_left_out(run: Run, drawn: Path, tmp_path: Pa
     [
         ({"split": "all"}, "expected train, val, test"),
         ({"boxes": True}, "expected a split with bounding boxes"),
+        ({"fill": True}, "got fill without boxes"),
         ({"images": "nowhere"}, "no images at 'nowhere'"),
         ({"classes": 2}, "was trained on 3 classes"),
         ({"data": "demo"}, "got demo with 10 classes"),

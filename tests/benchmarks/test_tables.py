@@ -58,8 +58,17 @@ def test_figures_are_percent_with_the_points_lost(records):
 def test_what_did_not_learn_is_marked_and_a_failure_is_told(records):
     (table,) = tables(records)
     assert table.rows[1][:6] == ("nasnetlarge", "none", "not learned", "10.0", "12.0 ▲2.0", "failed")
-    assert any("no luck" in note for note in table.notes)
+    assert "nasnetlarge + none, seed 0, fgsm at 0.03: failed: no luck" in table.notes
     assert any("not above chance" in note for note in table.notes)
+
+
+@pytest.mark.parametrize(
+    "status", ["failed: the training loss was no longer finite", "not measured: no weights"]
+)
+def test_why_a_whole_cell_has_no_figures_is_told_once(records: pd.DataFrame, status: str) -> None:
+    lost = [row("vgg16", attack, eps, None, status=status) for attack, eps in (("clean", 0), ("fgsm", 0.01))]
+    (table,) = tables(pd.concat([records, pd.DataFrame(lost)]))
+    assert [note for note in table.notes if "vgg16" in note] == [f"vgg16 + none, seed 0: {status}"]
 
 
 def test_the_budgets_to_show_can_be_chosen(records):

@@ -155,7 +155,12 @@ def test_classes_by_id_and_by_name(names: Sequence[str], expected: tuple[str, ..
         ({"train_per_class": -1}, InvalidSettingError, "got train_per_class=-1"),
         ({"eval_images": 0}, InvalidSettingError, "got eval_images=0"),
         ({"classes": []}, InvalidSettingError, "empty list of classes"),
-        ({"classes": ["goldfsh"]}, UnknownNameError, "unknown class of 'drawn' 'goldfsh'; did you mean"),
+        (
+            {"classes": ["goldfsh"]},
+            UnknownNameError,
+            "unknown class of 'drawn' 'goldfsh'; did you mean 'goldfish'",
+        ),
+        ({"classes": ["zebu"]}, UnknownNameError, "known: Carassius, Egyptian cat, crane, goldfish, n1"),
         ({"classes": ["crane"]}, InvalidSettingError, "could be n2, n4; give the id"),
     ],
 )

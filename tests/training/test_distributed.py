@@ -151,22 +151,37 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert team_size({"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}) == 4
 
 
-def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
+def bench_under_torchrun(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [
         *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
-        *("-m", "robustbench_tin", "bench", "--models", "timm:test_vit", "--epochs", "1", "--no-trust"),
-        *("--defenses", "none,fgsm-at", "--eval-images", "20", "--train-per-class", "5", "--device", "cpu"),
-        *("--attacks", "fgsm", "--eps", "0,0.03", "--out", str(tmp_path / "run")),
+        *("-m", "robustbench_tin", "bench", "--device", "cpu", "--out", str(directory / "run"), *options),
     ]
+    return subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
+
+
+def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
+    options = (
+        *("--models", "timm:test_vit", "--epochs", "1", "--no-trust", "--defenses", "none,fgsm-at"),
+        *("--eval-images", "20", "--train-per-class", "5", "--attacks", "fgsm", "--eps", "0,0.03"),
+    )
     for again in (False, True):
-        done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
+        done = bench_under_torchrun(tmp_path, *options)
         assert done.returncode == 0, done.stderr
+        assert "FutureWarning" not in done.stderr
         assert done.stdout.count("Tables and records:") == 1
         assert ("complete already" in done.stdout) == again
     records = Run.load(tmp_path / "run").records
     assert (records["status"] == "ok").all()
     assert len(pd.unique(records["defense"])) == 2
     assert Run.load(tmp_path / "run").plan.processes == 2
+
+
+def test_a_mistake_under_torchrun_is_a_line_of_each_process(tmp_path: Path) -> None:
+    done = bench_under_torchrun(tmp_path, "--models", "timm:test_vitt")
+    assert done.returncode != 0
+    assert "robust-tin: unknown backbone 'timm:test_vitt'" in done.stderr
+    assert "process 1 of torchrun ends, because another one has" in done.stderr
+    assert "broadcast_object_list" not in done.stderr

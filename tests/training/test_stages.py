@@ -52,9 +52,23 @@ def test_stages_share_the_epochs(text: str, stages: list[Stage]) -> None:
     ],
 )
 def test_what_is_no_stage_is_refused_in_one_line(text: str) -> None:
-    with pytest.raises(InvalidSettingError, match=r"train got|has no name") as caught:
+    with pytest.raises(InvalidSettingError, match=r"train got") as caught:
         parse_stages(text, 8)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("last", "got 'last' in 'last'; expected head, last:N"),
+        ("head,all", "got 'head' in 'head,all' without its epochs"),
+        ("head:epochs=8,all", "does not share out 8 epochs"),
+        ("head:epochs=0,all", "expected one or more for each stage"),
+    ],
+)
+def test_a_refused_stage_is_told_what_is_wrong_with_it(text: str, why: str) -> None:
+    with pytest.raises(InvalidSettingError, match=why):
+        parse_stages(text, 8)
 
 
 def test_layers_are_counted_from_the_end_with_the_normalisation_that_follows() -> None:
