@@ -474,6 +474,7 @@ def bench(
         console.print(
             f"Tables and records: {run.path}/results.md, .csv, .json", highlight=False, soft_wrap=True
         )
+        _require_no_failure(run)
 
 
 @app.command(epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")
@@ -628,6 +629,20 @@ def _console() -> Any:
 
     console = Console()
     return console if console.is_terminal else Console(width=160)
+
+
+def _require_no_failure(run: Any) -> None:
+    """End a bench with a code of its own where a measure has failed, so that a script hears of it."""
+    from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
+    from robustbench_tin.errors import RunError
+
+    statuses = [record.status for record in run.iter_records()]
+    failed = sum(status != OK and not status.startswith(NOT_MEASURED) for status in statuses)
+    if failed:
+        raise RunError(
+            f"{failed} of {len(statuses)} measures failed, the tables say why; the same command tries them"
+            " again"
+        )
 
 
 def _print_tables(run: Any, console: Any) -> None:

@@ -186,6 +186,15 @@ def test_a_mistake_is_one_line_and_exit_code_2(arguments, message, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_bench_with_failed_measures_prints_its_tables_and_ends_with_2(small):
+    result = robust_tin(*small, "--lr", "1e20")
+    assert result.returncode == 2
+    assert "no longer finite" in result.stdout
+    assert result.stderr.splitlines()[-1].endswith(
+        "5 of 5 measures failed, the tables say why; the same command tries them again"
+    )
+
+
 def test_an_unwritable_run_directory(small, tmp_path):
     (tmp_path / "run").write_text("a file")
     result = robust_tin(*small)
