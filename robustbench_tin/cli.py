@@ -151,7 +151,7 @@ def bench(
     worst_case: Annotated[
         bool,
         typer.Option(
-            "--worst-case",
+            "--worst-case/--no-worst-case",
             help="Add what is right under every one of the attacks.",
             rich_help_panel=ATTACKING,
         ),
@@ -166,7 +166,7 @@ def bench(
     oblivious: Annotated[
         bool,
         typer.Option(
-            "--oblivious",
+            "--oblivious/--no-oblivious",
             help="Attack the bare classifier, as one who does not know what the defense wraps around it.",
             rich_help_panel=ATTACKING,
         ),
@@ -174,7 +174,9 @@ def bench(
     eight_bit: Annotated[
         bool,
         typer.Option(
-            "--8bit", help="Round adversarial images to 8 bits before they count.", rich_help_panel=ATTACKING
+            "--8bit/--no-8bit",
+            help="Round adversarial images to 8 bits before they count.",
+            rich_help_panel=ATTACKING,
         ),
     ] = False,
     search: Annotated[
@@ -198,7 +200,7 @@ def bench(
     deterministic: Annotated[
         bool,
         typer.Option(
-            "--deterministic",
+            "--deterministic/--no-deterministic",
             help="Choose nothing by timing; the same as --search fixed.",
             rich_help_panel=ATTACKING,
         ),
@@ -227,7 +229,9 @@ def bench(
     skip_broken: Annotated[
         bool,
         typer.Option(
-            "--skip-broken", help="Leave unreadable images out and count them.", rich_help_panel=PART
+            "--skip-broken/--no-skip-broken",
+            help="Leave unreadable images out and count them.",
+            rich_help_panel=PART,
         ),
     ] = False,
     epochs: Annotated[
@@ -334,7 +338,7 @@ def bench(
     tensorboard: Annotated[
         bool,
         typer.Option(
-            "--tensorboard",
+            "--tensorboard/--no-tensorboard",
             help="Also write them as TensorBoard events, in the run's tensorboard/.",
             rich_help_panel=TRAINING,
         ),
@@ -374,7 +378,7 @@ def bench(
     skip_missing_weights: Annotated[
         bool,
         typer.Option(
-            "--skip-missing-weights",
+            "--skip-missing-weights/--no-skip-missing-weights",
             help="Where they cannot be had, go on with the other backbones: not measured.",
             rich_help_panel=TRAINING,
         ),
@@ -400,7 +404,7 @@ def bench(
     compile: Annotated[
         bool,
         typer.Option(
-            "--compile",
+            "--compile/--no-compile",
             help="Train with torch.compile; where that fails, a line says so and training goes on without.",
             rich_help_panel=TRAINING,
         ),

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 from robustbench_tin import cli
 
@@ -270,3 +271,12 @@ def test_a_defect_keeps_its_traceback_and_does_not_end_as_what_got_worse(
         cli.main()
     assert exit_.value.code == 2
     assert "ZeroDivisionError: a defect" in capsys.readouterr().err
+
+
+def test_what_a_preset_switches_on_the_command_line_can_switch_off():
+    command = get_command(cli.app).commands["bench"]
+    switches = {
+        option.name: option.secondary_opts for option in command.params if getattr(option, "is_flag", False)
+    }
+    assert {"worst_case", "pretrained"} <= set(switches)
+    assert {name for name, off in switches.items() if not off} == {"dry_run", "print_plan"}
