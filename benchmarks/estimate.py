@@ -94,23 +94,19 @@ class Estimate:
 
 def estimate(plan: Plan, image_size: int) -> Estimate:
     """Count the work of a plan and time this machine for a moment."""
-    costs = {
-        name: cost(backbones.get(name), plan.classes, image_size, plan.image_size) for name in plan.backbones
-    }
-    precisions = {name: plan.precision or _precision(plan, name, image_size) for name in plan.backbones}
+    costs, precisions = {}, {}
+    for name in plan.backbones:
+        backbone = backbones.get(name)
+        size = backbone.check_size(image_size, plan.image_size)
+        skeleton = create_skeleton(backbone, plan.classes, size)
+        costs[name] = cost(skeleton, size)
+        precisions[name] = plan.precision or choose_precision(plan.device, skeleton, size)
     rates = {
         precision: _EFFICIENCY * _flops_per_second(Runtime(plan.device, precision))
         for precision in {"float32", *precisions.values()}
     }
     training = {name: rates[precision] for name, precision in precisions.items()}
     return Estimate(rates["float32"], training, costs, plan)
-
-
-def _precision(plan: Plan, name: str, image_size: int) -> str:
-    """What the training of a backbone will choose."""
-    backbone = backbones.get(name)
-    size = backbone.check_size(image_size, plan.image_size)
-    return choose_precision(plan.device, create_skeleton(backbone, plan.classes, size), size)
 
 
 def _flops_per_second(runtime: Runtime) -> float:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-
-from robustbench_tin.models.backbone import Backbone
-from robustbench_tin.models.network import create_skeleton
 
 
 @dataclass(frozen=True)
@@ -25,23 +23,16 @@ class Cost:
     parameters: int
 
 
-def cost(backbone: Backbone, num_classes: int, image_size: int, resize_to: int | None = None) -> Cost:
-    """Count a backbone's cost at a size, without memory or arithmetic.
+def cost(skeleton: nn.Module, size: int) -> Cost:
+    """Count a network's cost at a size in pixels, without memory or arithmetic.
 
     Args:
-        backbone: whose network is counted; resizing and normalisation are not.
-        num_classes: C of its logits.
-        image_size: height and width in pixels of the data set's images.
-        resize_to: the size that the network sees, see :meth:`Backbone.check_size`.
-
-    Raises:
-        InvalidSettingError: where the network does not work at that size.
+        skeleton: the network on torch's meta device; resizing and normalisation are not counted.
+        size: height and width at which it sees images.
     """
-    size = backbone.check_size(image_size, resize_to)
-    network = create_skeleton(backbone, num_classes, size)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        network(torch.empty(1, 3, size, size, device="meta"))
+        skeleton(torch.empty(1, 3, size, size, device="meta"))
     return Cost(
         flops_per_image=int(counter.get_total_flops()),
-        parameters=sum(parameter.numel() for parameter in network.parameters()),
+        parameters=sum(parameter.numel() for parameter in skeleton.parameters()),
     )
