@@ -80,10 +80,7 @@ class APGD(IterativeAttack):
 
     def climbed(self, oracle: Oracle, task: Task) -> Tensor:
         """What a single start ends with after its full budget, float32 ``(N, C, H, W)``."""
-        search = self.begin(task)
-        while bool((search.left > 0).any()):
-            search.move(search.ask(oracle))
-        return search.result()
+        return self.begin(task).spend(oracle)
 
 
 @dataclass(frozen=True, kw_only=True)

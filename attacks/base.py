@@ -176,6 +176,7 @@ class Attack(Configurable):
         oracle.reseed("search", seed)
         with self._blamed():
             moved = self.sweep(oracle, labels, balls, generators) if balls and len(images) else []
+            oracle.require_finite()
         by_eps = {ball.eps: self.verified(image, ball) for ball, image in zip(balls, moved, strict=False)}
         return torch.stack([by_eps.get(value, images) for value in eps])
 
@@ -245,7 +246,4 @@ class IterativeAttack(Attack):
         clean_logits = ball.images.new_empty(len(labels), 0)
         if self.needs_clean_logits:
             clean_logits = oracle.search_logits(ball.images)
-        search = self.begin(Task(labels, ball, clean_logits, self.goal, generator))
-        while bool((search.left > 0).any()):
-            search.move(search.ask(oracle))
-        return search.result()
+        return self.begin(Task(labels, ball, clean_logits, self.goal, generator)).spend(oracle)

@@ -4,6 +4,10 @@ An image whose verdict is in leaves the batch and a waiting one takes its row, s
 on a finished image and none is made with a nearly empty batch. Searching may be done with a cheaper form
 of the model; an image counts as broken only after the model itself, in float32, mistook that very image
 inside the ball and the box.
+
+To see which images are broken the host must wait for the device. On a CPU that costs nothing, so the driver
+looks after every step. On other devices it takes several steps between two looks while no image leaves the
+batch; the device keeps the last point at which each image seemed broken.
 """
 
 from __future__ import annotations
@@ -18,8 +22,9 @@ from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.oracle import AttackFailure, Oracle
 from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Search, Task
+from robustbench_tin.attacks.search import Rows, Search, Task
 from robustbench_tin.errors import RobustTinError, one_line
+from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
 
 OnImages = Callable[[int], None]
@@ -29,6 +34,8 @@ Finish = Callable[[Tensor, Ball], Tensor]
 _REFILL_PART = 1 / 8
 # What counts as the end of a budget, for telling an attack that has not converged.
 _LATE_PART = 0.9
+# Steps between two looks at a device that the host must wait for, at most.
+_MOST_UNSEEN = 8
 
 
 @dataclass(frozen=True)
@@ -152,11 +159,13 @@ class Driver:
         rows = waiting[:0]
         live: Search | None = None
         budget = 0
+        unseen = 1
         while True:
             room = self.pool.size - len(rows)
             if len(waiting) and (len(rows) == 0 or room >= _REFILL_PART * self.pool.size):
                 new = self._begin(stage, waiting[:room], generator)
                 budget = max(budget, int(new.left.max()))
+                unseen = 1
                 rows = torch.cat([rows, waiting[:room]])
                 waiting = waiting[room:]
                 if live is None or len(live) == 0:
@@ -165,75 +174,137 @@ class Driver:
                     live.extend(new)
             if live is None or len(rows) == 0:
                 return late
-            gone = self._step(stage, live, rows)
+            trail = self._advance(live, unseen)
+            gone = self._look(stage, live, trail, rows)
             late += int((gone.broken & (gone.left <= (1 - _LATE_PART) * budget)).sum())
+            unseen = self._next_unseen(unseen, gone)
             if bool(gone.done.any()):
-                staying = ~gone.done
-                rows = rows[staying.cpu()]
-                live.keep(staying)
+                staying = (~gone.done).nonzero().squeeze(1)
+                rows = rows[staying]
+                live.keep(staying.to(self.pool.device, non_blocking=True))
 
     def _begin(self, stage: IterativeAttack, rows: Tensor, generator: torch.Generator) -> Search:
         images, labels = self.pool.rows(rows)
         clean_logits = self.clean_logits[rows.to(self.clean_logits.device)]
         return stage.begin(Task(labels, self.threat.ball(images), clean_logits, self.criterion, generator))
 
-    def _step(self, stage: IterativeAttack, live: Search, rows: Tensor) -> _Gone:
-        """Ask, judge what seems broken, and move the rest; which rows are done."""
-        answer = live.ask(self.oracle)
-        labels = live.task.labels
-        seems = self.criterion.broken(answer.logits, labels)
-        if bool(seems.any()):
-            seems = seems & live.task.ball.contains(live.points)
-        broken = self._judge_some(seems, rows, live.points, live)
-        left = live.left
-        live.move(answer)
-        over = (live.left <= 0) & ~broken
+    def _advance(self, live: Search, steps: int) -> _Trail:
+        """Take some steps with all rows; nothing here waits for the device.
+
+        Args:
+            live: the rows, of each of which at least so many questions are left.
+            steps: 1 or more.
+        """
+        trail: _Trail | None = None
+        for _ in range(steps):
+            answer = live.ask(self.oracle)
+            points, left = live.points, live.left
+            broken = self.criterion.broken(answer.logits, live.task.labels)
+            if is_asynchronous(broken.device) or bool(broken.any()):
+                broken = broken & live.task.ball.contains(points)
+                # Copies, since a search may move its points in place.
+                points, left = points.clone(), left.clone()
+            here = _Trail(broken, points, left)
+            trail = here if trail is None else trail.then(here)
+            live.move(answer)
+        assert trail is not None
+        return trail
+
+    def _look(self, stage: IterativeAttack, live: Search, trail: _Trail, rows: Tensor) -> _Gone:
+        """Judge the rows that seemed broken on the way, and those whose budget is spent."""
+        self.oracle.require_finite()
+        # One transfer for all that is looked at.
+        seems, then, left = torch.stack([trail.broken.long(), trail.left, live.left]).cpu()
+        broken = self._judge_some(seems > 0, rows, trail.points, live)
+        over = (left <= 0) & ~broken
+        then = torch.where(broken, then, left + 1)
         # What another form than the model gets right may still be what the model mistakes.
         judges = stage.judges_result or not self.oracle.searches_model(precise=live.precise)
         if judges and bool(over.any()):
             broken = broken | self._judge_some(over, rows, live.result(), live, expected=False)
-        return _Gone(broken | over, broken, left)
+        return _Gone(broken | over, broken, then, left)
+
+    def _next_unseen(self, unseen: int, gone: _Gone) -> int:
+        """Steps before the next look: fewer while images leave, never more than a row has questions left."""
+        if not is_asynchronous(self.pool.device) or bool(gone.done.all()):
+            return 1
+        wanted = max(1, unseen // 2) if bool(gone.done.any()) else min(2 * unseen, _MOST_UNSEEN)
+        return min(wanted, int(gone.remaining[~gone.done].min()))
 
     def _judge_some(
         self, chosen: Tensor, rows: Tensor, candidates: Tensor, live: Search, *, expected: bool = True
     ) -> Tensor:
-        """Judge the chosen rows; which rows are broken, bool ``(N,)``."""
+        """Judge the chosen rows; which rows are broken, bool ``(N,)``, both on the CPU."""
         broken = torch.zeros_like(chosen)
         index = chosen.nonzero().squeeze(1)
         if len(index) == 0:
             return broken
-        ball = live.task.ball.select(index)
-        hit = self._judge(rows[index.cpu()], candidates[index], live.task.labels[index], ball)
+        there = index.to(self.pool.device, non_blocking=True)
+        hit = self._judge(
+            rows[index], candidates[there], live.task.labels[there], live.task.ball.select(there)
+        )
         if expected:
             self.verdicts.disagreements += int((~hit).sum())
-            self.verdicts.disputed[rows[index[~hit].cpu()]] = True
+            self.verdicts.disputed[rows[index[~hit]]] = True
         broken[index] = hit
         return broken
 
     def _judge(self, rows: Tensor, candidates: Tensor, labels: Tensor, ball: Ball) -> Tensor:
-        """Show candidates to the model itself and note which are broken, bool ``(n,)``."""
+        """Show candidates to the model itself and note which are broken, bool ``(n,)`` on the CPU."""
         adversarial = ball.project(candidates)
         if self.finish is not None:
             adversarial = self.finish(adversarial, ball)
         if not bool(ball.contains(adversarial).all()):
             raise AttackFailure("the attack returned an image that is not finite")
         broken = self.criterion.broken(self.oracle.logits(adversarial), labels)
-        done = rows[broken.cpu()]
+        hit = broken.cpu()
+        done = rows[hit]
         self.verdicts.broken[done] = True
         if self.verdicts.images is not None:
             self.verdicts.images[done] = adversarial[broken].cpu()
         self._tell(len(done))
-        return broken
+        return hit
 
     def _tell(self, images: int) -> None:
         if self.on_images is not None and images:
             self.on_images(images)
 
 
+@dataclass
+class _Trail(Rows):
+    """What the steps between two looks left of each row.
+
+    Attributes:
+        broken: whether it seemed broken at one of the points, and was inside the ball there, bool ``(N,)``.
+        points: the last such point, float32 ``(N, C, H, W)``; of other rows any.
+        left: questions left there, int64 ``(N,)``.
+    """
+
+    broken: Tensor
+    points: Tensor
+    left: Tensor
+
+    def then(self, here: _Trail) -> _Trail:
+        """This, and one more step."""
+        return _Trail(
+            self.broken | here.broken,
+            torch.where(here.broken.view(-1, 1, 1, 1), here.points, self.points),
+            torch.where(here.broken, here.left, self.left),
+        )
+
+
 @dataclass(frozen=True)
 class _Gone:
-    """Rows that leave after a step: all of them, the broken ones, and what was left of each row's budget."""
+    """What a look found out, on the CPU.
+
+    Attributes:
+        done: rows that leave, bool ``(N,)``.
+        broken: those of them that are broken.
+        left: what was left of a row's budget at the question that broke it, int64 ``(N,)``.
+        remaining: what is left now.
+    """
 
     done: Tensor
     broken: Tensor
     left: Tensor
+    remaining: Tensor

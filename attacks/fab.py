@@ -89,10 +89,7 @@ class FAB(IterativeAttack):
         return worst_of(tries, oracle, labels, self.goal)
 
     def _spent(self, oracle: Oracle, task: Task) -> Tensor:
-        search = self.begin(task)
-        while bool((search.left > 0).any()):
-            search.move(search.ask(oracle))
-        return search.result()
+        return self.begin(task).spend(oracle)
 
     def _state(self, task: Task) -> dict[str, Any]:
         clean = task.ball.images
@@ -223,8 +220,8 @@ class _NearestBoundary(_Boundary):
     def _leads(self, logits: Tensor, rows: slice) -> Tensor:
         """How far each other class is above the label, ``(n, C - 1)``."""
         labels = self.task.labels[rows].view(-1, 1)
-        classes = torch.arange(logits.shape[1], device=logits.device).expand(len(logits), -1)
-        others = classes[classes != labels].view(len(logits), -1)
+        others = torch.arange(logits.shape[1] - 1, device=logits.device)
+        others = others + (others >= labels)
         return logits.gather(1, others) - logits.gather(1, labels)
 
     def _nearest(self, leads: Tensor, lengths: Tensor) -> Tensor:

@@ -15,12 +15,18 @@ from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
 from robustbench_tin.exact import exact_float32
-from robustbench_tin.runtime import is_out_of_memory
+from robustbench_tin.runtime import is_asynchronous, is_out_of_memory
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 RowLoss = Callable[[Tensor, slice], Tensor]
 Length = Callable[[Tensor], Tensor]
 Choose = Callable[[Tensor, Tensor], Tensor]
+
+_LOGITS, _GRADIENT = 1, 2
+_NOT_FINITE = {
+    _LOGITS: "the model's logits are not finite",
+    _GRADIENT: "the model's gradient is not finite",
+}
 
 
 class AttackFailure(RuntimeError):  # noqa: N818 - a measure's "failed", in the project's words
@@ -35,6 +41,10 @@ class Oracle:
     runs out, passes are made with half as many images from then on. What the model draws from torch's random
     state (a defense that is random at test time) follows from the seed alone, and that state too is as it
     was on leaving.
+
+    A logit or a gradient that is not finite is an :class:`AttackFailure`: at once on a CPU. On other devices
+    the host would have to wait for each pass, so it is only noted there, and raised by the next
+    :meth:`require_finite`, by the next :meth:`logits`, or on leaving.
 
     Args:
         model: float32 pixels in [0, 1] to logits.
@@ -71,6 +81,8 @@ class Oracle:
         self._most_rows: int | None = None
         self._noted_images: Tensor | None = None
         self._noted_logits: Tensor | None = None
+        # The first thing that was not finite since the last look, 0 for none; on the device.
+        self._fault: Tensor | None = None
 
     def __enter__(self) -> Self:
         models = {id(model): model for model in (self.model, self._searched)}.values()
@@ -96,7 +108,12 @@ class Oracle:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._restore.close()
+        try:
+            if kind is None:
+                self.require_finite()
+        finally:
+            self._fault = None
+            self._restore.close()
 
     def _put_back(self) -> None:
         for module, training in self._modes:
@@ -164,7 +181,25 @@ class Oracle:
         Raises:
             AttackFailure: where a logit is not finite.
         """
-        return self._without_graph(Form(self.model), images)
+        logits = self._without_graph(Form(self.model), images)
+        self.require_finite()
+        return logits
+
+    def require_finite(self) -> None:
+        """Fail if an answer since the last call was not finite; this waits for the device.
+
+        Raises:
+            AttackFailure: says whether a logit or a gradient was the first.
+        """
+        fault, self._fault = self._fault, None
+        if fault is not None and (code := int(fault)):
+            raise AttackFailure(_NOT_FINITE[code])
+
+    def _note_if_not_finite(self, values: Tensor, code: int) -> None:
+        fault = torch.isfinite(values.detach()).all().logical_not() * code
+        self._fault = fault if self._fault is None else torch.where(self._fault > 0, self._fault, fault)
+        if not is_asynchronous(values.device):
+            self.require_finite()
 
     def search_logits(self, images: Tensor, *, precise: bool = False) -> Tensor:
         """Logits for a search that takes no gradients, ``(N, C)``, of the form that searches use.
@@ -337,20 +372,16 @@ class Oracle:
             raise AttackFailure(f"the model returned {type(logits).__name__}; expected logits (N, classes)")
         if logits.ndim != 2 or len(logits) != len(images):
             raise AttackFailure(f"the model returned {tuple(logits.shape)}; expected logits (N, classes)")
-        if not bool(torch.isfinite(logits).all()):
-            raise AttackFailure("the model's logits are not finite")
+        self._note_if_not_finite(logits, _LOGITS)
         return logits.float()
 
     def _note_gradient(self, gradient: Tensor, passes: int) -> None:
         self.backward_passes += len(gradient) * passes
-        if not bool(torch.isfinite(gradient).all()):
-            raise AttackFailure("the model's gradient is not finite")
+        self._note_if_not_finite(gradient, _GRADIENT)
 
-    @staticmethod
-    def _finite(answer: Answer) -> Answer:
+    def _finite(self, answer: Answer) -> Answer:
         assert answer.gradient is not None
-        if not bool(torch.isfinite(answer.gradient).all()):
-            raise AttackFailure("the model's gradient is not finite")
+        self._note_if_not_finite(answer.gradient, _GRADIENT)
         return answer
 
     @staticmethod

@@ -91,7 +91,7 @@ class Search(Rows, ABC):
     Attributes:
         task: images, labels and what is allowed.
         points: where the model is asked next, float32 ``(N, C, H, W)``.
-        left: questions left, int64 ``(N,)``.
+        left: questions left, int64 ``(N,)``; each :meth:`move` takes one from every row.
     """
 
     precise: ClassVar[bool] = False
@@ -103,6 +103,15 @@ class Search(Rows, ABC):
 
     def __len__(self) -> int:
         return len(self.left)
+
+    def spend(self, oracle: Oracle) -> Tensor:
+        """Take all questions that are left, and give what they end with, float32 ``(N, C, H, W)``.
+
+        Nothing waits for the device between the first question and the last.
+        """
+        for _ in range(int(self.left.max())):
+            self.move(self.ask(oracle))
+        return self.result()
 
     def ask(self, oracle: Oracle) -> Answer:
         """Ask the model at :attr:`points`; logits, losses and their gradients unless overridden."""

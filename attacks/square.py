@@ -14,6 +14,7 @@ from robustbench_tin.attacks.oracle import Oracle
 from robustbench_tin.attacks.restarts import worst_of
 from robustbench_tin.attacks.search import Answer, Search, Task
 from robustbench_tin.attacks.windows import SquareWindows, first_stripes, first_tiles
+from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball
 
 # After so many of 10,000 queries the share of the image that a change covers is halved.
@@ -99,7 +100,7 @@ class _Squares(Search):
         self.best = torch.where(better.view(-1, 1, 1, 1), self.points, self.best)
         self.best_margin = torch.where(better, margin, self.best_margin)
         self.left = self.left - 1
-        if bool((self.left > 0).any()):
+        if is_asynchronous(margin.device) or bool((self.left > 0).any()):
             self.points = self._proposals()
 
     def result(self) -> Tensor:

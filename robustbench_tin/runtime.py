@@ -106,6 +106,11 @@ def as_tensor(array: npt.NDArray[Any]) -> Tensor:
         return torch.from_numpy(array)
 
 
+def is_asynchronous(device: torch.device) -> bool:
+    """Whether the host runs ahead of this device, and must wait for it to see a value: on all but a CPU."""
+    return device.type != "cpu"
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; that of a CPU has no class of its own in torch."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (

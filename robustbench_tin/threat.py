@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.specs import parse_number
 
 NORMS = ("linf", "l2")
@@ -207,23 +208,24 @@ class L2Ball(Ball):
         change = boxed - self.images
         length = _norm(change)
         outside = length > self._limit
-        if not bool(outside.any()):
+        # Each early end spares a CPU the rest; elsewhere to look for it would take longer.
+        may_look = not is_asynchronous(boxed.device)
+        if may_look and not bool(outside.any()):
             return boxed
         scale = self.eps / length
         for _ in range(2):
             scaled = self.images + change * scale.float()
             reached = _norm(scaled - self.images)
             too_far = outside & (reached > self._limit)
-            if not bool(too_far.any()):
+            if may_look and not bool(too_far.any()):
                 return torch.where(outside, scaled, boxed)
             # Rounding to float32 led out again: aim that much shorter, and a little more.
             shorter = (self.eps - min(_ROUNDING, self.eps / 8)) / reached
             scale = torch.where(too_far, scale * shorter, scale)
         # A budget so small that rounding rules: let it only shorten a change.
         exact = (boxed.double() - self.images.double()) * scale
-        return torch.where(
-            outside, _rounded_inside(self.images, self.images.double() + exact, exact.abs()), boxed
-        )
+        shortened = _rounded_inside(self.images, self.images.double() + exact, exact.abs())
+        return torch.where(too_far, shortened, torch.where(outside, scaled, boxed))
 
     def random(self, generator: torch.Generator) -> Tensor:
         shape, device = self.images.shape, self.images.device
