@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import ClassVar
 
 import torch
@@ -118,5 +119,11 @@ class _Squares(Search):
         """What part of each image its next square covers, ``(N,)``."""
         proposed = self.settings.queries - self.left - 1
         scaled = (proposed * _SCHEDULE).div(self.settings.queries, rounding_mode="floor")
-        halvings = torch.bucketize(scaled, scaled.new_tensor(_HALVED_AFTER))
+        halvings = torch.bucketize(scaled, _halved_after(scaled.device))
         return self.settings.p / 2.0**halvings
+
+
+@lru_cache
+def _halved_after(device: torch.device) -> Tensor:
+    """:data:`_HALVED_AFTER`, copied to a device once."""
+    return torch.tensor(_HALVED_AFTER, device=device)

@@ -55,10 +55,10 @@ class MART(DivergenceTraining):
         clean = classifier(images).log_softmax(dim=1)
         logits = classifier(adversarial)
         moved = logits.log_softmax(dim=1)
-        true = functional.one_hot(labels, logits.shape[1]).bool()
-        strongest_other = moved.exp().masked_fill(true, 0).amax(dim=1)
+        true = functional.one_hot(labels, logits.shape[1])
+        strongest_other = moved.exp().masked_fill(true.bool(), 0).amax(dim=1)
         margin = -torch.log1p(FLOOR - strongest_other)
-        unsure = 1 - clean.exp()[true]
+        unsure = 1 - clean.exp().gather(1, labels.view(-1, 1)).squeeze(1)
         weighted: Tensor = divergence(clean, moved) * unsure
         learned = classification_loss(classifier, logits, labels, context.label_smoothing)
         return learned + margin.mean() + self.beta * weighted.mean()

@@ -91,7 +91,8 @@ class RandAugment(Defense):
             signs[drawn >= len(_SIGNED)] = 1
             changed = images.clone()
             for number, sign in sorted(set(zip(drawn.tolist(), signs.tolist(), strict=True))):
-                rows = ((drawn == number) & (signs == sign)).nonzero().squeeze(1).to(images.device)
+                rows = ((drawn == number) & (signs == sign)).nonzero().squeeze(1)
+                rows = rows.to(images.device, non_blocking=True)
                 strength = sign * self.magnitude / _STRONGEST
                 changed[rows] = _OPERATIONS[number](images[rows], strength)
             images = changed

@@ -35,7 +35,7 @@ from robustbench_tin.training.timetable import Epoch, Order, timetable
 
 __all__ = ["Recipe", "TrainingFailure", "TrainingRecord", "to_float", "train"]
 
-# Steps between looks at the loss: each look waits for the device.
+# Steps between looks at the loss within an epoch.
 LOSS_CHECK_INTERVAL = 20
 
 
@@ -198,8 +198,8 @@ class _Run:
                 self.losses.record(done, loss, norm, right)
                 done += 1
                 context.step += 1
-                if done % LOSS_CHECK_INTERVAL == 0 or done == epoch.steps:
-                    self.require_finite(done)
+                if done % LOSS_CHECK_INTERVAL == 0:
+                    self.losses.glance(done, epoch=self.epoch, lr=optimizer.param_groups[0]["lr"])
                 if on_step is not None:
                     on_step(context.step, self.steps)
             self.batch += 1
@@ -228,6 +228,7 @@ class _Run:
 
     def end_epoch(self, epoch: Epoch) -> None:
         """Average, look, ask the defense, write it down."""
+        self.require_finite(epoch.steps)
         self.average.after_epoch(self.epoch, len(self.epochs))
         self.losses.values = self.team.mean(self.losses.values)
         reason = None

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
+from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.training.recipe import TrainingFailure
 
 # What led to a loss that is not finite is told by so many steps before it.
@@ -25,12 +28,36 @@ class Losses:
 
     def __init__(self, steps: int, device: torch.device) -> None:
         self.values = torch.zeros(4, steps, device=device)
+        # A copy under way to the host, of how many steps, and the event that follows it.
+        self._under_way: tuple[Tensor, int, Any] | None = None
 
     def record(self, step: int, loss: Tensor, norm: Tensor, right: Tensor) -> None:
         """Keep those of a step of this epoch, from 0."""
         self.values[0, step] = loss.detach()
         self.values[1, step] = norm
         self.values[2:, step] = right
+
+    def glance(self, done: int, *, epoch: int, lr: float) -> None:
+        """Look at the steps so far without waiting for the device.
+
+        On a CPU all are there. A GPU is asked for a copy, which a later call looks at once it has come.
+        Anything else is left to :meth:`require_finite`.
+
+        Raises:
+            TrainingFailure: as :meth:`require_finite`.
+        """
+        if not is_asynchronous(self.values.device):
+            self.require_finite(done, epoch=epoch, lr=lr)
+        elif self.values.device.type == "cuda":
+            if self._under_way is not None:
+                values, copied, event = self._under_way
+                if not event.query():
+                    return
+                _require_finite(values[:, :copied], epoch=epoch, lr=lr)
+            host = torch.empty(self.values.shape, pin_memory=True).copy_(self.values, non_blocking=True)
+            come = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            come.record()
+            self._under_way = host, done, come
 
     def require_finite(self, done: int, *, epoch: int, lr: float) -> None:
         """Look at the first ``done`` steps; this waits for the device.
@@ -41,19 +68,7 @@ class Losses:
         Raises:
             TrainingFailure: where a loss or a gradient is not finite; it says what led to it.
         """
-        finite = self.values[:2, :done].isfinite()
-        if bool(finite.all()):
-            return
-        first = int(finite.all(dim=0).logical_not().nonzero()[0])
-        what = "gradient" if bool(finite[0, first]) else "training loss"
-        before = [
-            f"{loss:.3g} ({norm:.2g})" for loss, norm in self.values[:2, max(0, first - _TOLD) : first].T
-        ]
-        told = f" after losses (gradient norms) of {', '.join(before)}" if before else ""
-        raise TrainingFailure(
-            f"the {what} was no longer finite at step {first + 1} of epoch {epoch + 1}{told} at a"
-            f" learning rate of {lr:.2g}; try a lower --lr"
-        )
+        _require_finite(self.values[:, :done], epoch=epoch, lr=lr)
 
     def mean(self) -> float:
         """The mean loss of the epoch."""
@@ -63,3 +78,17 @@ class Losses:
         """Top-1 and top-5 of an epoch that showed so many images; not a number where nothing was heard."""
         top1, top5 = (self.values[2:].sum(dim=1) / images).tolist()
         return top1, top5
+
+
+def _require_finite(values: Tensor, *, epoch: int, lr: float) -> None:
+    finite = values[:2].isfinite()
+    if bool(finite.all()):
+        return
+    first = int(finite.all(dim=0).logical_not().nonzero()[0])
+    what = "gradient" if bool(finite[0, first]) else "training loss"
+    before = [f"{loss:.3g} ({norm:.2g})" for loss, norm in values[:2, max(0, first - _TOLD) : first].T]
+    told = f" after losses (gradient norms) of {', '.join(before)}" if before else ""
+    raise TrainingFailure(
+        f"the {what} was no longer finite at step {first + 1} of epoch {epoch + 1}{told} at a"
+        f" learning rate of {lr:.2g}; try a lower --lr"
+    )

@@ -86,4 +86,4 @@ class Order:
         """The rows of each batch of an epoch, int64."""
         while len(self._permutations) <= epoch:
             self._permutations.append(torch.randperm(self._images, generator=self._generator))
-        return self._permutations[epoch].to(device).tensor_split(self.batches)
+        return self._permutations[epoch].to(device, non_blocking=True).tensor_split(self.batches)

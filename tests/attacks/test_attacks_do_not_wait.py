@@ -1,0 +1,210 @@
+"""Within both ways to run an attack, the host never waits for the device; and what that changes is right."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from unittest import mock
+
+import pytest
+import torch
+from light_attacks import SPECS
+from no_waiting import DEVICE, generators_of_the_host, no_waiting
+from torch import nn
+from toys import TOY_CLASSES, Toy, build_toy_model
+
+from robustbench_tin import evaluate, perturb, threat
+from robustbench_tin.attacks import driver, hyperplane, oracle, parse_attack, square
+from robustbench_tin.attacks.base import Attack, AttackFailure, IterativeAttack, Oracle
+from robustbench_tin.attacks.driver import Driver
+from robustbench_tin.attacks.hyperplane import change_by
+from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.square import Square
+from robustbench_tin.threat import NORMS, Ball, ThreatModel
+
+LOOKERS = (driver, hyperplane, oracle, square, threat)
+
+
+def stages_of(spec: str) -> list[Attack]:
+    return list(parse_attack(spec).stages(TOY_CLASSES))
+
+
+@contextmanager
+def attacked() -> Iterator[tuple[Oracle, torch.Tensor, torch.Tensor]]:
+    """An oracle, images and labels on the device that no one may wait for."""
+    with DEVICE:
+        model = build_toy_model().eval()
+        images, labels = torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.long)
+    with generators_of_the_host(), Oracle(model) as entered:
+        yield entered, images, labels
+        entered._fault = None
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_no_step_waits(spec: str, norm: str) -> None:
+    with attacked() as (entered, images, labels):
+        ball = ThreatModel(norm, 0.03).ball(images)
+        clean = torch.zeros(6, TOY_CLASSES, device=DEVICE)
+        pool = Pool(images, labels, 6, DEVICE)
+        looking = Driver(entered, pool, ThreatModel(norm, 0.03), parse_attack(spec).goal, clean)
+        for stage in stages_of(spec):
+            generator = torch.Generator(DEVICE)
+            if not isinstance(stage, IterativeAttack):
+                with no_waiting():
+                    stage.sweep(entered, labels, [ball, ball], [generator, generator])
+                continue
+            if isinstance(stage, Square) and norm == "l2":
+                continue  # it sorts its windows by their sizes on the host: a batch holds a few of them
+            search = stage.begin(Task(labels, ball, clean, stage.goal, generator))
+            search.move(search.ask(entered))  # constants are copied to the device once
+            with no_waiting():
+                search.move(search.ask(entered))
+                looking._advance(search, 2)
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_each_move_takes_one_question_from_every_row(toy: Toy, spec: str) -> None:
+    images, labels = toy.images[:5], toy.labels[:5]
+    ball = ThreatModel("linf", 0.02).ball(images)
+    with Oracle(toy.model) as entered:
+        clean = entered.logits(images)
+        for stage in stages_of(spec):
+            if not isinstance(stage, IterativeAttack):
+                continue
+            search = stage.begin(Task(labels, ball, clean, stage.goal, torch.Generator().manual_seed(0)))
+            before = search.left
+            search.move(search.ask(entered))
+            assert torch.equal(search.left, before - 1)
+
+
+@contextmanager
+def looking_as_on_a_gpu() -> Iterator[None]:
+    """Inside, the CPU is treated as a device that the host would have to wait for."""
+    with ExitStack() as stack:
+        for module in LOOKERS:
+            stack.enter_context(mock.patch.object(module, "is_asynchronous", return_value=True))
+        yield
+
+
+@pytest.mark.parametrize("norm", NORMS)
+@pytest.mark.parametrize("spec", SPECS)
+def test_fewer_looks_break_as_many_images(toy: Toy, spec: str, norm: str) -> None:
+    eps, options = (0.04 if norm == "linf" else 0.8), {"norm": norm, "search": "exact", "batch_size": 12}
+    seen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options)
+    with looking_as_on_a_gpu():
+        unseen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options)
+        moved = perturb(toy.model, toy.images, toy.labels, spec, eps, **options)[0]
+    assert list(unseen["status"]) == ["ok", "ok"]
+    # Rows come and go at other times, so random attacks draw other numbers for them.
+    assert abs(unseen["top1"].iloc[1] - seen["top1"].iloc[1]) <= 0.1
+    assert bool(ThreatModel(norm, eps).ball(toy.images).contains(moved).all())
+
+
+class Walk(Search):
+    """Moves its points in place, one value a step, and is broken at some of them only."""
+
+    def ask(self, entered: Oracle) -> Answer:
+        return Answer(entered.search_logits(self.points))
+
+    def move(self, answer: Answer) -> None:
+        self.points += 0.01
+        self.left -= 1
+
+
+class Walking(IterativeAttack):
+    name = "walking"
+
+    def begin(self, task: Task) -> Search:
+        return Walk(task, task.ball.images.clone(), torch.full_like(task.labels, 20))
+
+
+class BetweenTwoValues(nn.Module):
+    """Wrong while an image's mean lies in a narrow band, right before and after."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        mean = images.mean(dim=(1, 2, 3))
+        wrong = ((mean > 0.545) & (mean < 0.565)).float()
+        return torch.stack([1 - wrong, wrong], dim=1)
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_a_point_that_broke_an_image_is_kept_though_the_search_moved_on(unseen: bool) -> None:
+    images, labels = torch.full((7, 3, 4, 4), 0.5), torch.zeros(7, dtype=torch.long)
+    model = BetweenTwoValues()
+    with ExitStack() as stack:
+        if unseen:
+            stack.enter_context(looking_as_on_a_gpu())
+        entered = stack.enter_context(Oracle(model))
+        pool = Pool(images, labels, 3, torch.device("cpu"))
+        attack = Walking()
+        found = Driver(entered, pool, ThreatModel("linf", 0.3), attack.goal, model(images)).attack(
+            attack, keep_images=True
+        )
+    assert bool(found.broken.all())
+    assert found.images is not None
+    assert model(found.images).argmax(dim=1).tolist() == [1] * 7
+
+
+class NotFiniteAt(nn.Module):
+    """Gives a logit that is no number in its n-th pass."""
+
+    def __init__(self, base: nn.Module, passes: int) -> None:
+        super().__init__()
+        self.base, self.left = base, passes
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        self.left -= 1
+        return self.base(images) * (torch.nan if self.left == 0 else 1.0)
+
+
+@pytest.mark.parametrize("spec", ["pgd:steps=6", "pgd:steps=6,criterion=top1", "square:queries=9"])
+def test_a_number_that_is_not_finite_fails_the_measure_however_late_it_is_looked_at(
+    toy: Toy, spec: str
+) -> None:
+    with looking_as_on_a_gpu(), Oracle(NotFiniteAt(toy.model, 4)) as entered:
+        with pytest.raises(AttackFailure, match="logits are not finite"):
+            parse_attack(spec).perturb(entered, toy.images[:4], toy.labels[:4], [0.01])
+        assert entered._fault is None
+
+
+def test_leaving_an_oracle_tells_what_no_one_looked_at(toy: Toy) -> None:
+    with (
+        looking_as_on_a_gpu(),
+        pytest.raises(AttackFailure, match="logits are not finite"),
+        Oracle(NotFiniteAt(toy.model, 1)) as entered,
+    ):
+        entered.search_logits(toy.images[:2])
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_the_hyperplane_is_reached_without_a_look(norm: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.rand(32, 3, 16, 16, generator=generator)
+    gradient = torch.randn(32, 3, 16, 16, generator=generator)
+    most = (gradient.abs() * torch.where(gradient > 0, 1 - points, points)).flatten(1).sum(dim=1)
+    for part in (0.001, 0.1, 0.4):
+        looked = change_by(points, gradient, part * most, norm)
+        with looking_as_on_a_gpu():
+            unseen = change_by(points, gradient, part * most, norm)
+        torch.testing.assert_close(unseen, looked, rtol=1e-5, atol=1e-7)
+
+
+def test_projection_onto_an_l2_ball_is_as_good_without_a_look() -> None:
+    generator = torch.Generator().manual_seed(0)
+    images = torch.rand(64, 3, 8, 8, generator=generator)
+    candidates = images + torch.randn(64, 3, 8, 8, generator=generator) * torch.logspace(-4, 0, 64).view(
+        -1, 1, 1, 1
+    )
+    for eps in (1e-7, 1e-3, 0.5):
+        ball: Ball = ThreatModel("l2", eps).ball(images)
+        with looking_as_on_a_gpu():
+            moved = ball.project(candidates)
+        assert bool(ball.contains(moved).all())
+        inside = ball.contains(candidates)
+        assert torch.equal(moved[inside], candidates[inside])
+        reached = ball.distance(moved)[~inside]
+        boxed = ball.distance(candidates.clamp(0, 1))[~inside]
+        if eps > 1e-6:  # below, rounding to float32 rules
+            assert bool((reached >= boxed.clamp(max=eps) * (1 - 1e-2)).all())
