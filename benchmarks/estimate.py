@@ -21,12 +21,15 @@ from robustbench_tin.models import backbones
 from robustbench_tin.models.cost import Cost, cost
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
+from robustbench_tin.training.progressive import sides
 
 # Seconds an optimiser step takes per parameter, beside the arithmetic of the passes: AdamW reads and writes
 # some 28 bytes of each.
 _STEP_SECONDS_PER_PARAMETER = {"cpu": 3e-9, "cuda": 2e-11}
 # What real networks reach of the small network's rate, by backbones timed on two CPU cores.
 _EFFICIENCY = 0.45
+# A side for counting by how much progressive resizing cuts the pixels.
+_WHOLE = 1024
 
 
 @dataclass(frozen=True)
@@ -47,8 +50,10 @@ class Estimate:
 
     def training(self, model: str, defense: str) -> float:
         """Seconds to train one cell."""
-        images = self.plan.train_images * self.plan.epochs_of(model) * parse_defense(defense).relative_cost
+        epochs = self.plan.epochs_of(model)
+        images = self.plan.train_images * epochs * parse_defense(defense).relative_cost
         steps = images / self.plan.batch_size
+        images *= sum((size / _WHOLE) ** 2 for size in sides(_WHOLE, self.plan.progressive, epochs)) / epochs
         kind = torch.device(self.plan.device).type
         update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)
         return images * 3 * self.costs[model].flops_per_image / self.training_flops_per_second[model] + update

@@ -89,6 +89,7 @@ class Plan(BaseModel):
     early_stop: int | None = None
     train: str = "all"
     head_rate: float = 1.0
+    progressive: float = 1.0
     image_size: int | None
     pretrained: bool
     weights: str | None

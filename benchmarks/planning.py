@@ -24,6 +24,7 @@ from robustbench_tin.runtime import PRECISIONS, choose_device
 from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
 from robustbench_tin.training.distributed import team_size
+from robustbench_tin.training.progressive import sides
 from robustbench_tin.training.recipe import SETTINGS, SGD_LR
 
 Names = str | Sequence[str]
@@ -70,6 +71,7 @@ class Request:
     early_stop: int | None = None
     train: str = "all"
     head_rate: float = 1.0
+    progressive: float = 1.0
     checkpoint_minutes: float = 10.0
     curves: str = "clean"
     tensorboard: bool = False
@@ -178,6 +180,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     )
     _check_training(plan, request)
+    _require_fitting_sides(plan, dataset)
     return plan, dataset
 
 
@@ -256,6 +259,18 @@ def _check_training(plan: Plan, request: Request) -> None:
                 f"{looks} with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
                 " give an eps such as 0.03"
             )
+
+
+def _require_fitting_sides(plan: Plan, dataset: Dataset) -> None:
+    """Refuse progressive resizing that begins where a network does not work."""
+    for model in plan.backbones if plan.progressive < 1 else ():
+        backbone = backbones.get(model)
+        full = backbone.check_size(dataset.image_size, plan.image_size)
+        for size in set(sides(full, plan.progressive, plan.epochs_of(model))):
+            try:
+                backbone.require_fits(size)
+            except InvalidSettingError as error:
+                raise InvalidSettingError(f"progressive got {plan.progressive}, but {error}") from None
 
 
 def open_part(

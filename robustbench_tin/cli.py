@@ -319,6 +319,15 @@ def bench(
             help="The head's learning rate, as a multiple of the others'.", rich_help_panel=TRAINING
         ),
     ] = 1.0,
+    progressive: Annotated[
+        float,
+        typer.Option(
+            help="Progressive resizing: the image side at which training begins, as a part of the full side"
+            " (0.5: half). It grows in two steps and is full for the last 40 % of the epochs.",
+            rich_help_panel=TRAINING,
+            show_default="1.0: full size throughout",
+        ),
+    ] = 1.0,
     checkpoint_minutes: Annotated[
         float,
         typer.Option(
@@ -447,6 +456,7 @@ def bench(
         early_stop=early_stop,
         train=train,
         head_rate=head_rate,
+        progressive=progressive,
         checkpoint_minutes=checkpoint_minutes,
         curves=curves,
         tensorboard=tensorboard,

@@ -74,16 +74,25 @@ class Backbone:
         if resize_to is None:
             wanted = -(-image_size // self.multiple) * self.multiple
             return self.smallest if self.fixed else max(wanted, self.smallest)
-        if self.fixed and resize_to != self.smallest:
+        self.require_fits(resize_to)
+        return resize_to
+
+    def require_fits(self, size: int) -> None:
+        """Refuse a size in pixels that the network does not work at.
+
+        Raises:
+            InvalidSettingError: says which sizes it works at.
+        """
+        if self.fixed and size != self.smallest:
             expected = f"exactly {self.smallest}"
-        elif resize_to < self.smallest:
+        elif size < self.smallest:
             expected = f"{self.smallest} or more"
-        elif resize_to % self.multiple:
+        elif size % self.multiple:
             expected = f"a multiple of {self.multiple}"
         else:
-            return resize_to
+            return
         raise InvalidSettingError(
-            f"image size {resize_to} does not fit backbone '{self.name}'; expected {expected} pixels:"
+            f"image size {size} does not fit backbone '{self.name}'; expected {expected} pixels:"
             " choose such a size, or none for the default"
         )
 

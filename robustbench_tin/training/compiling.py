@@ -18,7 +18,8 @@ def compiled(
     """Train with the network compiled while the block lasts; weights keep their names.
 
     It is tried on one batch first: where compiling fails, ``say`` hears why, and training goes on without.
-    Other shapes and modes are compiled when they first come up.
+    Other shapes and modes are compiled when they first come up, each for itself: code for any shape is
+    slower.
 
     Args:
         classifier: as it was built; placed by ``runtime``.
@@ -29,7 +30,7 @@ def compiled(
     network = runtime.place(classifier).network
     assert isinstance(network, torch.nn.Module)
     # Of this one object: its class and its state dict know nothing of it.
-    network.__dict__["forward"] = torch.compile(network.forward)
+    network.__dict__["forward"] = torch.compile(network.forward, dynamic=False)
     try:
         reason = _failure(classifier, runtime, batch)
         if reason is not None:

@@ -28,6 +28,7 @@ from robustbench_tin.training.distributed import ALONE, Team
 from robustbench_tin.training.losses import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
+from robustbench_tin.training.progressive import trained_at
 from robustbench_tin.training.recipe import Recipe, TrainingFailure, TrainingRecord
 from robustbench_tin.training.stages import train_only
 from robustbench_tin.training.step import Stepper
@@ -181,6 +182,12 @@ class _Run:
 
     def train_epoch(self, epoch: Epoch, on_step: Callable[[int, int], None] | None) -> None:
         """Go through the batches of an epoch that are left, and through what follows its end."""
+        with trained_at(self.classifier, self.recipe.progressive, self.epoch, len(self.epochs)):
+            self.train_batches(epoch, on_step)
+        self.end_epoch(epoch)
+
+    def train_batches(self, epoch: Epoch, on_step: Callable[[int, int], None] | None) -> None:
+        """Go through the batches of an epoch that are left; within, nothing waits for the device."""
         context = self.context
         context.epoch, context.steps_per_epoch = self.epoch, epoch.steps
         optimizer = self.begin(epoch)
@@ -206,7 +213,6 @@ class _Run:
             if self.batch < self.order.batches and self.is_due(epoch_over=False):
                 self.require_finite(done)
                 self.save()
-        self.end_epoch(epoch)
 
     def begin(self, epoch: Epoch) -> torch.optim.Optimizer:
         """Choose what is trained; at the beginning of a stage, with an optimiser of its own."""

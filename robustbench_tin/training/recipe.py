@@ -41,6 +41,8 @@ class Recipe:
             robust accuracy on it, and end with the best; None: train to the end.
         train: what is trained, in stages; see :func:`robustbench_tin.training.stages.parse_stages`.
         head_rate: the head's learning rate, as a multiple of the others'.
+        progressive: the side in pixels at which training begins, as a part of the full one; see
+            :mod:`.progressive`.
 
     Raises:
         InvalidSettingError: for a value out of its range, or two that exclude each other.
@@ -60,6 +62,7 @@ class Recipe:
     early_stop: int | None = None
     train: str = "all"
     head_rate: float = 1.0
+    progressive: float = 1.0
 
     def __post_init__(self) -> None:
         self._require(self.epochs >= 1, "epochs", "1 or more")
@@ -77,6 +80,7 @@ class Recipe:
         )
         self._require(self.early_stop is None or self.early_stop >= 1, "early_stop", "1 or more epochs")
         self._require(0 < self.head_rate < math.inf, "head_rate", "more than 0")
+        self._require(0 < self.progressive <= 1, "progressive", "more than 0, at most 1, such as 0.5")
         if self.average == "swa" and self.early_stop is not None:
             raise InvalidSettingError(
                 "got average 'swa' and early-stop; swa averages the last quarter of the epochs, which early"

@@ -71,3 +71,13 @@ def test_where_none_is_given_it_is_the_precision_that_training_will_choose(
 def test_the_machine_is_timed_in_a_precision(precision: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     assert estimate._flops_per_second(Runtime("cpu", precision)) > 1e6
+
+
+def test_progressive_resizing_saves_what_its_smaller_images_do() -> None:
+    plan = planned("float32").model_copy(update={"epochs": (10,)})
+    whole, grown = (
+        estimate.estimate(plan.model_copy(update={"progressive": part}), 16) for part in (1.0, 0.5)
+    )
+    update = whole.costs[MODEL].parameters * 100 * 3e-9
+    saved = (grown.training(MODEL, "none") - update) / (whole.training(MODEL, "none") - update)
+    assert saved == pytest.approx(0.3 * 0.25 + 0.3 * 0.5625 + 0.4)

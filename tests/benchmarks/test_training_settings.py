@@ -37,6 +37,7 @@ OTHERS = {
     "early_stop": 3,
     "train": "head:epochs=1,all:rate=0.5",
     "head_rate": 4.0,
+    "progressive": 0.5,
 }
 
 
@@ -112,6 +113,11 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
             "backbone 'inceptionv3-final' has a sigmoid for each class; give it output=softmax",
         ),
         ({"head_rate": 0.0}, "head-rate got 0.0; expected more than 0"),
+        ({"progressive": 1.5}, "progressive got 1.5; expected more than 0, at most 1"),
+        (
+            {"models": "inceptionv3", "progressive": 0.5, "epochs": 10},
+            "progressive got 0.5, but image size 40 does not fit backbone 'inceptionv3'; expected 75 or more",
+        ),
         ({"checkpoint_minutes": -1.0}, "checkpoint-minutes got -1.0; expected 0 or more"),
     ],
 )

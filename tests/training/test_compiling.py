@@ -45,7 +45,9 @@ def traced(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return run
 
     real = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda function: real(function, backend=backend))
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **options: real(function, backend=backend, **options)
+    )
     return calls
 
 
@@ -68,7 +70,7 @@ def test_weights_are_those_of_a_training_without(traced: list[int], defense: str
 
 
 def test_without_a_compiler_it_trains_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(function):
+    def broken(function, **options):
         def call(*arguments):
             raise RuntimeError("no C++ compiler\nanywhere")
 
