@@ -16,9 +16,9 @@ torchattacks', some steps of each in turn, and what their full budgets take by t
 same 100 steps, on both cells; that takes up to a minute an image that survives.
 
 Each contender runs in turn, ``--rounds`` times; the table shows the median of the ratios within a round, and
-their range. All work in batches of 50, on a model whose parameters are frozen but where it says ``as it
-comes``. On one thread of a CPU, time is the processor's, which other work on the machine disturbs least.
-Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are below.
+their range. All work in batches of ``--batch``, on a model whose parameters are frozen but where it says
+``as it comes``. On one thread of a CPU, time is the processor's, which other work on the machine disturbs
+least. Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are below.
 """
 
 from __future__ import annotations
@@ -50,9 +50,34 @@ from robustbench_tin.models import backbones, load_weights
 
 EPS = 0.03
 STRONG_EPS = 4 / 255
-BATCH = 50
 # Peers take all 40 steps on each of them.
 UNTIL_BROKEN_IMAGES = 200
+HEADER = "| work | model | contender | time ÷ baseline | range | note |\n|---|---|---|---:|---|---|"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender's time over the baseline's: the median of the rounds, and their range."""
+
+    work: str
+    model: str
+    contender: str
+    ratio: float
+    low: float
+    high: float
+    note: str
+
+
+Tell = Callable[[Row], None]
+
+
+def tell(row: Row) -> None:
+    """Print a row of the table that begins with :data:`HEADER`."""
+    print(
+        f"| {row.work} | {row.model} | {row.contender} | {row.ratio:.2f} | {row.low:.2f} to {row.high:.2f}"
+        f" | {row.note} |",
+        flush=True,
+    )
 
 
 @dataclass
@@ -63,11 +88,12 @@ class Setting:
     model: nn.Module
     images: Tensor
     labels: Tensor
+    batch: int = 50
 
     def kept(self, images: Tensor) -> Tensor:
         """Which images the model still gets right, bool ``(N,)``."""
         with torch.inference_mode():
-            logits = torch.cat([self.model(part) for part in images.split(64)])
+            logits = torch.cat([self.model(part) for part in images.split(self.batch)])
         return in_top(logits, self.labels, 1)
 
     def only(self, rows: Tensor | slice) -> Setting:
@@ -93,6 +119,7 @@ def main() -> None:
     )
     parser.add_argument("--parts", type=int, default=0, help="AutoAttack's attacks on so many images")
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--batch", type=int, default=50)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     warnings.filterwarnings("ignore")
@@ -102,7 +129,7 @@ def main() -> None:
         f" {arguments.device}"
     )
     print(f"torch {torch.__version__}; not installed: {', '.join(missing()) or 'none'}\n")
-    print("| work | model | contender | time ÷ baseline | range | note |\n|---|---|---|---:|---|---|")
+    print(HEADER)
     if arguments.reference:
         for setting in settings:
             autoattack(setting, arguments.reference)
@@ -145,7 +172,9 @@ def load(arguments: argparse.Namespace) -> list[Setting]:
         )
         load_weights(classifier, run.weights_file(cell))
         model = parse_defense(cell.defense).wrap(classifier).to(arguments.device).eval().requires_grad_(False)
-        everything = Setting(cell.label, model, images.to(arguments.device), labels.to(arguments.device))
+        everything = Setting(
+            cell.label, model, images.to(arguments.device), labels.to(arguments.device), arguments.batch
+        )
         settings.append(everything.only(slice(arguments.images)))
     return settings
 
@@ -155,13 +184,13 @@ def missing() -> list[str]:
     return [name for name in ("art", "foolbox", "torchattacks") if importlib.util.find_spec(name) is None]
 
 
-def fgsm(setting: Setting, rounds: int) -> None:
+def fgsm(setting: Setting, rounds: int, say: Tell = tell) -> None:
     """A sweep over three budgets; the limit is one gradient for all of them."""
     eps = (0.0, 0.01, 0.03)
 
     def limit() -> None:
-        for start in range(0, len(setting.images), BATCH):
-            rows = slice(start, start + BATCH)
+        for start in range(0, len(setting.images), setting.batch):
+            rows = slice(start, start + setting.batch)
             gradient(setting.model, setting.images[rows], setting.labels[rows])
             with torch.inference_mode():
                 for _ in eps[1:]:
@@ -179,10 +208,10 @@ def fgsm(setting: Setting, rounds: int) -> None:
         contenders[f"{name}, as it comes"] = lambda attack=attack: [
             setting.kept(attack(value)) for value in eps
         ]
-    compare("FGSM at three eps", setting, contenders, rounds)
+    compare("FGSM at three eps", setting, contenders, rounds, say=say)
 
 
-def pgd(setting: Setting, rounds: int) -> None:
+def pgd(setting: Setting, rounds: int, say: Tell = tell) -> None:
     """PGD-10 from the clean image, so that outcomes can be compared image by image."""
     spec = "pgd:alpha=0.0075,random_start=false"
     plain = plain_pgd(setting, 10, EPS, 0.0075)
@@ -210,20 +239,21 @@ def pgd(setting: Setting, rounds: int) -> None:
         contenders,
         rounds,
         {"robust-tin": note("fixed"), "robust-tin, search=fastest": note("fastest")},
+        say=say,
     )
 
 
-def until_broken(setting: Setting, rounds: int) -> None:
+def until_broken(setting: Setting, rounds: int, say: Tell = tell) -> None:
     """PGD-40 until broken; peers run all their steps."""
     contenders: dict[str, Callable[[], Any]] = {
         "robust-tin": lambda: measured(setting, "pgd:steps=40,alpha=0.0075,criterion=top1", EPS)
     }
     for name, attack in peers(setting, "pgd", 40, 0.0075).items():
         contenders[name] = lambda attack=attack: setting.kept(attack(EPS))
-    compare("PGD-40, verdict", setting, contenders, rounds)
+    compare("PGD-40, verdict", setting, contenders, rounds, say=say)
 
 
-def autoattack(setting: Setting, count: int) -> None:
+def autoattack(setting: Setting, count: int, say: Tell = tell) -> None:
     """AutoAttack, its quick stand-in, torchattacks' with the published budget; on each batch in turn."""
     few = setting.only(setting.kept(setting.images).nonzero().squeeze(1)[:count])
     contenders: dict[str, Callable[[Setting], tuple[int, int | None]]] = {
@@ -237,11 +267,13 @@ def autoattack(setting: Setting, count: int) -> None:
         )
     spent: dict[str, list[float]] = {name: [] for name in contenders}
     kept, passes = dict.fromkeys(contenders, 0), dict.fromkeys(contenders, 0)
-    for start in range(0, len(few.images), BATCH):
-        part = few.only(slice(start, start + BATCH))
+    for start in range(0, len(few.images), few.batch):
+        part = few.only(slice(start, start + few.batch))
         for name, contender in contenders.items():
             started = clock()
             left, made = contender(part)
+            if part.images.is_cuda:
+                torch.cuda.synchronize()
             spent[name].append(clock() - started)
             kept[name] += left
             passes[name] += made or 0
@@ -251,11 +283,9 @@ def autoattack(setting: Setting, count: int) -> None:
         note = f"{kept[name]} of {len(few.images)} kept"
         if passes[name]:
             note += f"; {passes[name] / len(few.images):.0f} passes an image"
-        print(
-            f"| AutoAttack at 4/255 | {setting.name} | {name} | {sum(seconds) / sum(base):.2f}"
-            f" | {min(ratios):.2f} to {max(ratios):.2f} | {note}; {sum(seconds):.0f} s |",
-            flush=True,
-        )
+        note += f"; {sum(seconds):.0f} s"
+        ratio = sum(seconds) / sum(base)
+        say(Row("AutoAttack at 4/255", setting.name, name, ratio, min(ratios), max(ratios), note))
 
 
 def parts(setting: Setting, count: int, rounds: int) -> None:
@@ -307,15 +337,12 @@ def report_parts(name: str, model: str, seconds: np.ndarray) -> None:
     """Ours and theirs, a round a row."""
     mine, other = np.median(seconds, axis=0)
     ratios = seconds[:, 1] / seconds[:, 0]
-    print(
-        f"| {name} | {model} | torchattacks ÷ robust-tin | {np.median(ratios):.2f}"
-        f" | {ratios.min():.2f} to {ratios.max():.2f} | {mine:.1f} and {other:.1f} s an image |",
-        flush=True,
-    )
+    note = f"{mine:.1f} and {other:.1f} s an image"
+    tell(Row(name, model, "torchattacks ÷ robust-tin", np.median(ratios), ratios.min(), ratios.max(), note))
 
 
 def pool_of(setting: Setting) -> Pool:
-    return Pool(setting.images, setting.labels, BATCH, setting.images.device)
+    return Pool(setting.images, setting.labels, setting.batch, setting.images.device)
 
 
 def clean_of(setting: Setting, pool: Pool) -> Tensor:
@@ -326,7 +353,7 @@ def clean_of(setting: Setting, pool: Pool) -> Tensor:
 
 def ours(setting: Setting, spec: str) -> tuple[int, int]:
     """How many images survive one of our attacks, and the passes that it made."""
-    frame = evaluate(setting.model, setting.images, setting.labels, spec, STRONG_EPS, search="auto")
+    frame = measured(setting, spec, STRONG_EPS)
     record = frame[frame["attack"] != "clean"].iloc[0]
     survivors = round(record["top1"] * len(setting.images))
     return survivors, record["forward_passes"] + record["backward_passes"]
@@ -352,7 +379,9 @@ def reference_autoattack(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]
 
 
 def measured(setting: Setting, attack: str, eps: Any, *, search: str = "auto") -> Any:
-    return evaluate(setting.model, setting.images, setting.labels, attack, eps, search=search)
+    return evaluate(
+        setting.model, setting.images, setting.labels, attack, eps, search=search, batch_size=setting.batch
+    )
 
 
 def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
@@ -365,8 +394,8 @@ def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 def plain_pgd(setting: Setting, steps: int, eps: float, alpha: float) -> Tensor:
     """What anybody would write, parameters frozen."""
     parts = []
-    for start in range(0, len(setting.images), BATCH):
-        rows = slice(start, start + BATCH)
+    for start in range(0, len(setting.images), setting.batch):
+        rows = slice(start, start + setting.batch)
         images = setting.images[rows]
         moved = images
         for _ in range(steps):
@@ -425,10 +454,15 @@ def peers(setting: Setting, kind: str, steps: int, alpha: float) -> dict[str, Ca
             if eps == 0:
                 return setting.images
             attack: Any = (
-                FastGradientMethod(classifier, eps=eps, batch_size=BATCH)
+                FastGradientMethod(classifier, eps=eps, batch_size=setting.batch)
                 if kind == "fgsm"
                 else ProjectedGradientDescentPyTorch(
-                    classifier, eps=eps, eps_step=alpha, max_iter=steps, batch_size=BATCH, verbose=False
+                    classifier,
+                    eps=eps,
+                    eps_step=alpha,
+                    max_iter=steps,
+                    batch_size=setting.batch,
+                    verbose=False,
                 )
             )
             moved = attack.generate(setting.images.cpu().numpy(), setting.labels.cpu().numpy())
@@ -439,7 +473,7 @@ def peers(setting: Setting, kind: str, steps: int, alpha: float) -> dict[str, Ca
 
 
 def in_batches(setting: Setting, attack: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    batches = zip(setting.images.split(BATCH), setting.labels.split(BATCH), strict=True)
+    batches = zip(setting.images.split(setting.batch), setting.labels.split(setting.batch), strict=True)
     return torch.cat([attack(images, labels).detach() for images, labels in batches])
 
 
@@ -449,8 +483,10 @@ def compare(
     contenders: dict[str, Callable[[], Any]],
     rounds: int,
     notes: dict[str, str] | None = None,
+    *,
+    say: Tell = tell,
 ) -> None:
-    """Print each contender's time over the first one's, round by round."""
+    """Tell each contender's time over the first one's, round by round."""
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, contender in contenders.items():
@@ -462,11 +498,8 @@ def compare(
     baseline = next(iter(times.values()))
     for name, seconds in times.items():
         ratios = sorted(mine / base for mine, base in zip(seconds, baseline, strict=True))
-        print(
-            f"| {work} | {setting.name} | {name} | {statistics.median(ratios):.2f}"
-            f" | {ratios[0]:.2f} to {ratios[-1]:.2f} | {(notes or {}).get(name, '')} |",
-            flush=True,
-        )
+        note = (notes or {}).get(name, "")
+        say(Row(work, setting.name, name, statistics.median(ratios), ratios[0], ratios[-1], note))
 
 
 if __name__ == "__main__":

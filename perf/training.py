@@ -21,6 +21,8 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -31,6 +33,7 @@ from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
 from robustbench_tin.runtime import Runtime, choose_device, choose_precision, tune_allocator
+from robustbench_tin.training.compiling import compiled
 from robustbench_tin.training.loop import Recipe, train
 
 METHODS = {"standard": ("none", 0), "FGSM": ("fgsm-at", 1), "PGD-10": ("pgd-at:steps=10", 10)}
@@ -50,6 +53,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, help="of torch on the CPU")
     parser.add_argument("--augment", action="store_true", help="flips, turns, zooms and shifts in the loop")
+    parser.add_argument("--compile", action="store_true", help="the network, on both sides")
     arguments = parser.parse_args()
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
@@ -63,10 +67,32 @@ def main() -> None:
     print("|---|---|---|---:|---:|---:|---|")
     for model in arguments.models.split(","):
         for method in arguments.methods.split(","):
-            report(model, method, device, arguments)
+            tell(measured(model, method, device, arguments))
 
 
-def report(model: str, method: str, device: str, arguments: argparse.Namespace) -> None:
+@dataclass(frozen=True)
+class Row:
+    """Images a second of the loop and of the passes alone, and the ratio of both within a round."""
+
+    model: str
+    precision: str
+    method: str
+    rate: float
+    limit: float
+    ratio: float
+    low: float
+    high: float
+
+
+def tell(row: Row) -> None:
+    print(
+        f"| {row.model} | {row.precision} | {row.method} | {row.rate:,.0f} | {row.limit:,.0f}"
+        f" | {row.ratio:.3f} | {row.low:.3f} to {row.high:.3f} |",
+        flush=True,
+    )
+
+
+def measured(model: str, method: str, device: str, arguments: argparse.Namespace) -> Row:
     spec, image_passes = METHODS[method]
     if arguments.augment:
         spec = "augment" if spec == "none" else f"augment+{spec}"
@@ -84,15 +110,22 @@ def report(model: str, method: str, device: str, arguments: argparse.Namespace) 
 
     limit = limit_of(classifier, split, runtime, recipe, image_passes, arguments.steps)
     rates = []
-    for _ in range(arguments.rounds + 1):
-        rates.append([images / seconds(action, device) for action in (loop, limit)])
+    network = compiled(classifier, runtime, arguments.batch_size, print)
+    with network if arguments.compile else nullcontext():
+        for _ in range(arguments.rounds + 1):
+            rates.append([images / seconds(action, device) for action in (loop, limit)])
     ours, bound = zip(*rates[1:], strict=True)
     ratios = [one / other for one, other in rates[1:]]
-    print(
-        f"| {model} | {runtime.precision} | {method} | {statistics.median(ours):,.0f}"
-        f" | {statistics.median(bound):,.0f} | {statistics.median(ratios):.3f}"
-        f" | {min(ratios):.3f} to {max(ratios):.3f} |",
-        flush=True,
+    compiling = ", compiled" if arguments.compile else ""
+    return Row(
+        model,
+        f"{runtime.precision}{compiling}",
+        method,
+        statistics.median(ours),
+        statistics.median(bound),
+        statistics.median(ratios),
+        min(ratios),
+        max(ratios),
     )
 
 
