@@ -18,7 +18,8 @@ same 100 steps, on both cells; that takes up to a minute an image that survives.
 Each contender runs in turn, ``--rounds`` times; the table shows the median of the ratios within a round, and
 their range. All work in batches of ``--batch``, on a model whose parameters are frozen but where it says
 ``as it comes``. On one thread of a CPU, time is the processor's, which other work on the machine disturbs
-least. Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are below.
+least. Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are
+below.
 """
 
 from __future__ import annotations

@@ -38,8 +38,8 @@ PHASES = (
 def main() -> int:
     parser = argparse.ArgumentParser(
         prog="perf/gpu/run",
-        description="Check and measure robust-tin on a GPU. After every row, results are in OUT/results.md and"
-        " OUT/results.json; OUT/log.txt has what the phases print.",
+        description="Check and measure robust-tin on a GPU. After every row, results are in OUT/results.md"
+        " and OUT/results.json; OUT/log.txt has what the phases print.",
     )
     parser.add_argument("--minutes", type=float, default=12.0, help="all phases together (default 12)")
     parser.add_argument(
@@ -50,6 +50,9 @@ def main() -> int:
     )
     parser.add_argument(
         "--data", default=os.environ.get("ROBUST_TIN_GPU_DATA"), help="Tiny ImageNet (default: the demo set)"
+    )
+    parser.add_argument(
+        "--presets", default="robust,scratch", help="what records trains (default robust,scratch)"
     )
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
     given = parser.parse_args()
@@ -83,7 +86,7 @@ def _run(name: str, seconds: float, device: str, given: argparse.Namespace, log)
     """Run a phase in a process of its own; how it ended."""
     words = [sys.executable, "-u", "-m", f"perf.gpu.{name}", "--out", str(given.out), "--device", device]
     words += ["--seconds", f"{seconds:.0f}", "--data", given.data or "demo"]
-    environment = dict(os.environ)
+    environment = dict(os.environ, ROBUST_TIN_GPU_PRESETS=given.presets)
     if device == "cpu":  # toys gain nothing by a second thread
         environment.setdefault("OMP_NUM_THREADS", "1")
     process = subprocess.Popen(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from toys import TOY_CLASSES, Toy, draw_toy_images
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import IterativeAttack, Oracle
-from robustbench_tin.attacks.search import Task
+from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
@@ -42,13 +44,15 @@ def test_a_step_of_an_attack_can_be_captured(gpu: torch.device, there: Toy, spec
     with Oracle(there.model) as oracle:
         clean = oracle.logits(there.images)
 
-        def search_from(start: torch.Tensor):
-            generator = torch.Generator(gpu).manual_seed(0)
-            search = attack.begin(Task(there.labels, ball, clean, attack.goal, generator))
+        generator = torch.Generator(gpu).manual_seed(0)
+        begun = attack.begin(Task(there.labels, ball, clean, attack.goal, generator))
+
+        def search_from(start: torch.Tensor) -> Search:
+            search = copy.copy(begun)
             search.points = start
             return search
 
-        start = ball.random(torch.Generator(gpu).manual_seed(1))
+        start = ball.random(generator)
         eager = search_from(start)
         eager.move(eager.ask(oracle))
         given, moved = start.clone(), torch.empty_like(start)
