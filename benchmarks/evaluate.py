@@ -297,8 +297,8 @@ def _count_classes(model: nn.Module, images: Tensor) -> int:
 def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     expected = "expected a model from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
     try:
-        with Oracle(model), torch.inference_mode():
-            logits = model(image)
+        with Oracle(model) as oracle, torch.no_grad():
+            logits = oracle.called(image)
     except Exception as error:
         raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:

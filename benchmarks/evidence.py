@@ -175,8 +175,9 @@ class _Probe:
         """Of the cross-entropy; zero where the model cuts the graph. No attack may meet an infinite one."""
         with torch.enable_grad():
             variable = images.clone().requires_grad_()
-            losses = cross_entropy(self.oracle.model(variable).float(), labels.clone())
-            self.oracle.forward_passes += len(images)
+            logits = self.oracle.called(variable)
+            assert isinstance(logits, Tensor)
+            losses = cross_entropy(logits.float(), labels.clone())
             if not losses.requires_grad:
                 self.differentiable = False
                 return torch.zeros_like(images)

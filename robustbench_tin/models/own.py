@@ -56,16 +56,16 @@ class OwnModel:
         """
         if self.original is None:
             return self
-        with torch.inference_mode():
+        with torch.no_grad():
             try:
-                there = self.original(images)
+                there = self.original(images.clone())
             except Exception as error:  # onnxruntime's errors have no common base
                 raise InvalidSettingError(
                     f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)};"
                     " expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
                 ) from error
             try:
-                here = self.module(images)
+                here = self.module(images.clone())
                 alike = here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4)
                 what = "gives other answers"
             except Exception as error:  # noqa: BLE001 - whatever the converted operations raise
