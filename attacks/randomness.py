@@ -40,6 +40,15 @@ def seed_randomness(device: torch.device, *key: int | str) -> None:
         torch.cuda.default_generators[_index(device)].manual_seed(seed)
 
 
+def random_state(device: torch.device) -> tuple[object, ...]:
+    """The random states of torch on the CPU and on this device, of NumPy and of Python, to be compared."""
+    torchs = [torch.get_rng_state()]
+    if device.type == "cuda":
+        torchs.append(torch.cuda.get_rng_state(device))
+    _, words, place, *_ = np.random.get_state()  # noqa: NPY002
+    return tuple(state.numpy().tobytes() for state in torchs), bytes(words), place, random.getstate()
+
+
 def seed_of(*key: int | str) -> int:
     """A seed of 32 bits, all that torch's generator on the CPU takes, from a key."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
