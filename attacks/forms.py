@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.asking import asked
 from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.keeping import to_eval_mode
 from robustbench_tin.attacks.packing import pack
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.modes import to_eval_mode
 
 # Agreement asked of a form on the first images: how alike gradients point, how often answers are the same.
 _LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9}

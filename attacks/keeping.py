@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
+from robustbench_tin.models.modes import to_eval_mode
+
 
 class Kept:
     """Models in eval mode with frozen parameters; on leaving, all is as it was.
@@ -109,19 +111,6 @@ class _Held:
         if not _same(self.tensor, self.values):
             with torch.inference_mode(self.tensor.is_inference()), torch.no_grad():
                 self.tensor.copy_(self.values)
-
-
-def to_eval_mode(model: nn.Module) -> None:
-    """Eval mode for a model and its parts, also where some have no modes.
-
-    An exported program refuses to change its mode, which it was exported in; what is around it does not.
-    """
-    try:
-        model.eval()
-    except NotImplementedError:
-        for part in model.children():
-            to_eval_mode(part)
-        model.training = False
 
 
 def _of(parts: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, Tensor]]:

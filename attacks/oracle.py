@@ -25,7 +25,7 @@ RowLoss = Callable[[Tensor, slice], Tensor]
 Length = Callable[[Tensor], Tensor]
 Choose = Callable[[Tensor, Tensor], Tensor]
 
-# Random state and float precision are the whole process's, modes and buffers the model's: one oracle at a time.
+# Random state and float precision are the whole process's, modes and buffers the model's: one at a time.
 _TURN = threading.RLock()
 
 
@@ -344,13 +344,13 @@ class Oracle:
                 variable = _variable(images)
                 logits = self.called(variable)
                 if not isinstance(logits, Tensor) or not logits.requires_grad:
-                    return "its logits have no graph"
+                    return "its logits do not lead back to its pixels"
                 (gradient,) = torch.autograd.grad(logits.float().sum(), variable, allow_unused=True)
         except Exception as error:
             if is_out_of_memory(error):
                 raise
             return one_line(error)
-        return "its logits do not depend on its pixels" if gradient is None else None
+        return "its logits do not lead back to its pixels" if gradient is None else None
 
     def _called(self, form: Form, images: Tensor) -> object:
         """What a form returns; a model that learns as it answers gets parameters that can."""

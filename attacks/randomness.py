@@ -6,6 +6,7 @@ import hashlib
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,8 +46,9 @@ def random_state(device: torch.device) -> tuple[object, ...]:
     torchs = [torch.get_rng_state()]
     if device.type == "cuda":
         torchs.append(torch.cuda.get_rng_state(device))
-    _, words, place, *_ = np.random.get_state()  # noqa: NPY002
-    return tuple(state.numpy().tobytes() for state in torchs), bytes(words), place, random.getstate()
+    numpy: Any = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    numpys = numpy["key"].tobytes(), numpy["pos"]
+    return tuple(state.numpy().tobytes() for state in torchs), numpys, random.getstate()
 
 
 def seed_of(*key: int | str) -> int:

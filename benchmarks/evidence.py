@@ -38,9 +38,9 @@ PASSES = 40
 PROBE_STEPS = 10
 PROBE_QUERIES = 60
 # Passes are shared out so that even a model that nothing breaks costs no more than PGD-20 on 256 images:
-# 2 to look twice, 1 to look at some of them alone and in other company, 4 for gradients at two points, 1 for
-# FGSM, 11 for the probe, 5 for the huge budget, 16 for the black-box search, in units of a forward pass of 256
-# images, of which PGD-20 makes 40.
+# 2 to look twice, 1 to look at some of them alone and in other company, 4 for gradients at two points,
+# 1 for FGSM, 11 for the probe, 5 for the huge budget, 16 for the black-box search, in units of a forward pass
+# of 256 images, of which PGD-20 makes 40.
 _PROBED = 128
 _BLACK_BOX = 64
 _HUGE = 64
@@ -221,7 +221,7 @@ class _Probe:
         them.
 
         Args:
-            orders: show them in the reverse order and alone, too; not of a model that draws other numbers then.
+            orders: show them in the reverse order and alone, too; a random model draws other numbers then.
         """
         images, together = self.group, self.together
         if together is None:
@@ -349,7 +349,7 @@ def _apart(logits: Tensor, others: Tensor, share: float) -> Tensor:
     Args:
         logits: of the first rows of ``others``, in the same order.
         others: of several images, ``(N, C)``.
-        share: of the largest deviation of a class from image to image; of the logits' spread for a single image.
+        share: of the largest standard deviation of a class over the images; of the range of a single image.
     """
     scale = others.std(dim=0).amax() if len(others) > 1 else others.amax() - others.amin()
     least = torch.maximum(share * scale, _ROUNDING * others.abs().amax())
