@@ -33,19 +33,23 @@ class Kept:
         self._held = [_Held(part, name, tensor, tensor.detach().clone()) for part, name, tensor in _of(parts)]
         self._gradients: list[tuple[nn.Parameter, Tensor | None, Tensor | None]] = []
         self._frozen: list[nn.Parameter] = []
-        self._trained = list(
-            {id(p): p for model in self._models for p in model.parameters() if p.requires_grad}.values()
-        )
         try:
-            for model in self._models:
-                to_eval_mode(model)
-            for parameter in self._trained:
-                parameter.requires_grad_(False)
-                self._frozen.append(parameter)
+            self._start()
         except BaseException:
             self._put_back()
             raise
         return self
+
+    def _start(self) -> None:
+        for held in self._held:
+            held.lend()
+        for model in self._models:
+            to_eval_mode(model)
+        for parameter in (parameter for model in self._models for parameter in model.parameters()):
+            # Those of lazy modules come into being in the first pass.
+            if parameter.requires_grad and not is_lazy(parameter):
+                parameter.requires_grad_(False)
+                self._frozen.append(parameter)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -99,6 +103,15 @@ class _Held:
     name: str
     tensor: Tensor
     values: Tensor
+
+    def lend(self) -> None:
+        """Put a copy in the place of a tensor that was made in inference mode: autograd refuses those."""
+        if not self.tensor.is_inference() or isinstance(self.part, torch.jit.ScriptModule):
+            return
+        copy = self.tensor.clone()
+        if isinstance(self.tensor, nn.Parameter):
+            copy = nn.Parameter(copy, requires_grad=False)
+        setattr(self.part, self.name, copy)
 
     def put_back(self) -> None:
         """Values and object, unless the module has made one of another kind in its place (a cache)."""

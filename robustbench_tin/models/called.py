@@ -1,4 +1,4 @@
-"""A plain function from images to logits as a module, with the modules that it calls."""
+"""Models of every kind as modules: plain functions, and programs that take batches of one size only."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ import inspect
 from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
-from torch import nn
+import torch
+from torch import Tensor, fx, nn
 
 from robustbench_tin.errors import InvalidSettingError
 
@@ -35,14 +36,41 @@ class Called(nn.Module):
         raise TypeError("a function's copy would go on calling the same modules")
 
 
+class FixedBatch(nn.Module):
+    """A program that was exported for batches of one size, for batches of any size.
+
+    Batches are cut, and the last one is filled up with its first image.
+
+    Args:
+        program: images ``(size, C, H, W)`` to logits.
+        size: images a batch.
+    """
+
+    def __init__(self, program: nn.Module, size: int) -> None:
+        super().__init__()
+        self.program = program
+        self.size = size
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of images."""
+        return torch.cat([self._answer(batch) for batch in torch.split(images, self.size)])
+
+    def _answer(self, batch: Tensor) -> Tensor:
+        missing = self.size - len(batch)
+        whole = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)]) if missing else batch
+        logits: Tensor = self.program(whole)
+        return logits[: len(batch)]
+
+
 def as_module(model: object) -> nn.Module:
-    """The model as a torch module: itself, or a callable in one.
+    """The model as a torch module that takes batches of any size: itself, or something around it.
 
     Raises:
         InvalidSettingError: for anything else.
     """
     if isinstance(model, nn.Module):
-        return model
+        size = _only_batch(model)
+        return model if size is None else FixedBatch(model, size)
     if isinstance(model, type) or not callable(model):
         got = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise InvalidSettingError(
@@ -56,11 +84,24 @@ def name_of(model: object) -> str:
     """What a model is called in records: its class, or the name of its function."""
     if isinstance(model, Called):
         return name_of(model.function)
+    if isinstance(model, FixedBatch):
+        return name_of(model.program)
     if isinstance(model, functools.partial):
         return name_of(model.func)
     if isinstance(model, nn.Module):
         return type(model).__name__
     return str(getattr(model, "__name__", type(model).__name__)).strip("<>")
+
+
+def _only_batch(model: nn.Module) -> int | None:
+    """The only batch size that an exported program takes; None: it takes any, or is none."""
+    if not isinstance(model, fx.GraphModule):
+        return None
+    inputs = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
+    if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4:
+        return None
+    size = inputs[0].shape[0]
+    return size if isinstance(size, int) else None  # else it is a symbol
 
 
 def _modules(function: Any) -> Iterator[nn.Module]:

@@ -252,7 +252,7 @@ def _from_exported(path: Path) -> OwnModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = torch.export.load(str(path)).module()
+            module = as_module(torch.export.load(str(path)).module())
     except Exception as error:  # a foreign reader of a foreign file
         raise InvalidSettingError(
             f"model '{path}' is no exported program: {one_line(error)}; {_EXPECTED}"
