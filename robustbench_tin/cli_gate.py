@@ -34,7 +34,7 @@ MODEL = "Model of your own"
 ModelSpec = Annotated[
     str | None,
     typer.Option(
-        help="Instead of a run: package.module:factory, FILE.py:factory, a TorchScript or an ONNX file.",
+        help="Instead of a run: package.module:factory, FILE.py:factory, a TorchScript (.pt), torch.export (.pt2) or ONNX file.",
         rich_help_panel=MODEL,
     ),
 ]
