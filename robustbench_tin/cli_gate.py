@@ -215,6 +215,8 @@ def check(
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
     known = baseline or chosen.baseline
+    if model is not None:
+        chosen.require_budgets(norm)
     if model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
     (subject,) = _subjects(
