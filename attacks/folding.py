@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from robustbench_tin.attacks.asking import asked
 from robustbench_tin.attacks.layers import put
 
 
@@ -66,7 +67,7 @@ def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
     try:
         # No inference mode: the copy keeps no inference tensors that way.
         with torch.no_grad():
-            model(images)
+            asked(model, images)
     finally:
         for handle in handles:
             handle.remove()

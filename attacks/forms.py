@@ -15,12 +15,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.asking import asked
 from robustbench_tin.attacks.folding import folded
 from robustbench_tin.attacks.packing import pack
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.modes import to_eval_mode
 
 # Agreement asked of a form on the first images: how alike gradients point, how often answers are the same.
 _LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9}
@@ -72,9 +74,8 @@ class Form:
 
     def logits(self, images: Tensor) -> object:
         """What the module returns for float32 images."""
-        images = self.laid_out(images)
         with self._autocast(images.device.type):
-            return self.module(images)
+            return asked(self.module, images, channels_last=self.layout == "channels-last")
 
     def laid_out(self, images: Tensor) -> Tensor:
         """The images in the form's layout."""
@@ -307,7 +308,11 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
                     layer.to(getattr(torch, precision))
     except Exception:  # noqa: BLE001 - any model may come; one that cannot be copied is searched as it is
         return None
-    return Form(module.eval().requires_grad_(False), precision, layout, is_model=False)
+    to_eval_mode(module)
+    # One by one: a script refuses to have all of its parameters frozen at once.
+    for parameter in module.parameters():
+        parameter.requires_grad_(False)
+    return Form(module, precision, layout, is_model=False)
 
 
 @dataclass(frozen=True)
@@ -345,7 +350,7 @@ def _probed(form: Form, images: Tensor) -> _Probe | None:
 def _quickest(forms: Sequence[Form], images: Tensor) -> Form:
     """The form with the quickest forward pass of several each, made in turn."""
     least = [math.inf] * len(forms)
-    with torch.inference_mode():
+    with torch.no_grad():
         for _ in range(_ROUNDS):
             for number, form in enumerate(forms):
                 _wait(images.device)

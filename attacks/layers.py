@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.asking import asked
+
 
 def input_shapes(
     model: nn.Module, images: Tensor, wanted: Callable[[nn.Module], bool]
@@ -30,7 +32,7 @@ def input_shapes(
     ]
     try:
         with torch.no_grad():
-            model(images)
+            asked(model, images)
     finally:
         for handle in handles:
             handle.remove()

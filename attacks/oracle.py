@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from types import TracebackType
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.forms import Chosen, Form, Forms
+from robustbench_tin.attacks.keeping import Kept
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
+from robustbench_tin.errors import one_line
 from robustbench_tin.exact import exact_float32
 from robustbench_tin.runtime import is_out_of_memory
 
@@ -21,6 +24,9 @@ Loss = Callable[[Tensor, Tensor], Tensor]
 RowLoss = Callable[[Tensor, slice], Tensor]
 Length = Callable[[Tensor], Tensor]
 Choose = Callable[[Tensor, Tensor], Tensor]
+
+# Random state and float precision are the whole process's, modes and buffers the model's: one at a time.
+_TURN = threading.RLock()
 
 
 class AttackFailure(RuntimeError):  # noqa: N818 - a measure's "failed", in the project's words
@@ -31,10 +37,12 @@ class Oracle:
     """A model as an attack sees it: logits and gradients, each pass counted.
 
     A context manager. Inside, the model is in eval mode and its parameters are frozen, so that no
-    attack spends time on their gradients; on leaving, every mode and flag is as it was. Where memory
-    runs out, passes are made with half as many images from then on. What the model draws from torch's random
-    state (a defense that is random at test time) follows from the seed alone, and that state too is as it
-    was on leaving.
+    attack spends time on their gradients; on leaving, every mode, flag, weight and buffer is as it was. Where
+    memory runs out, passes are made with half as many images from then on. What the model draws from the
+    random states of torch, NumPy and Python (a defense that is random at test time) follows from the seed
+    alone, and these states too are as they were on leaving.
+
+    Only one thread is inside an oracle at a time, whatever its model; others wait for their turn.
 
     Args:
         model: float32 pixels in [0, 1] to logits.
@@ -73,24 +81,17 @@ class Oracle:
         self._noted_logits: Tensor | None = None
 
     def __enter__(self) -> Self:
-        models = {id(model): model for model in (self.model, self._searched)}.values()
-        self._modes = [(module, module.training) for model in models for module in model.modules()]
-        # A dict: the two may share parameters.
-        self._frozen = list(
-            {id(p): p for model in models for p in model.parameters() if p.requires_grad}.values()
-        )
-        self._restore = ExitStack()
-        self._restore.callback(self._put_back)
-        self._restore.enter_context(own_randomness(self._device))
-        self._restore.enter_context(exact_float32())
-        self._restore.enter_context(torch.inference_mode(False))
-        for kind in ("cpu", "cuda"):  # a caller's autocast would lower what is verified
-            self._restore.enter_context(torch.autocast(kind, enabled=False))
-        for model in models:
-            model.eval()
-        for parameter in self._frozen:
-            parameter.requires_grad_(False)
-        self.reseed(self._seed)
+        with ExitStack() as entered:
+            entered.enter_context(_TURN)
+            entered.enter_context(own_randomness(self._device))
+            entered.enter_context(exact_float32())
+            entered.enter_context(torch.inference_mode(False))
+            for kind in ("cpu", "cuda"):  # a caller's autocast would lower what is verified
+                entered.enter_context(torch.autocast(kind, enabled=False))
+            models = {id(model): model for model in (self.model, self._searched)}.values()
+            self._kept = entered.enter_context(Kept(list(models)))
+            self.reseed(self._seed)
+            self._restore = entered.pop_all()
         return self
 
     def __exit__(
@@ -98,14 +99,8 @@ class Oracle:
     ) -> None:
         self._restore.close()
 
-    def _put_back(self) -> None:
-        for module, training in self._modes:
-            module.training = training
-        for parameter in self._frozen:
-            parameter.requires_grad_(True)
-
     def reseed(self, *key: int | str) -> None:
-        """Start the model's own randomness anew; only inside, where torch's random state is lent.
+        """Start the model's own randomness anew; only inside, where the random states are lent.
 
         Args:
             key: what it follows from; other keys give independent draws, also of those of an attack's
@@ -267,7 +262,7 @@ class Oracle:
 
         def part(rows: slice) -> Answer:
             with torch.inference_mode(False), torch.enable_grad():
-                variable = images[rows].clone().requires_grad_()
+                variable = _variable(images[rows])
                 passes = [self._forward(form, variable) for _ in range(self.eot)]
                 logits = passes[0] if self.eot == 1 else torch.stack(passes).mean(dim=0)
                 values = losses(logits, rows)
@@ -288,7 +283,7 @@ class Oracle:
         logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device)
         for _ in range(passes):
             with torch.inference_mode(False), torch.enable_grad():
-                variable = images.clone().requires_grad_()
+                variable = _variable(images)
                 logits = self._forward(form, variable)
                 losses = loss(logits, rows)
                 self._require_graph(losses)
@@ -303,9 +298,9 @@ class Oracle:
 
     def _without_graph(self, form: Form, images: Tensor) -> Tensor:
         def part(rows: slice) -> Answer:
-            with torch.inference_mode():
-                logits = self._forward(form, images[rows])
-            return Answer(logits.clone())
+            # No inference mode: what a model keeps of its first pass must not spoil its gradients later on.
+            with torch.inference_mode(False), torch.no_grad():
+                return Answer(self._forward(form, images[rows]))
 
         return self._in_parts(len(images), part).logits
 
@@ -330,16 +325,55 @@ class Oracle:
             whole.extend(answer)
         return whole
 
-    def _forward(self, form: Form, images: Tensor) -> Tensor:
-        logits: object = form.logits(images)
+    def called(self, images: Tensor) -> object:
+        """What the model itself returns, unchecked, with its graph if gradients are enabled.
+
+        Args:
+            images: float32 ``(N, C, H, W)``.
+        """
+        return self._called(Form(self.model), images)
+
+    def lacks_gradients(self, images: Tensor) -> str | None:
+        """Why the model gives no gradients with respect to its pixels; None: it does.
+
+        Args:
+            images: a few that it answers to, float32 ``(N, C, H, W)``.
+        """
+        try:
+            with torch.inference_mode(False), torch.enable_grad():
+                variable = _variable(images)
+                logits = self.called(variable)
+                if not isinstance(logits, Tensor) or not logits.requires_grad:
+                    return "its logits do not lead back to its pixels"
+                (gradient,) = torch.autograd.grad(logits.float().sum(), variable, allow_unused=True)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise
+            return one_line(error)
+        return "its logits do not lead back to its pixels" if gradient is None else None
+
+    def _called(self, form: Form, images: Tensor) -> object:
+        """What a form returns; a model that learns as it answers gets parameters that can."""
+        try:
+            returned = form.logits(images)
+        except RuntimeError as error:
+            learns = form.is_model and not torch.is_grad_enabled() and not is_out_of_memory(error)
+            if not (learns and self._kept.thaw()):
+                raise
+            returned = form.logits(images)
         self.forward_passes += len(images)
+        return returned
+
+    def _forward(self, form: Form, images: Tensor) -> Tensor:
+        logits = self._called(form, images)
         if not isinstance(logits, Tensor):
             raise AttackFailure(f"the model returned {type(logits).__name__}; expected logits (N, classes)")
         if logits.ndim != 2 or len(logits) != len(images):
             raise AttackFailure(f"the model returned {tuple(logits.shape)}; expected logits (N, classes)")
         if not bool(torch.isfinite(logits).all()):
             raise AttackFailure("the model's logits are not finite")
-        return logits.float()
+        # Not the model's own memory, which its next answer may overwrite.
+        return logits.float() if logits.dtype != torch.float32 else logits.clone()
 
     def _note_gradient(self, gradient: Tensor, passes: int) -> None:
         self.backward_passes += len(gradient) * passes
@@ -357,6 +391,12 @@ class Oracle:
     def _require_graph(losses: Tensor) -> None:
         if not losses.requires_grad:
             raise AttackFailure("the model's logits have no gradient with respect to its pixels")
+
+
+def _variable(images: Tensor) -> Tensor:
+    """The images as a leaf that gradients are taken with respect to; its memory is theirs where it can be."""
+    images = images.clone() if images.is_inference() else images.detach()
+    return images.requires_grad_()
 
 
 def _are_same(images: Tensor, noted: Tensor | None) -> bool:

@@ -1,20 +1,32 @@
-"""Torch's random state, lent to a model that is random at test time and put back."""
+"""The global random states, lent to a model that is random at test time and put back."""
 
 from __future__ import annotations
 
 import hashlib
-from contextlib import AbstractContextManager
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
 import torch
 
 
-def own_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Inside, torch's random state on the CPU and this device may be used up; afterwards it is as it was."""
-    return torch.random.fork_rng(devices=[_index(device)] if device.type == "cuda" else [])
+@contextmanager
+def own_randomness(device: torch.device) -> Iterator[None]:
+    """Inside, the random states of torch (CPU and this device), NumPy and Python may be used up; afterwards
+    they are as they were."""
+    python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - models draw from it
+    with torch.random.fork_rng(devices=[_index(device)] if device.type == "cuda" else []):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numpy)  # noqa: NPY002
 
 
 def seed_randomness(device: torch.device, *key: int | str) -> None:
-    """Seed torch's random state on the CPU and on this device.
+    """Seed the random states of torch on the CPU and on this device, of NumPy and of Python.
 
     Args:
         device: where the model is.
@@ -22,9 +34,21 @@ def seed_randomness(device: torch.device, *key: int | str) -> None:
             repeats those of a generator that was seeded with a number of the key.
     """
     seed = seed_of(*key)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002
     torch.default_generator.manual_seed(seed)
     if device.type == "cuda":
         torch.cuda.default_generators[_index(device)].manual_seed(seed)
+
+
+def random_state(device: torch.device) -> tuple[object, ...]:
+    """The random states of torch on the CPU and on this device, of NumPy and of Python, to be compared."""
+    torchs = [torch.get_rng_state()]
+    if device.type == "cuda":
+        torchs.append(torch.cuda.get_rng_state(device))
+    numpy: Any = np.random.get_state(legacy=False)["state"]  # noqa: NPY002
+    numpys = numpy["key"].tobytes(), numpy["pos"]
+    return tuple(state.numpy().tobytes() for state in torchs), numpys, random.getstate()
 
 
 def seed_of(*key: int | str) -> int:

@@ -48,7 +48,8 @@ def outdoes(one: Hits, other: Hits) -> bool:
 
 def differing_passes(evidence: Evidence, eot: int) -> str | None:
     """The model is random at test time, and no gradient was averaged."""
-    if evidence.differing == 0 or eot > 1:
+    # One that draws nothing and still answers otherwise remembers: see the next doubt.
+    if evidence.differing == 0 or eot > 1 or not evidence.draws:
         return None
     return (
         f"logits differ between two passes on {evidence.differing} of {len(evidence.numbers)} images:"
@@ -56,8 +57,45 @@ def differing_passes(evidence: Evidence, eot: int) -> str | None:
     )
 
 
+def remembered_calls(evidence: Evidence) -> str | None:
+    """The same images, with the same random numbers, got another answer the second time."""
+    if not evidence.remembers:
+        return None
+    changed, images = evidence.changed, evidence.asked_again
+    if changed == 0:
+        changed, images = evidence.differing, len(evidence.numbers)
+    return (
+        f"logits changed on {changed} of {images} images when they were shown once more: the model keeps"
+        " something between calls, or draws from a generator of its own, so that a figure follows from the"
+        " calls before it"
+    )
+
+
+def depends_on_company(evidence: Evidence) -> str | None:
+    """What an image is taken for follows from the images that are shown beside it."""
+    if not more_than(evidence.moved, evidence.regrouped, _TRICKLE):
+        return None
+    return (
+        f"logits of {evidence.moved} of {evidence.regrouped} images follow from the other images of their"
+        " batch (statistics of the batch, say): a figure follows from the batch size and the order, fix these"
+        " statistics"
+    )
+
+
+def no_gradients(evidence: Evidence) -> str | None:
+    """Nobody can follow gradients, so that only queries were tried."""
+    if evidence.differentiable:
+        return None
+    return (
+        "the model gives no gradients: only black-box attacks were tried, one that attacks a differentiable"
+        " stand-in may break more"
+    )
+
+
 def dead_gradients(evidence: Evidence) -> str | None:
     """No attack that follows gradients gets anywhere."""
+    if not evidence.differentiable:
+        return None
     right = int(evidence.right.sum())
     if evidence.dead <= max(2, _FEW * right):
         return None

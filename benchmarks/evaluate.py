@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -24,10 +24,12 @@ from robustbench_tin.benchmarks.measure import (
     measure_from_clean,
     perturb_batch,
     verdicts,
+    with_stand_in,
 )
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.benchmarks.trust import Measured, judge
 from robustbench_tin.errors import InvalidSettingError, one_line
+from robustbench_tin.models.called import as_module, name_of
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Images = Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
+Model = nn.Module | Callable[[Tensor], Tensor]
 Labels = Tensor | npt.NDArray[np.int64] | Sequence[int]
 
 # So many images settle whether a model gives probabilities.
@@ -43,7 +46,7 @@ _ASKED = 8
 
 
 def evaluate(
-    model: nn.Module,
+    model: Model,
     images: Images,
     labels: Labels,
     attacks: str | Sequence[str] = ("fgsm", "pgd"),
@@ -60,10 +63,13 @@ def evaluate(
 ) -> pd.DataFrame:
     """Clean and robust accuracy of any model that maps pixels in [0, 1] to logits.
 
-    The model is measured in eval mode on the device it is on, and left as it was.
+    The model is measured in eval mode on the device it is on, and left as it was. If it gives no gradients,
+    attacks that need them are not measured, and square stands in for them. Threads take turns: a process
+    takes one measure at a time.
 
     Args:
-        model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``.
+        model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``: a module, a TorchScript module,
+            an exported program or any function. It may write into its images: they are a copy.
         images: float ``(N, C, H, W)`` in [0, 1], or uint8.
         labels: true labels ``(N,)``.
         attacks: specs, such as ``["fgsm", "pgd:steps=20"]``.
@@ -102,7 +108,7 @@ def evaluate(
 
 
 def measured(
-    model: nn.Module,
+    model: Model,
     images: Images,
     labels: Labels,
     attacks: str | Sequence[str],
@@ -126,11 +132,12 @@ def measured(
     """
     budgets = sorted(set(parse_eps_list(eps)))
     chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
+    model = as_module(model)
     pool, classes = _prepared(model, images, labels, batch_size)
     for attack in chosen:
         _check(attack, conditions, classes)
     facts = {
-        "model": type(model).__name__,
+        "model": name_of(model),
         "defense": "none",
         "seed": conditions.seed,
         "norm": conditions.norm,
@@ -160,7 +167,11 @@ def measured(
             done[attack] = measure_attack(
                 model, pool, attack, positive, conditions, clean_logits=clean_logits
             )
-        for outcomes in done[attack]:
+    done = with_stand_in(
+        model, pool, {attack: done[attack] for attack in chosen if attack in done}, conditions
+    )
+    for attack, attacked in done.items():
+        for outcomes in attacked:
             record = make_record(
                 outcomes,
                 n=len(pool),
@@ -177,7 +188,7 @@ def measured(
 
 
 def perturb(
-    model: nn.Module,
+    model: Model,
     images: Images,
     labels: Labels,
     attack: str = "pgd",
@@ -217,6 +228,7 @@ def perturb(
     budgets = parse_eps_list(eps)
     chosen = parse_attack(attack)
     conditions = Conditions(norm, seed, search, eot, eight_bit)
+    model = as_module(model)
     pool, classes = _prepared(model, images, labels, batch_size)
     _check(chosen, conditions, classes)
     if chosen.criterion is not None:
@@ -297,8 +309,8 @@ def _count_classes(model: nn.Module, images: Tensor) -> int:
 def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     expected = "expected a model from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
     try:
-        with Oracle(model), torch.inference_mode():
-            logits = model(image)
+        with Oracle(model) as oracle, torch.no_grad():
+            logits = oracle.called(image)
     except Exception as error:
         raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:

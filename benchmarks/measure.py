@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,12 +13,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
 from robustbench_tin.attacks.forms import Forms, probed
 from robustbench_tin.attacks.pool import Pool, batch_seed
 from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.benchmarks.records import OK
+from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
 from robustbench_tin.errors import one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -29,8 +31,12 @@ if TYPE_CHECKING:
 
 OnImages = Callable[[int], None]
 AUTO = "auto"
+STAND_IN = "square:queries=1000"
+"""What is measured where no attack that was asked for can be, for want of gradients."""
 # An attack that takes fewer gradients of an image than this is sooner done with the model itself.
 _WORTH_FOLDING = 3
+# Of an error that stands in a status.
+_BRIEF = 120
 # So many images tell a model that is random at test time.
 _COMPARED = 8
 
@@ -253,6 +259,62 @@ def measure_from_clean(
     labels = pool.all_labels()
     top1, top5 = _hits(logits, labels, 1), _hits(logits, labels, 5)
     return Outcomes(0.0, top1, top5, OK, 0.0, len(pool), 0), logits, attacked
+
+
+def with_stand_in(
+    model: nn.Module, pool: Pool, done: Mapping[Attack, list[Outcomes]], conditions: Conditions
+) -> dict[Attack, list[Outcomes]]:
+    """The measures, with one by queries alone if the model gives no gradients.
+
+    Attacks that failed for want of gradients were not measured, and say so. If no other attack worked that
+    claims to find adversarial images, :data:`STAND_IN` is measured in their place.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the images.
+        done: the measures of each attack, one a budget.
+        conditions: norm, seed and how to search.
+    """
+    failed = [
+        attack
+        for attack, measures in done.items()
+        if attack.needs_gradients and any(each.status != OK for each in measures)
+    ]
+    if not failed:
+        return dict(done)
+    why = _lacks_gradients(model, pool)
+    if why is None:
+        return dict(done)
+    stand_in = parse_attack(STAND_IN)
+    needed = stand_in not in done and not any(
+        attack.gradients(1) > 0 for attack in done if attack not in failed
+    )
+    said = f"{NOT_MEASURED}: the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
+    if needed:
+        said += f", {stand_in.spec} is measured instead"
+    measures = {
+        attack: [replace(each, status=said) for each in of_attack] if attack in failed else of_attack
+        for attack, of_attack in done.items()
+    }
+    if needed:
+        eps = [each.eps for each in done[failed[0]]]
+        remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in failed)}"
+        measures[stand_in] = [
+            replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients"))
+            for each in measure_attack(model, pool, stand_in, eps, conditions)
+        ]
+    return measures
+
+
+def _lacks_gradients(model: nn.Module, pool: Pool) -> str | None:
+    """Why a model gives no gradients though it answers; None: it does, or fails altogether."""
+    images = pool.at(0)[0][:1]
+    with Oracle(model) as oracle:
+        try:
+            oracle.logits(images)
+            return oracle.lacks_gradients(images)
+        except Exception:  # noqa: BLE001 - whatever a model raises; the measures say what
+            return None
 
 
 def verdicts(

@@ -145,7 +145,7 @@ def _ranked(
     labels = torch.zeros(len(images), dtype=torch.int64)
     pool = Pool(as_tensor(images), labels, size, torch.device(device))
     ranked = []
-    with Oracle(model) as oracle, torch.inference_mode():
+    with Oracle(model) as oracle:
         for start in pool.starts():
             logits = batch_logits(oracle, pool.at(start)[0], 0, start)
             ranked.append(logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices.cpu().numpy())

@@ -41,7 +41,7 @@ class Record(BaseModel):
         top5_high: upper end.
         status: ``ok``, or why the measure failed.
         trust: ``ok``, or the reasons not to believe the figure, ``; `` between them; None where it was not
-            checked.
+            checked, and of a clean measure that nothing speaks against.
         remarks: what else a reader must know, ``; `` between them.
         learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
             0.001); None if that is unknown.

@@ -131,10 +131,11 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             if row["status"] != OK
         ]
         remarks += [row["remarks"] for row in measures.values() if row["remarks"]]
-        for budget in budgets:
+        for budget in (0.0, *budgets):
             row = measures.get(budget)
+            at = f"eps {budget:g}" if budget else CLEAN
             for reason in row["trust"].split("; ") if row is not None and _is_doubted(row) else ():
-                doubts.setdefault(reason, []).append(f"{model} + {defense}, seed {seed}, eps {budget:g}")
+                doubts.setdefault(reason, []).append(f"{model} + {defense}, seed {seed}, {at}")
     return Table(
         title=_title(records, attack),
         columns=(*labels, *figures),

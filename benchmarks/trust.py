@@ -111,7 +111,7 @@ def needs_trust(record: Record) -> bool:
 
 
 def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
-    """Give every robust figure of a cell its verdict.
+    """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
@@ -127,6 +127,8 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
     try:
         evidence = gather(model, pool, cell.probe_eps(), conditions)
         reasons = {id(measured): cell.reasons(measured, evidence) for measured in checked}
+        if of_answers := cell.answers(evidence):
+            reasons[id(cell.clean)] = of_answers
     except Exception as error:  # noqa: BLE001 - whatever a model raises; what cannot be checked is not trusted
         reasons = {id(measured): [f"the checks failed: {one_line(error)}"] for measured in checked}
     records = [
@@ -188,9 +190,19 @@ class _Cell:
         ]
         return max(telling, default=budgets[0])
 
+    def answers(self, evidence: Evidence) -> list[str]:
+        """What speaks against any figure of the model, the clean one as well."""
+        return [reason for reason in self._of_answers(evidence) if reason is not None]
+
+    def _of_answers(self, evidence: Evidence) -> Iterator[str | None]:
+        yield doubts.remembered_calls(evidence)
+        yield doubts.depends_on_company(evidence)
+
     def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
         record = measured.record
+        yield from self._of_answers(evidence)
         yield doubts.differing_passes(evidence, measured.eot)
+        yield doubts.no_gradients(evidence)
         yield doubts.dead_gradients(evidence)
         yield doubts.withstands_anything(evidence, record.norm, record.classes)
         yield doubts.black_box_wins(evidence)
@@ -252,10 +264,14 @@ class _Cell:
             )
 
     @cached_property
+    def clean(self) -> Measured:
+        """The clean measure."""
+        return next(measured for measured in self.measures if measured.record.attack == CLEAN)
+
+    @cached_property
     def _right(self) -> Hits:
-        clean = next(measured for measured in self.measures if measured.record.attack == CLEAN)
-        assert clean.top1 is not None
-        return clean.top1
+        assert self.clean.top1 is not None
+        return self.clean.top1
 
     @cached_property
     def _trained_eps(self) -> float | None:

@@ -121,11 +121,11 @@ def robustness() -> Callable[..., Robustness]:
         import torch
 
         from robustbench_tin.data.base import Split
-        from robustbench_tin.models.own import OwnModel
-        from robustbench_tin.models.weights_file import tensors_digest
+        from robustbench_tin.models.called import as_module, name_of
+        from robustbench_tin.models.own import OwnModel, weights_digest
 
-        state = model.state_dict()
-        own = OwnModel(model, name or type(model).__name__, tensors_digest(state) if state else None)
+        module = as_module(model)
+        own = OwnModel(module, name or name_of(module), weights_digest(module))
         shown, true = (torch.as_tensor(each).cpu().numpy() for each in (images, labels))
         digest = Split(shown, true).fingerprint
         # Two models with the same tensors may still answer differently.

@@ -140,7 +140,7 @@ def _has_awkward_convolution(model: nn.Module, image_size: int) -> bool:
     hooks = [layer.register_forward_pre_hook(look) for layer in layers]
     training = model.training
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     finally:
         model.train(training)

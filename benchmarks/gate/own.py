@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robustbench_tin.attacks import parse_attack
 from robustbench_tin.benchmarks.evaluate import Images, Labels, measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject, rank_of
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import CLEAN, OK, versions
+from robustbench_tin.benchmarks.records import CLEAN, NOT_MEASURED, OK, versions
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.own import OwnModel, load_own_model
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
@@ -95,7 +94,7 @@ class OwnSource(Asked):
             "measured_on": dataset.val.fingerprint,
         }
         reporter.say(f"{own.name}: measuring on {len(dataset.val):,} images of {dataset.name}")
-        subject = measure(own, dataset.val.images, dataset.val.labels, self, facts)
+        subject = measure(own, dataset.val.images, dataset.val.labels, self, facts, warn=reporter.warn)
         settings = {"data": dataset.name, "classes": str(len(dataset.classes)), **subject.settings}
         return Subject(own.name, subject.models, settings, subject.versions, self.command, own=True)
 
@@ -121,25 +120,29 @@ def asked_by(baseline: Baseline) -> Asked:
 
 
 def measure(
-    own: OwnModel, images: Images, labels: Labels, asked: Asked, facts: Mapping[str, Any] | None = None
+    own: OwnModel,
+    images: Images,
+    labels: Labels,
+    asked: Asked,
+    facts: Mapping[str, Any] | None = None,
+    *,
+    warn: Callable[[str], None] | None = None,
 ) -> Subject:
     """Measure a model on images.
+
+    If it gives no gradients, it has no figures of the attacks that need them, and square stands in.
 
     Args:
         own: the model, on its device.
         images: as of :func:`robustbench_tin.evaluate`; likewise ``labels``.
         asked: attacks and budgets.
         facts: fields of the records that are known of the images.
+        warn: told of what was not measured, a line each.
 
     Raises:
-        RobustTinError: where it cannot be measured, or an attack needs gradients that it has not.
+        RobustTinError: where it cannot be measured.
     """
     specs = split_list(asked.attacks)
-    blind = [text for text in specs if parse_attack(text).needs_gradients]
-    if not own.gradients and blind:
-        raise InvalidSettingError(
-            f"model '{own.name}' gives no gradients, which {', '.join(blind)} needs; expected square or noise"
-        )
     measures = measured(
         own.module,
         images,
@@ -148,17 +151,22 @@ def measure(
         asked.eps,
         # Nothing chosen by timing: the same model gives the same figures every time.
         Conditions(asked.norm, search="fixed"),
-        trust=asked.trust and own.gradients,
+        trust=asked.trust,
         facts={"model": own.name, **(facts or {})},
     )
-    figures = tuple(
-        Figure(
-            each.record,
-            None if each.record.status != OK else each.top5 if rank_of(each.record) == "top5" else each.top1,
-        )
-        for each in measures
-    )
+    left_out: dict[str, list[str]] = {}
+    figures = []
+    for each in measures:
+        if each.record.status.startswith(NOT_MEASURED):
+            specs_left_out = left_out.setdefault(each.record.status, [])
+            specs_left_out += [each.record.attack] if each.record.attack not in specs_left_out else []
+            continue
+        hits = each.top5 if rank_of(each.record) == "top5" else each.top1
+        figures.append(Figure(each.record, hits if each.record.status == OK else None))
+    for status, attacks in left_out.items():
+        if warn is not None:
+            warn(f"{own.name}: {', '.join(attacks)} {status}")
     settings = {"attacks": ",".join(specs), "eps": asked.eps, "norm": asked.norm}
     return Subject(
-        own.name, (Model(own.name, "none", 0, own.weights, figures),), settings, versions(), own=True
+        own.name, (Model(own.name, "none", 0, own.weights, tuple(figures)),), settings, versions(), own=True
     )

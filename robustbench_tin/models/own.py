@@ -1,4 +1,4 @@
-"""A model of the user's own: built by a function, or read from a TorchScript or an ONNX file."""
+"""A model of the user's own: built by a function, or read from TorchScript, torch.export or ONNX."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError, WeightsError, one_line
+from robustbench_tin.models.called import Called, as_module
+from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
 _EXPECTED = (
-    "expected package.module:factory, FILE.py:factory, a TorchScript file (.pt, .ts) or an ONNX file (.onnx)"
+    "expected package.module:factory, FILE.py:factory, a TorchScript file (.pt, .ts), an exported program"
+    " (.pt2) or an ONNX file (.onnx)"
 )
 
 
@@ -56,16 +59,16 @@ class OwnModel:
         """
         if self.original is None:
             return self
-        with torch.inference_mode():
+        with torch.no_grad():
             try:
-                there = self.original(images)
+                there = self.original(images.clone())
             except Exception as error:  # onnxruntime's errors have no common base
                 raise InvalidSettingError(
                     f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)};"
                     " expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
                 ) from error
             try:
-                here = self.module(images)
+                here = self.module(images.clone())
                 alike = here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4)
                 what = "gives other answers"
             except Exception as error:  # noqa: BLE001 - whatever the converted operations raise
@@ -117,15 +120,16 @@ def load_own_model(spec: str, weights: Path | None = None, device: str = "cpu") 
         WeightsError: where the weights cannot be read or are another model's.
     """
     path = Path(spec)
-    if path.suffix in (".onnx", ".pt", ".pth", ".ts") or path.is_file():
+    if path.suffix in (*_READERS, ".pt", ".pth", ".ts") or path.is_file():
         if weights is not None:
             raise InvalidSettingError(f"model '{spec}' brings its weights; leave --weights out")
         if not path.is_file():
             raise InvalidSettingError(f"model '{spec}' is no file; {_EXPECTED}")
-        own = _from_onnx(path) if path.suffix == ".onnx" else _from_torchscript(path)
+        own = _READERS.get(path.suffix, _from_torchscript)(path)
     else:
         own = _from_factory(spec, weights)
-    own.module.to(device).eval()
+    own.module.to(device)
+    to_eval_mode(own.module)
     return own
 
 
@@ -144,10 +148,11 @@ def _from_factory(spec: str, weights: Path | None) -> OwnModel:
             raise InvalidSettingError(
                 f"model '{spec}' cannot be built: {one_line(error)}; expected a function without arguments"
             ) from error
-    if not isinstance(built, nn.Module):
+    if not (isinstance(built, nn.Module) or callable(built)):
         raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")
-    notes = () if weights is None else _fill(built, weights)
-    return OwnModel(built, name, _digest(built.state_dict()), notes=notes)
+    module = as_module(built)
+    notes = () if weights is None else _fill(module, weights)
+    return OwnModel(module, name, weights_digest(module), notes=notes)
 
 
 @contextmanager
@@ -185,8 +190,37 @@ def _imported_file(place: str, spec: str) -> ModuleType:
     return module
 
 
+def weights_digest(module: nn.Module) -> str | None:
+    """Digest of a module's tensors, those of quantised layers and extra state among them; None: no tensors.
+
+    What else a state holds (names, data types) does not count. A function shows only some of what it uses.
+    """
+    if isinstance(module, Called):
+        return None
+    return _digest(dict(_tensors("", module.state_dict())))
+
+
 def _digest(state: Mapping[str, Tensor]) -> str | None:
     return tensors_digest(state) if state else None
+
+
+def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a state, plain ones, by name."""
+    if isinstance(value, Tensor):
+        yield from _plain(name, value)
+    elif isinstance(value, Mapping | list | tuple):
+        items = value.items() if isinstance(value, Mapping) else enumerate(value)
+        for key, each in items:
+            yield from _tensors(f"{name}.{key}" if name else str(key), each)
+
+
+def _plain(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
+    if not tensor.is_quantized:
+        yield name, tensor.to_dense() if tensor.layout is not torch.strided else tensor
+        return
+    yield f"{name}.int", tensor.int_repr()
+    # Whole numbers and their scale, which an axis may have one each of.
+    yield f"{name}.float", tensor.dequantize()
 
 
 def _fill(module: nn.Module, weights: Path) -> tuple[str, ...]:
@@ -213,7 +247,19 @@ def _from_torchscript(path: Path) -> OwnModel:
             f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}; a state dict goes to"
             " --weights"
         ) from error
-    return OwnModel(module, path.stem, _digest(module.state_dict() or _constants(module)))
+    return OwnModel(module, path.stem, weights_digest(module) or _digest(_constants(module)))
+
+
+def _from_exported(path: Path) -> OwnModel:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            module = as_module(torch.export.load(str(path)).module())
+    except Exception as error:  # a foreign reader of a foreign file
+        raise InvalidSettingError(
+            f"model '{path}' is no exported program: {one_line(error)}; {_EXPECTED}"
+        ) from error
+    return OwnModel(module, path.stem, weights_digest(module))
 
 
 def _constants(module: Any) -> dict[str, Tensor]:
@@ -266,3 +312,6 @@ def _onnx_tensors(graph: Any) -> dict[str, Tensor]:
             if attribute.name == "value"
         }
     return {name: torch.from_numpy(np.array(values)) for name, values in held.items()}
+
+
+_READERS = {".onnx": _from_onnx, ".pt2": _from_exported}
