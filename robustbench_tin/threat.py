@@ -84,8 +84,8 @@ def check_length(what: str, length: float) -> None:
     if length > 1:
         meant = f"{length:g}/255" if length <= 255 else "8/255"
         raise InvalidSettingError(
-            f"{what} {length:g}, and linf allows at most 1: it is in units of the pixel range [0, 1];"
-            f" write {meant} if steps of 1/255 are meant"
+            f"{what} {length:g}; expected at most 1 in linf, in units of the pixel range [0, 1]"
+            f" (for {meant.partition('/')[0]} of 255 levels write {meant})"
         )
 
 
@@ -130,9 +130,11 @@ def _as_float(value: object) -> float:
         value = np.float32(number) if value.is_floating_point() and value.dtype != torch.float64 else number
     elif isinstance(value, np.ndarray):
         value = value[()]
+    if isinstance(value, np.floating):
+        return float(np.format_float_scientific(value))
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError
-    return float(np.format_float_scientific(value) if isinstance(value, np.floating) else value)
+    return float(value)
 
 
 @dataclass(frozen=True)
