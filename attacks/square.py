@@ -118,4 +118,4 @@ class _Squares(Search):
         proposed = self.settings.queries - self.left - 1
         scaled = (proposed * _SCHEDULE).div(self.settings.queries, rounding_mode="floor")
         halvings = torch.bucketize(scaled, scaled.new_tensor(_HALVED_AFTER))
-        return self.settings.p / 2.0**halvings
+        return self.settings.p / 2.0 ** halvings.float()

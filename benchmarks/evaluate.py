@@ -151,7 +151,7 @@ def measured(
         RobustTinError: likewise.
     """
     budgets = sorted(set(parse_eps_list(eps, conditions.norm)))
-    chosen = as_attacks(attacks)
+    chosen = as_attacks(attacks, needed=any(value > 0 for value in budgets))
     tell = tell or _warn
     model = as_module(model)
     pool, classes = _prepared(model, images, labels, batch_size)

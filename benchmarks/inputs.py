@@ -63,11 +63,15 @@ def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor,
     return image_tensor, label_tensor
 
 
-def as_attacks(attacks: Attacks) -> list[Attack]:
-    """The attacks asked for, one or more: specs with commas between them, or a sequence of specs or attacks.
+def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
+    """The attacks asked for: specs with commas between them, or a sequence of specs or attacks.
+
+    Args:
+        attacks: as of :func:`robustbench_tin.evaluate`.
+        needed: there must be one or more.
 
     Raises:
-        RobustTinError: for none, and for what is no attack.
+        RobustTinError: for what is no attack, and for none if one is needed.
     """
     if isinstance(attacks, str):
         listed: list[object] = list(split_list(attacks))
@@ -80,7 +84,7 @@ def as_attacks(attacks: Attacks) -> list[Attack]:
             raise InvalidSettingError(
                 f"attacks got {_named(each)}; expected specs, such as ['fgsm', 'pgd:steps=20']"
             )
-    if not listed:
+    if needed and not listed:
         raise InvalidSettingError("attacks got an empty list; expected at least one, such as 'fgsm'")
     return [each if isinstance(each, Attack) else parse_attack(str(each)) for each in listed]
 

@@ -241,7 +241,9 @@ class LinfBall(Ball):
         return joined
 
     def random(self, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(self.images.shape, generator=generator, device=self.images.device)
+        noise = torch.rand(
+            self.images.shape, generator=generator, device=self.images.device, dtype=torch.float32
+        )
         return self.project(self.images + (2 * noise - 1) * self.eps)
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -286,8 +288,10 @@ class L2Ball(Ball):
 
     def random(self, generator: torch.Generator) -> Tensor:
         shape, device = self.images.shape, self.images.device
-        normal = torch.randn(shape, generator=generator, device=device)
-        uniform = torch.rand((len(self.images), 1, 1, 1), generator=generator, device=device)
+        normal = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        uniform = torch.rand(
+            (len(self.images), 1, 1, 1), generator=generator, device=device, dtype=torch.float32
+        )
         dimensions = self.images[0].numel()
         return self.project(self.images + self.direction(normal) * self.eps * uniform ** (1 / dimensions))
 

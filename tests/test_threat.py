@@ -108,7 +108,7 @@ def test_linf_projection_leaves_what_is_inside_and_moves_the_rest_to_the_nearest
     assert not bool((still_allowed & ~inside).any())
 
 
-@pytest.mark.parametrize("eps", [0, 1e-9, 0.01, 1 / 255, 4 / 255, 8 / 255, 0.5, 1, 3])
+@pytest.mark.parametrize("eps", [0, 1e-9, 0.01, 1 / 255, 4 / 255, 8 / 255, 0.5, 1])
 def test_bounds_of_8_bit_images_are_those_of_any_others(eps: float) -> None:
     """They are looked up, where those of other images are worked out; a value off the grid turns that off."""
     levels = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)

@@ -24,7 +24,7 @@ class Losses:
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
-        self.values = torch.zeros(4, steps, device=device)
+        self.values = torch.zeros(4, steps, device=device, dtype=torch.float32)
 
     def record(self, step: int, loss: Tensor, norm: Tensor, right: Tensor) -> None:
         """Keep those of a step of this epoch, from 0."""
