@@ -52,6 +52,7 @@ _SAME_IN_OTHER_COMPANY = 0.03
 # Float rounding is a part of the logits themselves, which may be large beside what an image changes in them.
 _ROUNDING = 1e-5
 _ROWS = 64
+_DARKER = 0.25
 # Images that are shown in other company, and those of them that are shown alone.
 _TOGETHER, _ALONE = 32, 8
 _TOP1 = Criterion(1)
@@ -217,8 +218,8 @@ class _Probe:
     def regrouped(self, *, orders: bool) -> tuple[int, int]:
         """Images shown in other company with the same random numbers, and those of them that moved.
 
-        Every other one of a batch is replaced: the rest keep their places, and with them what is drawn for
-        them.
+        Every other one of a batch is replaced by a darker one: the rest keep their places, and with them
+        what is drawn for them.
 
         Args:
             orders: show them in the reverse order and alone, too; a random model draws other numbers then.
@@ -227,7 +228,7 @@ class _Probe:
         if together is None:
             return 0, 0
         staying = torch.arange(len(images), device=images.device) % 2 == 1
-        others = torch.where(staying.view(-1, 1, 1, 1), images, 1 - images.flip(-1))
+        others = torch.where(staying.view(-1, 1, 1, 1), images, _DARKER * images.flip(-1))
         moved = staying & _apart(self._shown(others), together, _SAME_IN_OTHER_COMPANY)
         if not orders:
             return int(staying.sum()), int(moved.sum())

@@ -167,7 +167,9 @@ def _as_labels(labels: object, count: int) -> Tensor:
         raise InvalidSettingError(
             f"labels got shape {tuple(tensor.shape)}; expected ({count},), one an image"
         )
-    if tensor.is_meta or tensor.is_complex() or tensor.is_quantized or tensor.is_floating_point():
+    if tensor.is_floating_point():
+        raise InvalidSettingError(f"labels got fractions ({tensor.dtype}); expected {_LABELS}")
+    if tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
         raise InvalidSettingError(f"labels got {tensor.dtype} on {tensor.device}; expected {_LABELS}")
     numbers = tensor.long()  # unsigned ones too large become negative
     if int(numbers.min()) < 0:

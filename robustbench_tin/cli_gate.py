@@ -34,7 +34,8 @@ MODEL = "Model of your own"
 ModelSpec = Annotated[
     str | None,
     typer.Option(
-        help="Instead of a run: package.module:factory, FILE.py:factory, a TorchScript or an ONNX file.",
+        help="Instead of a run: package.module:factory, FILE.py:factory, or a file: TorchScript (.pt),"
+        " torch.export (.pt2), ONNX.",
         rich_help_panel=MODEL,
     ),
 ]

@@ -12,6 +12,7 @@ from robustbench_tin.benchmarks.gate.question import Kind, Question
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
 from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
+from robustbench_tin.benchmarks.records import CLEAN
 from robustbench_tin.benchmarks.trust import needs_trust
 
 _ROUNDING = 1e-9
@@ -286,7 +287,9 @@ def _new_doubts(item: Aligned, *, rises: bool) -> list[str]:
     if known is not None and known.doubts:
         familiar = {_kind(doubt) for doubt in known.doubts}
         doubts = [doubt for doubt in doubts if _kind(doubt) not in familiar] if rises else []
-    unknown = " (the baseline's was not checked)" if known is not None and not known.checked else ""
+    # Of a clean figure only what speaks against it is kept.
+    unchecked = known is not None and not known.checked and known.attack != CLEAN
+    unknown = " (the baseline's was not checked)" if unchecked else ""
     return [f"not to be believed{unknown}: {doubt}" for doubt in doubts]
 
 

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError, WeightsError, one_line
-from robustbench_tin.models.called import Called, as_module
+from robustbench_tin.models.called import Called, FixedBatch, as_module
 from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
@@ -150,8 +150,14 @@ def _from_factory(spec: str, weights: Path | None) -> OwnModel:
             ) from error
     if not (isinstance(built, nn.Module) or callable(built)):
         raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")
+    notes: tuple[str, ...] = ()
+    if weights is not None:
+        if not isinstance(built, nn.Module):
+            raise InvalidSettingError(
+                f"model '{spec}' gave a function, which takes no weights; leave --weights out"
+            )
+        notes = _fill(built, weights)
     module = as_module(built)
-    notes = () if weights is None else _fill(module, weights)
     return OwnModel(module, name, weights_digest(module), notes=notes)
 
 
@@ -197,6 +203,8 @@ def weights_digest(module: nn.Module) -> str | None:
     """
     if isinstance(module, Called):
         return None
+    if isinstance(module, FixedBatch):
+        module = module.program
     return _digest(dict(_tensors("", module.state_dict())))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +18,7 @@ from robustbench_tin import attacks
 from robustbench_tin.attacks import Oracle, parse_attack, registry
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.benchmarks.measure import measure_attack, measure_clean
+from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import L2_TOLERANCE, NORMS
 
@@ -230,6 +231,94 @@ def test_the_classifier_is_attacked_in_eval_mode(toy: Toy, mixed_model: nn.Modul
     """A dropout left on would blind the gradients; in eval mode the same images come out each time."""
     expected = perturbed(copy.deepcopy(mixed_model).eval(), name, toy.images, toy.labels, [0.03], "linf")
     assert torch.equal(perturbed(mixed_model, name, toy.images, toy.labels, [0.03], "linf"), expected)
+
+
+class Normalising(nn.Module):
+    """A network behind a normalisation, which is made in place or not."""
+
+    def __init__(self, network: nn.Module, *, in_place: bool) -> None:
+        super().__init__()
+        self.network, self.in_place = network, in_place
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.in_place:
+            images[:, 0].mul_(2)
+            images.sub_(0.5).div_(0.25).clamp_(-4, 4)
+        else:
+            first, others = images.split([1, 2], dim=1)
+            images = ((torch.cat([2 * first, others], dim=1) - 0.5) / 0.25).clamp(-4, 4)
+        logits: Tensor = self.network(images)
+        return logits
+
+
+@EVERY_ATTACK
+@EVERY_NORM
+def test_a_model_may_write_into_its_images(toy: Toy, name: str, norm: str) -> None:
+    eps = [EPS[norm][2]]
+    apart, in_place = (Normalising(toy.model, in_place=each) for each in (False, True))
+    expected = perturbed(apart, name, toy.images, toy.labels, eps, norm)
+    given = toy.images.clone()
+    assert torch.equal(perturbed(in_place, name, given, toy.labels, eps, norm), expected)
+    assert torch.equal(given, toy.images)
+    pools = [Pool(images, toy.labels, 8, torch.device("cpu")) for images in (toy.images, given)]
+    attack, under = parse_attack(name), Conditions(norm, search="fixed")
+    (one,), (other,) = (
+        measure_attack(model, pool, attack, eps, under)
+        for model, pool in zip((apart, in_place), pools, strict=True)
+    )
+    assert one.status == other.status == "ok"
+    for mine, theirs in ((one.top1, other.top1), (one.top5, other.top5)):
+        assert (mine is None) == (theirs is None)
+        assert mine is None or np.array_equal(mine, theirs)
+    assert torch.equal(given, toy.images)
+
+
+@EVERY_ATTACK
+def test_threads_that_share_a_model_get_what_each_gets_alone(
+    toy: Toy, mixed_model: nn.Module, name: str
+) -> None:
+    """The model is random if its dropout is on; random states, modes and buffers are everybody's."""
+    before = state_of(mixed_model)
+    images, labels = toy.images[:8], toy.labels[:8]
+
+    def moved(seed: int) -> Tensor:
+        return perturbed(mixed_model, name, images, labels, [0.03], "linf", seed=seed)
+
+    alone = [moved(seed) for seed in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        together = list(threads.map(moved, range(4)))
+    assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert state_of(mixed_model) == before
+
+
+class Adapting(nn.Module):
+    """Batch norm that stays in train mode, and a buffer that follows the images."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
+
+    def train(self, mode: bool = True) -> nn.Module:
+        super().train(mode)
+        self.norm.train()
+        return self
+
+    def forward(self, images: Tensor) -> Tensor:
+        seen = images.detach().mean(dim=(0, 2, 3), keepdim=True)
+        self.mean = 0.9 * self.mean + 0.1 * seen
+        logits: Tensor = self.network(self.norm(images - self.mean))
+        return logits
+
+
+@EVERY_ATTACK
+def test_what_a_model_changes_as_it_answers_is_put_back(toy: Toy, name: str) -> None:
+    model = Adapting(copy.deepcopy(toy.model)).eval()
+    before = state_of(model)
+    first = perturbed(model, name, toy.images, toy.labels, [0.03], "linf")
+    assert state_of(model) == before
+    assert torch.equal(perturbed(model, name, toy.images, toy.labels, [0.03], "linf"), first)
 
 
 @EVERY_ATTACK

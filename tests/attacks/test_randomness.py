@@ -1,9 +1,13 @@
 """Models that are random at test time: the seed decides what they draw, and torch's state is left alone."""
 
+# ruff: noqa: NPY002 - models of other people draw from NumPy's global state
+
 from __future__ import annotations
 
 import copy
+import random
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -14,7 +18,7 @@ from toys import Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.randomness import own_randomness, seed_of, seed_randomness
+from robustbench_tin.attacks.randomness import own_randomness, random_state, seed_of, seed_randomness
 from robustbench_tin.defenses import parse_defense
 
 CPU = torch.device("cpu")
@@ -168,6 +172,32 @@ def test_a_budgets_randomness_is_the_attacks_and_the_models(noisy: nn.Module, to
             oracle.logits(toy.images)
             alone = attack.perturb(oracle, toy.images, toy.labels, [0.04], seed=5)
         assert torch.equal(both[1], alone[0])
+
+
+def test_the_draws_of_other_libraries_follow_from_the_seed_too(toy: Toy) -> None:
+    class Drawing(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            noise = random.gauss(0, 0.05) + np.random.normal(0, 0.05, images.shape)
+            logits: Tensor = toy.model(images + torch.from_numpy(noise).float())
+            return logits
+
+    random.seed(1)
+    np.random.seed(1)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    first = table(Drawing(), toy)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    random.seed(2)
+    np.random.seed(2)
+    assert table(Drawing(), toy).equals(first)
+    assert not table(Drawing(), toy, seed=1).top1.equals(first.top1)
+
+
+def test_a_random_state_tells_whether_anything_was_drawn() -> None:
+    for draw in (lambda: torch.rand(1), lambda: np.random.rand(), random.random):
+        before = random_state(CPU)
+        assert random_state(CPU) == before
+        draw()
+        assert random_state(CPU) != before
 
 
 def test_seeds_follow_from_their_key_alone() -> None:

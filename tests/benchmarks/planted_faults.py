@@ -90,6 +90,48 @@ class ForgotEval(nn.Module):
         return self.network(functional.dropout(images, 0.2, training=True))
 
 
+class Adapting(nn.Module):
+    """Draws its images to a mean that follows all that it was shown so far."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.45))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.mean.lerp_(images.detach().mean(dim=(0, 2, 3), keepdim=True), 0.2)
+        return self.network(images - self.mean + 0.5)
+
+
+class Tiring(nn.Module):
+    """Answers at random from its fortieth call on; no tensor tells."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.calls = 0
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        logits = self.network(images)
+        return logits if self.calls < 40 else logits.roll(1, dims=1)
+
+
+def centred(images: Tensor) -> Tensor:
+    """As batch norm without running statistics, or left in train mode, does it."""
+    return images - images.mean(dim=(0, 2, 3), keepdim=True) + 0.5
+
+
+def centred_and_noisy(images: Tensor) -> Tensor:
+    """Both: neither may hide the other."""
+    return noisy(centred(images))
+
+
+def beside_the_first(images: Tensor) -> Tensor:
+    """The first image of a batch shines through the others."""
+    return 0.9 * images + 0.1 * images[:1]
+
+
 def quantised(images: Tensor) -> Tensor:
     """Eight levels a value."""
     return (images * 7).round() / 7
@@ -184,6 +226,7 @@ class Fault:
         flagged: the attack whose figures must not be trusted.
         says: a part of the reason.
         eps: budgets; the largest must be flagged.
+        clean: whether the clean figure is not to be trusted either.
     """
 
     name: str
@@ -192,6 +235,7 @@ class Fault:
     flagged: str = "pgd"
     says: str = ""
     eps: tuple[float, ...] = (0.0, 0.01, 0.03)
+    clean: bool = False
 
 
 def unchanged(network: nn.Module) -> nn.Module:
@@ -230,5 +274,11 @@ FAULTS = [
     Fault("downhill", unchanged, "downhill", "downhill", "check that it works"),
     Fault("short steps", unchanged, "pgd:alpha=0.0005", "pgd:alpha=0.0005", "more steps"),
     Fault("few steps", unchanged, "pgd:alpha=0.003,steps=2", "pgd:alpha=0.003,steps=2", "more steps"),
+    Fault("statistics of the batch", before(centred), says="other images of their batch", clean=True),
+    Fault("and random", before(centred_and_noisy), says="other images of their batch", clean=True),
+    Fault("random, and statistics of the batch", before(centred_and_noisy), says="eot"),
+    Fault("order of the batch", before(beside_the_first), says="other images of their batch", clean=True),
+    Fault("adapts as it answers", Adapting, says="when they were shown once more", clean=True),
+    Fault("gives up after some calls", Tiring, says="when they were shown once more", clean=True),
     Fault("ends too early", unchanged, ENDS_EARLY, ENDS_EARLY, "last tenth", eps=(0.0, 0.06)),
 ]

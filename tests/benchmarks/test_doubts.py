@@ -51,6 +51,33 @@ def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: Evidence
     assert doubts.differing_passes(evidence, 20) is None
 
 
+def test_one_that_remembers_is_not_taken_for_a_random_one(honest: Evidence) -> None:
+    assert doubts.remembered_calls(honest) is None
+    evidence = dataclasses.replace(honest, differing=3, draws=False)
+    assert doubts.differing_passes(evidence, 1) is None
+    assert "3 of 128" in doubts.remembered_calls(evidence)
+    evidence = dataclasses.replace(evidence, asked_again=64, changed=2)
+    assert "2 of 64" in doubts.remembered_calls(evidence)
+    # One that is both is told both, and averaging answers for one of them only.
+    both = dataclasses.replace(evidence, draws=True)
+    assert doubts.differing_passes(both, 1) is not None
+    assert doubts.differing_passes(both, 20) is None
+    assert doubts.remembered_calls(both) is not None
+
+
+@pytest.mark.parametrize(("moved", "doubted"), [(0, False), (3, False), (4, True), (32, True)])
+def test_a_few_images_may_move_in_other_company(honest: Evidence, moved: int, doubted: bool) -> None:
+    reason = doubts.depends_on_company(dataclasses.replace(honest, regrouped=32, moved=moved))
+    assert (reason is not None) == doubted
+
+
+def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
+    evidence = dataclasses.replace(honest, dead=128, differentiable=False)
+    assert doubts.dead_gradients(evidence) is None
+    assert "black-box attacks" in doubts.no_gradients(evidence)
+    assert doubts.no_gradients(honest) is None
+
+
 @pytest.mark.parametrize(("dead", "doubted"), [(2, False), (6, False), (7, True), (128, True)])
 def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: bool) -> None:
     reason = doubts.dead_gradients(dataclasses.replace(honest, dead=dead))

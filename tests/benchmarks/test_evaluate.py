@@ -264,16 +264,6 @@ def test_a_model_that_fails_has_failed_measures(
         perturb(model, toy.images, toy.labels)
 
 
-def test_a_model_without_gradients_has_a_clean_measure_alone(toy: Toy) -> None:
-    model = Spoilt(toy, lambda logits: logits.detach())
-    frame = evaluate(model, toy.images, toy.labels, eps=0.03)
-    assert frame.status[0] == "ok"
-    assert frame.status[1:].str.contains("no gradient").all()
-    assert frame.top1.notna().tolist() == [True, False, False]
-    with pytest.raises(AttackFailure, match="no gradient"):
-        perturb(model, toy.images, toy.labels)
-
-
 @pytest.mark.parametrize("call", [evaluate, perturb])
 @pytest.mark.parametrize(
     ("spoil", "reason"),

@@ -124,3 +124,10 @@ def test_a_figure_not_to_be_believed_is_marked_and_the_reason_told(records: pd.D
     where = "(inceptionv3 + none, seed 0, eps 0.03)"
     assert table.notes[-2:] == (f"! gradients are zero {where}", f"! accuracy rises {where}")
     assert "46.0!" in table.markdown()
+
+
+def test_a_clean_figure_not_to_be_believed_is_marked_too(records: pd.DataFrame) -> None:
+    records["trust"] = ["it follows from the batch", "ok", "ok", None, None, None]
+    (table,) = tables(records)
+    assert table.rows[0][3].endswith("!")
+    assert table.notes[-1] == "! it follows from the batch (inceptionv3 + none, seed 0, clean)"

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
-from planted_faults import FAULTS, Fault, WrongSign, before, noisy, unchanged
+from planted_faults import (
+    FAULTS,
+    Fault,
+    WrongSign,
+    before,
+    beside_the_first,
+    centred,
+    noisy,
+    unchanged,
+)
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
@@ -61,6 +71,66 @@ def test_a_planted_fault_is_flagged(toy: Toy, images: tuple[Tensor, Tensor], fau
     (verdict,) = attacked["trust"]
     assert verdict != "ok"
     assert fault.says in verdict
+    if fault.clean:
+        assert fault.says in frame["trust"].iloc[0]
+
+
+@pytest.mark.parametrize("change", [centred, beside_the_first])
+def test_a_figure_of_one_image_a_batch_depends_on_the_batch_too(
+    toy: Toy, images: tuple[Tensor, Tensor], change
+) -> None:
+    model = before(change)(toy.model)
+    frame = evaluate(model, *images, "fgsm", 0.01, batch_size=1, trust=True)
+    assert frame["learned"].all()
+    assert frame["trust"].str.contains("other images of their batch").all()
+
+
+def test_a_random_model_is_not_said_to_remember_or_to_look_beside(
+    toy: Toy, images: tuple[Tensor, Tensor]
+) -> None:
+    for change in (noisy, lambda images: functional.dropout(images, 0.1, training=True)):
+        frame = evaluate(before(change)(toy.model), *images, "fgsm", 0.01, trust=True)
+        assert pd.isna(frame["trust"].iloc[0])
+        assert frame["trust"].iloc[1].count(";") == 0
+        assert "eot=20" in frame["trust"].iloc[1]
+
+
+def in_place(images: Tensor) -> Tensor:
+    return images.sub_(0.5).mul_(2).add_(0.5).clamp_(-1, 2)
+
+
+def out_of_place(images: Tensor) -> Tensor:
+    return (2 * (images - 0.5) + 0.5).clamp(-1, 2)
+
+
+def test_a_model_that_writes_into_its_images_is_judged_as_the_same_that_does_not(
+    toy: Toy, images: tuple[Tensor, Tensor]
+) -> None:
+    frames = [
+        evaluate(
+            before(change)(toy.model),
+            images[0].clone(),
+            images[1],
+            "fgsm,pgd,square:queries=20",
+            (0.01, 0.03),
+            trust=True,
+        ).drop(columns="seconds")
+        for change in (in_place, out_of_place)
+    ]
+    pd.testing.assert_frame_equal(*frames)
+    assert (frames[0]["trust"].dropna() == "ok").all()
+
+
+def test_threads_get_the_verdicts_that_each_gets_alone(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
+    models = [toy.model, before(noisy)(toy.model), before(centred)(toy.model), toy.model]
+
+    def judged(model: nn.Module) -> pd.DataFrame:
+        return evaluate(model, *images, "fgsm,pgd:steps=5", 0.02, trust=True).drop(columns="seconds")
+
+    alone = [judged(model) for model in models]
+    with ThreadPoolExecutor(4) as threads:
+        for one, other in zip(alone, threads.map(judged, models), strict=True):
+            pd.testing.assert_frame_equal(one, other)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -77,7 +147,7 @@ def test_an_honest_model_is_not_flagged(
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-@pytest.mark.parametrize("plant", [unchanged, before(WrongSign.apply), before(noisy)])
+@pytest.mark.parametrize("plant", [unchanged, before(WrongSign.apply), before(noisy), before(centred)])
 def test_the_probe_costs_no_more_than_pgd_20(toy: Toy, plant, norm: str) -> None:
     images, labels = draw_toy_images(300, seed=4)
     pool = Pool(images, labels, 50, images.device)

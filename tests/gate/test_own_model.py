@@ -12,7 +12,11 @@ from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
 
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.own import Asked, OwnSource, measure
+from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.cli import app
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.models import own as own_module
@@ -102,8 +106,8 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
     images = torch.rand(4, 3, 64, 64)
     torch.testing.assert_close(own.module(images), built(images), rtol=1e-4, atol=1e-5)
     assert accuracies(str(onnx), attacks="square:queries=5")["square:queries=5@0.02"] is not None
-    with pytest.raises(RobustTinError, match="gives no gradients, which fgsm needs"):
-        accuracies(str(onnx))
+    monkeypatch.setattr("robustbench_tin.benchmarks.measure.STAND_IN", "square:queries=5")
+    assert set(accuracies(str(onnx))) == {"clean", "square:queries=5@0.02"}
 
     # A conversion that answers otherwise is worse than none.
     monkeypatch.setattr(onnx2torch, "convert", lambda graph: nn.Sequential(built, nn.Softmax(1)))
@@ -132,6 +136,107 @@ def test_a_conversion_that_fails_is_worse_than_none(
     own = load_own_model(str(tmp_path / "net.onnx")).confirmed(torch.rand(4, 3, 64, 64))
     assert not own.gradients
     assert own.notes[0].startswith("no gradients: its conversion to torch fails (IndexError")
+
+
+KINDS = """
+import torch
+from torch import nn
+
+
+class Extra(nn.Module):
+    def __init__(self, labels):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(3, 4, 4, stride=4), nn.Flatten(), nn.Linear(4 * 16 * 16, 10))
+        self.labels = labels
+
+    def forward(self, images):
+        return self.body(images)
+
+    def get_extra_state(self):
+        return {"labels": self.labels, "more": [torch.ones(2)]}
+
+    def set_extra_state(self, state):
+        pass
+
+
+def extra(seed=0):
+    torch.manual_seed(seed)
+    return Extra(["a", "b"])
+
+
+def other():
+    return extra(1)
+
+
+def quantised(seed=0):
+    return torch.ao.quantization.quantize_dynamic(extra(seed).body, {nn.Linear}, dtype=torch.qint8)
+
+
+def other_quantised():
+    return quantised(1)
+
+
+def function():
+    body = extra().body
+    return lambda images: body(images)
+"""
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> None:
+    (tmp_path / "kinds.py").write_text(KINDS)
+
+    def digest(name: str) -> str | None:
+        return load_own_model(f"{tmp_path}/kinds.py:{name}").weights
+
+    for one, other in (("extra", "other"), ("quantised", "other_quantised")):
+        assert digest(one) == digest(one)
+        assert None not in (digest(one), digest(other))
+        assert digest(one) != digest(other)
+    # What else it holds is not known.
+    assert digest("function") is None
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_without_gradients_the_default_attacks_give_way_to_square(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("robustbench_tin.benchmarks.measure.STAND_IN", "square:queries=5")
+    (tmp_path / "kinds.py").write_text(KINDS)
+    own = load_own_model(f"{tmp_path}/kinds.py:quantised")
+    images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
+    said: list[str] = []
+    subject = measure(own, images, labels, Asked(eps="0.02"), warn=said.append)
+    assert [figure.key.label for _, figure in subject.figures] == ["clean", "square:queries=5@0.02"]
+    (line,) = said
+    assert line.startswith("quantised: fgsm, pgd not measured: the model gives no gradients")
+    # Gradients that are gone are no way around a floor, nor around a baseline of attacks that need them.
+    with pytest.raises(RobustTinError, match="fits no measure"):
+        check(subject, None, Rules().then((), ["fgsm@0.02=0"], None))
+    sound = measure(load_own_model(f"{tmp_path}/kinds.py:extra"), images, labels, Asked(eps="0.02"))
+    make_baseline([sound]).write(tmp_path / "baseline.json")
+    report = check(subject, tmp_path / "baseline.json", Rules(), said=Kind.same_weights)
+    assert report.exit_code == 2
+
+
+def test_a_factory_may_give_a_function(tmp_path: Path) -> None:
+    (tmp_path / "kinds.py").write_text(KINDS)
+    own = load_own_model(f"{tmp_path}/kinds.py:function")
+    images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
+    subject = measure(own, images, labels, Asked("fgsm", "0.02"))
+    assert [figure.record.status for _, figure in subject.figures] == ["ok", "ok"]
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_exported_program_is_read_from_its_file(source: Path, built: nn.Module, tmp_path: Path) -> None:
+    file = tmp_path / "net.pt2"
+    torch.export.save(torch.export.export(built.eval(), (torch.rand(4, 3, 64, 64),)), file)
+    own, images = load_own_model(str(file)), torch.rand(6, 3, 64, 64)
+    torch.testing.assert_close(own.module(images), built(images))
+    assert own.weights == load_own_model(f"{source}:net").weights
+    (tmp_path / "bad.pt2").write_bytes(b"no program")
+    with pytest.raises(RobustTinError, match=r"bad.pt2' is no exported program"):
+        load_own_model(str(tmp_path / "bad.pt2"))
 
 
 def test_weights_that_became_constants_are_told_apart(source: Path, built: nn.Module, tmp_path: Path) -> None:
