@@ -33,10 +33,10 @@ def on_the_rim(ball: Ball, generator: torch.Generator) -> Tensor:
     """
     shape, device = ball.images.shape, ball.images.device
     if isinstance(ball, LinfBall):
-        noise = 2 * torch.rand(shape, generator=generator, device=device) - 1
+        noise = 2 * torch.rand(shape, generator=generator, device=device, dtype=torch.float32) - 1
         noise = noise / noise.abs().amax(dim=(1, 2, 3), keepdim=True).clamp(min=1e-12)
     else:
-        noise = ball.direction(torch.randn(shape, generator=generator, device=device))
+        noise = ball.direction(torch.randn(shape, generator=generator, device=device, dtype=torch.float32))
     return ball.project(ball.images + ball.eps * noise)
 
 
@@ -108,7 +108,7 @@ class Ascent(Search):
             eot: passes averaged for one gradient; None: as the oracle has it.
         """
         labels = task.labels
-        never = torch.full(labels.shape, -torch.inf, device=labels.device)
+        never = torch.full(labels.shape, -torch.inf, device=labels.device, dtype=torch.float32)
         none = torch.zeros_like(labels)
         return cls(
             task=task,
@@ -151,7 +151,7 @@ class Ascent(Search):
         gradient = torch.where(_wide(back), self.best_gradient, answer.gradient)
         ball = self.task.ball
         aim = ball.project(here + _wide(self.step_size) * ball.direction(gradient))
-        momentum = _wide(torch.where(started, 0.0, _MOMENTUM))
+        momentum = _wide(torch.where(started, 0.0, _MOMENTUM).float())
         self.points = ball.project(here + (1 - momentum) * (aim - here) + momentum * (here - self.previous))
         self.previous = here
         self.taken = self.taken + 1

@@ -17,7 +17,7 @@ from robustbench_tin.attacks.oracle import AttackFailure, Oracle
 from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.specs import Configurable
-from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_eps
+from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_eps, check_length
 
 if TYPE_CHECKING:
     from robustbench_tin.attacks.driver import StageReport
@@ -45,6 +45,8 @@ class Attack(Configurable):
     """Where the method is defined."""
     needs_gradients: ClassVar[bool] = True
     """Whether it asks the model for gradients, not for answers alone."""
+    lengths: ClassVar[tuple[str, ...]] = ()
+    """Settings that are lengths in the attack's norm; in linf they are at most 1, as eps is."""
 
     criterion: str | None = None
 
@@ -108,10 +110,10 @@ class Attack(Configurable):
         return ()
 
     def check(self, norm: str) -> None:
-        """Refuse a norm that the method is not defined for.
+        """Refuse a norm that the method is not defined for, and lengths that it does not allow.
 
         Raises:
-            InvalidSettingError: naming those it is.
+            InvalidSettingError: naming the norms, or the length.
         """
         if norm not in NORMS:
             raise InvalidSettingError(f"norm got '{norm}'; expected {' or '.join(NORMS)}")
@@ -119,6 +121,8 @@ class Attack(Configurable):
             raise InvalidSettingError(
                 f"attack '{self.name}' got norm {norm}; expected {' or '.join(self.norms)}"
             )
+        for setting in self.lengths if norm == "linf" else ():
+            check_length(f"attack '{self.name}' got {setting}", getattr(self, setting) or 0)
 
     def sweep(
         self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]

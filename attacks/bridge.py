@@ -54,7 +54,7 @@ class Seen(nn.Module):
         super().__init__()
         self._logits = forward
         # Libraries look for a model's device at its first parameter.
-        self.place = nn.Parameter(torch.empty(0, device=device), requires_grad=False)
+        self.place = nn.Parameter(torch.empty(0, device=device, dtype=torch.float32), requires_grad=False)
         self.failure: Exception | None = None
         self.eval()
 
@@ -263,4 +263,4 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 
 def _stand_in(images: Tensor) -> Tensor:
     """Logits of some model, for libraries that ask one before they take their settings."""
-    return images.flatten(1).mean(dim=1, keepdim=True) * torch.arange(1.0, _CLASSES + 1)
+    return images.flatten(1).mean(dim=1, keepdim=True) * torch.arange(1.0, _CLASSES + 1, dtype=torch.float32)

@@ -149,7 +149,7 @@ class FABT(FAB):
                 f" expected at most {classes - task.criterion.k}"
             )
         targets = task.criterion.targets(task.clean_logits, task.labels, rank)
-        unknown = torch.full(task.labels.shape, torch.nan, device=task.labels.device)
+        unknown = torch.full(task.labels.shape, torch.nan, device=task.labels.device, dtype=torch.float32)
         return _TargetBoundary(**self._state(task), targets=targets, lead=unknown)
 
 
@@ -269,8 +269,8 @@ def _half_way(ball: Ball, generator: torch.Generator) -> Tensor:
     """Random points half way to the edge of the ball, cut to the pixel box."""
     shape, device = ball.images.shape, ball.images.device
     if ball.norm == "linf":
-        noise = 2 * torch.rand(shape, generator=generator, device=device) - 1
+        noise = 2 * torch.rand(shape, generator=generator, device=device, dtype=torch.float32) - 1
     else:
-        noise = torch.randn(shape, generator=generator, device=device)
+        noise = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
     direction = noise / length(noise, ball.norm).view(-1, 1, 1, 1)
     return (ball.images + ball.eps / 2 * direction).clamp(0, 1)

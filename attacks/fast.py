@@ -67,7 +67,7 @@ class _Ascent(Search):
     def move(self, answer: Answer) -> None:
         assert answer.gradient is not None
         ball = self.task.ball
-        done = 1 - self.left / self.steps
+        done = 1 - self.left.float() / self.steps
         length = ball.eps * (1 + torch.cos(math.pi * done)) / 2
         self.points = ball.project(self.points + length.view(-1, 1, 1, 1) * ball.direction(answer.gradient))
         self.left = self.left - 1

@@ -33,6 +33,7 @@ class FGSM(Attack):
     """
 
     name: ClassVar[str] = "fgsm"
+    lengths: ClassVar[tuple[str, ...]] = ("alpha",)
 
     random_start: bool = False
     alpha: float | None = None

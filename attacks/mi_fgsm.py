@@ -28,6 +28,7 @@ class MIFGSM(IterativeAttack):
     """
 
     name: ClassVar[str] = "mi-fgsm"
+    lengths: ClassVar[tuple[str, ...]] = ("alpha",)
 
     steps: int = 10
     alpha: float | None = None

@@ -51,6 +51,8 @@ class Noise(Attack):
     def _drawn(self, ball: Ball, generator: torch.Generator) -> Tensor:
         if self.distribution == "uniform":
             return ball.random(generator)
-        normal = torch.randn(ball.images.shape, generator=generator, device=ball.images.device)
+        normal = torch.randn(
+            ball.images.shape, generator=generator, device=ball.images.device, dtype=torch.float32
+        )
         change = normal if ball.norm == "linf" else ball.direction(normal)
         return ball.project(ball.images + ball.eps * change)

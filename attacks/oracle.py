@@ -314,7 +314,7 @@ class Oracle:
         return self._finite(self._in_parts(len(images), part))
 
     def _ask(self, form: Form, images: Tensor, loss: RowLoss, rows: slice, passes: int) -> Answer:
-        logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device)
+        logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device, dtype=torch.float32)
         for _ in range(passes):
             with torch.inference_mode(False), torch.enable_grad():
                 variable = _variable(images)

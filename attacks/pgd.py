@@ -34,6 +34,7 @@ class PGD(IterativeAttack):
     """
 
     name: ClassVar[str] = "pgd"
+    lengths: ClassVar[tuple[str, ...]] = ("alpha",)
 
     steps: int = 10
     alpha: float | None = None

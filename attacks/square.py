@@ -120,7 +120,7 @@ class _Squares(Search):
         proposed = self.settings.queries - self.left - 1
         scaled = (proposed * _SCHEDULE).div(self.settings.queries, rounding_mode="floor")
         halvings = torch.bucketize(scaled, _halved_after(scaled.device))
-        return self.settings.p / 2.0**halvings
+        return self.settings.p / 2.0 ** halvings.float()
 
 
 @lru_cache

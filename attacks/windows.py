@@ -96,7 +96,10 @@ class SquareWindows:
     def _places(self, sides: Tensor) -> tuple[Tensor, Tensor]:
         """The upper left corner of each square, uniformly among those where it fits, ``(N,)`` twice."""
         top, left = (
-            (torch.rand(len(sides), generator=self._generator, device=sides.device) * (whole - sides + 1))
+            (
+                torch.rand(len(sides), generator=self._generator, device=sides.device, dtype=torch.float32)
+                * (whole - sides + 1)
+            )
             .long()
             .minimum(whole - sides)
             for whole in (self._height, self._width)
@@ -129,7 +132,7 @@ def _lengths(changes: Tensor) -> Tensor:
 
 
 def _signs(shape: tuple[int, ...], like: Tensor, generator: torch.Generator) -> Tensor:
-    return 2.0 * torch.randint(0, 2, shape, generator=generator, device=like.device) - 1
+    return 2.0 * torch.randint(0, 2, shape, generator=generator, device=like.device).to(like.dtype) - 1
 
 
 def _patterns(side: int, count: int, like: Tensor, generator: torch.Generator) -> Tensor:
@@ -151,7 +154,7 @@ def _hill(height: int, width: int) -> Tensor:
     """Nested squares around the middle, each lifting what is in it, of length 1."""
     middle = height // 2, width // 2
     reach = max(middle) + 1
-    lifts = 1 / torch.arange(1, reach + 1) ** 2
+    lifts = 1 / torch.arange(1, reach + 1, dtype=torch.float32) ** 2
     heights = lifts.flip(0).cumsum(0).flip(0)
     away_y = (torch.arange(height) - middle[0]).abs().view(-1, 1)
     away_x = (torch.arange(width) - middle[1]).abs().view(1, -1)

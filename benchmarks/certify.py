@@ -140,7 +140,7 @@ def _votes(oracle: Oracle, images: Tensor, count: int, sigma: float, generator: 
     """How often each class wins under noise, int64 ``(N, C)``, a pass of each image a vote."""
     votes = torch.zeros(len(images), 1, dtype=torch.int64, device=images.device)
     for _ in range(count if len(images) else 0):
-        noise = torch.randn(images.shape, generator=generator, device=images.device)
+        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=torch.float32)
         logits = oracle.logits(images + sigma * noise)
         votes = votes + functional.one_hot(logits.argmax(dim=1), logits.shape[1])
     return votes

@@ -118,7 +118,9 @@ def _flops_per_second(runtime: Runtime) -> float:
     """Forward rate of a small convolution network in a precision."""
     device = runtime.torch_device
     layer = runtime.place(nn.Conv2d(64, 64, 3, padding=1, bias=False))
-    images = torch.zeros(16, 64, 32, 32, device=device).to(memory_format=torch.channels_last)
+    images = torch.zeros(16, 64, 32, 32, device=device, dtype=torch.float32).to(
+        memory_format=torch.channels_last
+    )
     flops = 2 * 16 * 32 * 32 * 64 * 64 * 9
     best = float("inf")
     with torch.inference_mode(), runtime.autocast():

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import Oracle
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.class_orders import fitting_order
+from robustbench_tin.benchmarks.inputs import (
+    Attacks,
+    Images,
+    Labels,
+    as_attacks,
+    as_images_and_labels,
+    as_whole,
+    require_values,
+)
 from robustbench_tin.benchmarks.measure import (
     Conditions,
     Outcomes,
@@ -30,16 +39,13 @@ from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.benchmarks.trust import Measured, judge
 from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.models.called import as_module, name_of
-from robustbench_tin.runtime import as_tensor
-from robustbench_tin.specs import split_list
-from robustbench_tin.threat import parse_eps_list
+from robustbench_tin.models.normalisation import Normalized, Values, lacking_normalisation, normalized
+from robustbench_tin.threat import Budgets, parse_eps_list
 
 if TYPE_CHECKING:
     import pandas as pd
 
-Images = Tensor | npt.NDArray[np.uint8] | npt.NDArray[np.float32]
 Model = nn.Module | Callable[[Tensor], Tensor]
-Labels = Tensor | npt.NDArray[np.int64] | Sequence[int]
 
 # So many images settle whether a model gives probabilities.
 _ASKED = 8
@@ -48,9 +54,9 @@ _ASKED = 8
 def evaluate(
     model: Model,
     images: Images,
-    labels: Labels,
-    attacks: str | Sequence[str] = ("fgsm", "pgd"),
-    eps: str | float | Sequence[float] = (0.0, 0.01, 0.03),
+    labels: Labels | None = None,
+    attacks: Attacks = ("fgsm", "pgd"),
+    eps: Budgets = (0.0, 0.01, 0.03),
     norm: str = "linf",
     *,
     seed: int = 0,
@@ -60,6 +66,8 @@ def evaluate(
     trust: bool = False,
     batch_size: int | None = None,
     name: str | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
 ) -> pd.DataFrame:
     """Clean and robust accuracy of any model that maps pixels in [0, 1] to logits.
 
@@ -70,9 +78,10 @@ def evaluate(
     Args:
         model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``: a module, a TorchScript module,
             an exported program or any function. It may write into its images: they are a copy.
-        images: float ``(N, C, H, W)`` in [0, 1], or uint8.
-        labels: true labels ``(N,)``.
-        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``.
+        images: float ``(N, C, H, W)`` in [0, 1] of any precision, or uint8: a tensor, an array, a list of
+            images; or a DataLoader or Dataset that gives images, with their labels or without.
+        labels: true labels ``(N,)``, of any integer type; None: those that come with the images.
+        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks.
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
@@ -86,23 +95,30 @@ def evaluate(
             much as PGD with 20 steps on 256 images, which no row's passes and seconds include.
         batch_size: images a batch; None: a default of the device.
         name: of the model in the records; None: its class's.
+        mean: what the model expects to be taken off the images, a number a channel or one for all, in
+            units of the pixel range; None: it takes pixels in [0, 1]. eps counts before this.
+        std: what it expects them to be divided by then; given with ``mean``.
 
     Returns:
         One row a measure; the columns are those of :class:`robustbench_tin.benchmarks.records.Record`.
 
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
+
+    Warns:
+        UserWarning: if the model's settings ask for normalised images and no normalisation is found.
     """
+    module = as_module(model)
     measures = measured(
-        model,
+        normalized(module, mean, std),
         images,
         labels,
         attacks,
         eps,
-        Conditions(norm, seed, search, eot, eight_bit),
+        _conditions(norm, seed, search, eot, eight_bit),
         trust=trust,
         batch_size=batch_size,
-        facts={} if name is None else {"model": name},
+        facts={"model": name_of(module) if name is None else name},
     )
     return to_frame(measure.record for measure in measures)
 
@@ -110,14 +126,16 @@ def evaluate(
 def measured(
     model: Model,
     images: Images,
-    labels: Labels,
-    attacks: str | Sequence[str],
-    eps: str | float | Sequence[float],
+    labels: Labels | None,
+    attacks: Attacks,
+    eps: Budgets,
     conditions: Conditions,
     *,
     trust: bool,
     batch_size: int | None = None,
     facts: Mapping[str, Any],
+    orders: Mapping[str, Any] | None = None,
+    tell: Callable[[str], None] | None = None,
 ) -> list[Measured]:
     """What :func:`evaluate` measures, with the outcomes image by image.
 
@@ -126,14 +144,18 @@ def measured(
             ``batch_size``.
         conditions: norm, seed and how to search.
         facts: fields of the records, where they are not to be what they are for anybody's images.
+        orders: labels of the images in other orders of the classes, by name; one that fits better is told.
+        tell: given lines worth showing; None: they are warnings.
 
     Raises:
         RobustTinError: likewise.
     """
-    budgets = sorted(set(parse_eps_list(eps)))
-    chosen = [parse_attack(text) for text in (split_list(attacks) if isinstance(attacks, str) else attacks)]
+    budgets = sorted(set(parse_eps_list(eps, conditions.norm)))
+    chosen = as_attacks(attacks, needed=any(value > 0 for value in budgets))
+    tell = tell or _warn
     model = as_module(model)
     pool, classes = _prepared(model, images, labels, batch_size)
+    _tell_of_normalisation(model, pool, tell)
     for attack in chosen:
         _check(attack, conditions, classes)
     facts = {
@@ -162,6 +184,10 @@ def measured(
         outcomes, clean_logits = measure_clean(model, pool, seed=conditions.seed)
     clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
     measures = [Measured(clean, outcomes.top1, outcomes.top5)]
+    if clean_logits is not None:
+        line = fitting_order(clean_logits, pool.labels, orders or {})
+        if line is not None:
+            tell(line)
     for attack in chosen if positive else ():
         if attack not in done:
             done[attack] = measure_attack(
@@ -190,9 +216,9 @@ def measured(
 def perturb(
     model: Model,
     images: Images,
-    labels: Labels,
-    attack: str = "pgd",
-    eps: str | float | Sequence[float] = (0.01, 0.03),
+    labels: Labels | None = None,
+    attack: str | Attack = "pgd",
+    eps: Budgets = (0.01, 0.03),
     norm: str = "linf",
     *,
     seed: int = 0,
@@ -200,14 +226,15 @@ def perturb(
     eot: int = 1,
     eight_bit: bool = False,
     batch_size: int | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
 ) -> Tensor:
     """The adversarial images themselves, each inside its ball and the pixel box in float32.
 
     Args:
         model: float32 ``(N, C, H, W)`` in [0, 1] to logits; left as it was.
-        images: float ``(N, C, H, W)`` in [0, 1], or uint8.
-        labels: true labels ``(N,)``.
-        attack: a spec.
+        images: as of :func:`evaluate`; likewise ``labels``.
+        attack: a spec or an attack.
         eps: K budgets, in the order of the result; for 0 the images themselves.
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
@@ -215,6 +242,7 @@ def perturb(
         eot: as of :func:`evaluate`.
         eight_bit: as of :func:`evaluate`.
         batch_size: images a batch; None: a default of the device.
+        mean: as of :func:`evaluate`; likewise ``std``.
 
     Returns:
         float32 ``(K, N, C, H, W)`` on the CPU; of an attack until broken, what broke each image, and the
@@ -225,11 +253,14 @@ def perturb(
         RobustTinError: as :func:`evaluate`.
         AttackFailure: where the attack or the model fails.
     """
-    budgets = parse_eps_list(eps)
-    chosen = parse_attack(attack)
-    conditions = Conditions(norm, seed, search, eot, eight_bit)
-    model = as_module(model)
+    budgets = parse_eps_list(eps, norm)
+    (chosen, *more) = as_attacks(attack)
+    if more:
+        raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected one")
+    conditions = _conditions(norm, seed, search, eot, eight_bit)
+    model = normalized(as_module(model), mean, std)
     pool, classes = _prepared(model, images, labels, batch_size)
+    _tell_of_normalisation(model, pool, _warn)
     _check(chosen, conditions, classes)
     if chosen.criterion is not None:
         outcomes, clean_logits = measure_clean(model, pool, seed=seed)
@@ -264,18 +295,38 @@ def _check(attack: Attack, conditions: Conditions, classes: int) -> None:
         attack.goal.check(classes)
     if conditions.search not in SEARCHES:
         raise InvalidSettingError(f"search got '{conditions.search}'; expected {', '.join(SEARCHES)}")
-    if conditions.eot < 1:
-        raise InvalidSettingError(f"eot got {conditions.eot}; expected 1 or more")
 
 
-def _prepared(model: nn.Module, images: Images, labels: Labels, batch_size: int | None) -> tuple[Pool, int]:
+def _conditions(norm: str, seed: int, search: str, eot: int, eight_bit: bool) -> Conditions:
+    return Conditions(norm, as_whole("seed", seed, 0), search, as_whole("eot", eot, 1), bool(eight_bit))
+
+
+def _warn(line: str) -> None:
+    warnings.warn(line, UserWarning, stacklevel=4)
+
+
+def _tell_of_normalisation(model: nn.Module, pool: Pool, tell: Callable[[str], None]) -> None:
+    def ask(images: Tensor) -> object:
+        with Oracle(model) as oracle, torch.no_grad():
+            return oracle.called(images)
+
+    line = lacking_normalisation(model, pool.at(0)[0][:1], ask)
+    if line is not None:
+        tell(line)
+
+
+def _prepared(
+    model: nn.Module, images: Images, labels: Labels | None, batch_size: int | None
+) -> tuple[Pool, int]:
     """The images in batches on the model's device, and the number of its classes."""
-    if batch_size is not None and batch_size < 1:
-        raise InvalidSettingError(f"batch_size got {batch_size}; expected 1 or more")
-    image_tensor, label_tensor = _checked(images, labels)
+    require_values(model)
     device = _device_of(model)
-    pool = Pool(image_tensor, label_tensor, batch_size or evaluation_batch_size(device.type), device)
-    classes = _count_classes(model, pool.at(0)[0][:_ASKED])
+    size = evaluation_batch_size(device.type) if batch_size is None else as_whole("batch_size", batch_size, 1)
+    image_tensor, label_tensor = as_images_and_labels(images, labels)
+    pool = Pool(image_tensor, label_tensor, size, device)
+    if isinstance(model, Normalized):
+        model.require_channels(image_tensor.shape[1])
+    classes = count_classes(model, pool.at(0)[0][:_ASKED])
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
             f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
@@ -283,7 +334,7 @@ def _prepared(model: nn.Module, images: Images, labels: Labels, batch_size: int 
     return pool, classes
 
 
-def _count_classes(model: nn.Module, images: Tensor) -> int:
+def count_classes(model: nn.Module, images: Tensor) -> int:
     """How many logits the model gives, asked with one image.
 
     Where they might be probabilities, it is asked with the other images too.
@@ -323,30 +374,6 @@ def _is_distribution(row: Tensor) -> bool:
     """Whether these values are in [0, 1] and sum to 1, as exactly as their type can."""
     tolerance = max(1e-5, torch.finfo(row.dtype).eps) if row.is_floating_point() else 0.0
     return bool((row >= 0).all() and (row <= 1).all() and (row.double().sum() - 1).abs() <= tolerance)
-
-
-def _checked(images: Images, labels: Labels) -> tuple[Tensor, Tensor]:
-    image_tensor = images.detach() if isinstance(images, Tensor) else as_tensor(np.ascontiguousarray(images))
-    label_tensor = labels if isinstance(labels, Tensor) else torch.tensor(np.asarray(labels))
-    if image_tensor.ndim != 4 or len(image_tensor) == 0:
-        raise InvalidSettingError(
-            f"images got shape {tuple(image_tensor.shape)}; expected (N, C, H, W), N above 0"
-        )
-    if label_tensor.shape != image_tensor.shape[:1]:
-        raise InvalidSettingError(
-            f"labels got shape {tuple(label_tensor.shape)}; expected ({len(image_tensor)},), one an image"
-        )
-    if label_tensor.is_floating_point() or int(label_tensor.min()) < 0:
-        raise InvalidSettingError("labels got fractions or negative numbers; expected class indices from 0")
-    if image_tensor.dtype != torch.uint8:
-        image_tensor = image_tensor.float()
-        low, high = float(image_tensor.min()), float(image_tensor.max())
-        if not (low >= 0 and high <= 1):
-            raise InvalidSettingError(
-                f"images got values from {low:.3g} to {high:.3g}; expected [0, 1]"
-                " (divide by 255, and normalise inside the model)"
-            )
-    return image_tensor, label_tensor.long()
 
 
 def _device_of(model: nn.Module) -> torch.device:

@@ -98,7 +98,7 @@ def fool(
         load_plugin(plugin)
     chosen = parse_attack(attack)
     chosen.check(norm)
-    threat = ThreatModel(norm, parse_eps(str(eps)))
+    threat = ThreatModel(norm, parse_eps(eps, norm))
     splits = _splits(split)
     device = choose_device(device)
     found = find_trained(model)

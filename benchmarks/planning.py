@@ -104,7 +104,7 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         parse_attack(attack).check(request.norm)
     if request.worst_case and len(attacks) < 2:
         raise InvalidSettingError(f"worst-case got one attack, {attacks[0]}; expected two or more")
-    eps = tuple(sorted(set(parse_eps_list(request.eps))))
+    eps = tuple(sorted(set(parse_eps_list(request.eps, request.norm))))
     seeds = _seeds(request.seeds)
     for name in ("epochs", "batch_size", "eot"):
         _require_positive(name, getattr(request, name))

@@ -92,7 +92,9 @@ def transfer(
             f"attack '{chosen.spec}' stops at an image once its source is broken; expected one that spends"
             " its full budget, such as mi-fgsm, pgd or apgd-ce:criterion=none"
         )
-    budgets = sorted({value for value in parse_eps_list(plan.eps if eps is None else eps) if value > 0})
+    budgets = sorted(
+        {value for value in parse_eps_list(plan.eps if eps is None else eps, plan.norm) if value > 0}
+    )
     if not budgets:
         raise InvalidSettingError(
             "eps got none above 0; expected a budget to attack with, such as --eps 0.03"

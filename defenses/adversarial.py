@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.threat import NORMS, Ball, ThreatModel
+from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_length
 from robustbench_tin.training.context import Context, Objective
 from robustbench_tin.training.objective import classification_loss
 
@@ -30,6 +30,8 @@ class BallTraining(Defense):
 
     def __post_init__(self) -> None:
         self.require(0 < self.eps < math.inf, "eps", "more than 0, in units of the pixel range")
+        for setting in ("eps", "alpha") if getattr(self, "norm", "linf") == "linf" else ():
+            check_length(f"defense '{self.name}' got {setting}", getattr(self, setting, None) or 0)
 
     @property
     def threat(self) -> ThreatModel:

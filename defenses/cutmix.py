@@ -39,7 +39,7 @@ class CutMix(Defense):
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         dice = context.host_generator(self.name)
-        chance, down, across = torch.rand(3, generator=dice).tolist()
+        chance, down, across = torch.rand(3, generator=dice, dtype=torch.float32).tolist()
         if chance >= self.probability:
             return images, labels
         side = math.sqrt(1 - draw_beta(self.alpha, dice))

@@ -15,7 +15,7 @@ from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.runtime import as_tensor
-from robustbench_tin.threat import ThreatModel
+from robustbench_tin.threat import ThreatModel, check_length
 from robustbench_tin.training.context import Context
 
 # Fixed, not chosen by memory: the same images each time. An oracle that runs out of memory halves its passes.
@@ -51,6 +51,7 @@ class FGSMStatic(Defense):
 
     def __post_init__(self) -> None:
         self.require(1 / 255 <= self.eps < math.inf, "eps", "1/255 or more, since images are kept in 8 bits")
+        check_length(f"defense '{self.name}' got eps", self.eps)
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -60,7 +60,7 @@ class FreeAdversarialTraining(BallTraining):
         last = context.first_row + len(images)
         known = 0 if kept is None else len(kept)
         if kept is None or known < last:
-            grown = torch.zeros((last, *images.shape[1:]), device=images.device)
+            grown = torch.zeros((last, *images.shape[1:]), device=images.device, dtype=torch.float32)
             if kept is not None:
                 grown[:known] = kept
             kept = context.memory[CHANGE] = grown

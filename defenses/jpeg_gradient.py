@@ -32,11 +32,13 @@ def softened_jpeg(images: Tensor, quality: int) -> Tensor:
     """
     height, width = images.shape[-2:]
     levels = functional.pad(255 * images, (0, -width % _UNIT, 0, -height % _UNIT), mode="replicate")
-    bright, colour = (torch.tensor(table, device=images.device) for table in _tables(quality))
+    bright, colour = (
+        torch.tensor(table, device=images.device, dtype=torch.float32) for table in _tables(quality)
+    )
     if images.shape[1] == 1:
         read = _quantised(levels - 128, bright) + 128
     else:
-        turn = torch.tensor(_COLOURS, device=images.device)
+        turn = torch.tensor(_COLOURS, device=images.device, dtype=torch.float32)
         planes = torch.einsum("ij,njhw->nihw", turn, levels)
         halved = _quantised(functional.avg_pool2d(planes[:, 1:], 2), colour)
         colours = functional.interpolate(halved, scale_factor=2, mode="bilinear")
@@ -58,7 +60,8 @@ def _quantised(planes: Tensor, table: Tensor) -> Tensor:
 
 def _cosines() -> Tensor:
     """The discrete cosine transform of eight values, orthonormal, ``(8, 8)``."""
-    frequency, place = torch.arange(_BLOCK).view(-1, 1), torch.arange(_BLOCK).view(1, -1)
+    places = torch.arange(_BLOCK, dtype=torch.float32)
+    frequency, place = places.view(-1, 1), places.view(1, -1)
     waves = torch.cos(math.pi * (2 * place + 1) * frequency / (2 * _BLOCK)) / 2
     waves[0] /= math.sqrt(2)
     return waves

@@ -39,7 +39,9 @@ class NoiseFGSM(AdversarialTraining):
         self.require(0 <= self.noise < math.inf, "noise", "0 or more")
 
     def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
-        drawn = torch.rand(images.shape, generator=context.generator, device=images.device)
+        drawn = torch.rand(
+            images.shape, generator=context.generator, device=images.device, dtype=torch.float32
+        )
         noisy = (images + (2 * drawn - 1) * self.noise * self.eps).clamp(0, 1)
         gradient = image_gradient(classifier, noisy, partial(classification_loss, classifier, labels=labels))
         return (noisy + self.eps * gradient.sign()).clamp(0, 1)

@@ -29,7 +29,7 @@ def _affine(images: Tensor, **moved: Any) -> Tensor:
 
 
 def _degrees(shear: float) -> float:
-    return float(torch.tensor(0.3 * shear).atan().rad2deg())
+    return float(torch.tensor(0.3 * shear, dtype=torch.float32).atan().rad2deg())
 
 
 def _pixels(images: Tensor, part: float) -> int:

@@ -38,7 +38,7 @@ class RandomErasing(Defense):
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         height, width = images.shape[-2:]
         chance, area, aspect, down, across = torch.rand(
-            5, len(images), 1, generator=context.generator, device=images.device
+            5, len(images), 1, generator=context.generator, device=images.device, dtype=torch.float32
         )
         area = (_AREA[0] + (_AREA[1] - _AREA[0]) * area) * height * width
         low, high = (math.log(bound) for bound in _ASPECT)
@@ -46,7 +46,9 @@ class RandomErasing(Defense):
         rows = _stretch((area / aspect).sqrt().round().clamp(1, height), height, down)
         columns = _stretch((area * aspect).sqrt().round().clamp(1, width), width, across)
         erased = rows.unsqueeze(2) & columns.unsqueeze(1) & (chance < self.probability).unsqueeze(2)
-        noise = torch.rand(images.shape, generator=context.generator, device=images.device)
+        noise = torch.rand(
+            images.shape, generator=context.generator, device=images.device, dtype=torch.float32
+        )
         return torch.where(erased.unsqueeze(1), noise, images), labels
 
 

@@ -45,7 +45,7 @@ class _SeesResized(InputTransform):
 
     def transform(self, images: Tensor) -> Tensor:
         # The same draw for both axes, so that an image keeps its proportions.
-        draw = torch.rand(len(images), 1, device=images.device)
+        draw = torch.rand(len(images), 1, device=images.device, dtype=torch.float32)
         down, across = (_placed(side, draw, self.least) for side in images.shape[-2:])
         return trimmed(down.unsqueeze(1) @ images @ across.mT.unsqueeze(1))
 

@@ -53,7 +53,9 @@ class Smoothing(Defense):
         self.require(0 < self.alpha < 0.5, "alpha", "more than 0, below 0.5")
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        noise = torch.randn(images.shape, generator=context.generator, device=images.device)
+        noise = torch.randn(
+            images.shape, generator=context.generator, device=images.device, dtype=torch.float32
+        )
         return (images + self.sigma * noise).clamp(0, 1), labels
 
     def wrap(self, classifier: nn.Module) -> nn.Module:
@@ -87,7 +89,7 @@ class _Smoothed(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if torch.is_grad_enabled():
             return self._log_mean_probability(images)
-        counts = probability = torch.zeros((), device=images.device)
+        counts = probability = torch.zeros((), device=images.device, dtype=torch.float32)
         for _ in range(self.votes):
             logits = self._noisy(images)
             counts = counts + functional.one_hot(logits.argmax(dim=1), logits.shape[1])

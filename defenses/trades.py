@@ -79,7 +79,9 @@ class TRADES(DivergenceTraining):
 
 def near(images: Tensor, context: Context) -> Tensor:
     """The images under a little normal noise."""
-    return images + START_NOISE * torch.randn(images.shape, generator=context.generator, device=images.device)
+    return images + START_NOISE * torch.randn(
+        images.shape, generator=context.generator, device=images.device, dtype=torch.float32
+    )
 
 
 def divergence(clean: Tensor, moved: Tensor) -> Tensor:

@@ -45,6 +45,37 @@ Weights = Annotated[
 Attacks = Annotated[str, typer.Option(help="With settings: fgsm,pgd:steps=10.", rich_help_panel=MODEL)]
 Eps = Annotated[str, typer.Option(help="Budgets: 0.01,8/255.", rich_help_panel=MODEL)]
 Norm = Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=MODEL)]
+ClassOrder = Annotated[
+    str | None,
+    typer.Option(
+        metavar="sorted|wnids|FILE",
+        help="Order of the model's classes: sorted by id (ImageFolder's), that of wnids.txt, or that of a"
+        " file with an id a line.",
+        show_default="the data set's",
+        rich_help_panel=MODEL,
+    ),
+]
+Normalize = Annotated[
+    str | None,
+    typer.Option(
+        metavar="imagenet|half",
+        help="Normalise images for the model: by ImageNet's mean and std, or by 0.5 and 0.5.",
+        show_default="the model takes pixels in [0, 1]",
+        rich_help_panel=MODEL,
+    ),
+]
+Mean = Annotated[
+    str | None,
+    typer.Option(
+        help="Instead of --normalize: a number a channel, in units of the pixel range: 0.485,0.456,0.406.",
+        show_default=False,
+        rich_help_panel=MODEL,
+    ),
+]
+Std = Annotated[
+    str | None,
+    typer.Option(help="With --mean: 0.229,0.224,0.225.", show_default=False, rich_help_panel=MODEL),
+]
 Trust = Annotated[
     bool,
     typer.Option("--trust/--no-trust", help="Check whether to believe the figures.", rich_help_panel=MODEL),
@@ -58,6 +89,10 @@ def baseline(
     ] = None,
     model: ModelSpec = None,
     weights: Weights = None,
+    class_order: ClassOrder = None,
+    normalize: Normalize = None,
+    mean: Mean = None,
+    std: Std = None,
     attacks: Attacks = "fgsm,pgd",
     eps: Eps = "0.01,0.03",
     norm: Norm = "linf",
@@ -78,6 +113,10 @@ def baseline(
         runs or (),
         model,
         weights=weights,
+        class_order=class_order,
+        normalize=normalize,
+        mean=mean,
+        std=std,
         data=data,
         classes=classes,
         eval_images=eval_images,
@@ -148,6 +187,10 @@ def check(
     ] = None,
     model: ModelSpec = None,
     weights: Weights = None,
+    class_order: ClassOrder = None,
+    normalize: Normalize = None,
+    mean: Mean = None,
+    std: Std = None,
     attacks: Attacks = "fgsm,pgd",
     eps: Eps = "0.01,0.03",
     norm: Norm = "linf",
@@ -216,12 +259,18 @@ def check(
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
     known = baseline or chosen.baseline
+    if model is not None:
+        chosen.require_budgets(norm)
     if model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
     (subject,) = _subjects(
         () if run is None else (run,),
         model,
         weights=weights,
+        class_order=class_order,
+        normalize=normalize,
+        mean=mean,
+        std=std,
         data=data,
         classes=classes,
         eval_images=eval_images,

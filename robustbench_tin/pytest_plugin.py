@@ -15,19 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor
 
-    from robustbench_tin.benchmarks.evaluate import Images, Labels
+    from robustbench_tin.benchmarks.evaluate import Model
     from robustbench_tin.benchmarks.gate.finding import Report
     from robustbench_tin.benchmarks.gate.own import Asked
     from robustbench_tin.benchmarks.gate.rules import Rules
     from robustbench_tin.benchmarks.gate.subject import Subject
+    from robustbench_tin.benchmarks.inputs import Images, Labels
+    from robustbench_tin.models.normalisation import Values
     from robustbench_tin.models.own import OwnModel
+    from robustbench_tin.threat import Number
 
 
 class Robustness:
@@ -36,14 +39,14 @@ class Robustness:
     A measure is taken when an assertion first needs it, and once.
     """
 
-    def __init__(self, own: OwnModel, images: Images, labels: Labels, facts: dict[str, str]) -> None:
+    def __init__(self, own: OwnModel, images: Tensor, labels: Tensor, facts: dict[str, str]) -> None:
         self._own = own
         self._images = images
         self._labels = labels
         self._facts = facts
         self._measured: dict[Asked, Subject] = {}
 
-    def at_least(self, *, eps: float = 0.0, norm: str = "linf", **floors: float) -> Robustness:
+    def at_least(self, *, eps: str | Number = 0.0, norm: str = "linf", **floors: float) -> Robustness:
         """Require accuracies: ``at_least(clean=0.9)``, ``at_least(fgsm=0.5, pgd=0.3, eps=0.01)``.
 
         Args:
@@ -57,13 +60,16 @@ class Robustness:
         from robustbench_tin.benchmarks.gate.check import check
         from robustbench_tin.benchmarks.gate.own import Asked
         from robustbench_tin.benchmarks.gate.rules import Rules
+        from robustbench_tin.threat import parse_eps
 
+        with _mistakes_told():
+            budget = parse_eps(eps, norm)
         named = {name.replace("_", "-"): floor for name, floor in floors.items()}
         attacks = [name for name in named if name != "clean"]
-        if attacks and eps <= 0:
+        if attacks and budget <= 0:
             pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected one above 0", pytrace=False)
-        asked = Asked(",".join(attacks) or "fgsm", str(eps), norm)
-        texts = [f"{name}{'' if name == 'clean' else f'@{eps}'}={floor}" for name, floor in named.items()]
+        asked = Asked(",".join(attacks) or "fgsm", str(budget), norm)
+        texts = [f"{name}{'' if name == 'clean' else f'@{budget}'}={floor}" for name, floor in named.items()]
         with _mistakes_told():
             _require(check(self._subject(asked), None, Rules().then((), texts, None)))
         return self
@@ -114,25 +120,38 @@ class Robustness:
 
 @pytest.fixture(scope="session")
 def robustness() -> Callable[..., Robustness]:
-    """``robustness(model, images, labels)``: how robust a model is; the same call measures nothing again."""
+    """``robustness(model, images, labels)``: how robust a model is; the same call measures nothing again.
+
+    It takes the images, labels, ``mean`` and ``std`` that :func:`robustbench_tin.evaluate` takes.
+    """
     known: dict[tuple[str, str], Robustness] = {}
 
-    def measured(model: nn.Module, images: Any, labels: Any, *, name: str | None = None) -> Robustness:
-        import torch
-
+    def measured(
+        model: Model,
+        images: Images,
+        labels: Labels | None = None,
+        *,
+        name: str | None = None,
+        mean: Values | None = None,
+        std: Values | None = None,
+    ) -> Robustness:
+        from robustbench_tin.benchmarks.inputs import as_images_and_labels, require_values
         from robustbench_tin.data.base import Split
         from robustbench_tin.models.called import as_module, name_of
+        from robustbench_tin.models.normalisation import normalized
         from robustbench_tin.models.own import OwnModel, weights_digest
 
-        module = as_module(model)
-        own = OwnModel(module, name or name_of(module), weights_digest(module))
-        shown, true = (torch.as_tensor(each).cpu().numpy() for each in (images, labels))
-        digest = Split(shown, true).fingerprint
+        with _mistakes_told():
+            module = as_module(model)
+            require_values(module)
+            shown, true = as_images_and_labels(images, labels)
+            own = OwnModel(normalized(module, mean, std), name or name_of(module), weights_digest(module))
+        digest = Split(shown.cpu().numpy(), true.cpu().numpy()).fingerprint
         # Two models with the same tensors may still answer differently.
-        key = (f"{id(model)} {own.name} {own.weights}", digest)
+        key = (f"{id(model)} {own.name} {own.weights} {mean} {std}", digest)
         if key not in known:
             facts = {"data": "images", "data_fingerprint": digest, "measured_on": digest}
-            known[key] = Robustness(own, images, labels, facts)
+            known[key] = Robustness(own, shown, true, facts)
         return known[key]
 
     return measured

@@ -10,7 +10,8 @@ import ctypes
 import os
 import sys
 import warnings
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +112,17 @@ def is_asynchronous(device: torch.device) -> bool:
     return device.type != "cpu"
 
 
+@contextmanager
+def float32_default() -> Iterator[None]:
+    """Layers made inside have float32 weights, whatever ``torch.set_default_dtype`` was given."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out; that of a CPU has no class of its own in torch."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
@@ -146,7 +158,11 @@ def _has_awkward_convolution(model: nn.Module, image_size: int) -> bool:
     training = model.training
     try:
         with torch.no_grad():
-            model.eval()(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
+            model.eval()(
+                torch.zeros(
+                    1, 3, image_size, image_size, device=next(model.parameters()).device, dtype=torch.float32
+                )
+            )
     finally:
         model.train(training)
         for hook in hooks:

@@ -14,8 +14,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from copy import copy
 from dataclasses import dataclass
-from typing import ClassVar, Self
+from numbers import Real
+from typing import Any, ClassVar, Self, cast
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -25,29 +28,37 @@ from robustbench_tin.specs import parse_number
 
 NORMS = ("linf", "l2")
 L2_TOLERANCE = 1e-6
+
+Number = float | np.number[Any] | npt.NDArray[Any] | Tensor
+Budgets = str | Number | Iterable[str | Number]
 # Six standard deviations of what rounding pixels to float32 does to the length of a change.
 _ROUNDING = 1e-7
 # What a value of an 8-bit image may be.
 _GRID = torch.arange(256, dtype=torch.float32) / 255
 
 
-def parse_eps(text: str) -> float:
+def parse_eps(eps: str | Number, norm: str | None = None) -> float:
     """Read one budget, ``0.03`` or ``8/255``.
 
+    Args:
+        eps: a text, or a number of any type: of Python, NumPy, or a tensor of one value.
+        norm: that the budget is for; None: not known yet.
+
     Raises:
-        InvalidSettingError: where it is no number, or negative, or not finite.
+        InvalidSettingError: if it is no number, or no budget in that norm.
     """
     try:
-        eps = parse_number(text)
-    except ValueError:
+        number = parse_number(eps) if isinstance(eps, str) else _as_float(eps)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        given = " ".join((f"'{eps}'" if isinstance(eps, str) else repr(eps)).split())[:80]
         raise InvalidSettingError(
-            f"eps got '{text}'; expected a number such as 0.03 or 8/255, in units of the pixel range [0, 1]"
+            f"eps got {given}; expected a number such as 0.03 or 8/255, in units of the pixel range [0, 1]"
         ) from None
-    return check_eps(eps)
+    return check_eps(number, norm)
 
 
-def check_eps(eps: float) -> float:
-    """Return ``eps`` if it is a budget: finite and at least 0.
+def check_eps(eps: float, norm: str | None = None) -> float:
+    """Return ``eps`` if it is a budget: finite, at least 0, and at most 1 if the norm is ``linf``.
 
     Raises:
         InvalidSettingError: otherwise.
@@ -56,22 +67,49 @@ def check_eps(eps: float) -> float:
         raise InvalidSettingError(
             f"eps got {eps}; expected 0 or more, in units of the pixel range [0, 1] (8/255, not 8)"
         )
+    if norm == "linf":
+        check_length("eps got", eps)
     return float(eps)
 
 
-def parse_eps_list(eps: str | float | Iterable[float | str]) -> tuple[float, ...]:
-    """Budgets from ``"0,0.01,8/255"``, a number or several of either, in the order given.
+def check_length(what: str, length: float) -> None:
+    """Refuse a length in the linf norm that is longer than the pixel range.
+
+    Args:
+        what: it is of, for the message: ``eps``, ``attack 'pgd' got alpha``.
+        length: finite.
 
     Raises:
-        InvalidSettingError: where there is none or one is no budget.
+        InvalidSettingError: saying that k/255 is meant.
+    """
+    if length > 1:
+        meant = f"{length:g}/255" if length <= 255 else "8/255"
+        raise InvalidSettingError(
+            f"{what} {length:g}; expected at most 1 in linf, in units of the pixel range [0, 1]"
+            f" (for {meant.partition('/')[0]} of 255 levels write {meant})"
+        )
+
+
+def parse_eps_list(eps: Budgets, norm: str | None = None) -> tuple[float, ...]:
+    """Budgets from ``"0,0.01,8/255"``, a number or several of either, in the order given.
+
+    Args:
+        eps: numbers may be of any type that :func:`parse_eps` takes.
+        norm: that they are for; None: not known yet.
+
+    Raises:
+        InvalidSettingError: if there is none or one is no budget.
 
     >>> parse_eps_list("0.5, 1/4")
     (0.5, 0.25)
     """
     if isinstance(eps, str):
-        eps = [item for item in eps.split(",") if item.strip()]
-    values = [eps] if isinstance(eps, int | float) else eps
-    budgets = tuple(parse_eps(value) if isinstance(value, str) else check_eps(value) for value in values)
+        values: list[str | Number] = [item for item in eps.split(",") if item.strip()]
+    elif _is_one(eps) or not isinstance(eps, Iterable):
+        values = [cast("Number", eps)]
+    else:
+        values = list(eps)
+    budgets = tuple(parse_eps(value, norm) for value in values)
     if not budgets:
         raise InvalidSettingError(
             "eps got an empty list; expected at least one number, such as 0.0,0.01,0.03"
@@ -79,12 +117,33 @@ def parse_eps_list(eps: str | float | Iterable[float | str]) -> tuple[float, ...
     return budgets
 
 
+def _is_one(value: object) -> bool:
+    """Whether this is a tensor or array without a dimension."""
+    return isinstance(value, Tensor | np.ndarray) and value.ndim == 0
+
+
+def _as_float(value: object) -> float:
+    """The number that was written: 0.03 of a float32, not the float64 next to it."""
+    if isinstance(value, Tensor):
+        if value.ndim:
+            raise TypeError
+        number = value.item()
+        value = np.float32(number) if value.is_floating_point() and value.dtype != torch.float64 else number
+    elif isinstance(value, np.ndarray):
+        value = value[()]
+    if isinstance(value, np.floating):
+        return float(np.format_float_scientific(value))
+    if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
+        raise TypeError
+    return float(value)
+
+
 @dataclass(frozen=True)
 class ThreatModel:
     """What an attacker may do to an image: move it by at most ``eps`` in ``norm``.
 
     Raises:
-        InvalidSettingError: for an unknown norm or an impossible eps.
+        InvalidSettingError: for an unknown norm or an impossible eps, such as 8 for 8/255 in linf.
     """
 
     norm: str
@@ -93,7 +152,7 @@ class ThreatModel:
     def __post_init__(self) -> None:
         if self.norm not in NORMS:
             raise InvalidSettingError(f"norm got '{self.norm}'; expected {' or '.join(NORMS)}")
-        check_eps(self.eps)
+        check_eps(self.eps, self.norm)
 
     def ball(self, images: Tensor) -> Ball:
         """The images allowed around each of ``images``, float32 ``(N, C, H, W)`` in [0, 1]."""
@@ -183,7 +242,9 @@ class LinfBall(Ball):
         return joined
 
     def random(self, generator: torch.Generator) -> Tensor:
-        noise = torch.rand(self.images.shape, generator=generator, device=self.images.device)
+        noise = torch.rand(
+            self.images.shape, generator=generator, device=self.images.device, dtype=torch.float32
+        )
         return self.project(self.images + (2 * noise - 1) * self.eps)
 
     def direction(self, gradient: Tensor) -> Tensor:
@@ -229,8 +290,10 @@ class L2Ball(Ball):
 
     def random(self, generator: torch.Generator) -> Tensor:
         shape, device = self.images.shape, self.images.device
-        normal = torch.randn(shape, generator=generator, device=device)
-        uniform = torch.rand((len(self.images), 1, 1, 1), generator=generator, device=device)
+        normal = torch.randn(shape, generator=generator, device=device, dtype=torch.float32)
+        uniform = torch.rand(
+            (len(self.images), 1, 1, 1), generator=generator, device=device, dtype=torch.float32
+        )
         dimensions = self.images[0].numel()
         return self.project(self.images + self.direction(normal) * self.eps * uniform ** (1 / dimensions))
 

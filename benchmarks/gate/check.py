@@ -100,6 +100,9 @@ def _as_only_entry(known: Baseline, subject: Subject) -> Subject:
 
 def _require_use(rules: Rules, findings: list[Finding]) -> None:
     """Refuse rules that guard nothing: a mistyped floor must not look like one that was kept."""
+    norms = {finding.key.norm for finding in findings}
+    if len(norms) == 1:
+        rules.require_budgets(*norms)
     idle = rules.idle((finding.model, finding.defense, finding.key) for finding in findings)
     if idle:
         known = list(dict.fromkeys(f"{f.model}/{f.defense}/{f.key.label}" for f in findings))

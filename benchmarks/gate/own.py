@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from robustbench_tin.benchmarks.evaluate import Images, Labels, measured
+from robustbench_tin.benchmarks.evaluate import count_classes, measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject, rank_of
+from robustbench_tin.benchmarks.inputs import Images, Labels
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.records import CLEAN, NOT_MEASURED, OK, versions
+from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.normalisation import NAMED, normalized
 from robustbench_tin.models.own import OwnModel, load_own_model
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
-from robustbench_tin.specs import split_list
+from robustbench_tin.specs import parse_number, split_list
 
 # So many images show whether a conversion answers as its original does.
 _CONFIRMED = 8
@@ -51,6 +54,10 @@ class OwnSource(Asked):
         model: as :func:`robustbench_tin.models.own.load_own_model` takes it; likewise ``weights``.
         data: as ``bench`` takes it; likewise ``classes`` and ``eval_images``.
         device: None: the best there is.
+        class_order: of the model's outputs, as :func:`robustbench_tin.data.class_order.in_class_order` takes
+            it; None: the data set's.
+        normalize: a name in :data:`robustbench_tin.models.normalisation.NAMED`; None: see ``mean``.
+        mean: a number a channel, with commas between them; likewise ``std``; None: the model takes pixels.
     """
 
     model: str = ""
@@ -59,6 +66,10 @@ class OwnSource(Asked):
     classes: str | None = None
     eval_images: int | None = None
     device: str | None = None
+    class_order: str | None = None
+    normalize: str | None = None
+    mean: str | None = None
+    std: str | None = None
 
     @property
     def command(self) -> str:
@@ -74,10 +85,11 @@ class OwnSource(Asked):
             RobustTinError: for anything that cannot be done as asked.
         """
         reporter = reporter or Reporter()
+        mean, std = self._normalisation()
         tune_allocator()
         device = choose_device(self.device)
         own = load_own_model(self.model, self.weights, device)
-        dataset = open_part(
+        part = open_part(
             reporter,
             data=self.data,
             classes=self.classes,
@@ -85,18 +97,57 @@ class OwnSource(Asked):
             eval_images=self.eval_images,
             skip_broken=False,
         )
-        own = own.confirmed(as_tensor(dataset.val.images[:_CONFIRMED]).to(device, torch.float32) / 255)
+        few = as_tensor(part.val.images[:_CONFIRMED]).to(device, torch.float32) / 255
+        own = own.confirmed(few)
+        own = replace(own, module=normalized(own.module, mean, std))
         for note in own.notes:
             reporter.warn(f"{own.name}: {note}")
+        outputs = count_classes(own.module, few)
+        dataset = in_class_order(part, self.class_order, outputs)
         facts = {
             "data": dataset.name,
             "data_fingerprint": dataset.fingerprint,
             "measured_on": dataset.val.fingerprint,
         }
         reporter.say(f"{own.name}: measuring on {len(dataset.val):,} images of {dataset.name}")
-        subject = measure(own, dataset.val.images, dataset.val.labels, self, facts, warn=reporter.warn)
-        settings = {"data": dataset.name, "classes": str(len(dataset.classes)), **subject.settings}
+        subject = measure(
+            own,
+            dataset.val.images,
+            dataset.val.labels,
+            self,
+            facts,
+            orders=other_orders(part, self.class_order, outputs),
+            warn=reporter.warn,
+        )
+        named = {name: getattr(self, name) for name in ("class_order", "normalize", "mean", "std")}
+        settings = {
+            "data": dataset.name,
+            "classes": str(len(part.classes)),
+            **{name.replace("_", "-"): value for name, value in named.items() if value is not None},
+            **subject.settings,
+        }
         return Subject(own.name, subject.models, settings, subject.versions, self.command, own=True)
+
+    def _normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None]:
+        """Mean and deviation, a number a channel; None: the model takes pixels."""
+        if self.normalize is None:
+            return _numbers("mean", self.mean), _numbers("std", self.std)
+        if self.mean is not None or self.std is not None:
+            raise InvalidSettingError("got both --normalize and --mean or --std; give one of them")
+        if self.normalize not in NAMED:
+            raise InvalidSettingError(f"normalize got '{self.normalize}'; expected {' or '.join(NAMED)}")
+        return NAMED[self.normalize]
+
+
+def _numbers(setting: str, text: str | None) -> Sequence[float] | None:
+    if text is None:
+        return None
+    try:
+        return [parse_number(item) for item in text.split(",")]
+    except ValueError:
+        raise InvalidSettingError(
+            f"{setting} got '{text}'; expected a number, or one a channel, such as 0.485,0.456,0.406"
+        ) from None
 
 
 def asked_by(baseline: Baseline) -> Asked:
@@ -122,10 +173,11 @@ def asked_by(baseline: Baseline) -> Asked:
 def measure(
     own: OwnModel,
     images: Images,
-    labels: Labels,
+    labels: Labels | None,
     asked: Asked,
     facts: Mapping[str, Any] | None = None,
     *,
+    orders: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Subject:
     """Measure a model on images.
@@ -137,7 +189,9 @@ def measure(
         images: as of :func:`robustbench_tin.evaluate`; likewise ``labels``.
         asked: attacks and budgets.
         facts: fields of the records that are known of the images.
-        warn: told of what was not measured, a line each.
+        orders: labels of the images in other orders of the classes, by name.
+        warn: told of what was not measured, and of what may be wrong, a line each; None: the latter are
+            warnings.
 
     Raises:
         RobustTinError: where it cannot be measured.
@@ -153,6 +207,8 @@ def measure(
         Conditions(asked.norm, search="fixed"),
         trust=asked.trust,
         facts={"model": own.name, **(facts or {})},
+        orders=orders,
+        tell=None if warn is None else lambda line: warn(f"{own.name}: {line}"),
     )
     left_out: dict[str, list[str]] = {}
     figures = []

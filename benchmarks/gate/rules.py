@@ -24,6 +24,7 @@ from typing import Any
 from robustbench_tin.benchmarks.gate.subject import Key
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.specs import parse_number
+from robustbench_tin.threat import check_length
 
 MAX_DROP = 0.01
 LEVEL = 0.05
@@ -97,6 +98,16 @@ class Rules:
             for rule in (*self.max_drop, *self.floors)
             if not any(rule.fits(*measure) for measure in known)
         ]
+
+    def require_budgets(self, norm: str) -> None:
+        """Refuse rules for budgets that no measure in this norm can have.
+
+        Raises:
+            InvalidSettingError: naming the rule.
+        """
+        for rule in (*self.max_drop, *self.floors):
+            if norm == "linf" and rule.eps is not None:
+                check_length(f"rule '{rule.text}' got eps", rule.eps)
 
     def of(self, measures: Iterable[tuple[str, str, Key]]) -> Rules:
         """Those that fit some of these measures."""

@@ -40,16 +40,19 @@ def random_affine(
     count, device = len(images), images.device
 
     def draw(limit: float) -> Tensor:
-        return (2 * torch.rand(count, generator=generator, device=device) - 1) * limit
+        return (2 * torch.rand(count, generator=generator, device=device, dtype=torch.float32) - 1) * limit
 
     angle, scale = draw(math.radians(rotation)), 1 / (1 + draw(zoom))
     # affine_grid's images are 2 wide, and its matrix maps where a pixel goes to where it comes from.
     x_shift, y_shift = draw(2 * shift), draw(2 * shift)
-    mirror = torch.ones(count, device=device)
+    mirror = torch.ones(count, device=device, dtype=torch.float32)
     if flip:
-        mirror = torch.where(torch.rand(count, generator=generator, device=device) < 0.5, -1.0, 1.0)
+        drawn = torch.rand(count, generator=generator, device=device, dtype=torch.float32)
+        mirror = torch.where(drawn < 0.5, -mirror, mirror)
     # Not drawn where it is not asked for, so that the other draws stay what they were without it.
-    slant = draw(math.radians(shear)).tan() if shear else torch.zeros(count, device=device)
+    slant = (
+        draw(math.radians(shear)).tan() if shear else torch.zeros(count, device=device, dtype=torch.float32)
+    )
     cosine, sine = scale * angle.cos(), scale * angle.sin()
     first = torch.stack([mirror * cosine, slant * cosine - sine, x_shift], dim=1)
     second = torch.stack([mirror * sine, slant * sine + cosine, y_shift], dim=1)
@@ -74,5 +77,5 @@ def draw_beta(alpha: float, generator: torch.Generator) -> float:
 
 
 def _flipped(images: Tensor, generator: torch.Generator) -> Tensor:
-    chosen = torch.rand(len(images), generator=generator, device=images.device) < 0.5
+    chosen = torch.rand(len(images), generator=generator, device=images.device, dtype=torch.float32) < 0.5
     return torch.where(chosen.view(-1, 1, 1, 1), images.flip(-1), images)

@@ -71,6 +71,7 @@ class Dataset:
             None: all.
         banner: a line that must not be missed, shown first.
         notes: lines worth showing once (counts, skipped files).
+        whole: class ids in label order of the data set that this is a part of; empty: it is whole.
     """
 
     name: str
@@ -86,6 +87,7 @@ class Dataset:
     default_eval_images: int | None = None
     banner: str | None = None
     notes: tuple[str, ...] = field(default=())
+    whole: tuple[str, ...] = ()
 
     @property
     def image_size(self) -> int:

@@ -76,6 +76,7 @@ def _part(dataset: Dataset, labels: list[int], train_rows: Rows, val_rows: Rows,
         train=_take(dataset.train, train_rows, labels),
         val=_take(dataset.val, val_rows, labels),
         fingerprint=digest.hexdigest(),
+        whole=dataset.whole or dataset.classes,
     ).with_note(note)
 
 

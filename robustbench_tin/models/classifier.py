@@ -56,8 +56,12 @@ class Classifier(nn.Module):
         self.interpolation = interpolation
         self.one_vs_rest = one_vs_rest
         # Not persistent: they follow from the backbone, so that a weights file holds the network only.
-        self.register_buffer("mean", torch.tensor(mean).view(1, -1, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(1, -1, 1, 1), persistent=False)
+        self.register_buffer(
+            "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "std", torch.tensor(std, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
+        )
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits of images.

@@ -37,7 +37,7 @@ def create_headed(backbone: Backbone, num_classes: int, size: int, **settings: A
     stage = _last_stage(backbone)
     with torch.device("meta"):
         skeleton = _create_base(backbone, (stage,)).eval()
-        _, channels, height, width = skeleton(torch.empty(1, 3, size, size))[-1].shape
+        _, channels, height, width = skeleton(torch.empty(1, 3, size, size, dtype=torch.float32))[-1].shape
     base = _create_base(backbone, (stage,), **settings)
     variant = backbone.variant
     if not isinstance(variant, DenseHead):

@@ -12,10 +12,16 @@ from torch import nn
 
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.small_stem import with_small_stem
+from robustbench_tin.runtime import float32_default
 
 
 def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
     """The network of a backbone for square images of ``size`` pixels; ``settings`` go to timm."""
+    with float32_default():
+        return _create(backbone, num_classes, size, settings)
+
+
+def _create(backbone: Backbone, num_classes: int, size: int, settings: dict[str, Any]) -> nn.Module:
     if backbone.variant.new_head:
         from robustbench_tin.models.headed import create_headed
 

@@ -150,14 +150,15 @@ def _from_factory(spec: str, weights: Path | None) -> OwnModel:
             ) from error
     if not (isinstance(built, nn.Module) or callable(built)):
         raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")
+    notes: tuple[str, ...] = ()
     if weights is not None:
         if not isinstance(built, nn.Module):
             raise InvalidSettingError(
                 f"model '{spec}' gave a function, which takes no weights; leave --weights out"
             )
-        _fill(built, weights)
+        notes = _fill(built, weights)
     module = as_module(built)
-    return OwnModel(module, name, weights_digest(module))
+    return OwnModel(module, name, weights_digest(module), notes=notes)
 
 
 @contextmanager
@@ -230,15 +231,18 @@ def _plain(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
     yield f"{name}.float", tensor.dequantize()
 
 
-def _fill(module: nn.Module, weights: Path) -> None:
-    state = read_weights_file(weights).state
+def _fill(module: nn.Module, weights: Path) -> tuple[str, ...]:
+    """Put the weights of a file into a module; lines that say how they were found in it."""
+    file = read_weights_file(weights)
+    fitted = file.fitted(module)
     try:
-        module.load_state_dict(dict(state))
-    except RuntimeError as error:
+        module.load_state_dict(dict(file.state) if fitted is None else fitted.state)
+    except Exception as error:  # a module may load its state dict with code of its own
         raise WeightsError(
             f"weights '{weights}' are not this model's: {one_line(error)}; expected the state dict of"
             " what the factory builds"
         ) from error
+    return () if fitted is None else fitted.notes
 
 
 def _from_torchscript(path: Path) -> OwnModel:
@@ -246,7 +250,7 @@ def _from_torchscript(path: Path) -> OwnModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's plans for its file format are no news of this model
             module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
-    except (RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # a damaged file can make a foreign parser raise anything
         raise InvalidSettingError(
             f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}; a state dict goes to"
             " --weights"

@@ -50,27 +50,31 @@ def load_weights(classifier: Classifier, path: Path) -> None:
         WeightsError: where the file cannot be read, or its keys or shapes are not the classifier's.
     """
     file = read_weights_file(Path(path))
-    _require_fit(classifier.network, file, file.state, classifier.backbone)
-    classifier.network.load_state_dict(dict(file.state), strict=False)
+    fitted = file.fitted(classifier.network)
+    state = file.state if fitted is None else fitted.state
+    _require_fit(classifier.network, file, state, classifier.backbone)
+    classifier.network.load_state_dict(dict(state), strict=False)
 
 
 def start_from(network: nn.Module, backbone: str, path: Path) -> tuple[str, ...]:
     """Fill a fresh network from a file; a head of another class count stays fresh.
 
     Returns:
-        Lines worth showing: that the head was replaced.
+        Lines worth showing: where in the file the weights were, and that the head was replaced.
 
     Raises:
         WeightsError: where the file cannot be read, or is of another architecture.
     """
     file = read_weights_file(path)
-    state = _translate(network, file.state)
     own = network.state_dict()
-    notes: tuple[str, ...] = ()
     heads = [f"{head}.{part}" for head in head_names(network) for part in ("weight", "bias")]
+    fitted = file.fitted(network, any_shape=heads)
+    state = _translate(network, file.state) if fitted is None else fitted.state
+    notes = () if fitted is None else fitted.notes
     other = [key for key in heads if key in state and key in own and len(state[key]) != len(own[key])]
     if other:
         notes = (
+            *notes,
             f"{backbone}: the head in '{path.name}' has {len(state[other[0]])} classes;"
             f" a new one for {len(own[other[0]])} starts from scratch",
         )

@@ -5,56 +5,76 @@ from __future__ import annotations
 import hashlib
 import pickle
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from safetensors import safe_open
+from torch import Tensor, nn
 
-from robustbench_tin.errors import WeightsError
+from robustbench_tin.errors import WeightsError, one_line
+from robustbench_tin.models.state_dicts import Fitted, State, collect_states, fit
 
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".tar"})
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip archive, and the pickle of torch before 1.6
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_USUAL = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "network.")  # of parallel, compiled and our own wrappers
 _EXPECTED = "expected safetensors, or a torch file that holds only tensors"
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The tensors of a file, floating ones as float32, and what it says about itself."""
+    """The named tensors of a file, and what it says about itself.
+
+    Attributes:
+        path: where it lies.
+        states: every dict of named tensors in it, by the keys that lead there.
+        metadata: of safetensors.
+    """
 
     path: Path
-    state: Mapping[str, Tensor]
+    states: Mapping[tuple[str, ...], State]
     metadata: Mapping[str, str]
+
+    @cached_property
+    def state(self) -> Mapping[str, Tensor]:
+        """Likeliest a network's tensors, floating ones as float32, without wrappers' prefixes."""
+        usual = (place for place in self.states if not place or place[-1] in _USUAL)
+        chosen = self.states[next(usual, next(iter(self.states)))]
+        tensors = {key: value for key, value in chosen.items() if isinstance(value, Tensor)}
+        return {key: _single(value) for key, value in _strip(tensors).items()}
+
+    def fitted(self, module: nn.Module, *, any_shape: Collection[str] = ()) -> Fitted | None:
+        """A module's state dict, as :func:`robustbench_tin.models.state_dicts.fit` finds it in the file.
+
+        Raises:
+            WeightsError: if several parts with different tensors fit equally well.
+        """
+        parameters = {name for name, _ in module.named_parameters(remove_duplicate=False)}
+        own = module.state_dict()
+        return fit(self.states, own, parameters, any_shape=any_shape, file=self.path.name)
 
 
 def read_weights_file(path: Path) -> WeightsFile:
-    """Read safetensors or a torch file; wrappers and prefixes of key names are taken off.
+    """Read safetensors or a torch file, without running any code that it may hold.
 
     Raises:
-        WeightsError: where it is missing, truncated, no weights file, or would need to run code.
+        WeightsError: if it is missing, damaged, no weights file, or would need to run code.
     """
     if not path.is_file():
         raise WeightsError(f"weights '{path}' is no file; {_EXPECTED}")
-    metadata: Mapping[str, str] = {}
     try:
-        with path.open("rb") as file:
-            start = file.read(4)
-        if start in _TORCH_STARTS or path.suffix in _TORCH_SUFFIXES:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickles that it then refuses
-                content = _unwrap(torch.load(path, map_location="cpu", weights_only=True))
-        else:
-            content, metadata = _read_safetensors(path)
-    except (OSError, SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        states, metadata = _read(path)
+        for state in states.values():
+            _require_plain(state, path.stat().st_size)
+    except Exception as error:  # a damaged file can make a foreign parser raise anything
         raise WeightsError(f"weights '{path}' cannot be read ({_brief(error)}); {_EXPECTED}") from error
-    if not _is_state(content):
+    if not states:
         raise WeightsError(f"weights '{path}' holds no dict of named tensors; {_EXPECTED}")
-    return WeightsFile(path, {key: _single(value) for key, value in _strip(content).items()}, metadata)
+    return WeightsFile(path, states, metadata)
 
 
 def tensors_digest(state: Mapping[str, Tensor]) -> str:
@@ -70,24 +90,42 @@ def tensors_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    with safe_open(path, framework="pt") as file:
-        return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+def _read(path: Path) -> tuple[Mapping[tuple[str, ...], State], Mapping[str, str]]:
+    with path.open("rb") as file:
+        start = file.read(4)
+    if start not in _TORCH_STARTS and path.suffix not in _TORCH_SUFFIXES:
+        with safe_open(path, framework="pt") as tensors:
+            state = {key: tensors.get_tensor(key) for key in tensors.keys()}  # noqa: SIM118
+            return collect_states(state), tensors.metadata() or {}
+    if start == _TORCH_STARTS[0]:
+        _require_sizes(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about pickles that it then refuses
+        return collect_states(torch.load(path, map_location="cpu", weights_only=True)), {}
 
 
-def _unwrap(content: Any) -> Any:
-    for wrapper in _WRAPPERS:
-        if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
-            return content[wrapper]
-    return content
+def _require_sizes(path: Path) -> None:
+    """Refuse an archive that grows without measure when it is unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        if sum(member.file_size for member in archive.infolist()) > _largest(path.stat().st_size):
+            raise ValueError("it is a small archive that would fill the memory")
 
 
-def _is_state(content: Any) -> bool:
-    return (
-        isinstance(content, Mapping)
-        and len(content) > 0
-        and all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items())
-    )
+def _require_plain(state: State, size: int) -> None:
+    """Refuse tensors that later steps could not convert, or that a file of this size cannot hold."""
+    for key, value in state.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.layout != torch.strided or value.device.type != "cpu" or value.is_conj() or value.is_neg():
+            raise ValueError(f"'{key}' is no dense tensor")
+        if value.numel() * value.element_size() > _largest(size):
+            raise ValueError(f"'{key}' has the shape {tuple(value.shape)}, more than the file can hold")
+        _single(value.flatten()[:1])
+
+
+def _largest(size: int) -> int:
+    """Bytes that a file of this size may become: tensors repeat values, but not for ever."""
+    return 64 * size + (1 << 20)
 
 
 def _strip(state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
@@ -104,5 +142,5 @@ def _single(value: Tensor) -> Tensor:
 def _brief(error: Exception) -> str:
     """The first sentence: torch's advice to unpickle anyway is no advice to pass on."""
     if isinstance(error, pickle.UnpicklingError):
-        return "it holds pickled objects, which could run code"
-    return " ".join(str(error).split())[:120] or type(error).__name__
+        return "it is damaged, or holds pickled objects, which could run code"
+    return one_line(error)[:150]

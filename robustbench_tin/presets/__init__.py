@@ -19,10 +19,11 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, get_args
 
-from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
 
 _SUFFIX = ".toml"
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+_LARGEST = 1_000_000
 _ORDER = ("quick", "report", "report-final", "finetune", "scratch", "robust")
 
 
@@ -57,20 +58,15 @@ def load_preset(name: str | Path) -> Preset:
         InvalidSettingError: where the file cannot be read or is no preset.
     """
     if str(name).endswith(_SUFFIX):
-        try:
-            text = Path(name).expanduser().read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSettingError(
-                f"preset '{name}' cannot be read ({error}); expected a TOML file"
-            ) from None
+        text = _read(Path(name).expanduser())
     elif name in preset_names():
         text = (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
     else:
         raise UnknownNameError("preset", str(name), preset_names())
     try:
         content = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettingError(f"preset '{name}' is no TOML: {error}; mend the file") from None
+    except (ValueError, RecursionError) as error:  # numbers may have too many digits
+        raise InvalidSettingError(f"preset '{name}' is no TOML: {one_line(error)}; mend the file") from None
     options = content.get("bench")
     if not isinstance(options, dict) or set(content) - {"bench", "summary"}:
         raise InvalidSettingError(
@@ -78,6 +74,20 @@ def load_preset(name: str | Path) -> Preset:
         )
     given = {key.replace("-", "_"): value for key, value in options.items()}
     return Preset(str(name), str(content.get("summary", "")), given, text)
+
+
+def _read(path: Path) -> str:
+    """A file of options as text; a device or a pipe, which may never end, is not opened."""
+    try:
+        if path.exists() and not path.is_file():
+            raise InvalidSettingError(f"preset '{path}' is no regular file; expected a TOML file")
+        if path.exists() and path.stat().st_size > _LARGEST:
+            raise InvalidSettingError(f"preset '{path}' is larger than {_LARGEST:,} bytes; expected options")
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidSettingError(
+            f"preset '{path}' cannot be read ({one_line(error)}); expected a TOML file"
+        ) from None
 
 
 def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,7 +55,7 @@ def right_answers(logits: Tensor | None, labels: Tensor) -> Tensor:
     [0.25, 1.0]
     """
     if logits is None or len(logits) != len(labels):
-        return torch.full((2,), torch.nan, device=labels.device)
+        return torch.full((2,), torch.nan, device=labels.device, dtype=torch.float32)
     top = logits.topk(min(5, logits.shape[1])).indices
     weights = labels.gather(1, top) if labels.is_floating_point() else (top == labels[:, None]).float()
     return torch.stack([weights[:, 0].sum(), weights.sum()])

@@ -51,7 +51,7 @@ def _failure(classifier: Classifier, runtime: Runtime, batch: int) -> str | None
     mode = classifier.training
     size = classifier.image_size
     # Asked for its own gradient too, as where images are fooled.
-    images = torch.zeros(batch, 3, size, size, device=device, requires_grad=True)
+    images = torch.zeros(batch, 3, size, size, device=device, requires_grad=True, dtype=torch.float32)
     if runtime.channels_last:
         images = images.to(memory_format=torch.channels_last)
     forked = [device] if device.type == "cuda" else []

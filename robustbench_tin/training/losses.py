@@ -27,7 +27,7 @@ class Losses:
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
-        self.values = torch.zeros(4, steps, device=device)
+        self.values = torch.zeros(4, steps, device=device, dtype=torch.float32)
         # A copy under way to the host, of how many steps, and the event that follows it.
         self._under_way: tuple[Tensor, int, Any] | None = None
 
@@ -54,7 +54,9 @@ class Losses:
                 if not event.query():
                     return
                 _require_finite(values[:, :copied], epoch=epoch, lr=lr)
-            host = torch.empty(self.values.shape, pin_memory=True).copy_(self.values, non_blocking=True)
+            host = torch.empty_like(self.values, device="cpu", pin_memory=True).copy_(
+                self.values, non_blocking=True
+            )
             come = torch.cuda.Event()  # type: ignore[no-untyped-call]
             come.record()
             self._under_way = host, done, come

@@ -48,7 +48,7 @@ class Stepper:
         self._runtime = runtime
         self._clip_norm = clip_norm or float("inf")
         self.part: int | None = None
-        self._right = torch.zeros(2)
+        self._right = torch.zeros(2, dtype=torch.float32)
         self._team = team
         self._ask: Callable[[Objective], Tensor] | None = None
 
@@ -117,8 +117,8 @@ class Stepper:
 
         def gradients() -> Tensor:
             self._classifier.zero_grad(set_to_none=True)
-            total = torch.zeros((), device=images.device)
-            self._right = torch.zeros(2, device=images.device)
+            total = torch.zeros((), device=images.device, dtype=torch.float32)
+            self._right = torch.zeros(2, device=images.device, dtype=torch.float32)
             for objective, some_labels in parts:
                 # Entered anew each time: autocast would remember the weights of the time before.
                 with self._runtime.autocast(), hearing(self._classifier) as heard:

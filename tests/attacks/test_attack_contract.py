@@ -22,7 +22,7 @@ from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measu
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import L2_TOLERANCE, NORMS
 
-EPS = {"linf": (0.0, 1e-8, 8 / 255, 1.5), "l2": (0.0, 1e-8, 0.5, 100.0)}
+EPS = {"linf": (0.0, 1e-8, 8 / 255, 1.0), "l2": (0.0, 1e-8, 0.5, 100.0)}
 EVERY_NORM = pytest.mark.parametrize("norm", NORMS)
 
 

@@ -1,0 +1,61 @@
+"""Whether a model that seems to know nothing has its classes in another order."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.metrics import above_chance, interval
+
+# So many images settle it.
+_LOOKED_AT = 2_000
+
+
+def fitting_order(logits: Tensor, labels: Tensor, orders: Mapping[str, Any]) -> str | None:
+    """A line for answers that are wrong by these labels, and right in another order of the classes.
+
+    Args:
+        logits: of the clean images ``(N, C)``, already measured.
+        labels: int64 ``(N,)``.
+        orders: labels of the same images in other orders of the classes, by name.
+
+    Returns:
+        None if no other order fits better.
+    """
+    answers = logits[:_LOOKED_AT].argmax(1).cpu()
+    labels = labels[:_LOOKED_AT].cpu()
+    classes = logits.shape[1]
+    right = {name: _right(answers, torch.as_tensor(other)) for name, other in orders.items()}
+    best = max(right, key=lambda name: right[name], default=None)
+    count, here = len(answers), _right(answers, labels)
+    if best is not None and interval(right[best], count)[0] > interval(here, count)[1]:
+        return (
+            f"clean accuracy is {here:,} of {count:,}, but {right[best]:,} if the classes are in the order"
+            f" '{best}': give --class-order {best} (in Python: in_class_order)"
+        )
+    if not above_chance(here, count, classes) and _follows_classes(answers, labels, classes):
+        return (
+            "clean accuracy is at chance, but the answers follow the classes in another order: give the order"
+            " of the model's classes (--class-order FILE; in Python: in_class_order)"
+        )
+    return None
+
+
+def _right(answers: Tensor, labels: Tensor) -> int:
+    return int((answers == labels[:_LOOKED_AT].cpu()).sum())
+
+
+def _follows_classes(answers: Tensor, labels: Tensor, classes: int) -> bool:
+    """Whether the commonest answer to each class in one half of the images foretells those in the other."""
+    half = torch.arange(len(labels)) % 2 == 0
+    counts = torch.zeros(classes, classes, dtype=torch.int64)
+    counts.index_put_((labels[half], answers[half]), torch.ones_like(labels[half]), accumulate=True)
+    foretold, seen = counts.argmax(1), counts.sum(1) > 0
+    # A model that always gives the same answer follows nothing.
+    commonest = int(answers.mode().values)
+    asked = ~half & seen[labels] & (foretold[labels] != commonest)
+    right, count = int((foretold[labels] == answers)[asked].sum()), int(asked.sum())
+    return count > 0 and 2 * right > count and above_chance(right, count, classes)

@@ -1,0 +1,252 @@
+"""What callers bring to a measure: images and labels of any usual type, numbers, attacks."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.errors import InvalidSettingError, one_line
+from robustbench_tin.runtime import as_tensor
+from robustbench_tin.specs import split_list
+
+Images = Tensor | npt.NDArray[Any] | Sequence[Any] | DataLoader[Any] | Dataset[Any] | Iterable[Any]
+"""Float ``(N, C, H, W)`` in [0, 1] or uint8: a tensor or array, images one by one, or with their labels."""
+Labels = Tensor | npt.NDArray[Any] | Sequence[int]
+Attacks = str | Attack | Sequence[str | Attack]
+
+_IMAGE_KEYS = ("image", "images", "img", "pixel_values")
+_LABEL_KEYS = ("label", "labels", "target", "fine_label")
+_IMAGES = "a tensor or array (N, C, H, W), a list of images, or a DataLoader or Dataset of images with labels"
+_LABELS = "class indices from 0, one an image"
+
+
+def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor, Tensor]:
+    """Images and labels as they are measured.
+
+    Args:
+        images: as of :func:`robustbench_tin.evaluate`.
+        labels: likewise; None: they come with the images.
+
+    Returns:
+        uint8 or float32 ``(N, C, H, W)`` in [0, 1], and int64 ``(N,)``.
+
+    Raises:
+        InvalidSettingError: for another shape, type or range, and if both bring labels that differ.
+    """
+    found: Tensor | None = None
+    if isinstance(images, Tensor | np.ndarray):
+        image_tensor = _as_tensor(images)
+    else:
+        image_tensor, found = _collected(images)
+    image_tensor = _as_pixels(image_tensor)
+    if labels is None and found is None:
+        raise InvalidSettingError(f"labels got None, and the images bring none; expected {_LABELS}")
+    label_tensor = _as_labels(found if labels is None else labels, len(image_tensor))
+    if (
+        labels is not None
+        and found is not None
+        and not torch.equal(_as_labels(found, len(found)), label_tensor)
+    ):
+        raise InvalidSettingError(
+            "labels got others than those that come with the images; leave them out (a shuffled DataLoader"
+            " gives another order each time)"
+        )
+    return image_tensor, label_tensor
+
+
+def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
+    """The attacks asked for: specs with commas between them, or a sequence of specs or attacks.
+
+    Args:
+        attacks: as of :func:`robustbench_tin.evaluate`.
+        needed: there must be one or more.
+
+    Raises:
+        RobustTinError: for what is no attack, and for none if one is needed.
+    """
+    if isinstance(attacks, str):
+        listed: list[object] = list(split_list(attacks))
+    elif isinstance(attacks, Sequence):
+        listed = list(attacks)
+    else:
+        listed = [attacks]
+    for each in listed:
+        if not isinstance(each, str | Attack):
+            raise InvalidSettingError(
+                f"attacks got {_named(each)}; expected specs, such as ['fgsm', 'pgd:steps=20']"
+            )
+    if needed and not listed:
+        raise InvalidSettingError("attacks got an empty list; expected at least one, such as 'fgsm'")
+    return [each if isinstance(each, Attack) else parse_attack(str(each)) for each in listed]
+
+
+def as_whole(setting: str, value: object, least: int) -> int:
+    """A whole number of any integer type.
+
+    Raises:
+        InvalidSettingError: naming the setting.
+    """
+    try:
+        number = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        number = least - 1
+    if number < least or isinstance(value, bool):
+        raise InvalidSettingError(f"{setting} got {_named(value)}; expected a whole number, {least} or more")
+    return number
+
+
+def require_values(model: nn.Module) -> None:
+    """Refuse a model whose weights are placeholders.
+
+    Raises:
+        InvalidSettingError: saying so.
+    """
+    if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
+        raise InvalidSettingError(
+            "the model is on torch's meta device, which holds no values; expected one with weights"
+            " (model.to_empty(device='cpu'), then load them)"
+        )
+
+
+def _named(value: object) -> str:
+    """A value for a message: its text if that is short, else its type."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
+def _as_tensor(array: object) -> Tensor:
+    """A tensor of what may be an array of any byte order, without its graph."""
+    if isinstance(array, Tensor):
+        tensor = array.detach().as_subclass(Tensor)
+        return tensor if tensor.layout == torch.strided else tensor.to_dense()
+    found = np.asarray(array)
+    if found.dtype.kind not in "buif":
+        raise TypeError(f"an array of {found.dtype}")
+    return as_tensor(np.ascontiguousarray(found, found.dtype.newbyteorder("=")))
+
+
+def _as_pixels(images: Tensor) -> Tensor:
+    if images.ndim != 4 or len(images) == 0:
+        raise InvalidSettingError(f"images got shape {tuple(images.shape)}; expected (N, C, H, W), N above 0")
+    if images.is_meta or images.is_complex() or images.is_quantized:
+        raise InvalidSettingError(
+            f"images got {images.dtype} on {images.device}; expected float in [0, 1], or uint8"
+        )
+    if images.dtype == torch.uint8:
+        return images
+    pixels = images.float()
+    low, high = float(pixels.min()), float(pixels.max())
+    if not (low >= 0 and high <= 1):
+        raise InvalidSettingError(
+            f"images got values from {low:.3g} to {high:.3g}; expected [0, 1]"
+            " (divide by 255, and normalise inside the model or with mean and std)"
+        )
+    return pixels
+
+
+def _as_labels(labels: object, count: int) -> Tensor:
+    try:
+        array = labels if isinstance(labels, Tensor) else np.asarray(labels)
+        if isinstance(array, np.ndarray) and array.dtype == object:
+            array = np.array([operator.index(label) for label in array.ravel()]).reshape(array.shape)
+        tensor = _as_tensor(array)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InvalidSettingError(
+            f"labels got {_named(labels)} ({one_line(error)}); expected {_LABELS}"
+        ) from None
+    if tensor.shape != (count,):
+        raise InvalidSettingError(
+            f"labels got shape {tuple(tensor.shape)}; expected ({count},), one an image"
+        )
+    if tensor.is_floating_point():
+        raise InvalidSettingError(f"labels got fractions ({tensor.dtype}); expected {_LABELS}")
+    if tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
+        raise InvalidSettingError(f"labels got {tensor.dtype} on {tensor.device}; expected {_LABELS}")
+    numbers = tensor.long()  # unsigned ones too large become negative
+    if int(numbers.min()) < 0:
+        raise InvalidSettingError("labels got negative or huge numbers; expected class indices from 0")
+    return numbers
+
+
+def _collected(source: object) -> tuple[Tensor, Tensor | None]:
+    """Images, and labels if there are some, of anything that gives them one by one or in batches."""
+    if isinstance(source, str | bytes | Mapping) or source is None or not _has_items(source):
+        raise InvalidSettingError(f"images got {_named(source)}; expected {_IMAGES}")
+    images: list[Tensor] = []
+    labels: list[Tensor] = []
+    try:
+        for item in _items(source):
+            image, label = _pair(item)
+            batch = _batch(image)
+            images.append(batch)
+            if label is not None:
+                labels.append(_as_tensor(label).reshape(-1))
+    except InvalidSettingError:
+        raise
+    except Exception as error:  # a data set may raise anything
+        raise InvalidSettingError(
+            f"images got a {type(source).__name__} that fails, {one_line(error)}; expected {_IMAGES}"
+        ) from error
+    shapes = sorted({tuple(image.shape[1:]) for image in images})
+    if len(shapes) != 1:
+        told = " and ".join(map(str, shapes[:2])) or "none"
+        raise InvalidSettingError(f"images got shapes {told}; expected images (C, H, W) of one shape")
+    if {image.dtype == torch.uint8 for image in images} == {True, False}:
+        raise InvalidSettingError("images got uint8 and other types together; expected one type")
+    counted = sum(len(label) for label in labels)
+    if labels and counted != sum(len(image) for image in images):
+        raise InvalidSettingError(f"images came with {counted} labels; expected {_LABELS}")
+    return torch.cat(images), torch.cat(labels) if labels else None
+
+
+def _has_items(source: object) -> bool:
+    return isinstance(source, Iterable) or hasattr(source, "__getitem__")
+
+
+def _items(source: Any) -> Iterator[Any]:
+    """The items of a data set go by its length: not every one says where it ends."""
+    if isinstance(source, list | tuple):
+        whole = len(source) == 2 and getattr(source[0], "ndim", 0) == 4 and getattr(source[1], "ndim", 0) == 1
+        return iter([source] if whole else source)
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
+        return (source[number] for number in range(len(source)))
+    return iter(source)
+
+
+def _pair(item: Any) -> tuple[Any, Any]:
+    if isinstance(item, Mapping):
+        found = [
+            next((item[key] for key in keys if key in item), None) for keys in (_IMAGE_KEYS, _LABEL_KEYS)
+        ]
+        if found[0] is None:
+            raise InvalidSettingError(
+                f"images got items with {', '.join(map(str, item))}; expected {' or '.join(_IMAGE_KEYS)}"
+            )
+        return found[0], found[1]
+    if isinstance(item, list | tuple):
+        return item[0], item[1] if len(item) > 1 else None
+    return item, None
+
+
+def _batch(image: Any) -> Tensor:
+    """One image or a batch of them as a batch; Pillow's images have their channels last."""
+    tensor = _as_tensor(image)
+    if not isinstance(image, Tensor | np.ndarray) and hasattr(image, "getbands"):
+        tensor = tensor[..., None] if tensor.ndim == 2 else tensor
+        tensor = tensor.permute(2, 0, 1)
+    if tensor.ndim == 3:
+        return tensor[None]
+    if tensor.ndim != 4:
+        raise InvalidSettingError(
+            f"images got one of shape {tuple(tensor.shape)}; expected (C, H, W), or batches (N, C, H, W)"
+        )
+    return tensor

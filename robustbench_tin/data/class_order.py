@@ -1,0 +1,141 @@
+"""The order of a data set's classes as a model has them, which need not be the data set's own.
+
+Tiny ImageNet's classes are in the order of ``wnids.txt``, which is not sorted; a model trained with
+torchvision's ``ImageFolder`` has them sorted by id.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_tin.data.base import UNLABELLED, Dataset, Split
+from robustbench_tin.errors import DataError, InvalidSettingError
+
+ORDERS = ("sorted", "wnids")
+_LARGEST = 10_000_000
+_EXPECTED = "expected a file with a class id a line, or JSON: a list of ids, or ids by index"
+
+
+def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | None = None) -> Dataset:
+    """The data set with its classes in a model's order; its labels are then the model's outputs.
+
+    Args:
+        dataset: whole, or a part.
+        order: ``sorted`` (by id, as ``ImageFolder`` does), ``wnids`` (as ``wnids.txt``, Tiny ImageNet's own
+            order), or a file that lists the ids of the model's classes; it may list more than the data set
+            has. None: the data set's own.
+        outputs: of the model. If it has one for each class of the whole data set, a part's labels count
+            all these.
+
+    Raises:
+        InvalidSettingError: for an order that this data set has not, and for a file that is none.
+        DataError: if the file lacks a class.
+    """
+    whole = dataset.whole or dataset.classes
+    known = whole if outputs == len(whole) else dataset.classes
+    if order is None:
+        listed: Sequence[str] = known
+    elif order == "sorted":
+        listed = sorted(known)
+    elif order == "wnids":
+        if dataset.name != "tiny-imagenet":
+            raise InvalidSettingError(
+                f"class-order got 'wnids', and '{dataset.name}' has no wnids.txt; expected sorted or a file"
+            )
+        listed = known
+    else:
+        listed = _named_ids(dataset, _read(Path(order).expanduser()), order)
+    if tuple(listed) == dataset.classes:
+        return dataset
+    place = {name: index for index, name in enumerate(listed)}
+    labels = np.array([place[name] for name in dataset.classes], np.int64)
+    names = dict(zip(dataset.classes, dataset.class_names, strict=True))
+    return replace(
+        dataset,
+        classes=tuple(listed),
+        class_names=tuple(names.get(name, name) for name in listed),
+        train=_relabelled(dataset.train, labels),
+        val=_relabelled(dataset.val, labels),
+    )
+
+
+def other_orders(
+    dataset: Dataset, order: str | Path | None, outputs: int
+) -> dict[str, npt.NDArray[np.int64]]:
+    """The labels of the validation images in each other order that :data:`ORDERS` names, by its name.
+
+    Args:
+        dataset: in its own order.
+        order: the one that a model was measured in.
+        outputs: of the model.
+    """
+    taken = in_class_order(dataset, order, outputs).val.labels
+    found = {}
+    for name in ORDERS if dataset.name == "tiny-imagenet" else ORDERS[:1]:
+        labels = in_class_order(dataset, name, outputs).val.labels
+        if not np.array_equal(labels, taken):
+            found[name] = labels
+    return found
+
+
+def _relabelled(split: Split, labels: npt.NDArray[np.int64]) -> Split:
+    return replace(split, labels=np.where(split.labels == UNLABELLED, UNLABELLED, labels[split.labels]))
+
+
+def _named_ids(dataset: Dataset, listed: list[str], order: str | Path) -> list[str]:
+    """The listed classes as ids; a file may have readable names instead."""
+    ids = {name.lower(): wnid for wnid, name in zip(dataset.classes, dataset.class_names, strict=True)}
+    found = [name if name in dataset.classes else ids.get(name.lower(), name) for name in listed]
+    twice = next((name for index, name in enumerate(found) if name in found[:index]), None)
+    if twice is not None:
+        raise InvalidSettingError(f"class-order '{order}' lists '{twice}' twice; expected each class once")
+    missing = [name for name in dataset.classes if name not in set(found)]
+    if missing:
+        raise DataError(
+            f"class-order '{order}' lacks {len(missing):,} of {len(dataset.classes):,} classes, first"
+            f" '{missing[0]}'; {_EXPECTED}"
+        )
+    return found
+
+
+def _read(path: Path) -> list[str]:
+    try:
+        if not path.is_file():
+            raise InvalidSettingError(f"class-order got '{path}'; expected sorted, wnids or a file")
+        if path.stat().st_size > _LARGEST:
+            raise InvalidSettingError(f"class-order '{path}' is larger than {_LARGEST:,} bytes; {_EXPECTED}")
+        content = path.read_bytes()
+    except (OSError, ValueError) as error:
+        raise InvalidSettingError(f"class-order '{path}' cannot be read ({error}); {_EXPECTED}") from None
+    try:
+        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        lines = list(_ids(json.loads(text)) if text.lstrip()[:1] in ("[", "{") else _lines(text))
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        raise InvalidSettingError(f"class-order '{path}' holds no class ids; {_EXPECTED}") from None
+    if not lines:
+        raise InvalidSettingError(f"class-order '{path}' is empty; {_EXPECTED}")
+    return lines
+
+
+def _lines(text: str) -> Iterator[str]:
+    """The first column of each line, as ``words.txt`` and CSV files have the id there."""
+    for line in text.splitlines():
+        if line.strip():
+            yield line.split("\t")[0].strip().strip('"')
+
+
+def _ids(content: object) -> list[str]:
+    """Ids from a list, ``{"0": "n01"}``, ``{"0": ["n01", "goldfish"]}`` or ``{"n01": 0}``."""
+    if isinstance(content, dict):
+        if all(isinstance(value, int) for value in content.values()):
+            content = {str(index): name for name, index in content.items()}
+        content = [content[str(index)] for index in range(len(content))]
+    if not isinstance(content, list):
+        raise ValueError
+    return [str(each[0] if isinstance(each, list) else each) for each in content]

@@ -1,0 +1,212 @@
+"""Normalisation around a model: adding it, and finding out that a model lacks it.
+
+Everything here takes pixels in [0, 1]. Published networks expect them normalised, and say with which mean and
+deviation in settings of their own: timm in ``pretrained_cfg``, Hugging Face in the image processor's.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.errors import InvalidSettingError
+
+NAMED: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+}
+"""Means and deviations by the names that ``--normalize`` takes."""
+
+Values = float | Sequence[float] | Tensor
+
+
+class Normalized(nn.Module):
+    """A model with normalisation in front of it.
+
+    Args:
+        model: normalised images to logits.
+        mean: a channel's mean, or one for all, in units of the pixel range; likewise ``std``.
+        std: a channel's deviation, above 0.
+
+    Raises:
+        InvalidSettingError: for values that are none.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Values, std: Values) -> None:
+        super().__init__()
+        self.model = model
+        first = next(iter([*model.parameters(), *model.buffers()]), None)
+        device = torch.device("cpu") if first is None else first.device
+        for name, values in (("mean", mean), ("std", std)):
+            self.register_buffer(name, _channels(name, values).to(device), persistent=False)
+        counts = self.mean.numel(), self.std.numel()
+        if 1 not in counts and counts[0] != counts[1]:
+            raise InvalidSettingError(
+                f"mean has {counts[0]} values and std {counts[1]}; expected as many, one a channel"
+            )
+
+    def require_channels(self, channels: int) -> None:
+        """Refuse images with another number of channels, which would be made as many.
+
+        Raises:
+            InvalidSettingError: saying how many there are.
+        """
+        for name in ("mean", "std"):
+            count = getattr(self, name).numel()
+            if count not in (1, channels):
+                raise InvalidSettingError(
+                    f"{name} got {count} values; expected 1 or {channels}, one a channel"
+                )
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits of pixels in [0, 1]."""
+        logits: Tensor = self.model((images - self.mean) / self.std)
+        return logits
+
+
+def normalized(model: nn.Module, mean: Values | None, std: Values | None) -> nn.Module:
+    """The model with normalisation in front of it; itself if neither value is given.
+
+    Raises:
+        InvalidSettingError: for one of them alone, and for values that are none.
+    """
+    if mean is None and std is None:
+        return model
+    if mean is None or std is None:
+        given, other = ("std", "mean") if mean is None else ("mean", "std")
+        raise InvalidSettingError(f"got {given} without {other}; give both, such as mean 0.5 and std 0.5")
+    return Normalized(model, mean, std)
+
+
+def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tensor], object]) -> str | None:
+    """A line for a model whose settings ask for normalised images, and that gets them as they are.
+
+    Args:
+        model: whose modules are looked at.
+        images: some, float32 ``(N, C, H, W)``.
+        ask: calls the model with two images of that shape, if that is needed to tell.
+
+    Returns:
+        None if nothing is known of the model, or the images are normalised on the way.
+    """
+    for module in model.modules():
+        expected = _expected(module)
+        if expected is None:
+            continue
+        mean, std = expected
+        if all(value == 0 for value in mean) and all(value == 1 for value in std):
+            return None
+        if _normalises(model) or not _gets_pixels(model, module, images, ask):
+            return None
+        told = [", ".join(f"{value:g}" for value in values) for values in (mean, std)]
+        return (
+            f"{type(module).__name__}'s settings ask for images normalised with mean ({told[0]}) and std"
+            f" ({told[1]}), and no normalisation was found: give mean and std (--mean, --std), unless it was"
+            " trained on pixels in [0, 1]"
+        )
+    return None
+
+
+def _channels(name: str, values: Values) -> Tensor:
+    try:
+        tensor = torch.as_tensor(values).detach().to(torch.float32).reshape(-1)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InvalidSettingError(
+            f"{name} got {str(values)[:60]}; expected a number, or one a channel, such as 0.485,0.456,0.406"
+        ) from error
+    low, high = (0.0, 255.0) if name == "std" else (-255.0, 255.0)
+    bounded = tensor.isfinite() & (tensor >= low) & (tensor <= high)
+    if not len(tensor) or not bool(bounded.all()) or (name == "std" and bool((tensor == 0).any())):
+        raise InvalidSettingError(
+            f"{name} got {str(values)[:60]}; expected numbers in units of the pixel range [0, 1]"
+            + (", above 0" if name == "std" else "")
+        )
+    if bool((tensor > 2).any()):
+        raise InvalidSettingError(
+            f"{name} got {str(values)[:60]}; expected units of the pixel range [0, 1]: divide by 255"
+        )
+    return tensor.view(1, -1, 1, 1)
+
+
+def _expected(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and deviation that a module's own settings ask for."""
+    for settings in _settings(module):
+        for names in (("mean", "std"), ("image_mean", "image_std")):
+            with suppress(TypeError, ValueError):
+                mean, std = (
+                    tuple(float(value) for value in settings[name]) for name in names if name in settings
+                )
+                return mean, std
+    return None
+
+
+def _settings(module: nn.Module) -> list[Mapping[str, Any]]:
+    found = [getattr(module, name, None) for name in ("pretrained_cfg", "default_cfg")]
+    for name in ("image_processor", "feature_extractor", "processor"):
+        held = getattr(module, name, None)
+        found += [held, getattr(held, "image_processor", None)]
+    config = getattr(module, "config", None)
+    found += [config, _beside(config)]
+    return [each for each in map(_as_mapping, found) if each]
+
+
+def _beside(config: object) -> object:
+    """The image processor's settings in the directory that a Hugging Face model was read from."""
+    place = getattr(config, "_name_or_path", None)
+    if not isinstance(place, str) or not place:
+        return None
+    with suppress(OSError, ValueError):
+        path = Path(place, "preprocessor_config.json")
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return None
+
+
+def _as_mapping(settings: object) -> Mapping[str, Any]:
+    if isinstance(settings, Mapping):
+        return settings
+    held = {name: getattr(settings, name, None) for name in ("mean", "std", "image_mean", "image_std")}
+    return {name: value for name, value in held.items() if isinstance(value, Sequence) and value}
+
+
+def _normalises(model: nn.Module) -> bool:
+    """Whether some module of it is made to normalise."""
+    for module in model.modules():
+        name = type(module).__name__.lower()
+        if name.startswith(("normali", "preprocess")) or "imagenormali" in name:
+            return True
+        if all(isinstance(getattr(module, part, None), Tensor) for part in ("mean", "std")):
+            return True
+    return False
+
+
+def _gets_pixels(
+    model: nn.Module, module: nn.Module, images: Tensor, ask: Callable[[Tensor], object]
+) -> bool:
+    """Whether black and white images reach a module of the model as they are."""
+    if module is model:
+        return True
+    seen: list[Tensor] = []
+
+    def look(_module: nn.Module, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+        seen.extend(each.detach() for each in (*given, *named.values()) if isinstance(each, Tensor))
+
+    hook = module.register_forward_pre_hook(look, with_kwargs=True)
+    try:
+        ask(torch.stack([torch.zeros_like(images[0]), torch.ones_like(images[0])]))
+    except Exception:  # noqa: BLE001 - the measure will say what is wrong with it
+        return False
+    finally:
+        hook.remove()
+    if not seen or len(seen[0]) != 2:
+        return False
+    black, white = seen[0].float()
+    return float(black.abs().max()) < 1e-6 and float((white - 1).abs().max()) < 1e-3
