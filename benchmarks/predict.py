@@ -117,7 +117,7 @@ def predict(
     if images is None:
         asked = _split(dataset, split)
     else:
-        asked, left_out = _read(Path(images).expanduser(), found.image_size, skip_broken, reporter)
+        asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
     if boxes and asked.boxes is None:
         raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
     network = found.load(device).model
@@ -162,7 +162,7 @@ def _ranked(
     return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)
 
 
-def _read(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
+def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
     """Images from anywhere, scaled as the data sets' are, and how many could not be read."""
     found = _found(place)
     if found.left_out is not None:
