@@ -9,7 +9,6 @@ from pydantic import ValidationError
 
 from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, Baseline
 from robustbench_tin.errors import RobustTinError
-from robustbench_tin.files import open_regular
 
 # 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
 LARGEST = 64 * 2**20
@@ -47,7 +46,7 @@ def read_baseline(path: str | Path) -> Baseline:
 
 def _read(path: Path) -> bytes:
     try:
-        with open_regular(path) as file:
+        with path.open("rb") as file:
             content = file.read(LARGEST + 1)
     except OSError as error:
         raise BaselineError(

@@ -23,7 +23,6 @@ from typing import Any
 
 from robustbench_tin.benchmarks.gate.subject import Key
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
-from robustbench_tin.files import read_text
 from robustbench_tin.specs import parse_number
 
 MAX_DROP = 0.01
@@ -168,7 +167,7 @@ def read_rules(path: Path) -> Rules:
         InvalidSettingError: where it cannot be read, or holds what is no rule.
     """
     try:
-        content: dict[str, Any] = tomllib.loads(read_text(path))
+        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:

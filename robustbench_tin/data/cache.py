@@ -113,7 +113,7 @@ def _open_entry(entry: Path) -> Decoded | None:
             remarks=tuple(meta["remarks"]),
             fingerprint=meta["fingerprint"],
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError):
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made again
         return None
 
 
