@@ -139,9 +139,9 @@ def _root(names: Collection[str]) -> str | None:
 def _by_class(files: Files, folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
-        top, *middle, _ = name.split("/")
-        if top == folder and middle and is_image(name):
-            found[middle[0]].append(name)
+        top, *below = name.split("/")
+        if top == folder and len(below) > 1 and is_image(name):
+            found[below[0]].append(name)
     return found
 
 

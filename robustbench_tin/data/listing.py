@@ -79,7 +79,7 @@ def is_image(name: str) -> bool:
 
 def val_folder(names: Collection[str]) -> str:
     """The folder that validation images lie in, by what else people call it; ``val`` if there is none."""
-    tops = {name.partition("/")[0] for name in names}
+    tops = {top for top, slash, _ in (name.partition("/") for name in names) if slash}
     return next((folder for folder in VAL_FOLDERS if folder in tops), VAL_FOLDERS[0])
 
 

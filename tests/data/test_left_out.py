@@ -154,6 +154,14 @@ def test_what_cannot_be_read_is_named_or_left_out(tmp_path: Path, cache: Path, k
     assert len(dataset.train) == 6
 
 
+def test_a_file_for_a_split(tmp_path: Path, cache: Path) -> None:
+    root = draw_folder(tmp_path / "mine", splits="train test")
+    (root / "val").touch()
+    assert open_dataset(f"folder:{root}", cache_dir=cache).notes == (
+        "the validation images are those in test/",
+    )
+
+
 def test_links_that_lead_round_end(tmp_path: Path, cache: Path) -> None:
     root = draw_folder(tmp_path / "mine")
     (root / "train/dog/there").symlink_to(root / "train/cow")
