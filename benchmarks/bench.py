@@ -97,10 +97,6 @@ def bench(
 
 def _lead(request: Request, team: Team, reporter: Reporter, *, dry_run: bool, print_plan: bool) -> Run | None:
     plan, dataset = resolve(request, reporter)
-    if dataset.banner is not None:
-        reporter.warn(dataset.banner)
-    for note in dataset.notes:
-        reporter.say(note)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if dry_run or print_plan:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)

@@ -17,6 +17,7 @@ from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
+from robustbench_tin.files import open_regular
 from robustbench_tin.models import backbones, select
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.registry import load_plugin
@@ -282,7 +283,9 @@ def open_part(
     eval_images: int | None,
     skip_broken: bool,
 ) -> Dataset:
-    """Open a data set and choose the part of it that is asked for; the arguments are the command's options.
+    """Open a data set, choose the part of it that is asked for, and show its banner and notes.
+
+    The arguments are the command's options.
 
     Raises:
         RobustTinError: where there is no such data or not so much of it.
@@ -291,9 +294,14 @@ def open_part(
         dataset = open_dataset(data, skip_broken=skip_broken, progress=progress)
     if eval_images is None and classes is None:
         eval_images = dataset.default_eval_images
-    return subset(
+    part = subset(
         dataset, classes=_classes(classes), train_per_class=train_per_class, eval_images=eval_images
     )
+    if part.banner is not None:
+        reporter.warn(part.banner)
+    for note in part.notes:
+        reporter.say(note)
+    return part
 
 
 def _search(request: Request) -> str:
@@ -371,7 +379,7 @@ def _require_positive(name: str, value: int | None) -> None:
 def file_digest(path: Path) -> str:
     """A file's name and the digest of its content."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             digest = hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=8)).hexdigest()
     except OSError as error:
         raise WeightsError(f"cannot read '{path}': {error.strerror}; expected a file") from error

@@ -23,13 +23,19 @@ from robustbench_tin.benchmarks.trained_model import failing, find_trained, requ
 from robustbench_tin.data import UNLABELLED, Dataset, Split
 from robustbench_tin.data.boxes import crop, usable
 from robustbench_tin.data.decode import decode_all
-from robustbench_tin.data.folder import SUFFIXES
+from robustbench_tin.data.files import MOST_IMAGE, Directory
+from robustbench_tin.data.left_out import left_out_note, summarise
+from robustbench_tin.data.listing import SUFFIXES, Reason, is_image
 from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.files import MOST_TEXT, decode_text, read_bytes
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.text import printable
 
 SPLITS = ("train", "val", "test")
 _RANKS = 5
+_DELIMITERS = (",", ";", "\t")
+_KINDS = f"files that end in {', '.join(SUFFIXES)}"
 
 
 @dataclass(frozen=True)
@@ -75,7 +81,8 @@ def predict(
         out: the CSV file; what was there is replaced.
         split: ``train``, ``val`` or ``test`` of the data set.
         images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
-            paths from its own place. The data set then only names the classes.
+            paths from its own place, apart by commas, semicolons or tabs. The data set then only names the
+            classes. Hidden files are left out.
         boxes: also predict each image cropped to its box.
         fill: enlarge the box to the image's size; else pad it with black, as the Tiny ImageNet report did.
         data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
@@ -110,7 +117,7 @@ def predict(
     if images is None:
         asked = _split(dataset, split)
     else:
-        asked, left_out = _read(Path(images).expanduser(), found.image_size, skip_broken)
+        asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
     if boxes and asked.boxes is None:
         raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
     network = found.load(device).model
@@ -126,7 +133,9 @@ def predict(
             rows = np.flatnonzero(usable(asked.boxes, *asked.images.shape[-2:]))
             crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
             cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops"), strict=True))
-    write_text(Path(out), _table(dataset, asked, whole, cropped))
+    # Names of files may hold bytes that are no UTF-8: in the CSV they are escapes.
+    text = _table(dataset, asked, whole, cropped).encode("utf-8", "backslashreplace").decode()
+    write_text(Path(out), text)
     return Predictions(Path(out), len(asked), left_out)
 
 
@@ -153,49 +162,95 @@ def _ranked(
     return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)
 
 
-def _read(place: Path, size: int, skip_broken: bool) -> tuple[Split, int]:
+def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
     """Images from anywhere, scaled as the data sets' are, and how many could not be read."""
-    paths = _paths(place)
+    found = _found(place)
+    if found.left_out is not None:
+        reporter.say(found.left_out)
     kept: list[npt.NDArray[np.uint8]] = []
     rows: list[int] = []
     broken: list[tuple[str, str]] = []
-    for chunk in decode_all(lambda name: Path(name).read_bytes(), [str(path) for path in paths], size):
+    for chunk in decode_all(found.read, found.names, size):
         kept.append(chunk.images)
         rows += chunk.rows
         broken += chunk.broken
-    if broken and not skip_broken:
-        name, why = broken[0]
-        raise DataError(f"image '{name}' {why}; mend or remove it, or give --skip-broken")
+        if broken and not skip_broken:
+            name, why = broken[0]
+            raise DataError(f"image '{printable(name)}' {why}; mend or remove it, or give --skip-broken")
     if not rows:
-        raise DataError(f"none of the {len(paths):,} images of '{place}' can be read; expected {_kinds()}")
-    base = place if place.is_dir() else place.parent
-    chosen = [paths[row] for row in rows]
-    names = [str(path.relative_to(base) if path.is_relative_to(base) else path) for path in chosen]
+        raise DataError(
+            f"none of the {len(found.names):,} images of '{place}' can be read; expected {_KINDS}"
+        )
+    names = [found.names[row] for row in rows]
     return Split(np.concatenate(kept), np.full(len(rows), UNLABELLED, np.int64), None, names), len(broken)
 
 
-def _paths(place: Path) -> list[Path]:
-    if place.is_dir():
-        paths = sorted(path for path in place.rglob("*") if path.suffix.lower() in SUFFIXES)
-    elif place.is_file():
-        try:
-            # Spreadsheets put a byte order mark before the first path.
-            with place.open(encoding="utf-8-sig", newline="") as file:
-                first = [row[0].strip() for row in csv.reader(file) if row and row[0].strip()]
-        except (UnicodeDecodeError, csv.Error):
-            raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None
-        # A title is a first line that names no kind of image.
-        title = bool(first) and Path(first[0]).suffix.lower() not in SUFFIXES
-        paths = [place.parent / name for name in first[title:]]
-    else:
+@dataclass(frozen=True)
+class _Images:
+    """Images that are found but not decoded.
+
+    Attributes:
+        names: relative to their place.
+        read: gives the content of a name.
+        left_out: a line on the files beside them that are no images.
+    """
+
+    names: list[str]
+    read: Callable[[str], bytes]
+    left_out: str | None = None
+
+
+def _found(place: Path) -> _Images:
+    found = _in_directory(place) if place.is_dir() else _in_list(place)
+    if not found.names:
+        raise DataError(f"'{place}' names no images; expected {_KINDS}")
+    return found
+
+
+def _in_directory(place: Path) -> _Images:
+    """All images below a directory, but the hidden ones."""
+    files = Directory(place, tops=None)
+    names = sorted((name for name in files.names if is_image(name)), key=lambda name: name.split("/"))
+    others = [name for name in files.names if not is_image(name)]
+    left_out = {**files.left_out, Reason.OTHER_KIND: others}
+    return _Images(names, files.read, left_out_note({}, summarise(left_out)))
+
+
+def _in_list(place: Path) -> _Images:
+    """The images that a CSV file names in its first column, by paths from its own place."""
+    if not place.is_file():
         raise DataError(f"no images at '{place}'; expected a directory, or a CSV of paths")
-    if not paths:
-        raise DataError(f"'{place}' names no images; expected {_kinds()}")
-    return paths
+    if is_image(place.name):
+        raise DataError(
+            f"'{place}' is an image; expected a directory, or a CSV of paths; name the directory"
+            " that it lies in"
+        )
+    try:
+        # Names of files may be no UTF-8; such bytes stay what they are.
+        text = decode_text(read_bytes(place, MOST_TEXT), "surrogateescape")
+        first = max((_first_column(text, delimiter) for delimiter in _DELIMITERS), key=_count_images)
+    except OSError as error:
+        raise DataError(f"'{place}' cannot be read: {error.strerror}") from error
+    except csv.Error:
+        raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None
+    # A title is a first line that names no kind of image.
+    title = bool(first) and not is_image(first[0])
+    return _Images(first[title:], lambda name: read_bytes(_located(place.parent, name), MOST_IMAGE))
 
 
-def _kinds() -> str:
-    return f"files that end in {', '.join(SUFFIXES)}"
+def _first_column(text: str, delimiter: str) -> list[str]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return [row[0].strip() for row in rows if row and row[0].strip()]
+
+
+def _count_images(names: list[str]) -> int:
+    return sum(map(is_image, names))
+
+
+def _located(base: Path, name: str) -> Path:
+    """The path that a list means; one written on Windows has backslashes for slashes."""
+    path = base / name
+    return path if "\\" not in name or path.exists() else base / name.replace("\\", "/")
 
 
 def _table(

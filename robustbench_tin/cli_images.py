@@ -13,7 +13,7 @@ PART = "Data"
 Data = Annotated[
     str,
     typer.Option(
-        help="demo, tiny-imagenet, folder:PATH, or the path of an unpacked set or its zip file.",
+        help="demo, tiny-imagenet, folder:PATH, or the path of a set: a directory or a zip file.",
         rich_help_panel=PART,
     ),
 ]

@@ -59,7 +59,7 @@ def crop_and_fill(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -
     height, width = images.shape[-2:]
     filled = np.empty_like(images)
     for image, (x0, y0, x1, y1), canvas in zip(images, boxes, filled, strict=True):
-        crop = image[:, y0 : min(y1 + 1, height), x0 : min(x1 + 1, width)]
+        crop = image[:, y0 : min(y1, height - 1) + 1, x0 : min(x1, width - 1) + 1]
         picture = Image.fromarray(np.ascontiguousarray(crop.transpose(1, 2, 0)))
         enlarged = picture.resize((width, height), Image.Resampling.BICUBIC)
         canvas[:] = np.asarray(enlarged).transpose(2, 0, 1)
@@ -79,7 +79,7 @@ def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) ->
     height, width = images.shape[-2:]
     cropped = np.zeros_like(images)
     for image, (x0, y0, x1, y1), canvas in zip(images, boxes, cropped, strict=True):
-        crop = image[:, y0 : min(y1 + 1, height), x0 : min(x1 + 1, width)]
+        crop = image[:, y0 : min(y1, height - 1) + 1, x0 : min(x1, width - 1) + 1]
         top, left = (height - crop.shape[1]) // 2, (width - crop.shape[2]) // 2
         canvas[:, top : top + crop.shape[1], left : left + crop.shape[2]] = crop
     return cropped

@@ -25,11 +25,13 @@ from filelock import FileLock, Timeout
 from robustbench_tin.data.base import Split
 from robustbench_tin.data.decode import decode_all
 from robustbench_tin.data.files import Files
+from robustbench_tin.data.left_out import Summary, left_out_note, summarise
 from robustbench_tin.data.listing import Listing, SplitListing
 from robustbench_tin.data.source import OpenOptions
 from robustbench_tin.errors import DataError
+from robustbench_tin.text import printable
 
-FORMAT = 1
+FORMAT = 2
 """Part of every key; raised when entries written before cannot be used any more."""
 
 Broken = Mapping[str, list[tuple[str, str]]]
@@ -44,6 +46,8 @@ class Decoded:
         class_names: a readable name a class.
         splits: by name, the images memory-mapped.
         broken: by split, name and reason of each image that was left out.
+        left_out: the files that no split has.
+        remarks: what the layout says about itself.
         fingerprint: of the content of train and val, wherever and whenever it was decoded.
     """
 
@@ -51,17 +55,16 @@ class Decoded:
     class_names: tuple[str, ...]
     splits: Mapping[str, Split]
     broken: Broken
+    left_out: Summary
+    remarks: tuple[str, ...]
     fingerprint: str
 
-    def broken_notes(self) -> list[str]:
-        """A line for each split that lost images."""
-        return [
-            f"left out {len(broken):,} unreadable {split} image{'s' * (len(broken) != 1)}: "
-            + ", ".join(name for name, _ in broken[:3])
-            + (", …" if len(broken) > 3 else "")
-            for split, broken in self.broken.items()
-            if broken
-        ]
+    @property
+    def notes(self) -> list[str]:
+        """The layout's remarks, and a line on all files that are left out."""
+        unreadable = {split: [name for name, _ in broken] for split, broken in self.broken.items()}
+        note = left_out_note(unreadable, self.left_out)
+        return [*self.remarks, *([] if note is None else [note])]
 
 
 def open_decoded(kind: str, files: Files, find: Callable[[Files], Listing], options: OpenOptions) -> Decoded:
@@ -106,9 +109,11 @@ def _open_entry(entry: Path) -> Decoded | None:
             class_names=tuple(meta["class_names"]),
             splits=splits,
             broken={split: [(name, why) for name, why in lost] for split, lost in meta["broken"].items()},
+            left_out={code: (count, names) for code, (count, names) in meta["left_out"].items()},
+            remarks=tuple(meta["remarks"]),
             fingerprint=meta["fingerprint"],
         )
-    except (OSError, ValueError, KeyError, TypeError, EOFError):
+    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made again
         return None
 
 
@@ -160,6 +165,8 @@ def _write_entry(directory: Path, files: Files, listing: Listing, options: OpenO
         "counts": {name: count for name, count in counts.items() if count},
         "boxed": [name for name, split in listing.splits.items() if split.boxes is not None],
         "broken": broken,
+        "left_out": summarise(listing.left_out),
+        "remarks": listing.notes,
         "fingerprint": content.hexdigest(),
     }
     (directory / "meta.json").write_text(json.dumps(meta), encoding="utf-8")
@@ -212,13 +219,14 @@ def _check_classes(
     left = {split.labels[row] for row in kept}
     for label in sorted(set(split.labels) - left):
         raise DataError(
-            f"class '{classes[label]}' has no readable {name} image in '{files.location}'; mend its images"
+            f"class '{printable(classes[label])}' has no readable {name} image in '{files.location}';"
+            " mend its images"
         )
 
 
 def _broken(files: Files, name: str, reason: str) -> DataError:
     return DataError(
-        f"image '{files.location / name}' {reason};"
+        f"image '{printable(str(files.location / name))}' {reason};"
         " mend or remove it, or leave such images out with --skip-broken"
     )
 

@@ -8,19 +8,28 @@ from __future__ import annotations
 
 import io
 import os
-import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageFile, UnidentifiedImageError
 
-FORMATS = ("JPEG", "PNG", "BMP", "WEBP")
+from robustbench_tin.errors import one_line
+
+FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
+MOST_PIXELS = 89_478_485
+"""Pixels of the largest image that is decoded; from there on Pillow warns of a bomb."""
+
+_LONGEST_SIDE = 65_535  # of a JPEG; decoders in Pillow hold a multiple of a row
 _CHUNK_BYTES = 3 << 20
+# Images that take tens of megabytes are decoded one at a time, or threads would fill the memory together.
+_LARGE_PIXELS = 4_000_000
+_one_large = threading.Lock()
 
 
 class BrokenImageError(Exception):
@@ -51,29 +60,45 @@ def decode_image(data: bytes, size: int, *, exact: bool = False) -> npt.NDArray[
     centre; transparency is dropped and grayscale repeated, as torchvision's ``ImageFolder`` does.
 
     Args:
-        data: a JPEG, PNG, BMP or WebP file.
+        data: a JPEG, PNG, BMP, WebP, PPM or TIFF file; of several images in it, the first.
         size: height and width in pixels.
         exact: refuse an image of another size.
 
     Raises:
-        BrokenImageError: where it is truncated, damaged or no image.
+        BrokenImageError: where it is truncated, damaged, too large or no image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
-        if image.size != (size, size):
-            if exact:
-                width, height = image.size
-                raise BrokenImageError(f"is {width}×{height} pixels, expected {size}×{size}")
-            # A JPEG can be decoded at an eighth of its size; twice the size asked for is ample.
-            image.draft(None, (2 * size, 2 * size))
-        image = _rgb(image)
-        if image.size != (size, size):
-            image = image.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*image.size))
+        _require_size(image, size if exact else None)
+        with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
+            return _pixels(image, size)
+    except BrokenImageError:
+        raise
     except UnidentifiedImageError:
         raise BrokenImageError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError) as error:
-        raise BrokenImageError(f"cannot be decoded ({error})") from error
+    except Exception as error:  # whatever a decoder raises, the image is broken
+        raise BrokenImageError(f"cannot be decoded ({one_line(error)})") from error
+
+
+def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
+    if image.size != (size, size):
+        # A JPEG can be decoded at an eighth of its size; twice the size asked for is ample.
+        image.draft(None, (2 * size, 2 * size))
+    image = _rgb(image)
+    if image.size != (size, size):
+        image = image.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*image.size))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _require_size(image: Image.Image, exact: int | None) -> None:
+    """Refuse an image by what its header says, before it is decoded."""
+    width, height = image.size
+    if exact is not None and (width, height) != (exact, exact):
+        raise BrokenImageError(f"is {width}×{height} pixels, expected {exact}×{exact}")
+    if width * height > MOST_PIXELS or max(width, height) > _LONGEST_SIDE:
+        raise BrokenImageError(
+            f"is {width}×{height} pixels, expected at most {MOST_PIXELS:,} and {_LONGEST_SIDE:,} a side"
+        )
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
@@ -81,7 +106,7 @@ def image_size(data: bytes) -> tuple[int, int] | None:
     try:
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
-    except (OSError, SyntaxError, ValueError, EOFError, struct.error, Image.DecompressionBombError):
+    except Exception:  # noqa: BLE001 - decoding it will say what is wrong
         return None
 
 
@@ -122,7 +147,7 @@ def decode_all(
 
     pending: deque[Future[Chunk]] = deque()
     pool = ThreadPoolExecutor(workers, thread_name_prefix="decode")
-    with _no_half_images():
+    with _strict_pillow():
         try:
             for start in range(0, len(names), length):
                 pending.append(pool.submit(decode_from, start))
@@ -139,12 +164,16 @@ def _bytes(read: Callable[[str], bytes], name: str) -> bytes:
         return read(name)
     except OSError as error:
         raise BrokenImageError(f"cannot be read ({error.strerror or error})") from error
+    except ValueError as error:  # a name that no file can have
+        raise BrokenImageError(f"cannot be read ({error})") from error
 
 
 def _rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         image.load()
         return image
+    if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
+        raise BrokenImageError("has 32 bits a pixel, expected 8 or 16")  # in no range that is known
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
@@ -166,11 +195,14 @@ def _cores() -> int:
 
 
 @contextmanager
-def _no_half_images() -> Iterator[None]:
-    """Truncated images are errors here, even where another library asked Pillow to pad them."""
-    before = ImageFile.LOAD_TRUNCATED_IMAGES
-    ImageFile.LOAD_TRUNCATED_IMAGES = False
+def _strict_pillow() -> Iterator[None]:
+    """Truncated images are errors here, even where another library asked Pillow to pad them.
+
+    Pillow's own limit of pixels would print a warning of each large image; ours stands in its place.
+    """
+    before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+    ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
     try:
         yield
     finally:
-        ImageFile.LOAD_TRUNCATED_IMAGES = before
+        ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = before

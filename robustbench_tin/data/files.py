@@ -9,15 +9,22 @@ import hashlib
 import os
 import struct
 import zipfile
-import zlib
-from collections.abc import Collection, KeysView
+from collections.abc import Callable, Collection, KeysView
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
-from robustbench_tin.errors import DataError
+from robustbench_tin.data.listing import LeftOut, Reason
+from robustbench_tin.errors import DataError, one_line
+from robustbench_tin.files import TooLargeError, open_regular, read_bytes
 
-_DEPTH = 3  # train/CLASS/images/FILE
+MOST_IMAGE = 256 << 20
+"""Largest image file that is read, in bytes: three times a camera's largest uncompressed one."""
+
+_MOST_FOLDERS = 200_000
+_MOST_MEMBERS = 2_000_000
+# Others unpack a few bytes to gigabytes before anyone can stop them.
+_METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
 class Files(Protocol):
@@ -35,128 +42,232 @@ class Files(Protocol):
     def names(self) -> KeysView[str]:
         """All files."""
 
-    def read(self, name: str) -> bytes:
+    @property
+    def left_out(self) -> LeftOut:
+        """Files that are not among the names, because they are hidden or cannot be reached."""
+
+    def read(self, name: str, most: int = MOST_IMAGE) -> bytes:
         """The content of one file; may be called from several threads.
 
         Raises:
-            OSError: where it cannot be read.
+            TooLargeError: if it is larger than ``most`` bytes.
+            OSError: if it cannot be read, or is no regular file.
         """
 
 
 class Directory:
-    """Files in a directory, three levels deep; what starts with a dot is left out.
+    """Files in a directory, at any depth, links followed; what starts with a dot is left out.
 
     The stamp is made of names, sizes and modification times, as in ``make``: hashing the contents of
     110,000 images at every start would take longer than opening their cache may.
 
     Args:
         location: the directory.
-        tops: the only names directly in it that are looked at.
+        tops: the only names directly in it that are looked at; None: all.
     """
 
-    def __init__(self, location: Path, tops: Collection[str]) -> None:
+    def __init__(self, location: Path, tops: Collection[str] | None) -> None:
         self.location = location
         self._tops = tops
+        self._left_out: dict[Reason, list[str]] = {}
 
     @cached_property
     def stamp(self) -> str:
         """A digest of where the files lie, their names, sizes and times."""
         lines = [os.fspath(self.location.resolve())]
         lines += sorted([f"{name} {status}" for name, status in self._found.items()])
-        return hashlib.blake2b(os.fsencode("\n".join(lines)), digest_size=16).hexdigest()
+        lines += [f"{name} left out" for names in self.left_out.values() for name in sorted(names)]
+        return hashlib.blake2b("\n".join(lines).encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()
 
     @property
     def names(self) -> KeysView[str]:
         """All files found."""
         return self._found.keys()
 
-    def read(self, name: str) -> bytes:
+    @property
+    def left_out(self) -> LeftOut:
+        """What is hidden, and links that lead round."""
+        _ = self._found
+        return self._left_out
+
+    def read(self, name: str, most: int = MOST_IMAGE) -> bytes:
         """The content of one file."""
-        with open(f"{self.location}/{name}", "rb", buffering=0) as file:  # noqa: PTH123  twice as fast
-            return file.readall()
+        return read_bytes(f"{self.location}/{name}", most)
 
     @cached_property
     def _found(self) -> dict[str, str]:
         """Size and time by file name; one plain loop, as it runs over 110,000 files at every start."""
         found: dict[str, str] = {}
-        folders = [f"{name}/" for name in self._tops if (self.location / name).is_dir()]
+        hidden: list[str] = []
+        loops: list[str] = []
+        folders = [_Folder("", os.path.realpath(self.location))]  # which grows on the way
         try:
-            for name in self._tops:
-                if (self.location / name).is_file():
-                    found[name] = _size_and_time((self.location / name).stat())
-            for folder in folders:  # which grows on the way
-                with os.scandir(f"{self.location}/{folder}") as entries:
+            for folder in folders:
+                with os.scandir(f"{self.location}/{folder.name}") as entries:
                     for entry in entries:
-                        name = folder + entry.name
-                        if entry.name[0] == ".":
+                        name = folder.name + entry.name
+                        if not folder.name and self._tops is not None and name not in self._tops:
                             continue
-                        if not entry.is_dir():
-                            found[name] = _size_and_time(entry.stat()) if entry.is_file() else "missing"
-                        elif folder.count("/") < _DEPTH:
-                            folders.append(name + "/")
+                        if entry.name[0] == ".":
+                            hidden.append(name)
+                        elif not _is_folder(entry):
+                            found[name] = _size_and_time(entry)
+                        elif (below := folder.below(entry)) is not None:
+                            folders.append(below)
+                        else:
+                            loops.append(name)
+                if len(folders) > _MOST_FOLDERS:
+                    raise DataError(
+                        f"directory '{self.location}' has more than {_MOST_FOLDERS:,} folders; expected a"
+                        " data set, without links that multiply it"
+                    )
         except OSError as error:
             raise DataError(
                 f"directory '{error.filename or self.location}' cannot be read: {error.strerror};"
                 " expected a readable data set"
             ) from error
+        self._left_out = {Reason.HIDDEN: hidden, Reason.LOOP: loops}
         return found
 
 
-def _size_and_time(status: os.stat_result) -> str:
-    return f"{status.st_size} {status.st_mtime_ns}"
+class _Folder:
+    """A folder on the way down.
+
+    Attributes:
+        name: from the location, with a slash at its end; empty for the location itself.
+        real: its path without links.
+        trail: real paths of the folders whose links led here.
+    """
+
+    __slots__ = ("name", "real", "trail")
+
+    def __init__(self, name: str, real: str, trail: tuple[str, ...] = ()) -> None:
+        self.name = name
+        self.real = real
+        self.trail = trail
+
+    def below(self, entry: os.DirEntry[str]) -> _Folder | None:
+        """A folder in this one; None if it is a link back to one that leads here."""
+        name = f"{self.name}{entry.name}/"
+        if not entry.is_symlink():
+            return _Folder(name, f"{self.real}/{entry.name}", self.trail)
+        real = os.path.realpath(entry.path)
+        trail = (*self.trail, self.real)
+        above = real.rstrip("/") + "/"
+        return None if any(f"{path}/".startswith(above) for path in trail) else _Folder(name, real, trail)
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size_and_time(entry: os.DirEntry[str]) -> str:
+    """What changes with a file's content; of what is no regular file, that it is none."""
+    try:
+        if entry.is_file():
+            status = entry.stat()
+            return f"{status.st_size} {status.st_mtime_ns}"
+    except OSError:
+        pass
+    return "missing"
 
 
 class Zip:
-    """Files in a zip file, named from the folder in it that holds ``marker``.
+    """Files in a zip file, named from the folder in it that holds the data set.
 
     The stamp is made of the zip's central directory (names, sizes, CRCs), whatever the file's own time.
+
+    Args:
+        location: the zip file.
+        find_root: says of its members' names which prefix is the data set's folder; None: none is.
+        tops: the only names directly in that folder that are looked at.
+        expected: what the zip should hold, for people.
     """
 
-    def __init__(self, location: Path, marker: str) -> None:
+    def __init__(
+        self,
+        location: Path,
+        find_root: Callable[[Collection[str]], str | None],
+        tops: Collection[str],
+        expected: str,
+    ) -> None:
         self.location = location
-        self._marker = marker
+        self._find_root = find_root
+        self._tops = tops
+        self._expected = expected
+        self._left_out: dict[Reason, list[str]] = {}
 
     @cached_property
     def stamp(self) -> str:
         """A digest of the zip's central directory."""
-        try:
-            return hashlib.blake2b(_central_directory(self.location), digest_size=16).hexdigest()
-        except OSError as error:
-            raise DataError(f"zip file '{self.location}' cannot be read: {error.strerror}") from error
+        return hashlib.blake2b(central_directory(self.location), digest_size=16).hexdigest()
 
     @property
     def names(self) -> KeysView[str]:
-        """All files below the folder of the marker."""
+        """All files below the data set's folder."""
         return self._members.keys()
 
-    def read(self, name: str) -> bytes:
+    @property
+    def left_out(self) -> LeftOut:
+        """What is hidden, and what macOS adds."""
+        _ = self._members
+        return self._left_out
+
+    def read(self, name: str, most: int = MOST_IMAGE) -> bytes:
         """The content of one file, its CRC checked."""
+        member = self._members[name]
+        if member.file_size > most:
+            raise TooLargeError(most)
+        if member.compress_type not in _METHODS:
+            raise OSError(f"packed by method {member.compress_type}, expected deflate; pack it again")
         try:
-            return self._zip.read(self._members[name])
-        except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError) as error:
-            raise OSError(f"damaged in the zip file ({error})") from error
+            with self._zip.open(member) as file:
+                return file.read()
+        except Exception as error:  # a foreign parser's, of damaged data
+            raise OSError(f"damaged in the zip file ({one_line(error)})") from error
 
     @cached_property
     def _zip(self) -> zipfile.ZipFile:
+        central_directory(self.location)  # no pipe, and not a list of millions
         try:
             return zipfile.ZipFile(self.location)
-        except (zipfile.BadZipFile, OSError) as error:
+        except Exception as error:
             raise _no_zip(self.location) from error
 
     @cached_property
     def _members(self) -> dict[str, zipfile.ZipInfo]:
-        members = [member for member in self._zip.infolist() if not member.is_dir()]
-        markers = [m.filename for m in members if m.filename.split("/")[-1] == self._marker]
-        if not markers:
-            raise DataError(
-                f"zip file '{self.location}' holds no {self._marker}; expected tiny-imagenet-200.zip"
-            )
-        folder = min(markers, key=len).removesuffix(self._marker)
-        return {
-            member.filename.removeprefix(folder): member
-            for member in members
-            if member.filename.startswith(folder)
+        members = {_slashed(member.filename): member for member in self._zip.infolist()}
+        files = {name: member for name, member in members.items() if not name.endswith("/")}
+        visible = {name: member for name, member in files.items() if not _is_hidden(name)}
+        root = self._find_root(visible.keys())
+        if root is None:
+            raise DataError(f"zip file '{self.location}' holds {self._expected}")
+        own = {root + top for top in self._tops}
+        below = tuple(f"{name}/" for name in own)
+        self._left_out = {
+            Reason.HIDDEN: [
+                name.removeprefix(root)
+                for name in files.keys() - visible.keys()
+                if name.startswith((*below, "__MACOSX/"))
+            ]
         }
+        return {
+            name.removeprefix(root): member
+            for name, member in visible.items()
+            if name in own or name.startswith(below)
+        }
+
+
+def _slashed(name: str) -> str:
+    """A member's name with forward slashes: some programs for Windows write the others."""
+    return name if "/" in name else name.replace("\\", "/")
+
+
+def _is_hidden(name: str) -> bool:
+    return name.startswith((".", "__MACOSX/")) or "/." in name
 
 
 def _no_zip(path: Path) -> DataError:
@@ -165,9 +276,27 @@ def _no_zip(path: Path) -> DataError:
     )
 
 
-def _central_directory(path: Path) -> bytes:
-    """The raw bytes that list a zip's files; reading 120,000 entries one by one takes a second."""
-    with path.open("rb") as file:
+def central_directory(path: Path) -> bytes:
+    """The raw bytes that list a zip's files; reading 120,000 entries one by one takes a second.
+
+    Raises:
+        DataError: if it cannot be read, is no whole zip file, or lists too many files.
+    """
+    try:
+        raw = _list_of_members(path)
+    except OSError as error:
+        raise DataError(f"zip file '{path}' cannot be read: {error.strerror}") from error
+    except (ValueError, OverflowError, struct.error) as error:  # offsets that point nowhere
+        raise _no_zip(path) from error
+    if raw.count(b"PK\1\2") > _MOST_MEMBERS:
+        raise DataError(
+            f"zip file '{path}' lists more than {_MOST_MEMBERS:,} files; unpack it, and name the directory"
+        )
+    return raw
+
+
+def _list_of_members(path: Path) -> bytes:
+    with open_regular(path) as file:
         length = file.seek(0, os.SEEK_END)
         file.seek(max(0, length - 66_000))
         tail = file.read()

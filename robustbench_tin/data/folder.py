@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -10,21 +11,33 @@ from typing import ClassVar
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.data.cache import open_decoded
 from robustbench_tin.data.decode import image_size
-from robustbench_tin.data.files import Directory, Files
-from robustbench_tin.data.listing import Listing, SplitListing
+from robustbench_tin.data.files import Directory, Files, Zip
+from robustbench_tin.data.listing import (
+    SUFFIXES,
+    VAL_FOLDERS,
+    Listing,
+    Reason,
+    SplitListing,
+    is_image,
+    val_folder,
+    val_notes,
+    within,
+)
 from robustbench_tin.data.source import OpenOptions, Source
 from robustbench_tin.errors import DataError
+from robustbench_tin.text import printable
 
 SIZE = 64
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 
 
 @dataclass(frozen=True)
 class Folder(Source):
-    """Your own images, as folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*.
+    """Your own images, as folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*, or a zip of these.
 
-    JPEG, PNG, BMP and WebP of any size; all are scaled to 64×64, unless they are all square and of one
-    size, which is then kept. There are no bounding boxes.
+    Read as torchvision's ``ImageFolder`` does: at any depth below a class, classes and images sorted by name;
+    what starts with a dot is left out. JPEG, PNG, BMP, WebP, PPM and TIFF of any size; all are scaled to
+    64×64, unless they are all square and of one size, which is then kept. There are no bounding boxes. If
+    there is no ``val``, then ``valid``, ``validation`` or ``test`` is read for it.
     """
 
     name: ClassVar[str] = "folder"
@@ -32,8 +45,10 @@ class Folder(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` has a ``train`` and a ``val`` directory."""
-        return (path / "train").is_dir() and (path / "val").is_dir()
+        """Whether ``path`` has a ``train`` and a ``val`` directory, or is a zip file."""
+        if path.is_file():
+            return path.suffix.lower() == ".zip"
+        return (path / "train").is_dir() and any((path / name).is_dir() for name in VAL_FOLDERS)
 
     def open(self, options: OpenOptions) -> Dataset:
         """Open it, decoding what is not in the cache yet.
@@ -43,12 +58,7 @@ class Folder(Source):
         """
         if self.path is None:
             raise DataError("data set 'folder' needs a path; expected folder:PATH")
-        if not self.path.is_dir():
-            raise DataError(
-                f"no images at '{self.path}': there is no such directory; expected train/CLASS/* in it"
-            )
-        files = Directory(self.path, tops=("train", "val"))
-        decoded = open_decoded(self.name, files, find_folder, options)
+        decoded = open_decoded(self.name, _files(self.path), find_folder, options)
         return Dataset(
             name=self.name,
             source=str(self.path),
@@ -57,41 +67,81 @@ class Folder(Source):
             train=decoded.splits["train"],
             val=decoded.splits["val"],
             fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.broken_notes()),
+            notes=tuple(decoded.notes),
         )
 
 
 def find_folder(files: Files) -> Listing:
-    """List ``train/CLASS/*`` and ``val/CLASS/*``, classes and images sorted by name.
+    """List ``train/CLASS/*`` and ``val/CLASS/*``, classes and images in the order of ``ImageFolder``.
 
     Raises:
         DataError: where a split is empty, or a class is in one split only.
     """
-    splits = {split: _by_class(files, split) for split in ("train", "val")}
+    below = {"train": "train", "val": val_folder(files.names)}
+    splits = {split: _by_class(files, folder) for split, folder in below.items()}
     for split, found in splits.items():
         if not found:
             raise DataError(
-                f"'{files.location}/{split}' has no images;"
-                f" expected {split}/CLASS/* ending in {', '.join(SUFFIXES)}"
+                f"'{files.location}/{below[split]}' has no images;"
+                f" expected {below[split]}/CLASS/* ending in {', '.join(SUFFIXES)}"
             )
     for split, other in (("train", "val"), ("val", "train")):
         for name in sorted(splits[split].keys() - splits[other].keys()):
             raise DataError(
-                f"class '{name}' has images in '{files.location}/{split}' but none in {other};"
-                f" add {other}/{name}/* or remove {split}/{name}"
+                f"class '{printable(name)}' has images in '{files.location}/{below[split]}' but none"
+                f" in {below[other]}; add {below[other]}/{printable(name)}/* or remove"
+                f" {below[split]}/{printable(name)}"
             )
     classes = tuple(sorted(splits["train"]))
     listings = {split: _list_split(found, classes) for split, found in splits.items()}
     names = [name for listing in listings.values() for name in listing.names]
-    return Listing(classes, classes, listings, size=_common_size(files, names) or SIZE)
+    tops = tuple(f"{folder}/" for folder in below.values())
+    rest = [name for name in files.names - set(names) if name.startswith(tops)]
+    left_out = {
+        **within(files.left_out, tops),
+        Reason.OTHER_KIND: [name for name in rest if not is_image(name)],
+        Reason.NO_CLASS: [name for name in rest if is_image(name)],
+    }
+    return Listing(
+        classes,
+        tuple(printable(name) for name in classes),
+        listings,
+        size=_common_size(files, names) or SIZE,
+        left_out=left_out,
+        notes=tuple(val_notes(below["val"])),
+    )
 
 
-def _by_class(files: Files, split: str) -> dict[str, list[str]]:
+def _files(path: Path) -> Files:
+    tops = ("train", *VAL_FOLDERS)
+    if path.is_dir():
+        return Directory(path, tops)
+    if path.is_file():
+        expected = (
+            "no train/CLASS/* and val/CLASS/*; expected a zip of such folders, or tiny-imagenet-200.zip"
+        )
+        return Zip(path, _root, tops, expected)
+    raise DataError(f"no images at '{path}': there is no such directory; expected train/CLASS/* in it")
+
+
+def _root(names: Collection[str]) -> str | None:
+    """The shortest prefix below which there are both a ``train`` and a ``val``."""
+    roots: dict[str, set[str]] = defaultdict(set)
+    for name in names:
+        folders = name.split("/")[:-1]
+        for split in {"train", *VAL_FOLDERS} & set(folders):
+            place = folders.index(split)
+            roots["/".join([*folders[:place], ""])].add(split)
+    whole = [root for root, splits in roots.items() if "train" in splits and len(splits) > 1]
+    return min(whole, key=len, default=None)
+
+
+def _by_class(files: Files, folder: str) -> dict[str, list[str]]:
     found: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
-        top, *middle, file_name = name.split("/")
-        if top == split and len(middle) == 1 and file_name.lower().endswith(SUFFIXES):
-            found[middle[0]].append(name)
+        top, *below = name.split("/")
+        if top == folder and len(below) > 1 and is_image(name):
+            found[below[0]].append(name)
     return found
 
 
@@ -99,9 +149,15 @@ def _list_split(found: dict[str, list[str]], classes: tuple[str, ...]) -> SplitL
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
-        names += sorted(found[name])
+        names += sorted(found[name], key=_walked)
         labels += [label] * len(found[name])
     return SplitListing(names, labels)
+
+
+def _walked(name: str) -> tuple[str, str]:
+    """Sorts as ``sorted(os.walk(...))`` does: by the folder, then by the file's name in it."""
+    folder, _, file = name.rpartition("/")
+    return folder, file
 
 
 def _common_size(files: Files, names: list[str]) -> int | None:

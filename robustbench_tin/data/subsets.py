@@ -161,4 +161,6 @@ def _first_spread(ranked: list[Rows], count: int | None) -> Rows:
 
 
 def _key(seed: int, *what: str) -> bytes:
-    return hashlib.blake2b("\0".join((str(seed), *what)).encode(), digest_size=8).digest()
+    return hashlib.blake2b(
+        "\0".join((str(seed), *what)).encode("utf-8", "surrogatepass"), digest_size=8
+    ).digest()

@@ -5,8 +5,7 @@ Le and Yang, "Tiny ImageNet Visual Recognition Challenge", Stanford CS 231N, 201
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -16,21 +15,37 @@ import numpy as np
 from robustbench_tin.data.base import UNLABELLED, Dataset, Split
 from robustbench_tin.data.cache import Decoded, open_decoded
 from robustbench_tin.data.download import fetch_tiny_imagenet
-from robustbench_tin.data.files import Directory, Files, Zip
-from robustbench_tin.data.listing import NO_BOX, Box, Listing, SplitListing
+from robustbench_tin.data.files import Directory, Files, Zip, central_directory
+from robustbench_tin.data.listing import (
+    VAL_FOLDERS,
+    Box,
+    LeftOut,
+    Listing,
+    Reason,
+    SplitListing,
+    by_number,
+    is_image,
+    val_notes,
+    within,
+)
 from robustbench_tin.data.source import OpenOptions, Source
+from robustbench_tin.data.tiny_imagenet_text import ANNOTATIONS, BOXES, FOLDER, WNIDS, WORDS, TextFiles
+from robustbench_tin.data.tiny_imagenet_val import find_val, folder_of_val, has_class_folders
 from robustbench_tin.errors import DataError
+from robustbench_tin.text import printable
 
-FOLDER = "tiny-imagenet-200"
 OFFICIAL_COUNTS = {"train": 100_000, "val": 10_000}
+_TOPS = (WNIDS, WORDS, "train", *VAL_FOLDERS)
 
 
 @dataclass(frozen=True)
 class TinyImageNet(Source):
     """Tiny ImageNet (200 classes, 64×64): downloaded, unpacked, or straight from its zip file.
 
-    ``path`` is the unpacked ``tiny-imagenet-200``, the directory that holds it, or the official zip;
-    without one, the zip is downloaded into the cache directory.
+    ``path`` is the unpacked ``tiny-imagenet-200``, the directory that holds it, or a zip file of it; without
+    one, the official zip is downloaded into the cache directory. Validation images may also lie in class
+    folders, as people rearrange them for ``ImageFolder``: ``val/CLASS/*``, ``val/CLASS/images/*`` or
+    ``val/images/CLASS/*``. If there is no ``val``, then ``valid``, ``validation`` or ``test`` is read for it.
     """
 
     name: ClassVar[str] = "tiny-imagenet"
@@ -38,13 +53,10 @@ class TinyImageNet(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` is a zip file, or an unpacked set, or holds one."""
+        """Whether ``path`` is an unpacked set, or holds one, or is a zip file of one or a damaged one."""
         if path.is_file():
-            return path.suffix.lower() == ".zip"
-        return any(
-            (root / "wnids.txt").is_file() or (root / "val" / "val_annotations.txt").is_file()
-            for root in (path, path / FOLDER)
-        )
+            return path.suffix.lower() == ".zip" and _is_packed(path)
+        return any((root / WNIDS).is_file() or _is_annotated(root) for root in (path, path / FOLDER))
 
     def open(self, options: OpenOptions) -> Dataset:
         """Open it, downloading and decoding what is not in the cache yet.
@@ -71,20 +83,46 @@ class TinyImageNet(Source):
 def find_tiny_imagenet(files: Files) -> Listing:
     """List the images of Tiny ImageNet's layout with their labels and boxes.
 
-    Training images are ordered by class, then number; validation images as they are annotated.
+    Training images are ordered by class, then number; validation images as they are annotated, then by
+    number.
 
     Raises:
-        DataError: for a missing or malformed file, or a class without training images.
+        DataError: for a missing or malformed file, a class without training images, or annotations that
+            contradict the folders.
     """
-    classes = tuple(dict.fromkeys(_lines(files, "wnids.txt")))
-    if not classes:
-        raise DataError(f"'{files.location}/wnids.txt' is empty; expected a class id a line")
+    texts = TextFiles(files)
+    classes = _find_classes(files, texts)
     label_of = {wnid: label for label, wnid in enumerate(classes)}
-    splits = {"train": _find_train(files, label_of), "val": _find_val(files, label_of)}
-    test = sorted((name for name in files.names if _is_image(name, "test/images/")), key=_by_number)
-    if test:
-        splits["test"] = SplitListing(test, [UNLABELLED] * len(test), optional=True)
-    return Listing(classes, _class_names(files, classes), splits, size=64, exact=True)
+    folder = folder_of_val(files)
+    val, copies = find_val(files, texts, folder, label_of)
+    splits = {"train": _find_train(files, texts, label_of), "val": val}
+    if folder != "test":
+        splits |= _find_test(files)
+    notes = val_notes(folder)
+    if WNIDS not in files.names:
+        notes.append(f"there is no {WNIDS}: the classes are the folders of train/, sorted by name")
+    class_names = texts.class_names(classes)
+    left_out = {**_left_out(files, texts, folder, splits, copies), Reason.TOO_LARGE: texts.too_large}
+    return Listing(classes, class_names, splits, size=64, exact=True, left_out=left_out, notes=tuple(notes))
+
+
+def _is_annotated(root: Path) -> bool:
+    """Whether a directory holds images and one of the text files of Tiny ImageNet other than its classes."""
+    try:
+        first = next((entry for entry in (root / "train").iterdir() if entry.is_dir()), None)
+    except OSError:
+        first = None
+    return any((root / folder / ANNOTATIONS).is_file() for folder in VAL_FOLDERS) or (
+        first is not None and ((root / WORDS).is_file() or (first / f"{first.name}{BOXES}").is_file())
+    )
+
+
+def _is_packed(path: Path) -> bool:
+    try:
+        listed = central_directory(path)
+    except DataError:
+        return True  # opening it will say what is wrong
+    return any(name.encode() in listed for name in (WNIDS, ANNOTATIONS, BOXES))
 
 
 def _files(path: Path) -> Files:
@@ -93,20 +131,44 @@ def _files(path: Path) -> Files:
             f"no Tiny ImageNet at '{path}': there is no such path; expected {FOLDER} or its zip file"
         )
     if path.is_file():
-        return Zip(path, marker="wnids.txt")
-    if not (path / "wnids.txt").is_file() and (path / FOLDER).is_dir():
+        return Zip(path, _root, _TOPS, f"no {WNIDS}; expected tiny-imagenet-200.zip")
+    if not (path / WNIDS).is_file() and (path / FOLDER).is_dir():
         path = path / FOLDER
-    return Directory(path, tops=("wnids.txt", "words.txt", "train", "val", "test"))
+    return Directory(path, _TOPS)
 
 
-def _find_train(files: Files, label_of: dict[str, int]) -> SplitListing:
+def _root(names: Collection[str]) -> str | None:
+    """The folder of ``wnids.txt``; without it, if validation images have class folders, that of ``train``."""
+    marked = [name.removesuffix(WNIDS) for name in names if name.rpartition("/")[2] == WNIDS]
+    if not marked and has_class_folders(names):
+        marked = [name[: f"/{name}".index("/train/")] for name in names if "/train/" in f"/{name}"]
+    return min(marked, key=len, default=None)
+
+
+def _find_classes(files: Files, texts: TextFiles) -> tuple[str, ...]:
+    """As ``wnids.txt`` lists them; without it, if validation images have them too, the folders of train/."""
+    if WNIDS in files.names:
+        classes = tuple(dict.fromkeys(texts.lines(WNIDS)))
+        if not classes:
+            raise DataError(f"'{texts.place(WNIDS)}' is empty; expected a class id a line")
+        return classes
+    found = {name.split("/")[1] for name in files.names if _is_of_class(name)}
+    if not found or not has_class_folders(files.names):
+        raise DataError(
+            f"'{texts.place()}' has no {WNIDS}; expected an unpacked {FOLDER} or its zip file, or class"
+            " folders in train and val"
+        )
+    return tuple(sorted(found))
+
+
+def _find_train(files: Files, texts: TextFiles, label_of: dict[str, int]) -> SplitListing:
     found: dict[str, list[str]] = {wnid: [] for wnid in label_of}
     for name in files.names:
-        if _is_image(name, "train/"):
+        if _is_of_class(name):
             wnid = name.split("/")[1]
             if wnid not in found:
                 raise DataError(
-                    f"'{files.location}/train/{wnid}' is of no class in wnids.txt; remove it, or add it there"
+                    f"'{texts.place(f'train/{wnid}')}' is of no class in {WNIDS}; remove it, or add it there"
                 )
             found[wnid].append(name)
     names: list[str] = []
@@ -115,100 +177,41 @@ def _find_train(files: Files, label_of: dict[str, int]) -> SplitListing:
     for wnid, images in found.items():
         if not images:
             raise DataError(
-                f"class '{wnid}' has no training images in '{files.location}/train/{wnid}/images';"
-                " unpack it again, or take it out of wnids.txt"
+                f"class '{printable(wnid)}' has no training images in"
+                f" '{texts.place(f'train/{wnid}/images')}'; unpack it again, or take it out of {WNIDS}"
             )
-        images.sort(key=_by_number)
-        box_of = _train_boxes(files, wnid)
+        images.sort(key=by_number)
+        box_of = texts.boxes_of("train", wnid)
         names += images
         labels += [label_of[wnid]] * len(images)
-        boxes += [box_of[_file_name(name)] for name in images]
+        boxes += [box_of[name.rpartition("/")[2]] for name in images]
     return SplitListing(names, labels, boxes)
 
 
-def _train_boxes(files: Files, wnid: str) -> dict[str, Box]:
-    box_of: dict[str, Box] = defaultdict(lambda: NO_BOX)
-    name = f"train/{wnid}/{wnid}_boxes.txt"
-    if name in files.names:
-        for image, box in _table(files, name, columns=5):
-            box_of[image[0]] = box
-    return box_of
+def _is_of_class(name: str) -> bool:
+    """Whether this is a training image in a class folder."""
+    return name.startswith("train/") and is_image(name) and name.count("/") > 1
 
 
-def _find_val(files: Files, label_of: dict[str, int]) -> SplitListing:
-    annotations = "val/val_annotations.txt"
-    names: list[str] = []
-    labels: list[int] = []
-    boxes: list[Box] = []
-    for (image, wnid), box in _table(files, annotations, columns=6):
-        if wnid not in label_of:
-            raise DataError(
-                f"'{files.location}/{annotations}' gives {image} class '{wnid}', which wnids.txt has not"
-            )
-        name = f"val/images/{image}"
-        if name in files.names:
-            names.append(name)
-            labels.append(label_of[wnid])
-            boxes.append(box)
-    if not names:
-        raise DataError(
-            f"'{files.location}/val/images' has none of the images of val_annotations.txt; unpack it again"
-        )
-    if len(set(names)) < len(names):
-        raise DataError(f"'{files.location}/{annotations}' lists an image twice; unpack it again")
-    for name in files.names - set(names):
-        if _is_image(name, "val/images/"):
-            raise DataError(f"image '{files.location}/{name}' has no line in val_annotations.txt; remove it")
-    return SplitListing(names, labels, boxes)
+def _find_test(files: Files) -> dict[str, SplitListing]:
+    names = [name for name in files.names if name.startswith("test/images/") and is_image(name)]
+    names.sort(key=by_number)
+    return {"test": SplitListing(names, [UNLABELLED] * len(names), optional=True)} if names else {}
 
 
-def _class_names(files: Files, classes: Sequence[str]) -> tuple[str, ...]:
-    names = {wnid: wnid for wnid in classes}
-    if "words.txt" in files.names:
-        for line in _lines(files, "words.txt"):
-            wnid, _, words = line.partition("\t")
-            if wnid in names and words:
-                names[wnid] = words
-    return tuple(names.values())
-
-
-def _table(files: Files, name: str, columns: int) -> Iterator[tuple[list[str], Box]]:
-    """The lines of an annotation file: its leading words, and the box that ends each."""
-    for number, line in enumerate(_lines(files, name), 1):
-        fields = line.split("\t")
-        try:
-            x0, y0, x1, y1 = (int(field) for field in fields[-4:])
-            if len(fields) != columns:
-                raise ValueError
-        except ValueError:
-            raise DataError(
-                f"line {number} of '{files.location}/{name}' is '{line[:60]}';"
-                f" expected {columns} columns apart by tabs, the last four x0, y0, x1, y1"
-            ) from None
-        yield fields[:-4], (x0, y0, x1, y1)
-
-
-def _lines(files: Files, name: str) -> list[str]:
-    try:
-        text = files.read(name) if name in files.names else None
-    except OSError as error:
-        raise DataError(f"'{files.location}/{name}' cannot be read: {error.strerror or error}") from error
-    if text is None:
-        raise DataError(f"'{files.location}' has no {name}; expected an unpacked {FOLDER} or its zip file")
-    return [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
-
-
-def _is_image(name: str, below: str) -> bool:
-    return name.startswith(below) and name.lower().endswith((".jpeg", ".jpg", ".png"))
-
-
-def _file_name(name: str) -> str:
-    return name.rpartition("/")[2]
-
-
-def _by_number(name: str) -> tuple[int, str]:
-    """Sorts ``n01443537_9`` before ``n01443537_10``."""
-    return len(name), name
+def _left_out(
+    files: Files, texts: TextFiles, folder: str, splits: dict[str, SplitListing], copies: list[str]
+) -> LeftOut:
+    """The files in the folders of the splits that nothing was made of."""
+    tops = ("train/", f"{folder}/", *(["test/"] if "test" in splits else []))
+    used = {*texts.used, *copies, *(name for split in splits.values() for name in split.names)}
+    rest = [name for name in files.names - used if name.startswith(tops)]
+    return {
+        **within(files.left_out, tops),
+        Reason.OTHER_KIND: [name for name in rest if not is_image(name)],
+        Reason.NO_CLASS: [name for name in rest if is_image(name)],
+        Reason.COPY: copies,
+    }
 
 
 def _notes(decoded: Decoded) -> Iterator[str]:
@@ -221,7 +224,7 @@ def _notes(decoded: Decoded) -> Iterator[str]:
         if degenerate:
             count = len(decoded.splits[split])
             yield f"{degenerate:,} of {count:,} {split} images have a degenerate bounding box or none"
-    yield from decoded.broken_notes()
+    yield from decoded.notes
 
 
 def _degenerate(split: Split) -> int:

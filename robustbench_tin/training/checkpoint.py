@@ -85,7 +85,7 @@ class Checkpoint:
         Raises:
             RunError: where the file is damaged.
         """
-        if not self.path.exists():
+        if not self.path.is_file():
             return None
         try:
             with safe_open(self.path, framework="pt", device=str(device)) as file:

@@ -14,6 +14,7 @@ from torch import nn
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.errors import RunError
+from robustbench_tin.files import read_text
 
 
 @dataclass(frozen=True)
@@ -115,12 +116,11 @@ def read_curves(path: Path) -> list[Point]:
         RunError: where it cannot be read or is damaged.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            return [
-                Point(int(row["epoch"]), **{name: float(row[name]) for name in MEASURES if row[name]})
-                for row in csv.DictReader(file)
-            ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [
+            Point(int(row["epoch"]), **{name: float(row[name]) for name in MEASURES if row[name]})
+            for row in csv.DictReader(io.StringIO(read_text(path), newline=""))
+        ]
+    except (OSError, ValueError, KeyError, TypeError, csv.Error) as error:
         raise RunError(f"curves '{path}' are damaged or of another version; remove that file") from error
 
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import csv
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from drawn_sets import picture, save
 from PIL import Image
 
 from robustbench_tin.benchmarks import crop as crop_module
 from robustbench_tin.benchmarks.crop import crop
 from robustbench_tin.benchmarks.predict import predict
+from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
@@ -23,6 +26,16 @@ from robustbench_tin.errors import RobustTinError, RunError
 @pytest.fixture
 def dataset(drawn: Path) -> Dataset:
     return open_dataset(str(drawn))
+
+
+class Said(Reporter):
+    """Keeps what is said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -94,6 +107,77 @@ def test_images_from_a_directory_or_a_list_of_paths(run: Run, drawn: Path, tmp_p
         listed.write_text(title + "test/images/test_2.JPEG,x\n\ntest/images/test_0.JPEG,y\n")
         predict(run.path, out=tmp_path / "list_out.csv", images=listed, data=str(drawn))
         assert [ids(row) for row in read(tmp_path / "list_out.csv")] == [expected[2], expected[0]]
+
+
+def test_images_of_a_directory_are_those_that_a_data_set_has(run: Run, drawn: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    for name in (".ipynb_checkpoints/x-checkpoint.png", "a.png", "odd.jpg/b.TIF", "a-b/c.ppm"):
+        save(folder / name, picture(len(name)))
+    (folder / "._a.png").write_text("Mac OS X")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "round").symlink_to(folder)
+    said = Said()
+    predict(run.path, out=tmp_path / "p.csv", images=folder, data=str(drawn), reporter=said)
+    assert [row["file"] for row in read(tmp_path / "p.csv")] == ["a-b/c.ppm", "a.png", "odd.jpg/b.TIF"]
+    assert said.lines[-1] == (
+        "left out 2 hidden files: ._a.png, .ipynb_checkpoints; 1 link to a folder above it: round;"
+        " 1 file that does not end as images do: notes.txt"
+    )
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "loop"])
+def test_what_is_no_regular_file_is_a_broken_image(run: Run, drawn: Path, tmp_path: Path, kind: str) -> None:
+    save(tmp_path / "images/a.png", picture(1))
+    if kind == "pipe":
+        os.mkfifo(tmp_path / "images/b.png")
+    else:
+        (tmp_path / "images/b.png").symlink_to("/dev/zero" if kind == "device" else "b.png")
+    call = {"out": tmp_path / "p.csv", "images": tmp_path / "images", "data": str(drawn)}
+    with pytest.raises(RobustTinError, match=r"b.png' cannot be read \(.*--skip-broken"):
+        predict(run.path, **call)
+    assert predict(run.path, **call, skip_broken=True).left_out == 1
+
+
+def test_names_in_any_bytes(run: Run, drawn: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    raw = os.fsdecode(b"caf\xe9.png")
+    save(folder / raw, picture(1))
+    predict(run.path, out=tmp_path / "p.csv", images=folder, data=str(drawn))
+    assert [row["file"] for row in read(tmp_path / "p.csv")] == [r"caf\udce9.png"]
+    (tmp_path / "list.csv").write_bytes(b"images/caf\xe9.png\n")
+    predict(run.path, out=tmp_path / "q.csv", images=tmp_path / "list.csv", data=str(drawn))
+    assert len(read(tmp_path / "q.csv")) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "file;label\nimages/a.png;cat\nimages/b.png;dog\n",
+        "images/a.png\tcat\r\nimages/b.png\tdog\r\n",
+        "file\nimages\\a.png\nimages\\b.png\n",
+        '"images/a.png";1,5\n"images/b.png";2,5\n',
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_lists_as_other_programs_write_them(
+    run: Run, drawn: Path, tmp_path: Path, text: str, encoding: str
+) -> None:
+    for name in "ab":
+        save(tmp_path / f"images/{name}.png", picture(1))
+    (tmp_path / "list.csv").write_bytes(text.encode(encoding))
+    made = predict(run.path, out=tmp_path / "p.csv", images=tmp_path / "list.csv", data=str(drawn))
+    assert made.images == 2
+
+
+def test_a_name_with_nul_is_a_broken_image(run: Run, drawn: Path, tmp_path: Path) -> None:
+    save(tmp_path / "a.png", picture(1))
+    (tmp_path / "list.csv").write_bytes(b"file\na\0b.png\na.png\n")
+    call = {"out": tmp_path / "p.csv", "images": tmp_path / "list.csv", "data": str(drawn)}
+    with pytest.raises(RobustTinError, match=r"a\\x00b.png' cannot be read") as caught:
+        predict(run.path, **call)
+    assert "\0" not in str(caught.value)
+    assert predict(run.path, **call, skip_broken=True).left_out == 1
 
 
 def test_a_broken_image_is_named_or_left_out(run: Run, drawn: Path, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -41,7 +42,7 @@ def test_part_of_a_file_is_broken_even_where_pillow_was_told_to_pad(monkeypatch:
 
 
 def test_what_is_no_image_says_so() -> None:
-    with pytest.raises(BrokenImageError, match="is no JPEG, PNG, BMP or WEBP image"):
+    with pytest.raises(BrokenImageError, match="is no JPEG, PNG, BMP, WEBP, PPM or TIFF image"):
         decode_image(b"hello", 64)
     gif = io.BytesIO()
     picture(1).save(gif, "GIF")
@@ -67,3 +68,76 @@ def test_a_large_jpeg_is_scaled_like_any_other_image() -> None:
     image = picture(9, (640, 512))
     jpeg, png = (decode_image(encoded(image, kind), 32).astype(int) for kind in ("JPEG", "PNG"))
     assert np.abs(jpeg - png).mean() < 2
+
+
+@pytest.mark.parametrize("kind", ["PPM", "TIFF"])
+@pytest.mark.parametrize("mode", ["L", "RGB", "1"])
+def test_the_other_kinds_of_image_folder(kind: str, mode: str) -> None:
+    image = picture(5).convert(mode)
+    expected = np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    np.testing.assert_array_equal(decode_image(encoded(image, kind), 64), expected)
+
+
+@pytest.mark.parametrize("kind", ["PPM", "TIFF"])
+def test_sixteen_bits_of_other_kinds(kind: str) -> None:
+    shades = np.linspace(0, 65535, 64 * 64).reshape(64, 64).astype(np.uint16)
+    np.testing.assert_array_equal(decode_image(encoded(Image.fromarray(shades), kind), 64)[0], shades >> 8)
+
+
+@pytest.mark.parametrize("kind", [np.int32, np.float32])
+def test_thirty_two_bits_have_no_known_range(kind: type) -> None:
+    data = encoded(Image.fromarray(np.ones((64, 64), kind)), "TIFF")
+    with pytest.raises(BrokenImageError, match="has 32 bits a pixel, expected 8 or 16"):
+        decode_image(data, 64)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF"])
+def test_of_an_animation_the_first_image_counts(kind: str) -> None:
+    first, second = picture(1), picture(2)
+    buffer = io.BytesIO()
+    lossless = {"lossless": True} if kind == "WEBP" else {}
+    first.save(buffer, kind, save_all=True, append_images=[second], **lossless)
+    np.testing.assert_array_equal(decode_image(buffer.getvalue(), 64), np.asarray(first).transpose(2, 0, 1))
+
+
+def test_a_palette_with_transparency_keeps_its_colours() -> None:
+    image = picture(5).quantize(16)
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", transparency=bytes(range(0, 256, 16)))
+    np.testing.assert_array_equal(
+        decode_image(buffer.getvalue(), 64), np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    )
+
+
+@pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF", "PPM"])
+@pytest.mark.parametrize("size", [(12_000, 8_000), (80_000, 1), (1, 80_000)])
+def test_too_many_pixels_are_refused_before_they_are_decoded(
+    kind: str, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    data = encoded(Image.new("1", size), kind)
+    monkeypatch.setattr(ImageFile.ImageFile, "load", lambda self: pytest.fail("it was decoded"))
+    (chunk,) = decode_all({"large": data}.__getitem__, ["large"], 64)
+    ((_, reason),) = chunk.broken
+    assert reason.startswith(f"is {size[0]}×{size[1]} pixels, expected at most 89,478,485")
+    assert not recwarn.list
+
+
+def test_any_error_of_a_decoder_is_a_broken_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = encoded(picture(3))
+    for error in (
+        KeyError("x"),
+        RecursionError(),
+        MemoryError(),
+        AttributeError("no fp"),
+        ZeroDivisionError(),
+    ):
+        monkeypatch.setattr(ImageFile.ImageFile, "load", _raising(error))
+        with pytest.raises(BrokenImageError, match=f"cannot be decoded \\({type(error).__name__}"):
+            decode_image(data, 64)
+
+
+def _raising(error: Exception) -> Callable[[object], None]:
+    def load(_image: object) -> None:
+        raise error
+
+    return load

@@ -38,7 +38,10 @@ def test_every_image_is_brought_to_one_size(folder: Path, cache: Path) -> None:
     assert dataset.train.ids[0] == "train/cat/a.PNG"
     assert dataset.train.boxes is None
     assert dataset.test is None
-    assert dataset.notes == ()
+    assert dataset.notes == (
+        "left out 2 hidden files: train/cat/._a.png, train/dog/._a.png;"
+        " 2 files that do not end as images do: train/cat/notes.txt, train/dog/notes.txt",
+    )
 
 
 def test_a_common_square_size_is_kept(tmp_path: Path, cache: Path) -> None:
@@ -98,7 +101,8 @@ def test_a_broken_image_is_named_or_left_out(folder: Path, cache: Path) -> None:
         f"train/{name}" for name in ("cat/a.PNG", "cat/c.bmp", "dog/a.PNG", "dog/b.jpeg", "dog/c.bmp")
     ]
     assert dataset.train.labels.tolist() == [0, 0, 1, 1, 1]
-    assert dataset.notes == ("left out 1 unreadable train image: train/cat/b.jpeg",)
+    (note,) = dataset.notes
+    assert note.startswith("left out 1 unreadable train image: train/cat/b.jpeg; 2 hidden files: ")
 
 
 def test_a_class_that_lost_all_its_images(folder: Path, cache: Path) -> None:
