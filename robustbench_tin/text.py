@@ -1,0 +1,60 @@
+"""Texts from data, made safe for the place that shows them.
+
+Names, paths and error messages come from files, plug-ins and models. They may hold control characters, line
+breaks or the markup of the place that shows them. Each place has one function here: :func:`printable` for
+terminals and logs, :func:`markdown` for Markdown pages, :func:`spreadsheet_cell` for CSV files that people
+open.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+_ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
+# An underscore within a word starts no emphasis on GitHub, and names are full of them.
+_MARKS = re.compile(r"[&<>]|[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#+=-]")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+
+def printable(text: str) -> str:
+    r"""One line without control characters: each is shown as its escape.
+
+    Line breaks, terminal controls, bidirectional controls and bytes that no encoding could read are escaped;
+    spaces of any width are kept.
+
+    >>> printable("a\x1b[2J\nb")
+    'a\\x1b[2J\\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_shown, text))
+
+
+def markdown(text: str) -> str:
+    r"""Text within one line or table cell of a Markdown page, shown as it is.
+
+    >>> markdown("a|b <img> `c`")
+    'a\\|b &lt;img&gt; \\`c\\`'
+    """
+    return _MARKS.sub(_escaped, printable(text).strip())
+
+
+def spreadsheet_cell(text: str) -> str:
+    """A text cell that no spreadsheet takes for a formula: one that looks like one gets an apostrophe first.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("resnet50")
+    ("'=1+1", 'resnet50')
+    """
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def _shown(character: str) -> str:
+    if character.isprintable() or unicodedata.category(character) == "Zs":
+        return character
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _escaped(found: re.Match[str]) -> str:
+    mark = found[0]
+    return _ENTITIES.get(mark, f"\\{mark}")
