@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import stat
 from functools import lru_cache
 from pathlib import Path
@@ -25,6 +27,10 @@ LARGEST = 64 * 2**20
 AGAIN = "give the run's bench command again to measure it anew"
 
 
+class IrregularError(OSError):
+    """Something that is no regular file, or too large."""
+
+
 class DamagedError(RunError):
     """A file of a run that cannot be read, or that does not belong to the files beside it."""
 
@@ -36,14 +42,44 @@ def read_bytes(file: Path) -> bytes:
         RunError: if it is no such file or cannot be read.
     """
     try:
-        known = file.stat()
-        if not stat.S_ISREG(known.st_mode):
-            raise DamagedError(f"'{file}' is no regular file; remove it, then {AGAIN}")
-        if known.st_size > LARGEST:
-            raise DamagedError(f"'{file}' is larger than {LARGEST // 2**20} MiB; remove it, then {AGAIN}")
-        return file.read_bytes()
+        return read_regular(file, LARGEST)
+    except IrregularError as error:
+        raise DamagedError(f"'{file}' {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}") from error
+
+
+def read_regular(file: Path, largest: int) -> bytes:
+    """The content of a regular file of at most so many bytes; a pipe, say, would wait for ever.
+
+    Raises:
+        OSError: if it is no such file (an :class:`IrregularError`) or cannot be read.
+    """
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(_required_regular(handle, largest), "rb") as opened:
+        return opened.read(largest)
+
+
+def _required_regular(handle: int, largest: int) -> int:
+    known = os.fstat(handle)
+    if stat.S_ISREG(known.st_mode) and known.st_size <= largest:
+        return handle
+    os.close(handle)
+    if not stat.S_ISREG(known.st_mode):
+        raise IrregularError(errno.EINVAL, "is no regular file")
+    raise IrregularError(errno.EFBIG, f"is larger than {largest // 2**20} MiB")
+
+
+def forget(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        RunError: if it is a directory, or cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove '{file}': {error.strerror}; remove it by hand") from error
 
 
 def read_json(file: Path, kind: type[T]) -> T:
@@ -131,7 +167,7 @@ def _parsed(file: Path, content: bytes) -> pd.DataFrame:
     from pyarrow import parquet
 
     try:
-        table = parquet.read_table(pyarrow.BufferReader(content))
+        table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
     except FOREIGN as error:  # whatever a foreign parser raises on a damaged file
         raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error

@@ -32,6 +32,7 @@ from robustbench_tin.benchmarks.files import (
     DamagedError,
     bytes_digest,
     file_digest,
+    forget,
     read_json,
     read_results,
 )
@@ -340,18 +341,18 @@ class Run:
         """Forget a cell's weights, training and measures, so that the run does them again."""
         directory = self._cell(cell)
         for file in (directory / "training.json", self.weights_file(cell)):
-            file.unlink(missing_ok=True)
+            forget(file)
         for attack, eps in self.measures(cell):
             self.drop_measure(cell, attack, eps)
 
     def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
         """Forget a measure, so that the run takes it again."""
         for suffix in ("json", "parquet"):
-            self._measure(cell, attack, eps, suffix).unlink(missing_ok=True)
+            forget(self._measure(cell, attack, eps, suffix))
 
     def drop_search_forms(self, cell: Cell) -> None:
         """Forget what was chosen by timing."""
-        (self._cell(cell) / "search.json").unlink(missing_ok=True)
+        forget(self._cell(cell) / "search.json")
 
     def has_measures(self, cell: Cell) -> bool:
         """Whether any measure of a cell was taken, damaged or not."""

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.files import AGAIN, DamagedError, read_json, read_results
+from robustbench_tin.benchmarks.files import AGAIN, DamagedError, forget, read_json, read_results
 from robustbench_tin.benchmarks.plan import Cell, slug
 from robustbench_tin.benchmarks.records import OK, Record, columns, shown
 from robustbench_tin.benchmarks.run import Run, write_outcomes
@@ -115,7 +115,7 @@ class Transfers:
     def drop(self, file: Path) -> None:
         """Forget a measure, so that it is taken again."""
         for suffix in (".json", ".parquet"):
-            file.with_suffix(suffix).unlink(missing_ok=True)
+            forget(file.with_suffix(suffix))
 
     def record(self, attack: str, source: Cell, target: Cell, eps: float) -> TransferRecord | None:
         """One measure's record, or None if it is not taken yet."""
