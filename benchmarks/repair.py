@@ -26,7 +26,15 @@ def repair(run: Run, reporter: Reporter) -> None:
     Raises:
         RunError: if a file cannot be read, for want of permission for instance.
     """
-    _Repair(run, reporter).work()
+    work = _Repair(run, reporter)
+    for cell in run.plan.cells():
+        work.cell(cell)
+    work.transfers()
+
+
+def repair_transfers(run: Run, reporter: Reporter) -> None:
+    """The same of the transfers alone."""
+    _Repair(run, reporter).transfers()
 
 
 @dataclass(frozen=True)
@@ -34,18 +42,16 @@ class _Repair:
     run: Run
     reporter: Reporter
 
-    def work(self) -> None:
-        for cell in self.run.plan.cells():
-            self._cell(cell)
-            again = f"{cell.label}: chosen again"
-            if not self._is_sound(again, partial(self.run.search_forms, cell)):
-                self.run.drop_search_forms(cell)
+    def transfers(self) -> None:
         for file in self.run.transfers.files():
-            again = "left out until robust-tin transfer is given again"
+            again = "a transfer is left out until robust-tin transfer is given again"
             if not self._is_sound(again, partial(self.run.transfers.read, file)):
                 self.run.transfers.drop(file)
 
-    def _cell(self, cell: Cell) -> None:
+    def cell(self, cell: Cell) -> None:
+        again = f"{cell.label}: chosen again"
+        if not self._is_sound(again, partial(self.run.search_forms, cell)):
+            self.run.drop_search_forms(cell)
         again = f"{cell.label}: trained and measured again"
         if not self._is_sound(again, partial(self._look_at_training, cell)):
             self.run.drop_cell(cell)

@@ -279,12 +279,15 @@ def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterato
     told = _Told(unfinished)
     try:
         yield told
+    except CtrlC:
+        raise
+    except (SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort) as error:
+        stopped = ForeignExitError(error)
+        _write(replace(unfinished, failure=str(stopped)), files, github)
+        raise stopped from error
     except BaseException as error:
-        if not isinstance(error, CtrlC):
-            foreign = isinstance(error, SystemExit | KeyboardInterrupt)
-            error = ForeignExitError(error) if foreign else error
-            why = str(error) if isinstance(error, RobustTinError) else one_line(error)
-            _write(replace(unfinished, failure=why), files, github)
+        why = str(error) if isinstance(error, RobustTinError) else one_line(error)
+        _write(replace(unfinished, failure=why), files, github)
         raise
     _write(told.report, files, github)
 

@@ -43,10 +43,31 @@ def markdown(text: str) -> str:
 def spreadsheet_cell(text: str) -> str:
     """A text cell that no spreadsheet takes for a formula: one that looks like one gets an apostrophe first.
 
-    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("resnet50")
-    ("'=1+1", 'resnet50')
+    Numbers are left as they are.
+
+    >>> spreadsheet_cell("=1+1"), spreadsheet_cell("resnet50"), spreadsheet_cell("-1")
+    ("'=1+1", 'resnet50', '-1')
     """
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return f"'{text}" if _is_formula(text) else text
+
+
+def spreadsheet_path(text: str) -> str:
+    """The same of a relative path, which still names its file.
+
+    >>> spreadsheet_path("=1.png")
+    './=1.png'
+    """
+    return f"./{text}" if _is_formula(text) else text
+
+
+def _is_formula(text: str) -> bool:
+    if not text.startswith(_FORMULA):
+        return False
+    try:
+        float(text)
+    except ValueError:
+        return True
+    return False
 
 
 def _shown(character: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from robustbench_tin.text import markdown, printable, spreadsheet_cell
+from robustbench_tin.text import markdown, printable, spreadsheet_cell, spreadsheet_path
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,13 @@ def test_markdown_shows_a_text_as_it_is(text: str, shown: str) -> None:
     assert markdown(text) == shown
 
 
-@pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1"])
+@pytest.mark.parametrize("text", ["=1+1", "+cmd", "-a", "@SUM(A1)", "\t=1"])
 def test_no_spreadsheet_takes_a_text_for_a_formula(text: str) -> None:
     assert spreadsheet_cell(text) == "'" + text
+    assert spreadsheet_path(text) == "./" + text
     assert spreadsheet_cell("a" + text) == "a" + text
+
+
+@pytest.mark.parametrize("text", ["-1", "+0.5", "-1e-3", ""])
+def test_numbers_are_left_as_they_are(text: str) -> None:
+    assert spreadsheet_cell(text) == text
