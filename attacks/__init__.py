@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 registry: Registry[type[Attack]] = Registry(
     "attack",
     group="robustbench_tin.attacks",
+    expected="robustbench_tin.attacks.base:Attack",
     builtin={
         "apgd-ce": "robustbench_tin.attacks.apgd:CrossEntropyAPGD",
         "apgd-dlr": "robustbench_tin.attacks.apgd:DLRAPGD",

@@ -39,6 +39,7 @@ from robustbench_tin.benchmarks.records import (
     Record,
     make_record,
 )
+from robustbench_tin.benchmarks.repair import repair
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
@@ -103,8 +104,8 @@ def _lead(request: Request, team: Team, reporter: Reporter, *, dry_run: bool, pr
         for line in plan.describe() if print_plan else ():
             reporter.say(line)
         return None
-    run = Run.create(path, plan)
-    with run.locked():
+    with Run.begun(path, plan) as run:
+        repair(run, reporter)
         done = frozenset(cell.slug for cell in plan.cells() if _is_done(run, cell))
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")
@@ -147,7 +148,7 @@ class _Worker:
         trained = self.run.trained(cell)
         if trained is not None and trained.status == OK:
             classifier = self._build(cell)
-            load_weights(classifier, self.run.weights_file(cell))
+            load_weights(classifier, self.run.checked_weights(cell))
             self._checkpoint(cell).remove()
             self.reporter.finished(f"{cell.label}: already trained")
         else:
@@ -438,8 +439,7 @@ class _Worker:
             train_precision=trained.precision,
             device=plan.device,
         )
-        self.run.save_measure(cell, record, outcomes)
-        return record
+        return self.run.save_measure(cell, record, outcomes)
 
 
 def _trained(record: TrainingRecord, classifier: Classifier, facts: dict[str, Any]) -> Trained:

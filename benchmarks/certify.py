@@ -25,7 +25,7 @@ from robustbench_tin.attacks.randomness import seed_of
 from robustbench_tin.benchmarks.measure import OnImages, Outcomes
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.defenses.base import NoiseVote
-from robustbench_tin.errors import InvalidSettingError, one_line
+from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
 from robustbench_tin.threat import ThreatModel
 
 MODE = "certified lower bound"
@@ -89,7 +89,7 @@ def measure_certified(
     try:
         with oracle:
             found = _certified(oracle, vote, pool, seed, on_images)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises
+    except FOREIGN as error:  # whatever a model raises
         status = f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"
     return [
         Outcomes(

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from robustbench_tin.atomic import write_text
+from robustbench_tin.atomic import is_temporary, remove_abandoned, write_text
+from robustbench_tin.benchmarks.files import read_bytes
 from robustbench_tin.errors import RunError
 
 MANIFEST = "manifest.json"
 """Says what a directory was made with and, once it is complete, what came of it."""
+LOCK = ".lock"
 _PARTS = ".parts"
 
 
@@ -67,40 +69,87 @@ def claimed(
     Raises:
         RunError: where something else lies there or another process works on it.
     """
+    file = path / MANIFEST
+    if not file.exists() and holds_something(path):
+        raise RunError(f"'{path}' is not empty and was not begun by this command; choose another --out")
+    with locked(path, f"another process is writing to '{path}'"):
+        remove_abandoned(path)
+        result = None
+        if file.exists():
+            result = _result(file, settings, results, told)
+        else:
+            write_text(file, json.dumps(settings, indent=2) + "\n")
+        yield Claim(path, settings, result)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Make a directory and keep other processes from working on it.
+
+    Args:
+        path: the directory.
+        busy: the beginning of the message if another process works on it.
+
+    Raises:
+        RunError: if one does, or the directory cannot be made.
+    """
     from filelock import FileLock, Timeout
 
-    file = path / MANIFEST
-    if path.exists() and not file.exists() and (not path.is_dir() or any(path.iterdir())):
-        raise RunError(f"'{path}' is not empty and was not begun by this command; choose another --out")
-    result = None
-    if file.exists():
-        there = _read(file)
-        differences = [
-            f"{key}: {there.get(key)} there, {value} here"
-            for key, value in settings.items()
-            if key not in told and there.get(key) != value
-        ]
-        if differences:
-            raise RunError(
-                f"'{path}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
-            )
-        if all(key in there for key in results):
-            result = {key: there[key] for key in results}
-    else:
-        write_text(file, json.dumps(settings, indent=2) + "\n")
     try:
-        with FileLock(path / ".lock", timeout=0):
-            yield Claim(path, settings, result)
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK, timeout=0)
+        lock.acquire()
     except Timeout:
+        raise RunError(f"{busy}; wait for it or choose another --out") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"directory '{path}' cannot be written: {reason}; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holds_something(path: Path) -> bool:
+    """Whether a path is a file, or a directory that holds more than locks and temporary files of ours.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return path.exists()
+        return any(entry.name != LOCK and not is_temporary(entry.name) for entry in path.iterdir())
+    except OSError as error:
+        raise RunError(f"directory '{path}' cannot be read: {error.strerror}") from error
+
+
+def _result(
+    file: Path, settings: Mapping[str, Any], results: tuple[str, ...], told: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """What came of an earlier call with the same settings; None if it was not completed."""
+    there = _read(file)
+    differences = [
+        f"{key}: {there.get(key)} there, {value} here"
+        for key, value in settings.items()
+        if key not in told and there.get(key) != value
+    ]
+    if differences:
         raise RunError(
-            f"another process is writing to '{path}'; wait for it or choose another --out"
-        ) from None
+            f"'{file.parent}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
+        )
+    if not all(key in there for key in results):
+        return None
+    result = {key: there[key] for key in results}
+    if not all(type(value) is int and value >= 0 for value in result.values()):
+        raise RunError(f"'{file}' is damaged; choose another --out")
+    return result
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        there = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError:
+        there = json.loads(read_bytes(file))
+    except (ValueError, RecursionError):
         there = None
     if not isinstance(there, dict):
         raise RunError(f"'{file}' is damaged; choose another --out")

@@ -37,7 +37,7 @@ from robustbench_tin.benchmarks.measure import (
 )
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
 from robustbench_tin.benchmarks.trust import Measured, judge
-from robustbench_tin.errors import InvalidSettingError, one_line
+from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
 from robustbench_tin.models.called import as_module, name_of
 from robustbench_tin.models.normalisation import Normalized, Values, lacking_normalisation, normalized
 from robustbench_tin.threat import Budgets, parse_eps_list
@@ -362,7 +362,7 @@ def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     try:
         with Oracle(model) as oracle, torch.no_grad():
             logits = oracle.called(image)
-    except Exception as error:
+    except FOREIGN as error:
         raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__

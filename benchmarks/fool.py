@@ -29,6 +29,7 @@ from robustbench_tin.data.export import TinyImageNetWriter, require_size
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.text import spreadsheet_cell, spreadsheet_path
 from robustbench_tin.threat import ThreatModel, parse_eps
 
 IMAGES = "manifest.csv"
@@ -196,10 +197,11 @@ class _Worker:
             row = start + offset
             label = int(split.labels[row])
             answer = "" if answers is None else int(answers[offset])
-            original = "" if split.ids is None else split.ids[row]
+            original = "" if split.ids is None else spreadsheet_path(split.ids[row])
+            known = spreadsheet_cell(self.dataset.classes[label])
             fooled = "" if answers is None else int(answer != label)
             file = writer.name(name, row)
-            lines.writerow([name, file, original, self.dataset.classes[label], label, answer, fooled])
+            lines.writerow([name, file, original, known, label, answer, fooled])
         return text.getvalue()
 
     def _conclude(self) -> dict[str, int]:

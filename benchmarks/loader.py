@@ -49,12 +49,12 @@ class Loader:
         """A cell's model.
 
         Raises:
-            RunError: where its training failed.
-            WeightsError: where its weights are missing or damaged.
+            RunError: if its training failed, or its weights are missing or damaged.
+            WeightsError: if its weights do not fit.
         """
         if cell in self._kept:
             return self._kept[cell]
-        self._run.require_trained(cell)
+        weights = self._run.checked_weights(cell)
         plan = self._run.plan
         classifier = backbones.get(cell.model).build(
             plan.classes,
@@ -64,7 +64,7 @@ class Loader:
             weights=None,
             seed=cell.seed,
         )
-        load_weights(classifier, self._run.weights_file(cell))
+        load_weights(classifier, weights)
         bare = Runtime(self._device).place(classifier)
         loaded = Loaded(bare, parse_defense(cell.defense).wrap(bare))
         size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))

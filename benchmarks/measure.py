@@ -20,7 +20,7 @@ from robustbench_tin.attacks.forms import Forms, probed
 from robustbench_tin.attacks.pool import Pool, batch_seed
 from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
-from robustbench_tin.errors import one_line
+from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
 
@@ -187,7 +187,7 @@ def measure_clean(
                 if on_images is not None:
                     on_images(len(labels))
             logits = torch.cat(parts)
-    except Exception as error:  # noqa: BLE001 - whatever a model raises
+    except FOREIGN as error:  # whatever a model raises
         status = _failed(error)
     labels = pool.all_labels()
     return Outcomes(
@@ -377,7 +377,7 @@ def _until_broken(
         found = verdicts(
             model, pool, attack, eps, conditions, clean_logits, oracle=oracle, on_images=on_images
         )
-    except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status = _failed(error)
     kept = None if found is None else (~found.broken).numpy()
     stages = () if found is None else tuple(found.stages)
@@ -436,7 +436,7 @@ def _full_budget(
                     top5[index].append(in_top(logits, labels, 5))
                 if on_images is not None:
                     on_images(len(labels))
-    except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status = _failed(error)
     share = (time.perf_counter() - started) / len(eps)
     clean_logits = None
@@ -507,5 +507,5 @@ def _hits(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _failed(error: Exception) -> str:
+def _failed(error: BaseException) -> str:
     return f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"

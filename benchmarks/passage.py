@@ -17,7 +17,7 @@ from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import Conditions, OnImages, Outcomes, batch_logits, perturb_batch
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.records import OK
-from robustbench_tin.errors import one_line
+from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 
 # Adversarial images that are kept at a time, whatever the data set's size.
@@ -77,7 +77,7 @@ def measure_transfer(
             making += time.perf_counter() - began
             for goal in goals:
                 goal.measure(loader, pool, moved)
-    except Exception as error:  # noqa: BLE001 - whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status, making = _failed("source", error), time.perf_counter() - started
     made_forward = 0 if oracle is None else oracle.forward_passes
     made_backward = 0 if oracle is None else oracle.backward_passes
@@ -135,7 +135,7 @@ class _Goal:
                     logits = [batch_logits(oracle, images, self.cell.seed, start) for images in versions]
                     ranks = [torch.stack([in_top(answer, labels, k) for answer in logits]) for k in (1, 5)]
                     self.hits.append(torch.stack(ranks).cpu())
-        except Exception as error:  # noqa: BLE001 - whatever a model raises
+        except FOREIGN as error:  # whatever a model raises
             self.status = _failed("target", error)
         self.seconds += time.perf_counter() - started
         self.forward_passes += 0 if oracle is None else oracle.forward_passes
@@ -162,6 +162,6 @@ def _blocks(pool: Pool, budgets: int) -> Iterator[Iterable[int]]:
         yield starts[first : first + batches]
 
 
-def _failed(where: str, error: Exception) -> str:
+def _failed(where: str, error: BaseException) -> str:
     text = str(error) if isinstance(error, AttackFailure) else one_line(error)
     return f"failed at the {where}: {text}"

@@ -6,15 +6,19 @@ import hashlib
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     from robustbench_tin.training.recipe import Recipe
 
 NONE = "none"
 """The defense of the cells that others make images on."""
+
+
+# More cells than anybody trains; a plan that asks for more is damaged.
+_MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
@@ -54,20 +58,20 @@ class Plan(BaseModel):
     backbone's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     data: str
     data_fingerprint: str
-    classes: int
-    train_images: int
-    eval_images: int
+    classes: Annotated[int, Field(ge=1)]
+    train_images: Annotated[int, Field(ge=0)]
+    eval_images: Annotated[int, Field(ge=1)]
     models: tuple[str, ...]
     sources: tuple[str, ...] = ()
     source_files: tuple[str, ...] = ()
     defenses: tuple[str, ...]
     seeds: tuple[int, ...]
     attacks: tuple[str, ...]
-    eps: tuple[float, ...]
+    eps: tuple[Annotated[float, Field(ge=0)], ...]
     norm: str
     search: str
     eot: int
@@ -98,6 +102,16 @@ class Plan(BaseModel):
     precision: str | None
     compile: bool = False
     plugins: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.epochs) != len(self.backbones):
+            raise ValueError(f"{len(self.epochs)} epochs for {len(self.backbones)} backbones")
+        if not self.models or not self.defenses or not self.seeds:
+            raise ValueError("no models, defenses or seeds")
+        if len(self.backbones) * len(self.defenses) * len(self.seeds) > _MOST_CELLS:
+            raise ValueError(f"more than {_MOST_CELLS} cells")
+        return self
 
     @property
     def backbones(self) -> tuple[str, ...]:
@@ -160,6 +174,13 @@ class Plan(BaseModel):
     def fingerprint(self) -> str:
         """Eight hexadecimal digits of the whole plan."""
         return hashlib.blake2b(self.model_dump_json().encode(), digest_size=4).hexdigest()
+
+    @property
+    def digest(self) -> str:
+        """What ties the files of a run to its plan: 16 hexadecimal digits of all that is no default."""
+        # Without defaults: a setting that a later version adds leaves the digests of earlier runs alone.
+        content = self.model_dump_json(exclude_defaults=True)
+        return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
 
     def differences(self, other: Plan) -> list[str]:
         """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""

@@ -30,7 +30,7 @@ from robustbench_tin.errors import DataError, InvalidSettingError
 from robustbench_tin.files import MOST_TEXT, decode_text, read_bytes
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
-from robustbench_tin.text import printable
+from robustbench_tin.text import printable, spreadsheet_cell, spreadsheet_path
 
 SPLITS = ("train", "val", "test")
 _RANKS = 5
@@ -268,9 +268,10 @@ def _table(
         header += [f"cropped_{column}" for column in columns]
     lines.writerow(header)
     for row, answers in enumerate(whole):
-        line = [str(row) if asked.ids is None else asked.ids[row], *_answer(dataset, answers)]
+        name = str(row) if asked.ids is None else spreadsheet_path(asked.ids[row])
+        line = [name, *_answer(dataset, answers)]
         if labelled:
-            line.append(dataset.classes[asked.labels[row]])
+            line.append(spreadsheet_cell(dataset.classes[asked.labels[row]]))
         if cropped is not None:
             line += _answer(dataset, cropped[row]) if row in cropped else [""] * len(columns)
         lines.writerow(line)
@@ -279,4 +280,5 @@ def _table(
 
 def _answer(dataset: Dataset, ranked: npt.NDArray[np.int64]) -> list[str]:
     best, *others = ranked.tolist()
-    return [dataset.classes[best], dataset.class_names[best], *(dataset.classes[label] for label in others)]
+    names = [dataset.classes[best], dataset.class_names[best], *(dataset.classes[each] for each in others)]
+    return [spreadsheet_cell(name) for name in names]

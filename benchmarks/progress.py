@@ -7,6 +7,9 @@ from contextlib import contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from robustbench_tin.text import printable
 
 Advance = Callable[[int], None]
 Preparation = Callable[[str, int, int], None]
@@ -52,24 +55,33 @@ class ConsoleReporter(Reporter):
         self._overall: TaskID | None = None
 
     def say(self, line: str) -> None:
-        self._console.print(line, highlight=False, markup=False, soft_wrap=True)
+        self._print(line, None)
 
     def warn(self, line: str) -> None:
-        self._console.print(line, style="bold yellow", highlight=False, markup=False, soft_wrap=True)
+        self._print(line, "bold yellow")
 
     def finished(self, line: str) -> None:
-        self._console.print(line, style="dim", highlight=False, markup=False, soft_wrap=True)
+        self._print(line, "dim")
+
+    def _print(self, line: str, style: str | None) -> None:
+        text = Text(printable(line), style or "")
+        self._console.print(text, highlight=False, soft_wrap=True)
 
     @contextmanager
     def preparing(self) -> Iterator[Preparation]:
-        columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn()
+        columns = (
+            TextColumn("{task.description}", markup=False),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
         hidden = not self._console.is_terminal
         with Progress(*columns, console=self._console, transient=True, disable=hidden) as progress:
             tasks: dict[str, TaskID] = {}
 
             def report(what: str, done: int, total: int) -> None:
                 if what not in tasks:
-                    tasks[what] = progress.add_task(what)
+                    tasks[what] = progress.add_task(printable(what))
                 progress.update(tasks[what], completed=done, total=total or None)
 
             yield report
@@ -77,7 +89,7 @@ class ConsoleReporter(Reporter):
     @contextmanager
     def overall(self, seconds: float) -> Iterator[None]:
         progress = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeRemainingColumn(elapsed_when_finished=True),
@@ -101,7 +113,7 @@ class ConsoleReporter(Reporter):
             yield lambda steps: None
             return
         overall = self._overall
-        task = progress.add_task(what, total=total)
+        task = progress.add_task(printable(what), total=total)
 
         def advance(steps: int) -> None:
             progress.advance(task, steps)

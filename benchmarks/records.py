@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,6 +19,12 @@ CERTIFIED = "certified"
 OK = "ok"
 NOT_MEASURED = "not measured"
 """Begins the status of measures that were not tried, for want of weights, say."""
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Size = Annotated[int, Field(ge=1, le=10**9)]
+NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
@@ -68,48 +75,86 @@ class Record(BaseModel):
         train_precision: of the cell's training.
         device: what it ran on.
         versions: of this package, torch, torchvision and timm.
+        plan_digest: of the run's plan; empty outside runs, likewise the next three.
+        weights_digest: of the weights file that was measured.
+        results_digest: of the file of the results per image.
+        digest: of everything else in the record; a change by hand breaks it.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     model: str
     defense: str
     seed: int
     attack: str
     norm: str
-    eps: float
-    n: int
-    top1: float | None
-    top1_low: float | None
-    top1_high: float | None
-    top5: float | None
-    top5_low: float | None
-    top5_high: float | None
+    eps: NotNegative
+    n: Size
+    top1: Share | None
+    top1_low: Share | None
+    top1_high: Share | None
+    top5: Share | None
+    top5_low: Share | None
+    top5_high: Share | None
     status: str
     trust: str | None = None
     remarks: str = ""
     learned: bool | None
-    seconds: float
-    forward_passes: int
-    backward_passes: int
+    seconds: NotNegative
+    forward_passes: Count
+    backward_passes: Count
     mode: str
     search: str
-    late: int | None = None
-    disputed: int | None = None
-    eot: int = 1
+    late: Count | None = None
+    disputed: Count | None = None
+    eot: Size = 1
     oblivious: bool = False
     eight_bit: bool = False
-    classes: int
+    classes: Size
     data: str
     data_fingerprint: str
     measured_on: str = ""
-    image_size: int
-    network_size: int | None
-    epochs: int | None
-    train_seconds: float | None
+    image_size: Size
+    network_size: Count | None
+    epochs: Count | None
+    train_seconds: NotNegative | None
     train_precision: str | None
     device: str
     versions: str
+    plan_digest: str = ""
+    weights_digest: str = ""
+    results_digest: str = ""
+    digest: str = ""
+
+    @property
+    def content_digest(self) -> str:
+        """What :attr:`digest` must be."""
+        # Without defaults: a field that a later version adds leaves the digests of earlier files as they are.
+        content = self.model_dump_json(exclude={"digest"}, exclude_defaults=True)
+        return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+
+    @property
+    def sealed(self) -> Self:
+        """This record with its digest."""
+        return self.model_copy(update={"digest": self.content_digest})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("top1", "top5"):
+            rate, low, high = (getattr(self, f"{name}{end}") for end in ("", "_low", "_high"))
+            if None in (rate, low, high):
+                if not rate is low is high is None:
+                    raise ValueError(f"{name} and its interval: some are missing")
+                continue
+            # The ends are computed in another way than the rate, and may miss it by a rounding error.
+            if not low - 1e-9 <= rate <= high + 1e-9:
+                raise ValueError(f"{name} {rate:g} is outside its interval")
+            if abs(rate * self.n - round(rate * self.n)) > 1e-6:
+                raise ValueError(f"{name} {rate:g} is no count of {self.n} images")
+        measured = self.top1 is not None or self.top5 is not None
+        if measured != (self.status == OK):
+            raise ValueError(f"status '{self.status:.40}' does not fit the figures")
+        return self
 
 
 def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Record:
@@ -119,7 +164,8 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
     values: dict[str, Any] = {}
     for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
         count = None if hits is None else int(hits.sum())
-        low, high = (None, None) if count is None else interval(count, n)
+        # An end may miss 0 or 1 by a rounding error.
+        low, high = (None, None) if count is None else (min(max(end, 0), 1) for end in interval(count, n))
         values |= {
             name: None if count is None else count / n,
             f"{name}_low": low,
@@ -150,7 +196,17 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Records as a DataFrame, one row a measure, columns in the order of :class:`Record`."""
     import pandas as pd
 
-    return pd.DataFrame([record.model_dump() for record in records], columns=list(Record.model_fields))
+    return pd.DataFrame([shown(record) for record in records], columns=columns(Record))
+
+
+def shown(record: Record) -> dict[str, Any]:
+    """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together."""
+    return record.model_dump(include=set(columns(type(record))))
+
+
+def columns(kind: type[Record]) -> list[str]:
+    """The names of these fields, in their order."""
+    return [name for name in kind.model_fields if not name.endswith("digest")]
 
 
 def versions() -> str:

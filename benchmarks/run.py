@@ -19,16 +19,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, RootModel
 
-from robustbench_tin.atomic import replacing, write_text
+from robustbench_tin.atomic import remove_abandoned, replacing, write_text
+from robustbench_tin.benchmarks.claim import holds_something, locked
+from robustbench_tin.benchmarks.files import (
+    AGAIN,
+    DamagedError,
+    bytes_digest,
+    file_digest,
+    forget,
+    read_json,
+    read_results,
+)
 from robustbench_tin.benchmarks.plan import Cell, Plan, slug
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record, to_frame
+from robustbench_tin.benchmarks.records import (
+    CERTIFIED,
+    CLEAN,
+    OK,
+    WORST_CASE,
+    Count,
+    NotNegative,
+    Record,
+    to_frame,
+)
 from robustbench_tin.errors import RunError
+from robustbench_tin.text import spreadsheet_cell
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,24 +58,37 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.transfer_records import Transfers
 
 PLAN_FILE = "plan.json"
-
-T = TypeVar("T", bound=BaseModel)
+# What a record must have in common with its run's plan.
+_OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "classes", "data", "data_fingerprint")
 
 
 class Trained(BaseModel):
-    """What is known of a trained cell; a cell that could not be trained says why in ``status``."""
+    """What is known of a trained cell; a cell that could not be trained says why in ``status``.
+
+    Attributes:
+        cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
+        plan_digest: of the run's plan.
+        weights_digest: of the weights file.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     status: str = OK
-    images: int = 0
-    steps: int = 0
-    seconds: float = 0.0
+    images: Count = 0
+    steps: Count = 0
+    seconds: NotNegative = 0.0
     lr: float
     loss: float | None = None
     precision: str
-    network_size: int
+    network_size: Count
     notes: tuple[str, ...] = ()
+    cell: str = ""
+    plan_digest: str = ""
+    weights_digest: str = ""
+
+
+class SearchForms(RootModel[dict[str, list[str]]]):
+    """What was chosen by timing, as ``search.json`` has it."""
 
 
 class Run:
@@ -71,27 +104,27 @@ class Run:
         self.plan = plan
 
     @classmethod
-    def create(cls, path: Path, plan: Plan) -> Run:
-        """Start a run in a directory, or go on with the run of the same plan that lies there.
+    @contextmanager
+    def begun(cls, path: Path, plan: Plan) -> Iterator[Run]:
+        """Start a run in a directory, or continue the run of the same plan there, alone.
+
+        What a process left that was killed, in its first write for instance, is removed.
 
         Raises:
-            RunError: where another plan's run or something else lies there, or it cannot be written.
+            RunError: if another plan's run or something else lies there, another process works on it, or it
+                cannot be written.
         """
-        if path.exists() and not path.is_dir():
-            raise RunError(f"run directory '{path}' is a file; choose another --out")
-        if (path / PLAN_FILE).exists():
-            there = cls.load(path)
-            if there.plan != plan:
-                differences = "; ".join(plan.differences(there.plan))
-                raise RunError(
-                    f"run directory '{path}' holds a run of another plan ({differences});"
-                    " choose another --out or give the same command again"
-                )
-        elif _holds_something(path):
-            raise RunError(f"run directory '{path}' is not empty and holds no run; choose another --out")
-        else:
-            write_text(path / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
-        return cls(path, plan)
+        if not (path / PLAN_FILE).exists() and holds_something(path):
+            what = "is not empty and holds no run" if path.is_dir() else "is a file"
+            raise RunError(f"run directory '{path}' {what}; choose another --out")
+        run = cls(path, plan)
+        with run.locked():
+            remove_abandoned(path)
+            if (path / PLAN_FILE).exists():
+                _require_same(path, plan)
+            else:
+                write_text(path / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+            yield run
 
     @classmethod
     def load(cls, path: str | Path) -> Run:
@@ -106,28 +139,13 @@ class Run:
             raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
         return cls(path, read_json(file, Plan))
 
-    @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> AbstractContextManager[None]:
         """Keep other processes from working on this run.
 
         Raises:
-            RunError: where one is.
+            RunError: if one is.
         """
-        from filelock import FileLock, Timeout
-
-        lock = FileLock(self.path / ".lock", timeout=0)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise RunError(
-                f"another process is working on run '{self.path}'; wait for it or choose another --out"
-            ) from None
-        except OSError as error:
-            raise RunError(f"run directory '{self.path}' cannot be written: {error.strerror}") from error
-        try:
-            yield
-        finally:
-            lock.release()
+        return locked(self.path, f"another process is working on run '{self.path}'")
 
     @property
     def records(self) -> pd.DataFrame:
@@ -191,56 +209,91 @@ class Run:
         return self.path / "tensorboard" / cell.slug
 
     def trained(self, cell: Cell) -> Trained | None:
-        """What is known of a trained cell; None where it is not trained yet."""
+        """What is known of a trained cell; None if it is not trained yet.
+
+        Raises:
+            RunError: if the file is damaged, or of another cell or run.
+        """
         file = self._cell(cell) / "training.json"
-        return read_json(file, Trained) if file.exists() else None
+        if not file.exists():
+            return None
+        trained = read_json(file, Trained)
+        if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
+            raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
+        return trained
 
     def save_trained(self, cell: Cell, trained: Trained) -> None:
         """Mark a cell as trained; its weights are written before."""
-        write_text(self._cell(cell) / "training.json", trained.model_dump_json(indent=2) + "\n")
+        known = {"cell": cell.slug, "plan_digest": self.plan.digest}
+        if trained.status == OK:
+            known["weights_digest"] = file_digest(self.weights_file(cell))
+        text = trained.model_copy(update=known).model_dump_json(indent=2)
+        write_text(self._cell(cell) / "training.json", text + "\n")
 
-    def require_trained(self, cell: Cell) -> None:
-        """Check that a cell has weights.
+    def checked_weights(self, cell: Cell) -> Path:
+        """The weights file of a trained cell, whose content is that of the training.
 
         Raises:
-            RunError: saying why it has none.
+            RunError: if there is none, saying why, or it is not the one that was written.
         """
         trained = self.trained(cell)
         if trained is None or trained.status != OK:
             why = "not trained" if trained is None else trained.status
             raise RunError(f"{cell.label} has no weights ({why}); train it again")
+        file = self.weights_file(cell)
+        if not file.exists():
+            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
+        if trained.weights_digest and file_digest(file) != trained.weights_digest:
+            raise DamagedError(
+                f"the weights of {cell.label}, '{file}', are damaged or exchanged (their digest is not that"
+                f" of the training); {AGAIN}"
+            )
+        return file
 
     def search_forms(self, cell: Cell) -> dict[str, list[str]]:
-        """The forms that a cell's searches were timed to be fastest with; empty where none was chosen yet.
+        """The forms that a cell's searches were timed to be fastest with; empty if none was chosen yet.
 
         Raises:
-            RunError: where the file is damaged.
+            RunError: if the file is damaged.
         """
         file = self._cell(cell) / "search.json"
-        try:
-            return TypeAdapter(dict[str, list[str]]).validate_json(file.read_bytes()) if file.exists() else {}
-        except ValidationError:
-            raise RunError(f"'{file}' is damaged; remove it to choose again") from None
+        return read_json(file, SearchForms).root if file.exists() else {}
 
     def save_search_forms(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
         """Write down what was chosen by timing, so that going on chooses the same."""
         write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
 
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
-        """One measure's record, or None where it is not taken yet."""
-        file = self._measure(cell, attack, eps, "json")
-        return read_json(file, Record) if file.exists() else None
+        """One measure's record, or None if it is not taken yet.
 
-    def save_measure(self, cell: Cell, record: Record, outcomes: Outcomes) -> None:
-        """Write a measure's outcomes, then its record, which marks it as taken."""
+        Raises:
+            RunError: if it is damaged, of another measure or run, or contradicts the files beside it.
+        """
+        known = self._checked(cell, attack, eps)
+        return None if known is None else known[0]
+
+    def save_measure(self, cell: Cell, record: Record, outcomes: Outcomes) -> Record:
+        """Write a measure's outcomes, then its record, which marks it as taken.
+
+        Returns:
+            The record with the digests of what it belongs to.
+        """
+        trained = self.trained(cell)
+        known = {
+            "plan_digest": self.plan.digest,
+            "weights_digest": "" if trained is None else trained.weights_digest,
+            "results_digest": "",
+        }
         if outcomes.status == OK:
-            write_outcomes(self._measure(cell, record.attack, record.eps, "parquet"), outcomes)
-        self.save_record(cell, record)
+            file = self._measure(cell, record.attack, record.eps, "parquet")
+            known["results_digest"] = write_outcomes(file, outcomes)
+        return self.save_record(cell, record.model_copy(update=known))
 
-    def save_record(self, cell: Cell, record: Record) -> None:
+    def save_record(self, cell: Cell, record: Record) -> Record:
         """Write a record alone, once more is known of a measure whose outcomes are there."""
         file = self._measure(cell, record.attack, record.eps, "json")
-        write_text(file, record.model_dump_json(indent=2) + "\n")
+        write_text(file, record.sealed.model_dump_json(indent=2) + "\n")
+        return record.sealed
 
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
@@ -248,20 +301,105 @@ class Run:
         An attack until broken has the column of its criterion only.
 
         Raises:
-            RunError: where the measure is not taken, or has failed.
+            RunError: if the measure is not taken, has failed, or is damaged.
         """
-        import pandas as pd
-
-        file = self._measure(cell, attack, eps, "parquet")
-        if not file.exists():
+        known = self._checked(cell, attack, eps)
+        if known is None or known[1] is None:
             raise RunError(f"run '{self.path}' has no outcomes of {cell.label} under {attack} at eps {eps:g}")
-        return pd.read_parquet(file)
+        return known[1]
+
+    def require_of_run(self, record: Record, file: Path) -> None:
+        """Check that a record is of this run, whose cells it names.
+
+        Raises:
+            RunError: if it is of another plan, data set or training, or was changed by hand.
+        """
+        plan = self.plan
+        if record.digest and record.digest != record.content_digest:
+            raise DamagedError(
+                f"'{file}' was changed by hand or is damaged (its digest is not that of its content); {AGAIN}"
+            )
+        wrong = [name for name in _OF_PLAN if getattr(record, name) != getattr(plan, name)]
+        wrong += ["n"] if record.n != plan.eval_images else []
+        wrong += ["plan"] if record.plan_digest not in ("", plan.digest) else []
+        if wrong:
+            raise DamagedError(f"'{file}' is of another run ({', '.join(wrong)}); {AGAIN}")
+        cell = Cell(record.model, record.defense, record.seed)
+        self.require_of_training(cell, record.weights_digest, file)
+
+    def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
+        """Check that what a file says of a cell is of the cell's last training.
+
+        Raises:
+            RunError: if it is not.
+        """
+        trained = self.trained(cell)
+        if trained is None or weights_digest not in ("", trained.weights_digest):
+            raise DamagedError(f"'{file}' is of other weights than those of {cell.label}; {AGAIN}")
+
+    def drop_cell(self, cell: Cell) -> None:
+        """Forget a cell's weights, training and measures, so that the run does them again."""
+        directory = self._cell(cell)
+        for file in (directory / "training.json", self.weights_file(cell)):
+            forget(file)
+        for attack, eps in self.measures(cell):
+            self.drop_measure(cell, attack, eps)
+
+    def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
+        """Forget a measure, so that the run takes it again."""
+        for suffix in ("json", "parquet"):
+            forget(self._measure(cell, attack, eps, suffix))
+
+    def drop_search_forms(self, cell: Cell) -> None:
+        """Forget what was chosen by timing."""
+        forget(self._cell(cell) / "search.json")
+
+    def has_measures(self, cell: Cell) -> bool:
+        """Whether any measure of a cell was taken, damaged or not."""
+        return any(self._measure(cell, attack, eps, "json").exists() for attack, eps in self.measures(cell))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the run's figures must know of its files, a sentence each."""
+        trained = {cell: self.trained(cell) for cell in self.plan.cells()}
+        finished = {
+            cell: known for cell, known in trained.items() if known is not None and known.status == OK
+        }
+        gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
+        untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
+        notes = []
+        if gone:
+            notes.append(
+                f"the weights of {'; '.join(gone)} are missing, so these figures cannot be checked against"
+                " them; the run's bench command trains them again"
+            )
+        if untied:
+            notes.append(
+                f"{'; '.join(untied)}: written by an earlier version, without digests; damage to the weights"
+                " cannot be noticed"
+            )
+        return notes
+
+    def _checked(self, cell: Cell, attack: str, eps: float) -> tuple[Record, pd.DataFrame | None] | None:
+        """A measure's record and its results, None where it failed; both checked against each other."""
+        file = self._measure(cell, attack, eps, "json")
+        if not file.exists():
+            return None
+        record = read_json(file, Record)
+        if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
+            raise DamagedError(f"'{file}' is of another cell; {AGAIN}")
+        if (record.attack, record.eps) != (attack, eps):
+            raise DamagedError(f"'{file}' is of another measure; {AGAIN}")
+        self.require_of_run(record, file)
+        if record.status != OK:
+            return record, None
+        return record, read_results(file.with_suffix(".parquet"), record)
 
     def write_results(self) -> None:
         """Render the records: tables as Markdown, records as CSV and JSON."""
         frame = self.records
         write_text(self.path / "results.md", "\n\n".join(table.markdown() for table in self.tables) + "\n")
-        write_text(self.path / "results.csv", frame.to_csv(index=False))
+        write_text(self.path / "results.csv", records_csv(frame))
         write_text(self.path / "results.json", records_json(frame))
 
     def _cell(self, cell: Cell) -> Path:
@@ -271,8 +409,8 @@ class Run:
         return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
 
 
-def write_outcomes(file: Path, outcomes: Outcomes) -> None:
-    """Write what was right of a measure that was taken, an image a row."""
+def write_outcomes(file: Path, outcomes: Outcomes) -> str:
+    """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
     import pyarrow
     from pyarrow import parquet
 
@@ -280,6 +418,13 @@ def write_outcomes(file: Path, outcomes: Outcomes) -> None:
     table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
     with replacing(file) as temporary:
         parquet.write_table(table, temporary)
+        return bytes_digest(temporary.read_bytes())
+
+
+def records_csv(frame: pd.DataFrame) -> str:
+    """Records as CSV; no spreadsheet takes a text for a formula."""
+    texts = frame.map(lambda value: spreadsheet_cell(value) if isinstance(value, str) else value)
+    return str(texts.to_csv(index=False))
 
 
 def records_json(frame: pd.DataFrame) -> str:
@@ -291,27 +436,10 @@ def records_json(frame: pd.DataFrame) -> str:
     return json.dumps(rows, indent=2, default=lambda value: value.item()) + "\n"
 
 
-def _holds_something(path: Path) -> bool:
-    try:
-        return path.is_dir() and any(path.iterdir())
-    except OSError as error:
-        raise RunError(f"run directory '{path}' cannot be read: {error.strerror}") from error
-
-
-def read_json(file: Path, kind: type[T]) -> T:
-    """A file that was written from this kind of model.
-
-    Raises:
-        RunError: where it cannot be read or is damaged.
-    """
-    try:
-        return kind.model_validate_json(file.read_bytes())
-    except OSError as error:
-        raise RunError(f"cannot read '{file}': {error.strerror}") from error
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "content"
+def _require_same(path: Path, plan: Plan) -> None:
+    there = Run.load(path).plan
+    if there != plan:
         raise RunError(
-            f"'{file}' is damaged or of another version ({where}: {first['msg']});"
-            " remove it to do that part again"
-        ) from None
+            f"run directory '{path}' holds a run of another plan ({'; '.join(plan.differences(there))});"
+            " choose another --out or give the same command again"
+        )

@@ -11,10 +11,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, NOT_MEASURED, OK
+from robustbench_tin.text import markdown, printable
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.table import Table as RichTable
+    from rich.console import Group
 
     from robustbench_tin.benchmarks.transfer_tables import Worst
 
@@ -43,34 +44,36 @@ class Table:
     def markdown(self) -> str:
         """As a Markdown table under a bold title."""
         marks = ["---" if index < self.label_columns else "---:" for index in range(len(self.columns))]
-        lines = [self.columns, tuple(marks), *self.rows]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-        notes = "".join(f"\n\n{note}" for note in self.notes)
-        return f"**{self.title}**\n\n{body}{notes}"
+        texts = [[markdown(text) for text in line] for line in (self.columns, *self.rows)]
+        body = "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], marks, *texts[1:]))
+        notes = "".join(f"\n\n{markdown(note)}" for note in self.notes)
+        return f"**{markdown(self.title)}**\n\n{body}{notes}"
 
-    def rich(self) -> RichTable:
-        """For the terminal."""
+    def rich(self) -> Group:
+        """For the terminal; every text is shown as it is, whatever markup or control characters it holds."""
         from rich import box
+        from rich.console import Group
         from rich.table import Table as RichTable
         from rich.text import Text
 
         table = RichTable(
-            title=self.title,
-            caption="\n".join(self.notes) or None,
-            title_justify="left",
             box=box.SIMPLE_HEAD,
             padding=(0, 1, 0, 0),
         )
-        table.caption_justify = "left"
         for index, column in enumerate(self.columns):
             label = index < self.label_columns
             # On a narrow terminal a drop goes below its figure; a figure is never cut.
-            heading = column if label else column.replace(" ", "\n")
-            table.add_column(heading, justify="left" if label else "right", no_wrap=index == 0, min_width=5)
+            heading = printable(column) if label else "\n".join(map(printable, column.split(" ")))
+            table.add_column(
+                Text(heading), justify="left" if label else "right", no_wrap=index == 0, min_width=5
+            )
         for row in self.rows:
             learned = NOT_LEARNED not in row
-            table.add_row(*(_styled(Text, text) for text in row), style=None if learned else "dim")
-        return table
+            table.add_row(*(_styled(Text, printable(text)) for text in row), style=None if learned else "dim")
+        # Not the table's own title and caption, which would be as narrow as the table.
+        above = [Text(printable(self.title), "table.title")] if self.title else []
+        below = [Text(printable(note), "table.caption") for note in self.notes]
+        return Group(*above, table, *below)
 
 
 def tables(

@@ -119,8 +119,7 @@ def failing(label: str) -> Iterator[None]:
 
 
 def _of_cell(run: Run, cell: Cell) -> TrainedModel:
-    run.require_trained(cell)
-    file = _of_file(run.weights_file(cell))
+    file = _of_file(run.checked_weights(cell))
     return TrainedModel(
         label=f"{cell.label} of {run.path}",
         weights=file.weights,

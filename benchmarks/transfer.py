@@ -24,6 +24,7 @@ from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import file_digest, open_part
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import CLEAN, OK, make_record
+from robustbench_tin.benchmarks.repair import repair_transfers
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
@@ -112,6 +113,7 @@ def transfer(
     _require_same(plan, dataset)
     tune_allocator()
     with opened.locked():
+        repair_transfers(opened, reporter)
         worker = _Worker(opened, dataset, cells, chosen, budgets, device, reporter)
         worker.work()
         for line in doubt_beaten(opened):

@@ -17,9 +17,10 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.files import AGAIN, DamagedError, forget, read_json, read_results
 from robustbench_tin.benchmarks.plan import Cell, slug
-from robustbench_tin.benchmarks.records import OK, Record
-from robustbench_tin.benchmarks.run import Run, read_json, write_outcomes
+from robustbench_tin.benchmarks.records import OK, Record, columns, shown
+from robustbench_tin.benchmarks.run import Run, write_outcomes
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,11 +39,13 @@ class TransferRecord(Record):
         source_model: the backbone that the images were made on.
         source_defense: its defense's canonical spec.
         source_seed: of its cell.
+        source_weights_digest: of its weights file.
     """
 
     source_model: str
     source_defense: str
     source_seed: int
+    source_weights_digest: str = ""
 
     @property
     def source(self) -> Cell:
@@ -71,8 +74,7 @@ class Transfers:
         """All measures taken so far, one row each: by attack, then source, target and eps."""
         import pandas as pd
 
-        rows = [record.model_dump() for record in self]
-        return pd.DataFrame(rows, columns=list(TransferRecord.model_fields))
+        return pd.DataFrame([shown(record) for record in self], columns=columns(TransferRecord))
 
     @property
     def tables(self) -> list[Table]:
@@ -83,31 +85,66 @@ class Transfers:
 
     def __iter__(self) -> Iterator[TransferRecord]:
         order = {cell: index for index, cell in enumerate(self._run.plan.cells())}
-        found = [read_json(file, TransferRecord) for file in sorted(self._path.glob("*/*/*.json"))]
+        found = [self.read(file) for file in self.files()]
         yield from sorted(
             found,
             key=lambda record: (record.attack, order[record.source], order[record.target], record.eps),
         )
 
+    def files(self) -> list[Path]:
+        """The files of all records, damaged or not."""
+        return sorted(self._path.glob("*/*/*.json"))
+
+    def read(self, file: Path) -> TransferRecord:
+        """The record in a file.
+
+        Raises:
+            RunError: if it is damaged, of other cells or another run, or contradicts the results beside it.
+        """
+        record = read_json(file, TransferRecord)
+        if file != self._file(record.attack, record.source, record.target, record.eps, "json"):
+            raise DamagedError(f"'{file}' is of another transfer; {AGAIN}")
+        if not {record.source, record.target} <= set(self._run.plan.cells()):
+            raise DamagedError(f"'{file}' is of cells that the run has not; {AGAIN}")
+        self._run.require_of_run(record, file)
+        self._run.require_of_training(record.source, record.source_weights_digest, file)
+        if record.status == OK:
+            read_results(file.with_suffix(".parquet"), record)
+        return record
+
+    def drop(self, file: Path) -> None:
+        """Forget a measure, so that it is taken again."""
+        for suffix in (".json", ".parquet"):
+            forget(file.with_suffix(suffix))
+
     def record(self, attack: str, source: Cell, target: Cell, eps: float) -> TransferRecord | None:
-        """One measure's record, or None where it is not taken yet."""
+        """One measure's record, or None if it is not taken yet."""
         file = self._file(attack, source, target, eps, "json")
-        return read_json(file, TransferRecord) if file.exists() else None
+        return self.read(file) if file.exists() else None
 
     def save(self, record: TransferRecord, outcomes: Outcomes) -> None:
         """Write a measure's outcomes, then its record, which marks it as taken."""
         key = record.attack, record.source, record.target, record.eps
+        known = {
+            "plan_digest": self._run.plan.digest,
+            "weights_digest": self._weights_digest(record.target),
+            "source_weights_digest": self._weights_digest(record.source),
+            "results_digest": "",
+        }
         if outcomes.status == OK:
-            write_outcomes(self._file(*key, "parquet"), outcomes)
-        write_text(self._file(*key, "json"), record.model_dump_json(indent=2) + "\n")
+            known["results_digest"] = write_outcomes(self._file(*key, "parquet"), outcomes)
+        sealed = record.model_copy(update=known).sealed
+        write_text(self._file(*key, "json"), sealed.model_dump_json(indent=2) + "\n")
 
     def top1(self, record: TransferRecord) -> npt.NDArray[np.bool_]:
         """Per evaluated image, in the data set's order: was its label in the top 1."""
-        import pandas as pd
-
         file = self._file(record.attack, record.source, record.target, record.eps, "parquet")
-        hits: npt.NDArray[np.bool_] = pd.read_parquet(file, columns=["top1"])["top1"].to_numpy()
+        hits: npt.NDArray[np.bool_] = read_results(file, record)["top1"].to_numpy()
         return hits
+
+    def _weights_digest(self, cell: Cell) -> str:
+        trained = self._run.trained(cell)
+        return "" if trained is None else trained.weights_digest
 
     def write_tables(self) -> None:
         """Render the tables as Markdown."""

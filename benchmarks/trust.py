@@ -19,7 +19,7 @@ from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import PROBE_STEPS, Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
-from robustbench_tin.errors import RobustTinError, one_line
+from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # Adversarial training on images of one gradient step starts its name so.
 _SINGLE_STEP_TRAINING = "fgsm"
@@ -129,7 +129,7 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
         reasons = {id(measured): cell.reasons(measured, evidence) for measured in checked}
         if of_answers := cell.answers(evidence):
             reasons[id(cell.clean)] = of_answers
-    except Exception as error:  # noqa: BLE001 - whatever a model raises; what cannot be checked is not trusted
+    except FOREIGN as error:  # whatever a model raises; what cannot be checked is not trusted
         reasons = {id(measured): [f"the checks failed: {one_line(error)}"] for measured in checked}
     records = [
         measured.record.model_copy(update={"trust": verdict(reasons[id(measured)])})

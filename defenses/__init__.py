@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 registry: Registry[type[Defense]] = Registry(
     "defense",
     group="robustbench_tin.defenses",
+    expected="robustbench_tin.defenses.base:Defense",
     builtin={
         "none": "robustbench_tin.defenses.none:NoDefense",
         "augment": "robustbench_tin.defenses.augment:Augment",

@@ -2,28 +2,40 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
+import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from robustbench_tin.errors import RunError
+
+# .NAME.RANDOM.HOST-PID.tmp; earlier versions wrote .NAME.RANDOM.
+_TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]{1,10})\.tmp")
+_EARLIER = re.compile(r"\..+\.(json|csv|md|parquet|safetensors|png|svg)\.[a-z0-9_]{8}")
+# What is put around a name must leave room within the 255 bytes that a file name may have.
+_LONGEST = 150
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a temporary path in the same directory; after the block it takes the place of ``path``.
 
-    The parent directory is made where missing. After an error, ``path`` is as it was.
+    The parent directory is made if it is missing. After an error, ``path`` is as it was. What a process that
+    was killed left of the same file is removed.
 
     Raises:
-        RunError: where the disk is full or the place cannot be written.
+        RunError: if the disk is full or the place cannot be written.
     """
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        prefix = f".{_shortened(path.name)}."
+        _remove_dead(file for file in path.parent.glob(".*.tmp") if file.name.startswith(prefix))
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=prefix, suffix=_owner())
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -42,13 +54,74 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file in one piece.
+    """Write a UTF-8 text file in one piece; bytes of names that no encoding could read are escaped.
 
     Raises:
-        RunError: where the disk is full or the place cannot be written.
+        RunError: if the disk is full or the place cannot be written.
     """
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that :func:`replacing` yielded."""
+    return bool(_TEMPORARY.fullmatch(name) or _EARLIER.fullmatch(name))
+
+
+def remove_abandoned(directory: Path) -> None:
+    """Remove what killed processes left under a directory; the caller holds the lock on it.
+
+    Only a temporary file of another process of this machine that still lives is kept. This process has
+    written none yet: one with its number is of an earlier process, as in a container that was started again.
+    """
+    for parent, _, names in os.walk(directory):
+        for name in filter(is_temporary, names):
+            process = _process(name)
+            if process is None or process == os.getpid() or not _lives(process):
+                _remove(Path(parent) / name)
+
+
+def _remove_dead(files: Iterable[Path]) -> None:
+    """Remove temporary files of processes of this machine that live no more."""
+    for file in files:
+        process = _process(file.name)
+        if process is not None and not _lives(process):
+            _remove(file)
+
+
+def _remove(file: Path) -> None:
+    with suppress(OSError):
+        file.unlink()
+
+
+def _process(name: str) -> int | None:
+    """The number of the process of this machine that a temporary file is of, or None."""
+    found = _TEMPORARY.fullmatch(name)
+    return int(found["process"]) if found is not None and found["host"] == _host() else None
+
+
+def _lives(process: int) -> bool:
+    if os.name != "posix":
+        return True  # Windows keeps files that are open anyway, and has no harmless signal.
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True
+    return True
+
+
+def _owner() -> str:
+    return f".{_host()}-{os.getpid()}.tmp"
+
+
+def _host() -> str:
+    return hashlib.blake2b(platform.node().encode(errors="replace"), digest_size=4).hexdigest()
+
+
+def _shortened(name: str) -> str:
+    return os.fsdecode(os.fsencode(name)[:_LONGEST])
 
 
 def _flush(path: Path) -> None:

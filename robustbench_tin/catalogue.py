@@ -7,7 +7,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from robustbench_tin.registry import Registry
+from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
+from robustbench_tin.registry import Entry, Registry
 
 _BRIDGES = {
     "art": "any evasion attack on image classifiers of the Adversarial Robustness Toolbox",
@@ -32,7 +33,7 @@ def describe(what: str) -> list[Row]:
     their defaults behind it.
     """
     registry = _registry(what)
-    rows = [Row(entry.name, _summary(entry.load()), entry.origin) for entry in registry.entries()]
+    rows = [Row(entry.name, _described(entry), entry.origin) for entry in registry.entries()]
     if what == "models":
         rows.append(Row("timm:NAME", "any network that timm has by that name", "built-in"))
     if what == "attacks":
@@ -56,6 +57,14 @@ def _registry(what: str) -> Registry[Any]:
     from robustbench_tin import defenses
 
     return defenses.registry
+
+
+def _described(entry: Entry[Any]) -> str:
+    """An entry's summary, or why it has none: a broken plug-in hides no other entry."""
+    try:
+        return _summary(entry.load())
+    except FOREIGN as error:
+        return f"cannot be used: {error if isinstance(error, RobustTinError) else one_line(error)}"
 
 
 def _summary(value: Any) -> str:

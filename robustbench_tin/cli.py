@@ -5,25 +5,37 @@ Nothing heavy is imported at the top, so that ``--help`` answers at once.
 
 from __future__ import annotations
 
-import sys
 import traceback
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robustbench_tin import cli_gate, cli_images
 from robustbench_tin._version import __version__
-from robustbench_tin.errors import RobustTinError
+from robustbench_tin.cli_process import CommandGroup, complain, interruptible, say, told_warnings
+from robustbench_tin.errors import InterruptedByUserError, RobustTinError
+from robustbench_tin.streams import (
+    GuardedStream,
+    guarded_streams,
+    make_console,
+    was_closed_by_its_reader,
+)
+from robustbench_tin.text import printable
 
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from robustbench_tin.benchmarks.tables import Table
 
 # The base of what typer raises for a wrong command line; it has no public name.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(
     name="robust-tin",
+    cls=CommandGroup,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="rich",
@@ -423,7 +435,7 @@ def bench(
     from robustbench_tin.benchmarks.bench import bench as run_bench
     from robustbench_tin.benchmarks.progress import ConsoleReporter
 
-    console = _console()
+    console = make_console()
     options: dict[str, Any] = dict(  # noqa: C408 - the keywords of the call
         models=models,
         defenses=defenses,
@@ -485,9 +497,7 @@ def bench(
     )
     if run is not None:
         _print_tables(run, console)
-        console.print(
-            f"Tables and records: {run.path}/results.md, .csv, .json", highlight=False, soft_wrap=True
-        )
+        say(f"Tables and records: {run.path}/results.md, .csv, .json")
         _require_no_failure(run)
 
 
@@ -499,15 +509,17 @@ def show(
     ] = Format.table,
 ) -> None:
     """Print a finished run's tables or records."""
-    from robustbench_tin.benchmarks.run import Run, records_json
+    from robustbench_tin.benchmarks.run import Run, records_csv, records_json
 
     opened = Run.load(run)
+    for note in opened.notes:
+        complain(f"note: {note}")
     if format is Format.table:
-        _print_tables(opened, _console())
+        _print_tables(opened, make_console())
     elif format is Format.markdown:
         print("\n\n".join(table.markdown() for table in opened.tables))
     elif format is Format.csv:
-        print(opened.records.to_csv(index=False), end="")
+        print(records_csv(opened.records), end="")
     else:
         print(records_json(opened.records), end="")
 
@@ -521,7 +533,7 @@ def curves(
     from robustbench_tin.benchmarks.curve_plots import draw_curves
 
     for picture in draw_curves(run, format=format):
-        print(picture)
+        say(str(picture))
 
 
 @app.command("list", epilog="Example: robust-tin list attacks")
@@ -541,8 +553,8 @@ def list_(
     for column in ("name", "what it is", "from"):
         table.add_column(column, overflow="fold")
     for row in describe(what.value):
-        table.add_row(row.name, row.summary, row.origin)
-    _console().print(table, highlight=False, markup=False)
+        table.add_row(*map(printable, (row.name, row.summary, row.origin)))
+    make_console().print(table)
 
 
 @app.command(epilog="Example: robust-tin presets quick > mine.toml")
@@ -585,7 +597,7 @@ def transfer(
     from robustbench_tin.benchmarks.progress import ConsoleReporter
     from robustbench_tin.benchmarks.transfer import transfer as run_transfer
 
-    console = _console()
+    console = make_console()
     opened = run_transfer(
         run,
         attack=attack,
@@ -599,13 +611,8 @@ def transfer(
         plugins=plugin or (),
         reporter=ConsoleReporter(console),
     )
-    for table in opened.transfers.tables:
-        console.print(table.rich())
-    console.print(
-        f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show",
-        highlight=False,
-        soft_wrap=True,
-    )
+    _print(opened.transfers.tables, console)
+    say(f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show")
 
 
 cli_images.add_commands(app)
@@ -614,35 +621,47 @@ cli_gate.add_commands(app)
 
 def main() -> None:
     """Run the command; a user's mistake is one line on the error stream and an exit code."""
+    with guarded_streams() as output, told_warnings(), interruptible():
+        code = _exit_code(output)
+    raise SystemExit(code)
+
+
+def _exit_code(output: GuardedStream | None) -> int:
+    code = _run()
+    if output is None:
+        return code
+    output.flush()
+    if output.failure is None:
+        return code
+    if was_closed_by_its_reader(output.failure):
+        complain("the reader of standard output has gone; the rest of the output is lost")
+        return code
+    complain(f"cannot write to standard output: {output.failure.strerror}; the rest of the output is lost")
+    return code or RobustTinError.exit_code
+
+
+def _run() -> int:
     try:
-        raise SystemExit(app(standalone_mode=False))
+        return app(standalone_mode=False) or 0
     except RobustTinError as error:
-        print(f"robust-tin: {error}", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
+        complain(str(error))
+        return error.exit_code
     except _CommandLineError as error:
-        print(f"robust-tin: {error.format_message().rstrip('.')} (see robust-tin --help)", file=sys.stderr)
-        raise SystemExit(error.exit_code) from None
-    except (KeyboardInterrupt, typer.Abort):
-        print("robust-tin: interrupted; the same command goes on where it stopped", file=sys.stderr)
-        raise SystemExit(INTERRUPTED) from None
-    except Exception:  # noqa: BLE001 - a defect
+        complain(f"{error.format_message().rstrip('.')} (see robust-tin --help)")
+        return int(error.exit_code)
+    except typer.Abort:
+        complain("interrupted")
+        return InterruptedByUserError.exit_code
+    except BaseException:  # noqa: BLE001 - a defect
         # Python's own code would be 1, by which `check` says that something is worse.
         traceback.print_exc()
-        raise SystemExit(RobustTinError.exit_code) from None
+        return RobustTinError.exit_code
 
 
 def _is_given(context: typer.Context, option: str) -> bool:
     """Whether an option stands on the command line, rather than being its default."""
     source = context.get_parameter_source(option)
     return source is not None and source.name == "COMMANDLINE"
-
-
-def _console() -> Any:
-    """A console as wide as the terminal; wide enough for a whole table where there is none."""
-    from rich.console import Console
-
-    console = Console()
-    return console if console.is_terminal else Console(width=160)
 
 
 def _require_no_failure(run: Any) -> None:
@@ -665,5 +684,12 @@ def _print_tables(run: Any, console: Any) -> None:
     tables = run.tables
     if not tables:
         raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
-    for table in tables:
+    _print(tables, console)
+
+
+def _print(tables: Sequence[Table], console: Console) -> None:
+    """Print tables with an empty line between them."""
+    for index, table in enumerate(tables):
+        if index:
+            console.print()
         console.print(table.rich())

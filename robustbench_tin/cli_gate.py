@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from robustbench_tin.cli_images import Classes, Data, Device, EvalImages, console_reporter
+from robustbench_tin.cli_process import CtrlC, say
+from robustbench_tin.streams import make_console
 
 if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.gate.finding import Report
+    from robustbench_tin.benchmarks.gate.question import Kind
+    from robustbench_tin.benchmarks.gate.rules import Rules
     from robustbench_tin.benchmarks.gate.subject import Subject
 
 RULES = "Rules"
@@ -130,9 +137,9 @@ def baseline(
     made.write(out)
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
-    print(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
-    for spot in weak_spots(made):
-        print(f"Warning: {spot}.")
+    say(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
+    for spot in (*(note for subject in subjects for note in subject.notes), *weak_spots(made)):
+        say(f"Warning: {spot}.")
     if seeds == 1 and model is None:
         print(
             "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
@@ -240,56 +247,119 @@ def check(
     """Fail where robustness got worse than a baseline's, and only then.
 
     Exit code 0: no measure is worse; 1: some are, or are no longer to be believed; 2: some cannot be
-    compared.
+    compared, or the check came to no result. The files of reports say the same in each case.
     """
-    from robustbench_tin.benchmarks.gate.check import check as run_check
     from robustbench_tin.benchmarks.gate.question import Kind
-    from robustbench_tin.benchmarks.gate.reading import read_baseline
-    from robustbench_tin.benchmarks.gate.reports import as_annotations, as_markdown, write_reports
     from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
-    from robustbench_tin.benchmarks.gate.text import table
     from robustbench_tin.errors import InvalidSettingError
 
-    chosen = find_rules() if rules is None else read_rules(rules)
-    chosen = chosen.then(max_drop or (), min or (), level)
-    if same_weights and retrained:
-        raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
-    said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
     if power is not None:
+        chosen = (find_rules() if rules is None else read_rules(rules)).then((), (), level)
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
-    known = baseline or chosen.baseline
+    files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
+    with _reported(str(model or run or "no model"), files, github) as told:
+        chosen = find_rules() if rules is None else read_rules(rules)
+        chosen = chosen.then(max_drop or (), min or (), level)
+        if same_weights and retrained:
+            raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
+        said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
+        told.report = _report(
+            baseline,
+            chosen,
+            said,
+            run,
+            model,
+            weights=weights,
+            class_order=class_order,
+            normalize=normalize,
+            mean=mean,
+            std=std,
+            data=data,
+            classes=classes,
+            eval_images=eval_images,
+            device=device,
+            attacks=attacks,
+            eps=eps,
+            norm=norm,
+            trust=trust,
+        )
+    raise typer.Exit(told.report.exit_code)
+
+
+def _report(
+    baseline: Path | None,
+    rules: Rules,
+    said: Kind | None,
+    run: Path | None,
+    model: str | None,
+    **options: Any,
+) -> Report:
+    from robustbench_tin.benchmarks.gate.check import check as run_check
+    from robustbench_tin.benchmarks.gate.reading import read_baseline
+    from robustbench_tin.benchmarks.gate.text import table
+
+    known = baseline or rules.baseline
     if model is not None:
-        chosen.require_budgets(norm)
+        rules.require_budgets(options["norm"])
     if model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
-    (subject,) = _subjects(
-        () if run is None else (run,),
-        model,
-        weights=weights,
-        class_order=class_order,
-        normalize=normalize,
-        mean=mean,
-        std=std,
-        data=data,
-        classes=classes,
-        eval_images=eval_images,
-        device=device,
-        attacks=attacks,
-        eps=eps,
-        norm=norm,
-        trust=trust,
-    )
-    report = run_check(subject, baseline, chosen, said=said)
+    (subject,) = _subjects(() if run is None else (run,), model, **options)
+    report = run_check(subject, baseline, rules, said=said)
     _print_table(table(report))
-    write_reports(report, {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json})
-    if github:
-        print(as_annotations(report), end="")
-        summary = os.environ.get("GITHUB_STEP_SUMMARY")
-        if summary:
-            with Path(summary).open("a", encoding="utf-8") as file:
+    return report
+
+
+@dataclass
+class _Told:
+    """What the reports of a check say."""
+
+    report: Report
+
+
+@contextmanager
+def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterator[_Told]:
+    """Write reports in any case: an old file must not speak for a check that failed or was killed."""
+    from robustbench_tin.benchmarks.gate.finding import Report
+    from robustbench_tin.benchmarks.gate.reports import write_reports
+    from robustbench_tin.errors import ForeignExitError, RobustTinError, one_line
+
+    unfinished = Report(name, None, 0, 0.0, (), failure="the check did not come to its end")
+    write_reports(unfinished, files)
+    told = _Told(unfinished)
+    try:
+        yield told
+    except CtrlC:
+        raise
+    except (SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort) as error:
+        stopped = ForeignExitError(error)
+        _write(replace(unfinished, failure=str(stopped)), files, github)
+        raise stopped from error
+    except BaseException as error:
+        why = str(error) if isinstance(error, RobustTinError) else one_line(error)
+        _write(replace(unfinished, failure=why), files, github)
+        raise
+    _write(told.report, files, github)
+
+
+def _write(report: Report, files: dict[str, Path | None], github: bool) -> None:
+    from robustbench_tin.benchmarks.gate.reports import as_annotations, as_markdown, write_reports
+    from robustbench_tin.errors import RunError
+
+    write_reports(report, files)
+    if not github:
+        return
+    print(as_annotations(report), end="")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        try:
+            with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
                 file.write(as_markdown(report))
-    raise typer.Exit(report.exit_code)
+        except OSError as error:
+            raise RunError(
+                f"GITHUB_STEP_SUMMARY names '{summary}', which cannot be written: {error.strerror}; expected"
+                " a file"
+            ) from error
 
 
 def _subjects(runs: Sequence[Path], model: str | None, **options: Any) -> list[Subject]:
@@ -324,13 +394,7 @@ def _print_power(drop: float, baseline: Path | None, level: float) -> None:
 
 def _print_table(table: Any) -> None:
     """The table on a console wide enough for it, and its notes as plain lines that can be searched."""
-    from dataclasses import replace
-
-    from rich.console import Console
-
-    console = Console()
-    console = console if console.is_terminal else Console(width=160)
-    console.print(table.title, highlight=False, markup=False, soft_wrap=True)
-    console.print(replace(table, title="", notes=()).rich())
+    say(table.title)
+    make_console().print(replace(table, title="", notes=()).rich())
     for note in table.notes:
-        console.print(note, highlight=False, markup=False, soft_wrap=True)
+        say(note)

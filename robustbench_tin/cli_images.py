@@ -8,6 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_tin.cli_process import say
+from robustbench_tin.streams import make_console
+
 PART = "Data"
 
 Data = Annotated[
@@ -111,8 +114,8 @@ def fool(
         plugins=plugin or (),
         reporter=console_reporter(),
     )
-    print(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
-    print(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
+    say(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
+    say(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
 
 
 def crop(
@@ -139,7 +142,7 @@ def crop(
         skip_broken=skip_broken,
         reporter=console_reporter(),
     )
-    print(
+    say(
         f"{made.images:,} crops, {made.skipped:,} images without a usable box left out. Data set: {made.path}"
     )
 
@@ -184,13 +187,11 @@ def predict(
         reporter=console_reporter(),
     )
     left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
-    print(f"{made.images:,} predictions{left_out}: {made.path}")
+    say(f"{made.images:,} predictions{left_out}: {made.path}")
 
 
 def console_reporter() -> Any:
     """Tells people how far a command is."""
-    from rich.console import Console
-
     from robustbench_tin.benchmarks.progress import ConsoleReporter
 
-    return ConsoleReporter(Console())
+    return ConsoleReporter(make_console())

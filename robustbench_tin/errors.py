@@ -8,7 +8,16 @@ is raised is a defect of this package and keeps its traceback.
 from __future__ import annotations
 
 import difflib
+import traceback
 from collections.abc import Iterable
+from pathlib import Path
+
+FOREIGN: tuple[type[BaseException], ...] = (Exception, SystemExit)
+"""All that a model, a plug-in or another package may raise: an exit inside it must not look like success."""
+
+
+class RobustTinWarning(UserWarning):
+    """Something that is wrong and that the work does not need; the command line prints it as one line."""
 
 
 class RobustTinError(Exception):
@@ -43,10 +52,34 @@ class RunError(RobustTinError):
     """A run directory that cannot be written, read or gone on with."""
 
 
+class ForeignExitError(RobustTinError):
+    """Code from outside this package ended the program."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"code from outside robust-tin ended the program ({one_line(error)}{_place(error)}), so there is"
+            " no result; mend that code"
+        )
+
+
+class InterruptedByUserError(RobustTinError):
+    """The user pressed Ctrl-C."""
+
+    exit_code = 130
+
+
 def one_line(error: BaseException) -> str:
     """Kind and text of any exception in one line, at most 300 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
+
+
+def _place(error: BaseException) -> str:
+    """The line that raised it: ``, in m.py, line 8``."""
+    frames = traceback.extract_tb(error.__traceback__)
+    # exit() and quit() are Python's own functions.
+    outside = [frame for frame in frames if Path(frame.filename).name != "_sitebuiltins.py"]
+    return f", in {outside[-1].filename}, line {outside[-1].lineno}" if outside else ""
 
 
 def _either(names: list[str]) -> str:

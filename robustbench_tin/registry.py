@@ -11,24 +11,40 @@ import fnmatch
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, NoReturn, TypeVar
 
-from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
+from robustbench_tin.errors import (
+    FOREIGN,
+    InvalidSettingError,
+    RobustTinError,
+    RobustTinWarning,
+    UnknownNameError,
+    one_line,
+)
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Entry(Generic[T]):
-    """A registered name: where it came from, and how to get the thing itself."""
+    """A registered name.
+
+    Attributes:
+        name: as people give it.
+        origin: who registered it.
+        load: gives the thing itself.
+        of_package: whether another package's entry point announces it.
+    """
 
     name: str
     origin: str
     load: Callable[[], T]
+    of_package: bool = False
 
 
 class Registry(Generic[T]):
@@ -38,11 +54,20 @@ class Registry(Generic[T]):
         kind: what an entry is, for messages (``"attack"``).
         group: the entry-point group in which other packages announce theirs.
         builtin: lazy targets ``module:attribute`` by name.
+        expected: the lazy target of the class that an entry is a subclass or an instance of; what another
+            package's entry point stands for is checked against it.
+
+    An entry point that is broken, or whose name is taken, gives a :class:`RobustTinWarning` and is left out.
+    It is an error only if its name is asked for.
     """
 
-    def __init__(self, kind: str, *, group: str, builtin: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, kind: str, *, group: str, builtin: Mapping[str, str] | None = None, expected: str | None = None
+    ) -> None:
         self.kind = kind
         self._group = group
+        self._expected = expected
+        self._warned: set[str] = set()
         self._entries: dict[str, Entry[T]] = {}
         self._prefixes: dict[str, Callable[[str], T]] = {}
         self._entry_points_read = False
@@ -100,27 +125,77 @@ class Registry(Generic[T]):
         self._read_entry_points()
         return list(self._entries.values())
 
+    def usable(self) -> Iterator[tuple[Entry[T], T]]:
+        """Each entry with what it stands for; another package's that does not load is warned of."""
+        for entry in self.entries():
+            if not entry.of_package or self._is_usable(entry):
+                yield entry, entry.load()
+
     def match(self, pattern: str) -> list[str]:
         """Names that fit an ``fnmatch`` pattern; a plain or prefixed name fits itself.
+
+        Another package's entry that does not load fits its own name only.
 
         Raises:
             UnknownNameError: where nothing fits.
         """
         if pattern.partition(":")[0] in self._prefixes:
             return [pattern]
-        found = [name for name in self.names() if fnmatch.fnmatchcase(name, pattern)]
+        found = [
+            entry.name
+            for entry in self.entries()
+            if fnmatch.fnmatchcase(entry.name, pattern)
+            and (entry.name == pattern or not entry.of_package or self._is_usable(entry))
+        ]
         if not found:
             raise UnknownNameError(self.kind, pattern, self.names())
         return found
 
     def _insert(self, entry: Entry[T]) -> None:
         taken = self._entries.get(entry.name)
-        if taken is not None:
+        if taken is not None and not taken.of_package:
             raise InvalidSettingError(
                 f"{self.kind} '{entry.name}' of {entry.origin} is already registered by {taken.origin};"
                 " choose another name"
             )
+        if taken is not None:
+            self._warn(
+                f"{self.kind} '{entry.name}' of {taken.origin} is ignored: {entry.origin} registers that name"
+            )
         self._entries[entry.name] = entry
+
+    def _insert_of_package(self, entry: Entry[T]) -> None:
+        """Take another package's entry, unless its name is taken."""
+        taken = self._entries.get(entry.name)
+        if taken is None:
+            self._entries[entry.name] = entry
+        elif not taken.of_package:
+            self._warn(
+                f"{self.kind} '{entry.name}' of {entry.origin} is ignored: the name is taken ({taken.origin})"
+            )
+        elif taken.origin != entry.origin:
+            clash = (
+                f"{self.kind} '{entry.name}' is announced by {taken.origin} and by {entry.origin};"
+                " remove one of them"
+            )
+            self._warn(f"{clash}, until then neither can be used")
+            self._entries[entry.name] = Entry(
+                entry.name, entry.origin, lambda: _refuse(clash), of_package=True
+            )
+
+    def _is_usable(self, entry: Entry[T]) -> bool:
+        """Whether another package's entry loads; if not, a warning says so."""
+        try:
+            entry.load()
+        except RobustTinError as error:
+            self._warn(str(error))
+            return False
+        return True
+
+    def _warn(self, text: str) -> None:
+        if text not in self._warned:
+            self._warned.add(text)
+            warnings.warn(text, RobustTinWarning, stacklevel=4)
 
     def _importer(self, name: str, target: str) -> Callable[[], T]:
         def load() -> T:
@@ -135,22 +210,54 @@ class Registry(Generic[T]):
         if self._entry_points_read:
             return
         self._entry_points_read = True
-        for point in metadata.entry_points(group=self._group):
-            origin = f"package {point.dist.name}" if point.dist else f"entry point {point.value}"
-            self._insert(Entry(point.name, origin, self._guarded(point.name, point.value, origin)))
+        for point in self._entry_points():
+            origin = _origin(point)
+            load = self._guarded(point.name, point.value, origin)
+            self._insert_of_package(Entry(point.name, origin, load, of_package=True))
+
+    def _entry_points(self) -> list[metadata.EntryPoint]:
+        try:
+            return list(metadata.entry_points(group=self._group))
+        except Exception as error:  # one package's broken metadata; torch does not import then either
+            raise InvalidSettingError(
+                f"the entry points of the installed packages cannot be read: {one_line(error)}; mend or"
+                " remove the package whose entry_points.txt is broken"
+            ) from error
 
     def _guarded(self, name: str, target: str, origin: str) -> Callable[[], T]:
         """As :meth:`_importer`, for other people's packages, which may be broken."""
 
         def load() -> T:
             try:
-                return self._importer(name, target)()
-            except Exception as error:
+                value = self._importer(name, target)()
+                self._require_expected(value)
+            except FOREIGN as error:
                 raise InvalidSettingError(
                     f"{self.kind} '{name}' of {origin} does not load: {one_line(error)}; update or remove it"
                 ) from error
+            return value
 
         return load
+
+    def _require_expected(self, value: object) -> None:
+        if self._expected is None:
+            return
+        module, _, attribute = self._expected.partition(":")
+        expected = getattr(importlib.import_module(module), attribute)
+        if not (issubclass(value, expected) if isinstance(value, type) else isinstance(value, expected)):
+            raise TypeError(f"got {value!r:.80}; expected the class {attribute} or one below it")
+
+
+def _refuse(reason: str) -> NoReturn:
+    raise InvalidSettingError(reason)
+
+
+def _origin(point: metadata.EntryPoint) -> str:
+    try:
+        name = point.dist.name if point.dist else None
+    except Exception:  # noqa: BLE001 - whatever other people's metadata hold
+        name = None
+    return f"package {name}" if name else f"entry point {point.value}"
 
 
 def load_plugin(path: str | Path) -> None:

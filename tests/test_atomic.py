@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from robustbench_tin.atomic import replacing, write_text
+from robustbench_tin.atomic import remove_abandoned, replacing, write_text
 from robustbench_tin.errors import RunError
 
 
@@ -76,3 +78,66 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
     with pytest.raises(RunError, match="No space left on device; make room"):
         fill()
     assert list(tmp_path.iterdir()) == []
+
+
+def leave_behind(directory: Path, process: int, *, host: str | None = None) -> Path:
+    """A temporary file of ``notes.txt`` as another process left it."""
+    with replacing(directory / "notes.txt") as temporary:
+        name = temporary.name
+    name = name.replace(f"-{os.getpid()}.tmp", f"-{process}.tmp")
+    if host is not None:
+        name = name.replace(name.split(".")[-2].split("-")[0], host)
+    left = directory / name
+    left.write_text("half")
+    return left
+
+
+def dead_process() -> int:
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    return done.pid
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks POSIX for a process")
+def test_what_a_killed_process_left_goes_with_the_next_write(tmp_path: Path) -> None:
+    dead = leave_behind(tmp_path, dead_process())
+    others = [
+        leave_behind(tmp_path, os.getppid()),
+        leave_behind(tmp_path, dead_process(), host="01234567"),
+        tmp_path / ".notes.txt.settings.tmp",
+        tmp_path / ".other.txt.abcd1234.01234567-1.tmp",
+    ]
+    for file in others[2:]:
+        file.write_text("")
+    write_text(tmp_path / "notes.txt", "new")
+    assert not dead.exists()
+    assert all(file.exists() for file in others)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="asks POSIX for a process")
+def test_under_a_lock_all_goes_that_no_living_process_writes(tmp_path: Path) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    gone = [
+        leave_behind(tmp_path / "a", dead_process()),
+        leave_behind(tmp_path / "a", dead_process(), host="01234567"),
+        leave_behind(tmp_path / "a" / "b", os.getpid()),
+        tmp_path / ".plan.json.abcd1234",
+    ]
+    gone[-1].write_text("")
+    kept = [leave_behind(tmp_path, os.getppid()), tmp_path / ".hidden", tmp_path / ".my.settings"]
+    for file in kept[1:]:
+        file.write_text("")
+    remove_abandoned(tmp_path)
+    assert not any(file.exists() for file in gone)
+    assert all(file.exists() for file in kept)
+
+
+def test_a_long_name_has_room_for_what_is_put_around_it(tmp_path: Path) -> None:
+    path = tmp_path / ("ä" * 100 + ".json")
+    write_text(path, "text")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_names_that_no_encoding_could_read_are_escaped(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.txt", "file \udcff.png")
+    assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "file \\udcff.png"

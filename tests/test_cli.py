@@ -260,6 +260,24 @@ def test_a_killed_run_goes_on_to_the_same_tables(small, tmp_path):
     assert first.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+def test_ctrl_c_says_that_the_same_command_continues(small, tmp_path):
+    command = [*COMMAND, *map(str, [*small, "--epochs", 10_000, "--checkpoint-minutes", 0])]
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while process.poll() is None and not list(tmp_path.glob("run/cells/*/checkpoint.safetensors")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGINT)
+    _, told = process.communicate()
+    assert process.returncode == 130
+    assert told == "robust-tin: interrupted; the same command continues where it stopped\n"
+
+
 def test_a_defect_keeps_its_traceback_and_does_not_end_as_what_got_worse(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,7 +15,7 @@ import pytest
 from robustbench_tin import attacks, defenses
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.errors import InvalidSettingError, RobustTinWarning, UnknownNameError
 from robustbench_tin.registry import Registry, load_plugin
 
 
@@ -102,10 +102,53 @@ class TestEntryPoints:
         assert shapes.entries()[1].origin == "entry point math:floor"
 
     def test_they_may_not_take_a_built_ins_name(self, announce: Callable[..., Registry]) -> None:
-        with pytest.raises(
-            InvalidSettingError, match="of entry point os:sep is already registered by built-in"
-        ):
-            announce(("root", "os:sep")).names()
+        shapes = announce(("root", "os:sep"), ("floor", "math:floor"))
+        with pytest.warns(RobustTinWarning, match=r"'root' of entry point os:sep is ignored: .*built-in"):
+            assert shapes.names() == ["root", "floor"]
+        assert shapes.get("root") is math.sqrt
+
+    def test_two_packages_of_one_name_are_an_error_only_if_it_is_asked_for(
+        self, announce: Callable[..., Registry]
+    ) -> None:
+        shapes = announce(("oval", "math:sin"), ("oval", "math:cos"))
+        with pytest.warns(
+            RobustTinWarning, match="by entry point math:sin and by entry point math:cos"
+        ) as told:
+            assert shapes.get("root") is math.sqrt
+        assert len(told) == 1
+        with pytest.raises(InvalidSettingError, match="'oval' is announced by"):
+            shapes.get("oval")
+
+    def test_a_users_file_wins_over_a_package(self, announce: Callable[..., Registry]) -> None:
+        shapes = announce(("oval", "math:sin"))
+        assert shapes.names() == ["root", "oval"]
+        with pytest.warns(RobustTinWarning, match=r"of entry point math:sin is ignored: mine\.py"):
+            shapes.add("oval", math.cos, origin="mine.py")
+        assert shapes.get("oval") is math.cos
+
+    def test_a_pattern_leaves_a_broken_one_out_and_its_name_does_not(
+        self, announce: Callable[..., Registry]
+    ) -> None:
+        shapes = announce(("rooster", "no_such_module:X"))
+        with pytest.warns(RobustTinWarning, match="rooster"):
+            assert shapes.match("roo*") == ["root"]
+        assert shapes.match("rooster") == ["rooster"]
+        assert [entry.name for entry, _ in shapes.usable()] == ["root"]
+
+    def test_one_that_exits_when_it_is_imported_is_broken(
+        self, announce: Callable[..., Registry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        (tmp_path / "module_that_exits.py").write_text("raise SystemExit(0)")
+        monkeypatch.syspath_prepend(tmp_path)
+        with pytest.raises(InvalidSettingError, match="does not load: SystemExit: 0"):
+            announce(("bad", "module_that_exits:X")).get("bad")
+
+    def test_one_of_another_kind_is_broken(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        point = metadata.EntryPoint("floor", "math:floor", "tests.shapes")
+        monkeypatch.setattr(metadata, "entry_points", lambda group: [point])
+        shapes = Registry("shape", group="tests.shapes", expected="pathlib:Path")
+        with pytest.raises(InvalidSettingError, match="expected the class Path or one below it"):
+            shapes.get("floor")
 
     @pytest.mark.parametrize("target", ["no_such_module:X", "math:no_such_name"])
     def test_a_broken_package_is_one_line_and_spares_the_others(

@@ -54,7 +54,7 @@ def check(
     if path is None:
         findings = check_floors(subject, rules)
         _require_use(rules, findings)
-        return Report(subject.name, None, images, rules.level, tuple(findings))
+        return Report(subject.name, None, images, rules.level, tuple(findings), warnings=subject.notes)
     return _compared(subject, read_baseline(path), Path(path), rules, said)
 
 
@@ -82,7 +82,7 @@ def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said:
         level=rules.level,
         findings=tuple(findings),
         facts=tuple(told),
-        warnings=(*blind_spots(findings, rules.level), *weak_spots(known)),
+        warnings=(*subject.notes, *blind_spots(findings, rules.level), *weak_spots(known)),
         causes=tuple(causes(known, subject, questions, findings)),
         update=_update(subject, path, findings),
     )

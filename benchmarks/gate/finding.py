@@ -90,6 +90,7 @@ class Report:
         warnings: what must not be missed, a sentence each.
         causes: where to look for what made it worse.
         update: the command that makes a new baseline of the subject.
+        failure: why the check came to no findings; empty if it came to its end.
     """
 
     subject: str
@@ -101,6 +102,7 @@ class Report:
     warnings: tuple[str, ...] = ()
     causes: tuple[str, ...] = ()
     update: str = ""
+    failure: str = ""
 
     def of(self, *verdicts: Verdict) -> list[Finding]:
         """The findings with one of these verdicts."""
@@ -116,11 +118,13 @@ class Report:
         """0: none worse; 1: some worse, whatever else; 2: none seen to be worse, but some not comparable."""
         if self.failed:
             return WORSE
-        return INCOMPARABLE if self.of(Verdict.incomparable) else PASSED
+        return INCOMPARABLE if self.failure or self.of(Verdict.incomparable) else PASSED
 
     @property
     def summary(self) -> str:
-        """One line: how many measures are what."""
+        """One line: how many measures are what, or why nothing could be compared."""
+        if self.failure:
+            return f"Robustness check CANNOT COMPARE: {self.failure}"
         counts = [(verdict, len(self.of(verdict))) for verdict in Verdict]
         said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
         outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]

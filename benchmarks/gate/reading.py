@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from robustbench_tin.benchmarks.files import IrregularError, read_regular
 from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, Baseline
 from robustbench_tin.errors import RobustTinError
 
@@ -46,15 +47,14 @@ def read_baseline(path: str | Path) -> Baseline:
 
 def _read(path: Path) -> bytes:
     try:
-        with path.open("rb") as file:
-            content = file.read(LARGEST + 1)
+        content = read_regular(path, LARGEST)
+    except IrregularError as error:
+        raise BaselineError(f"baseline '{path}' {error.strerror}; {_AGAIN}") from None
     except OSError as error:
         raise BaselineError(
             f"baseline '{path}' cannot be read: {error.strerror}; make one with robust-tin baseline RUN"
             f" --out {path}"
         ) from error
-    if len(content) > LARGEST:
-        raise BaselineError(f"baseline '{path}' is larger than {LARGEST // 2**20} MiB; {_AGAIN}")
     if content.count(b",") + content.count(b"{") > MOST_VALUES:
         raise BaselineError(f"baseline '{path}' holds more than {MOST_VALUES:,} values; {_AGAIN}")
     if not content.strip():

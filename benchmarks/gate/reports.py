@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,6 +16,7 @@ from robustbench_tin._version import __version__
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
 from robustbench_tin.benchmarks.gate.text import notes, table
+from robustbench_tin.text import markdown, printable
 
 _RULES = {
     Verdict.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
@@ -22,6 +24,7 @@ _RULES = {
     Verdict.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
     Verdict.incomparable: ("robustness-not-comparable", "A measure cannot be compared with the baseline's."),
 }
+_FAILURE = ("robustness-check-failed", "The check came to no result.")
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
@@ -37,6 +40,7 @@ def as_json(report: Report) -> str:
         "level": report.level,
         "exit_code": report.exit_code,
         "summary": report.summary,
+        "failure": report.failure,
         "findings": [_as_dict(finding) for finding in report.findings],
         "facts": report.facts,
         "warnings": report.warnings,
@@ -48,25 +52,36 @@ def as_json(report: Report) -> str:
 
 def as_markdown(report: Report) -> str:
     """The table and its notes, for a job's summary page."""
-    return f"### {report.summary}\n\n{table(report).markdown()}\n"
+    shown = "" if report.failure else f"\n{table(report).markdown()}\n"
+    return f"### {markdown(report.summary)}\n{shown}"
 
 
 def as_junit(report: Report) -> str:
-    """One test case a measure: what fails the check is a failure, what cannot be compared an error."""
-    failed, broken = len(report.failed), len(report.of(Verdict.incomparable))
-    counts = {"tests": str(len(report.findings)), "failures": str(failed), "errors": str(broken)}
+    """One test case a measure: what fails the check is a failure, what cannot be compared an error.
+
+    A check that came to no result is one test case with an error.
+    """
+    stopped = bool(report.failure)
+    failed, broken = len(report.failed), len(report.of(Verdict.incomparable)) + stopped
+    tests = len(report.findings) + stopped
+    counts = {"tests": str(tests), "failures": str(failed), "errors": str(broken)}
     suites = ET.Element("testsuites", counts)
     suite = ET.SubElement(suites, "testsuite", {"name": "robustness", **counts, "skipped": "0"})
     for finding in report.findings:
         group = f"{finding.model} + {finding.defense}"
-        case = ET.SubElement(suite, "testcase", {"classname": _clean(group), "name": finding.key.label})
+        names = {"classname": printable(group), "name": printable(finding.key.label)}
+        case = ET.SubElement(suite, "testcase", names)
         if finding.verdict.fails:
             _problem(case, "failure", finding)
         elif finding.verdict is Verdict.incomparable:
             _problem(case, "error", finding)
         else:
-            ET.SubElement(case, "system-out").text = _clean(_message(finding))
-    ET.SubElement(suite, "system-out").text = _clean("\n".join(notes(report)))
+            ET.SubElement(case, "system-out").text = printable(_message(finding))
+    if report.failure:
+        case = ET.SubElement(suite, "testcase", {"classname": printable(report.subject), "name": "check"})
+        message = printable(report.failure)
+        ET.SubElement(case, "error", {"message": message, "type": "no result"}).text = message
+    ET.SubElement(suite, "system-out").text = "\n".join(map(printable, notes(report)))
     ET.indent(suites)
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -74,27 +89,15 @@ def as_junit(report: Report) -> str:
 def as_sarif(report: Report) -> str:
     """A result for each measure that fails or cannot be compared, at the baseline's first line."""
     results = [
-        {
-            "ruleId": _RULES[finding.verdict][0],
-            "level": "error" if finding.verdict.fails else "warning",
-            "message": {"text": f"{finding.label}: {_message(finding)}"},
-            "locations": [
-                {
-                    "physicalLocation": {
-                        "artifactLocation": {
-                            "uri": quote(Path(report.baseline or report.subject).as_posix())
-                        },
-                        "region": {"startLine": 1},
-                    }
-                }
-            ],
-            # GitHub's own is of the line, which all of them share: it would take them for one.
-            "partialFingerprints": {"primaryLocationLineHash": _fingerprint(finding)},
-        }
+        # GitHub's own fingerprint is of the line, which all of them share: it would take them for one.
+        _result(report, _RULES[finding.verdict][0], finding.verdict.fails, finding.label, _message(finding))
         for finding in report.findings
         if finding.verdict in _RULES
     ]
-    rules = [{"id": name, "shortDescription": {"text": text}} for name, text in _RULES.values()]
+    if report.failure:
+        results.append(_result(report, _FAILURE[0], True, report.subject, report.failure))
+    known = (*_RULES.values(), _FAILURE)
+    rules = [{"id": name, "shortDescription": {"text": text}} for name, text in known]
     driver = {"name": "robust-tin", "version": __version__, "rules": rules}
     content = {
         "$schema": SARIF_SCHEMA,
@@ -102,6 +105,18 @@ def as_sarif(report: Report) -> str:
         "runs": [{"tool": {"driver": driver}, "results": results}],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+
+
+def _result(report: Report, rule: str, grave: bool, label: str, message: str) -> dict[str, Any]:
+    place = os.fsencode(Path(report.baseline or report.subject).as_posix())
+    location = {"artifactLocation": {"uri": quote(place)}, "region": {"startLine": 1}}
+    return {
+        "ruleId": rule,
+        "level": "error" if grave else "warning",
+        "message": {"text": printable(f"{label}: {message}")},
+        "locations": [{"physicalLocation": location}],
+        "partialFingerprints": {"primaryLocationLineHash": _fingerprint(label)},
+    }
 
 
 def as_annotations(report: Report) -> str:
@@ -113,7 +128,8 @@ def as_annotations(report: Report) -> str:
             lines.append(_annotation(kind, finding.label, _message(finding)))
     lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
     lines += [_annotation("notice", "where to look", cause) for cause in report.causes]
-    lines.append(_annotation("notice", "robustness", report.summary))
+    kind = "error" if report.failure else "notice"
+    lines.append(_annotation(kind, "robustness", report.summary))
     return "\n".join(lines) + "\n"
 
 
@@ -139,12 +155,12 @@ def write_reports(report: Report, files: dict[str, Path | None]) -> None:
 
 def _problem(case: ET.Element, kind: str, finding: Finding) -> None:
     """Some services show the attribute, others the text."""
-    message = _clean(_message(finding))
+    message = printable(_message(finding))
     ET.SubElement(case, kind, {"message": message, "type": finding.verdict.value}).text = message
 
 
-def _fingerprint(finding: Finding) -> str:
-    return hashlib.blake2b(finding.label.encode(), digest_size=8).hexdigest()
+def _fingerprint(label: str) -> str:
+    return hashlib.blake2b(label.encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 
 def _message(finding: Finding) -> str:
@@ -179,10 +195,5 @@ def _annotation(kind: str, title: str, message: str) -> str:
 
 def _escaped(text: str, *, inside: bool = False) -> str:
     """As GitHub's workflow commands have it; in properties also their separators."""
-    text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    text = printable(text).replace("%", "%25")
     return text.replace(":", "%3A").replace(",", "%2C") if inside else text
-
-
-def _clean(text: str) -> str:
-    """Without the control characters that XML cannot hold."""
-    return "".join(character for character in text if character.isprintable() or character in "\n\t")

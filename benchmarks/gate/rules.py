@@ -21,6 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+from robustbench_tin.benchmarks.files import read_regular
 from robustbench_tin.benchmarks.gate.subject import Key
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.specs import parse_number
@@ -29,6 +30,7 @@ from robustbench_tin.threat import check_length
 MAX_DROP = 0.01
 LEVEL = 0.05
 PYPROJECT = "pyproject.toml"
+_LARGEST = 4 * 2**20
 _OPTIONS = ("baseline", "max-drop", "min", "level")
 _GRAMMAR = (
     "expected a number from 0 to 1, or SELECTOR=NUMBER such as pgd@0.03=0.20 or resnet*/none/pgd@*=0.02"
@@ -178,7 +180,8 @@ def read_rules(path: Path) -> Rules:
         InvalidSettingError: where it cannot be read, or holds what is no rule.
     """
     try:
-        content: dict[str, Any] = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = read_regular(path, _LARGEST).decode("utf-8")
+        content: dict[str, Any] = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.errors import RunError, WeightsError
+from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.evidence import Hits
@@ -123,6 +123,7 @@ class Subject:
         versions: of what computed them.
         command: what names it on a command line.
         own: whether it is one model of the user's own, whatever it is called.
+        notes: what must be known of the files that it was read from, a sentence each.
     """
 
     name: str
@@ -131,6 +132,7 @@ class Subject:
     versions: str = ""
     command: str = ""
     own: bool = False
+    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> dict[tuple[str, str], list[Model]]:
@@ -165,7 +167,12 @@ def from_run(path: str | Path) -> Subject:
     }
     said = {figure.record.versions for model in models for figure in model.figures}
     return Subject(
-        str(run.path), models, settings, "; ".join(sorted(said)) or versions(), shlex.quote(str(run.path))
+        str(run.path),
+        models,
+        settings,
+        "; ".join(sorted(said)) or versions(),
+        shlex.quote(str(run.path)),
+        notes=tuple(run.notes),
     )
 
 
@@ -181,31 +188,20 @@ def _model(run: Run, cell: Cell) -> Model:
         if record is None:
             continue
         figures.append(Figure(record, _hits(run, cell, record)))
-    return Model(cell.model, cell.defense, cell.seed, _digest(run.weights_file(cell)), tuple(figures))
+    return Model(cell.model, cell.defense, cell.seed, _digest(run, cell), tuple(figures))
 
 
 def _hits(run: Run, cell: Cell, record: Record) -> Hits | None:
     if record.status != OK:
         return None
-    try:
-        hits: Hits = run.outcomes(cell, record.attack, record.eps)[rank_of(record)].to_numpy(dtype=bool)
-    except (KeyError, ValueError, OSError) as error:  # pyarrow's own errors are ValueErrors
-        raise RunError(
-            f"run '{run.path}': the outcomes of {cell.label} under {record.attack} at eps {record.eps:g} are"
-            f" damaged ({type(error).__name__}); remove them and give the bench command again"
-        ) from error
-    if len(hits) != record.n:
-        raise RunError(
-            f"run '{run.path}': {cell.label} under {record.attack} at eps {record.eps:g} has {len(hits)}"
-            f" outcomes; expected {record.n}; remove them and give the bench command again"
-        )
+    hits: Hits = run.outcomes(cell, record.attack, record.eps)[rank_of(record)].to_numpy(dtype=bool)
     return hits
 
 
-def _digest(file: Path) -> str | None:
+def _digest(run: Run, cell: Cell) -> str | None:
+    """The digest of a cell's tensors; None if it has no weights any more, or never had."""
     from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
-    try:
-        return tensors_digest(read_weights_file(file).state)
-    except WeightsError:
+    if not run.weights_file(cell).exists():
         return None
+    return tensors_digest(read_weights_file(run.checked_weights(cell)).state)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict, grouped
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.tables import Table
+from robustbench_tin.text import printable
 
 _TESTS = {Kind.same_weights: "same images", Kind.retrained: "re-training", None: "–"}
 
@@ -42,7 +43,7 @@ def plain(report: Report) -> str:
     shown = table(report)
     file = io.StringIO()
     Console(file=file, width=160, color_system=None).print(replace(shown, title="", notes=()).rich())
-    return "\n".join([shown.title, file.getvalue().rstrip(), "", *shown.notes])
+    return "\n".join([printable(shown.title), file.getvalue().rstrip(), "", *map(printable, shown.notes)])
 
 
 def notes(report: Report) -> list[str]:

@@ -31,6 +31,7 @@ __all__ = [
 datasets: Registry[type[Source]] = Registry(
     "data set",
     group="robustbench_tin.datasets",
+    expected="robustbench_tin.data.source:Source",
     builtin={
         "demo": "robustbench_tin.data.demo:Demo",
         "tiny-imagenet": "robustbench_tin.data.tiny_imagenet:TinyImageNet",

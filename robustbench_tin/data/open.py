@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 from robustbench_tin.data import datasets
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.data.source import OpenOptions, Source, default_cache_dir
-from robustbench_tin.errors import DataError, UnknownNameError
+from robustbench_tin.errors import FOREIGN, DataError, RobustTinWarning, UnknownNameError, one_line
+from robustbench_tin.registry import Entry
 
 
 def open_dataset(
@@ -70,14 +72,24 @@ def _recognised(data: str) -> Source:
     if not data or not path.exists():
         unknown = UnknownNameError("data set", data, datasets.names())
         raise DataError(f"{unknown}; nor is there a path '{data}'")
-    for entry in datasets.entries():
-        kind = entry.load()
-        if kind.recognises(path):
+    for entry, kind in datasets.usable():
+        if _recognises(entry, kind, path):
             return kind(path=path)
     raise DataError(
         f"'{data}' {_what_is_wrong(path)}; expected an unpacked tiny-imagenet-200, its zip file,"
         " or a directory with train/CLASS/* and val/CLASS/*"
     )
+
+
+def _recognises(entry: Entry[type[Source]], kind: type[Source], path: Path) -> bool:
+    if not entry.of_package:
+        return kind.recognises(path)
+    try:
+        return bool(kind.recognises(path))
+    except FOREIGN as error:
+        told = f"data set '{entry.name}' of {entry.origin} is ignored: {one_line(error)}"
+        warnings.warn(told, RobustTinWarning, stacklevel=2)
+        return False
 
 
 def _what_is_wrong(path: Path) -> str:

@@ -56,6 +56,7 @@ class Backbones(Registry["Backbone"]):
 backbones = Backbones(
     "backbone",
     group="robustbench_tin.models",
+    expected="robustbench_tin.models.backbone:Backbone",
     builtin={name: f"robustbench_tin.models.backbone:{name}" for name in (*ALL, "densenet121", "densenet201")}
     | {"inceptionv3-final": "robustbench_tin.models.backbone:inceptionv3_final"},
 )

@@ -1,10 +1,14 @@
 """Tables: what they say, and that a narrow terminal cuts no figure."""
 
+import io
+import re
+
 import pandas as pd
 import pytest
 from rich.console import Console
 
-from robustbench_tin.benchmarks.tables import tables
+from robustbench_tin.benchmarks.progress import ConsoleReporter
+from robustbench_tin.benchmarks.tables import Table, tables
 
 
 def row(model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", learned=True, seed=0):
@@ -131,3 +135,45 @@ def test_a_clean_figure_not_to_be_believed_is_marked_too(records: pd.DataFrame) 
     (table,) = tables(records)
     assert table.rows[0][3].endswith("!")
     assert table.notes[-1] == "! it follows from the batch (inceptionv3 + none, seed 0, clean)"
+
+
+HOSTILE = "a|b [red]x[/red] [/tmp/x] :warning: `c` <img>\n\x1b[2J| fake | 99.9 |"
+
+
+def test_no_text_of_data_is_taken_for_markup() -> None:
+    table = Table(HOSTILE, (HOSTILE, "top-1"), ((HOSTILE, "1.0 ▼0.5"),), 1, (HOSTILE,))
+    printer = Console(width=400, force_terminal=True, color_system=None)
+    with printer.capture() as shown:
+        printer.print(table.rich())
+    text = shown.get()
+    assert text.count("[red]x[/red] [/tmp/x] :warning: `c` <img>\\n\\x1b[2J| fake | 99.9 |") == 4
+    assert "\x1b[2J" not in text
+
+
+def test_a_long_note_under_a_narrow_table_keeps_its_words() -> None:
+    note = "failed: IndexError: weights[i] of [red]"
+    printer = Console(width=100)
+    with printer.capture() as shown:
+        printer.print(Table("t", ("model",), (("x",),), 1, (note,)).rich())
+    assert note in shown.get()
+
+
+def test_markdown_has_a_line_a_row_and_a_cell_a_column() -> None:
+    table = Table(HOSTILE, ("model", "top-1"), ((HOSTILE, "1.0"),), 1, (HOSTILE,))
+    rows = [line for line in table.markdown().splitlines() if line.startswith("|")]
+    assert len(rows) == 3
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 3 for row in rows)
+    assert "<img>" not in table.markdown()
+    assert "\x1b" not in table.markdown()
+
+
+def test_a_progress_bar_takes_no_name_for_markup() -> None:
+    file = io.StringIO()
+    reporter = ConsoleReporter(Console(file=file, force_terminal=True, width=200, color_system=None))
+    with reporter.preparing() as report:
+        report("decoding [/x] [red]", 1, 2)
+    with reporter.overall(1.0), reporter.stage("train [/x] [red]", 2, 1.0) as advance:
+        advance(1)
+    reporter.warn("said [/x] [red]\x1b[2J")
+    for words in ("decoding [/x] [red]", "train [/x] [red]", "said [/x] [red]\\x1b[2J"):
+        assert words in file.getvalue()

@@ -95,6 +95,7 @@ def test_noise_on_the_weights(place: Path, tmp_path: Path) -> None:
         if value.ndim == 4:
             state[name] = value + 0.3 * value.std() * torch.randn(value.shape, generator=generator)
     save_file(state, file, about)
+    run.save_trained(cell, run.trained(cell))  # these are its weights from now on
     shutil.rmtree(file.parent / "measures")
     bench(**SETTINGS, data=str(place / "images"), seeds="0", out=run.path)
     report = checked(place, run.path, Kind.same_weights)

@@ -1,0 +1,182 @@
+"""Reading the files of a run, which may be damaged, exchanged, or no files at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import stat
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from robustbench_tin.benchmarks.records import WORST_CASE
+from robustbench_tin.errors import FOREIGN, RunError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.records import Record
+
+T = TypeVar("T", bound=BaseModel)
+
+# A plan of 10,000 cells and the results of 10,000,000 images take a fraction of this.
+LARGEST = 64 * 2**20
+AGAIN = "give the run's bench command again to measure it anew"
+
+
+class IrregularError(OSError):
+    """Something that is no regular file, or too large."""
+
+
+class DamagedError(RunError):
+    """A file of a run that cannot be read, or that does not belong to the files beside it."""
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a regular file of a reasonable size.
+
+    Raises:
+        RunError: if it is no such file or cannot be read.
+    """
+    try:
+        return read_regular(file, LARGEST)
+    except IrregularError as error:
+        raise DamagedError(f"'{file}' {error.strerror}; remove it, then {AGAIN}") from None
+    except OSError as error:
+        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+
+
+def read_regular(file: Path, largest: int) -> bytes:
+    """The content of a regular file of at most so many bytes; a pipe, say, would wait for ever.
+
+    Raises:
+        OSError: if it is no such file (an :class:`IrregularError`) or cannot be read.
+    """
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    with os.fdopen(_required_regular(handle, largest), "rb") as opened:
+        return opened.read(largest)
+
+
+def _required_regular(handle: int, largest: int) -> int:
+    known = os.fstat(handle)
+    if stat.S_ISREG(known.st_mode) and known.st_size <= largest:
+        return handle
+    os.close(handle)
+    if not stat.S_ISREG(known.st_mode):
+        raise IrregularError(errno.EINVAL, "is no regular file")
+    raise IrregularError(errno.EFBIG, f"is larger than {largest // 2**20} MiB")
+
+
+def forget(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        RunError: if it is a directory, or cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove '{file}': {error.strerror}; remove it by hand") from error
+
+
+def read_json(file: Path, kind: type[T]) -> T:
+    """A file that was written from this kind of model.
+
+    Raises:
+        RunError: if it cannot be read or is damaged.
+    """
+    content = read_bytes(file)
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise DamagedError(
+            f"'{file}' is damaged or of another version ({where[:80]}: {first['msg'][:200]}); {AGAIN}"
+        ) from None
+    except (RecursionError, MemoryError) as error:
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)}); {AGAIN}") from None
+
+
+def read_results(file: Path, record: Record) -> pd.DataFrame:
+    """The results per image of a measure, checked against its record.
+
+    Args:
+        file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them.
+        record: of the measure; its status is ``ok``.
+
+    Raises:
+        RunError: if the file is missing, cannot be read, or contradicts the record.
+    """
+    if not file.exists():
+        raise DamagedError(f"'{file}' is missing and its record is there; {AGAIN}")
+    content = read_bytes(file)
+    # Before a foreign parser sees the content.
+    if record.results_digest and bytes_digest(content) != record.results_digest:
+        raise DamagedError(
+            f"'{file}' is damaged or of another measure (its digest is not that of the record); {AGAIN}"
+        )
+    frame = _parsed(file, content)
+    for name in ("top1", "top5"):
+        rate = getattr(record, name)
+        right = int(frame[name].sum()) if name in frame else None
+        if (None if rate is None else round(rate * record.n)) != right:
+            raise DamagedError(
+                f"'{file}' contradicts its record ({name}: {right} images right there,"
+                f" {rate} of {record.n} in the record); {AGAIN}"
+            )
+    # A worst case may be of other attacks in its top 1 than in its top 5.
+    both = {"top1", "top5"} <= set(frame) and record.attack != WORST_CASE
+    if both and bool((frame["top1"] & ~frame["top5"]).any()):
+        raise DamagedError(f"'{file}' has images right in the top 1 and not in the top 5; {AGAIN}")
+    if len(frame) != record.n:
+        raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
+    return frame
+
+
+def bytes_digest(content: bytes) -> str:
+    """32 hexadecimal digits of a file's content."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def file_digest(file: Path) -> str:
+    """The same of a file, which is read once a process; about 1 s for 1 GB.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        known = file.stat()
+        return _file_digest(file, known.st_mtime_ns, known.st_size, known.st_ino)
+    except OSError as error:
+        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(file: Path, changed: int, size: int, inode: int) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
+
+
+def _parsed(file: Path, content: bytes) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    except FOREIGN as error:  # whatever a foreign parser raises on a damaged file
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
+    if (
+        not columns
+        or not set(columns) <= {"top1", "top5"}
+        or {each.dtype.kind for each in columns.values()} != {"b"}
+    ):
+        raise DamagedError(
+            f"'{file}' holds no results per image (columns {', '.join(columns)[:80]}); {AGAIN}"
+        )
+    return pd.DataFrame(columns)

@@ -1,0 +1,92 @@
+"""The command line as a process: Ctrl-C, warnings, and code from outside that ends the program."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from typer.core import TyperGroup
+
+from robustbench_tin.errors import ForeignExitError, InterruptedByUserError, RobustTinWarning
+from robustbench_tin.text import printable
+
+# They leave parts behind that the same command takes up again.
+_RESUMABLE = frozenset({"bench", "transfer", "fool", "crop"})
+
+
+class CtrlC(KeyboardInterrupt):
+    """A real Ctrl-C, as opposed to a KeyboardInterrupt that a model raises."""
+
+
+class CommandGroup(TyperGroup):
+    """The commands; no exit of a model, a plug-in or another package becomes an exit of this program."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for.
+
+        Raises:
+            InterruptedByUserError: after Ctrl-C.
+            ForeignExitError: if code from outside ended the program.
+        """
+        try:
+            return super().invoke(ctx)
+        except CtrlC:
+            resumable = ctx.invoked_subcommand in _RESUMABLE
+            advice = "; the same command continues where it stopped" if resumable else ""
+            raise InterruptedByUserError(f"interrupted{advice}") from None
+        except (SystemExit, KeyboardInterrupt) as error:
+            raise ForeignExitError(error) from error
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let Ctrl-C raise :class:`CtrlC`; a process that ignores Ctrl-C, or handles it itself, is left alone."""
+    ours = (
+        threading.current_thread() is threading.main_thread()
+        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )
+    if not ours:
+        yield
+        return
+    before = signal.signal(signal.SIGINT, _raise_ctrl_c)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def told_warnings() -> Iterator[None]:
+    """Print this package's own warnings as one line each."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RobustTinWarning)
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
+            if issubclass(category, RobustTinWarning):
+                complain(f"warning: {message}")
+            else:
+                others(message, category, *rest, **named)
+
+        warnings.showwarning = show
+        yield
+
+
+def complain(text: str) -> None:
+    """Print one line on standard error."""
+    print(f"robust-tin: {printable(text)}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Print one line on standard output."""
+    print(printable(text))
+
+
+def _raise_ctrl_c(number: int, frame: FrameType | None) -> None:
+    raise CtrlC
