@@ -178,7 +178,7 @@ class Attack(Configurable):
         balls = [ThreatModel(norm, value).ball(images) for value in positive]
         generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
         oracle.reseed("search", seed)
-        with self._blamed():
+        with self._blamed(), untouched(images, self.name):
             moved = self.sweep(oracle, labels, balls, generators) if balls and len(images) else []
             oracle.require_finite()
         by_eps = {ball.eps: self.verified(image, ball) for ball, image in zip(balls, moved, strict=False)}
@@ -226,6 +226,19 @@ class Attack(Configurable):
         if not bool(ball.contains(adversarial).all()):
             raise AttackFailure(f"{self.name} returned an image that is not finite")
         return adversarial
+
+
+@contextmanager
+def untouched(images: Tensor, attack: str) -> Iterator[None]:
+    """Refuse an attack that writes into the clean images inside: its ball would move with them.
+
+    Raises:
+        AttackFailure: naming it.
+    """
+    before = images._version
+    yield
+    if images._version != before:
+        raise AttackFailure(f"{attack} wrote into the clean images; expected it to return new ones")
 
 
 @dataclass(frozen=True, kw_only=True)

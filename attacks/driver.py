@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.base import Attack, IterativeAttack, untouched
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.oracle import AttackFailure, Oracle
 from robustbench_tin.attacks.pool import Pool
@@ -150,7 +150,8 @@ class Driver:
         for rows in torch.split(waiting, self.pool.size):
             images, labels = self.pool.rows(rows)
             ball = self.threat.ball(images)
-            moved = stage.sweep(self.oracle, labels, [ball], [generator])[0]
+            with untouched(ball.images, stage.name):
+                moved = stage.sweep(self.oracle, labels, [ball], [generator])[0]
             self._judge(rows, moved, labels, ball)
         return 0
 
@@ -174,7 +175,8 @@ class Driver:
                     live.extend(new)
             if live is None or len(rows) == 0:
                 return late
-            trail = self._advance(live, unseen)
+            with untouched(live.task.ball.images, stage.name):
+                trail = self._advance(live, unseen)
             gone = self._look(stage, live, trail, rows)
             late += int((gone.broken & (gone.left <= (1 - _LATE_PART) * budget)).sum())
             unseen = self._next_unseen(unseen, gone)

@@ -57,7 +57,8 @@ class Pool:
         return self.labels.to(self.device)
 
     def _given(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
-        images = self.images[chosen].to(self.device)
+        # Never the caller's own memory: an attack may write where it should not.
+        images = self.images[chosen].to(self.device, copy=True)
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
         return images, self.labels[chosen].to(self.device)

@@ -379,6 +379,26 @@ class TestPluggedIn:
         assert outcomes.status.startswith("failed: ")
         assert outcomes.top1 is None
 
+    @pytest.mark.parametrize("criterion", ["none", "top1"])
+    @EVERY_NORM
+    def test_one_that_writes_into_the_clean_images_fails_and_harms_no_one(
+        self, toy: Toy, norm: str, criterion: str
+    ) -> None:
+        @attacks.register("scribbler")
+        @dataclass(frozen=True)
+        class Scribbler(attacks.Attack):
+            def run(self, oracle, labels, ball, generator):
+                return ball.images.add_(0.3).clamp_(0, 1)
+
+        before = toy.images.clone()
+        pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
+        attack = parse_attack(f"scribbler:criterion={criterion}")
+        (outcomes,) = measure_attack(toy.model, pool, attack, [0.1], Conditions(norm))
+        assert (
+            outcomes.status == "failed: scribbler wrote into the clean images; expected it to return new ones"
+        )
+        assert torch.equal(toy.images, before)
+
 
 def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
     pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
