@@ -13,6 +13,7 @@ from robustbench_tin.registry import Registry
 
 if TYPE_CHECKING:
     from robustbench_tin.data.base import UNLABELLED, Dataset, Split
+    from robustbench_tin.data.class_order import in_class_order
     from robustbench_tin.data.open import open_dataset
     from robustbench_tin.data.subsets import subset
 
@@ -23,6 +24,7 @@ __all__ = [
     "Source",
     "Split",
     "datasets",
+    "in_class_order",
     "open_dataset",
     "register",
     "subset",
@@ -44,6 +46,7 @@ _LAZY = {
     "UNLABELLED": "base",
     "Dataset": "base",
     "Split": "base",
+    "in_class_order": "class_order",
     "open_dataset": "open",
     "subset": "subsets",
 }

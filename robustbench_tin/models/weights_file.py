@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import pickle
+import pickletools
 import warnings
 import zipfile
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import IO
 
 import torch
 from safetensors import safe_open
@@ -22,6 +25,8 @@ _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".tar"})
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip archive, and the pickle of torch before 1.6
 _USUAL = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.", "network.")  # of parallel, compiled and our own wrappers
+_LEGACY_PICKLES = 5  # magic number, protocol, system, content, names of its storages
+_LONGEST_TEXT = 10_000
 _EXPECTED = "expected safetensors, or a torch file that holds only tensors"
 
 
@@ -99,6 +104,10 @@ def _read(path: Path) -> tuple[Mapping[tuple[str, ...], State], Mapping[str, str
             return collect_states(state), tensors.metadata() or {}
     if start == _TORCH_STARTS[0]:
         _require_sizes(path)
+    elif start == _TORCH_STARTS[1]:
+        with path.open("rb") as file:
+            for _ in range(_LEGACY_PICKLES):
+                _require_short_texts(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about pickles that it then refuses
         return collect_states(torch.load(path, map_location="cpu", weights_only=True)), {}
@@ -109,6 +118,16 @@ def _require_sizes(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > _largest(path.stat().st_size):
             raise ValueError("it is a small archive that would fill the memory")
+        for name in archive.namelist():
+            if name.endswith("data.pkl"):
+                _require_short_texts(io.BytesIO(archive.read(name)))
+
+
+def _require_short_texts(pickled: IO[bytes]) -> None:
+    """Refuse a pickle with an endless name: torch searches it for minutes to say that it is not allowed."""
+    for _, argument, _ in pickletools.genops(pickled):
+        if isinstance(argument, str) and len(argument) > _LONGEST_TEXT:
+            raise ValueError(f"it holds a name of {len(argument):,} characters")
 
 
 def _require_plain(state: State, size: int) -> None:

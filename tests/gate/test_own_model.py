@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 import torch
+from drawn_sets import save
+from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 from typer.testing import CliRunner
@@ -16,6 +19,7 @@ from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.own import Asked, OwnSource, measure
 from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.gate.reading import read_baseline
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.cli import app
 from robustbench_tin.errors import RobustTinError
@@ -378,3 +382,93 @@ def test_it_is_measured_in_memory_too(built: nn.Module) -> None:
     own = own_module.OwnModel(built, "net", "w")
     subject = measure(own, torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long), Asked("fgsm", "0.02"))
     assert [figure.key.label for _, figure in subject.figures] == ["clean", "fgsm@0.02"]
+
+
+PERFECT = """
+import torch
+from torch import nn
+
+
+class Perfect(nn.Module):
+    # Red images are class 0, green ones class 1.
+    def __init__(self):
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(1))
+
+    def forward(self, images):
+        light = images.mean((2, 3))
+        return 10 * self.scale * torch.stack([light[:, 0] - light[:, 1], light[:, 1] - light[:, 0]], 1)
+
+
+def build():
+    return Perfect()
+
+
+class Expects(Perfect):
+    def forward(self, images):
+        return super().forward(images * 0.5 + 0.5)
+
+
+def expects():
+    return Expects()
+"""
+
+
+@pytest.fixture
+def colours(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Two classes by colour in Tiny ImageNet's layout, whose wnids.txt is not sorted, and models of them."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUST_TIN_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "mine.py").write_text(PERFECT)
+    lines = []
+    for channel, wnid in enumerate(("n01", "n02")):
+        for number in range(20):
+            pixels = np.full((64, 64, 3), 60, np.uint8)
+            pixels[..., channel] = 180 + number
+            row = 20 * channel + number
+            for name in (f"train/{wnid}/images/{wnid}_{number}.JPEG", f"val/images/v{row}.JPEG"):
+                save(tmp_path / "data" / name, Image.fromarray(pixels))
+            lines.append(f"v{row}.JPEG\t{wnid}\t0\t0\t62\t62\n")
+    (tmp_path / "data/wnids.txt").write_text("n02\nn01\n")
+    (tmp_path / "data/val/val_annotations.txt").write_text("".join(lines))
+    (tmp_path / "order.txt").write_text("n01\nn02\n")
+    return tmp_path
+
+
+def clean_of(words: list[str]) -> tuple[float, str]:
+    command = "baseline --data data --attacks fgsm --eps 0.01 --no-trust --out b.json"
+    made = CliRunner().invoke(app, [*command.split(), *words])
+    assert made.exit_code == 0, made.output
+    (entry,) = read_baseline(Path("b.json")).entries
+    return next(measure for measure in entry.measures if measure.attack == "clean").right[0] / 40, made.output
+
+
+def test_the_order_of_the_classes_is_named_and_can_be_given(colours: Path) -> None:
+    clean, said = clean_of(["--model", "mine.py:build"])
+    assert clean == 0
+    assert "give --class-order sorted" in " ".join(said.split())
+    for order in ("sorted", "order.txt"):
+        clean, said = clean_of(["--model", "mine.py:build", "--class-order", order])
+        assert clean == 1
+        assert "class-order" not in said
+
+
+def test_normalisation_can_be_given(colours: Path) -> None:
+    words = ["--model", "mine.py:expects", "--class-order", "sorted"]
+    for extra in (["--normalize", "half"], ["--mean", "0.5", "--std", "0.5,0.5,1/2"]):
+        assert clean_of([*words, *extra])[0] == 1
+    for extra, told in (
+        (["--normalize", "imagenet", "--mean", "0.5"], "got both --normalize and --mean"),
+        (["--normalize", "cifar"], "normalize got 'cifar'; expected imagenet or half"),
+        (["--mean", "a,b"], "mean got 'a,b'"),
+        (["--mean", "0.5"], "got mean without std"),
+        (["--class-order", "other"], "class-order got 'other'"),
+        (["--eps", "8"], "eps got 8; expected at most 1 in linf"),
+    ):
+        made = CliRunner().invoke(app, ["baseline", *words, "--data", "data", *extra])
+        assert told in str(made.exception)
+
+
+def test_a_floor_for_a_budget_of_255_is_refused_before_anything_is_measured() -> None:
+    words = ["check", "--model", "no_such_package:net", "--min", "fgsm@8=0.2"]
+    assert "rule 'fgsm@8=0.2' got eps 8; expected at most 1" in str(CliRunner().invoke(app, words).exception)

@@ -59,6 +59,21 @@ def test_a_model_is_measured_once(robustness):
     assert Brightness.asked > asked
 
 
+def test_images_of_every_type(robustness):
+    for change in (torch.Tensor.bfloat16, torch.Tensor.double, list, torch.Tensor.numpy):
+        robustness(Brightness(), change(images), labels).at_least(fgsm=0.4, eps=torch.tensor(0.05))
+
+
+def test_labels_that_come_with_the_images(robustness):
+    data = torch.utils.data.TensorDataset(images, labels)
+    measured = robustness(Brightness(), torch.utils.data.DataLoader(data, 8))
+    measured.at_least(fgsm=0.4, eps="0.05")
+
+
+def test_a_budget_of_255(robustness):
+    robustness(Brightness(), images, labels).at_least(fgsm=0.0, eps=8)
+
+
 @pytest.fixture
 def file(robustness, tmp_path):
     path = tmp_path / "baseline.json"
@@ -141,7 +156,16 @@ def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     }
 
 
-@pytest.mark.parametrize("name", ["floors_that_are_kept", "a_model_is_measured_once", "the_same"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "floors_that_are_kept",
+        "a_model_is_measured_once",
+        "the_same",
+        "images_of_every_type",
+        "labels_that_come_with_the_images",
+    ],
+)
 def test_what_holds_passes(messages: dict[str, str], name: str) -> None:
     assert messages[f"test_{name}"] == ""
 
@@ -168,6 +192,7 @@ def test_a_mistake_is_told(messages: dict[str, str]) -> None:
     assert "at_least(pgd) got eps 0.0; expected one above 0" in messages["test_no_eps"]
     assert messages["test_no_such_file"].startswith("baseline 'absent.json' cannot be read")
     assert "\n" not in messages["test_no_such_file"]
+    assert messages["test_a_budget_of_255"].startswith("eps got 8; expected at most 1 in linf")
 
 
 def test_of_a_projects_rules_those_that_fit_hold(messages: dict[str, str]) -> None:
