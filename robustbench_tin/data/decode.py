@@ -104,7 +104,7 @@ def _require_size(image: Image.Image, exact: int | None) -> None:
 def image_size(data: bytes) -> tuple[int, int] | None:
     """Width and height from an image file's header; None where it has no readable one."""
     try:
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+        with _strict_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
     except Exception:  # noqa: BLE001 - decoding it will say what is wrong
         return None

@@ -100,18 +100,28 @@ class Directory:
         found: dict[str, str] = {}
         hidden: list[str] = []
         loops: list[str] = []
+        tops = self._tops
         folders = [_Folder("", os.path.realpath(self.location))]  # which grows on the way
         try:
             for folder in folders:
-                with os.scandir(f"{self.location}/{folder.name}") as entries:
-                    for entry in entries:
-                        name = folder.name + entry.name
-                        if not folder.name and self._tops is not None and name not in self._tops:
-                            continue
+                prefix = folder.name
+                with os.scandir(f"{self.location}/{prefix}") as entries:
+                    looked_at = entries if prefix or tops is None else [e for e in entries if e.name in tops]
+                    for entry in looked_at:
+                        name = prefix + entry.name
                         if entry.name[0] == ".":
                             hidden.append(name)
-                        elif not _is_folder(entry):
-                            found[name] = _size_and_time(entry)
+                            continue
+                        try:
+                            if entry.is_file():
+                                status = entry.stat()
+                                found[name] = f"{status.st_size} {status.st_mtime_ns}"
+                                continue
+                            is_folder = entry.is_dir()
+                        except OSError:  # a link to itself, or removed at this moment
+                            is_folder = False
+                        if not is_folder:
+                            found[name] = "missing"
                         elif (below := folder.below(entry)) is not None:
                             folders.append(below)
                         else:
@@ -155,24 +165,6 @@ class _Folder:
         trail = (*self.trail, self.real)
         above = real.rstrip("/") + "/"
         return None if any(f"{path}/".startswith(above) for path in trail) else _Folder(name, real, trail)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-def _size_and_time(entry: os.DirEntry[str]) -> str:
-    """What changes with a file's content; of what is no regular file, that it is none."""
-    try:
-        if entry.is_file():
-            status = entry.stat()
-            return f"{status.st_size} {status.st_mtime_ns}"
-    except OSError:
-        pass
-    return "missing"
 
 
 class Zip:
