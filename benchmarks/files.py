@@ -7,8 +7,9 @@ import hashlib
 import os
 import stat
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -61,7 +62,7 @@ def read_regular(file: Path, largest: int) -> bytes:
         return opened.read(largest)
 
 
-def _opened(file: Path) -> BinaryIO:
+def _opened(file: Path) -> BufferedReader:
     """A regular file, opened to read without waiting for anything."""
     handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
     if not stat.S_ISREG(os.fstat(handle).st_mode):
