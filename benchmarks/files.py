@@ -7,6 +7,7 @@ import hashlib
 import os
 import stat
 from functools import lru_cache
+from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -55,19 +56,19 @@ def read_regular(file: Path, largest: int) -> bytes:
     Raises:
         OSError: if it is no such file (an :class:`IrregularError`) or cannot be read.
     """
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(_required_regular(handle, largest), "rb") as opened:
+    with _opened(file) as opened:
+        if os.fstat(opened.fileno()).st_size > largest:
+            raise IrregularError(errno.EFBIG, f"is larger than {largest // 2**20} MiB")
         return opened.read(largest)
 
 
-def _required_regular(handle: int, largest: int) -> int:
-    known = os.fstat(handle)
-    if stat.S_ISREG(known.st_mode) and known.st_size <= largest:
-        return handle
-    os.close(handle)
-    if not stat.S_ISREG(known.st_mode):
+def _opened(file: Path) -> BufferedReader:
+    """A regular file, opened to read without waiting for anything."""
+    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
         raise IrregularError(errno.EINVAL, "is no regular file")
-    raise IrregularError(errno.EFBIG, f"is larger than {largest // 2**20} MiB")
+    return os.fdopen(handle, "rb")
 
 
 def forget(file: Path) -> None:
@@ -151,13 +152,15 @@ def file_digest(file: Path) -> str:
     try:
         known = file.stat()
         return _file_digest(file, known.st_mtime_ns, known.st_size, known.st_ino)
+    except IrregularError as error:
+        raise DamagedError(f"'{file}' {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}") from error
 
 
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, changed: int, size: int, inode: int) -> str:
-    with file.open("rb") as content:
+    with _opened(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:32]
 
 

@@ -25,7 +25,7 @@ min = {"pgd*@0.03" = 0.2, "*/none/clean" = 0.5}
 
 [max-drop]
 "*" = 0.02
-"timm*/none/fgsm@0.03" = 0.1
+"timm*/none/pgd*@0.03" = 0.1
 """
 
 

@@ -131,7 +131,7 @@ def test_a_reformatted_file_is_the_same(written):
 
 def test_a_missing_file(tmp_path):
     assert "robust-tin baseline RUN --out" in refused(tmp_path / "none.json")
-    assert "cannot be read" in refused(tmp_path)
+    assert "is no regular file" in refused(tmp_path)
 
 
 def test_every_truncation_is_told(written):
