@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import hashlib
-import os
-import stat
 from functools import lru_cache
-from io import BufferedReader
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
+from robustbench_tin import files
 from robustbench_tin.benchmarks.records import WORST_CASE
 from robustbench_tin.errors import FOREIGN, RunError, one_line
 
@@ -28,10 +25,6 @@ LARGEST = 64 * 2**20
 AGAIN = "give the run's bench command again to measure it anew"
 
 
-class IrregularError(OSError):
-    """Something that is no regular file, or too large."""
-
-
 class DamagedError(RunError):
     """A file of a run that cannot be read, or that does not belong to the files beside it."""
 
@@ -43,32 +36,11 @@ def read_bytes(file: Path) -> bytes:
         RunError: if it is no such file or cannot be read.
     """
     try:
-        return read_regular(file, LARGEST)
-    except IrregularError as error:
-        raise DamagedError(f"'{file}' {error.strerror}; remove it, then {AGAIN}") from None
+        return files.read_bytes(file, LARGEST)
+    except files.IrregularError as error:
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}") from error
-
-
-def read_regular(file: Path, largest: int) -> bytes:
-    """The content of a regular file of at most so many bytes; a pipe, say, would wait for ever.
-
-    Raises:
-        OSError: if it is no such file (an :class:`IrregularError`) or cannot be read.
-    """
-    with _opened(file) as opened:
-        if os.fstat(opened.fileno()).st_size > largest:
-            raise IrregularError(errno.EFBIG, f"is larger than {largest // 2**20} MiB")
-        return opened.read(largest)
-
-
-def _opened(file: Path) -> BufferedReader:
-    """A regular file, opened to read without waiting for anything."""
-    handle = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    if not stat.S_ISREG(os.fstat(handle).st_mode):
-        os.close(handle)
-        raise IrregularError(errno.EINVAL, "is no regular file")
-    return os.fdopen(handle, "rb")
 
 
 def forget(file: Path) -> None:
@@ -152,15 +124,15 @@ def file_digest(file: Path) -> str:
     try:
         known = file.stat()
         return _file_digest(file, known.st_mtime_ns, known.st_size, known.st_ino)
-    except IrregularError as error:
-        raise DamagedError(f"'{file}' {error.strerror}; remove it, then {AGAIN}") from None
+    except files.IrregularError as error:
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}") from error
 
 
 @lru_cache(maxsize=1024)
 def _file_digest(file: Path, changed: int, size: int, inode: int) -> str:
-    with _opened(file) as content:
+    with files.open_regular(file) as content:
         return hashlib.file_digest(content, "sha256").hexdigest()[:32]
 
 

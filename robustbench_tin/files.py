@@ -34,7 +34,11 @@ _MARKS = (
 )
 
 
-class TooLargeError(OSError):
+class IrregularError(OSError):
+    """Something that is no regular file, or larger than the limit; ``strerror`` says which."""
+
+
+class TooLargeError(IrregularError):
     """A file, or a member of an archive, that is larger than the limit."""
 
     def __init__(self, most: int) -> None:
@@ -114,7 +118,7 @@ def _open(path: str | Path) -> tuple[int, int]:
 def _require_regular(path: str | Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
         kind = next((kind for test, kind in _KINDS if test(status.st_mode)), "no file")
-        raise OSError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
+        raise IrregularError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
 
 
 def _unmarked(content: bytes) -> str:

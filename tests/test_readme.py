@@ -45,7 +45,7 @@ def test_the_library_calls():
     torch.manual_seed(0)
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(3 * 8 * 8, 10))
     names = {"model": model, "images": torch.rand(6, 3, 8, 8), "labels": torch.arange(6)}
-    exec(block("python", "records = evaluate"), names)
+    exec(block("python", "import evaluate, perturb"), names)
     assert list(names["records"]["attack"]) == ["clean", "fgsm", "fgsm", "pgd", "pgd"]
     assert names["adversarial"].shape == (2, 6, 3, 8, 8)
 

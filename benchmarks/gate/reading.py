@@ -7,9 +7,9 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from robustbench_tin.benchmarks.files import IrregularError, read_regular
 from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, Baseline
 from robustbench_tin.errors import RobustTinError
+from robustbench_tin.files import IrregularError, read_bytes
 
 # 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
 LARGEST = 64 * 2**20
@@ -47,9 +47,9 @@ def read_baseline(path: str | Path) -> Baseline:
 
 def _read(path: Path) -> bytes:
     try:
-        content = read_regular(path, LARGEST)
+        content = read_bytes(path, LARGEST)
     except IrregularError as error:
-        raise BaselineError(f"baseline '{path}' {error.strerror}; {_AGAIN}") from None
+        raise BaselineError(f"baseline '{path}' cannot be read: {error.strerror}; {_AGAIN}") from None
     except OSError as error:
         raise BaselineError(
             f"baseline '{path}' cannot be read: {error.strerror}; make one with robust-tin baseline RUN"

@@ -21,9 +21,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from robustbench_tin.benchmarks.files import read_regular
 from robustbench_tin.benchmarks.gate.subject import Key
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+from robustbench_tin.files import read_text
 from robustbench_tin.specs import parse_number
 from robustbench_tin.threat import check_length
 
@@ -180,7 +180,7 @@ def read_rules(path: Path) -> Rules:
         InvalidSettingError: where it cannot be read, or holds what is no rule.
     """
     try:
-        text = read_regular(path, _LARGEST).decode("utf-8")
+        text = read_text(path, _LARGEST)
         content: dict[str, Any] = tomllib.loads(text)
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None

@@ -15,10 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.data.base import UNLABELLED, Dataset, Split
-from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.errors import DataError, InvalidSettingError, one_line
+from robustbench_tin.files import decode_text, read_bytes
 
 ORDERS = ("sorted", "wnids")
-_LARGEST = 10_000_000
+_LARGEST = 10 << 20
 _EXPECTED = "expected a file with a class id a line, or JSON: a list of ids, or ids by index"
 
 
@@ -108,13 +109,13 @@ def _read(path: Path) -> list[str]:
     try:
         if not path.is_file():
             raise InvalidSettingError(f"class-order got '{path}'; expected sorted, wnids or a file")
-        if path.stat().st_size > _LARGEST:
-            raise InvalidSettingError(f"class-order '{path}' is larger than {_LARGEST:,} bytes; {_EXPECTED}")
-        content = path.read_bytes()
+        content = read_bytes(path, _LARGEST)
     except (OSError, ValueError) as error:
-        raise InvalidSettingError(f"class-order '{path}' cannot be read ({error}); {_EXPECTED}") from None
+        raise InvalidSettingError(
+            f"class-order '{path}' cannot be read ({one_line(error)}); {_EXPECTED}"
+        ) from None
     try:
-        text = content.decode("utf-16" if content[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
+        text = decode_text(content)
         lines = list(_ids(json.loads(text)) if text.lstrip()[:1] in ("[", "{") else _lines(text))
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise InvalidSettingError(f"class-order '{path}' holds no class ids; {_EXPECTED}") from None

@@ -20,10 +20,11 @@ from types import UnionType
 from typing import Any, get_args
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
+from robustbench_tin.files import read_text
 
 _SUFFIX = ".toml"
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-_LARGEST = 1_000_000
+_LARGEST = 1 << 20
 _ORDER = ("quick", "report", "report-final", "finetune", "scratch", "robust")
 
 
@@ -77,13 +78,8 @@ def load_preset(name: str | Path) -> Preset:
 
 
 def _read(path: Path) -> str:
-    """A file of options as text; a device or a pipe, which may never end, is not opened."""
     try:
-        if path.exists() and not path.is_file():
-            raise InvalidSettingError(f"preset '{path}' is no regular file; expected a TOML file")
-        if path.exists() and path.stat().st_size > _LARGEST:
-            raise InvalidSettingError(f"preset '{path}' is larger than {_LARGEST:,} bytes; expected options")
-        return path.read_text(encoding="utf-8")
+        return read_text(path, _LARGEST)
     except (OSError, ValueError) as error:
         raise InvalidSettingError(
             f"preset '{path}' cannot be read ({one_line(error)}); expected a TOML file"

@@ -13,7 +13,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
 
-EPS = (0.0, 1e-8, 2 / 255, 8 / 255, 0.5, 1.5)
+EPS = (0.0, 1e-8, 2 / 255, 8 / 255, 0.5, 1.0)
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle
 from robustbench_tin.attacks.base import AttackFailure
-from robustbench_tin.benchmarks.records import Record
+from robustbench_tin.benchmarks.records import Record, columns
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
 from robustbench_tin.metrics import above_chance, in_top, interval
 
@@ -40,7 +40,7 @@ def bytes_of_toy(toy: Toy) -> np.ndarray:
 
 def test_there_is_one_clean_row_and_one_an_attack_and_budget(toy: Toy) -> None:
     frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2", "0.03,0,0.01")
-    assert list(frame.columns) == list(Record.model_fields)
+    assert list(frame.columns) == columns(Record)
     assert list(zip(frame.attack, frame.eps, strict=True)) == [
         ("clean", 0.0),
         ("fgsm", 0.01),

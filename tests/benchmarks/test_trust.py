@@ -244,12 +244,12 @@ def test_a_run_stopped_while_it_judges_ends_with_the_same_table(
     calls = 0
     real = Run.save_record
 
-    def stopping(run: Run, cell: object, record: object) -> None:
+    def stopping(run: Run, cell: object, record: object) -> object:
         nonlocal calls
         calls += record.trust is not None
         if calls == 2:
             raise Stop
-        real(run, cell, record)
+        return real(run, cell, record)
 
     with monkeypatch.context() as patch:
         patch.setattr(Run, "save_record", stopping)

@@ -131,7 +131,7 @@ def test_a_reformatted_file_is_the_same(written):
 
 def test_a_missing_file(tmp_path):
     assert "robust-tin baseline RUN --out" in refused(tmp_path / "none.json")
-    assert "is no regular file" in refused(tmp_path)
+    assert "it is a directory, not a regular file" in refused(tmp_path)
 
 
 def test_every_truncation_is_told(written):
@@ -243,7 +243,7 @@ def test_a_huge_file_is_not_read_to_its_end(tmp_path):
     path = tmp_path / "baseline.json"
     with path.open("wb") as file:
         file.truncate(LARGEST * 100)  # sparse: takes no room
-    assert "is larger than" in refused(path)
+    assert "cannot be read: larger than" in refused(path)
 
 
 def test_a_file_of_nothing_but_values_is_not_checked_one_by_one(tmp_path):
