@@ -45,7 +45,7 @@ from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import WeightsError
+from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
 from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
 from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
@@ -234,9 +234,13 @@ class _Worker:
                     team=self.team,
                 )
             except (TrainingFailure, AttackFailure) as failure:
-                trained = Trained(status=f"failed: {failure}", **facts)
-                self.reporter.warn(f"{cell.label}: {trained.status}")
-                return classifier, trained
+                return classifier, self._untrained(cell, str(failure), facts)
+            except RobustTinError:
+                raise
+            except FOREIGN as error:  # whatever a plugged-in defense or a backbone raises
+                if self.team.size > 1:
+                    raise  # the other processes wait for this one
+                return classifier, self._untrained(cell, one_line(error), facts)
         if synchronised:
             plain = self._build(cell)
             plain.load_state_dict(classifier.state_dict())
@@ -245,6 +249,11 @@ class _Worker:
             self.reporter.finished(f"{cell.label}: {note}")
         self.reporter.finished(f"{cell.label}: trained in {duration(record.seconds)}, loss {record.loss:.3f}")
         return classifier, _trained(record, classifier, facts)
+
+    def _untrained(self, cell: Cell, why: str, facts: dict[str, Any]) -> Trained:
+        trained = Trained(status=f"failed: {why}", **facts)
+        self.reporter.warn(f"{cell.label}: {trained.status}")
+        return trained
 
     def _without_weights(self, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
         """A cell whose weights to start from cannot be had; the same command asks for them again."""

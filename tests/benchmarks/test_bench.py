@@ -396,3 +396,28 @@ def test_a_worst_case_fails_with_any_of_its_attacks(small, write_plugin):
     (worst,) = run.records[run.records["attack"] == "worst-case"].to_dict("records")
     assert worst["status"].startswith("failed: always-broken failed: ")
     assert worst["top1"] is None or np.isnan(worst["top1"])
+
+
+def test_a_defense_that_raises_fails_its_cell_and_not_the_others(small: dict, write_plugin) -> None:
+    plugin = write_plugin(
+        """
+import sys
+from dataclasses import dataclass
+from robustbench_tin import defenses
+
+@defenses.register("raising")
+@dataclass(frozen=True)
+class Raising(defenses.Defense):
+    leave: bool = False
+
+    def augment(self, images, labels, context):
+        if self.leave:
+            sys.exit(0)
+        raise ValueError("not\\ntoday")
+"""
+    )
+    run = bench(**{**small, "defenses": "raising,raising:leave=true,none", "plugins": [plugin]})
+    raising, leaving, sound = run.records.groupby("defense", sort=False)["status"].unique()
+    assert list(raising) == ["failed: ValueError: not today"]
+    assert leaving[0].startswith("failed: SystemExit")
+    assert list(sound) == ["ok"]
