@@ -29,6 +29,7 @@ class _Told:
         if report.when != "call" and report.outcome == "passed":
             return
         self.counts[report.outcome] += 1
+        self._results.summary(", ".join(f"{count} {name}" for name, count in sorted(self.counts.items())))
         name = report.nodeid.rpartition("/")[2]
         facts = {"name": name, "outcome": report.outcome, "took": round(report.duration, 2)}
         if report.outcome == "failed":
@@ -58,7 +59,6 @@ def main() -> int:
     code = pytest.main(
         ["-q", "-m", "gpu", "-p", "no:cacheprovider", *(str(TESTS / name) for name in FILES)], plugins=[told]
     )
-    results.note(", ".join(f"{count} {outcome}" for outcome, count in sorted(told.counts.items())))
     results.close("done" if code == 0 else f"pytest ended with {int(code)}")
     return int(code != 0)
 

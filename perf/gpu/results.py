@@ -51,6 +51,11 @@ class Results:
         self._part["rows"].append(values)
         self._write()
 
+    def summary(self, text: str) -> None:
+        """Set the line above the table."""
+        self._part["summary"] = text
+        self._write()
+
     def note(self, text: str) -> None:
         """Add a line below the table."""
         self._part["notes"].append(text)
@@ -131,14 +136,13 @@ def rendered(everything: dict[str, Any]) -> str:
         lines += [f"## {part['title']}", "", f"{part['status']}{took}", ""]
         if part["command"]:
             lines += ["```sh", part["command"], "```", ""]
-        if part["rows"]:
-            columns = part["columns"]
+        if part.get("summary"):
+            lines += [part["summary"], ""]
+        columns = part["columns"]
+        rows = [row for row in part["rows"] if any(name in row for name in columns)]
+        if rows:
             lines += [f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
-            lines += [
-                f"| {' | '.join(_shown(row.get(name)) for name in columns)} |"
-                for row in part["rows"]
-                if any(name in row for name in columns)
-            ]
+            lines += [f"| {' | '.join(_shown(row.get(name)) for name in columns)} |" for row in rows]
             lines.append("")
         lines += [line for note in part["notes"] for line in (note, "")]
     return "\n".join(lines)
