@@ -67,6 +67,16 @@ class Normalized(nn.Module):
                     f"{name} got {count} values; expected 1 or {channels}, one a channel"
                 )
 
+    def is_by(self, mean: Sequence[float], std: Sequence[float]) -> bool:
+        """Whether it normalises by these values, one a channel."""
+        for own, others in ((self.mean, mean), (self.std, std)):
+            values = own.flatten().tolist() * (len(others) if own.numel() == 1 else 1)
+            if len(values) != len(others) or any(
+                abs(value - other) > 1e-3 for value, other in zip(values, others, strict=True)
+            ):
+                return False
+        return True
+
     def forward(self, images: Tensor) -> Tensor:
         """Logits of pixels in [0, 1]."""
         logits: Tensor = self.model((images - self.mean) / self.std)
@@ -105,12 +115,17 @@ def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tenso
         mean, std = expected
         if all(value == 0 for value in mean) and all(value == 1 for value in std):
             return None
+        told = [", ".join(f"{value:g}" for value in values) for values in (mean, std)]
+        asked = (
+            f"{type(module).__name__}'s settings ask for images normalised with mean ({told[0]}) and std"
+            f" ({told[1]})"
+        )
+        if isinstance(model, Normalized) and not model.is_by(mean, std):
+            return f"{asked}, and others were given: give these, unless it was trained otherwise"
         if _normalises(model) or not _gets_pixels(model, module, images, ask):
             return None
-        told = [", ".join(f"{value:g}" for value in values) for values in (mean, std)]
         return (
-            f"{type(module).__name__}'s settings ask for images normalised with mean ({told[0]}) and std"
-            f" ({told[1]}), and no normalisation was found: give mean and std (--mean, --std), unless it was"
+            f"{asked}, and no normalisation was found: give mean and std (--mean, --std), unless it was"
             " trained on pixels in [0, 1]"
         )
     return None

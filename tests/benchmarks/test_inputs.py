@@ -302,6 +302,8 @@ def test_a_model_that_lacks_its_normalisation_is_told(toy: Toy) -> None:
     assert len(told(nn.Sequential(bare), toy)) == 1
     assert len(told(Around(bare, 1, 0), toy)) == 1  # resized on the way, and no more
     assert len(told(Published(toy.model, image_processor=Processor()), toy)) == 1
+    (line,) = told(bare, toy, mean=0.5, std=0.5)
+    assert line.endswith("and others were given: give these, unless it was trained otherwise")
 
 
 def test_a_model_that_is_normalised_is_not_told(toy: Toy) -> None:
