@@ -424,7 +424,7 @@ class Oracle:
 
 
 def _variable(images: Tensor) -> Tensor:
-    """The images as a leaf that gradients are taken with respect to; its memory is theirs where it can be."""
+    """The images as a leaf that gradients are taken with respect to, without a copy if possible."""
     images = images.clone() if images.is_inference() else images.detach()
     return images.requires_grad_()
 

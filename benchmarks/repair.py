@@ -21,7 +21,7 @@ def repair(run: Run, reporter: Reporter) -> None:
 
     Args:
         run: one that this process holds the lock on.
-        reporter: told what is dropped.
+        reporter: given a line for each file that is dropped.
 
     Raises:
         RunError: if a file cannot be read, for want of permission for instance.

@@ -190,11 +190,11 @@ def measure(
         asked: attacks and budgets.
         facts: fields of the records that are known of the images.
         orders: labels of the images in other orders of the classes, by name.
-        warn: told of what was not measured, and of what may be wrong, a line each; None: the latter are
+        warn: given a line for each attack left out and each likely mistake; None: the latter are
             warnings.
 
     Raises:
-        RobustTinError: where it cannot be measured.
+        RobustTinError: if it cannot be measured.
     """
     specs = split_list(asked.attacks)
     measures = measured(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from unittest import mock
 
@@ -63,26 +64,29 @@ def test_an_epoch_waits_for_nothing(spec: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "look",
+    ("look", "why"),
     [
-        lambda images: float(images.mean()),
-        lambda images: images.cpu(),
-        lambda images: images[images > 0.5],
-        lambda images: torch.zeros(3).to(images.device),
-        lambda images: torch.tensor([1.0], device=images.device),
-        lambda images: images.tolist(),
+        (lambda images: float(images.mean()), "item"),
+        (lambda images: images.cpu(), "copy from meta to cpu"),
+        (lambda images: images[images > 0.5], "nonzero"),
+        (lambda images: torch.zeros(3).to(images.device), "copy from cpu to meta"),
+        (lambda images: torch.tensor([1.0], device=images.device), "tensor on meta"),
+        (lambda images: images.tolist(), "copy from meta to cpu"),
     ],
 )
-def test_a_defense_that_waits_is_noticed(look) -> None:
+def test_a_defense_that_waits_is_noticed(look: Callable[[Tensor], object], why: str) -> None:
+    noticed = []
+
     def augment(defense: NoDefense, images: Tensor, labels: Tensor, context: object) -> tuple[Tensor, Tensor]:
-        look(images)
+        torch.zeros(3).to(images.device, non_blocking=True)  # this is no waiting
+        with pytest.raises((Waited, RuntimeError, NotImplementedError), match=why):
+            look(images)
+        noticed.append(why)
         return images, labels
 
-    with (
-        mock.patch.object(NoDefense, "augment", augment),
-        pytest.raises((Waited, RuntimeError, NotImplementedError)),
-    ):
-        train_an_epoch("none", Recipe(epochs=1, batch_size=12, lr=1e-2))
+    with mock.patch.object(NoDefense, "augment", augment):
+        assert train_an_epoch("none", Recipe(epochs=1, batch_size=12, lr=1e-2)) == 4
+    assert noticed == [why] * 4
 
 
 def test_a_glance_sees_what_is_there_and_a_look_sees_it_all() -> None:
