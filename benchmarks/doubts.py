@@ -10,7 +10,11 @@ single-step training, Wong, Rice and Kolter, 2020, "Fast is better than free", a
 
 from __future__ import annotations
 
-from robustbench_tin.benchmarks.evidence import PROBE_QUERIES, PROBE_STEPS, Evidence, Hits
+import math
+
+from robustbench_tin.benchmarks.evidence import Evidence, Hits
+from robustbench_tin.benchmarks.slopes import KINDS
+from robustbench_tin.benchmarks.trials import PROBE_QUERIES, PROBE_STEPS
 
 LEVEL = 0.001
 # Part of the images that honest attacks differ by: one breaks what another just misses.
@@ -20,6 +24,15 @@ _TRICKLE = 0.01
 _LATE = 0.05
 # Part of the right images that may lack a gradient (a network that is very sure of a few).
 _FEW = 0.05
+# How far a gradient may be off on an image, on what part of the images, and along one kind of direction.
+_WRONG, _WRONG_PART, _OFF = 0.5, 0.1, 0.25
+# How much of what a gradient promises must happen over a step of an attack, where this part of the images survives.
+_SHATTERED, _SURVIVE = 0.15, 0.1
+# How far the gradients between two images may be off. Honest networks reached 0.15, stand-ins for JPEG and three
+# bits a value 0.26.
+_UNEXPLAINED = 0.4
+# How alike two averaged gradients must be, and how alike they are asked to be.
+_ALIKE, _ENOUGH = 0.5, 0.8
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
 _MUCH, _THIRD = 0.1, 1 / 3
 
@@ -47,23 +60,36 @@ def outdoes(one: Hits, other: Hits) -> bool:
 
 
 def differing_passes(evidence: Evidence, eot: int) -> str | None:
-    """The model is random at test time, and no gradient was averaged."""
-    # One that draws nothing and still answers otherwise remembers: see the next doubt.
-    if evidence.differing == 0 or eot > 1 or not evidence.draws:
+    """The model is random at test time, and too few gradients were averaged to follow."""
+    answers = evidence.answers
+    if not answers.random:
         return None
+    if eot == 1:
+        return (
+            f"logits differ between two passes on {answers.differing} of {answers.images} images:"
+            " average gradients with eot=20"
+        )
+    # Spearman and Brown: how alike two means of that many draws are.
+    alike = max(evidence.gradients.alike, 0.0)
+    averaged = eot * alike / (1 + (eot - 1) * alike)
+    if averaged >= _ALIKE:
+        return None
+    enough = math.ceil(_ENOUGH * (1 - alike) / (alike * (1 - _ENOUGH))) if alike > 0.01 else None
+    advice = f"average {enough} (eot={enough})" if enough else "no number of them is enough, add square"
     return (
-        f"logits differ between two passes on {evidence.differing} of {len(evidence.numbers)} images:"
-        " average gradients with eot=20"
+        f"the model is random, and means of {eot} gradients point in different directions (cosine"
+        f" {averaged:.2f}): {advice}"
     )
 
 
 def remembered_calls(evidence: Evidence) -> str | None:
     """The same images, with the same random numbers, got another answer the second time."""
-    if not evidence.remembers:
+    answers = evidence.answers
+    if not answers.remember:
         return None
-    changed, images = evidence.changed, evidence.asked_again
+    changed, images = answers.changed, answers.asked_again
     if changed == 0:
-        changed, images = evidence.differing, len(evidence.numbers)
+        changed, images = answers.differing, answers.images
     return (
         f"logits changed on {changed} of {images} images when they were shown once more: the model keeps"
         " something between calls, or draws from a generator of its own, so that a figure follows from the"
@@ -73,10 +99,11 @@ def remembered_calls(evidence: Evidence) -> str | None:
 
 def depends_on_company(evidence: Evidence) -> str | None:
     """What an image is taken for follows from the images that are shown beside it."""
-    if not more_than(evidence.moved, evidence.regrouped, _TRICKLE):
+    answers = evidence.answers
+    if not more_than(answers.moved, answers.regrouped, _TRICKLE):
         return None
     return (
-        f"logits of {evidence.moved} of {evidence.regrouped} images follow from the other images of their"
+        f"logits of {answers.moved} of {answers.regrouped} images follow from the other images of their"
         " batch (statistics of the batch, say): a figure follows from the batch size and the order, fix these"
         " statistics"
     )
@@ -96,37 +123,109 @@ def dead_gradients(evidence: Evidence) -> str | None:
     """No attack that follows gradients gets anywhere."""
     if not evidence.differentiable:
         return None
-    right = int(evidence.right.sum())
-    if evidence.dead <= max(2, _FEW * right):
+    dead, right = evidence.gradients.dead, evidence.gradients.images
+    if dead <= max(2, _FEW * right):
         return None
     return (
-        f"the gradient is zero or not finite on {evidence.dead} of {right} images:"
+        f"the gradient is zero or not finite on {dead} of {right} images:"
         " attack with a differentiable stand-in or without gradients (square)"
+    )
+
+
+def jumping_answers(evidence: Evidence) -> str | None:
+    """Answers change though no pixel does, in effect: noise whose seed follows the image, say."""
+    gradients = evidence.gradients
+    if not more_than(gradients.jumping, gradients.looked, _FEW):
+        return None
+    return (
+        f"logits of {gradients.jumping} of {gradients.looked} images jump when no pixel changes by more than"
+        " 1/100,000 (noise whose seed follows the image, say): gradients say nothing of such jumps, average"
+        " over them"
+    )
+
+
+def false_gradients(evidence: Evidence) -> str | None:
+    """Over half a level of 255 the answers do not change as the gradient says."""
+    gradients = evidence.gradients
+    if gradients.declared:
+        return None
+    for slopes, where in ((gradients.near, ""), (gradients.beside, " beside the images")):
+        if slopes is None or not len(errors := slopes.errors()):
+            continue
+        wrong = int((errors > _WRONG).sum())
+        by_direction = slopes.errors_by_direction()
+        worst = int(by_direction.argmax())
+        if more_than(wrong, len(errors), _WRONG_PART):
+            return (
+                f"the gradient{where} is not that of the answers on {wrong} of {len(errors)} images: measured"
+                " differences contradict it. It misleads attacks. If it is a deliberate stand-in, set"
+                " substitutes_gradient = True on the model"
+            )
+        if by_direction[worst] > _OFF:
+            return (
+                f"the gradient{where} is off by {100 * by_direction[worst]:.0f} % along"
+                f" {KINDS[worst]} directions, as measured differences show: parts of it are missing or false,"
+                " which misleads attacks"
+            )
+    return None
+
+
+def shattered_gradients(evidence: Evidence) -> str | None:
+    """The gradient is right where it is taken, says nothing of a step further, and images survive.
+
+    Networks that were trained plainly may be as rough; theirs do not survive.
+    """
+    gradients = evidence.gradients
+    if gradients.declared or gradients.far is None or evidence.pgd is None:
+        return None
+    kept = gradients.far.kept()
+    right = evidence.right[: len(evidence.pgd)]
+    survive = int((right & evidence.pgd).sum())
+    if kept is None or kept > _SHATTERED or not more_than(survive, int(right.sum()), _SURVIVE):
+        return None
+    return (
+        f"a step along the gradient changes the margin by {100 * max(kept, 0):.0f} % of what the gradient"
+        f" promises, and {survive} of {int(right.sum())} images survive a PGD at eps {evidence.eps:g}: the"
+        " gradients are shattered, smooth them or add square"
+    )
+
+
+def stepwise_answers(evidence: Evidence) -> str | None:
+    """From image to image the answers change, and the gradients on the way do not say so."""
+    passage = evidence.gradients.passage
+    if passage is None or not (usable := int(passage.usable.sum())):
+        return None
+    off = float(passage.errors_by_direction()[0])
+    if off <= _UNEXPLAINED:
+        return None
+    stand_in = "the stand-in gradient" if evidence.gradients.declared else "the gradient"
+    return (
+        f"from one image to another {stand_in} explains {100 * (1 - off):.0f} % of how the answers change"
+        f" ({usable} pairs): they change in steps or for reasons that attacks do not see, add square"
     )
 
 
 def withstands_anything(evidence: Evidence, norm: str, classes: int) -> str | None:
     """Images survive where each can be made mid-grey, the same for all."""
-    left, images = int(evidence.huge.sum()), len(evidence.huge)
+    if evidence.huge is None:
+        return None
+    left, images = int(evidence.huge.left.sum()), len(evidence.huge.left)
     if not more_than(left, images, 1 / classes):
         return None
     return (
-        f"{left} of {images} images survive at {norm} eps {evidence.huge_eps:.3g}, where each can be made"
+        f"{left} of {images} images survive at {norm} eps {evidence.huge.eps:.3g}, where each can be made"
         " grey: gradients mislead the attack, add square"
     )
 
 
 def black_box_wins(evidence: Evidence) -> str | None:
     """Queries alone break what gradients do not, whatever attack was asked for."""
-    if evidence.pgd is None or evidence.square is None:
-        return None
-    covered = len(evidence.square)
-    broke = int((evidence.pgd[:covered] & ~evidence.square).sum())
-    if not more_than(broke, covered, _TRICKLE):
+    witness = evidence.witness
+    if witness is None or not more_than(witness.broke, witness.images, _TRICKLE):
         return None
     return (
-        f"{PROBE_QUERIES} black-box queries broke {broke} of {covered} images that PGD did not at eps"
-        f" {evidence.eps:g}: gradients mislead the attack, add square"
+        f"{PROBE_QUERIES} black-box queries broke {witness.broke} of {witness.images} images that PGD did not"
+        f" at eps {evidence.eps:g}: gradients mislead the attack, add square"
     )
 
 

@@ -1,8 +1,8 @@
 """Evidence for the trust checks: what a short probe of a model finds out, once a cell.
 
-The probe works on at most 256 images, drawn with a fixed seed, and makes no more passes than 20 steps of
-PGD on them would. It asks the model itself in float32, without a surrogate and without averaging, so that
-nothing of an attack's own settings can mislead it.
+The probe works on at most 96 images, drawn with a fixed seed. It asks the model itself in float32, without a
+surrogate and without averaging, so that no setting of an attack can mislead it. A model that is random at test
+time is frozen first: it draws the same random numbers at every call, which makes it a function like any other.
 """
 
 from __future__ import annotations
@@ -10,52 +10,69 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack, Oracle
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.driver import Driver, Verdicts
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.randomness import random_state
 from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.attacks.search import Answer, Search, Task
-from robustbench_tin.attacks.square import Square
+from robustbench_tin.benchmarks.answers import Answers, Questions, typical_margin
+from robustbench_tin.benchmarks.frozen import Subject
 from robustbench_tin.benchmarks.measure import Conditions
+from robustbench_tin.benchmarks.slopes import FAR, NEAR, NEARER, Slopes, climbs, differences, jumps, passages
+from robustbench_tin.benchmarks.trials import Huge, Trials, Witness
 from robustbench_tin.threat import ThreatModel
 
 Hits = npt.NDArray[np.bool_]
 
-IMAGES = 256
-# Forward and backward passes an image, at most; 40 would be PGD-20.
-PASSES = 40
-PROBE_STEPS = 10
-PROBE_QUERIES = 60
-# Passes are shared out so that even a model that nothing breaks costs no more than PGD-20 on 256 images:
-# 2 to look twice, 1 to look at some of them alone and in other company, 4 for gradients at two points,
-# 1 for FGSM, 11 for the probe, 5 for the huge budget, 16 for the black-box search, in units of a forward pass
-# of 256 images, of which PGD-20 makes 40.
-_PROBED = 128
-_BLACK_BOX = 64
-_HUGE = 64
-_HUGE_STEPS = 8
-# Float rounding moves logits by some 1e-6 of their spread; randomness by far more.
-_SAME_LOGITS = 1e-3
-# In a batch of another size other kernels compute, in a lower precision if the model has chosen one.
-_SAME_IN_OTHER_COMPANY = 0.03
-# Float rounding is a part of the logits themselves, which may be large beside what an image changes in them.
-_ROUNDING = 1e-5
+IMAGES = 96
+# Forward and backward passes an image, at most: 5,000 passes in all, a ninth of those of FGSM and PGD on 1,000
+# images at two budgets.
+PASSES = 52
+# Images that are looked at closely, in one batch, and how many of them from further points.
+_CLOSELY, _AT_OTHER_POINTS = 48, 24
 _ROWS = 64
-_DARKER = 0.25
-# Images that are shown in other company, and those of them that are shown alone.
-_TOGETHER, _ALONE = 32, 8
+# Part of the typical margin that may come and go when no pixel changes, in effect; of a model whose logits have
+# 8 or 11 bits it is more.
+_JUMP, _COARSE_JUMP = 0.1, 0.5
 _TOP1 = Criterion(1)
+
+
+@dataclass(frozen=True)
+class Gradients:
+    """What was found out about a model's gradients.
+
+    Attributes:
+        images: number of images that were right.
+        dead: of them, images whose gradient is zero or not finite, as they are or, of the first,
+            at a random point of the ball.
+        looked: number of images of the following.
+        jumping: images whose margin moves, by a tenth of the typical one or more, when no pixel changes by more
+            than 1/100,000.
+        near: changes of margins over a fraction of a level of 255, promised and measured, along each of
+            :data:`~robustbench_tin.benchmarks.slopes.KINDS`; None if the model gives no gradients.
+        beside: the same at random points of the ball.
+        far: the same over a step of an attack, along the steepest direction.
+        passage: the same from image to image.
+        alike: how alike two gradients of one image are with other random numbers, the median cosine.
+        declared: whether the model says that its gradient is a stand-in.
+    """
+
+    images: int = 0
+    dead: int = 0
+    looked: int = 0
+    jumping: int = 0
+    near: Slopes | None = None
+    beside: Slopes | None = None
+    far: Slopes | None = None
+    passage: Slopes | None = None
+    alike: float = 1.0
+    declared: bool = False
 
 
 @dataclass(frozen=True)
@@ -65,54 +82,37 @@ class Evidence:
     Attributes:
         numbers: the images it looked at, as rows of the cell's outcomes, int64 ``(n,)``.
         right: of them, right as they are, bool ``(n,)``.
-        differing: images whose logits were not the same in a second pass.
-        dead: right images whose gradient is zero or not finite, as they are or at a random point of the ball.
+        answers: how the model answers.
+        differentiable: whether the model gives gradients with respect to its pixels.
+        gradients: of the model.
         eps: the budget of the attacks below.
         fgsm: which images FGSM left right, bool ``(n,)``.
-        pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None where
-            the model is random, remembers earlier calls or gives no gradients.
+        noise: which images random corners of the ball left right, likewise.
+        pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None if the model
+            is random, remembers earlier calls or gives no gradients.
         late: images it broke in its last tenth.
-        square: which images a short black-box search, started where that PGD had failed, left right, bool
-            ``(k,)``, k up to m; None likewise.
-        huge_eps: a budget with which every image can be made mid-grey.
-        huge: which images were left right at it, bool ``(h,)``, all of them right when clean; none of a
-            model without gradients.
+        witness: a black-box search on images that PGD left right; None if there was none.
+        huge: a budget with which every image can be made mid-grey, and what it leaves.
         forward_passes: of the probe, summed over the images.
         backward_passes: likewise.
         seconds: of the probe.
-        draws: whether the model takes random numbers from torch, NumPy or Python as it answers.
-        asked_again: images that were shown once more, with the same random numbers as the first time.
-        changed: images of them whose logits were not the same.
-        regrouped: images that were shown in other company: beside others, in another order, alone.
-        moved: images of them whose logits were not the same.
-        differentiable: whether the model gives gradients with respect to its pixels.
     """
 
     numbers: npt.NDArray[np.int64]
     right: Hits
-    differing: int
-    dead: int
+    answers: Answers
     eps: float
     fgsm: Hits
-    pgd: Hits | None
-    late: int
-    square: Hits | None
-    huge_eps: float
-    huge: Hits
-    forward_passes: int
-    backward_passes: int
-    seconds: float
-    draws: bool = True
-    asked_again: int = 0
-    changed: int = 0
-    regrouped: int = 0
-    moved: int = 0
+    noise: Hits
     differentiable: bool = True
-
-    @property
-    def remembers(self) -> bool:
-        """Whether answers follow from the calls before: they changed, and no random number did it."""
-        return self.changed > 0 or (self.differing > 0 and not self.draws)
+    gradients: Gradients = field(default_factory=Gradients)
+    pgd: Hits | None = None
+    late: int = 0
+    witness: Witness | None = None
+    huge: Huge | None = None
+    forward_passes: int = 0
+    backward_passes: int = 0
+    seconds: float = 0.0
 
 
 def gather(model: nn.Module, pool: Pool, eps: float, conditions: Conditions) -> Evidence:
@@ -125,16 +125,16 @@ def gather(model: nn.Module, pool: Pool, eps: float, conditions: Conditions) -> 
         conditions: of the cell's attacks; of them norm, seed and 8 bits hold here.
 
     Raises:
-        AttackFailure: where the model goes wrong.
+        AttackFailure: if the model goes wrong.
     """
     started = time.perf_counter()
     numbers = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))[:IMAGES]
     sample = Pool(pool.images[numbers], pool.labels[numbers], min(pool.size, _ROWS), pool.device)
-    with Oracle(model) as oracle:
-        probe = _Probe(oracle, sample, ThreatModel(conditions.norm, eps), conditions)
-        evidence = probe.evidence(numbers)
-    return Evidence(
-        **evidence,  # type: ignore[arg-type]
+    subject = Subject(model)
+    with subject.oracle as oracle:
+        evidence = _Probe(subject, sample, ThreatModel(conditions.norm, eps), conditions).evidence(numbers)
+    return replace(
+        evidence,
         forward_passes=oracle.forward_passes,
         backward_passes=oracle.backward_passes,
         seconds=time.perf_counter() - started,
@@ -142,219 +142,130 @@ def gather(model: nn.Module, pool: Pool, eps: float, conditions: Conditions) -> 
 
 
 class _Probe:
-    """The parts of the probe; each asks the oracle and nothing else."""
+    """The parts of the probe; each asks the subject and nothing else."""
 
-    def __init__(self, oracle: Oracle, sample: Pool, threat: ThreatModel, conditions: Conditions) -> None:
-        self.oracle = oracle
+    def __init__(self, subject: Subject, sample: Pool, threat: ThreatModel, conditions: Conditions) -> None:
+        self.subject = subject
         self.sample = sample
         self.threat = threat
         self.conditions = conditions
-        self.group = sample.first(_TOGETHER).all_images()
-        oracle.reseed("look")
-        before = random_state(sample.device)
-        self.logits = self._pass()
-        self.draws = random_state(sample.device) != before
-        self.right = ~_TOP1.broken(self.logits, sample.all_labels())
-        self.together = self._together()
-        self.differentiable = oracle.lacks_gradients(self.group[:1]) is None
+        self.logits = torch.cat([subject.logits(images) for images, _ in self._batches()])
+        self.labels = sample.all_labels()
+        self.right = ~_TOP1.broken(self.logits, self.labels)
+        self.batch = self._one_batch()
+        self.differentiable = subject.oracle.lacks_gradients(self.batch[:1]) is None
 
-    def evidence(self, numbers: Tensor) -> dict[str, object]:
-        differing = self.differing()
-        changed = self.asked_again()
-        # Of one that remembers earlier calls, company is not told apart.
-        remembers = changed > 0 or (differing > 0 and not self.draws)
-        regrouped, moved = (0, 0) if remembers else self.regrouped(orders=differing == 0)
-        alive, fgsm = self.gradients()
-        found: dict[str, object] = {
-            "numbers": numbers.numpy(),
-            "right": _on_host(self.right),
-            "differing": differing,
-            "draws": self.draws,
-            "asked_again": len(self.sample.at(0)[0]),
-            "regrouped": regrouped,
-            "moved": moved,
-            "differentiable": self.differentiable,
-            "dead": int((self.right & ~alive).sum()),
-            "eps": self.threat.eps,
-            "fgsm": _on_host(fgsm),
-            "pgd": None,
-            "late": 0,
-            "square": None,
-        }
-        # Judged again at every step, an image of a random model breaks by luck: that compares with nothing.
-        if differing == 0 and changed == 0 and self.differentiable:
-            found |= self.attacks()
-        found |= self.huge()
+    def evidence(self, numbers: Tensor) -> Evidence:
+        questions = Questions(self.subject, self.batch)
+        answers = questions.answers()
+        alive, fgsm, noise = self._single_steps()
+        trials = Trials(self.subject, self.sample, self.logits, self.threat, self.conditions)
+        found = Evidence(
+            numbers=numbers.numpy(),
+            right=_on_host(self.right),
+            answers=answers,
+            differentiable=self.differentiable,
+            eps=self.threat.eps,
+            fgsm=_on_host(fgsm),
+            noise=_on_host(noise),
+        )
+        if self.differentiable:
+            found = replace(
+                found, gradients=self._gradients(alive, remember=answers.remember), huge=trials.huge(self.right)
+            )
+            if answers.random:
+                found = replace(found, witness=trials.on_one_batch(self.right))
+            elif not answers.remember:
+                pgd, late, witness = trials.until_broken()
+                found = replace(found, pgd=_on_host(pgd), late=late, witness=witness)
         # Some remember what attacks ask for, and answer otherwise only then.
-        return found | {"changed": max(changed, self.changed_since())}
-
-    def _pass(self) -> Tensor:
-        return torch.cat([self.oracle.logits(images) for images, _ in self._batches()])
+        return replace(found, answers=replace(answers, changed=max(answers.changed, questions.changed())))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.sample.at(start) for start in self.sample.starts())
 
-    def differing(self) -> int:
-        """Images whose logits moved between two passes."""
-        spread = self.logits.amax(dim=1) - self.logits.amin(dim=1)
-        moved = (self._pass() - self.logits).abs().amax(dim=1)
-        return int((moved > _SAME_LOGITS * spread).sum())
+    def _one_batch(self) -> Tensor:
+        """The images that are looked at closely, as many as the model takes in one batch."""
+        images = self.sample.first(_CLOSELY).all_images()
+        with suppress(Exception):  # a model that takes batches of one size only
+            self.subject.logits(images)
+            return images
+        return self.sample.at(0)[0]
 
-    def asked_again(self) -> int:
-        """Images of the first batch that moved when they were shown again, with the same random numbers.
-
-        The batch once more, and a few twice in a row.
-        """
-        images = self.sample.at(0)[0]
-        changed = _apart(self._shown(images), self.logits[: len(images)], _SAME_LOGITS)
-        return max(int(changed.sum()), self.changed_since())
-
-    def changed_since(self) -> int:
-        """Images of the group that moved since it was shown first."""
-        if self.together is None:
-            return 0
-        return int(_apart(self._shown(self.group), self.together, _SAME_LOGITS).sum())
-
-    def regrouped(self, *, orders: bool) -> tuple[int, int]:
-        """Images shown in other company with the same random numbers, and those of them that moved.
-
-        Every other one of a batch is replaced by a darker one: the rest keep their places, and with them
-        what is drawn for them.
-
-        Args:
-            orders: show them in the reverse order and alone, too; a random model draws other numbers then.
-        """
-        images, together = self.group, self.together
-        if together is None:
-            return 0, 0
-        staying = torch.arange(len(images), device=images.device) % 2 == 1
-        others = torch.where(staying.view(-1, 1, 1, 1), images, _DARKER * images.flip(-1))
-        moved = staying & _apart(self._shown(others), together, _SAME_IN_OTHER_COMPANY)
-        if not orders:
-            return int(staying.sum()), int(moved.sum())
-        moved |= _apart(self._shown(images.flip(0)).flip(0), together, _SAME_IN_OTHER_COMPANY)
-        with suppress(Exception):  # one that takes no single image
-            singly = torch.cat([self._shown(image[None]) for image in images[:_ALONE]])
-            moved[:_ALONE] |= _apart(singly, together, _SAME_IN_OTHER_COMPANY)
-        return len(images), int(moved.sum())
-
-    def _together(self) -> Tensor | None:
-        """Logits of the group in one batch; None of a model that takes batches of another size only."""
-        with suppress(Exception):
-            return self._shown(self.group)
-        return None
-
-    def _shown(self, images: Tensor) -> Tensor:
-        """The logits of images in one batch, with the random numbers of the first look."""
-        self.oracle.reseed("look")
-        return self.oracle.logits(images)
-
-    def gradients(self) -> tuple[Tensor, Tensor]:
-        """Which images have a gradient, clean and beside, and which FGSM leaves right; bool ``(n,)`` each."""
+    def _single_steps(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Which images have a gradient, clean and beside; which FGSM and noise leave right; bool ``(n,)`` each."""
         generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed)
-        alive, kept = [], []
+        alive, fgsm, noise = [], [], []
         for images, labels in self._batches():
             ball = self.threat.ball(images)
             gradient = self._gradient(images, labels)
-            beside = self._gradient(ball.random(generator), labels)
-            alive.append(_is_alive(gradient) & _is_alive(beside))
-            step = ball.project(images + self.threat.eps * ball.direction(gradient.nan_to_num()))
-            if self.conditions.eight_bit:
-                step = to_8bit(step, ball)
-            kept.append(~_TOP1.broken(self.oracle.logits(step), labels))
-        return torch.cat(alive), torch.cat(kept)
+            alive.append(_is_alive(gradient))
+            if not fgsm:  # of the first batch
+                alive[0] &= _is_alive(self._gradient(ball.random(generator), labels))
+            corners = torch.randn(images.shape, generator=generator, device=images.device)
+            for direction, kept in ((gradient.nan_to_num(), fgsm), (corners, noise)):
+                moved = ball.project(images + self.threat.eps * ball.direction(direction))
+                if self.conditions.eight_bit:
+                    moved = to_8bit(moved, ball)
+                kept.append(~_TOP1.broken(self.subject.logits(moved), labels))
+        return torch.cat(alive), torch.cat(fgsm), torch.cat(noise)
 
     def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of the cross-entropy; zero where the model gives none. No attack may meet an infinite one."""
+        """Of the cross-entropy; zero if the model gives none."""
         if not self.differentiable:
             return torch.zeros_like(images)
-        with torch.enable_grad():
-            variable = images.clone().requires_grad_()
-            logits = self.oracle.called(variable)
-            assert isinstance(logits, Tensor)
-            losses = cross_entropy(logits.float(), labels.clone())
-            (gradient,) = torch.autograd.grad(losses.sum(), variable, allow_unused=True)
-        self.oracle.backward_passes += len(images)
-        return torch.zeros_like(images) if gradient is None else gradient
+        return self.subject.gradient(images, lambda logits: cross_entropy(logits, labels))
 
-    def attacks(self) -> dict[str, object]:
-        """A PGD of another loss, and a black-box search on some of what it leaves."""
-        count = min(_PROBED, len(self.sample))
-        found = self._attack(_MarginPGD(steps=PROBE_STEPS), torch.arange(count), self.threat)
-        broken, late = found.broken, sum(stage.late for stage in found.stages)
-        left = (~broken).nonzero().squeeze(1)[:_BLACK_BOX]
-        covered = count if len(left) < _BLACK_BOX else int(left[-1]) + 1
-        black_box = broken[:covered].clone()
-        if len(left):
-            black_box[left] = self._attack(Square(queries=PROBE_QUERIES), left, self.threat).broken
-        return {"pgd": _on_host(~broken), "late": late, "square": _on_host(~black_box)}
-
-    def huge(self) -> dict[str, object]:
-        """Plain PGD from the image itself with a budget that no image can withstand."""
-        rows = self.right.nonzero().squeeze(1).cpu()[: _HUGE if self.differentiable else 0]
-        images = self.sample.rows(rows)[0]
-        eps = 0.5
-        if self.threat.norm == "l2" and len(images):
-            eps = float((images - 0.5).flatten(1).norm(dim=1).amax())
-        attack = PGD(steps=_HUGE_STEPS, random_start=False)
-        broken = torch.zeros(len(rows), dtype=torch.bool)
-        if len(rows):
-            broken = self._attack(attack, rows, ThreatModel(self.threat.norm, eps)).broken
-        return {"huge_eps": eps, "huge": _on_host(~broken)}
-
-    def _attack(self, attack: Attack, rows: Tensor, threat: ThreatModel) -> Verdicts:
-        """Until broken, in float32, with the model itself."""
-        sample = self.sample
-        pool = Pool(sample.images[rows], sample.labels[rows], sample.size, sample.device)
-        logits = self.logits[rows.to(self.logits.device)]
-        finish = to_8bit if self.conditions.eight_bit else None
-        return Driver(
-            self.oracle, pool, threat, _TOP1, logits, seed=self.conditions.seed, finish=finish
-        ).attack(attack)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _MarginPGD(IterativeAttack):
-    """PGD on the margin between the label and its strongest rival, which no scale of the logits hides."""
-
-    name = "probe"
-
-    steps: int
-
-    def begin(self, task: Task) -> Search:
-        return _MarginClimb(
-            task=task,
-            points=task.ball.random(task.generator),
-            left=torch.full_like(task.labels, self.steps),
-            alpha=2.5 * task.ball.eps / self.steps,
+    def _gradients(self, alive: Tensor, *, remember: bool) -> Gradients:
+        found = Gradients(int(self.right.sum()), int((self.right & ~alive).sum()), declared=self._declared())
+        if remember:  # then answers follow from calls, and a difference from none of its pixels
+            return found
+        subject, batch = self.subject, self.batch
+        logits = subject.logits(batch)
+        moves = jumps(subject, batch, logits)
+        few, few_moves = batch[:_AT_OTHER_POINTS], moves[:_AT_OTHER_POINTS]
+        generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed + 1)
+        beside = self.threat.ball(few).random(generator)
+        jump = (_COARSE_JUMP if _has_few_bits(logits) else _JUMP) * typical_margin(logits)
+        return replace(
+            found,
+            looked=len(batch),
+            jumping=int((moves > jump).sum()),
+            near=self._near(batch, moves, seed=1),
+            beside=self._near(beside, few_moves, seed=2),
+            far=climbs(subject, few, self._step(few), few_moves),
+            passage=passages(subject, few, few_moves) if len(few) > 1 else None,
+            alike=self._alike(few) if subject.draws else 1.0,
         )
 
+    def _near(self, images: Tensor, moves: Tensor, seed: int) -> Slopes:
+        """Over the shorter length if the longer one speaks against the gradient: it may curve so much."""
+        near = differences(self.subject, images, NEAR, moves, seed)
+        if not near.doubtful:
+            return near
+        nearer = differences(self.subject, images, NEARER, moves, seed)
+        return nearer if nearer.usable.sum() >= near.usable.sum() / 2 else near
 
-@dataclass
-class _MarginClimb(Search):
-    alpha: float
+    def _step(self, images: Tensor) -> float:
+        """Half of the budget, the largest change of a value, but no more than a long step of an attack."""
+        values = images[0].numel() if self.threat.norm == "l2" else 1
+        return min(FAR, self.threat.eps / 2 / values**0.5)
 
-    def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        return self.task.criterion.margin(logits, self.task.labels[rows])
+    def _alike(self, images: Tensor) -> float:
+        """How alike gradients are that were taken with other random numbers."""
+        labels = self.labels[: len(images)]
+        first = self._gradient(images, labels).flatten(1).nan_to_num()
+        with self.subject.drawing(1):
+            second = self._gradient(images, labels).flatten(1).nan_to_num()
+        return float(torch.cosine_similarity(first, second, dim=1).median())
 
-    def move(self, answer: Answer) -> None:
-        assert answer.gradient is not None
-        ball = self.task.ball
-        self.points = ball.project(self.points + self.alpha * ball.direction(answer.gradient))
-        self.left = self.left - 1
+    def _declared(self) -> bool:
+        return any(getattr(module, "substitutes_gradient", False) for module in self.subject.modules())
 
 
-def _apart(logits: Tensor, others: Tensor, share: float) -> Tensor:
-    """Rows whose logits lie apart by more than this share of what images differ by, bool ``(n,)``.
-
-    Args:
-        logits: of the first rows of ``others``, in the same order.
-        others: of several images, ``(N, C)``.
-        share: of the largest standard deviation of a class over the images; of the range of a single image.
-    """
-    scale = others.std(dim=0).amax() if len(others) > 1 else others.amax() - others.amin()
-    least = torch.maximum(share * scale, _ROUNDING * others.abs().amax())
-    return (logits - others[: len(logits)]).abs().amax(dim=1) > least
+def _has_few_bits(logits: Tensor) -> bool:
+    """Whether the logits are numbers of half precision, whose rounding is a jump by itself."""
+    return any(bool((logits == logits.to(kind).float()).all()) for kind in (torch.bfloat16, torch.float16))
 
 
 def _is_alive(gradient: Tensor) -> Tensor:

@@ -16,9 +16,10 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks import doubts
-from robustbench_tin.benchmarks.evidence import PROBE_STEPS, Evidence, Hits, gather
+from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
+from robustbench_tin.benchmarks.trials import PROBE_STEPS
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # Adversarial training on images of one gradient step starts its name so.
@@ -205,6 +206,10 @@ class _Cell:
         yield doubts.no_gradients(evidence)
         yield doubts.dead_gradients(evidence)
         yield doubts.withstands_anything(evidence, record.norm, record.classes)
+        yield doubts.jumping_answers(evidence)
+        yield doubts.false_gradients(evidence)
+        yield doubts.shattered_gradients(evidence)
+        yield doubts.stepwise_answers(evidence)
         yield doubts.black_box_wins(evidence)
 
     def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
