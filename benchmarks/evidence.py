@@ -55,7 +55,8 @@ class Gradients:
         jumping: images whose margin moves, by a tenth of the typical one or more, when no pixel changes by more
             than 1/100,000.
         near: changes of margins over a fraction of a level of 255, promised and measured, along each of
-            :data:`~robustbench_tin.benchmarks.slopes.KINDS`; None if the model gives no gradients.
+            :data:`~robustbench_tin.benchmarks.slopes.KINDS`; None if the model gives no
+            gradients, or says that they are stand-ins.
         beside: the same at random points of the ball.
         far: the same over a step of an attack, along the steepest direction.
         passage: the same from image to image.
@@ -226,6 +227,13 @@ class _Probe:
         few, few_moves = batch[:_AT_OTHER_POINTS], moves[:_AT_OTHER_POINTS]
         generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed + 1)
         beside = self.threat.ball(few).random(generator)
+        found = replace(
+            found,
+            passage=passages(subject, few, few_moves) if len(few) > 1 else None,
+            alike=self._alike(few) if subject.draws else 1.0,
+        )
+        if found.declared:  # a stand-in keeps to no short distance
+            return found
         jump = (_COARSE_JUMP if _has_few_bits(logits) else _JUMP) * typical_margin(logits)
         return replace(
             found,
@@ -234,8 +242,6 @@ class _Probe:
             near=self._near(batch, moves, seed=1),
             beside=self._near(beside, few_moves, seed=2),
             far=climbs(subject, few, self._step(few), few_moves),
-            passage=passages(subject, few, few_moves) if len(few) > 1 else None,
-            alike=self._alike(few) if subject.draws else 1.0,
         )
 
     def _near(self, images: Tensor, moves: Tensor, seed: int) -> Slopes:

@@ -34,6 +34,8 @@ class BitDepth(Defense):
 
 
 class _SeesFewLevels(InputTransform):
+    substitutes_gradient = True
+
     def __init__(self, classifier: nn.Module, bits: int) -> None:
         super().__init__(classifier)
         self.highest = 2**bits - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,13 @@ class InputTransform(nn.Module, ABC):
 
     Args:
         classifier: float32 pixels in [0, 1] to logits.
+    """
+
+    substitutes_gradient: ClassVar[bool] = False
+    """Whether the gradient that attacks see is a stand-in on purpose, not that of the answers.
+
+    The trust checks look for this attribute on every module of a model. They then measure how well the stand-in
+    explains the answers from image to image, since differences over a short distance contradict every stand-in.
     """
 
     def __init__(self, classifier: nn.Module) -> None:

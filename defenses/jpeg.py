@@ -44,6 +44,8 @@ class JPEG(Defense):
 
 
 class _SeesJPEG(InputTransform):
+    substitutes_gradient = True
+
     def __init__(self, classifier: nn.Module, quality: int) -> None:
         super().__init__(classifier)
         self.quality = quality

@@ -79,6 +79,8 @@ class _Boxed(nn.Module):
 class _Smoothed(nn.Module):
     """The vote of ``votes`` noisy passes; where a gradient is taken, the mean probability of ``samples``."""
 
+    substitutes_gradient = True
+
     def __init__(self, base: nn.Module, sigma: float, votes: int, samples: int) -> None:
         super().__init__()
         self.base = base
