@@ -28,9 +28,9 @@ _FEW = 0.05
 _WRONG, _WRONG_PART, _OFF = 0.5, 0.1, 0.25
 # How much of what a gradient promises must happen over a step of an attack, where this part of the images survives.
 _SHATTERED, _SURVIVE = 0.15, 0.1
-# How far the gradients between two images may be off. Honest networks reached 0.15, stand-ins for JPEG and three
-# bits a value 0.26.
-_UNEXPLAINED = 0.4
+# How far the gradients between two images may be off: of honest networks they were by 0.15 at most, stand-ins for
+# JPEG and for three bits a value by 0.26.
+_UNEXPLAINED, _UNEXPLAINED_BY_STAND_IN = 0.25, 0.4
 # How alike two averaged gradients must be, and how alike they are asked to be.
 _ALIKE, _ENOUGH = 0.5, 0.8
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
@@ -196,9 +196,10 @@ def stepwise_answers(evidence: Evidence) -> str | None:
     if passage is None or not (usable := int(passage.usable.sum())):
         return None
     off = float(passage.errors_by_direction()[0])
-    if off <= _UNEXPLAINED:
+    declared = evidence.gradients.declared
+    if off <= (_UNEXPLAINED_BY_STAND_IN if declared else _UNEXPLAINED):
         return None
-    stand_in = "the stand-in gradient" if evidence.gradients.declared else "the gradient"
+    stand_in = "the stand-in gradient" if declared else "the gradient"
     return (
         f"from one image to another {stand_in} explains {100 * (1 - off):.0f} % of how the answers change"
         f" ({usable} pairs): they change in steps or for reasons that attacks do not see, add square"
