@@ -20,6 +20,8 @@ _ROUNDING = 1e-5
 # Classes that decide top-1 and top-5.
 _DECIDING = 6
 _DARKER = 0.25
+# Times that a model with random numbers is asked with others.
+_DRAWS = 6
 
 
 @dataclass(frozen=True)
@@ -71,9 +73,14 @@ class Questions:
     def answers(self) -> Answers:
         """All that :class:`Answers` holds; :meth:`changed` may find more once the model was asked other things."""
         subject, images = self._subject, len(self._images)
-        with subject.drawing(1):
-            other = subject.logits(self._images)
-        differing = int(apart(other, self._logits, _SAME).sum())
+        differing = 0
+        # A model that draws once a batch, from a few values, may draw the same twice.
+        for draw in range(1, (_DRAWS if subject.draws else 1) + 1):
+            with subject.drawing(draw):
+                other = subject.logits(self._images)
+            differing = max(differing, int(apart(other, self._logits, _SAME).sum()))
+            if differing:
+                break
         changed = max(self.changed(), self.changed())
         # If a model remembers earlier calls, no change can be put down to company.
         regrouped, moved = (0, 0) if changed else self._regrouped(orders=differing == 0)

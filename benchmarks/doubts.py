@@ -25,7 +25,7 @@ _LATE = 0.05
 # Part of the right images that may lack a gradient (a network that is very sure of a few).
 _FEW = 0.05
 # How far a gradient may be off on an image, on what part of the images, and along one kind of direction.
-_WRONG, _WRONG_PART, _OFF = 0.5, 0.1, 0.25
+_WRONG, _WRONG_PART, _OFF = 0.5, 0.03, 0.25
 # How much of what a gradient promises must happen over a step of an attack, where this part of the images survives.
 _SHATTERED, _SURVIVE = 0.15, 0.1
 # How far the gradients between two images may be off: of honest networks they were by 0.15 at most, stand-ins for
