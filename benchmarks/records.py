@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from robustbench_tin.benchmarks.verdicts import Verdict, read_verdict
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -127,6 +129,11 @@ class Record(BaseModel):
     weights_digest: str = ""
     results_digest: str = ""
     digest: str = ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What :attr:`trust` says; None if it says nothing."""
+        return read_verdict(self.trust)
 
     @property
     def content_digest(self) -> str:

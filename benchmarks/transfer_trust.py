@@ -8,7 +8,8 @@ from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.records import OK, WORST_CASE
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
-from robustbench_tin.benchmarks.trust import Measured, needs_trust, verdict
+from robustbench_tin.benchmarks.trust import Measured, needs_trust
+from robustbench_tin.benchmarks.verdicts import Verdict, as_text
 
 _NAMED = "transfer from "
 
@@ -17,7 +18,7 @@ def doubt_beaten(run: Run) -> list[str]:
     """Write a reason into the trust of each figure that a transfer beats; take back what no longer holds.
 
     Held against attacks that follow gradients in several steps, and against the worst case where there is
-    one among its attacks; what was not checked otherwise stays unchecked unless there is a reason.
+    one among its attacks. A figure that has no verdict gets one only if there is a reason.
 
     Returns:
         The reasons, each after its cell.
@@ -38,7 +39,7 @@ def doubt_beaten(run: Run) -> list[str]:
             if not (one.iterative or record.attack == WORST_CASE) or record.eps not in searched:
                 continue
             reason = _reason(run, record.attack, [other for other in against if other.eps == record.eps])
-            trust = _with_reason(record.trust, reason, checked=run.plan.trust)
+            trust = _with_reason(record.verdict, reason, checked=run.plan.trust)
             if trust != record.trust:
                 run.save_record(cell, record.model_copy(update={"trust": trust}))
             if reason is not None:

@@ -9,6 +9,7 @@ import pytest
 
 from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import Evidence, Hits
+from robustbench_tin.benchmarks.verdicts import Cause, cause_of
 
 
 def left(count: int, of: int = 128) -> Hits:
@@ -75,6 +76,7 @@ def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
     evidence = dataclasses.replace(honest, dead=128, differentiable=False)
     assert doubts.dead_gradients(evidence) is None
     assert "black-box attacks" in doubts.no_gradients(evidence)
+    assert cause_of(doubts.no_gradients(evidence)) == Cause.no_gradients
     assert doubts.no_gradients(honest) is None
 
 
