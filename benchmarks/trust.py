@@ -87,6 +87,15 @@ class Measured:
         return max(self.record.eot, *own, 1)
 
     @property
+    def counted(self) -> int:
+        """The k of what the attack is after: 1, or 5 if it goes on until the top 5 are broken."""
+        return 1 if self.attack is None else self.attack.goal.k
+
+    def hits(self, k: int) -> Hits | None:
+        """The outcomes that tell whether the label was in the top ``k``, 1 or 5; None if not measured."""
+        return self.top5 if k == 5 else self.top1
+
+    @property
     def _gradients(self) -> int:
         return 2 if self.attack is None else self.attack.gradients(1)
 
@@ -258,19 +267,48 @@ class _Cell:
             yield from self._of_single_step(record, left, evidence)
         if not measured.iterative:
             return
-        for other in self._beside(measured):
-            if left is None or other.top1 is None:
-                continue
-            if other.single_step:
-                yield doubts.weaker_than_one_step(left, other.top1, record.eps, other.record.attack)
-            if other.black_box:
-                yield doubts.black_box_beats(left, other.top1, record.eps, other.record.attack)
+        yield from self._of_neighbours(measured)
         below = self._next_below(measured)
         if below is not None:
             for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
                 if lower is not None and higher is not None:
                     yield doubts.rising(lower, higher, below.record.eps, record.eps)
                     break
+
+    def _of_neighbours(self, measured: Measured) -> Iterator[str | None]:
+        """What other attacks of the same budget show, by the outcomes that this one is after.
+
+        Their figures are of the same images, so no chance is in it. A worst case has them all in it.
+        """
+        k = measured.counted
+        left, eps = measured.hits(k), measured.record.eps
+        if left is None:
+            return
+        others: list[tuple[Hits, str]] = []
+        for other in self._beside(measured):
+            theirs, name = other.hits(k), other.record.attack
+            if theirs is None:
+                continue
+            reason = self._of_neighbour(left, other, theirs, k)
+            if reason is None:
+                others.append((theirs, name))
+            yield reason
+        if others:
+            strongest, name = min(others, key=lambda other: int(other[0].sum()))
+            yield doubts.refuted(left, strongest, eps, name)
+
+    def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> str | None:
+        """What one that claims less than an iterative attack shows of it."""
+        eps, name = other.record.eps, other.record.attack
+        reason = None
+        right = self.clean.hits(k)
+        if not other.claims and right is not None:
+            reason = doubts.no_better_than_noise(left, theirs, right, eps, name)
+        if reason is None and other.single_step:
+            reason = doubts.weaker_than_one_step(left, theirs, eps, name)
+        if reason is None and other.black_box:
+            reason = doubts.black_box_beats(left, theirs, eps, name)
+        return reason
 
     def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[str | None]:
         trained_so = self._trained_eps is not None
