@@ -42,7 +42,8 @@ from robustbench_tin.benchmarks.records import (
 from robustbench_tin.benchmarks.repair import repair
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.trained_model import find_trained
-from robustbench_tin.benchmarks.trust import Measured, judge, needs_trust
+from robustbench_tin.benchmarks.trust import Measured, gets_verdict, judge, with_cause
+from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
@@ -402,9 +403,11 @@ class _Worker:
             self.reporter.finished(
                 f"{cell.label}: trust checks, {judgement.passes:,} passes in {duration(judgement.seconds)}"
             )
-        reasons = {record.trust for record in judgement.records} - {None, OK}
-        for reason in sorted(filter(None, reasons)):
-            self.reporter.warn(f"{cell.label}: {reason}")
+        for trust in sorted({record.trust for record in judgement.records if record.trust is not None}):
+            verdict = read_verdict(trust)
+            if verdict is not None and verdict.state is not Trust.ok:
+                tell = self.reporter.warn if verdict.state is Trust.doubted else self.reporter.say
+                tell(f"{cell.label}: {trust}")
 
     def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
         """What survives every attack of the plan at one budget."""
@@ -448,6 +451,8 @@ class _Worker:
             train_precision=trained.precision,
             device=plan.device,
         )
+        if plan.trust and record.status != OK:
+            record = with_cause(record)
         return self.run.save_measure(cell, record, outcomes)
 
 
@@ -471,7 +476,7 @@ def _is_done(run: Run, cell: Cell) -> bool:
     return all(
         record is not None
         and record.status == OK
-        and not (run.plan.trust and needs_trust(record) and record.trust is None)
+        and not (run.plan.trust and gets_verdict(record) and record.trust is None)
         for record in records
     )
 

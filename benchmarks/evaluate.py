@@ -22,6 +22,7 @@ from robustbench_tin.benchmarks.inputs import (
     as_attacks,
     as_images_and_labels,
     as_whole,
+    given_twice,
     require_values,
 )
 from robustbench_tin.benchmarks.measure import (
@@ -83,7 +84,8 @@ def evaluate(
         images: float ``(N, C, H, W)`` in [0, 1] of any precision, or uint8: a tensor, an array, a list of
             images; or a DataLoader or Dataset that gives images, with their labels or without.
         labels: true labels ``(N,)``, of any integer type; None: those that come with the images.
-        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks.
+        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks; one that is there twice is measured
+            once, with a remark.
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
@@ -93,8 +95,9 @@ def evaluate(
             model's. What is chosen by timing may differ from call to call.
         eot: passes averaged for one gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
-        trust: give each robust figure a verdict, ``ok`` or the reasons not to believe it; costs at most as
-            much as PGD with 20 steps on 256 images, which no row's passes and seconds include.
+        trust: give each robust figure a verdict: ``ok``, the reasons not to believe it, or ``unchecked: ``
+            and why the checks could not judge it; costs at most as much as PGD with 20 steps on 256
+            images, which no row's passes and seconds include.
         batch_size: images a batch; None: a default of the device.
         name: of the model in the records; None: its class's.
         mean: what the model expects to be taken off the images, a number a channel or one for all, in
@@ -108,7 +111,8 @@ def evaluate(
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
 
     Warns:
-        UserWarning: if the model's settings ask for normalised images and no normalisation is found.
+        UserWarning: if the model's settings ask for normalised images and no normalisation is found; if an
+            attack is asked for twice.
     """
     module = as_module(model)
     measures = measured(
@@ -160,6 +164,9 @@ def measured(
     _tell_of_normalisation(model, pool, tell)
     for attack in chosen:
         _check(attack, conditions, classes)
+    repeated = given_twice(chosen)
+    for remark in repeated.values():
+        tell(remark)
     facts = {
         "model": name_of(model),
         "defense": "none",
@@ -200,6 +207,8 @@ def measured(
     )
     for attack, attacked in done.items():
         for outcomes in attacked:
+            if attack in repeated:
+                outcomes = replace(outcomes, remarks=(*outcomes.remarks, repeated[attack]))
             record = make_record(
                 outcomes,
                 n=len(pool),

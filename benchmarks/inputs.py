@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -87,6 +88,15 @@ def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
     if needed and not listed:
         raise InvalidSettingError("attacks got an empty list; expected at least one, such as 'fgsm'")
     return [each if isinstance(each, Attack) else parse_attack(str(each)) for each in listed]
+
+
+def given_twice(attacks: Iterable[Attack]) -> dict[Attack, str]:
+    """A remark on each attack that is asked for more than once, in one spelling or in several."""
+    return {
+        attack: f"{attack.spec} is asked for {count} times and measured once"
+        for attack, count in Counter(attacks).items()
+        if count > 1
+    }
 
 
 def as_whole(setting: str, value: object, least: int) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.benchmarks.events import require_tensorboard
+from robustbench_tin.benchmarks.inputs import given_twice
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.benchmarks.probe import watched_threat
 from robustbench_tin.benchmarks.progress import Reporter
@@ -100,7 +101,10 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     models = _models(request)
     defenses = _unique(parse_defense(text).spec for text in _listed(request.defenses, "defenses"))
     _require_defensible(models, defenses)
-    attacks = _unique(parse_attack(text).spec for text in _listed(request.attacks, "attacks"))
+    asked = [parse_attack(text) for text in _listed(request.attacks, "attacks")]
+    for remark in given_twice(asked).values():
+        reporter.say(remark)
+    attacks = _unique(attack.spec for attack in asked)
     for attack in attacks:
         parse_attack(attack).check(request.norm)
     if request.worst_case and len(attacks) < 2:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from robustbench_tin.benchmarks.verdicts import Verdict, read_verdict
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -19,6 +21,7 @@ CERTIFIED = "certified"
 OK = "ok"
 NOT_MEASURED = "not measured"
 """Begins the status of measures that were not tried, for want of weights, say."""
+_TOP = 5
 
 
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -47,8 +50,9 @@ class Record(BaseModel):
         top5_low: lower end.
         top5_high: upper end.
         status: ``ok``, or why the measure failed.
-        trust: ``ok``, or the reasons not to believe the figure, ``; `` between them; None where it was not
-            checked, and of a clean measure that nothing speaks against.
+        trust: the verdict of the trust checks: ``ok``; the reasons not to believe the figure, ``; `` between
+            them; or ``unchecked: `` and why the checks could not judge it. None if they were not asked for,
+            and of a clean or certified measure that nothing speaks against.
         remarks: what else a reader must know, ``; `` between them.
         learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
             0.001); None if that is unknown.
@@ -127,6 +131,11 @@ class Record(BaseModel):
     digest: str = ""
 
     @property
+    def verdict(self) -> Verdict | None:
+        """What :attr:`trust` says; None if it says nothing."""
+        return read_verdict(self.trust)
+
+    @property
     def content_digest(self) -> str:
         """What :attr:`digest` must be."""
         # Without defaults: a field that a later version adds leaves the digests of earlier files as they are.
@@ -173,6 +182,9 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         }
     if facts["attack"] == CLEAN and outcomes.top1 is not None:
         facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
+    remarks = [remark.replace(";", ",") for remark in outcomes.remarks]
+    if outcomes.top5 is not None and classes <= _TOP:
+        remarks.append(f"top-5 says nothing: with {classes} classes the true label is always in it")
     return Record(
         **values,
         **facts,
@@ -181,7 +193,7 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         eps=outcomes.eps,
         mode=outcomes.mode,
         status=outcomes.status,
-        remarks="; ".join(outcomes.remarks),
+        remarks="; ".join(remarks),
         search=outcomes.search,
         late=outcomes.late,
         disputed=outcomes.disputed,

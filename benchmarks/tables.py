@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, NOT_MEASURED, OK
+from robustbench_tin.benchmarks.verdicts import Trust, Verdict, read_verdict
 from robustbench_tin.text import markdown, printable
 
 if TYPE_CHECKING:
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.transfer_tables import Worst
 
 NOT_LEARNED = "not learned"
-DOUBTED = "!"
+DOUBTED, UNCHECKED = "!", "?"
+_MARKS = {Trust.ok: "", Trust.unchecked: UNCHECKED, Trust.doubted: DOUBTED}
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
     figures += [f"worst transfer eps {budget:g}" for budget in transferred]
     rows, failures, remarks = [], [], []
     doubts: dict[str, list[str]] = {}
+    unchecked: dict[str, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
         if attack == CERTIFIED and not (cell["attack"] == CERTIFIED).any():
             continue  # a defense that proves nothing
@@ -133,12 +136,16 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             for row in measures.values()
             if row["status"] != OK
         ]
-        remarks += [row["remarks"] for row in measures.values() if row["remarks"]]
+        remarks += [remark for row in measures.values() for remark in row["remarks"].split("; ") if remark]
+        name = f"{model} + {defense}, seed {seed}"
         for budget in (0.0, *budgets):
-            row = measures.get(budget)
+            verdict = _verdict(measures.get(budget))
             at = f"eps {budget:g}" if budget else CLEAN
-            for reason in row["trust"].split("; ") if row is not None and _is_doubted(row) else ():
-                doubts.setdefault(reason, []).append(f"{model} + {defense}, seed {seed}, {at}")
+            for reason in verdict.doubts:
+                doubts.setdefault(reason, []).append(f"{name}, {at}")
+            # What could not be checked of a cell, could not at any eps.
+            for reason in verdict.unchecked if verdict.state is Trust.unchecked else ():
+                unchecked.setdefault(reason, []).append(name)
     return Table(
         title=_title(records, attack),
         columns=(*labels, *figures),
@@ -149,7 +156,8 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             *(worst.notes(transferred) if worst is not None else ()),
             *dict.fromkeys(remarks),
             *dict.fromkeys(failures),
-            *_doubts(doubts),
+            *_reasons(DOUBTED, doubts),
+            *_reasons(f"{UNCHECKED} {Trust.unchecked}:", unchecked),
         ),
     )
 
@@ -183,14 +191,18 @@ def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
     return notes
 
 
-def _is_doubted(row: Mapping[Any, Any]) -> bool:
-    """Whether a figure failed a trust check; one that was not checked has no verdict."""
-    return isinstance(row["trust"], str) and row["trust"] != OK
+def _verdict(row: Mapping[Any, Any] | None) -> Verdict:
+    """The verdict on a figure; of one that is not there, or of which no checks were asked for, nothing."""
+    if row is None or row["status"] != OK or not isinstance(row["trust"], str):
+        return Verdict()
+    return read_verdict(row["trust"]) or Verdict()
 
 
-def _doubts(cells_by_reason: Mapping[str, Sequence[str]]) -> list[str]:
-    """One line a reason, with the cells that it speaks against."""
-    return [f"{DOUBTED} {reason} ({'; '.join(cells)})" for reason, cells in cells_by_reason.items()]
+def _reasons(mark: str, cells_by_reason: Mapping[str, Sequence[str]]) -> list[str]:
+    """One line a reason, with the cells that it holds for."""
+    return [
+        f"{mark} {reason} ({'; '.join(dict.fromkeys(cells))})" for reason, cells in cells_by_reason.items()
+    ]
 
 
 def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
@@ -201,7 +213,7 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
         return NOT_MEASURED if row["status"].startswith(NOT_MEASURED) else "failed"
     if row[column] is None or row[column] != row[column]:
         return "–"
-    text = f"{100 * row[column]:.1f}" + (DOUBTED if _is_doubted(row) else "")
+    text = f"{100 * row[column]:.1f}" + _MARKS[_verdict(row).state]
     clean = measures.get(0.0)
     if eps > 0 and clean is not None and clean["status"] == OK:
         drop = 100 * (clean[column] - row[column])

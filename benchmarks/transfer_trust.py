@@ -8,7 +8,8 @@ from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.records import OK, WORST_CASE
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
-from robustbench_tin.benchmarks.trust import Measured, needs_trust, verdict
+from robustbench_tin.benchmarks.trust import Measured, needs_trust
+from robustbench_tin.benchmarks.verdicts import Verdict, as_text
 
 _NAMED = "transfer from "
 
@@ -17,7 +18,7 @@ def doubt_beaten(run: Run) -> list[str]:
     """Write a reason into the trust of each figure that a transfer beats; take back what no longer holds.
 
     Held against attacks that follow gradients in several steps, and against the worst case where there is
-    one among its attacks; what was not checked otherwise stays unchecked unless there is a reason.
+    one among its attacks. A figure that has no verdict gets one only if there is a reason.
 
     Returns:
         The reasons, each after its cell.
@@ -38,7 +39,7 @@ def doubt_beaten(run: Run) -> list[str]:
             if not (one.iterative or record.attack == WORST_CASE) or record.eps not in searched:
                 continue
             reason = _reason(run, record.attack, [other for other in against if other.eps == record.eps])
-            trust = _with_reason(record.trust, reason, checked=run.plan.trust)
+            trust = _with_reason(record.verdict, reason, checked=run.plan.trust)
             if trust != record.trust:
                 run.save_record(cell, record.model_copy(update={"trust": trust}))
             if reason is not None:
@@ -54,11 +55,16 @@ def _reason(run: Run, attack: str, others: Sequence[TransferRecord]) -> str | No
     hits = {other: run.transfers.top1(other) for other in others}
     strongest = max(others, key=lambda other: int((left & ~hits[other]).sum()))
     name = f"{_NAMED}{strongest.source.label} by {strongest.attack}"
-    return doubts.black_box_beats(left, hits[strongest], strongest.eps, name)
+    beaten = doubts.black_box_beats(left, hits[strongest], strongest.eps, name)
+    # Of few images, the exact test behind it needs more than the size of the difference does.
+    return beaten or doubts.refuted(left, hits[strongest], strongest.eps, name)
 
 
-def _with_reason(trust: str | None, reason: str | None, *, checked: bool) -> str | None:
-    """A verdict with this reason in the place of an earlier one of its kind."""
-    others = [] if trust in (None, OK) else trust.split("; ")
-    reasons = [text for text in others if not text.startswith(_NAMED)] + ([reason] if reason else [])
-    return verdict(reasons) if reasons or (checked and trust is not None) else None
+def _with_reason(verdict: Verdict | None, reason: str | None, *, checked: bool) -> str | None:
+    """A verdict with this reason in the place of an earlier one of its kind; what was unchecked stays so."""
+    known = verdict or Verdict()
+    others = [doubt for doubt in known.doubts if not doubt.startswith(_NAMED)]
+    found = Verdict.of([*others, reason], known.unchecked)
+    if found.doubts or (checked and verdict is not None):
+        return as_text(found)
+    return None

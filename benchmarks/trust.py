@@ -1,4 +1,4 @@
-"""Trust checks: beside every robust figure a verdict, ``ok`` or the reasons not to believe it.
+"""Trust checks: beside every robust figure a verdict: ``ok``, reasons not to believe it, or ``unchecked``.
 
 A cell is judged once all its measures are taken. What an attack broke on every image of the cell is
 compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.evidence`) tells the rest.
@@ -6,7 +6,7 @@ compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.e
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -20,6 +20,7 @@ from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
 from robustbench_tin.benchmarks.trials import PROBE_STEPS
+from robustbench_tin.benchmarks.verdicts import Cause, Verdict, as_text, too_few
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # Adversarial training on images of one gradient step starts its name so.
@@ -87,6 +88,15 @@ class Measured:
         return max(self.record.eot, *own, 1)
 
     @property
+    def counted(self) -> int:
+        """The k of what the attack is after: 1, or 5 if it goes on until the top 5 are broken."""
+        return 1 if self.attack is None else self.attack.goal.k
+
+    def hits(self, k: int) -> Hits | None:
+        """The outcomes that tell whether the label was in the top ``k``, 1 or 5; None if not measured."""
+        return self.top5 if k == 5 else self.top1
+
+    @property
     def _gradients(self) -> int:
         return 2 if self.attack is None else self.attack.gradients(1)
 
@@ -106,13 +116,37 @@ class Judgement:
     seconds: float = 0.0
 
 
+def gets_verdict(record: Record) -> bool:
+    """Whether a measure is under attack, so that checks that were asked for never leave its verdict blank."""
+    return record.attack not in (CLEAN, CERTIFIED)
+
+
 def needs_trust(record: Record) -> bool:
     """Whether a figure is to be checked: taken, under attack, of a model that learned something."""
-    return record.attack not in (CLEAN, CERTIFIED) and record.status == OK and bool(record.learned)
+    return gets_verdict(record) and uncheckable(record) is None
+
+
+def uncheckable(record: Record) -> Cause | None:
+    """Why the checks have nothing to look at; None if they have."""
+    if record.status != OK:
+        return Cause.no_figure
+    if record.learned is None:
+        return Cause.clean_failed
+    return None if record.learned else Cause.at_chance
+
+
+def with_cause(record: Record) -> Record:
+    """A record with its verdict if that is known without a check; else the record as it is."""
+    cause = uncheckable(record)
+    if cause is None or not gets_verdict(record):
+        return record
+    return record.model_copy(update={"trust": as_text(Verdict.of(unchecked=[cause]))})
 
 
 def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
     """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
+
+    What cannot be judged is ``unchecked``; no figure under attack is left without a verdict.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
@@ -122,30 +156,29 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
     """
     checked = [measured for measured in measures if needs_trust(measured.record)]
     if not checked:
-        return Judgement([measured.record for measured in measures])
+        return Judgement([with_cause(measured.record) for measured in measures])
     cell = _Cell(measures, checked)
     evidence: Evidence | None = None
     try:
         evidence = gather(model, pool, cell.probe_eps(), conditions)
-        reasons = {id(measured): cell.reasons(measured, evidence) for measured in checked}
+        verdicts = {
+            id(measured): Verdict.of(cell.reasons(measured, evidence), cell.unchecked(evidence))
+            for measured in checked
+        }
         if of_answers := cell.answers(evidence):
-            reasons[id(cell.clean)] = of_answers
-    except FOREIGN as error:  # whatever a model raises; what cannot be checked is not trusted
-        reasons = {id(measured): [f"the checks failed: {one_line(error)}"] for measured in checked}
+            verdicts[id(cell.clean)] = Verdict.of(of_answers)
+    except FOREIGN as error:  # whatever a model raises; what fails meanwhile is not trusted
+        failed = Verdict.of([f"the checks failed: {one_line(error)}"])
+        verdicts = {id(measured): failed for measured in checked}
     records = [
-        measured.record.model_copy(update={"trust": verdict(reasons[id(measured)])})
-        if id(measured) in reasons
-        else measured.record
+        measured.record.model_copy(update={"trust": as_text(verdicts[id(measured)])})
+        if id(measured) in verdicts
+        else with_cause(measured.record)
         for measured in measures
     ]
     if evidence is None:
         return Judgement(records)
     return Judgement(records, evidence.forward_passes + evidence.backward_passes, evidence.seconds)
-
-
-def verdict(reasons: Iterable[str]) -> str:
-    """The reasons in one text, each once, or ``ok`` where there are none."""
-    return "; ".join(dict.fromkeys(reason.replace(";", ",") for reason in reasons)) or OK
 
 
 @dataclass(frozen=True)
@@ -191,6 +224,10 @@ class _Cell:
         ]
         return max(telling, default=budgets[0])
 
+    def unchecked(self, evidence: Evidence) -> list[str | None]:
+        """Why the checks could not judge a figure of this cell in full."""
+        return [doubts.no_gradients(evidence), too_few(len(self._right), int(self._right.sum()))]
+
     def answers(self, evidence: Evidence) -> list[str]:
         """What speaks against any figure of the model, the clean one as well."""
         return [reason for reason in self._of_answers(evidence) if reason is not None]
@@ -203,7 +240,6 @@ class _Cell:
         record = measured.record
         yield from self._of_answers(evidence)
         yield doubts.differing_passes(evidence, measured.eot)
-        yield doubts.no_gradients(evidence)
         yield doubts.dead_gradients(evidence)
         yield doubts.withstands_anything(evidence, record.norm, record.classes)
         yield doubts.jumping_answers(evidence)
@@ -236,19 +272,48 @@ class _Cell:
             yield from self._of_single_step(record, left, evidence)
         if not measured.iterative:
             return
-        for other in self._beside(measured):
-            if left is None or other.top1 is None:
-                continue
-            if other.single_step:
-                yield doubts.weaker_than_one_step(left, other.top1, record.eps, other.record.attack)
-            if other.black_box:
-                yield doubts.black_box_beats(left, other.top1, record.eps, other.record.attack)
+        yield from self._of_neighbours(measured)
         below = self._next_below(measured)
         if below is not None:
             for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
                 if lower is not None and higher is not None:
                     yield doubts.rising(lower, higher, below.record.eps, record.eps)
                     break
+
+    def _of_neighbours(self, measured: Measured) -> Iterator[str | None]:
+        """What other attacks of the same budget show, by the outcomes that this one is after.
+
+        Their figures are of the same images, so no chance is in it. A worst case has them all in it.
+        """
+        k = measured.counted
+        left, eps = measured.hits(k), measured.record.eps
+        if left is None:
+            return
+        others: list[tuple[Hits, str]] = []
+        for other in self._beside(measured):
+            theirs, name = other.hits(k), other.record.attack
+            if theirs is None:
+                continue
+            reason = self._of_neighbour(left, other, theirs, k)
+            if reason is None:
+                others.append((theirs, name))
+            yield reason
+        if others:
+            strongest, name = min(others, key=lambda other: int(other[0].sum()))
+            yield doubts.refuted(left, strongest, eps, name)
+
+    def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> str | None:
+        """What one that claims less than an iterative attack shows of it."""
+        eps, name = other.record.eps, other.record.attack
+        reason = None
+        right = self.clean.hits(k)
+        if not other.claims and right is not None:
+            reason = doubts.no_better_than_noise(left, theirs, right, eps, name)
+        if reason is None and other.single_step:
+            reason = doubts.weaker_than_one_step(left, theirs, eps, name)
+        if reason is None and other.black_box:
+            reason = doubts.black_box_beats(left, theirs, eps, name)
+        return reason
 
     def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[str | None]:
         trained_so = self._trained_eps is not None

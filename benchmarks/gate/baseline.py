@@ -14,10 +14,18 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    model_serializer,
+    model_validator,
+)
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
@@ -50,8 +58,9 @@ class Measure(_Part):
         eps: in units of the pixel range.
         settings: under what it was measured.
         learned: whether every seed learned something; None if that is unknown.
-        checked: whether every seed's figure has a verdict of the trust checks.
+        checked: whether the trust checks judged every seed's figure.
         doubts: what speaks against the figure of any seed.
+        unchecked: why they could not judge that of any seed; the file has it only if there is a reason.
         right: images right, one count a seed.
         outcomes: the first seed's, image by image: packed bits, the first image highest, in base64.
     """
@@ -63,8 +72,15 @@ class Measure(_Part):
     learned: bool | None
     checked: bool
     doubts: list[Text]
+    unchecked: list[Text] = []
     right: Annotated[list[Count], Field(min_length=1, max_length=1000)]
     outcomes: Annotated[str, StringConstraints(max_length=20_000_000)]
+
+    @model_serializer(mode="wrap")
+    def _without_nothing(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """As in files from before there were unchecked figures, so that their digests hold."""
+        fields: dict[str, Any] = content(self)
+        return fields if self.unchecked else {key: fields[key] for key in fields if key != "unchecked"}
 
     @property
     def key(self) -> Key:
@@ -269,8 +285,9 @@ def _measure(models: Sequence[Model], key: Key) -> Measure:
         eps=key.eps,
         settings=dict(sorted(first.settings.items())),
         learned=None if None in learned else all(learned),
-        checked=all(figure.record.trust is not None for figure in figures),
+        checked=all(figure.checked for figure in figures),
         doubts=sorted({_printable(doubt) for figure in figures for doubt in figure.doubts}),
+        unchecked=sorted({_printable(reason) for figure in figures for reason in figure.unchecked}),
         right=[figure.right for figure in figures],
         outcomes=base64.b64encode(np.packbits(first.hits).tobytes()).decode(),
     )

@@ -47,7 +47,7 @@ def causes(
         if question is None or question.kind is None:
             continue
         worse = [finding for finding in mine if finding.verdict is Verdict.worse]
-        if any("not to be believed" in reason for finding in mine for reason in finding.reasons):
+        if any(finding.doubts for finding in mine):
             found.append(
                 "attacks may fail for want of a gradient, not for want of an adversarial image: look at"
                 " changed activations, rounding, argmax, detach and randomness; square needs no gradient"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
+from robustbench_tin.benchmarks.gate.belief import belief
 from robustbench_tin.benchmarks.gate.finding import Finding, Verdict
 from robustbench_tin.benchmarks.gate.question import Kind, Question
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
 from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
-from robustbench_tin.benchmarks.records import CLEAN
 from robustbench_tin.benchmarks.trust import needs_trust
 
 _ROUNDING = 1e-9
@@ -237,10 +236,11 @@ def _verdict(item: Aligned, level: float) -> Finding:
         if lowest < finding.floor:
             verdicts.append(Verdict.below)
             reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(finding.floor)}")
-    doubts = _new_doubts(item, rises=Verdict.better in verdicts)
-    if doubts:
+    asked = item.measure is not None or finding.floor is not None
+    believed = belief(item.figures, item.measure, asked=asked, rises=Verdict.better in verdicts)
+    if believed.reasons:
         verdicts.append(Verdict.suspicious)
-        reasons += doubts
+        reasons += believed.reasons
     elif Verdict.better in verdicts and any(figure.doubts for figure in item.figures):
         verdicts.remove(Verdict.better)
         reasons.append("and it is as little to be believed as the baseline's, so that it counts for nothing")
@@ -250,6 +250,8 @@ def _verdict(item: Aligned, level: float) -> Finding:
         verdict=chosen,
         reasons=tuple(reasons),
         chance=None if chances is None else chances.of_drop,
+        doubts=believed.doubts,
+        unchecked=believed.unchecked,
     )
 
 
@@ -273,29 +275,6 @@ def _why_worse(finding: Finding, drop: float, chance: float, level: float) -> st
 
 def _seeds(spread: Spread) -> str:
     return f"{len(spread.before)} seed{'s' if len(spread.before) > 1 else ''}"
-
-
-def _new_doubts(item: Aligned, *, rises: bool) -> list[str]:
-    """Signs that a figure is not to be believed, where the baseline had none; if it rises, no such sign."""
-    known = item.measure
-    if known is None and item.finding.floor is None:
-        return []  # nothing is asked of it
-    doubts = list(dict.fromkeys(doubt for figure in item.figures for doubt in figure.doubts))
-    unlearned = [figure for figure in item.figures if figure.record.learned is False]
-    if unlearned and (known is None or known.learned is not False):
-        return ["clean accuracy is not above chance: nothing was learned, so this figure means nothing"]
-    if known is not None and known.doubts:
-        familiar = {_kind(doubt) for doubt in known.doubts}
-        doubts = [doubt for doubt in doubts if _kind(doubt) not in familiar] if rises else []
-    # Of a clean figure only what speaks against it is kept.
-    unchecked = known is not None and not known.checked and known.attack != CLEAN
-    unknown = " (the baseline's was not checked)" if unchecked else ""
-    return [f"not to be believed{unknown}: {doubt}" for doubt in doubts]
-
-
-def _kind(doubt: str) -> str:
-    """A doubt without its counts."""
-    return re.sub(r"[\d.,]+", "", doubt)
 
 
 def _incomparable(entry: Entry, measure: Measure, reason: str) -> Finding:

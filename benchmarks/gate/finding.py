@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Literal
 
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
@@ -49,6 +50,8 @@ class Finding:
         floor: what it must be at least, or None.
         changes: images lost and won; None but for the same weights.
         spread: between trainings; None but for a re-training.
+        doubts: what speaks against believing the figure and not against the baseline's.
+        unchecked: why the trust checks could not judge the figure, if that does not fail the check.
     """
 
     model: str
@@ -64,6 +67,8 @@ class Finding:
     floor: float | None = None
     changes: Changes | None = None
     spread: Spread | None = None
+    doubts: tuple[str, ...] = ()
+    unchecked: tuple[str, ...] = ()
 
     @property
     def label(self) -> str:
@@ -131,10 +136,12 @@ class Report:
         return f"Robustness check {outcome}: {len(self.findings)} measures: {said}."
 
 
-def grouped(findings: Sequence[Finding]) -> dict[str, list[str]]:
+def grouped(
+    findings: Sequence[Finding], field: Literal["reasons", "unchecked"] = "reasons"
+) -> dict[str, list[str]]:
     """Each reason with the measures that it stands beside, so that it is said once."""
     reasons: dict[str, list[str]] = {}
     for finding in findings:
-        for reason in finding.reasons:
+        for reason in getattr(finding, field):
             reasons.setdefault(reason, []).append(finding.label)
     return reasons

@@ -166,7 +166,7 @@ def asked_by(baseline: Baseline) -> Asked:
         attacks=",".join(dict.fromkeys(measure.attack for measure in attacked)) or "fgsm",
         eps=",".join(dict.fromkeys(str(measure.eps) for measure in attacked)) or "0",
         norm=attacked[0].norm if attacked else "linf",
-        trust=any(measure.checked for measure in attacked),
+        trust=any(measure.checked or measure.unchecked for measure in attacked),
     )
 
 

@@ -16,6 +16,7 @@ from robustbench_tin._version import __version__
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
 from robustbench_tin.benchmarks.gate.text import notes, table
+from robustbench_tin.benchmarks.verdicts import Trust
 from robustbench_tin.text import markdown, printable
 
 _RULES = {
@@ -120,12 +121,18 @@ def _result(report: Report, rule: str, grave: bool, label: str, message: str) ->
 
 
 def as_annotations(report: Report) -> str:
-    """Lines that GitHub shows beside a commit: an error for each measure that fails, a warning for others."""
+    """Lines that GitHub shows beside a commit.
+
+    An error for each measure that fails, a warning for each that cannot be compared, a notice for each that
+    the trust checks could not judge.
+    """
     lines = []
     for finding in report.findings:
         if finding.verdict in _RULES:
             kind = "error" if finding.verdict.fails else "warning"
             lines.append(_annotation(kind, finding.label, _message(finding)))
+        elif finding.unchecked:
+            lines.append(_annotation("notice", finding.label, _message(finding)))
     lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
     lines += [_annotation("notice", "where to look", cause) for cause in report.causes]
     kind = "error" if report.failure else "notice"
@@ -171,7 +178,7 @@ def _message(finding: Finding) -> str:
     if finding.now is not None:
         figures.append(f"now {100 * finding.now:.1f} %")
     said = f"{finding.verdict.value}{': ' if figures else ''}{', '.join(figures)}"
-    return "; ".join((said, *finding.reasons))
+    return "; ".join((said, *finding.reasons, *(f"{Trust.unchecked}: {why}" for why in finding.unchecked)))
 
 
 def _as_dict(finding: Finding) -> dict[str, Any]:

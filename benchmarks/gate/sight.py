@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from robustbench_tin.benchmarks.gate.baseline import Baseline, Measure
+from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
 from robustbench_tin.benchmarks.gate.comparison import points
 from robustbench_tin.benchmarks.gate.finding import Finding
 from robustbench_tin.benchmarks.gate.power import (
@@ -67,16 +67,27 @@ def weak_spots(baseline: Baseline) -> list[str]:
                 f"{entry.label}: the baseline's own figures are not to be believed ({_labels(doubted)}:"
                 f" {doubted[0].doubts[0]}): see to that and make it again"
             )
-        unchecked = [
-            measure
-            for measure in entry.measures
-            if measure.attack not in (CLEAN, CERTIFIED) and not measure.checked
-        ]
-        if unchecked:
-            said.append(
-                f"{entry.label}: whether to believe the baseline's figures was not checked"
-                f" ({_labels(unchecked)}), so that what masks gradients in both goes unseen"
-            )
+        said += _unchecked(entry)
+    return said
+
+
+def _unchecked(entry: Entry) -> list[str]:
+    """Why the figures of a baseline could not be checked, a line a reason, or that nobody asked for it."""
+    measures = [measure for measure in entry.measures if measure.attack not in (CLEAN, CERTIFIED)]
+    by_reason: dict[str, list[Measure]] = {}
+    for measure in measures:
+        for reason in measure.unchecked:
+            by_reason.setdefault(reason, []).append(measure)
+    said = [
+        f"{entry.label}: the baseline's own figures are unchecked ({_labels(found)}: {reason})"
+        for reason, found in by_reason.items()
+    ]
+    blank = [measure for measure in measures if not measure.checked and not measure.unchecked]
+    if blank:
+        said.append(
+            f"{entry.label}: whether to believe the baseline's figures was not checked"
+            f" ({_labels(blank)}), so that what masks gradients in both goes unseen"
+        )
     return said
 
 

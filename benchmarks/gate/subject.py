@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.verdicts import Trust
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
@@ -68,8 +69,20 @@ class Figure:
     @property
     def doubts(self) -> tuple[str, ...]:
         """Why not to believe it."""
-        trust = self.record.trust
-        return () if trust in (None, OK) else tuple(trust.split("; "))
+        verdict = self.record.verdict
+        return () if verdict is None else verdict.doubts
+
+    @property
+    def unchecked(self) -> tuple[str, ...]:
+        """Why the trust checks could not judge it in full."""
+        verdict = self.record.verdict
+        return () if verdict is None else verdict.unchecked
+
+    @property
+    def checked(self) -> bool:
+        """Whether the trust checks judged it."""
+        verdict = self.record.verdict
+        return verdict is not None and verdict.state is not Trust.unchecked
 
     @property
     def settings(self) -> Mapping[str, str]:

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict, grouped
 from robustbench_tin.benchmarks.gate.question import Kind
-from robustbench_tin.benchmarks.tables import Table
+from robustbench_tin.benchmarks.tables import UNCHECKED, Table
+from robustbench_tin.benchmarks.verdicts import Trust
 from robustbench_tin.text import printable
 
 _TESTS = {Kind.same_weights: "same images", Kind.retrained: "re-training", None: "–"}
@@ -50,6 +51,10 @@ def notes(report: Report) -> list[str]:
     """What stands below the table, a line each."""
     said = [f"{reason} ({_measures(labels)})" for reason, labels in grouped(report.findings).items()]
     lines = [f"{'! ' if _is_grave(report, line) else ''}{line}" for line in said]
+    lines += [
+        f"{UNCHECKED} {Trust.unchecked}: {reason} ({_measures(labels)})"
+        for reason, labels in grouped(report.findings, "unchecked").items()
+    ]
     lines += [f"Compared: {fact}." for fact in report.facts]
     lines += [f"Warning: {warning}." for warning in report.warnings]
     lines += [f"Look here: {cause}." for cause in report.causes]
@@ -74,7 +79,7 @@ def _row(finding: Finding) -> tuple[str, ...]:
         finding.key.label if finding.key.norm == "linf" else f"{finding.key.label} {finding.key.norm}",
         _TESTS[finding.kind],
         _percent(finding.before),
-        _percent(finding.now) + _change(finding.drop),
+        _percent(finding.now) + (UNCHECKED if finding.unchecked else "") + _change(finding.drop),
         f"{100 * finding.tolerance:g}",
         _percent(finding.floor),
         "–" if finding.chance is None else f"{finding.chance:.2g}",

@@ -9,6 +9,7 @@ import pytest
 
 from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import Evidence, Hits
+from robustbench_tin.benchmarks.verdicts import Cause, cause_of
 
 
 def left(count: int, of: int = 128) -> Hits:
@@ -75,6 +76,7 @@ def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
     evidence = dataclasses.replace(honest, dead=128, differentiable=False)
     assert doubts.dead_gradients(evidence) is None
     assert "black-box attacks" in doubts.no_gradients(evidence)
+    assert cause_of(doubts.no_gradients(evidence)) == Cause.no_gradients
     assert doubts.no_gradients(honest) is None
 
 
@@ -145,6 +147,65 @@ def test_a_short_attack_is_doubted_where_the_probe_was_not_through(honest: Evide
 
 def test_a_full_budget_says_nothing_of_its_last_steps() -> None:
     assert doubts.not_converged(None, 128) is None
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "of", "refuted"),
+    [
+        (41, 21, 100, True),
+        (530, 490, 1_000, False),  # PGD-10 beside AutoAttack on an adversarially trained network
+        (900, 790, 1_000, False),  # many images, few of those left
+        (30, 23, 1_000, False),  # many of those left, few images
+        (250, 199, 1_000, True),
+        (250, 200, 1_000, False),  # 5 % and no more
+        (260, 208, 1_000, False),  # 20 % and no more
+        (12, 9, 24, True),
+        (12, 10, 24, False),  # two images are luck
+        (21, 41, 100, False),
+    ],
+)
+def test_another_attack_refutes_by_the_size_of_what_it_breaks_more(
+    mine: int, theirs: int, of: int, refuted: bool
+) -> None:
+    reason = doubts.refuted(left(mine, of), left(theirs, of), 0.03, "fast")
+    expected = f"fast left {theirs} of {of} images right at eps 0.03, and this left {mine}: believe fast"
+    assert reason == (expected if refuted else None)
+
+
+def test_what_another_attack_breaks_counts_net_of_the_reverse() -> None:
+    mine = left(50, 100)
+    assert doubts.refuted(mine, ~mine, 0.03, "fast") is None
+
+
+@pytest.mark.parametrize(
+    ("mine", "noise", "right", "said"),
+    [
+        (100, 100, 128, True),  # as many as noise
+        (93, 100, 128, True),  # a quarter more
+        (92, 100, 128, False),
+        (126, 126, 128, False),  # at a tiny eps: noise broke two
+        (123, 123, 128, True),
+        (124, 124, 128, False),
+        (0, 0, 128, False),  # at a huge one: nothing is left to break
+        (12, 12, 128, False),
+        (13, 13, 128, True),
+        (128, 120, 128, True),  # nothing, where noise broke eight
+        (60, 120, 128, False),  # an attack that works
+    ],
+)
+def test_an_attack_may_not_be_as_weak_as_noise(mine: int, noise: int, right: int, said: bool) -> None:
+    reason = doubts.no_better_than_noise(left(mine), left(noise), left(right), 0.03)
+    assert (reason is not None) == said
+    if reason is not None:
+        counts = f"noise broke {right - noise} of {right} images at eps 0.03, and this broke {right - mine}:"
+        assert reason.startswith(counts)
+
+
+def test_images_wrong_from_the_start_are_broken_by_nobody() -> None:
+    wrong_before = ~left(28)
+    # Both break the four images that are right: too few to tell.
+    assert doubts.no_better_than_noise(left(4), left(4), left(8), 0.03) is None
+    assert doubts.no_better_than_noise(left(0), left(0), wrong_before, 0.03) is None
 
 
 def test_nothing_is_said_by_chance() -> None:

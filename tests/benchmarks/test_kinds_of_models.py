@@ -15,6 +15,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.benchmarks.measure import STAND_IN
+from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
 
 ATTACKS = ["fgsm", "pgd:steps=5", "pgd:criterion=top1,steps=5", "square:queries=20"]
 
@@ -168,7 +169,13 @@ def test_without_gradients_square_stands_in_and_says_so(
         row = rows.loc["square:queries=30", eps]
         assert row.status == rows.loc["noise", eps].status == "ok"
         assert row.remarks.endswith("stands in for fgsm, pgd:steps=2: the model gives no gradients")
-        assert row.trust.startswith("the model gives no gradients: only black-box attacks were tried")
+        for attack in ("square:queries=30", "noise"):
+            verdict = read_verdict(rows.loc[attack, eps].trust)
+            assert verdict.state is Trust.unchecked
+            (reason,) = verdict.unchecked
+            assert reason.startswith("the model gives no gradients: only black-box attacks were tried")
+        for attack in ("fgsm", "pgd:steps=2"):
+            assert rows.loc[attack, eps].trust == "unchecked: there is no figure"
     assert rows.loc["clean", 0.0].top1 > 0.9
 
 

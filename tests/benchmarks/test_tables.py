@@ -137,6 +137,27 @@ def test_a_clean_figure_not_to_be_believed_is_marked_too(records: pd.DataFrame) 
     assert table.notes[-1] == "! it follows from the batch (inceptionv3 + none, seed 0, clean)"
 
 
+def test_a_figure_that_could_not_be_checked_has_a_mark_of_its_own(records: pd.DataFrame) -> None:
+    chance = "unchecked: clean accuracy is not above chance"
+    few = "unchecked: too few images: 8, and 20 are needed"
+    records["trust"] = [None, few, f"accuracy rises; {few}", None, chance, "unchecked: there is no figure"]
+    (table,) = tables(records)
+    # A doubt goes before; a figure that is not there has no mark.
+    assert table.rows[0][4:6] == ("32.0? ▼44.0", "46.0! ▼30.0")
+    assert table.rows[1][4:6] == ("12.0? ▲2.0", "failed")
+    assert table.notes[-3:] == (
+        "! accuracy rises (inceptionv3 + none, seed 0, eps 0.03)",
+        f"? {few} (inceptionv3 + none, seed 0)",
+        f"? {chance} (nasnetlarge + none, seed 0)",
+    )
+
+
+def test_each_remark_is_shown_once(records: pd.DataFrame) -> None:
+    records["remarks"] = ["of few", "cut; of few", "cut; of few", "", "", ""]
+    (table,) = tables(records)
+    assert [note for note in table.notes if note in ("of few", "cut")] == ["of few", "cut"]
+
+
 HOSTILE = "a|b [red]x[/red] [/tmp/x] :warning: `c` <img>\n\x1b[2J| fake | 99.9 |"
 
 

@@ -18,6 +18,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.transfer import transfer
 from robustbench_tin.benchmarks.transfer_tables import worst_sources
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
+from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
 from robustbench_tin.cli import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.defenses import parse_defense
@@ -269,14 +270,17 @@ def figures(rate: float) -> dict[str, float]:
     return dict.fromkeys(("top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high"), rate)
 
 
-def test_figures_that_a_transfer_beats_are_doubted(done):
+@pytest.mark.parametrize(
+    "before", ["accuracy rises", "unchecked: too few images: 8, and 20 are needed", "ok"]
+)
+def test_figures_that_a_transfer_beats_are_doubted(done, before):
     run = of_plan(Run.load(done), trust=True)
     source, target, _ = run.plan.cells()
     all_right, all_wrong = np.ones(IMAGES, bool), np.zeros(IMAGES, bool)
     for attack in run.plan.attacks:
         record = run.record(target, attack, 0.1)
         kept = Outcomes(0.1, all_right, all_right, "ok", 0.0, 0, 0)
-        told = {"trust": "accuracy rises", "learned": True, **figures(1.0)}
+        told = {"trust": before, "learned": True, **figures(1.0)}
         run.save_measure(target, record.model_copy(update=told), kept)
     known = run.transfers.record("mi-fgsm", source, target, 0.1)
     lost = known.model_copy(update=figures(0.0))
@@ -284,9 +288,13 @@ def test_figures_that_a_transfer_beats_are_doubted(done):
     (line,) = doubt_beaten(run)
     assert "mi-fgsm broke 24 of 24 images that this left at eps 0.1" in line
     trust = run.record(target, "pgd:steps=2", 0.1).trust
-    assert trust.startswith(f"accuracy rises; transfer from {source.label} by mi-fgsm broke 24 of 24")
+    reason = f"transfer from {source.label} by mi-fgsm broke 24 of 24 images"
+    verdict = read_verdict(trust)
+    assert verdict.state is Trust.doubted
+    assert verdict.doubts[-1].startswith(reason)
+    assert verdict.doubts[:-1] == (("accuracy rises",) if before == "accuracy rises" else ())
     # One step claims nothing.
-    assert run.record(target, "fgsm", 0.1).trust == "accuracy rises"
+    assert run.record(target, "fgsm", 0.1).trust == before
     doubt_beaten(run)
     assert run.record(target, "pgd:steps=2", 0.1).trust == trust
     for other in run.transfers:
@@ -294,7 +302,7 @@ def test_figures_that_a_transfer_beats_are_doubted(done):
             held = other.model_copy(update=figures(1.0))
             run.transfers.save(held, Outcomes(other.eps, all_right, all_right, "ok", 0.0, 0, 0))
     assert doubt_beaten(run) == []
-    assert run.record(target, "pgd:steps=2", 0.1).trust == "accuracy rises"
+    assert run.record(target, "pgd:steps=2", 0.1).trust == before
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -18,6 +19,7 @@ from planted_faults import (
     beside_the_first,
     centred,
     noisy,
+    quantised,
     unchanged,
 )
 from torch import Tensor, nn
@@ -27,9 +29,10 @@ from toys import Toy, build_toy_model, draw_toy_images
 from robustbench_tin import bench, evaluate
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.evidence import IMAGES, Evidence, gather
-from robustbench_tin.benchmarks.measure import Conditions
+from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
 from robustbench_tin.threat import ThreatModel
 
 HONEST_ATTACKS = "fgsm,pgd,pgd:criterion=top1,noise"
@@ -170,7 +173,68 @@ def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
 def test_what_did_not_learn_is_not_checked(toy: Toy) -> None:
     frame = evaluate(build_toy_model(), toy.images, toy.labels, "fgsm", 0.03, trust=True)
     assert not frame["learned"].any()
-    assert frame["trust"].isna().all()
+    assert pd.isna(frame["trust"][0])
+    assert frame["trust"][1] == "unchecked: clean accuracy is not above chance"
+
+
+@pytest.mark.parametrize(
+    ("images", "right", "said"),
+    [
+        (19, 19, "unchecked: too few images: 19, and 20 are needed"),
+        (20, 20, "ok"),
+        (40, 9, "unchecked: too few images are right when clean: 9 of 40, and 10 are needed"),
+        (40, 10, "ok"),
+        (4, 4, "unchecked: too few images: 4, and 20 are needed"),
+    ],
+)
+def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: int, said: str) -> None:
+    pixels, labels = draw_toy_images(images, seed=2)
+    with torch.no_grad():
+        answers = toy.model(pixels).argmax(dim=1)
+    labels = torch.where(torch.arange(images) < right, answers, (answers + 1) % 10)
+    # Of a hundred classes 9 of 40 images are above chance, and of ten they are not.
+    model = nn.Sequential(copy.deepcopy(toy.model), nn.ConstantPad1d((0, 90), -100.0))
+    frame = evaluate(model, pixels, labels, "fgsm,pgd:steps=5", 0.005, trust=True)
+    assert frame["learned"].all()
+    assert frame["top1"][0] == right / images
+    assert pd.isna(frame["trust"][0])
+    assert frame["trust"].tolist()[1:] == [said] * 2
+
+
+def test_a_reason_to_disbelieve_wins_over_too_few_images(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
+    model = before(quantised)(toy.model)
+    frame = evaluate(model, images[0][:16], images[1][:16], "pgd", 0.03, trust=True)
+    verdict = read_verdict(frame["trust"][1])
+    assert verdict.state is Trust.doubted
+    assert "gradient is zero" in verdict.doubts[0]
+    assert verdict.unchecked == ("too few images: 16, and 20 are needed",)
+
+
+def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
+    toy: Toy, images: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from robustbench_tin.benchmarks import evaluate as evaluating
+
+    class Picky(nn.Module):
+        """Fails on images that an attack has moved."""
+
+        def forward(self, shown: Tensor) -> Tensor:
+            if not torch.equal(shown, (shown * 255).round() / 255):
+                raise RuntimeError("no such image")
+            logits: Tensor = toy.model(shown)
+            return logits
+
+    frame = evaluate(Picky(), *images, "pgd", 0.03, trust=True)
+    assert frame["status"].str.startswith("failed").tolist() == [False, True]
+    assert frame["trust"].tolist()[1:] == ["unchecked: there is no figure"]
+
+    def failing(*args: object, **options: object) -> tuple[Outcomes, None]:
+        return Outcomes(0.0, None, None, "failed: out of luck", 0.0, 0, 0), None
+
+    monkeypatch.setattr(evaluating, "measure_clean", failing)
+    frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True)
+    assert frame["status"].tolist() == ["failed: out of luck", "ok"]
+    assert frame["trust"].fillna("none").tolist() == ["none", "unchecked: the clean measure failed"]
 
 
 def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None:
@@ -214,6 +278,8 @@ class Listener(Reporter):
     def finished(self, line: str) -> None:
         self.lines.append(line)
 
+    say = finished
+
 
 def shown(run: Run) -> tuple[pd.DataFrame, str]:
     records = run.records.drop(columns=["seconds", "train_seconds"])
@@ -230,6 +296,50 @@ def test_a_bench_judges_each_cell_apart_from_its_measures(small: dict, tmp_path:
     for column in ("top1", "forward_passes", "backward_passes", "late", "disputed"):
         pd.testing.assert_series_equal(plain[column], checked[column])
     assert any("trust checks" in line and "passes" in line for line in listener.lines)
+
+
+BROKEN_ATTACK = """
+from dataclasses import dataclass
+from robustbench_tin import attacks
+
+@attacks.register("out-of-luck")
+@dataclass(frozen=True, kw_only=True)
+class OutOfLuck(attacks.Attack):
+    def run(self, oracle, labels, ball, generator):
+        raise RuntimeError("out of luck")
+"""
+
+
+def test_no_figure_of_a_bench_is_left_without_a_verdict(small: dict, tmp_path: Path) -> None:
+    plugin = tmp_path / "plugin.py"
+    plugin.write_text(BROKEN_ATTACK)
+    run = bench(**{**small, "attacks": "fgsm,out-of-luck", "eps": "0.03", "trust": True}, plugins=[plugin])
+    assert run.records["trust"].fillna("").tolist() == ["", "ok", "unchecked: there is no figure"]
+
+
+def test_a_run_of_what_did_not_learn_says_that_it_is_unchecked(small: dict) -> None:
+    listener = Listener()
+    small |= {"trust": True, "eps": "0.01,0.03", "epochs": 1, "lr": 1e-9, "worst_case": True}
+    run = bench(**small, reporter=listener)
+    unchecked = "unchecked: clean accuracy is not above chance"
+    assert run.records["trust"].fillna("").tolist() == ["", *[unchecked] * 6]
+    assert [line for line in listener.lines if "unchecked" in line] == [
+        f"timm:test_resnet + none, seed 0: {unchecked}"
+    ]
+    for table in run.tables:
+        assert table.notes.count(f"? {unchecked} (timm:test_resnet + none, seed 0)") == 1
+        assert sum("?" in text for text in table.rows[0]) == 4
+    # An earlier version left these blank: such a run is read, and the same command fills them in.
+    (cell,) = run.plan.cells()
+    for attack, eps in run.measures(cell):
+        record = run.record(cell, attack, eps)
+        run.save_record(cell, record.model_copy(update={"trust": None}))
+    old = Run.load(run.path)
+    assert old.records["trust"].isna().all()
+    assert not any("?" in text for table in old.tables for row in table.rows for text in row)
+    again = bench(**small)
+    for mine, theirs in zip(shown(again), shown(run), strict=True):
+        assert mine.equals(theirs) if isinstance(mine, pd.DataFrame) else mine == theirs
 
 
 class Stop(BaseException):

@@ -1,5 +1,6 @@
 """The file: small, sorted, stable, and whatever is wrong with it told in one line."""
 
+import hashlib
 import json
 import random
 import re
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from made_up import figure, model, right, subject, table
 
 from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, make_baseline
+from robustbench_tin.benchmarks.gate.own import asked_by
 from robustbench_tin.benchmarks.gate.reading import LARGEST, MOST_VALUES, BaselineError, read_baseline
 from robustbench_tin.benchmarks.gate.subject import Model
 from robustbench_tin.benchmarks.records import CLEAN
@@ -45,6 +47,35 @@ def edited(path: Path, change) -> Path:
     change(content)
     path.write_text(json.dumps(content))
     return path
+
+
+def test_it_holds_why_a_figure_is_unchecked(tmp_path):
+    few = "too few images: 8, and 20 are needed"
+    seeds = []
+    for seed, trust in enumerate(("ok", f"unchecked: {few}", f"accuracy rises; unchecked: {few}")):
+        seeds.append(model({("fgsm", 0.03): right(240)}, seed=seed, weights=f"w{seed}", trust=trust))
+    path = tmp_path / "baseline.json"
+    made = make_baseline([subject(*seeds)])
+    made.write(path)
+    (measure,) = read_baseline(path).entries[0].measures
+    assert (measure.checked, measure.doubts, measure.unchecked) == (False, ["accuracy rises"], [few])
+    assert asked_by(made).trust
+    checked = make_baseline([subject(*seeds[::2])]).entries[0].measures[0]
+    assert checked.checked
+
+
+def test_a_file_without_unchecked_figures_is_as_it_was_before_there_were_any(written, tmp_path):
+    assert '"unchecked"' not in written.read_text()
+    content = json.loads(written.read_text())
+    digest = content.pop("digest")
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == digest
+    # Its figures were blank if nobody asked, and if nothing was learned.
+    blank = make_baseline([subject(model(table(), trust=None))])
+    blank.write(tmp_path / "blank.json")
+    measures = read_baseline(tmp_path / "blank.json").entries[0].measures
+    assert [(measure.checked, measure.unchecked) for measure in measures] == [(False, [])] * 3
+    assert not asked_by(blank).trust
 
 
 def test_it_holds_the_first_seed_by_image_and_the_others_counts(written):

@@ -12,6 +12,7 @@ from robustbench_tin.benchmarks.gate.finding import Report, Verdict
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.subject import Model
+from robustbench_tin.benchmarks.gate.text import plain
 from robustbench_tin.benchmarks.records import CLEAN
 from robustbench_tin.errors import InvalidSettingError
 
@@ -185,6 +186,7 @@ def test_what_a_baseline_cannot_guard_is_said(tmp_path):
         (doubted(table(), "the gradient is zero on 90 of 400 images"), "own figures are not to be believed"),
         (model(table(), learned=False), "has not learned anything in the baseline"),
         (model(table(), trust=None), r"was not checked (fgsm@0.03, pgd@0.03)"),
+        (doubted(table(), FEW), f"own figures are unchecked (pgd@0.03: {FEW.removeprefix('unchecked: ')})"),
     ):
         report = check(subject(base), written(tmp_path, base), rules("0.2"))
         assert report.exit_code == 0
@@ -196,6 +198,77 @@ def test_unchecked_figures_beside_checked_ones_cannot_be_compared(file):
     report = check(subject(model(table(), trust=None)), file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
     assert "was not checked" in report.of(Verdict.incomparable)[0].reasons[0]
+
+
+GRADIENTS = "unchecked: the model gives no gradients: only black-box attacks were tried"
+FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are needed"
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "pgd", "verdict"),
+    [
+        # A way round the checks is as suspicious as what they would have found.
+        ("ok", GRADIENTS, 200, "suspicious"),
+        (GRADIENTS, GRADIENTS, 200, "not worse"),
+        (GRADIENTS, "ok", 200, "not worse"),
+        (GRADIENTS, "unchecked: of another kind", 200, "suspicious"),
+        # Earlier versions called it a doubt, or left what was not checked blank.
+        (GRADIENTS.removeprefix("unchecked: "), GRADIENTS, 200, "not worse"),
+        (None, GRADIENTS, 200, "not worse"),
+        (None, GRADIENTS, 390, "better"),
+        # How many images are right is judged by the clean figure; a rise must not hide behind it.
+        ("ok", FEW, 200, "not worse"),
+        ("ok", FEW, 390, "suspicious"),
+        (FEW, FEW.replace("8", "7"), 390, "better"),
+        # Of a doubted figure only a rise is held to it.
+        ("accuracy rises", GRADIENTS, 200, "not worse"),
+        ("accuracy rises", GRADIENTS, 390, "suspicious"),
+        # A doubt wins.
+        ("ok", f"accuracy rises; {FEW}", 200, "suspicious"),
+    ],
+)
+def test_a_figure_must_be_checked_as_far_as_the_baselines_was(tmp_path, before, now, pgd, verdict):
+    file = written(tmp_path, doubted(table(), before))
+    report = check(subject(doubted(table(pgd=pgd), now)), file)
+    assert verdicts(report)["pgd@0.03"] == verdict
+    assert report.exit_code == (1 if verdict == "suspicious" else 0)
+    (finding,) = (finding for finding in report.findings if finding.key.attack == "pgd")
+    if now.startswith("unchecked"):
+        reason = now.removeprefix("unchecked: ")
+        held = f"unchecked for a cause that the baseline does not have: {reason}"
+        assert (held in finding.reasons) == (verdict == "suspicious")
+        # It is said in any case.
+        assert finding.unchecked == (() if verdict == "suspicious" else (reason,))
+        assert reason in plain(report)
+
+
+def test_a_model_without_gradients_is_told_where_to_look(file):
+    report = check(subject(doubted(table(), GRADIENTS)), file)
+    assert any("look at changed activations" in cause for cause in report.causes)
+    assert "! unchecked for a cause" in plain(report)
+
+
+def test_a_floor_holds_for_an_unchecked_figure_and_the_check_says_so():
+    report = check(subject(doubted(table(), GRADIENTS)), None, rules(floors=("pgd@0.03=0.2",)))
+    assert report.exit_code == 0
+    assert verdicts(report)["pgd@0.03"] == "not worse"
+    assert f"? {GRADIENTS} (net + none, pgd@0.03)" in plain(report)
+    assert "50.0?" in plain(report)
+
+
+def test_what_did_not_learn_in_both_is_said_to_be_unchecked(tmp_path):
+    chance = "unchecked: clean accuracy is not above chance"
+    unlearned = doubted(table(), chance, learned=False)
+    report = check(subject(unlearned), written(tmp_path, unlearned))
+    assert report.exit_code == 0
+    assert f"? {chance} (net + none, pgd@0.03)" in plain(report)
+    # It is one reason, not two, if the baseline learned something.
+    report = check(subject(unlearned), written(tmp_path, model(table())))
+    (finding,) = (finding for finding in report.findings if finding.key.attack == "pgd")
+    assert finding.reasons == (
+        "clean accuracy is not above chance: nothing was learned, so this figure means nothing",
+    )
+    assert finding.unchecked == ()
 
 
 def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):

@@ -13,6 +13,7 @@ from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.finding import Report
 from robustbench_tin.benchmarks.gate.reports import FORMATS, as_annotations, write_reports
+from robustbench_tin.benchmarks.gate.rules import Rules
 
 
 @pytest.fixture
@@ -33,6 +34,22 @@ def test_junit_has_a_case_for_each_measure(report):
     assert "missing" in cases["pgd@0.03"].find("error").get("message")
     assert cases["fgsm@0.03"].find("failure").text == cases["fgsm@0.03"].find("failure").get("message")
     assert {case.get("classname") for case in cases.values()} == {"net + none"}
+
+
+def test_a_figure_that_could_not_be_checked_is_said_and_fails_nothing():
+    few = "unchecked: too few images: 8, and 20 are needed"
+    now = model({("clean", 0.0): right(340), ("fgsm", 0.03): right(100)}, trust=few)
+    report = check(subject(now), None, Rules().then((), ("fgsm=0.1",), None))
+    suites = ET.fromstring(FORMATS["junit"](report))
+    assert (suites.get("failures"), suites.get("errors")) == ("0", "0")
+    said = {case.get("name"): case.find("system-out").text for case in suites.iter("testcase")}
+    assert said["fgsm@0.03"] == f"not worse: now 25.0 %; {few}"
+    assert json.loads(FORMATS["sarif"](report))["runs"][0]["results"] == []
+    lines = as_annotations(report).splitlines()
+    assert any(line.startswith("::notice title=net + none%2C fgsm@0.03::not worse") for line in lines)
+    assert f"? {few} (net + none, clean; net + none, fgsm@0.03)" in FORMATS["markdown"](report)
+    findings = json.loads(FORMATS["json"](report))["findings"]
+    assert [finding["unchecked"] for finding in findings] == [[few.removeprefix("unchecked: ")]] * 2
 
 
 def test_sarif_has_a_result_for_each_measure_that_needs_a_look(report):
