@@ -1,4 +1,4 @@
-"""How a model answers: the same image again, with other random numbers, in other company, all but unchanged."""
+"""How a model answers when an image is shown again, with other random numbers, in other company."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Questions:
         self._logits = subject.logits(images)
 
     def answers(self) -> Answers:
-        """All that :class:`Answers` holds; :meth:`changed` may find more once the model was asked other things."""
+        """Ask all questions; :meth:`changed` may find more once the model was asked other things."""
         subject, images = self._subject, len(self._images)
         differing = 0
         # A model that draws once a batch, from a few values, may draw the same twice.

@@ -15,6 +15,7 @@ import math
 from robustbench_tin.benchmarks.evidence import Evidence, Hits
 from robustbench_tin.benchmarks.slopes import KINDS
 from robustbench_tin.benchmarks.trials import PROBE_QUERIES, PROBE_STEPS
+from robustbench_tin.benchmarks.verdicts import Cause
 
 LEVEL = 0.001
 # Part of the images that honest attacks differ by: one breaks what another just misses.
@@ -26,10 +27,12 @@ _LATE = 0.05
 _FEW = 0.05
 # How far a gradient may be off on an image, on what part of the images, and along one kind of direction.
 _WRONG, _WRONG_PART, _OFF = 0.5, 0.03, 0.25
-# How much of what a gradient promises must happen over a step of an attack, where this part of the images survives.
+# The same part if logits have 8 or 11 bits: over a distance that these tell apart, gradients turn.
+_WRONG_PART_OF_COARSE = 0.3
+# Part of a promised change that must happen over a step of an attack, if this part of the images survives.
 _SHATTERED, _SURVIVE = 0.15, 0.1
-# How far the gradients between two images may be off: of honest networks they were by 0.15 at most, stand-ins for
-# JPEG and for three bits a value by 0.26.
+# How far the gradients between two images may be off: those of honest networks were by 0.15 at most,
+# stand-ins for JPEG and for three bits a value by 0.26.
 _UNEXPLAINED, _UNEXPLAINED_BY_STAND_IN = 0.25, 0.4
 # How alike two averaged gradients must be, and how alike they are asked to be.
 _ALIKE, _ENOUGH = 0.5, 0.8
@@ -149,28 +152,33 @@ def jumping_answers(evidence: Evidence) -> str | None:
     )
 
 
-def false_gradients(evidence: Evidence) -> str | None:
-    """Over half a level of 255 the answers do not change as the gradient says."""
-    gradients = evidence.gradients
-    if gradients.declared:
+def too_coarse(evidence: Evidence) -> str | None:
+    """No change of an answer stands out from rounding, so that no gradient can be checked."""
+    near = evidence.gradients.near
+    if near is None or near.usable.any():
         return None
+    return Cause.too_coarse
+
+
+def false_gradients(evidence: Evidence) -> str | None:
+    """Over a fraction of a level of 255 the answers do not change as the gradient says."""
+    gradients = evidence.gradients
     for slopes, where in ((gradients.near, ""), (gradients.beside, " beside the images")):
         if slopes is None or not len(errors := slopes.errors()):
             continue
         wrong = int((errors > _WRONG).sum())
+        if more_than(wrong, len(errors), _WRONG_PART_OF_COARSE if gradients.coarse else _WRONG_PART):
+            return (
+                f"measured differences contradict the gradient{where} on {wrong} of {len(errors)} images: it"
+                " misleads attacks (if it is a stand-in on purpose, set substitutes_gradient = True on the"
+                " model)"
+            )
         by_direction = slopes.errors_by_direction()
         worst = int(by_direction.argmax())
-        if more_than(wrong, len(errors), _WRONG_PART):
+        if by_direction[worst] > _OFF and not gradients.coarse:
             return (
-                f"the gradient{where} is not that of the answers on {wrong} of {len(errors)} images: measured"
-                " differences contradict it. It misleads attacks. If it is a deliberate stand-in, set"
-                " substitutes_gradient = True on the model"
-            )
-        if by_direction[worst] > _OFF:
-            return (
-                f"the gradient{where} is off by {100 * by_direction[worst]:.0f} % along"
-                f" {KINDS[worst]} directions, as measured differences show: parts of it are missing or false,"
-                " which misleads attacks"
+                f"measured differences contradict the gradient{where} by {100 * by_direction[worst]:.0f} % in"
+                f" {KINDS[worst]} directions: a part of it is missing or false, which misleads attacks"
             )
     return None
 
@@ -181,7 +189,7 @@ def shattered_gradients(evidence: Evidence) -> str | None:
     Networks that were trained plainly may be as rough; theirs do not survive.
     """
     gradients = evidence.gradients
-    if gradients.declared or gradients.far is None or evidence.pgd is None:
+    if gradients.far is None or evidence.pgd is None:
         return None
     kept = gradients.far.kept()
     right = evidence.right[: len(evidence.pgd)]

@@ -360,7 +360,7 @@ def count_classes(model: nn.Module, images: Tensor) -> int:
     """
     classes = _logits_of_one(model, images[:1]).shape[1]
     # The only probability of a single class says nothing: its logit may well be 1 everywhere.
-    # A model that names one class, 1 among zeros, has no logits to give: the trust checks judge its gradients.
+    # A model that names one class, 1 among zeros, has no logits to give: its gradients are checked later.
     if classes > 1 and _are_probabilities([_logits_of_one(model, image[None]) for image in images]):
         raise InvalidSettingError(
             "the model returned probabilities (rows sum to 1);"

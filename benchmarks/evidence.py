@@ -1,8 +1,8 @@
 """Evidence for the trust checks: what a short probe of a model finds out, once a cell.
 
 The probe works on at most 96 images, drawn with a fixed seed. It asks the model itself in float32, without a
-surrogate and without averaging, so that no setting of an attack can mislead it. A model that is random at test
-time is frozen first: it draws the same random numbers at every call, which makes it a function like any other.
+surrogate and without averaging, so that no setting of an attack can mislead it. A model that is random at
+test time is frozen first: it draws the same random numbers at every call, and is a function like any other.
 """
 
 from __future__ import annotations
@@ -24,21 +24,31 @@ from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.answers import Answers, Questions, typical_margin
 from robustbench_tin.benchmarks.frozen import Subject
 from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.slopes import FAR, NEAR, NEARER, Slopes, climbs, differences, jumps, passages
+from robustbench_tin.benchmarks.slopes import (
+    FAR,
+    NEAR,
+    NEARER,
+    OF_COARSE,
+    Slopes,
+    climbs,
+    differences,
+    jumps,
+    passages,
+)
 from robustbench_tin.benchmarks.trials import Huge, Trials, Witness
 from robustbench_tin.threat import ThreatModel
 
 Hits = npt.NDArray[np.bool_]
 
 IMAGES = 96
-# Forward and backward passes an image, at most: 5,000 passes in all, a ninth of those of FGSM and PGD on 1,000
-# images at two budgets.
+# Forward and backward passes an image, at most: 5,000 passes in all, a ninth of those of FGSM and PGD on
+# 1,000 images at two budgets.
 PASSES = 52
 # Images that are looked at closely, in one batch, and how many of them from further points.
 _CLOSELY, _AT_OTHER_POINTS = 48, 24
 _ROWS = 64
-# Part of the typical margin that may come and go when no pixel changes, in effect; of a model whose logits have
-# 8 or 11 bits it is more.
+# Part of the typical margin that may come and go when hardly a pixel changes; it is more if logits have 8 or
+# 11 bits.
 _JUMP, _COARSE_JUMP = 0.1, 0.5
 _TOP1 = Criterion(1)
 
@@ -52,8 +62,8 @@ class Gradients:
         dead: of them, images whose gradient is zero or not finite, as they are or, of the first,
             at a random point of the ball.
         looked: number of images of the following.
-        jumping: images whose margin moves, by a tenth of the typical one or more, when no pixel changes by more
-            than 1/100,000.
+        jumping: images whose margin moves by a tenth of the typical one when no pixel changes by more than
+            1/100,000.
         near: changes of margins over a fraction of a level of 255, promised and measured, along each of
             :data:`~robustbench_tin.benchmarks.slopes.KINDS`; None if the model gives no
             gradients, or says that they are stand-ins.
@@ -62,6 +72,7 @@ class Gradients:
         passage: the same from image to image.
         alike: how alike two gradients of one image are with other random numbers, the median cosine.
         declared: whether the model says that its gradient is a stand-in.
+        coarse: whether its logits are numbers of half precision.
     """
 
     images: int = 0
@@ -74,6 +85,7 @@ class Gradients:
     passage: Slopes | None = None
     alike: float = 1.0
     declared: bool = False
+    coarse: bool = False
 
 
 @dataclass(frozen=True)
@@ -89,8 +101,8 @@ class Evidence:
         eps: the budget of the attacks below.
         fgsm: which images FGSM left right, bool ``(n,)``.
         noise: which images random corners of the ball left right, likewise.
-        pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None if the model
-            is random, remembers earlier calls or gives no gradients.
+        pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None if the
+            model is random, remembers earlier calls or gives no gradients.
         late: images it broke in its last tenth.
         witness: a black-box search on images that PGD left right; None if there was none.
         huge: a budget with which every image can be made mid-grey, and what it leaves.
@@ -172,7 +184,9 @@ class _Probe:
         )
         if self.differentiable:
             found = replace(
-                found, gradients=self._gradients(alive, remember=answers.remember), huge=trials.huge(self.right)
+                found,
+                gradients=self._gradients(alive, remember=answers.remember),
+                huge=trials.huge(self.right),
             )
             if answers.random:
                 found = replace(found, witness=trials.on_one_batch(self.right))
@@ -194,9 +208,11 @@ class _Probe:
         return self.sample.at(0)[0]
 
     def _single_steps(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Which images have a gradient, clean and beside; which FGSM and noise leave right; bool ``(n,)`` each."""
+        """Which images have a gradient, and which FGSM and noise leave right; bool ``(n,)`` each."""
         generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed)
-        alive, fgsm, noise = [], [], []
+        alive: list[Tensor] = []
+        fgsm: list[Tensor] = []
+        noise: list[Tensor] = []
         for images, labels in self._batches():
             ball = self.threat.ball(images)
             gradient = self._gradient(images, labels)
@@ -234,20 +250,22 @@ class _Probe:
         )
         if found.declared:  # a stand-in keeps to no short distance
             return found
-        jump = (_COARSE_JUMP if _has_few_bits(logits) else _JUMP) * typical_margin(logits)
+        coarse = _has_few_bits(logits)
+        jump = (_COARSE_JUMP if coarse else _JUMP) * typical_margin(logits)
         return replace(
             found,
             looked=len(batch),
             jumping=int((moves > jump).sum()),
-            near=self._near(batch, moves, seed=1),
-            beside=self._near(beside, few_moves, seed=2),
+            coarse=coarse,
+            near=self._near(batch, moves, coarse, seed=1),
+            beside=self._near(beside, few_moves, coarse, seed=2),
             far=climbs(subject, few, self._step(few), few_moves),
         )
 
-    def _near(self, images: Tensor, moves: Tensor, seed: int) -> Slopes:
+    def _near(self, images: Tensor, moves: Tensor, coarse: bool, seed: int) -> Slopes:
         """Over the shorter length if the longer one speaks against the gradient: it may curve so much."""
-        near = differences(self.subject, images, NEAR, moves, seed)
-        if not near.doubtful:
+        near = differences(self.subject, images, OF_COARSE if coarse else NEAR, moves, seed)
+        if coarse or not near.doubtful:
             return near
         nearer = differences(self.subject, images, NEARER, moves, seed)
         return nearer if nearer.usable.sum() >= near.usable.sum() / 2 else near
@@ -263,7 +281,7 @@ class _Probe:
         first = self._gradient(images, labels).flatten(1).nan_to_num()
         with self.subject.drawing(1):
             second = self._gradient(images, labels).flatten(1).nan_to_num()
-        return float(torch.cosine_similarity(first, second, dim=1).median())
+        return float(torch.cosine_similarity(first, second, dim=1).median().item())
 
     def _declared(self) -> bool:
         return any(getattr(module, "substitutes_gradient", False) for module in self.subject.modules())

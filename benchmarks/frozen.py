@@ -1,4 +1,4 @@
-"""A model whose random numbers are the same at every call, so that its answers can be compared and derived."""
+"""A model with the same random numbers at every call, so that its answers can be compared and derived."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class Subject:
         return self.oracle.logits(images)
 
     def gradient(self, images: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gradient of each image's own value, ``(N, C, H, W)``; zero if the value does not depend on its pixels.
+        """Gradient of each image's own value, ``(N, C, H, W)``; zero if no pixel leads to the value.
 
         It may hold values that are not finite.
 

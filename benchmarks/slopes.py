@@ -1,8 +1,8 @@
 """Gradients against differences: does what a model's gradient promises happen?
 
-The gradient of an image's margin promises how the margin changes along any direction. Forward passes measure the
-change. Both agree for a differentiable model; they do not if the gradient is another network's, cut, noisy or
-shattered, however convincing it looks to an attack.
+The gradient of an image's margin promises how the margin changes along any direction. Forward passes measure
+the change. Both agree for a differentiable model. They do not if the gradient is another network's, cut,
+noisy or shattered, however convincing it looks to an attack.
 """
 
 from __future__ import annotations
@@ -21,19 +21,20 @@ from robustbench_tin.benchmarks.frozen import Subject
 Numbers = npt.NDArray[np.float64]
 
 NEAR, NEARER, FAR = 0.1 / 255, 0.02 / 255, 4 / 255
+OF_COARSE = 1 / 255
 """Lengths of differences, the largest change of a value in units of the pixel range.
 
 Over ``NEAR`` even rough networks keep to their gradients; if one does not, ``NEARER`` decides. ``FAR`` is the
-longest step of an attack.
+longest step of an attack. Logits of half precision tell nothing apart over less than ``OF_COARSE``.
 """
 
-KINDS = ("coarse", "fine", "alternating", "one channel", "one region", "steepest")
+KINDS = ("smooth", "fine", "alternating", "one-channel", "one-region", "steepest")
 """Directions that differences are taken along.
 
-``coarse``: smooth over a quarter of the image; ``fine``: every value by itself; ``alternating``: a smooth change
-whose sign flips from pixel to pixel; ``one channel`` and ``one region``: smooth, in one channel or one quarter of
-the image; ``steepest``: the sign of the gradient. A gradient that is cut in some rows, channels, regions or
-frequencies promises too little along at least one of them.
+``smooth``: over a quarter of the image; ``fine``: every value by itself; ``alternating``: a smooth change
+whose sign flips from pixel to pixel; ``one-channel`` and ``one-region``: smooth, in one channel or in one
+quarter of the image; ``steepest``: the sign of the gradient. A gradient that is cut in some rows, channels,
+regions or frequencies promises too little along at least one of them.
 """
 
 # Of the kinds of directions, those that are drawn.
@@ -71,7 +72,7 @@ class Slopes:
 
         Over all directions but the steepest, which would outweigh the others.
         """
-        off, size = (values[:, : _DRAWN] for values in self._sizes())
+        off, size = (values[:, :_DRAWN] for values in self._sizes())
         errors: Numbers = off.sum(axis=1) / np.maximum(size.sum(axis=1), 1e-12)
         return errors
 
@@ -83,7 +84,7 @@ class Slopes:
         return errors
 
     def kept(self) -> float | None:
-        """Median part of the promised change in the last direction that was measured; None if no image is usable."""
+        """Median part of a promised change that happens, in the last direction; None without usable images."""
         usable = self.usable
         if not usable.any():
             return None
@@ -184,7 +185,7 @@ def passages(subject: Subject, images: Tensor, floor: Tensor) -> Slopes:
     for piece in range(_PARTS):
         gradient = subject.gradient(images + (piece + 0.5) / _PARTS * way, margin).nan_to_num()
         promised += (gradient * way).flatten(1).sum(dim=1) / _PARTS
-    return Slopes(*(_numbers(values[:, None]) for values in (measured, promised)), _numbers(floor))
+    return _slopes(measured[:, None], promised[:, None], floor)
 
 
 def _along(
@@ -202,7 +203,7 @@ def _along(
         ahead, behind = (margin(subject.logits(moved)) for moved in (images + change, images - change))
         measured.append((ahead - behind) / 2)
         promised.append((gradient * change).flatten(1).sum(dim=1))
-    return Slopes(*(_numbers(torch.stack(values, dim=1)) for values in (measured, promised)), _numbers(floor))
+    return _slopes(torch.stack(measured, dim=1), torch.stack(promised, dim=1), floor)
 
 
 def _top_two(logits: Tensor) -> Margin:
@@ -212,7 +213,7 @@ def _top_two(logits: Tensor) -> Margin:
 
 
 def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
-    """One batch of directions of each kind that is drawn, of largest value 1, in the order of :data:`KINDS`."""
+    """One batch of directions of each kind that is drawn, of largest value 1, as :data:`KINDS` lists them."""
     shape = gradient.shape
     count, channels, height, width = shape
     generator = torch.Generator().manual_seed(seed)
@@ -235,6 +236,10 @@ def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
         smooth(2 * _COARSE, 2 * _COARSE) * (below & right).unsqueeze(1),
     ]
     return [direction.to(gradient.device) for direction in drawn]
+
+
+def _slopes(measured: Tensor, promised: Tensor, floor: Tensor) -> Slopes:
+    return Slopes(_numbers(measured), _numbers(promised), _numbers(floor))
 
 
 def _numbers(values: Tensor) -> Numbers:

@@ -1,4 +1,4 @@
-"""Attacks of the probe: a short PGD, a black-box search on some of what it leaves, a budget that breaks anything."""
+"""Attacks of the probe: a short PGD, a black-box search on what it leaves, a budget that breaks anything."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from robustbench_tin.threat import ThreatModel
 
 PROBE_STEPS = 10
 PROBE_QUERIES = 90
-# Images of the black-box search: those nearest to a mistake. Few images and many queries: on a robust network a
-# short search breaks none.
+# Images of the black-box search: those nearest to a mistake. Few images and many queries, since a short
+# search breaks none of a robust network.
 _SEARCHED = 12
 _PROBED = 64
 _HUGE = 16
@@ -82,9 +82,12 @@ class Trials:
         """A PGD on margins, and a black-box search on some of what it leaves.
 
         Returns:
-            Which of the first images PGD left right, bool ``(m,)`` on the CPU; how many it broke in its last tenth; the search.
+            Which of the first images PGD left right, bool ``(m,)`` on the CPU; how many it broke in its last
+            tenth; the search.
         """
-        found = self._attack(_MarginPGD(steps=PROBE_STEPS), torch.arange(min(_PROBED, len(self._sample))), self._threat)
+        found = self._attack(
+            _MarginPGD(steps=PROBE_STEPS), torch.arange(min(_PROBED, len(self._sample))), self._threat
+        )
         late = sum(stage.late for stage in found.stages)
         rows = self._nearest(~found.broken)
         broke = 0
@@ -93,7 +96,7 @@ class Trials:
         return ~found.broken, late, Witness(len(rows), broke)
 
     def on_one_batch(self, right: Tensor) -> Witness:
-        """The same for a frozen random model, on one batch that no image leaves: each keeps its random numbers.
+        """The same for a frozen random model, on one batch that no image leaves, so each keeps its numbers.
 
         Args:
             right: images right as they are, bool ``(n,)``.

@@ -226,7 +226,11 @@ class _Cell:
 
     def unchecked(self, evidence: Evidence) -> list[str | None]:
         """Why the checks could not judge a figure of this cell in full."""
-        return [doubts.no_gradients(evidence), too_few(len(self._right), int(self._right.sum()))]
+        return [
+            doubts.no_gradients(evidence),
+            doubts.too_coarse(evidence),
+            too_few(len(self._right), int(self._right.sum())),
+        ]
 
     def answers(self, evidence: Evidence) -> list[str]:
         """What speaks against any figure of the model, the clean one as well."""
@@ -257,8 +261,11 @@ class _Cell:
         if probed is None or probed.top1 is None or not measured.claims:
             return
         yield doubts.weaker_than_probe(probed.top1, evidence, iterative=measured.iterative)
-        if measured.iterative and not any(other.single_step for other in self._beside(probed)):
-            mine = probed.top1[evidence.numbers]
+        if not measured.iterative:
+            return
+        mine = probed.top1[evidence.numbers]
+        yield doubts.no_better_than_noise(mine, evidence.noise, evidence.right, evidence.eps)
+        if not any(other.single_step for other in self._beside(probed)):
             yield doubts.weaker_than_one_step(mine, evidence.fgsm, evidence.eps, "a single step of FGSM")
 
     def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:

@@ -34,6 +34,7 @@ class Cause(StrEnum):
     few_images = "too few images"
     few_right = "too few images are right when clean"
     no_gradients = "the model gives no gradients"
+    too_coarse = "the model's answers are too coarse to check its gradients"
 
 
 @dataclass(frozen=True)
