@@ -1,0 +1,80 @@
+"""Each fault in the registry is one: the model seems to work, and leaves more right than it keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from toys import draw_toy_images
+
+from faults import FAULTS, Fault, Host, toy_host
+from faults.figures import measure, true_accuracy
+
+# A part of the images that no two attacks of the same strength differ by.
+INFLATED = 0.05
+
+
+@pytest.fixture(scope="module")
+def images() -> tuple[Tensor, Tensor]:
+    """As files hold them."""
+    drawn, labels = draw_toy_images(80, seed=2)
+    return (drawn * 255).round() / 255, labels
+
+
+@pytest.fixture(params=FAULTS.values(), ids=str)
+def fault(request: pytest.FixtureRequest) -> Fault:
+    return request.param
+
+
+def test_a_planted_model_works_on_clean_images(fault: Fault, images: tuple[Tensor, Tensor]) -> None:
+    host = toy_host()
+    with torch.no_grad():
+        logits = fault.plant(host)(images[0].clone())
+        truth = fault.truth(host)
+        answers = host.network(images[0]) if truth is None else truth(images[0].clone())
+    assert logits.shape == (len(images[0]), host.classes)
+    assert logits.isfinite().all()
+    assert (logits.argmax(dim=1) == answers.argmax(dim=1)).float().mean() >= 0.85
+    assert (logits.argmax(dim=1) == images[1]).float().mean() >= 0.85
+
+
+def test_a_planted_model_hides_adversarial_images(fault: Fault, images: tuple[Tensor, Tensor]) -> None:
+    host = toy_host()
+    model = fault.plant(host)
+    truth = true_accuracy(fault, model, host, *images)
+    if truth is None or not fault.hides:
+        pytest.skip("its figure is wrong in another way")
+    assert measure(fault, model, *images, trust=False).attacked >= truth + INFLATED
+
+
+def test_planting_leaves_the_host_as_it_was(fault: Fault) -> None:
+    host = toy_host()
+    before = {key: value.clone() for key, value in host.network.state_dict().items()}
+    fault.plant(host)
+    fault.truth(host)
+    after = host.network.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+
+
+def test_a_class_with_a_name_registers_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("faults.base.FAULTS", registry := dict(FAULTS))
+
+    class Shared(Fault):
+        def plant(self, host: Host) -> nn.Module:
+            return host.network
+
+    assert len(registry) == len(FAULTS)
+
+    class Named(Shared):
+        name = "a name of its own"
+
+    assert isinstance(registry["a name of its own"], Named)
+    with pytest.raises(TypeError, match="Again and Named are both 'a name of its own'"):
+
+        class Again(Shared):
+            name = "a name of its own"
+
+    with pytest.raises(TypeError, match="Unfinished has a name and no method plant"):
+
+        class Unfinished(Fault):
+            name = "unfinished"
