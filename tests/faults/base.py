@@ -8,6 +8,7 @@ from typing import ClassVar
 from torch import nn
 
 from faults.host import Host
+from faults.parts import Averaged, Before, Change, straight_through
 
 FAULTS: dict[str, Fault] = {}
 """Every fault by its name, in the order in which their modules are imported."""
@@ -29,8 +30,8 @@ class Fault(ABC):
         says: a part of the reason's text; empty: any.
         clean: whether the clean figure is not to be trusted either, for the same reason.
         adaptive: the attack on the truth that finds adversarial images of the faulty model.
-        hides: whether the flagged attack leaves more images right than the adaptive one; otherwise the figure
-            is wrong by chance only.
+        hides: whether the flagged attack leaves more images right than the adaptive one; otherwise its figure
+            depends on chance, on other images or on earlier calls.
     """
 
     name: ClassVar[str]
@@ -74,6 +75,32 @@ class Fault(ABC):
 
     def __str__(self) -> str:
         return self.name
+
+
+class DetachedChange(Fault):
+    """The images are changed out of autograd's sight: purified, rounded, projected.
+
+    Nobody can follow gradients, so that a black-box attack is measured. The truth takes the gradient of the
+    change for the identity's (BPDA).
+    """
+
+    attacks = flagged = "square:queries=60"
+    eps = (0.0, 0.03)
+
+    copies: ClassVar[int] = 1
+    """Passes that the truth averages; more than one where the change is random."""
+
+    @abstractmethod
+    def change(self, host: Host) -> Change:
+        """From images to images, float32 ``(N, 3, H, W)``."""
+
+    def plant(self, host: Host) -> nn.Module:
+        change = self.change(host)
+        return Before(host.network, lambda images: change(images.detach()))
+
+    def truth(self, host: Host) -> nn.Module:
+        model = Before(host.network, straight_through(self.change(host)))
+        return model if self.copies == 1 else Averaged(model, self.copies)
 
 
 class AttackFault(Fault):

@@ -29,6 +29,7 @@ def beside_the_first(images: Tensor) -> Tensor:
 
 class StatisticsOfTheBatch(Fault):
     name = "statistics of the batch"
+    hides = False
     says = COMPANY
     clean = True
 
@@ -38,6 +39,7 @@ class StatisticsOfTheBatch(Fault):
 
 class AndRandom(Fault):
     name = "and random"
+    hides = False
     says = COMPANY
     clean = True
 
@@ -47,6 +49,7 @@ class AndRandom(Fault):
 
 class RandomAndOfTheBatch(Fault):
     name = "random, and statistics of the batch"
+    hides = False
     says = "eot"
 
     def plant(self, host: Host) -> nn.Module:
@@ -55,6 +58,7 @@ class RandomAndOfTheBatch(Fault):
 
 class OrderOfTheBatch(Fault):
     name = "order of the batch"
+    hides = False
     says = COMPANY
     clean = True
 

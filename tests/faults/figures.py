@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from faults.base import Fault
@@ -33,20 +34,35 @@ class Figures:
         return self.verdict not in (None, "ok")
 
 
-def measure(fault: Fault, model: nn.Module, images: Tensor, labels: Tensor, *, trust: bool) -> Figures:
-    """Measure a planted model under the attacks of its fault.
+def measure(
+    fault: Fault, model: nn.Module, images: Tensor, labels: Tensor, *, trust: bool, scale: float = 1.0
+) -> Figures:
+    """Measure a planted model under the attacks of its fault; without checks, under the flagged one only.
+
+    Args:
+        fault: that was planted.
+        model: the planted one.
+        images: float32 ``(N, 3, H, W)``.
+        labels: of them.
+        trust: check the figures.
+        scale: of the budgets.
 
     Raises:
-        AssertionError: if a measure failed.
+        AssertionError: if the flagged attack was not measured.
     """
-    frame = evaluate(model, images, labels, fault.attacks, fault.eps, eot=fault.eot, trust=trust)
-    assert (frame["status"] == "ok").all(), frame["status"].tolist()
-    (row,) = frame.index[(frame["attack"] == fault.flagged) & (frame["eps"] == fault.eps[-1])]
+    eps = [value * scale for value in fault.eps]
+    attacks, budgets = (fault.attacks, eps) if trust else (fault.flagged, eps[-1:])
+    frame = evaluate(model, images, labels, attacks, budgets, eot=fault.eot, trust=trust)
+    (row,) = frame.index[(frame["attack"] == fault.flagged) & (frame["eps"] == eps[-1])]
+    status = frame["status"][row]
+    assert status == "ok", f"{fault}: {status}"
     top1, verdicts = frame["top1"], frame["trust"].astype(object).where(frame["trust"].notna(), None)
-    return Figures(top1[0], top1[row], verdicts[row], verdicts[0])
+    return Figures(float(top1[0]), float(top1[row]), verdicts[row], verdicts[0])
 
 
-def true_accuracy(fault: Fault, model: nn.Module, host: Host, images: Tensor, labels: Tensor) -> float | None:
+def true_accuracy(
+    fault: Fault, model: nn.Module, host: Host, images: Tensor, labels: Tensor, *, scale: float = 1.0
+) -> float | None:
     """What an adaptive attack leaves: accuracy on images that are made with the fault's truth.
 
     Args:
@@ -55,6 +71,7 @@ def true_accuracy(fault: Fault, model: nn.Module, host: Host, images: Tensor, la
         host: it was planted in.
         images: float32 ``(N, 3, H, W)``.
         labels: of them.
+        scale: of the budget.
 
     Returns:
         From 0 to 1; None for a fault without a truth.
@@ -62,5 +79,8 @@ def true_accuracy(fault: Fault, model: nn.Module, host: Host, images: Tensor, la
     truth = fault.truth(host)
     if truth is None:
         return None
-    adversarial = perturb(truth, images, labels, fault.adaptive, fault.eps[-1])[0]
-    return float(evaluate(model, adversarial, labels, eps=0)["top1"][0])
+    (adversarial,) = perturb(truth, images, labels, fault.adaptive, fault.eps[-1] * scale)
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        logits = torch.cat([model.eval()(batch) for batch in adversarial.split(128)])
+    return float((logits.argmax(dim=1) == labels).float().mean())

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import draw_toy_images, train_toy_model
 
+T = TypeVar("T")
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
 _BATCH = 128
+_ACTIVATIONS = (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.SiLU, nn.GELU, nn.Hardswish)
 
 
 @dataclass(frozen=True)
@@ -30,6 +36,7 @@ class Host:
     images: Tensor
     labels: Tensor
     others: list[nn.Module] = field(default_factory=list)
+    _made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     @cached_property
     def classes(self) -> int:
@@ -47,9 +54,28 @@ class Host:
         """Values an image."""
         return self.images[0].numel()
 
+    def once(self, make: Callable[[Host], T]) -> T:
+        """What a function makes of this host: made at its first call, the same at each later one."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+    def copy(self) -> nn.Module:
+        """The network once more, to be changed and trained."""
+        return copy.deepcopy(self.network).requires_grad_(True)
+
+    def activated(self, make: Callable[[], nn.Module]) -> nn.Module:
+        """A copy of the network with another module in the place of each activation."""
+        network = self.copy()
+        for name, module in list(network.named_modules()):
+            if isinstance(module, _ACTIVATIONS):
+                parent, _, child = name.rpartition(".")
+                setattr(network.get_submodule(parent), child, make())
+        return network
+
     def untrained(self, seed: int = 0) -> nn.Module:
         """A network of the same kind with weights drawn anew."""
-        network = copy.deepcopy(self.network)
+        network = self.copy()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for module in network.modules():
@@ -65,14 +91,20 @@ class Host:
 
     def split(self) -> tuple[nn.Module, nn.Linear]:
         """Copies of the network without its last linear layer, and of that layer."""
-        body = copy.deepcopy(self.network)
+        body = self.copy()
         name, head = [(n, m) for n, m in body.named_modules() if isinstance(m, nn.Linear)][-1]
         parent, _, child = name.rpartition(".")
         setattr(body.get_submodule(parent), child, nn.Identity())
         return body, head
 
     def fitted(
-        self, model: nn.Module, *, steps: int = 30, rate: float = 5e-3, seed: int = 0, noise: float = 0.0
+        self,
+        model: nn.Module,
+        *,
+        steps: int = 30,
+        rate: float = 5e-3,
+        seed: int = 0,
+        loss: Loss | None = None,
     ) -> nn.Module:
         """The model after some steps of Adam on the training images; it is changed in place.
 
@@ -80,8 +112,8 @@ class Host:
             model: to be trained.
             steps: of batches of 128 images.
             rate: of the optimizer.
-            seed: of the batches and of the noise.
-            noise: standard deviation of what is added to the images.
+            seed: of the batches and of what the model draws.
+            loss: of logits and labels; None: the cross-entropy.
         """
         optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=rate)
         model.train()
@@ -89,7 +121,7 @@ class Host:
             torch.manual_seed(seed)
             for images, labels in self.batches(steps, seed):
                 optimizer.zero_grad()
-                functional.cross_entropy(model(images + noise * torch.randn_like(images)), labels).backward()
+                (loss or functional.cross_entropy)(model(images), labels).backward()
                 optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         return model.eval()

@@ -26,6 +26,7 @@ class _Adapting(nn.Module):
 
 class AdaptsAsItAnswers(Fault):
     name = "adapts as it answers"
+    hides = False
     says = ONCE_MORE
     clean = True
 
@@ -49,6 +50,7 @@ class _Tiring(nn.Module):
 
 class GivesUpAfterSomeCalls(Fault):
     name = "gives up after some calls"
+    hides = False
     says = ONCE_MORE
     clean = True
 

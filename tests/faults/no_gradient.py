@@ -39,6 +39,30 @@ class Percentages(Fault):
         return host.network
 
 
+class RoundedLogits(Fault):
+    """As many digits as a service may show."""
+
+    name = "rounded logits"
+
+    def plant(self, host: Host) -> nn.Module:
+        return After(host.network, lambda logits: (logits * 8).round() / 8)
+
+    def truth(self, host: Host) -> nn.Module:
+        return host.network
+
+
+class TinyLogits(Fault):
+    """So small that float32 has few digits for them, and none for their slope."""
+
+    name = "tiny logits"
+
+    def plant(self, host: Host) -> nn.Module:
+        return After(host.network, lambda logits: 1e-42 * logits)
+
+    def truth(self, host: Host) -> nn.Module:
+        return host.network
+
+
 def quantised(images: Tensor) -> Tensor:
     """Eight levels a value."""
     return (images * 7).round() / 7
