@@ -47,6 +47,27 @@ def test_a_planted_model_hides_adversarial_images(fault: Fault, images: tuple[Te
     assert measure(fault, model, *images, trust=False).attacked >= truth + INFLATED
 
 
+@pytest.fixture(scope="module")
+def other_host() -> Host:
+    """Images of 24 px and four classes, a network with batch norm whose weights are frozen; untrained."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        network = nn.Sequential(
+            nn.Conv2d(3, 10, 3, stride=2), nn.BatchNorm2d(10), nn.SiLU(), nn.Flatten(), nn.Linear(1_210, 4)
+        )
+        images, labels = torch.rand(200, 3, 24, 24), torch.arange(200) % 4
+    return Host(network.eval().requires_grad_(False), images, labels)
+
+
+def test_a_fault_fits_other_images_and_classes(fault: Fault, other_host: Host) -> None:
+    for model in (fault.plant(other_host), fault.truth(other_host)):
+        if model is not None:
+            logits = model.eval()(other_host.images[:3].clone().requires_grad_())
+            assert logits.shape == (3, 4)
+            assert logits.isfinite().all()
+    assert not any(parameter.requires_grad for parameter in other_host.network.parameters())
+
+
 def test_planting_leaves_the_host_as_it_was(fault: Fault) -> None:
     host = toy_host()
     before = {key: value.clone() for key, value in host.network.state_dict().items()}
