@@ -70,7 +70,7 @@ def quantised(images: Tensor) -> Tensor:
 
 class QuantisedInput(Fault):
     name = "quantised input"
-    paper = "Xu, Evans, Qi, 2018, arXiv 1704.01155; broken by Athalye et al., 2018, arXiv 1802.00420"
+    paper = "Xu, Evans, Qi, 2018, arXiv 1704.01155"
     says = NO_GRADIENT
 
     def plant(self, host: Host) -> nn.Module:

@@ -74,7 +74,10 @@ def _cosines(side: int = 8) -> Tensor:
 
 
 def compressed(images: Tensor, step: float = 0.12) -> Tensor:
-    """Blocks of 8 × 8 pixels with rounded cosine coefficients, coarser the higher their frequency."""
+    """Blocks of 8 × 8 pixels with rounded cosine coefficients, coarser the higher their frequency.
+
+    The sides of the images are multiples of 8.
+    """
     cosines = _cosines().to(images)
     steps = step * (1 + (torch.arange(8)[:, None] + torch.arange(8)) / 7).to(images)
     blocks = images.unfold(2, 8, 8).unfold(3, 8, 8)

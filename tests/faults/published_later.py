@@ -84,7 +84,7 @@ class HedgeDefense(Fault):
     """Moves each image where the network is surest of anything."""
 
     name = "hedge defense"
-    paper = "Wu, Pan, Fang, Gu, Zhao, Zhu, Cai, 2021, arXiv 2106.04938"
+    paper = "Wu et al., 2021, arXiv 2106.04938"
 
     def change(self, host: Host) -> Change:
         def doubt(images: Tensor) -> Tensor:
@@ -177,7 +177,7 @@ class _LeastEntropy(nn.Module):
 
 class DynamicDefense(Fault):
     name = "entropy minimised at test time"
-    paper = "Wang, Luo, Xiao, Ju, Shelhamer, Darrell, 2021, arXiv 2105.08714"
+    paper = "Wang et al., 2021, arXiv 2105.08714"
     hides = False
 
     def plant(self, host: Host) -> nn.Module:
