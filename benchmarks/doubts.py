@@ -70,7 +70,8 @@ def outdoes(one: Hits, other: Hits) -> bool:
 def differing_passes(evidence: Evidence, eot: int) -> str | None:
     """The model is random at test time, and too few gradients were averaged to follow."""
     answers = evidence.answers
-    if not answers.random:
+    # One that draws nothing and still answers otherwise remembers: see the next doubt.
+    if answers.differing == 0 or not answers.draws:
         return None
     if eot == 1:
         return (
@@ -82,7 +83,7 @@ def differing_passes(evidence: Evidence, eot: int) -> str | None:
     averaged = eot * alike / (1 + (eot - 1) * alike)
     if averaged >= _ALIKE:
         return None
-    enough = math.ceil(_ENOUGH * (1 - alike) / (alike * (1 - _ENOUGH))) if alike > 0.01 else None
+    enough = math.ceil(_ENOUGH * (1 - alike) / (alike * (1 - _ENOUGH)) - 1e-9) if alike > 0.01 else None
     advice = f"average {enough} (eot={enough})" if enough else "no number of them is enough, add square"
     return (
         f"the model is random, and means of {eot} gradients point in different directions (cosine"

@@ -84,7 +84,7 @@ class Slopes:
         return errors
 
     def kept(self) -> float | None:
-        """Median part of a promised change that happens, in the last direction; None without usable images."""
+        """Median part of a promised change that happens in the last direction; None if no image is usable."""
         usable = self.usable
         if not usable.any():
             return None

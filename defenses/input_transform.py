@@ -30,7 +30,7 @@ class InputTransform(nn.Module, ABC):
     """Whether the gradient that attacks see is a stand-in on purpose, not that of the answers.
 
     The trust checks look for this attribute on every module of a model. They then measure how well the
-    stand-in explains the answers from image to image: differences over a short distance contradict any stand-in.
+    stand-in explains the answers from image to image: differences over a short distance contradict any.
     """
 
     def __init__(self, classifier: nn.Module) -> None:

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from robustbench_tin.benchmarks import doubts
-from robustbench_tin.benchmarks.evidence import Evidence, Hits
+from robustbench_tin.benchmarks.answers import Answers
+from robustbench_tin.benchmarks.evidence import Evidence, Gradients, Hits
+from robustbench_tin.benchmarks.slopes import KINDS, Slopes
+from robustbench_tin.benchmarks.trials import Huge, Witness
 from robustbench_tin.benchmarks.verdicts import Cause, cause_of
 
 
@@ -17,63 +20,168 @@ def left(count: int, of: int = 128) -> Hits:
     return np.arange(of) < count
 
 
+def slopes(*errors: float, floor: float = 0.0) -> Slopes:
+    """Of as many images as errors: each promised change is 1, each measured one is off by the error."""
+    promised = np.ones((len(errors), len(KINDS)))
+    # |m - p| / (|m| + |p|) is the error for m between 0 and 1.
+    measured = np.array([[(1 - error) / (1 + error)] * len(KINDS) for error in errors])
+    return Slopes(measured, promised, np.full(len(errors), floor))
+
+
 @pytest.fixture
 def honest() -> Evidence:
     """Of 128 images, all right; PGD leaves 60 and FGSM 70."""
+    right_gradient = slopes(*[0.02] * 48)
     return Evidence(
         numbers=np.arange(128),
         right=left(128),
-        differing=0,
-        dead=0,
+        answers=Answers(images=128),
         eps=0.03,
         fgsm=left(70),
+        noise=left(127),
+        gradients=Gradients(
+            images=128,
+            looked=48,
+            near=right_gradient,
+            beside=right_gradient,
+            far=right_gradient,
+            passage=right_gradient,
+        ),
         pgd=left(60),
-        late=0,
-        square=left(60),
-        huge_eps=0.5,
-        huge=left(0, 64),
-        forward_passes=1,
-        backward_passes=1,
-        seconds=0.1,
+        witness=Witness(images=12, broke=0),
+        huge=Huge(0.5, left(0, 64)),
     )
 
 
+def with_answers(evidence: Evidence, **facts: object) -> Evidence:
+    return dataclasses.replace(evidence, answers=dataclasses.replace(evidence.answers, **facts))
+
+
+def with_gradients(evidence: Evidence, **facts: object) -> Evidence:
+    return dataclasses.replace(evidence, gradients=dataclasses.replace(evidence.gradients, **facts))
+
+
 def test_an_honest_model_raises_no_doubt(honest: Evidence) -> None:
+    of_model = [
+        doubts.dead_gradients,
+        doubts.jumping_answers,
+        doubts.false_gradients,
+        doubts.shattered_gradients,
+        doubts.stepwise_answers,
+        doubts.black_box_wins,
+        doubts.too_coarse,
+        doubts.no_gradients,
+        doubts.remembered_calls,
+        doubts.depends_on_company,
+    ]
+    assert [doubt(honest) for doubt in of_model] == [None] * len(of_model)
     assert doubts.differing_passes(honest, 1) is None
-    assert doubts.dead_gradients(honest) is None
     assert doubts.withstands_anything(honest, "linf", 10) is None
-    assert doubts.black_box_wins(honest) is None
     assert doubts.weaker_than_probe(left(62), honest, iterative=True) is None
 
 
 def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: Evidence) -> None:
-    evidence = dataclasses.replace(honest, differing=3)
+    evidence = with_answers(honest, differing=3)
     assert "3 of 128" in doubts.differing_passes(evidence, 1)
     assert doubts.differing_passes(evidence, 20) is None
 
 
+@pytest.mark.parametrize(
+    ("alike", "eot", "said"),
+    # Means of m draws are alike by m a / (1 + (m - 1) a).
+    [(0.5, 2, None), (0.2, 2, "cosine 0.33"), (0.2, 20, None), (0.04, 20, "eot=96"), (0.0, 20, "no number")],
+)
+def test_as_many_gradients_are_averaged_as_agree(
+    honest: Evidence, alike: float, eot: int, said: str | None
+) -> None:
+    reason = doubts.differing_passes(with_gradients(with_answers(honest, differing=3), alike=alike), eot)
+    assert reason is None if said is None else said in reason
+
+
 def test_one_that_remembers_is_not_taken_for_a_random_one(honest: Evidence) -> None:
     assert doubts.remembered_calls(honest) is None
-    evidence = dataclasses.replace(honest, differing=3, draws=False)
+    evidence = with_answers(honest, differing=3, draws=False)
     assert doubts.differing_passes(evidence, 1) is None
     assert "3 of 128" in doubts.remembered_calls(evidence)
-    evidence = dataclasses.replace(evidence, asked_again=64, changed=2)
+    evidence = with_answers(evidence, asked_again=64, changed=2)
     assert "2 of 64" in doubts.remembered_calls(evidence)
     # One that is both is told both, and averaging answers for one of them only.
-    both = dataclasses.replace(evidence, draws=True)
+    both = with_answers(evidence, draws=True)
     assert doubts.differing_passes(both, 1) is not None
     assert doubts.differing_passes(both, 20) is None
     assert doubts.remembered_calls(both) is not None
 
 
+@pytest.mark.parametrize(("wrong", "doubted"), [(0, False), (6, False), (7, True), (48, True)])
+@pytest.mark.parametrize("where", ["near", "beside"])
+def test_gradients_that_differences_contradict_are_false(
+    honest: Evidence, where: str, wrong: int, doubted: bool
+) -> None:
+    evidence = with_gradients(honest, **{where: slopes(*[0.8] * wrong, *[0.02] * (48 - wrong))})
+    reason = doubts.false_gradients(evidence)
+    assert (reason is not None and f"on {wrong} of 48 images" in reason) == doubted
+    assert not doubted or ("beside the images" in reason) == (where == "beside")
+
+
+def test_a_direction_that_the_gradient_misses_is_named(honest: Evidence) -> None:
+    near = slopes(*[0.02] * 48)
+    near.promised[:, KINDS.index("alternating")] = 0.3
+    reason = doubts.false_gradients(with_gradients(honest, near=near))
+    assert "in alternating directions" in reason
+    assert "by 52 %" in reason  # 0.96 against 0.3
+
+
+def test_half_precision_is_granted_turns_of_the_gradient(honest: Evidence) -> None:
+    near = slopes(*[0.8] * 14, *[0.3] * 34)
+    assert doubts.false_gradients(with_gradients(honest, near=near)) is not None
+    assert doubts.false_gradients(with_gradients(honest, near=near, coarse=True)) is None
+    assert doubts.false_gradients(with_gradients(honest, near=slopes(*[1.0] * 48), coarse=True)) is not None
+
+
+def test_what_rounding_hides_is_unchecked(honest: Evidence) -> None:
+    evidence = with_gradients(honest, near=slopes(*[0.8] * 48, floor=1.0), beside=None)
+    assert doubts.false_gradients(evidence) is None
+    assert doubts.too_coarse(evidence) == Cause.too_coarse
+
+
+@pytest.mark.parametrize(
+    ("kept", "pgd", "doubted"), [(0.05, 60, True), (-0.5, 60, True), (0.3, 60, False), (0.05, 10, False)]
+)
+def test_rough_gradients_are_a_doubt_if_images_survive(
+    honest: Evidence, kept: float, pgd: int, doubted: bool
+) -> None:
+    far = Slopes(np.full((24, 1), kept), np.ones((24, 1)), np.zeros(24))
+    evidence = dataclasses.replace(with_gradients(honest, far=far), pgd=left(pgd))
+    assert (doubts.shattered_gradients(evidence) is not None) == doubted
+
+
+@pytest.mark.parametrize(
+    ("error", "declared", "doubted"),
+    [(0.15, False, False), (0.3, False, True), (0.3, True, False), (0.5, True, True)],
+)
+def test_gradients_explain_how_answers_change_from_image_to_image(
+    honest: Evidence, error: float, declared: bool, doubted: bool
+) -> None:
+    passage = slopes(*[error] * 24)
+    reason = doubts.stepwise_answers(with_gradients(honest, passage=passage, declared=declared))
+    assert (reason is not None) == doubted
+    assert not doubted or ("stand-in" in reason) == declared
+
+
+@pytest.mark.parametrize(("jumping", "doubted"), [(0, False), (8, False), (9, True)])
+def test_a_few_answers_may_jump(honest: Evidence, jumping: int, doubted: bool) -> None:
+    reason = doubts.jumping_answers(with_gradients(honest, jumping=jumping))
+    assert (reason is not None) == doubted
+
+
 @pytest.mark.parametrize(("moved", "doubted"), [(0, False), (3, False), (4, True), (32, True)])
 def test_a_few_images_may_move_in_other_company(honest: Evidence, moved: int, doubted: bool) -> None:
-    reason = doubts.depends_on_company(dataclasses.replace(honest, regrouped=32, moved=moved))
+    reason = doubts.depends_on_company(with_answers(honest, regrouped=32, moved=moved))
     assert (reason is not None) == doubted
 
 
 def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
-    evidence = dataclasses.replace(honest, dead=128, differentiable=False)
+    evidence = dataclasses.replace(with_gradients(honest, dead=128), differentiable=False)
     assert doubts.dead_gradients(evidence) is None
     assert "black-box attacks" in doubts.no_gradients(evidence)
     assert cause_of(doubts.no_gradients(evidence)) == Cause.no_gradients
@@ -82,21 +190,22 @@ def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
 
 @pytest.mark.parametrize(("dead", "doubted"), [(2, False), (6, False), (7, True), (128, True)])
 def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: bool) -> None:
-    reason = doubts.dead_gradients(dataclasses.replace(honest, dead=dead))
+    reason = doubts.dead_gradients(with_gradients(honest, dead=dead))
     assert (reason is not None) == doubted
 
 
 def test_survivors_of_a_huge_budget_count_against_chance(honest: Evidence) -> None:
-    some = dataclasses.replace(honest, huge=left(20, 64))
+    some = dataclasses.replace(honest, huge=Huge(0.5, left(20, 64)))
     assert "20 of 64 images survive at l2 eps 0.5" in doubts.withstands_anything(some, "l2", 10)
     assert doubts.withstands_anything(some, "l2", 2) is None
 
 
-def test_a_black_box_that_breaks_what_pgd_did_not_is_a_doubt(honest: Evidence) -> None:
-    assert doubts.black_box_wins(dataclasses.replace(honest, square=left(57))) is None
-    assert "broke 20 of 128" in doubts.black_box_wins(dataclasses.replace(honest, square=left(40)))
-    # Only the first images were searched.
-    assert "broke 20 of 100" in doubts.black_box_wins(dataclasses.replace(honest, square=left(40, 100)))
+@pytest.mark.parametrize(("broke", "doubted"), [(0, False), (2, False), (3, True)])
+def test_a_black_box_that_breaks_what_pgd_did_not_is_a_doubt(
+    honest: Evidence, broke: int, doubted: bool
+) -> None:
+    reason = doubts.black_box_wins(dataclasses.replace(honest, witness=Witness(12, broke)))
+    assert (reason is not None and f"broke {broke} of 12" in reason) == doubted
 
 
 def test_one_that_claims_less_is_doubted_only_where_it_breaks_nothing(honest: Evidence) -> None:

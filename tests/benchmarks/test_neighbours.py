@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 import torch
-from planted_faults import before, quantised
+from faults.no_gradient import quantised
+from faults.parts import Before
 from toys import Toy, draw_toy_images
 
 from robustbench_tin import evaluate
@@ -122,7 +123,7 @@ def test_what_is_refuted_is_marked_end_to_end(toy: Toy) -> None:
 
 def test_an_attack_that_is_lost_without_gradients_is_no_better_than_noise(toy: Toy) -> None:
     pixels, labels = draw_toy_images(IMAGES, seed=3)
-    frame = evaluate(before(quantised)(toy.model), pixels, labels, "pgd,noise", 0.5, trust=True)
+    frame = evaluate(Before(toy.model, quantised), pixels, labels, "pgd,noise", 0.5, trust=True)
     rows = frame.set_index("attack")
     assert "finds hardly more than chance does" in rows.loc["pgd", "trust"]
     assert "chance" not in rows.loc["noise", "trust"]
