@@ -9,8 +9,7 @@ import pytest
 import torch
 from hypothesis import settings
 from torch import nn
-from torch.nn import functional
-from toys import TOY_CLASSES, Toy, build_toy_model, draw_toy_images
+from toys import TOY_CLASSES, Toy, draw_toy_images, trained_toy_model
 
 from robustbench_tin import attacks, defenses
 
@@ -22,15 +21,7 @@ settings.load_profile("same")
 @pytest.fixture(scope="session")
 def toy() -> Toy:
     """64 images that the network was not trained on; nothing may change the network."""
-    model = build_toy_model()
-    images, labels = draw_toy_images(320, seed=1)
-    optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
-    for _ in range(60):
-        optimizer.zero_grad()
-        functional.cross_entropy(model(images), labels).backward()
-        optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return Toy(model.eval(), *draw_toy_images(64, seed=2))
+    return Toy(trained_toy_model(), *draw_toy_images(64, seed=2))
 
 
 @pytest.fixture
