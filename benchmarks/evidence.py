@@ -41,9 +41,9 @@ from robustbench_tin.threat import ThreatModel
 Hits = npt.NDArray[np.bool_]
 
 IMAGES = 96
-# Forward and backward passes an image, at most: 5,400 passes in all, an eighth of those of FGSM and PGD on
+# Forward and backward passes an image, at most: 6,400 passes in all, a seventh of those of FGSM and PGD on
 # 1,000 images at two budgets.
-PASSES = 56
+PASSES = 67
 # Images that are looked at closely, in one batch, and how many of them from further points.
 _CLOSELY, _AT_OTHER_POINTS = 48, 24
 _ROWS = 64
