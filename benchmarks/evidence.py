@@ -7,6 +7,7 @@ test time is frozen first: it draws the same random numbers at every call, and i
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -272,8 +273,8 @@ class _Probe:
 
     def _step(self, images: Tensor) -> float:
         """Half of the budget, the largest change of a value, but no more than a long step of an attack."""
-        values = images[0].numel() if self.threat.norm == "l2" else 1
-        return min(FAR, self.threat.eps / 2 / values**0.5)
+        values: int = images[0].numel() if self.threat.norm == "l2" else 1
+        return min(FAR, self.threat.eps / 2 / math.sqrt(values))
 
     def _alike(self, images: Tensor) -> float:
         """How alike gradients are that were taken with other random numbers."""

@@ -42,6 +42,9 @@ _DRAWN = 5
 # Pieces of the way from one image to another.
 _PARTS = 6
 _COARSE = 4
+_REGIONS = 4
+# Images that a channel or region must have to be judged by itself.
+_LEAST = 5
 # A change that nobody sees: a few units in the last place of a float32 pixel.
 _IMPERCEPTIBLE = 2e-6
 
@@ -54,11 +57,13 @@ class Slopes:
         measured: by forward passes, float64 ``(images, directions)``.
         promised: by the gradient, likewise.
         floor: how far the measured ones may be off by rounding alone, float64 ``(images,)``.
+        parts: of each direction, the number of channels or regions that the images take turns in; else 1.
     """
 
     measured: Numbers
     promised: Numbers
     floor: Numbers
+    parts: Sequence[int]
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
@@ -77,11 +82,24 @@ class Slopes:
         return errors
 
     def errors_by_direction(self) -> Numbers:
-        """The same of each direction, every image with the same weight; float64 ``(directions,)``."""
+        """The same of each direction, every image with the same weight; float64 ``(directions,)``.
+
+        Of directions within one channel or region, the error of the worst channel or region: a cut one may
+        matter less than the others, and hides among them.
+        """
         off, size = self._sizes()
         weight = size.sum(axis=1, keepdims=True)
-        errors: Numbers = (off / weight).sum(axis=0) / np.maximum((size / weight).sum(axis=0), 1e-12)
-        return errors
+        off, size = off / weight, size / weight
+        number = np.flatnonzero(self.usable)
+        errors = []
+        for direction, parts in enumerate(self.parts):
+            groups = [number % parts == part for part in range(parts)]
+            enough = [group for group in groups if group.sum() >= _LEAST] if parts > 1 else groups
+            of_groups = [
+                off[group, direction].sum() / max(size[group, direction].sum(), 1e-12) for group in enough
+            ]
+            errors.append(max(of_groups, default=0.0))
+        return np.array(errors)
 
     def kept(self) -> float | None:
         """Median part of a promised change that happens in the last direction; None if no image is usable."""
@@ -152,7 +170,8 @@ def differences(subject: Subject, images: Tensor, length: float, floor: Tensor, 
     margin = _top_two(subject.logits(images))
     gradient = subject.gradient(images, margin).nan_to_num()
     directions = [*_drawn(gradient, seed), gradient.sign()]
-    return _along(subject, images, margin, gradient, directions, length, floor)
+    parts = (1, 1, 1, images.shape[1], _REGIONS, 1)
+    return _along(subject, images, margin, gradient, directions, parts, length, floor)
 
 
 def climbs(subject: Subject, images: Tensor, length: float, floor: Tensor) -> Slopes:
@@ -160,7 +179,7 @@ def climbs(subject: Subject, images: Tensor, length: float, floor: Tensor) -> Sl
     images = images.clamp(length, 1 - length)
     margin = _top_two(subject.logits(images))
     gradient = subject.gradient(images, margin).nan_to_num()
-    return _along(subject, images, margin, gradient, [gradient.sign()], length, floor)
+    return _along(subject, images, margin, gradient, [gradient.sign()], (1,), length, floor)
 
 
 def passages(subject: Subject, images: Tensor, floor: Tensor) -> Slopes:
@@ -185,7 +204,7 @@ def passages(subject: Subject, images: Tensor, floor: Tensor) -> Slopes:
     for piece in range(_PARTS):
         gradient = subject.gradient(images + (piece + 0.5) / _PARTS * way, margin).nan_to_num()
         promised += (gradient * way).flatten(1).sum(dim=1) / _PARTS
-    return _slopes(measured[:, None], promised[:, None], floor)
+    return _slopes(measured[:, None], promised[:, None], floor, (1,))
 
 
 def _along(
@@ -194,6 +213,7 @@ def _along(
     margin: Margin,
     gradient: Tensor,
     directions: Sequence[Tensor],
+    parts: Sequence[int],
     length: float,
     floor: Tensor,
 ) -> Slopes:
@@ -203,7 +223,7 @@ def _along(
         ahead, behind = (margin(subject.logits(moved)) for moved in (images + change, images - change))
         measured.append((ahead - behind) / 2)
         promised.append((gradient * change).flatten(1).sum(dim=1))
-    return _slopes(torch.stack(measured, dim=1), torch.stack(promised, dim=1), floor)
+    return _slopes(torch.stack(measured, dim=1), torch.stack(promised, dim=1), floor, parts)
 
 
 def _top_two(logits: Tensor) -> Margin:
@@ -238,8 +258,8 @@ def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
     return [direction.to(gradient.device) for direction in drawn]
 
 
-def _slopes(measured: Tensor, promised: Tensor, floor: Tensor) -> Slopes:
-    return Slopes(_numbers(measured), _numbers(promised), _numbers(floor))
+def _slopes(measured: Tensor, promised: Tensor, floor: Tensor, parts: Sequence[int]) -> Slopes:
+    return Slopes(_numbers(measured), _numbers(promised), _numbers(floor), parts)
 
 
 def _numbers(values: Tensor) -> Numbers:

@@ -25,7 +25,7 @@ def slopes(*errors: float, floor: float = 0.0) -> Slopes:
     promised = np.ones((len(errors), len(KINDS)))
     # |m - p| / (|m| + |p|) is the error for m between 0 and 1.
     measured = np.array([[(1 - error) / (1 + error)] * len(KINDS) for error in errors])
-    return Slopes(measured, promised, np.full(len(errors), floor))
+    return Slopes(measured, promised, np.full(len(errors), floor), [1] * len(KINDS))
 
 
 @pytest.fixture
@@ -131,6 +131,15 @@ def test_a_direction_that_the_gradient_misses_is_named(honest: Evidence) -> None
     assert "by 52 %" in reason  # 0.96 against 0.3
 
 
+def test_a_cut_channel_is_found_even_if_it_matters_less(honest: Evidence) -> None:
+    parts = [3 if kind == "one-channel" else 1 for kind in KINDS]
+    near = dataclasses.replace(slopes(*[0.02] * 48), parts=parts)
+    third, column = np.arange(48) % 3 == 2, KINDS.index("one-channel")
+    near.measured[third, column] *= 0.05
+    near.promised[third, column] = 0
+    assert "in one-channel directions" in doubts.false_gradients(with_gradients(honest, near=near))
+
+
 def test_half_precision_is_granted_turns_of_the_gradient(honest: Evidence) -> None:
     near = slopes(*[0.8] * 14, *[0.3] * 34)
     assert doubts.false_gradients(with_gradients(honest, near=near)) is not None
@@ -150,7 +159,7 @@ def test_what_rounding_hides_is_unchecked(honest: Evidence) -> None:
 def test_rough_gradients_are_a_doubt_if_images_survive(
     honest: Evidence, kept: float, pgd: int, doubted: bool
 ) -> None:
-    far = Slopes(np.full((24, 1), kept), np.ones((24, 1)), np.zeros(24))
+    far = Slopes(np.full((24, 1), kept), np.ones((24, 1)), np.zeros(24), [1])
     evidence = dataclasses.replace(with_gradients(honest, far=far), pgd=left(pgd))
     assert (doubts.shattered_gradients(evidence) is not None) == doubted
 
