@@ -50,8 +50,6 @@ Model = nn.Module | Callable[[Tensor], Tensor]
 
 # So many images settle whether a model gives probabilities.
 _ASKED = 8
-# Rounding of a model that gives one class 1 and the others 0.
-_ONE = 1e-6
 
 
 def evaluate(
@@ -360,8 +358,7 @@ def count_classes(model: nn.Module, images: Tensor) -> int:
     """
     classes = _logits_of_one(model, images[:1]).shape[1]
     # The only probability of a single class says nothing: its logit may well be 1 everywhere.
-    # A model that names one class, 1 among zeros, has no logits to give: its gradients are checked later.
-    if classes > 1 and _are_probabilities([_logits_of_one(model, image[None]) for image in images]):
+    if classes > 1 and all(_is_distribution(_logits_of_one(model, image[None])) for image in images):
         raise InvalidSettingError(
             "the model returned probabilities (rows sum to 1);"
             " expected logits (leave out the softmax at its end)"
@@ -380,10 +377,6 @@ def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
         raise InvalidSettingError(f"the model returned {got} for one image; {expected}")
     return logits
-
-
-def _are_probabilities(rows: Sequence[Tensor]) -> bool:
-    return all(_is_distribution(row) for row in rows) and not all(bool(row.max() >= 1 - _ONE) for row in rows)
 
 
 def _is_distribution(row: Tensor) -> bool:

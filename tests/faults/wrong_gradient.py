@@ -17,7 +17,7 @@ def wrong_sign(images: Tensor) -> Tensor:
 
 class WrongSign(Fault):
     name = "wrong sign on the way back"
-    says = "survive"
+    says = "contradict the gradient"
 
     def plant(self, host: Host) -> nn.Module:
         return Before(host.network, wrong_sign)
@@ -52,7 +52,7 @@ class _Decoy(nn.Module):
 
 class Decoy(Fault):
     name = "decoy gradient"
-    says = "survive"
+    says = "contradict the gradient"
 
     def plant(self, host: Host) -> nn.Module:
         return _Decoy(host)
