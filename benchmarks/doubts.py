@@ -39,7 +39,7 @@ _ALIKE, _ENOUGH = 0.5, 0.8
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
 _MUCH, _THIRD = 0.1, 1 / 3
 # How much more another attack of the same table must break: images, of all, and of those that this one left.
-_REFUTING, _REFUTED_OF_ALL, _REFUTED_OF_LEFT = 3, 0.05, 0.2
+_REFUTING, _REFUTED_OF_ALL, _REFUTED_OF_LEFT = 3, 0.05, 0.4
 # Images that noise must break to tell anything; how many times as many an attack must break; the part of the
 # right images below which there is nothing left to break.
 _NOISE_BROKE, _BESIDE_NOISE, _SATURATED = 5, 1.25, 0.1
