@@ -3,7 +3,8 @@
 An image whose verdict is in leaves the batch and a waiting one takes its row, so that no pass is spent
 on a finished image and none is made with a nearly empty batch. Searching may be done with a cheaper form
 of the model; an image counts as broken only after the model itself, in float32, mistook that very image
-inside the ball and the box.
+inside the ball and the box. If the form turns out to be another function than the model, all images start
+again with the model itself; those that are broken by then stay so.
 
 To see which images are broken the host must wait for the device. On a CPU that costs nothing, so the driver
 looks after every step. On other devices it takes several steps between two looks while no image leaves the
@@ -12,7 +13,7 @@ batch; the device keeps the last point at which each image seemed broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import torch
@@ -23,11 +24,11 @@ from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.oracle import AttackFailure, Oracle
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.search import Rows, Search, Task
+from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, WrongFormError, told_once
 from robustbench_tin.errors import RobustTinError, one_line
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
 
-OnImages = Callable[[int], None]
 Finish = Callable[[Tensor, Ball], Tensor]
 
 # New rows are let in together once so much of the batch is free: starting rows one by one costs more.
@@ -63,9 +64,11 @@ class Verdicts:
         broken: whether each image was broken, or wrong from the start, bool ``(N,)`` on the CPU.
         images: per broken image what broke it, else the clean image, float32 ``(N, C, H, W)`` on the
             CPU; None if they were not asked for.
-        disagreements: times that the form searched with saw an image broken and the model did not.
-        disputed: which images that happened to, bool ``(N,)`` on the CPU.
-        stages: what each stage did.
+        disagreements: times that the form searched with saw an image broken and the model did not, those
+            with a form found wrong since among them.
+        disputed: which images that happened to in the search that the verdicts rest on, bool ``(N,)`` on the
+            CPU.
+        stages: what each stage of that search did.
     """
 
     broken: Tensor
@@ -73,6 +76,14 @@ class Verdicts:
     disagreements: int = 0
     disputed: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     stages: list[StageReport] = field(default_factory=list)
+
+    def add(self, before: Verdicts) -> None:
+        """Take over what an earlier search of the same images broke."""
+        new = before.broken & ~self.broken
+        self.broken = self.broken | new
+        if self.images is not None and before.images is not None:
+            self.images[new] = before.images[new]
+        self.disagreements += before.disagreements
 
 
 @dataclass
@@ -110,13 +121,26 @@ class Driver:
         Raises:
             AttackFailure: where the model or the attack goes wrong.
         """
+        report = told_once(self.on_images)
+        try:
+            self._attack(attack, keep_images, report())
+        except WrongFormError as error:
+            self.oracle.refute_form(error)
+            before = self.verdicts
+            self._attack(attack, keep_images, report())
+            self.verdicts.add(before)
+        return self.verdicts
+
+    def _attack(self, attack: Attack, keep_images: bool, tell: OnImages) -> None:
         classes = self.clean_logits.shape[1]
         self.criterion.check(classes)
         wrong = self.criterion.broken(self.clean_logits, self.pool.all_labels())
         self.verdicts = Verdicts(wrong.cpu(), self.pool.all_images().cpu().clone() if keep_images else None)
         self.verdicts.disputed = torch.zeros_like(self.verdicts.broken)
+        self._tell = tell
         self._tell(int(wrong.sum()))
         self.oracle.reseed("search", self.seed)
+        self._checks = SpotChecks(self.oracle)
         reports = self.verdicts.stages
         while len(waiting := self.survivors()):
             stage = attack.next_stage(reports, classes)
@@ -124,7 +148,6 @@ class Driver:
                 break
             reports.append(self._run_stage(stage, waiting, len(reports)))
         self._tell(len(self.pool) - int(self.verdicts.broken.sum()))
-        return self.verdicts
 
     def survivors(self) -> Tensor:
         """Numbers of the images not broken so far, int64."""
@@ -138,7 +161,9 @@ class Driver:
                 late = self._search(stage, waiting, generator)
             else:
                 late = self._run_whole(stage, waiting, generator)
-        except (AttackFailure, RobustTinError):
+            self._checks.settle()
+            self.oracle.asked_forms.clear()
+        except (AttackFailure, RobustTinError, WrongFormError):
             raise
         except Exception as error:
             raise AttackFailure(f"{stage.name} raised {one_line(error)}") from error
@@ -224,6 +249,7 @@ class Driver:
         judges = stage.judges_result or not self.oracle.searches_model(precise=live.precise)
         if judges and bool(over.any()):
             broken = broken | self._judge_some(over, rows, live.result(), live, expected=False)
+        self._checks.look()
         return _Gone(broken | over, broken, then, left)
 
     def _next_unseen(self, unseen: int, gone: _Gone) -> int:
@@ -243,33 +269,54 @@ class Driver:
             return broken
         there = index.to(self.pool.device, non_blocking=True)
         hit = self._judge(
-            rows[index], candidates[there], live.task.labels[there], live.task.ball.select(there)
+            rows[index], candidates[there], live.task.labels[there], live.task.ball.select(there), expected
         )
-        if expected:
-            self.verdicts.disagreements += int((~hit).sum())
-            self.verdicts.disputed[rows[index[~hit]]] = True
         broken[index] = hit
         return broken
 
-    def _judge(self, rows: Tensor, candidates: Tensor, labels: Tensor, ball: Ball) -> Tensor:
-        """Show candidates to the model itself and note which are broken, bool ``(n,)`` on the CPU."""
+    def _judge(
+        self, rows: Tensor, candidates: Tensor, labels: Tensor, ball: Ball, expected: bool = False
+    ) -> Tensor:
+        """Show candidates to the model itself and note which are broken, bool ``(n,)`` on the CPU.
+
+        Args:
+            rows: numbers of the images.
+            candidates: what may break them.
+            labels: of them.
+            ball: around them.
+            expected: whether what was searched with says that they are broken; else they are what the search
+                ends with.
+        """
         adversarial = ball.project(candidates)
         if self.finish is not None:
             adversarial = self.finish(adversarial, ball)
         if not bool(ball.contains(adversarial).all()):
             raise AttackFailure("the attack returned an image that is not finite")
-        broken = self.criterion.broken(self.oracle.logits(adversarial), labels)
+        logits = self.oracle.logits(adversarial)
+        broken = self.criterion.broken(logits, labels)
         hit = broken.cpu()
         done = rows[hit]
         self.verdicts.broken[done] = True
         if self.verdicts.images is not None:
             self.verdicts.images[done] = adversarial[broken].cpu()
         self._tell(len(done))
+        if bool(hit.all()):
+            return hit
+        if expected:
+            # Rounding explains some of these, an image at the border; once is enough to tell.
+            new = ~hit & ~self.verdicts.disputed[rows]
+            self.verdicts.disagreements += int((~hit).sum())
+            self.verdicts.disputed[rows[~hit]] = True
+            self._checks.insist(*_chosen(new, adversarial, logits))
+        else:
+            self._checks.offer(*_chosen(~hit, adversarial, logits))
         return hit
 
-    def _tell(self, images: int) -> None:
-        if self.on_images is not None and images:
-            self.on_images(images)
+
+def _chosen(mask: Tensor, *rows: Tensor) -> Iterator[Tensor]:
+    """The rows of a mask on the CPU."""
+    index = mask.nonzero().squeeze(1)
+    return (each.index_select(0, index.to(each.device, non_blocking=True)) for each in rows)
 
 
 @dataclass

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.forms import probed
 from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool, batch_seed
+from robustbench_tin.attacks.pool import Pool, batch_seed, drawn
 from robustbench_tin.attacks.rounding import to_8bit
+from robustbench_tin.attacks.spot_checks import SpotChecks, with_right_form
 from robustbench_tin.threat import ThreatModel
 
 
@@ -42,7 +45,8 @@ def fool(
 ) -> Iterator[Fooled]:
     """Make fooling images of a pool, a batch at a time; the search is in the ``fixed`` form of the model.
 
-    A batch depends on its first row and the seed alone, so the work may stop and go on at any of them.
+    A batch depends on its first row and the seed alone, so the work may stop and go on at any of them. If the
+    form turns out to be wrong, this batch and those after it are made with the model itself.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
@@ -56,17 +60,32 @@ def fool(
         AttackFailure: where the model or the attack goes wrong.
     """
     with Oracle(model, seed=seed) as oracle:
-        # On the first images, wherever the work goes on: the form must not depend on a stop.
-        oracle.prepare(pool.at(0)[0], "fixed")
+        # On images of the whole pool, wherever the work goes on: the form must not depend on a stop.
+        oracle.prepare(drawn(pool, threat, probed(len(pool))), "fixed")
+        checks = SpotChecks(oracle)
         for start in pool.starts() if starts is None else starts:
-            images, labels = pool.at(start)
-            moved = attack.perturb(
-                oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
-            )[0]
-            rounded = to_8bit(moved, threat.ball(images))
-            oracle.reseed("verdict", batch_seed(seed, start))
-            answers = oracle.logits(rounded).argmax(dim=1)
-            yield Fooled(start, _bytes(rounded), answers.cpu().numpy())
+            yield with_right_form(oracle, partial(_fooled, oracle, checks, pool, attack, threat, seed, start))
+
+
+def _fooled(
+    oracle: Oracle,
+    checks: SpotChecks,
+    pool: Pool,
+    attack: Attack,
+    threat: ThreatModel,
+    seed: int,
+    start: int,
+) -> Fooled:
+    images, labels = pool.at(start)
+    moved = attack.perturb(
+        oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
+    )[0]
+    rounded = to_8bit(moved, threat.ball(images))
+    oracle.reseed("verdict", batch_seed(seed, start))
+    logits = oracle.logits(rounded)
+    checks.offer(rounded, logits)
+    checks.look()
+    return Fooled(start, _bytes(rounded), logits.argmax(dim=1).cpu().numpy())
 
 
 def _bytes(images: Tensor) -> npt.NDArray[np.uint8]:

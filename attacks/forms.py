@@ -10,28 +10,28 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.agreement import FLOAT32_LIMIT, Probe, limit_of, probe
 from robustbench_tin.attacks.asking import asked
 from robustbench_tin.attacks.folding import folded
 from robustbench_tin.attacks.packing import pack
-from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
+from robustbench_tin.attacks.randomness import own_randomness
 from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.modes import to_eval_mode
 
-# Agreement asked of a form on the first images: how alike gradients point, how often answers are the same.
-_LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9}
-_LEAST_SAME_ANSWER = 0.95
-# And how far logits may lie apart, in units of their spread.
-_MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
-# A choice may cost this part of a pass over the images to be attacked, within these bounds.
-_PROBED_PART = 1 / 32
-_FEWEST_PROBED, _MOST_PROBED = 8, 32
+# A choice may see this part of the images to be attacked, within these bounds; gradients are taken of half of
+# them if forms are timed, else of the fewest that tell whether they agree.
+_PROBED_PART = 1 / 16
+_FEWEST_PROBED, _MOST_PROBED = 32, 48
+_FEWEST_GRADED = 8
+# Images a batch by which the form for answers alone is chosen.
+_ANSWERED = 32
 # Forward passes that the precise form is chosen by; other work on the machine may disturb a few of them.
 _ROUNDS = 5
 # A lower precision has to save this much to be worth its noise.
@@ -48,6 +48,8 @@ form there is, by timing; ``auto`` leaves the choice to the caller, and is ``fas
 _LAYOUTS = {"cpu": ("channels-last",)}
 _BOTH_LAYOUTS = ("channels-last", "contiguous")
 _PLAIN = "float32"
+# Of what is written down, the labels of forms that were found to be wrong.
+_REFUTED = "refuted"
 _FIXED: dict[str, Sequence[str]] = {"exact": [_PLAIN] * 2, "fixed": ["float32, channels-last, folded"] * 2}
 
 
@@ -60,17 +62,20 @@ class Form:
         precision: ``float32``, ``bfloat16`` or ``float16``; below float32 it runs under autocast.
         layout: ``channels-last`` or ``contiguous``.
         is_model: whether it is the model itself, so that its logits need no verification.
+        limit: how far its answers may lie from the model's, as
+            :func:`robustbench_tin.attacks.agreement.distance` has it.
     """
 
     module: nn.Module
     precision: str = "float32"
     layout: str = "as it is"
     is_model: bool = True
+    limit: float = FLOAT32_LIMIT
 
     @property
     def label(self) -> str:
         """As the records say it: ``bfloat16, channels-last, folded``."""
-        return self.precision if self.is_model else f"{self.precision}, {self.layout}, folded"
+        return self.precision if self.is_model else _label(self.precision, self.layout)
 
     def logits(self, images: Tensor) -> object:
         """What the module returns for float32 images."""
@@ -96,7 +101,7 @@ class Chosen:
 
     Args:
         model: what the forms are of.
-        images: a few images, float32 ``(N, C, H, W)``.
+        images: a few that stand for those to be attacked, float32 ``(N, C, H, W)``.
         labels: of the form to search with and of the precise one; both agree with the model.
         live: one of them, where it has been made already.
         rivals: labels that the precise one is to be chosen from, by its answers' speed, once it is asked for;
@@ -116,7 +121,7 @@ class Chosen:
     ) -> None:
         self.labels = labels
         self._model = model
-        self._images = images[:_FEWEST_PROBED].clone()
+        self._images = images.clone()
         self._live = {live.label: live}
         self._rivals = rivals or labels[1:]
         self._answering: Form | None = None
@@ -132,12 +137,20 @@ class Chosen:
     def answering(self) -> Form:
         """The precise form for answers alone, of which some attacks want thousands; it gives no gradients."""
         if self._answering is None:
-            batch = self._images.repeat(_MOST_PROBED // len(self._images), 1, 1, 1)
+            batch = self._images.repeat(-(-_ANSWERED // len(self._images)), 1, 1, 1)[:_ANSWERED]
             with own_randomness(batch.device):
                 forms = [self._made_for_answers(label, batch) for label in self._rivals]
                 self._answering = forms[0] if len(forms) == 1 else _quickest(forms, batch)
             self.labels = (self.labels[0], self._answering.label)
         return self._answering
+
+    def refute(self) -> None:
+        """Take the model itself from now on: one of the forms was found to be wrong."""
+        plain = Form(self._model)
+        self.labels = (plain.label, plain.label)
+        self._live = {plain.label: plain}
+        self._rivals = self.labels[1:]
+        self._answering = None
 
     def _made_for_answers(self, label: str, batch: Tensor) -> Form:
         """The form that is there, else one whose weights are packed: both beside each other take memory."""
@@ -154,27 +167,37 @@ class Forms:
     """The forms of one model, chosen once for each way of searching.
 
     Args:
-        recalled: labels chosen before, by way of searching, so that a run which goes on, or is checked later,
+        recalled: labels as an earlier one had them, so that a run which goes on, or is checked later,
             searches as it did.
     """
 
     def __init__(self, recalled: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._recalled = dict(recalled or {})
+        self._recalled = {search: tuple(labels) for search, labels in (recalled or {}).items()}
+        self._refuted = set(self._recalled.pop(_REFUTED, ()))
         self._chosen: dict[str, Chosen] = {}
         self._chosen_for: dict[str, nn.Module] = {}
 
     @property
-    def labels(self) -> dict[str, tuple[str, str]]:
-        """What has been chosen, to be recalled."""
-        return {search: chosen.labels for search, chosen in self._chosen.items()}
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What has been chosen and what was found to be wrong, to be recalled."""
+        refuted = {_REFUTED: tuple(sorted(self._refuted))} if self._refuted else {}
+        return {
+            **self._recalled,
+            **{search: chosen.labels for search, chosen in self._chosen.items()},
+            **refuted,
+        }
 
     def choose(self, search: str, model: nn.Module, images: Tensor) -> Chosen:
         """The forms for one way of searching.
 
+        Once a form was found to be wrong, it is the model itself, whatever the way.
+
         Args:
             search: one of :data:`SEARCHES`.
             model: frozen and in eval mode.
-            images: the first images, float32 ``(N, C, H, W)``; as many as :func:`probed` says will do.
+            images: some that stand for those to be attacked, such as
+                :func:`robustbench_tin.attacks.pool.drawn` gives, float32 ``(N, C, H, W)``; as many as
+                :func:`probed` says will do.
 
         Raises:
             InvalidSettingError: for another word.
@@ -184,14 +207,25 @@ class Forms:
         search = "fastest" if search == "auto" else search
         if search not in self._chosen or self._chosen_for.get(search) is not model:
             self._chosen_for[search] = model
-            labels = self._recalled.get(search, _FIXED.get(search))
+            labels = _FIXED["exact"] if self._refuted else self._recalled.get(search, _FIXED.get(search))
+            images = images[:_MOST_PROBED]
             # How many passes the choice takes must not decide what a random model draws afterwards.
             with own_randomness(images.device):
                 if labels is None:
-                    self._chosen[search] = _timed(model, images[:_MOST_PROBED])
+                    self._chosen[search] = _timed(model, images)
                 else:
-                    self._chosen[search] = _named(model, images[:_FEWEST_PROBED], labels)
+                    self._chosen[search] = _named(model, images, labels)
         return self._chosen[search]
+
+    def refute(self, label: str) -> None:
+        """Search with the model itself from now on, in every way: the form of this label was wrong."""
+        self._refuted.add(label)
+        for chosen in self._chosen.values():
+            chosen.refute()
+
+    def misled(self, label: str) -> bool:
+        """Whether a search with the form of this label was one with a form, and any was found wrong since."""
+        return bool(self._refuted) and label != _PLAIN
 
 
 def probed(attacked: int) -> int:
@@ -202,40 +236,44 @@ def probed(attacked: int) -> int:
 def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
     """The forms of these labels where they agree with the model, else the model itself."""
     plain = Form(model)
-    ours: _Probe | None = None
+    ours: Probe | None = None
     agreeing = {_PLAIN: plain.label}
     live = plain
     # The one to search with last, so that the other is gone before it is made.
     for label in dict.fromkeys((labels[1], labels[0])):
         if label == _PLAIN:
             continue
-        ours = ours or _probed(plain, images)
-        form = _made(label, model, images)
-        agrees = form is not None and _agree(_probed(form, images), ours)
-        live = form if agrees and form is not None and label == labels[0] else plain
-        agreeing[label] = label if agrees else _PLAIN
+        ours = ours or probe(plain, images, _FEWEST_GRADED)
+        form = _agreeing(_made(label, model, images), ours, images, _FEWEST_GRADED)
+        live = form if form is not None and label == labels[0] else plain
+        agreeing[label] = label if form is not None else _PLAIN
+        del form
     return Chosen(model, images, (agreeing[labels[0]], agreeing[labels[1]]), live)
 
 
 def _timed(model: nn.Module, images: Tensor) -> Chosen:
     """The fastest form that agrees with the model, and the fastest of them in float32."""
     plain = Form(model)
-    ours = _probed(plain, images)
+    graded = max(_FEWEST_GRADED, len(images) // 2)
+    ours = probe(plain, images, graded)
     if ours is None:
         return Chosen(model, images, (_PLAIN, _PLAIN), plain)
     layouts = _LAYOUTS.get(images.device.type, _BOTH_LAYOUTS)
-    exact, seconds, rivals = _timed_exact(plain, ours, images, layouts)
+    exact, seconds, rivals = _timed_exact(plain, ours, images, layouts, graded)
     fastest: _Timing | None = None
+    # A lower precision hides what a wrong copy changes: only of copies that agree in float32.
+    right = [layout for layout in layouts if _label("float32", layout) in rivals]
     for precision in _lower_precisions(images.device):
-        for layout in layouts:
-            fastest = _faster(fastest, _make(model, images, precision, layout), ours, images)
+        for layout in right:
+            form = _agreeing(_make(model, images, precision, layout), ours, images, graded)
+            fastest = _faster(fastest, form, images[:graded])
     if fastest is None or fastest.seconds > _WORTH * seconds:
         return Chosen(model, images, (exact, exact), plain, rivals)
     return Chosen(model, images, (fastest.form.label, exact), fastest.form, rivals)
 
 
 def _timed_exact(
-    plain: Form, ours: _Probe, images: Tensor, layouts: Sequence[str]
+    plain: Form, ours: Probe, images: Tensor, layouts: Sequence[str], graded: int
 ) -> tuple[str, float, Sequence[str]]:
     """The fastest form in float32: its label, its seconds, and the labels of all that agree.
 
@@ -244,10 +282,10 @@ def _timed_exact(
     best = _Timing(plain, ours.seconds)
     rivals = [_PLAIN]
     for layout in layouts:
-        form = _make(plain.module, images, "float32", layout)
-        if form is not None and _agree(_probed(form, images), ours):
+        form = _agreeing(_make(plain.module, images, "float32", layout), ours, images, graded)
+        if form is not None:
             rivals.append(form.label)
-            best = _faster(best, form, ours, images) or best
+            best = _faster(best, form, images[:graded]) or best
     return best.form.label, best.seconds, rivals if len(rivals) > 1 else ()
 
 
@@ -259,19 +297,32 @@ class _Timing:
     seconds: float
 
 
-def _faster(best: _Timing | None, form: Form | None, ours: _Probe, images: Tensor) -> _Timing | None:
+def _faster(best: _Timing | None, form: Form | None, images: Tensor) -> _Timing | None:
     """The faster of the best so far and a form that agrees with the model; no more than two are alive."""
-    first = None if form is None else _probed(form, images)
-    if form is None or first is None or not _agree(first, ours):
+    if form is None:
         return best
-    # The first probe also pays for kernels being made ready.
-    again = _probed(form, images)
-    challenger = _Timing(form, min(first.seconds, again.seconds if again else math.inf))
+    # The probe that it agreed in also paid for kernels being made ready.
+    challenger = _Timing(form, _seconds(form, images))
     if best is None:
         return challenger
-    again = _probed(best.form, images)
-    best = _Timing(best.form, min(best.seconds, again.seconds if again else math.inf))
+    best = _Timing(best.form, min(best.seconds, _seconds(best.form, images)))
     return min(best, challenger, key=lambda timing: timing.seconds)
+
+
+def _seconds(form: Form, images: Tensor) -> float:
+    """For a forward and a backward pass."""
+    again = probe(form, images, len(images))
+    return math.inf if again is None else again.seconds
+
+
+def _agreeing(form: Form | None, ours: Probe | None, images: Tensor, graded: int) -> Form | None:
+    """The form with the limit that its answers keep to; None if it does not agree with the model."""
+    limit = None if form is None else limit_of(probe(form, images, graded), ours)
+    return None if form is None or limit is None else replace(form, limit=limit)
+
+
+def _label(precision: str, layout: str) -> str:
+    return f"{precision}, {layout}, folded"
 
 
 def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
@@ -296,7 +347,7 @@ def _lower_precisions(device: torch.device) -> list[str]:
 def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form | None:
     """The form, or None where the model cannot be copied or folded."""
     try:
-        module = folded(model, images[:2])
+        module = folded(model, images)
         if images.device.type == "cpu":
             module = with_tiny_maps_multiplied(with_quick_stems(module), images[:2])
         if layout == "channels-last":
@@ -315,38 +366,6 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
     return Form(module, precision, layout, is_model=False)
 
 
-@dataclass(frozen=True)
-class _Probe:
-    """What a form said of some images: logits, a gradient, and how long a forward and backward pass took."""
-
-    precision: str
-    logits: Tensor
-    gradient: Tensor
-    seconds: float
-
-
-def _probed(form: Form, images: Tensor) -> _Probe | None:
-    """A probe, None where the form fails; uses up torch's random state.
-
-    The gradient is that of the largest logit less the mean.
-    """
-    # The same draws for every form, where the model is random at test time.
-    seed_randomness(images.device, "agreement")
-    try:
-        _wait(images.device)
-        started = time.perf_counter()
-        with torch.inference_mode(False), torch.enable_grad():
-            variable = images.clone().requires_grad_()
-            logits = form.logits(variable)
-            assert isinstance(logits, Tensor)
-            logits = logits.float()
-            (gradient,) = torch.autograd.grad((logits.amax(dim=1) - logits.mean(dim=1)).sum(), variable)
-        _wait(images.device)
-    except Exception:  # noqa: BLE001 - an operation that this precision lacks, a model without gradients
-        return None
-    return _Probe(form.precision, logits.detach(), gradient, time.perf_counter() - started)
-
-
 def _quickest(forms: Sequence[Form], images: Tensor) -> Form:
     """The form with the quickest forward pass of several each, made in turn."""
     least = [math.inf] * len(forms)
@@ -359,22 +378,6 @@ def _quickest(forms: Sequence[Form], images: Tensor) -> Form:
                 _wait(images.device)
                 least[number] = min(least[number], time.perf_counter() - started)
     return forms[least.index(min(least))]
-
-
-def _agree(theirs: _Probe | None, ours: _Probe | None) -> bool:
-    """Whether a form's gradients and answers are those of the model."""
-    if theirs is None or ours is None:
-        return False
-    if not bool(torch.isfinite(theirs.logits).all() & torch.isfinite(theirs.gradient).all()):
-        return False
-    same = (theirs.logits.argmax(dim=1) == ours.logits.argmax(dim=1)).float().mean()
-    apart = (theirs.logits - ours.logits).abs().median() / (ours.logits.std() + 1e-12)
-    cosine = torch.cosine_similarity(theirs.gradient.flatten(1), ours.gradient.flatten(1), dim=1).median()
-    return bool(
-        (same >= _LEAST_SAME_ANSWER)
-        & (cosine >= _LEAST_COSINE[theirs.precision])
-        & (apart <= _MOST_APART[theirs.precision])
-    )
 
 
 def _wait(device: torch.device) -> None:

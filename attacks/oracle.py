@@ -11,11 +11,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.agreement import distance
 from robustbench_tin.attacks.forms import Chosen, Form, Forms
 from robustbench_tin.attacks.keeping import Kept
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
 from robustbench_tin.attacks.search import Answer
+from robustbench_tin.attacks.spot_checks import WrongFormError
 from robustbench_tin.errors import one_line
 from robustbench_tin.exact import exact_float32
 from robustbench_tin.runtime import is_asynchronous, is_out_of_memory
@@ -62,9 +64,15 @@ class Oracle:
         forms: where the forms to search with are remembered; None: chosen anew.
         seed: of the model's own randomness.
 
+    Passes by which a form is chosen and checked are not counted: they are no attack's.
+
     Attributes:
         forward_passes: forward passes so far, summed over the images.
         backward_passes: the same for backward passes.
+        form_passes: passes of both kinds of them that another form than the model made.
+        on_form: given the images, float32 ``(N, C, H, W)``, that another form than the model was asked about.
+        asked_forms: forms other than the model that were searched with, by the identity of their modules.
+        wrong_form: how one of them was found to be wrong; None: none was.
     """
 
     def __init__(
@@ -84,6 +92,10 @@ class Oracle:
         self._device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.forward_passes = 0
         self.backward_passes = 0
+        self.form_passes = 0
+        self.on_form: Callable[[Tensor], None] | None = None
+        self.asked_forms: dict[int, Form] = {}
+        self.wrong_form: WrongFormError | None = None
         self._chosen: Chosen | None = None
         self._most_rows: int | None = None
         self._noted_images: Tensor | None = None
@@ -128,21 +140,83 @@ class Oracle:
         """Choose the form of the model to search with; without it, searches use the model itself.
 
         Args:
-            images: the first images, float32 ``(N, C, H, W)``.
+            images: some that stand for those to be attacked, float32 ``(N, C, H, W)``.
             search: one of :data:`robustbench_tin.attacks.forms.SEARCHES`.
 
         Raises:
             InvalidSettingError: for another word.
         """
         self._chosen = self._forms.choose(search, self._searched, images)
+        self.asked_forms = {}
+
+    def refute_form(self, error: WrongFormError) -> None:
+        """Search with the model itself from now on.
+
+        Args:
+            error: how the form was found to be wrong.
+        """
+        self.wrong_form = error
+        self._forms.refute(error.label)
+        self.asked_forms = {}
+
+    def apart(self, images: Tensor, logits: Tensor | None = None) -> list[tuple[Form, int]]:
+        """How often each form that was searched with answers otherwise than the model that it is of.
+
+        No random number of an attack is drawn, and a random model draws the same for both. This waits for the
+        device.
+
+        Args:
+            images: float32 ``(N, C, H, W)``.
+            logits: the model's own at the first of them, ``(n, C)``, in whatever company; at the others it is
+                asked. None: at all.
+
+        Returns:
+            The forms, and the number of images whose answers lie further apart than rounding explains.
+        """
+        model = Form(self._searched)
+        known = len(logits) if logits is not None and self._searched is self.model else 0
+        before = self.forward_passes, self.form_passes, self.on_form
+        self.on_form = None
+        found = []
+        with own_randomness(self._device):
+            others = [self._alike(model, images[known:])] if known < len(images) else []
+            ours = torch.cat([logits, *others]) if known and logits is not None else others[0]
+            for form in self.asked_forms.values():
+                theirs = self._alike(form, images)
+                apart = int((distance(theirs, ours) > form.limit).sum())
+                if apart and known:
+                    # An answer may follow from the images beside it, or from what was drawn.
+                    apart = int((distance(theirs, self._alike(model, images)) > form.limit).sum())
+                found.append((form, apart))
+        self.forward_passes, self.form_passes, self.on_form = before
+        return found
+
+    def _alike(self, form: Form, images: Tensor) -> Tensor:
+        """Logits of a form, with the same draws each time; some may be no numbers."""
+        self.reseed("agreement")
+
+        def part(rows: slice) -> Answer:
+            with torch.inference_mode(False), torch.no_grad():
+                logits = self._called(form, images[rows])
+            assert isinstance(logits, Tensor)
+            return Answer(logits.float().clone())
+
+        return self._in_parts(len(images), part).logits
 
     @property
     def search_label(self) -> str:
         """Precision and form of the model that searches use, as the records say it."""
-        return self._form().label if self._chosen is None else self._chosen.labels[0]
+        return Form(self._searched).label if self._chosen is None else self._chosen.labels[0]
 
     def _form(self, *, precise: bool = False) -> Form:
-        return Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
+        return self._asked(
+            Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
+        )
+
+    def _asked(self, form: Form) -> Form:
+        if not form.is_model:
+            self.asked_forms[id(form.module)] = form
+        return form
 
     def searches_model(self, *, precise: bool = False) -> bool:
         """Whether what a search is told is, to the last bit, what a verdict would be.
@@ -206,7 +280,7 @@ class Oracle:
             AttackFailure: where a logit is not finite.
         """
         if precise and self._chosen is not None:
-            return self._without_graph(self._chosen.answering(), images)
+            return self._without_graph(self._asked(self._chosen.answering()), images)
         return self._without_graph(self._form(), images)
 
     def tracked(self, images: Tensor) -> Tensor:
@@ -223,11 +297,12 @@ class Oracle:
         """
         wanted = torch.is_grad_enabled() and images.requires_grad
         passes = self.eot if wanted else 1
+        form = self._form(precise=True)
         if wanted:
             # A view, since a hook on a caller's own tensor would outlive this pass.
             images = images.view_as(images)
-            images.register_hook(lambda gradient: self._note_gradient(gradient, passes))  # type: ignore[no-untyped-call]
-        logits = [self._forward(self._form(precise=True), images) for _ in range(passes)]
+            images.register_hook(lambda gradient: self._note_gradient(form, gradient, passes))  # type: ignore[no-untyped-call]
+        logits = [self._forward(form, images) for _ in range(passes)]
         mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
         if wanted:
             self._require_graph(mean)
@@ -303,7 +378,7 @@ class Oracle:
                 self._require_graph(values)
 
                 def gradient(of: Tensor) -> Tensor:
-                    self.backward_passes += len(variable) * self.eot
+                    self._count_backward(form, len(variable) * self.eot)
                     return torch.autograd.grad(of.sum(), variable, retain_graph=True)[0]
 
                 lengths = [length(gradient(values[:, column])) for column in range(values.shape[1])]
@@ -322,7 +397,7 @@ class Oracle:
                 losses = loss(logits, rows)
                 self._require_graph(losses)
                 (gradient,) = torch.autograd.grad(losses.sum(), variable)
-            self.backward_passes += len(images)
+            self._count_backward(form, len(images))
             if passes == 1:
                 return Answer(logits.detach(), losses.detach(), gradient)
             logits_sum = logits_sum + logits.detach()
@@ -396,6 +471,10 @@ class Oracle:
                 raise
             returned = form.logits(images)
         self.forward_passes += len(images)
+        if not form.is_model:
+            self.form_passes += len(images)
+            if self.on_form is not None:
+                self.on_form(images.detach())
         return returned
 
     def _forward(self, form: Form, images: Tensor) -> Tensor:
@@ -408,8 +487,12 @@ class Oracle:
         # Not the model's own memory, which its next answer may overwrite.
         return logits.float() if logits.dtype != torch.float32 else logits.clone()
 
-    def _note_gradient(self, gradient: Tensor, passes: int) -> None:
-        self.backward_passes += len(gradient) * passes
+    def _count_backward(self, form: Form, passes: int) -> None:
+        self.backward_passes += passes
+        self.form_passes += 0 if form.is_model else passes
+
+    def _note_gradient(self, form: Form, gradient: Tensor, passes: int) -> None:
+        self._count_backward(form, len(gradient) * passes)
         self._note_if_not_finite(gradient, _GRADIENT)
 
     def _finite(self, answer: Answer) -> Answer:

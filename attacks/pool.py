@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from robustbench_tin.threat import ThreatModel
+
 
 def batch_seed(seed: int, start: int) -> int:
     """The seed of the batch whose first row is ``start``."""
@@ -62,3 +64,26 @@ class Pool:
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
         return images, self.labels[chosen].to(self.device)
+
+
+def drawn(pool: Pool, threat: ThreatModel, count: int, among: Tensor | None = None) -> Tensor:
+    """Images that stand for what a search in a pool meets, the same each time.
+
+    Drawn at random over the pool, since its first ones may be of one class, or easy. Every other one is moved
+    to a random point of its ball: a model may take another way there.
+
+    Args:
+        pool: the images.
+        threat: norm and eps.
+        count: images wanted; fewer if there are fewer.
+        among: numbers of the images to draw from, int64 on the CPU; None: all.
+
+    Returns:
+        float32 ``(n, C, H, W)`` on the pool's device.
+    """
+    numbers = torch.arange(len(pool)) if among is None else among
+    order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))
+    images, _ = pool.rows(numbers[order[:count]])
+    moved = threat.ball(images[1::2]).random(torch.Generator(pool.device).manual_seed(0))
+    images[1::2] = moved
+    return images

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_type_hints
 
-from torch import nn
+from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import Forms
@@ -337,24 +337,11 @@ class _Worker:
             clean = self._save(cell, CLEAN, outcomes, trained, None)
         for text in plan.attacks:
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
-            if all(_is_ok(self.run.record(cell, text, eps)) for eps in plan.attacked_eps):
-                continue
-            seconds = self.costs.attack(cell.model, text)
-            with self.reporter.stage(f"{text} {cell.label}", len(val), seconds) as advance:
-                results = measure_attack(
-                    model,
-                    pool,
-                    parse_attack(text),
-                    plan.attacked_eps,
-                    conditions,
-                    clean_logits=clean_logits,
-                    on_images=advance,
-                )
-            self.run.save_search_forms(cell, conditions.forms.labels)
-            for outcomes in results:
-                record = self._save(cell, text, outcomes, trained, clean.learned)
-                if record.status != OK:
-                    self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
+            if not all(_is_ok(self.run.record(cell, text, eps)) for eps in plan.attacked_eps):
+                self._attack(cell, text, model, pool, conditions, trained, clean, clean_logits)
+        # A form that an attack found to be wrong may have misled those before.
+        for text in _misled(self.run, cell, conditions.forms):
+            self._attack(cell, text, model, pool, conditions, trained, clean, clean_logits)
         if plan.worst_case:
             for eps in plan.attacked_eps:
                 self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.learned)
@@ -363,6 +350,35 @@ class _Worker:
         if plan.trust:
             self._judge(cell, model, pool, conditions)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
+
+    def _attack(
+        self,
+        cell: Cell,
+        text: str,
+        model: nn.Module,
+        pool: Pool,
+        conditions: Conditions,
+        trained: Trained,
+        clean: Record,
+        clean_logits: Tensor | None,
+    ) -> None:
+        """Measure a cell under one attack, at all budgets."""
+        seconds = self.costs.attack(cell.model, text)
+        with self.reporter.stage(f"{text} {cell.label}", len(pool), seconds) as advance:
+            results = measure_attack(
+                model,
+                pool,
+                parse_attack(text),
+                self.run.plan.attacked_eps,
+                conditions,
+                clean_logits=clean_logits,
+                on_images=advance,
+            )
+        self.run.save_search_forms(cell, conditions.forms.labels)
+        for outcomes in results:
+            record = self._save(cell, text, outcomes, trained, clean.learned)
+            if record.status != OK:
+                self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
 
     def _certify(
         self, cell: Cell, bare: nn.Module, pool: Pool, trained: Trained, learned: bool | None
@@ -473,12 +489,24 @@ def _is_ok(record: Record | None) -> bool:
 
 def _is_done(run: Run, cell: Cell) -> bool:
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
-    return all(
+    return not _misled(run, cell, Forms(run.search_forms(cell))) and all(
         record is not None
         and record.status == OK
         and not (run.plan.trust and gets_verdict(record) and record.trust is None)
         for record in records
     )
+
+
+def _misled(run: Run, cell: Cell, forms: Forms) -> list[str]:
+    """The attacks that were searched with a form though one was found to be wrong since."""
+    return [
+        text
+        for text in run.plan.attacks
+        if any(
+            record is not None and forms.misled(record.search)
+            for record in (run.record(cell, text, eps) for eps in run.plan.attacked_eps)
+        )
+    ]
 
 
 def _announce(

@@ -22,7 +22,8 @@ from torch.nn import functional
 from robustbench_tin.attacks.oracle import AttackFailure, Oracle
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.randomness import seed_of
-from robustbench_tin.benchmarks.measure import OnImages, Outcomes
+from robustbench_tin.attacks.spot_checks import OnImages
+from robustbench_tin.benchmarks.measure import Outcomes
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.defenses.base import NoiseVote
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line

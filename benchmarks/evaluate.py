@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from robustbench_tin.attacks import Oracle
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.forms import SEARCHES
 from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.spot_checks import SpotChecks, with_right_form
 from robustbench_tin.benchmarks.class_orders import fitting_order
 from robustbench_tin.benchmarks.inputs import (
     Attacks,
@@ -32,7 +33,9 @@ from robustbench_tin.benchmarks.measure import (
     measure_attack,
     measure_clean,
     measure_from_clean,
+    measured_again,
     perturb_batch,
+    prepare,
     verdicts,
     with_stand_in,
 )
@@ -200,9 +203,9 @@ def measured(
             done[attack] = measure_attack(
                 model, pool, attack, positive, conditions, clean_logits=clean_logits
             )
-    done = with_stand_in(
-        model, pool, {attack: done[attack] for attack in chosen if attack in done}, conditions
-    )
+    done = {attack: done[attack] for attack in chosen if attack in done}
+    done = measured_again(model, pool, done, conditions, clean_logits)
+    done = with_stand_in(model, pool, done, conditions)
     for attack, attacked in done.items():
         for outcomes in attacked:
             if attack in repeated:
@@ -278,12 +281,28 @@ def perturb(
         return torch.stack(
             [_until_broken(model, pool, chosen, value, conditions, clean_logits) for value in budgets]
         )
-    parts = []
     with conditions.oracle(model) as oracle:
-        for start in pool.starts():
-            batch, batch_labels = pool.at(start)
-            oracle.prepare(batch, conditions.search_for(chosen))
-            parts.append(perturb_batch(chosen, oracle, batch, batch_labels, budgets, conditions, start).cpu())
+        prepare(oracle, pool, chosen, budgets, conditions)
+        return with_right_form(oracle, lambda: _full_budget(oracle, pool, chosen, budgets, conditions))
+
+
+def _full_budget(
+    oracle: Oracle, pool: Pool, attack: Attack, budgets: Sequence[float], conditions: Conditions
+) -> Tensor:
+    """As :func:`perturb` returns them.
+
+    Raises:
+        WrongFormError: if the form that is searched with turns out to be wrong.
+    """
+    checks = SpotChecks(oracle)
+    attacked = [index for index, eps in enumerate(budgets) if eps > 0]
+    parts = []
+    for start in pool.starts():
+        moved = perturb_batch(attack, oracle, *pool.at(start), budgets, conditions, start)
+        checks.offer(moved[attacked].flatten(0, 1))
+        checks.look()
+        parts.append(moved.cpu())
+    checks.settle()
     return torch.cat(parts, dim=1)
 
 

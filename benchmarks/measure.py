@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -17,8 +17,9 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
 from robustbench_tin.attacks.forms import Forms, probed
-from robustbench_tin.attacks.pool import Pool, batch_seed
+from robustbench_tin.attacks.pool import Pool, batch_seed, drawn
 from robustbench_tin.attacks.rounding import to_8bit
+from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, told_once, with_right_form
 from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
     from robustbench_tin.benchmarks.records import Record
 
-OnImages = Callable[[int], None]
 AUTO = "auto"
 STAND_IN = "square:queries=1000"
 """What is measured where no attack that was asked for can be, for want of gradients."""
@@ -55,11 +55,14 @@ class Outcomes:
         forward_passes: summed over the images.
         backward_passes: summed over the images.
         mode: ``full budget``, or ``until broken`` and the criterion.
-        search: precision and form of the model that was searched with.
-        remarks: what a reader must know of this figure.
-        stages: what each stage of an attack until broken did.
-        disagreements: times that the form searched with saw an image broken and the model did not.
-        disputed: images that this happened to and that were not broken in the end; None under a full budget.
+        search: precision and form of the model that was searched with; after a form was found to be wrong,
+            of the model itself, which then searched again.
+        remarks: what a reader must know of this figure; that a form was found to be wrong, for instance.
+        stages: what each stage of an attack until broken did, in the search that the figure rests on.
+        disagreements: times that the form searched with saw an image broken and the model did not, those with
+            a form found wrong since among them.
+        disputed: images that this happened to in the search that the figure rests on and that were not broken
+            in the end; None under a full budget.
     """
 
     eps: float
@@ -234,7 +237,39 @@ def measure_attack(
         if clean_logits is None:
             return [Outcomes(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps]
     report = _shared_progress(on_images, len(eps))
-    return [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
+    measures = [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
+    return [
+        _until_broken(model, pool, attack, each.eps, conditions, clean_logits, None)
+        if conditions.forms.misled(each.search)
+        else each
+        for each in measures
+    ]
+
+
+def measured_again(
+    model: nn.Module,
+    pool: Pool,
+    done: Mapping[Attack, list[Outcomes]],
+    conditions: Conditions,
+    clean_logits: Tensor | None,
+) -> dict[Attack, list[Outcomes]]:
+    """The measures; with the model itself those whose form was found to be wrong by another attack since.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the images.
+        done: the measures of each attack, one a budget.
+        conditions: under which they were taken.
+        clean_logits: of :func:`measure_clean`.
+    """
+    return {
+        attack: measure_attack(
+            model, pool, attack, [each.eps for each in measures], conditions, clean_logits=clean_logits
+        )
+        if any(conditions.forms.misled(each.search) for each in measures)
+        else measures
+        for attack, measures in done.items()
+    }
 
 
 def measure_from_clean(
@@ -336,12 +371,13 @@ def verdicts(
     """
     with oracle or conditions.oracle(model) as entered:
         right = (~attack.goal.broken(clean_logits, pool.all_labels())).nonzero().squeeze(1).cpu()
+        threat = ThreatModel(conditions.norm, eps)
         if len(right):
-            entered.prepare(pool.rows(right[: probed(len(right))])[0], conditions.search_for(attack))
+            entered.prepare(drawn(pool, threat, probed(len(right)), right), conditions.search_for(attack))
         driver = Driver(
             entered,
             pool,
-            ThreatModel(conditions.norm, eps),
+            threat,
             attack.goal,
             clean_logits,
             seed=conditions.seed,
@@ -391,7 +427,7 @@ def _until_broken(
         backward_passes=oracle.backward_passes,
         mode=attack.mode,
         search=oracle.search_label,
-        remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages)),
+        remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages), *of_form(oracle)),
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
         disputed=None if found is None else int((found.disputed & ~found.broken).sum()),
@@ -410,55 +446,106 @@ def _full_budget(
 ) -> tuple[list[Outcomes], Tensor | None]:
     """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
     started = time.perf_counter()
-    clean: list[Tensor] = []
-    top1: list[list[Tensor]] = [[] for _ in eps]
-    top5: list[list[Tensor]] = [[] for _ in eps]
-    status, classes = OK, 0
+    status, spent = OK, None
     oracle = conditions.oracle(model)
+    report = told_once(on_images)
     try:
         with oracle:
-            for start in pool.starts():
-                images, labels = pool.at(start)
-                oracle.prepare(images[: probed(len(pool))], conditions.search_for(attack))
-                if with_clean:
-                    # An attack would copy a tensor made in inference mode.
-                    images = images.clone() if images.is_inference() else images
-                    oracle.note(images)
-                moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
-                if with_clean and oracle.noted is not None:
-                    if start == 0:
-                        with_clean = _repeats(oracle, images, oracle.noted, conditions.seed)
-                    clean.append(oracle.noted)
-                for index, version in enumerate(moved):
-                    logits = batch_logits(oracle, version, conditions.seed, start)
-                    classes = logits.shape[1]
-                    top1[index].append(in_top(logits, labels, 1))
-                    top5[index].append(in_top(logits, labels, 5))
-                if on_images is not None:
-                    on_images(len(labels))
+            prepare(oracle, pool, attack, eps, conditions)
+            spent = with_right_form(
+                oracle, lambda: _spent(oracle, pool, attack, eps, conditions, report(), with_clean=with_clean)
+            )
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status = _failed(error)
     share = (time.perf_counter() - started) / len(eps)
-    clean_logits = None
-    if with_clean and status == OK and len(clean) == len(pool.starts()):
-        clean_logits = torch.cat(clean)
+    if spent is not None and spent.clean_logits is not None:
         oracle.forward_passes -= len(pool)  # they are the clean measure's
     outcomes = [
         Outcomes(
             eps=value,
-            top1=torch.cat(top1[index]).cpu().numpy() if status == OK else None,
-            top5=torch.cat(top5[index]).cpu().numpy() if status == OK else None,
+            top1=None if spent is None else spent.top1[index],
+            top5=None if spent is None else spent.top5[index],
             status=status,
             seconds=share,
             forward_passes=oracle.forward_passes // len(eps),
             backward_passes=oracle.backward_passes // len(eps),
             mode=attack.mode,
             search=oracle.search_label,
-            remarks=tuple(attack.remarks(classes)),
+            remarks=(*attack.remarks(0 if spent is None else spent.classes), *of_form(oracle)),
         )
         for index, value in enumerate(eps)
     ]
-    return outcomes, clean_logits
+    return outcomes, None if spent is None else spent.clean_logits
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What a full budget left of a pool.
+
+    Attributes:
+        top1: at each budget, was the label in the top 1, bool ``(K, N)``.
+        top5: was it in the top 5, likewise.
+        classes: of the model.
+        clean_logits: float32 ``(N, C)``; None if they did not come with the attack's gradients.
+    """
+
+    top1: npt.NDArray[np.bool_]
+    top5: npt.NDArray[np.bool_]
+    classes: int
+    clean_logits: Tensor | None
+
+
+def _spent(
+    oracle: Oracle,
+    pool: Pool,
+    attack: Attack,
+    eps: Sequence[float],
+    conditions: Conditions,
+    on_images: OnImages,
+    *,
+    with_clean: bool,
+) -> _Spent:
+    """Spend a full budget on every image.
+
+    Raises:
+        WrongFormError: if the form that is searched with turns out to be wrong.
+    """
+    checks = SpotChecks(oracle)
+    clean: list[Tensor] = []
+    hits: list[Tensor] = []
+    classes = 0
+    for start in pool.starts():
+        images, labels = pool.at(start)
+        if with_clean:
+            # An attack would copy a tensor made in inference mode.
+            images = images.clone() if images.is_inference() else images
+            oracle.note(images)
+        moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
+        if with_clean and oracle.noted is not None:
+            if start == 0:
+                with_clean = _repeats(oracle, images, oracle.noted, conditions.seed)
+            clean.append(oracle.noted)
+        logits = [batch_logits(oracle, version, conditions.seed, start) for version in moved]
+        checks.offer(moved.flatten(0, 1), torch.cat(logits))
+        checks.look()
+        classes = logits[0].shape[1]
+        hits.append(torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)]))
+        on_images(len(labels))
+    checks.settle()
+    top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
+    whole = with_clean and len(clean) == len(pool.starts())
+    return _Spent(top1, top5, classes, torch.cat(clean) if whole else None)
+
+
+def prepare(oracle: Oracle, pool: Pool, attack: Attack, eps: Sequence[float], conditions: Conditions) -> None:
+    """Choose the form that a full budget is spent in, on images that stand for the pool."""
+    few = drawn(pool, ThreatModel(conditions.norm, max(eps)), probed(len(pool)))
+    oracle.prepare(few, conditions.search_for(attack))
+
+
+def of_form(oracle: Oracle) -> tuple[str, ...]:
+    """What a reader must know of the form that was searched with."""
+    return () if oracle.wrong_form is None else (str(oracle.wrong_form),)
 
 
 def _repeats(oracle: Oracle, images: Tensor, logits: Tensor, seed: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -12,13 +13,22 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.forms import probed
+from robustbench_tin.attacks.pool import Pool, drawn
+from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, told_once, with_right_form
 from robustbench_tin.benchmarks.loader import Loader
-from robustbench_tin.benchmarks.measure import Conditions, OnImages, Outcomes, batch_logits, perturb_batch
+from robustbench_tin.benchmarks.measure import (
+    Conditions,
+    Outcomes,
+    batch_logits,
+    of_form,
+    perturb_batch,
+)
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import ThreatModel
 
 # Adversarial images that are kept at a time, whatever the data set's size.
 _BLOCK_BYTES = 256 * 2**20
@@ -58,30 +68,45 @@ def measure_transfer(
     started, making = time.perf_counter(), 0.0
     oracle: Oracle | None = None
     status, search = OK, "float32"
+    remarks = tuple(attack.remarks(plan.classes))
+    report = told_once(on_images)
     try:
         loaded = loader.load(source)
         surrogate = loaded.bare if plan.oblivious else None
         conditions = Conditions(plan.norm, source.seed, "fixed", plan.eot, plan.eight_bit, surrogate)
         oracle = conditions.oracle(loaded.model)
-        for starts in _blocks(pool, len(eps)):
-            began = time.perf_counter()
-            moved: Moved = {}
+        with oracle:
+            few = drawn(pool, ThreatModel(plan.norm, max(eps)), probed(len(pool)))
+            oracle.prepare(few, conditions.search)
+
+        def passed(oracle: Oracle) -> None:
+            nonlocal goals, making
+            # Those of an earlier start have seen images that a wrong form made.
+            goals = [_Goal(target, len(eps)) for target in targets]
+            checks, told = SpotChecks(oracle), report()
+            for starts in _blocks(pool, len(eps)):
+                began = time.perf_counter()
+                moved: Moved = {}
+                with oracle:
+                    for start in starts:
+                        images, labels = pool.at(start)
+                        moved[start] = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
+                        checks.offer(moved[start].flatten(0, 1))
+                        checks.look()
+                        told(len(labels))
+                making += time.perf_counter() - began
+                for goal in goals:
+                    goal.measure(loader, pool, moved)
             with oracle:
-                for start in starts:
-                    images, labels = pool.at(start)
-                    oracle.prepare(images, conditions.search)
-                    moved[start] = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
-                    if on_images is not None:
-                        on_images(len(labels))
-            search = oracle.search_label
-            making += time.perf_counter() - began
-            for goal in goals:
-                goal.measure(loader, pool, moved)
+                checks.settle()
+
+        with_right_form(oracle, partial(passed, oracle))
+        search = oracle.search_label
+        remarks += of_form(oracle)
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status, making = _failed("source", error), time.perf_counter() - started
     made_forward = 0 if oracle is None else oracle.forward_passes
     made_backward = 0 if oracle is None else oracle.backward_passes
-    remarks = tuple(attack.remarks(plan.classes))
     return {
         goal.cell: [
             Outcomes(

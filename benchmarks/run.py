@@ -88,7 +88,7 @@ class Trained(BaseModel):
 
 
 class SearchForms(RootModel[dict[str, list[str]]]):
-    """What was chosen by timing, as ``search.json`` has it."""
+    """The forms that were chosen, and those found to be wrong, as ``search.json`` has them."""
 
 
 class Run:
@@ -251,7 +251,7 @@ class Run:
         return file
 
     def search_forms(self, cell: Cell) -> dict[str, list[str]]:
-        """The forms that a cell's searches were timed to be fastest with; empty if none was chosen yet.
+        """The forms chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
 
         Raises:
             RunError: if the file is damaged.
@@ -260,7 +260,7 @@ class Run:
         return read_json(file, SearchForms).root if file.exists() else {}
 
     def save_search_forms(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
-        """Write down what was chosen by timing, so that going on chooses the same."""
+        """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
         write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
 
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
@@ -351,7 +351,7 @@ class Run:
             forget(self._measure(cell, attack, eps, suffix))
 
     def drop_search_forms(self, cell: Cell) -> None:
-        """Forget what was chosen by timing."""
+        """Forget which forms were chosen."""
         forget(self._cell(cell) / "search.json")
 
     def has_measures(self, cell: Cell) -> bool:

@@ -17,9 +17,11 @@ from robustbench_tin import evaluate, perturb, threat
 from robustbench_tin.attacks import driver, hyperplane, oracle, parse_attack, square
 from robustbench_tin.attacks.base import Attack, AttackFailure, IterativeAttack, Oracle
 from robustbench_tin.attacks.driver import Driver
+from robustbench_tin.attacks.forms import Form
 from robustbench_tin.attacks.hyperplane import change_by
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.spot_checks import SpotChecks
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.threat import NORMS, Ball, ThreatModel
 
@@ -62,6 +64,20 @@ def test_no_step_waits(spec: str, norm: str) -> None:
             with no_waiting():
                 search.move(search.ask(entered))
                 looking._advance(search, 2)
+
+
+def test_gathering_points_to_compare_a_form_at_does_not_wait() -> None:
+    with attacked() as (entered, images, _):
+        with DEVICE:
+            entered._asked(Form(build_toy_model(), is_model=False))
+        checks = SpotChecks(entered)
+        logits = torch.zeros(6, TOY_CLASSES, device=DEVICE)
+        with no_waiting():
+            assert entered.on_form is not None
+            entered.on_form(images)
+            for _ in range(30):  # until no more are taken than some of them
+                checks.offer(images, logits)
+            checks.insist(images)
 
 
 @pytest.mark.parametrize("spec", SPECS)

@@ -9,14 +9,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from toys import Toy, draw_toy_images
+from two_way_networks import TwoWays, trained
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle
 from robustbench_tin.attacks import forms as module
 from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.forms import Form, Forms
+from robustbench_tin.attacks.forms import Form, Forms, probed
+from robustbench_tin.attacks.pool import Pool, drawn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones
+from robustbench_tin.threat import ThreatModel
 
 
 def normed(seed: int = 0) -> nn.Sequential:
@@ -104,6 +107,87 @@ def test_a_wrong_fold_is_noticed_and_not_used() -> None:
     form = Forms().choose("fixed", model, images).form()
     assert form.is_model
     assert form.module is model
+
+
+def sorted_pool(model: TwoWays) -> tuple[Pool, Tensor]:
+    """120 images, those that go the other way last, and their number of them each, bool ``(N,)``."""
+    images, labels = draw_toy_images(120, seed=2)
+    others = model.others(images)
+    order = others.long().sort(stable=True).indices
+    return Pool(images[order], labels[order], 40, torch.device("cpu")), others[order]
+
+
+@pytest.mark.parametrize("name", ["unsure", "confident", "bright"])
+def test_a_norm_that_some_images_go_around_is_not_folded(name: str) -> None:
+    """The drawn images have some of them, so that the rest of the network may have a form."""
+    model = trained(name)
+    pool, others = sorted_pool(model)
+    assert 12 <= others.sum() <= 15
+    few = drawn(pool, ThreatModel("linf", 0.02), probed(len(pool)))
+    assert len(few) == 32
+    assert (norms(folded(model, few)), norms(folded(model, pool.images[:2]))) == (1, 0)
+    form = Forms().choose("fixed", model, few).form()
+    assert not form.is_model
+    assert norms(form.module) == 1
+    logits = form.logits(pool.images)
+    assert isinstance(logits, Tensor)
+    assert torch.allclose(logits, model(pool.images), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["unsure", "confident", "bright"])
+@pytest.mark.parametrize(
+    "labels", [("float32, channels-last, folded",) * 2, ("bfloat16, channels-last, folded",) * 2]
+)
+def test_a_form_that_is_wrong_for_a_tenth_of_the_images_is_not_taken(
+    name: str, labels: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = trained(name)
+    pool, others = sorted_pool(model)
+    monkeypatch.setattr(module, "folded", lambda model, images: folded(model, pool.images[:2]))
+    threat = ThreatModel("linf", 0.02)
+    choose = Forms({"fastest": labels}).choose
+    assert choose("fastest", model, drawn(pool, threat, 64)).form().is_model
+    # It is right for all the others.
+    alike = drawn(pool, threat, 64, (~others).nonzero().squeeze(1))
+    alike = alike[~model.others(alike)]
+    assert not Forms({"fastest": labels}).choose("fastest", model, alike).form().is_model
+
+
+def test_images_are_drawn_over_the_pool_and_half_of_them_moved() -> None:
+    images, labels = draw_toy_images(100, 3)
+    pool = Pool(images, labels, 10, torch.device("cpu"))
+    threat = ThreatModel("linf", 0.02)
+    few = drawn(pool, threat, 20)
+    assert torch.equal(few, drawn(pool, threat, 20))
+    distances = (few.unsqueeze(1) - images).flatten(2).abs().amax(dim=2)
+    near, numbers = distances.min(dim=1)
+    assert near[::2].tolist() == [0] * 10
+    assert (near[1::2] > 0.015).all()
+    assert (near <= 0.02).all()
+    assert len(numbers.unique()) == 20
+    assert numbers.max() > 80
+    among = torch.tensor([5, 50, 95])
+    assert (drawn(pool, threat, 20, among).unsqueeze(1) - images).flatten(2).abs().amax(dim=2).argmin(
+        dim=1
+    ).sort().values.tolist() == [5, 50, 95]
+    assert torch.equal(pool.images, images)
+
+
+def test_a_lower_precision_is_only_tried_of_a_copy_that_agrees_in_float32(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model, (images, _) = normed(), draw_toy_images(32, 6)
+    made: list[str] = []
+
+    def agreeing(form: Form | None, ours: object, images: Tensor, graded: int) -> Form | None:
+        assert form is not None
+        made.append(form.label)
+        return None if form.precision == "float32" else form
+
+    monkeypatch.setattr(module, "_agreeing", agreeing)
+    monkeypatch.setattr(module, "_lower_precisions", lambda device: ["bfloat16"])
+    assert Forms().choose("fastest", model, images).form().is_model
+    assert made == ["float32, channels-last, folded"]
 
 
 @pytest.mark.parametrize("search", ["auto", "fixed", "exact"])

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from wrong_forms import comparisons
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks import bench as bench_module
@@ -159,6 +160,51 @@ def test_a_run_stopped_anywhere_goes_on(small, tmp_path, monkeypatch, trained_ce
 
 def _is_trained(path: Path, cell: Cell) -> bool:
     return (path / "cells" / cell.slug / "training.json").exists()
+
+
+def forms_of(run: Run) -> dict[str, list[str]]:
+    return run.search_forms(next(run.plan.cells()))
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp_path, monkeypatch, stopped):
+    """Also if the run is stopped before they are, and what was found is only known from its files."""
+    options = {**small, "attacks": "pgd:steps=3,pgd:steps=4", "worst_case": True}
+    with comparisons() as made:
+        trusting = bench(**options)
+    attacked = trusting.records[trusting.records["attack"] != "clean"]
+    folded = "float32, channels-last, folded"
+    assert set(attacked["search"]) == {folded}
+    assert forms_of(trusting) == {"fixed": [folded, folded]}
+    exact = bench(**{**options, "deterministic": False, "search": "exact", "out": tmp_path / "exact"})
+
+    options["out"] = tmp_path / "found"
+    with comparisons(wrong=len(made)), monkeypatch.context() as patch:
+        calls, real = [], bench_module.measure_attack
+
+        def counted(model, pool, attack, *args, **keywords):
+            calls.append(attack.spec)
+            if stopped and len(calls) == 3:
+                raise Stop
+            return real(model, pool, attack, *args, **keywords)
+
+        patch.setattr(bench_module, "measure_attack", counted)
+        try:
+            found = bench(**options)
+        except Stop:
+            assert stopped
+            found = bench(**options)
+    again = ["pgd:steps=3"] * (2 if stopped else 1)
+    assert calls == ["pgd:steps=3", "pgd:steps=4", *again]
+    assert forms_of(found) == {"fixed": ["float32", "float32"], "refuted": [folded]}
+    key = ["attack", "eps", "top1", "top5", "search"]
+    pd.testing.assert_frame_equal(found.records[key], exact.records[key])
+    told = found.records[found.records["remarks"] != ""]
+    assert set(told["attack"]) == {"pgd:steps=4"}
+    assert told["remarks"].str.contains("answered otherwise than the model at").all()
+    listener = Listener()
+    bench(**options, reporter=listener)
+    assert any("complete already" in line for line in listener.lines)
 
 
 def test_another_plan_in_the_run_directory_is_refused(small):

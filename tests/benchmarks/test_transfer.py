@@ -9,8 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
+from wrong_forms import comparisons
 
 from robustbench_tin import bench, perturb
+from robustbench_tin.attacks import forms
 from robustbench_tin.benchmarks import estimate, passage
 from robustbench_tin.benchmarks import transfer as transfer_module
 from robustbench_tin.benchmarks.measure import Outcomes
@@ -121,6 +123,37 @@ def test_blocks_do_not_change_the_figures(fresh, small_folder, tmp_path, monkeyp
     monkeypatch.setattr(passage, "_BLOCK_BYTES", 1)
     in_three = transfer(fresh, **QUICK, data=str(small_folder))
     pd.testing.assert_frame_equal(without_times(in_one), without_times(in_three))
+
+
+def test_images_of_a_form_that_is_found_wrong_are_made_again_with_the_model(
+    fresh, small_folder, tmp_path, monkeypatch
+):
+    """Targets that have seen some of them by then are measured on the new ones alone."""
+    monkeypatch.setattr(transfer_module, "evaluation_batch_size", lambda device: 10)
+    monkeypatch.setattr(passage, "_BLOCK_BYTES", 1)
+    runs = {name: Path(shutil.copytree(fresh, tmp_path / name)) for name in ("exact", "found")}
+    with monkeypatch.context() as patch:
+        patch.setitem(forms._FIXED, "fixed", forms._FIXED["exact"])
+        exact = transfer(runs["exact"], **QUICK, data=str(small_folder))
+    with comparisons() as made:
+        transfer(fresh, **QUICK, data=str(small_folder))
+    # One of three sources: the comparison at its end, after all its blocks were measured.
+    with comparisons(wrong=len(made) // 3) as compared:
+        found = transfer(runs["found"], **QUICK, data=str(small_folder))
+    assert len(compared) < len(made) + 3
+    records = list(found.transfers)
+    told = [record for record in records if record.remarks]
+    assert len(told) == 2
+    assert {record.search for record in told} == {"float32"}
+    assert len({record.source for record in told}) == 1
+    for record in told:
+        (same,) = (
+            other
+            for other in exact.transfers
+            if (other.source, other.target) == (record.source, record.target)
+        )
+        assert (record.top1, record.n) == (same.top1, IMAGES)
+        np.testing.assert_array_equal(found.transfers.top1(record), exact.transfers.top1(same))
 
 
 def test_what_is_there_is_not_done_again(done, transferred, small_folder, monkeypatch):

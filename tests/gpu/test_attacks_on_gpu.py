@@ -13,9 +13,10 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.agreement import limit_of, probe
 from robustbench_tin.attacks.base import IterativeAttack, Oracle
 from robustbench_tin.attacks.driver import Driver
-from robustbench_tin.attacks.forms import _LAYOUTS, Form, _agree, _make, _probed
+from robustbench_tin.attacks.forms import _LAYOUTS, Form, _make
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.search import Task
 from robustbench_tin.attacks.square import Square
@@ -67,7 +68,8 @@ def test_each_form_agrees_with_the_model(there: Toy, precision: str, layout: str
         form = _make(there.model, there.images, precision, layout)
         assert form is not None
         assert form.label == f"{precision}, {layout}, folded"
-        assert _agree(_probed(form, there.images[:32]), _probed(Form(there.model), there.images[:32]))
+        ours = probe(Form(there.model), there.images[:32], 32)
+        assert limit_of(probe(form, there.images[:32], 32), ours) is not None
 
 
 def test_a_gpu_is_offered_both_layouts_and_both_low_precisions(gpu: torch.device, there: Toy) -> None:
