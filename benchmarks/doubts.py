@@ -38,6 +38,8 @@ _UNEXPLAINED, _UNEXPLAINED_BY_STAND_IN = 0.25, 0.4
 _ALIKE, _ENOUGH = 0.5, 0.8
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
 _MUCH, _THIRD = 0.1, 1 / 3
+# Images that a PGD on margins must break to tell anything, and the part of them that an attack may miss.
+_TELLING, _BESIDE_PROBE = 5, 0.1
 # How much more another attack of the same table must break: images, of all, and of those that this one left.
 _REFUTING, _REFUTED_OF_ALL, _REFUTED_OF_LEFT = 3, 0.05, 0.4
 # Images that noise must break to tell anything; how many times as many an attack must break; the part of the
@@ -128,8 +130,26 @@ def no_gradients(evidence: Evidence) -> str | None:
     )
 
 
+def keeps_up(left: Hits, evidence: Evidence) -> bool:
+    """Whether an attack breaks as much as a PGD on margins, whose gradients are alive.
+
+    Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
+
+    Args:
+        left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
+        evidence: of the probe.
+    """
+    near = evidence.gradients.near
+    if evidence.pgd is None or near is None or near.usable.mean() < 1 - _FEW:
+        return False
+    mine = left[evidence.numbers[: len(evidence.pgd)]]
+    right = evidence.right[: len(mine)]
+    broken = int((right & ~evidence.pgd).sum())
+    return broken >= _TELLING and int((right & ~mine).sum()) >= (1 - _BESIDE_PROBE) * broken
+
+
 def dead_gradients(evidence: Evidence) -> str | None:
-    """No attack that follows gradients gets anywhere."""
+    """No attack that climbs the cross-entropy gets anywhere."""
     if not evidence.differentiable:
         return None
     dead, right = evidence.gradients.dead, evidence.gradients.images

@@ -12,7 +12,6 @@ from torch import Tensor
 from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.driver import Driver, Verdicts
-from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.attacks.search import Answer, Search, Task
@@ -111,13 +110,13 @@ class Trials:
         return Witness(int(left.sum()), int((left & self._broken(square, labels)).sum()))
 
     def huge(self, right: Tensor) -> Huge:
-        """Plain PGD from the image itself with a budget that no image can withstand."""
+        """PGD on margins from the image itself with a budget that no image can withstand."""
         rows = right.nonzero().squeeze(1).cpu()[:_HUGE]
         images = self._sample.rows(rows)[0]
         eps = 0.5
         if self._threat.norm == "l2" and len(images):
             eps = float((images - 0.5).flatten(1).norm(dim=1).amax())
-        attack = PGD(steps=_HUGE_STEPS, random_start=False)
+        attack = _MarginPGD(steps=_HUGE_STEPS, random_start=False)
         broken = torch.zeros(len(rows), dtype=torch.bool)
         if len(rows):
             broken = self._attack(attack, rows, ThreatModel(self._threat.norm, eps)).broken
@@ -155,11 +154,12 @@ class _MarginPGD(IterativeAttack):
     name = "probe"
 
     steps: int
+    random_start: bool = True
 
     def begin(self, task: Task) -> Search:
         return _MarginClimb(
             task=task,
-            points=task.ball.random(task.generator),
+            points=task.ball.random(task.generator) if self.random_start else task.ball.images,
             left=torch.full_like(task.labels, self.steps),
             alpha=2.5 * task.ball.eps / self.steps,
         )

@@ -244,7 +244,9 @@ class _Cell:
         record = measured.record
         yield from self._of_answers(evidence)
         yield doubts.differing_passes(evidence, measured.eot)
-        yield doubts.dead_gradients(evidence)
+        probed = self._at(record.attack, evidence.eps)
+        if probed is None or probed.top1 is None or not doubts.keeps_up(probed.top1, evidence):
+            yield doubts.dead_gradients(evidence)
         yield doubts.withstands_anything(evidence, record.norm, record.classes)
         yield doubts.jumping_answers(evidence)
         yield doubts.false_gradients(evidence)
