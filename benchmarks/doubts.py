@@ -108,6 +108,23 @@ def remembered_calls(evidence: Evidence) -> str | None:
     )
 
 
+def other_clean_answers(right: Hits, evidence: Evidence) -> str | None:
+    """The probe found other images right than the clean measure did, and no random number explains it.
+
+    Args:
+        right: images right in the clean measure, bool ``(N,)``.
+        evidence: of the probe.
+    """
+    images = len(evidence.numbers)
+    changed = int((right[evidence.numbers] != evidence.right).sum())
+    if evidence.answers.draws or not more_than(changed, images, _TRICKLE):
+        return None
+    return (
+        f"{changed} of {images} images were right in the clean measure and are not now, or the reverse: answers"
+        " follow from the calls before or from the other images of a batch"
+    )
+
+
 def depends_on_company(evidence: Evidence) -> str | None:
     """What an image is taken for follows from the images that are shown beside it."""
     answers = evidence.answers

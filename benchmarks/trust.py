@@ -238,6 +238,7 @@ class _Cell:
 
     def _of_answers(self, evidence: Evidence) -> Iterator[str | None]:
         yield doubts.remembered_calls(evidence)
+        yield doubts.other_clean_answers(self._right, evidence)
         yield doubts.depends_on_company(evidence)
 
     def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:

@@ -112,6 +112,16 @@ def test_one_that_remembers_is_not_taken_for_a_random_one(honest: Evidence) -> N
     assert doubts.remembered_calls(both) is not None
 
 
+@pytest.mark.parametrize(
+    ("changed", "draws", "doubted"), [(3, False, False), (12, False, True), (12, True, False)]
+)
+def test_the_probe_finds_right_what_the_clean_measure_did(
+    honest: Evidence, changed: int, draws: bool, doubted: bool
+) -> None:
+    evidence = with_answers(honest, draws=draws)
+    assert (doubts.other_clean_answers(left(128 - changed), evidence) is not None) == doubted
+
+
 @pytest.mark.parametrize(("wrong", "doubted"), [(0, False), (6, False), (7, True), (48, True)])
 @pytest.mark.parametrize("where", ["near", "beside"])
 def test_gradients_that_differences_contradict_are_false(

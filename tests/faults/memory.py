@@ -51,7 +51,7 @@ class _Tiring(nn.Module):
 class GivesUpAfterSomeCalls(Fault):
     name = "gives up after some calls"
     hides = False
-    says = ONCE_MORE
+    says = "from the calls before"
     clean = True
 
     def plant(self, host: Host) -> nn.Module:
