@@ -84,6 +84,7 @@ def drawn(pool: Pool, threat: ThreatModel, count: int, among: Tensor | None = No
     numbers = torch.arange(len(pool)) if among is None else among
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))
     images, _ = pool.rows(numbers[order[:count]])
-    moved = threat.ball(images[1::2]).random(torch.Generator(pool.device).manual_seed(0))
-    images[1::2] = moved
+    if len(images) > 1:
+        generator = torch.Generator(pool.device).manual_seed(0)
+        images[1::2] = threat.ball(images[1::2]).random(generator)
     return images

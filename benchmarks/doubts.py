@@ -120,8 +120,8 @@ def other_clean_answers(right: Hits, evidence: Evidence) -> str | None:
     if evidence.answers.draws or not more_than(changed, images, _TRICKLE):
         return None
     return (
-        f"{changed} of {images} images were right in the clean measure and are not now, or the reverse: answers"
-        " follow from the calls before or from the other images of a batch"
+        f"{changed} of {images} images were right in the clean measure and are not now, or the reverse:"
+        " answers follow from the calls before or from the other images of a batch"
     )
 
 

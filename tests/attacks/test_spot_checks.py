@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import nullcontext
 from unittest import mock
 
@@ -81,21 +81,26 @@ def test_no_image_survives_that_the_model_itself_would_lose(name: str, spec: str
 
 
 @pytest.mark.parametrize("name", FOUND)
-@pytest.mark.parametrize("labels", [(FOLDED, FOLDED), (LOW, FOLDED)], ids=["float32", "bfloat16"])
-@pytest.mark.parametrize("spec", [FULL, UNTIL, "fast:most_stages=4"])
-@pytest.mark.parametrize("unseen", [False, True])
+@pytest.mark.parametrize(
+    ("label", "spec", "unseen"),
+    [
+        (FOLDED, FULL, False),
+        (FOLDED, UNTIL, False),
+        (FOLDED, "fast:most_stages=4", True),
+        (LOW, FULL, False),
+        (LOW, UNTIL, True),
+    ],
+)
 @pytest.mark.usefixtures("credulous")
-def test_a_wrong_form_is_found_out_while_it_is_used(
-    name: str, labels: Sequence[str], spec: str, unseen: bool
-) -> None:
-    model, forms = trained(name), Forms({"fastest": labels})
+def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec: str, unseen: bool) -> None:
+    model, forms = trained(name), Forms({"fastest": (label, FOLDED)})
     with looking_as_on_a_gpu() if unseen else nullcontext():
         exact = measured(model, spec, "exact")
         found = measured(model, spec, "fastest", forms)
         # What is written down makes a run that goes on search with the model from its start.
         again = measured(model, spec, "fixed", Forms(forms.labels))
     assert found.search == exact.search == "float32"
-    assert f"{labels[0]} answered otherwise than the model at " in found.remarks[-1]
+    assert f"{label} answered otherwise than the model at " in found.remarks[-1]
     assert found.remarks[:-1] == exact.remarks
     assert found.backward_passes > exact.backward_passes  # those of the first start were made as well
     if spec == FULL:
@@ -105,7 +110,7 @@ def test_a_wrong_form_is_found_out_while_it_is_used(
         assert not (found.top1 & ~exact.top1).any()
         assert found.stages == exact.stages
         assert found.disputed == 0
-    assert forms.labels == {"fastest": ("float32", "float32"), "refuted": (labels[0],)}
+    assert forms.labels == {"fastest": ("float32", "float32"), "refuted": (label,)}
     assert np.array_equal(again.top1, exact.top1)
     assert (again.search, again.remarks) == ("float32", exact.remarks)
     assert again.backward_passes == exact.backward_passes
@@ -191,19 +196,19 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(toy: Toy) 
     assert found["backward_passes"].tolist()[:4] == exact["backward_passes"].tolist()[:4]
 
 
-def test_honest_networks_keep_their_form() -> None:
-    for name in ("timm:test_resnet", "timm:test_efficientnet", "timm:test_convnext", "timm:test_vit"):
-        size = 160 if name == "timm:test_vit" else 32
-        model = backbones.get(name).build(10, image_size=size, resize_to=None, seed=0)
-        images, labels = draw_toy_images(36, 1, size=size)
-        model.train()
-        with torch.no_grad():
-            for _ in range(3):
-                model(images)
-        for spec in (FULL, UNTIL):
-            found = evaluate(model, images, labels, spec, 0.02, search="fixed").iloc[1]
-            assert found["search"] == FOLDED, name
-            assert found["remarks"] == ""
+@pytest.mark.parametrize(
+    "name", ["timm:test_resnet", "timm:mobilenetv3_small_050", "timm:test_convnext", "timm:test_nfnet"]
+)
+def test_honest_networks_keep_their_form(name: str) -> None:
+    model = backbones.get(name).build(10, image_size=32, resize_to=None, seed=0)
+    images, labels = draw_toy_images(36, 1, size=32)
+    model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            model(images)
+    for spec in (FULL, UNTIL):
+        found = evaluate(model, images, labels, spec, 0.02, search="fixed").iloc[1]
+        assert (found["search"], found["remarks"]) == (FOLDED, "")
 
 
 def test_a_model_that_is_random_at_test_time_keeps_its_form(toy: Toy) -> None:
@@ -286,7 +291,7 @@ def test_what_gathered_is_compared_once_it_fills_a_pass_or_at_the_end(toy: Toy) 
             assert apart.call_args_list[1].args[1] is None
             apart.side_effect = lambda points, logits: [(mock.Mock(label="odd", precision="float32"), 2)]
             checks.insist(toy.images[:3])
-            with pytest.raises(WrongFormError, match=r"^odd answered .* at 2 of 37 points"):
+            with pytest.raises(WrongFormError, match=r"^odd answered .* at 2 of 3 points"):
                 checks.settle()
 
 
