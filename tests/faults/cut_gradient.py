@@ -12,7 +12,7 @@ from faults.host import Host
 from faults.parts import Before, drawn, with_gradient
 
 
-class _GradientChanged(Fault):
+class GradientChanged(Fault):
     """The network, and another gradient of its images."""
 
     @abstractmethod
@@ -26,28 +26,28 @@ class _GradientChanged(Fault):
         return host.network
 
 
-class ThreeQuartersOfTheRows(_GradientChanged):
+class ThreeQuartersOfTheRows(GradientChanged):
     name = "gradient of one image in four"
 
     def rule(self, gradient: Tensor) -> Tensor:
         return gradient * (torch.arange(len(gradient), device=gradient.device) % 4 == 3).view(-1, 1, 1, 1)
 
 
-class AllRowsButOne(_GradientChanged):
+class AllRowsButOne(GradientChanged):
     name = "gradient of the first image only"
 
     def rule(self, gradient: Tensor) -> Tensor:
         return gradient * (torch.arange(len(gradient), device=gradient.device) == 0).view(-1, 1, 1, 1)
 
 
-class TwoOfThreeChannels(_GradientChanged):
+class TwoOfThreeChannels(GradientChanged):
     name = "gradient of one channel"
 
     def rule(self, gradient: Tensor) -> Tensor:
         return gradient * gradient.new_tensor([0.0, 1.0, 0.0]).view(1, -1, 1, 1)
 
 
-class Checkerboard(_GradientChanged):
+class Checkerboard(GradientChanged):
     name = "gradient cut in a checkerboard"
 
     def rule(self, gradient: Tensor) -> Tensor:
@@ -63,21 +63,21 @@ def low_frequencies(images: Tensor, share: float) -> Tensor:
     return torch.fft.irfft2(spectrum * (vertical & horizontal), s=images.shape[-2:])
 
 
-class LowFrequenciesCut(_GradientChanged):
+class LowFrequenciesCut(GradientChanged):
     name = "gradient without low frequencies"
 
     def rule(self, gradient: Tensor) -> Tensor:
         return gradient - low_frequencies(gradient, 0.5)
 
 
-class HighFrequenciesCut(_GradientChanged):
+class HighFrequenciesCut(GradientChanged):
     name = "gradient without high frequencies"
 
     def rule(self, gradient: Tensor) -> Tensor:
         return low_frequencies(gradient, 0.15)
 
 
-class NoiseAsLargeAsTheGradient(_GradientChanged):
+class NoiseAsLargeAsTheGradient(GradientChanged):
     """The same noise for each image and at each step, so that no average removes it."""
 
     name = "fixed noise as large as the gradient"
