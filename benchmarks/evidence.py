@@ -220,7 +220,9 @@ class _Probe:
             alive.append(_is_alive(gradient))
             if not fgsm:  # of the first batch
                 alive[0] &= _is_alive(self._gradient(ball.random(generator), labels))
-            corners = torch.randn(images.shape, generator=generator, device=images.device)
+            corners = torch.randn(
+                images.shape, generator=generator, device=images.device, dtype=torch.float32
+            )
             for direction, kept in ((gradient.nan_to_num(), fgsm), (corners, noise)):
                 moved = ball.project(images + self.threat.eps * ball.direction(direction))
                 if self.conditions.eight_bit:

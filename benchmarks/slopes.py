@@ -151,7 +151,11 @@ def jumps(subject: Subject, images: Tensor, logits: Tensor) -> Tensor:
         logits: of these images.
     """
     margin = _top_two(logits)
-    signs = torch.randn(images.shape, generator=torch.Generator().manual_seed(3)).sign().to(images.device)
+    signs = (
+        torch.randn(images.shape, generator=torch.Generator().manual_seed(3), dtype=torch.float32)
+        .sign()
+        .to(images.device)
+    )
     beside = (images + _IMPERCEPTIBLE * signs).clamp(0, 1)
     return (margin(subject.logits(beside)) - margin(logits)).abs()
 
@@ -239,7 +243,7 @@ def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
     generator = torch.Generator().manual_seed(seed)
 
     def smooth(rows: int, columns: int) -> Tensor:
-        coarse = torch.randn(count, channels, rows, columns, generator=generator)
+        coarse = torch.randn(count, channels, rows, columns, generator=generator, dtype=torch.float32)
         whole = functional.interpolate(coarse, size=(height, width), mode="bilinear", align_corners=False)
         return whole / whole.flatten(1).abs().amax(dim=1).clamp_min(1e-12).view(-1, 1, 1, 1)
 
@@ -250,7 +254,7 @@ def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
     right = (torch.arange(width) >= width // 2).view(1, 1, -1) == (numbers // 2 % 2 == 1).view(-1, 1, 1)
     drawn = [
         smooth(_COARSE, _COARSE),
-        torch.randn(shape, generator=generator).sign(),
+        torch.randn(shape, generator=generator, dtype=torch.float32).sign(),
         smooth(_COARSE, _COARSE) * flips,
         smooth(_COARSE, _COARSE) * channel,
         smooth(2 * _COARSE, 2 * _COARSE) * (below & right).unsqueeze(1),
