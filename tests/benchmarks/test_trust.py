@@ -64,7 +64,8 @@ def honest(seed: int, training_eps: float) -> nn.Module:
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=str)
 def test_a_planted_fault_is_flagged(images: tuple[Tensor, Tensor], fault: Fault) -> None:
-    figures = measure(fault, fault.plant(toy_host()), *images, trust=True)
+    few = [values[:80] for values in images]
+    figures = measure(fault, fault.plant(toy_host()), *few, trust=True)
     assert figures.flagged
     assert fault.says in figures.verdict
     if fault.clean:
@@ -131,7 +132,7 @@ def test_threads_get_the_verdicts_that_each_gets_alone(toy: Toy, images: tuple[T
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("training_eps", [0.0, 0.03])
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_an_honest_model_is_not_flagged(
     images: tuple[Tensor, Tensor], seed: int, training_eps: float, norm: str
 ) -> None:

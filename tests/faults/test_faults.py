@@ -38,6 +38,7 @@ def test_a_planted_model_works_on_clean_images(fault: Fault, images: tuple[Tenso
     assert (logits.argmax(dim=1) == images[1]).float().mean() >= 0.85
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS.values() if fault.hides], ids=str)
 def test_a_planted_model_hides_adversarial_images(fault: Fault, images: tuple[Tensor, Tensor]) -> None:
     host = toy_host()
@@ -59,6 +60,7 @@ def other_host() -> Host:
     return Host(network.eval().requires_grad_(False), images, labels)
 
 
+@pytest.mark.slow
 def test_a_fault_fits_other_images_and_classes(fault: Fault, other_host: Host) -> None:
     for model in (fault.plant(other_host), fault.truth(other_host)):
         if model is not None:
