@@ -70,6 +70,7 @@ def test_a_fault_fits_other_images_and_classes(fault: Fault, other_host: Host) -
     assert not any(parameter.requires_grad for parameter in other_host.network.parameters())
 
 
+@pytest.mark.slow
 def test_planting_leaves_the_host_as_it_was(fault: Fault) -> None:
     host = toy_host()
     before = {key: value.clone() for key, value in host.network.state_dict().items()}
