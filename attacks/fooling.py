@@ -45,8 +45,8 @@ def fool(
 ) -> Iterator[Fooled]:
     """Make fooling images of a pool, a batch at a time; the search is in the ``fixed`` form of the model.
 
-    A batch depends on its first row and the seed alone, so the work may stop and go on at any of them. If the
-    form turns out to be wrong, this batch and those after it are made with the model itself.
+    A batch depends on its first row and the seed alone, so the work may stop and continue at any of them.
+    If the form turns out to be wrong, this batch and those after it are made with the model itself.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
@@ -60,7 +60,7 @@ def fool(
         AttackFailure: where the model or the attack goes wrong.
     """
     with Oracle(model, seed=seed) as oracle:
-        # On images of the whole pool, wherever the work goes on: the form must not depend on a stop.
+        # On images of the whole pool, wherever the work continues: the form must not depend on a stop.
         oracle.prepare(drawn(pool, threat, probed(len(pool))), "fixed")
         checks = SpotChecks(oracle)
         for start in pool.starts() if starts is None else starts:

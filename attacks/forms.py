@@ -167,7 +167,7 @@ class Forms:
     """The forms of one model, chosen once for each way of searching.
 
     Args:
-        recalled: labels as an earlier one had them, so that a run which goes on, or is checked later,
+        recalled: labels as an earlier one had them, so that a run that continues, or is checked later,
             searches as it did.
     """
 

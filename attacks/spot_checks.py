@@ -28,7 +28,7 @@ _ENDS, _ENDS_IN_ADVANCE = 1 / 150, 48
 _PASSED, _PASSED_IN_ADVANCE = 1 / 400, 24
 # Of a single pass this part of the points at most: the next ones are to be seen as well.
 _OF_A_PASS = 1 / 16
-# Points compared in one pass, at least, while a search goes on. With few images a pass takes longer an image,
+# Least number of points compared in one pass during a search. With few images a pass takes longer an image,
 # and on a GPU about as long as one with many.
 _TOGETHER, _TOGETHER_ON_GPU = 32, 256
 
@@ -57,7 +57,7 @@ class WrongFormError(Exception):
 
 
 class SpotChecks:
-    """Compares forms with their model while an attack goes on.
+    """Compares forms with their model during an attack.
 
     Args:
         oracle: the model, entered and prepared; it tells what its forms are asked. Of a search with the model

@@ -222,7 +222,7 @@ def false_gradients(evidence: Evidence) -> str | None:
 
 
 def shattered_gradients(evidence: Evidence) -> str | None:
-    """The gradient is right where it is taken, says nothing of a step further, and images survive.
+    """The gradient is right at one point, says nothing of a step further, and images survive.
 
     Networks that were trained plainly may be as rough; theirs do not survive.
     """
