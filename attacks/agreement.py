@@ -24,7 +24,8 @@ Ten folded networks, three of them trained, on 200 images each, clean and attack
 # network's furthest answer in bfloat16 was at most 4 times as far as its median, which was 0.005 to 0.08; of
 # points at a decision boundary one in a hundred lay further than 5 times. Trained on the images that they are
 # asked about, networks stay below 0.02.
-_LOW_LIMIT = {"bfloat16": 0.05, "float16": 0.01}
+# TF32 keeps as many bits of a number as float16.
+_LOW_LIMIT = {"bfloat16": 0.05, "float16": 0.01, "tf32": 0.01}
 _TIMES_MEDIAN = 6
 # Part of the answers in a lower precision that may lie beyond the limit, and one in any case.
 _BEYOND = 0.03
@@ -32,9 +33,9 @@ _BEYOND = 0.03
 _ROUNDING = 1e-5
 # Agreement of a form as a whole: how alike gradients point in the median, how often answers differ (once in
 # any case), and how far the median logit may lie apart, in units of all logits' spread.
-_LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9}
+_LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9, "tf32": 0.9}
 _MOST_OTHER_ANSWERS = 0.05
-_MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05}
+_MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05, "tf32": 0.05}
 
 
 def is_wrong(precision: str, apart: int, compared: int) -> bool:
@@ -96,7 +97,7 @@ def probe(form: Form, images: Tensor, graded: int) -> Probe | None:
     try:
         _wait(images.device)
         started = time.perf_counter()
-        with torch.inference_mode(False), torch.enable_grad():
+        with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
             variable = images[:graded].clone().requires_grad_()
             logits = _logits(form, variable)
             (gradient,) = torch.autograd.grad((logits.amax(dim=1) - logits.mean(dim=1)).sum(), variable)
@@ -104,7 +105,7 @@ def probe(form: Form, images: Tensor, graded: int) -> Probe | None:
         seconds = time.perf_counter() - started
         parts = [logits.detach()]
         if len(images) > graded:
-            with torch.inference_mode(False), torch.no_grad():
+            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
                 parts.append(_logits(form, images[graded:]))
         return Probe(form.precision, torch.cat(parts), gradient, seconds)
     except Exception:  # noqa: BLE001 - an operation that this precision lacks, a model without gradients

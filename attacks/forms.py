@@ -23,6 +23,7 @@ from robustbench_tin.attacks.randomness import own_randomness
 from robustbench_tin.attacks.stem import with_quick_stems
 from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.exact import has_tf32, tf32
 from robustbench_tin.models.modes import to_eval_mode
 
 # A choice may see this part of the images to be attacked, within these bounds; gradients are taken of half of
@@ -38,10 +39,11 @@ _ROUNDS = 5
 _WORTH = 0.85
 
 SEARCHES = ("auto", "fixed", "fastest", "exact")
-"""Ways of searching, each where the form agrees with the model, which is taken otherwise.
+"""Ways of searching, each with a form if it agrees with the model, else with the model itself.
 
-``exact``: the model itself; ``fixed``: float32, batch norm folded, channels last; ``fastest``: the fastest
-form there is, by timing; ``auto`` leaves the choice to the caller, and is ``fastest`` here.
+``exact``: the model itself; ``fixed``: batch norm folded, channels last, in TF32 if the GPU has it, else in
+float32; ``fastest``: the fastest form there is, by timing; ``auto`` leaves the choice to the caller, and is
+``fastest`` here.
 """
 
 # On a CPU, in batches of 50, channels-last was the faster one of a resnet18; each more costs a choice passes.
@@ -51,6 +53,9 @@ _PLAIN = "float32"
 # Of what is written down, the labels of forms that were found to be wrong.
 _REFUTED = "refuted"
 _FIXED: dict[str, Sequence[str]] = {"exact": [_PLAIN] * 2, "fixed": ["float32, channels-last, folded"] * 2}
+_FIXED_ON_GPU = ["tf32, channels-last, folded", "float32, channels-last, folded"]
+# Computed in float32 tensors without autocast.
+_FLOAT32_KINDS = ("float32", "tf32")
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ class Form:
 
     Attributes:
         module: pixels to logits; the model itself or a copy, frozen and in eval mode.
-        precision: ``float32``, ``bfloat16`` or ``float16``; below float32 it runs under autocast.
+        precision: ``float32``, ``tf32``, ``bfloat16`` or ``float16``; the last two run under autocast.
         layout: ``channels-last`` or ``contiguous``.
         is_model: whether it is the model itself, so that its logits need no verification.
         limit: how far its answers may lie from the model's, as
@@ -88,8 +93,12 @@ class Form:
             return images.contiguous(memory_format=torch.channels_last)
         return images
 
+    def arithmetic(self) -> AbstractContextManager[object]:
+        """How its float32 is computed; to be entered around passes forward and backward."""
+        return tf32() if self.precision == "tf32" else nullcontext()
+
     def _autocast(self, device: str) -> AbstractContextManager[object]:
-        if self.precision == "float32":
+        if self.precision in _FLOAT32_KINDS:
             return nullcontext()
         return torch.autocast(device, getattr(torch, self.precision))
 
@@ -207,7 +216,11 @@ class Forms:
         search = "fastest" if search == "auto" else search
         if search not in self._chosen or self._chosen_for.get(search) is not model:
             self._chosen_for[search] = model
-            labels = _FIXED["exact"] if self._refuted else self._recalled.get(search, _FIXED.get(search))
+            labels = (
+                _FIXED["exact"]
+                if self._refuted
+                else self._recalled.get(search, _fixed(search, images.device))
+            )
             images = images[:_MOST_PROBED]
             # How many passes the choice takes must not decide what a random model draws afterwards.
             with own_randomness(images.device):
@@ -233,6 +246,11 @@ def probed(attacked: int) -> int:
     return max(_FEWEST_PROBED, min(_MOST_PROBED, int(attacked * _PROBED_PART)))
 
 
+def _fixed(search: str, device: torch.device) -> Sequence[str] | None:
+    """The labels that a way of searching always has on a device; None: they are to be timed."""
+    return _FIXED_ON_GPU if search == "fixed" and has_tf32(device) else _FIXED.get(search)
+
+
 def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
     """The forms of these labels where they agree with the model, else the model itself."""
     plain = Form(model)
@@ -241,14 +259,15 @@ def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
     live = plain
     # The one to search with last, so that the other is gone before it is made.
     for label in dict.fromkeys((labels[1], labels[0])):
-        if label == _PLAIN:
+        # A lower precision hides what a wrong copy changes: only of a copy that agrees in float32.
+        if label == _PLAIN or agreeing.get(labels[1], labels[1]) != labels[1]:
             continue
         ours = ours or probe(plain, images, _FEWEST_GRADED)
         form = _agreeing(_made(label, model, images), ours, images, _FEWEST_GRADED)
         live = form if form is not None and label == labels[0] else plain
         agreeing[label] = label if form is not None else _PLAIN
         del form
-    return Chosen(model, images, (agreeing[labels[0]], agreeing[labels[1]]), live)
+    return Chosen(model, images, (agreeing.get(labels[0], _PLAIN), agreeing[labels[1]]), live)
 
 
 def _timed(model: nn.Module, images: Tensor) -> Chosen:
@@ -335,11 +354,8 @@ def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
 
 def _lower_precisions(device: torch.device) -> list[str]:
     if device.type == "cuda":
-        return (
-            ["bfloat16", "float16"]
-            if torch.cuda.is_bf16_supported(including_emulation=False)
-            else ["float16"]
-        )
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["tf32"] * has_tf32(device) + ["bfloat16"] * bfloat16 + ["float16"]
     native = device.type == "cpu" and torch.ops.mkldnn._is_mkldnn_bf16_supported()
     return ["bfloat16"] if native else []
 
@@ -352,7 +368,7 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
             module = with_tiny_maps_multiplied(with_quick_stems(module), images[:2])
         if layout == "channels-last":
             module = module.to(memory_format=torch.channels_last)
-        if precision != "float32":
+        if precision not in _FLOAT32_KINDS:
             # Autocast would cast the weights anew in every pass.
             for layer in module.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):

@@ -196,7 +196,7 @@ class Oracle:
         self.reseed("agreement")
 
         def part(rows: slice) -> Answer:
-            with torch.inference_mode(False), torch.no_grad():
+            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
                 logits = self._called(form, images[rows])
             assert isinstance(logits, Tensor)
             return Answer(logits.float().clone())
@@ -370,7 +370,7 @@ class Oracle:
         form = self._form(precise=precise)
 
         def part(rows: slice) -> Answer:
-            with torch.inference_mode(False), torch.enable_grad():
+            with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
                 variable = _variable(images[rows])
                 passes = [self._forward(form, variable) for _ in range(self.eot)]
                 logits = passes[0] if self.eot == 1 else torch.stack(passes).mean(dim=0)
@@ -391,7 +391,7 @@ class Oracle:
     def _ask(self, form: Form, images: Tensor, loss: RowLoss, rows: slice, passes: int) -> Answer:
         logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device, dtype=torch.float32)
         for _ in range(passes):
-            with torch.inference_mode(False), torch.enable_grad():
+            with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
                 variable = _variable(images)
                 logits = self._forward(form, variable)
                 losses = loss(logits, rows)
@@ -408,7 +408,7 @@ class Oracle:
     def _without_graph(self, form: Form, images: Tensor) -> Tensor:
         def part(rows: slice) -> Answer:
             # No inference mode: what a model keeps of its first pass must not spoil its gradients later on.
-            with torch.inference_mode(False), torch.no_grad():
+            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
                 return Answer(self._forward(form, images[rows]))
 
         return self._in_parts(len(images), part).logits

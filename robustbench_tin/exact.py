@@ -1,4 +1,4 @@
-"""Float32 computed as float32: what an attack verifies must not have been rounded to TF32 or bfloat16."""
+"""How float32 is computed: as it is when an attack verifies, in TF32 if it may be while it searches."""
 
 from __future__ import annotations
 
@@ -22,11 +22,7 @@ def exact_float32() -> Iterator[None]:
         matmul = torch.get_float32_matmul_precision()
     with suppress(RuntimeError):
         cudnn = torch.backends.cudnn.allow_tf32
-    torch.set_float32_matmul_precision("highest")
-    torch.backends.cudnn.allow_tf32 = False
-    for place, _ in newer:
-        if place.fp32_precision not in ("none", "ieee"):
-            place.fp32_precision = "ieee"
+    _be_exact()
     try:
         yield
     finally:
@@ -36,6 +32,34 @@ def exact_float32() -> Iterator[None]:
             torch.backends.cudnn.allow_tf32 = cudnn
         for place, precision in newer:
             place.fp32_precision = precision
+
+
+@contextmanager
+def tf32() -> Iterator[None]:
+    """Within :func:`exact_float32`: the GPU may round the factors of float32 products to TF32 (10 bits)."""
+    torch.set_float32_matmul_precision("high")
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        _be_exact()
+
+
+def has_tf32(device: torch.device) -> bool:
+    """Whether a device computes in TF32: NVIDIA's from compute capability 8.0 on."""
+    return (
+        device.type == "cuda"
+        and torch.version.hip is None
+        and torch.cuda.get_device_capability(device) >= (8, 0)
+    )
+
+
+def _be_exact() -> None:
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
+    for place in _places():
+        if getattr(place, "fp32_precision", "none") not in ("none", "ieee"):
+            place.fp32_precision = "ieee"
 
 
 def _places() -> list[Any]:

@@ -14,7 +14,7 @@ from robustbench_tin.exact import exact_float32
 # A child each, since torch cannot be brought back from a mix of both interfaces.
 PROGRAM = """
 import os, sys, torch
-from robustbench_tin.exact import exact_float32
+from robustbench_tin.exact import exact_float32, tf32
 
 SETTINGS = {
     "defaults": "pass",
@@ -42,10 +42,18 @@ def read(reader):
 def check(setting):
     exec(setting)
     before = [read(reader) for reader in READERS]
-    with exact_float32():
+    def assert_exact():
         assert torch.get_float32_matmul_precision() == "highest"
         assert torch.backends.cuda.matmul.allow_tf32 is False
         assert all(place.fp32_precision in ("none", "ieee") for place in PLACES)
+
+    with exact_float32():
+        assert_exact()
+        with tf32():
+            assert torch.get_float32_matmul_precision() == "high"
+            assert torch.backends.cuda.matmul.allow_tf32 and torch.backends.cudnn.allow_tf32
+            assert [place.fp32_precision for place in PLACES[:2]] == ["tf32"] * 2
+        assert_exact()
     assert [read(reader) for reader in READERS] == before, before
 
 for name, setting in SETTINGS.items():

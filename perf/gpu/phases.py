@@ -28,9 +28,9 @@ class Phase:
 
 
 PHASES = (
-    Phase("correct", 90),
-    Phase("attacks", 120),
-    Phase("training", 60),
+    Phase("correct", 150),
+    Phase("training", 90),
+    Phase("attacks", 270),
     Phase("records", None),
 )
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, ClassVar
+from unittest import mock
 
 import pytest
 import torch
@@ -307,3 +309,53 @@ def test_a_label_says_what_the_form_is(toy: Toy) -> None:
         Form(toy.model, "bfloat16", "channels-last", is_model=False).label
         == "bfloat16, channels-last, folded"
     )
+
+
+class Watching(nn.Module):
+    """Notes how products would be computed on a GPU, on the way there and back."""
+
+    class Noted(torch.autograd.Function):
+        @staticmethod
+        def forward(context: Any, images: Tensor, seen: set[tuple[str, bool]]) -> Tensor:
+            context.seen = seen
+            seen.add(("forward", torch.backends.cudnn.allow_tf32))
+            return images.clone()
+
+        @staticmethod
+        def backward(context: Any, gradient: Tensor) -> tuple[Tensor, None]:
+            context.seen.add(("backward", torch.backends.cudnn.allow_tf32))
+            return gradient, None
+
+    # Shared by all copies.
+    seen: ClassVar[set[tuple[str, bool]]] = set()
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.network(self.Noted.apply(images, self.seen))
+
+
+def test_tf32_is_for_searches_alone(toy: Toy) -> None:
+    model = Watching(toy.model).eval()
+    labels = ("tf32, channels-last, folded", "float32, channels-last, folded")
+    with Oracle(model, forms=Forms({"fixed": labels})) as oracle:
+        oracle.prepare(toy.images[:32], "fixed")
+        assert oracle.search_label == labels[0]
+        Watching.seen.clear()
+        oracle.gradient(toy.images, toy.labels)
+        assert Watching.seen == {("forward", True), ("backward", True)}
+        Watching.seen.clear()
+        oracle.logits(toy.images)
+        oracle.ask(toy.images, lambda logits, rows: logits.sum(dim=1), precise=True)
+        assert Watching.seen == {("forward", False), ("backward", False)}
+
+
+def test_tf32_is_refused_to_a_model_whose_copy_is_wrong(toy: Toy) -> None:
+    labels = ("tf32, channels-last, folded", "float32, channels-last, folded")
+    with mock.patch.object(
+        module, "limit_of", lambda theirs, ours: None if theirs.precision == "float32" else 0.01
+    ):
+        chosen = Forms({"fixed": labels}).choose("fixed", toy.model, toy.images)
+    assert chosen.labels == ("float32", "float32")

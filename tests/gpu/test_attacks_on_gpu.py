@@ -20,7 +20,7 @@ from robustbench_tin.attacks.forms import _LAYOUTS, Form, _make
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.search import Task
 from robustbench_tin.attacks.square import Square
-from robustbench_tin.exact import exact_float32
+from robustbench_tin.exact import exact_float32, has_tf32
 from robustbench_tin.threat import NORMS, ThreatModel
 
 pytestmark = pytest.mark.gpu
@@ -60,7 +60,7 @@ def test_the_ball_holds_to_the_last_bit(there: Toy, spec: str, norm: str) -> Non
 
 
 @pytest.mark.parametrize("layout", ["channels-last", "contiguous"])
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
 def test_each_form_agrees_with_the_model(there: Toy, precision: str, layout: str) -> None:
     if precision == "float16" and there.images.device.type == "cpu":
         pytest.skip("no CPU searches in float16")
@@ -70,6 +70,17 @@ def test_each_form_agrees_with_the_model(there: Toy, precision: str, layout: str
         assert form.label == f"{precision}, {layout}, folded"
         ours = probe(Form(there.model), there.images[:32], 32)
         assert limit_of(probe(form, there.images[:32], 32), ours) is not None
+
+
+def test_a_gpu_searches_in_tf32_and_judges_in_float32(gpu: torch.device, there: Toy) -> None:
+    if not has_tf32(gpu):
+        pytest.skip("this GPU has no TF32")
+    with Oracle(there.model) as oracle:
+        oracle.prepare(there.images[:32], "fixed")
+        searched = oracle.search_logits(there.images)
+        judged = oracle.logits(there.images)
+    assert oracle.search_label == "tf32, channels-last, folded"
+    assert 1e-5 < float((searched - judged).norm() / judged.norm()) < 1e-2
 
 
 def test_a_gpu_is_offered_both_layouts_and_both_low_precisions(gpu: torch.device, there: Toy) -> None:
