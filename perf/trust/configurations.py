@@ -118,13 +118,13 @@ CONFIGURATIONS = [
     # Few classes and many.
     Configuration("resnet-2-classes", _linf(1, 4), 200, ALL),
     Configuration("resnet-2-classes", _linf(16, 64), 60),
-    Configuration("resnet-2-classes", _linf(2), 20),
+    Configuration("resnet-2-classes", _linf(2), 40),
     Configuration("resnet-2-classes", (0.5, 2), 60, norm="l2"),
     Configuration("efficientnet-200-classes", _linf(0.25, 1), 120),
     Configuration("efficientnet-200-classes", _linf(4), 40, "pgd,pgd:criterion=top1,noise"),
     Configuration("efficientnet-200-classes", (0.5,), 50, norm="l2"),
     # Logits of another scale, under attacks that no scale misleads. Cross-entropy has no gradient at a factor
-    # of 1000; at 0.001 it pulls all wrong classes up alike, and PGD leaves up to 12 points more than ``fast``.
+    # of 1000; at 0.001 it pulls all wrong classes up alike: PGD leaves up to 12 points more than ``fast``.
     Configuration("resnet-std", _linf(1, 8), attacks="fast", scale=1e-3),
     Configuration("resnet-at-linf", _linf(8), attacks="fast,apgd-dlr:steps=20", scale=1e-3),
     Configuration("vit", (0.5,), 50, "apgd-dlr:steps=20", norm="l2", scale=1e-3),
