@@ -118,7 +118,7 @@ CONFIGURATIONS = [
     # Few classes and many.
     Configuration("resnet-2-classes", _linf(1, 4), 200, ALL),
     Configuration("resnet-2-classes", _linf(16, 64), 60),
-    Configuration("resnet-2-classes", _linf(2), 40),
+    Configuration("resnet-2-classes", _linf(2), 70),
     Configuration("resnet-2-classes", (0.5, 2), 60, norm="l2"),
     Configuration("efficientnet-200-classes", _linf(0.25, 1), 120),
     Configuration("efficientnet-200-classes", _linf(4), 40, "pgd,pgd:criterion=top1,noise"),

@@ -25,6 +25,7 @@ from perf.trust import networks
 from robustbench_tin import evaluate
 from robustbench_tin.data import Dataset, Split, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
+from robustbench_tin.errors import DataError
 from robustbench_tin.models.network import seeded
 from robustbench_tin.runtime import Runtime, choose_precision, tune_allocator
 from robustbench_tin.training.loop import Recipe, train
@@ -55,7 +56,7 @@ class Task:
 
     Attributes:
         classes: the class ids; None: all of the data set.
-        train_per_class: training images of each class, at most.
+        train_per_class: training images of each class, those held out among them.
         held_out: of these, the last of each class are not trained on but evaluated on.
         images: evaluation images in all, at most.
     """
@@ -192,10 +193,19 @@ def _make(name: str, animal: Animal, whole: Dataset, arguments: argparse.Namespa
 
 
 def divided(whole: Dataset, task: Task) -> tuple[Split, Tensor, Tensor, int]:
-    """Training images, evaluation images and labels, and the number of classes."""
+    """Training images, evaluation images and labels, and the number of classes.
+
+    Raises:
+        DataError: if a class has fewer training images than the task takes.
+    """
     part = subset(whole, classes=task.classes, train_per_class=task.train_per_class)
     classes = len(part.classes)
     rows = [np.flatnonzero(part.train.labels == label) for label in range(classes)]
+    fewest = min(map(len, rows))
+    if fewest < task.train_per_class:
+        raise DataError(
+            f"a class has {fewest} training images; expected {task.train_per_class}: give the whole data set"
+        )
     trained_on = np.concatenate([each[: len(each) - task.held_out] for each in rows])
     held = np.concatenate([each[len(each) - task.held_out :] for each in rows])
     order = np.random.default_rng(SEED)
