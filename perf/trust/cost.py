@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from perf.attacks import clock
 from perf.trust.zoo import Loaded, load
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.evaluate import measured
@@ -134,11 +134,6 @@ def cost(model: nn.Module, images: Tensor, labels: Tensor) -> Cost:
         ended - between,
         tuple(str(record.trust) for record in judgement.records if record.attack != CLEAN),
     )
-
-
-def clock() -> float:
-    """Seconds: of the processor if one thread works alone, else on the wall."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 def report(costs: Mapping[str, list[Cost]], images: int) -> None:

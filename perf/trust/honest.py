@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from perf.attacks import clock
 from perf.trust.configurations import CONFIGURATIONS, Configuration
 from perf.trust.zoo import Loaded, load
 from robustbench_tin import evaluate
@@ -166,11 +166,6 @@ def report(figures: Iterable[Figure], configurations: int) -> int:
         f" not judged ({clock() - started:.0f} s)"
     )
     return 1 if flagged else 0
-
-
-def clock() -> float:
-    """Seconds: of the processor if one thread works alone, else on the wall."""
-    return time.process_time() if torch.get_num_threads() == 1 else time.perf_counter()
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ ImageNet weights of ``tf_efficientnet_lite0``; without it, the network that need
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from perf.attacks import clock
 from perf.trust import networks
 from robustbench_tin import evaluate
 from robustbench_tin.data import Dataset, Split, open_dataset, subset
@@ -55,7 +55,7 @@ class Task:
 
     Attributes:
         classes: the class ids; None: all of the data set.
-        train_per_class: training images of each class, at most.
+        train_per_class: training images of each class, those held out among them.
         held_out: of these, the last of each class are not trained on but evaluated on.
         images: evaluation images in all, at most.
     """
@@ -181,12 +181,12 @@ def _make(name: str, animal: Animal, whole: Dataset, arguments: argparse.Namespa
     held = _images(arguments.out, animal.task)
     if not held.exists():
         save_file({"images": images, "labels": labels}, held)
-    started = time.perf_counter()
+    started = clock()
     if animal.epochs == 0:
         network = fitted(animal, split, classes, arguments.weights)
     else:
         network = trained(animal, split, classes)
-    seconds = f"{time.perf_counter() - started:.0f}"
+    seconds = f"{clock() - started:.0f}"
     state = {key: value.contiguous() for key, value in network.state_dict().items()}
     save_file(state, _weights(arguments.out, name), {"classes": str(classes), "seconds": seconds})
 

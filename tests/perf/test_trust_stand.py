@@ -13,6 +13,7 @@ from torch import nn
 from toys import TOY_CLASSES, Toy, draw_toy_images
 
 from robustbench_tin.data import Dataset, Split
+from robustbench_tin.errors import DataError
 
 sys.path.append(str(Path(__file__).parents[2]))  # perf is no part of the package
 
@@ -108,6 +109,11 @@ def test_the_zoo_keeps_what_it_trains_and_evaluates_on_other_images(
     with torch.no_grad():
         right = network(images.float() / 255).argmax(dim=1) == labels
     assert right.float().mean() > 0.9
+
+
+def test_a_data_set_with_too_few_training_images_is_refused(whole: Dataset) -> None:
+    with pytest.raises(DataError, match="asked for 500 training images a class"):
+        zoo.divided(whole, zoo.TASKS["two"])
 
 
 def test_costs_are_shares_of_what_is_judged(toy: Toy, capsys: pytest.CaptureFixture[str]) -> None:
