@@ -25,6 +25,9 @@ _TRICKLE = 0.01
 _LATE = 0.05
 # Part of the right images that may lack a gradient (a network that is very sure of a few).
 _FEW = 0.05
+# Typical distance of the two highest logits below which cross-entropy hardly tells rivals apart (in eight
+# honest networks it was 1 to 3.6); the part of what a PGD on margins breaks that an attack may miss then.
+_FAINT, _BESIDE_MARGINS = 0.2, 0.2
 # How far a gradient may be off on an image, on what part of the images, and along one kind of direction.
 _WRONG, _WRONG_PART, _OFF = 0.5, 0.03, 0.25
 # The same part if logits have 8 or 11 bits: over a distance that these tell apart, gradients turn.
@@ -147,22 +150,32 @@ def no_gradients(evidence: Evidence) -> str | None:
     )
 
 
-def keeps_up(left: Hits, evidence: Evidence) -> bool:
-    """Whether an attack breaks as much as a PGD on margins, whose gradients are alive.
-
-    Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
+def beside_probe(left: Hits, evidence: Evidence) -> float | None:
+    """Images that an attack breaks for each that a PGD on margins breaks, whose gradients no scale kills.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
         evidence: of the probe.
+
+    Returns:
+        None if the PGD tells nothing: it did not run, could not follow gradients, or broke too few.
     """
     near = evidence.gradients.near
     if evidence.pgd is None or near is None or near.usable.mean() < 1 - _FEW:
-        return False
+        return None
     mine = left[evidence.numbers[: len(evidence.pgd)]]
     right = evidence.right[: len(mine)]
     broken = int((right & ~evidence.pgd).sum())
-    return broken >= _TELLING and int((right & ~mine).sum()) >= (1 - _BESIDE_PROBE) * broken
+    return int((right & ~mine).sum()) / broken if broken >= _TELLING else None
+
+
+def keeps_up(left: Hits, evidence: Evidence) -> bool:
+    """Whether an attack breaks about as much as a PGD on margins.
+
+    Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
+    """
+    share = beside_probe(left, evidence)
+    return share is not None and share >= 1 - _BESIDE_PROBE
 
 
 def dead_gradients(evidence: Evidence) -> str | None:
@@ -175,6 +188,22 @@ def dead_gradients(evidence: Evidence) -> str | None:
     return (
         f"the gradient is zero or not finite on {dead} of {right} images:"
         " attack with a differentiable stand-in or without gradients (square)"
+    )
+
+
+def faint_logits(left: Hits, evidence: Evidence) -> str | None:
+    """The softmax is nearly even, so that cross-entropy raises all wrong classes, the near and the far ones.
+
+    Args:
+        left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
+        evidence: of the probe.
+    """
+    margin, share = evidence.gradients.margin, beside_probe(left, evidence)
+    if margin >= _FAINT or share is None or share >= 1 - _BESIDE_MARGINS:
+        return None
+    return (
+        f"the two highest logits lie {margin:.2g} apart, so that cross-entropy raises all wrong classes"
+        " alike: attack on margins (fast, apgd-dlr)"
     )
 
 

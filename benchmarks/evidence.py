@@ -74,6 +74,7 @@ class Gradients:
         alike: how alike two gradients of one image are with other random numbers, the median cosine.
         declared: whether the model says that its gradient is a stand-in.
         coarse: whether its logits are numbers of half precision.
+        margin: the typical distance between the two highest logits; infinite if it was not looked at.
     """
 
     images: int = 0
@@ -87,6 +88,7 @@ class Gradients:
     alike: float = 1.0
     declared: bool = False
     coarse: bool = False
+    margin: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -242,6 +244,7 @@ class _Probe:
             return found
         subject, batch = self.subject, self.batch
         logits = subject.logits(batch)
+        typical = typical_margin(logits)
         moves = jumps(subject, batch, logits)
         few, few_moves = batch[:_AT_OTHER_POINTS], moves[:_AT_OTHER_POINTS]
         generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed + 1)
@@ -250,11 +253,12 @@ class _Probe:
             found,
             passage=passages(subject, few, few_moves) if len(few) > 1 else None,
             alike=self._alike(few) if subject.draws else 1.0,
+            margin=float(typical),
         )
         if found.declared:  # a stand-in keeps to no short distance
             return found
         coarse = _has_few_bits(logits)
-        jump = (_COARSE_JUMP if coarse else _JUMP) * typical_margin(logits)
+        jump = (_COARSE_JUMP if coarse else _JUMP) * typical
         return replace(
             found,
             looked=len(batch),

@@ -248,6 +248,8 @@ class _Cell:
         probed = self._at(record.attack, evidence.eps)
         if probed is None or probed.top1 is None or not doubts.keeps_up(probed.top1, evidence):
             yield doubts.dead_gradients(evidence)
+        if probed is not None and probed.top1 is not None and probed.claims:
+            yield doubts.faint_logits(probed.top1, evidence)
         yield doubts.withstands_anything(evidence, record.norm, record.classes)
         yield doubts.jumping_answers(evidence)
         yield doubts.false_gradients(evidence)

@@ -11,18 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import robust_tin
 from PIL import Image
 from typer.main import get_command
 
 from robustbench_tin import cli
 
 COMMAND = [sys.executable, "-m", "robustbench_tin"]
-
-
-def robust_tin(*arguments: object, **options) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, check=False, **options
-    )
 
 
 @pytest.fixture(scope="module")

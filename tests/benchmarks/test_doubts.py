@@ -213,6 +213,18 @@ def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: 
     assert (reason is not None) == doubted
 
 
+@pytest.mark.parametrize(
+    ("margin", "survive", "doubted"), [(0.19, 80, True), (0.19, 70, False), (0.2, 80, False)]
+)
+def test_faint_logits_mislead_an_attack_that_lags_behind_one_on_margins(
+    honest: Evidence, margin: float, survive: int, doubted: bool
+) -> None:
+    """The PGD on margins leaves 60 of 128."""
+    evidence = with_gradients(honest, margin=margin)
+    assert (doubts.faint_logits(left(survive), evidence) is not None) == doubted
+    assert doubts.faint_logits(left(survive), dataclasses.replace(evidence, pgd=None)) is None
+
+
 def test_survivors_of_a_huge_budget_count_against_chance(honest: Evidence) -> None:
     some = dataclasses.replace(honest, huge=Huge(0.5, left(20, 64)))
     assert "20 of 64 images survive at l2 eps 0.5" in doubts.withstands_anything(some, "l2", 10)

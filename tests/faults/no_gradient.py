@@ -26,6 +26,19 @@ class SaturatedLogits(Fault):
         return host.network
 
 
+class FaintLogits(Fault):
+    """Logits so small that the softmax is nearly even, and the loss the same for all wrong classes."""
+
+    name = "faint logits"
+    says = "two highest logits"
+
+    def plant(self, host: Host) -> nn.Module:
+        return After(host.network, lambda logits: 0.01 * logits)
+
+    def truth(self, host: Host) -> nn.Module:
+        return host.network
+
+
 class Percentages(Fault):
     """A softmax at the end, scaled so that its rows do not sum to 1."""
 
