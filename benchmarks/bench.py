@@ -43,7 +43,7 @@ from robustbench_tin.benchmarks.repair import repair
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, gets_verdict, judge, with_cause
-from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
+from robustbench_tin.benchmarks.verdicts import Trust, Verdict
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
@@ -419,11 +419,10 @@ class _Worker:
             self.reporter.finished(
                 f"{cell.label}: trust checks, {judgement.passes:,} passes in {duration(judgement.seconds)}"
             )
-        for trust in sorted({record.trust for record in judgement.records if record.trust is not None}):
-            verdict = read_verdict(trust)
-            if verdict is not None and verdict.state is not Trust.ok:
-                tell = self.reporter.warn if verdict.state is Trust.doubted else self.reporter.say
-                tell(f"{cell.label}: {trust}")
+        for reasons in dict.fromkeys(record.trust for record in judgement.records if record.trust):
+            verdict = Verdict.of(reasons)
+            tell = self.reporter.warn if verdict.state is Trust.doubted else self.reporter.say
+            tell(f"{cell.label}: {verdict}")
 
     def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
         """What survives every attack of the plan at one budget."""

@@ -15,7 +15,8 @@ import math
 from robustbench_tin.benchmarks.evidence import Evidence, Hits
 from robustbench_tin.benchmarks.slopes import KINDS
 from robustbench_tin.benchmarks.trials import PROBE_QUERIES, PROBE_STEPS
-from robustbench_tin.benchmarks.verdicts import Cause
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason
 
 LEVEL = 0.001
 # Part of the images that honest attacks differ by: one breaks what another just misses.
@@ -72,31 +73,27 @@ def outdoes(one: Hits, other: Hits) -> bool:
     return more_than(gained, gained + lost, 0.5)
 
 
-def differing_passes(evidence: Evidence, eot: int) -> str | None:
+def differing_passes(evidence: Evidence, eot: int) -> Reason | None:
     """The model is random at test time, and too few gradients were averaged to follow."""
     answers = evidence.answers
     # One that draws nothing and still answers otherwise remembers: see the next doubt.
     if answers.differing == 0 or not answers.draws:
         return None
     if eot == 1:
-        return (
-            f"logits differ between two passes on {answers.differing} of {answers.images} images:"
-            " average gradients with eot=20"
-        )
+        return Reason.of(TrustCode.differing_passes, differing=answers.differing, images=answers.images)
     # Spearman and Brown: how alike two means of that many draws are.
     alike = max(evidence.gradients.alike, 0.0)
     averaged = eot * alike / (1 + (eot - 1) * alike)
     if averaged >= _ALIKE:
         return None
     enough = math.ceil(_ENOUGH * (1 - alike) / (alike * (1 - _ENOUGH)) - 1e-9) if alike > 0.01 else None
-    advice = f"average {enough} (eot={enough})" if enough else "no number of them is enough, add square"
-    return (
-        f"the model is random, and means of {eot} gradients point in different directions (cosine"
-        f" {averaged:.2f}): {advice}"
-    )
+    facts = {"eot": eot, "cosine": round(averaged, 2)}
+    if enough is None:
+        return Reason.of(TrustCode.hopeless_gradients, **facts)
+    return Reason.of(TrustCode.opposed_gradients, **facts, enough=enough)
 
 
-def remembered_calls(evidence: Evidence) -> str | None:
+def remembered_calls(evidence: Evidence) -> Reason | None:
     """The same images, with the same random numbers, got another answer the second time."""
     answers = evidence.answers
     if not answers.remember:
@@ -104,14 +101,10 @@ def remembered_calls(evidence: Evidence) -> str | None:
     changed, images = answers.changed, answers.asked_again
     if changed == 0:
         changed, images = answers.differing, answers.images
-    return (
-        f"logits changed on {changed} of {images} images when they were shown once more: the model keeps"
-        " something between calls, or draws from a generator of its own, so that a figure follows from the"
-        " calls before it"
-    )
+    return Reason.of(TrustCode.remembered_calls, changed=changed, images=images)
 
 
-def other_clean_answers(right: Hits, evidence: Evidence) -> str | None:
+def other_clean_answers(right: Hits, evidence: Evidence) -> Reason | None:
     """The probe found other images right than the clean measure did, and no random number explains it.
 
     Args:
@@ -122,32 +115,22 @@ def other_clean_answers(right: Hits, evidence: Evidence) -> str | None:
     changed = int((right[evidence.numbers] != evidence.right).sum())
     if evidence.answers.draws or not more_than(changed, images, _TRICKLE):
         return None
-    return (
-        f"{changed} of {images} images were right in the clean measure and are not now, or the reverse:"
-        " answers follow from the calls before or from the other images of a batch"
-    )
+    return Reason.of(TrustCode.other_clean_answers, changed=changed, images=images)
 
 
-def depends_on_company(evidence: Evidence) -> str | None:
+def depends_on_company(evidence: Evidence) -> Reason | None:
     """What an image is taken for follows from the images that are shown beside it."""
     answers = evidence.answers
     if not more_than(answers.moved, answers.regrouped, _TRICKLE):
         return None
-    return (
-        f"logits of {answers.moved} of {answers.regrouped} images follow from the other images of their"
-        " batch (statistics of the batch, say): a figure follows from the batch size and the order, fix these"
-        " statistics"
-    )
+    return Reason.of(TrustCode.depends_on_company, moved=answers.moved, images=answers.regrouped)
 
 
-def no_gradients(evidence: Evidence) -> str | None:
+def no_gradients(evidence: Evidence) -> Reason | None:
     """Nobody can follow gradients, so that only queries were tried."""
     if evidence.differentiable:
         return None
-    return (
-        "the model gives no gradients: only black-box attacks were tried, one that attacks a differentiable"
-        " stand-in may break more"
-    )
+    return Reason.of(TrustCode.no_gradients)
 
 
 def beside_probe(left: Hits, evidence: Evidence) -> float | None:
@@ -178,20 +161,17 @@ def keeps_up(left: Hits, evidence: Evidence) -> bool:
     return share is not None and share >= 1 - _BESIDE_PROBE
 
 
-def dead_gradients(evidence: Evidence) -> str | None:
+def dead_gradients(evidence: Evidence) -> Reason | None:
     """No attack that climbs the cross-entropy gets anywhere."""
     if not evidence.differentiable:
         return None
     dead, right = evidence.gradients.dead, evidence.gradients.images
     if dead <= max(2, _FEW * right):
         return None
-    return (
-        f"the gradient is zero or not finite on {dead} of {right} images:"
-        " attack with a differentiable stand-in or without gradients (square)"
-    )
+    return Reason.of(TrustCode.dead_gradients, dead=dead, images=right)
 
 
-def faint_logits(left: Hits, evidence: Evidence) -> str | None:
+def faint_logits(left: Hits, evidence: Evidence) -> Reason | None:
     """The softmax is nearly even, so that cross-entropy raises all wrong classes, the near and the far ones.
 
     Args:
@@ -201,56 +181,44 @@ def faint_logits(left: Hits, evidence: Evidence) -> str | None:
     margin, share = evidence.gradients.margin, beside_probe(left, evidence)
     if margin >= _FAINT or share is None or share >= 1 - _BESIDE_MARGINS:
         return None
-    return (
-        f"the two highest logits lie {margin:.2g} apart, so that cross-entropy raises all wrong classes"
-        " alike: attack on margins (fast, apgd-dlr)"
-    )
+    return Reason.of(TrustCode.faint_logits, margin=float(f"{margin:.2g}"))
 
 
-def jumping_answers(evidence: Evidence) -> str | None:
+def jumping_answers(evidence: Evidence) -> Reason | None:
     """Answers change though no pixel does, in effect: noise whose seed follows the image, say."""
     gradients = evidence.gradients
     if not more_than(gradients.jumping, gradients.looked, _FEW):
         return None
-    return (
-        f"logits of {gradients.jumping} of {gradients.looked} images jump when no pixel changes by more than"
-        " 1/100,000 (noise whose seed follows the image, say): gradients say nothing of such jumps, average"
-        " over them"
-    )
+    return Reason.of(TrustCode.jumping_answers, jumping=gradients.jumping, images=gradients.looked)
 
 
-def too_coarse(evidence: Evidence) -> str | None:
+def too_coarse(evidence: Evidence) -> Reason | None:
     """No change of an answer stands out from rounding, so that no gradient can be checked."""
     near = evidence.gradients.near
     if near is None or near.usable.any():
         return None
-    return Cause.too_coarse
+    return Reason.of(TrustCode.too_coarse)
 
 
-def false_gradients(evidence: Evidence) -> str | None:
+def false_gradients(evidence: Evidence) -> Reason | None:
     """Over a fraction of a level of 255 the answers do not change as the gradient says."""
     gradients = evidence.gradients
-    for slopes, where in ((gradients.near, ""), (gradients.beside, " beside the images")):
+    at_images = TrustCode.false_gradients, TrustCode.false_directions
+    beside_them = TrustCode.false_gradients_beside, TrustCode.false_directions_beside
+    for slopes, (wrong_on, wrong_along) in ((gradients.near, at_images), (gradients.beside, beside_them)):
         if slopes is None or not len(errors := slopes.errors()):
             continue
         wrong = int((errors > _WRONG).sum())
         if more_than(wrong, len(errors), _WRONG_PART_OF_COARSE if gradients.coarse else _WRONG_PART):
-            return (
-                f"measured differences contradict the gradient{where} on {wrong} of {len(errors)} images: it"
-                " misleads attacks (if it is a stand-in on purpose, set substitutes_gradient = True on the"
-                " model)"
-            )
+            return Reason.of(wrong_on, wrong=wrong, images=len(errors))
         by_direction = slopes.errors_by_direction()
         worst = int(by_direction.argmax())
         if by_direction[worst] > _OFF and not gradients.coarse:
-            return (
-                f"measured differences contradict the gradient{where} by {100 * by_direction[worst]:.0f} % in"
-                f" {KINDS[worst]} directions: a part of it is missing or false, which misleads attacks"
-            )
+            return Reason.of(wrong_along, percent=round(100 * float(by_direction[worst])), kind=KINDS[worst])
     return None
 
 
-def shattered_gradients(evidence: Evidence) -> str | None:
+def shattered_gradients(evidence: Evidence) -> Reason | None:
     """The gradient is right at one point, says nothing of a step further, and images survive.
 
     Networks that were trained plainly may be as rough; theirs do not survive.
@@ -263,14 +231,16 @@ def shattered_gradients(evidence: Evidence) -> str | None:
     survive = int((right & evidence.pgd).sum())
     if kept is None or kept > _SHATTERED or not more_than(survive, int(right.sum()), _SURVIVE):
         return None
-    return (
-        f"a step along the gradient changes the margin by {100 * max(kept, 0):.0f} % of what the gradient"
-        f" promises, and {survive} of {int(right.sum())} images survive a PGD at eps {evidence.eps:g}: the"
-        " gradients are shattered, smooth them or add square"
+    return Reason.of(
+        TrustCode.shattered_gradients,
+        percent=round(100 * max(kept, 0)),
+        survive=survive,
+        images=int(right.sum()),
+        eps=evidence.eps,
     )
 
 
-def stepwise_answers(evidence: Evidence) -> str | None:
+def stepwise_answers(evidence: Evidence) -> Reason | None:
     """From image to image the answers change, and the gradients on the way do not say so."""
     passage = evidence.gradients.passage
     if passage is None or not (usable := int(passage.usable.sum())):
@@ -279,40 +249,46 @@ def stepwise_answers(evidence: Evidence) -> str | None:
     declared = evidence.gradients.declared
     if off <= (_UNEXPLAINED_BY_STAND_IN if declared else _UNEXPLAINED):
         return None
-    stand_in = "the stand-in gradient" if declared else "the gradient"
-    return (
-        f"from one image to another {stand_in} explains {100 * (1 - off):.0f} % of how the answers change"
-        f" ({usable} pairs): they change in steps or for reasons that attacks do not see, add square"
+    return Reason.of(
+        TrustCode.stepwise_stand_in if declared else TrustCode.stepwise_answers,
+        percent=round(100 * (1 - off)),
+        pairs=usable,
     )
 
 
-def withstands_anything(evidence: Evidence, norm: str, classes: int) -> str | None:
+def withstands_anything(evidence: Evidence, norm: str, classes: int) -> Reason | None:
     """Images survive where each can be made mid-grey, the same for all."""
     if evidence.huge is None:
         return None
     left, images = int(evidence.huge.left.sum()), len(evidence.huge.left)
     if not more_than(left, images, 1 / classes):
         return None
-    return (
-        f"{left} of {images} images survive at {norm} eps {evidence.huge.eps:.3g}, where each can be made"
-        " grey: gradients mislead the attack, add square"
+    return Reason.of(
+        TrustCode.withstands_anything,
+        left=left,
+        images=images,
+        norm=norm,
+        eps=float(f"{evidence.huge.eps:.3g}"),
     )
 
 
-def black_box_wins(evidence: Evidence) -> str | None:
+def black_box_wins(evidence: Evidence) -> Reason | None:
     """Queries alone break what gradients do not, whatever attack was asked for."""
     witness = evidence.witness
     if witness is None or not more_than(witness.broke, witness.images, _TRICKLE):
         return None
-    return (
-        f"{PROBE_QUERIES} black-box queries broke {witness.broke} of {witness.images} images that PGD did not"
-        f" at eps {evidence.eps:g}: gradients mislead the attack, add square"
+    return Reason.of(
+        TrustCode.queries_win,
+        queries=PROBE_QUERIES,
+        broke=witness.broke,
+        images=witness.images,
+        eps=evidence.eps,
     )
 
 
 def single_step_blind(
     right: Hits, fgsm: Hits, strong: Hits, eps: float, *, single_step_training: bool
-) -> str | None:
+) -> Reason | None:
     """FGSM leaves most images, PGD breaks many of those: the gradient holds for a small step only.
 
     After single-step training that is catastrophic overfitting: half of the right images left, half of
@@ -331,14 +307,11 @@ def single_step_blind(
     broken = int((kept & ~strong).sum())
     if kept.sum() < least * right.sum() or not more_than(broken, int(kept.sum()), share):
         return None
-    overfit = "catastrophic overfitting" if single_step_training else "gradients mislead a single step"
-    return (
-        f"PGD broke {broken} of the {int(kept.sum())} images that FGSM left at eps {eps:g}: {overfit},"
-        " believe PGD"
-    )
+    code = TrustCode.catastrophic_overfitting if single_step_training else TrustCode.single_step_blind
+    return Reason.of(code, broken=broken, images=int(kept.sum()), eps=eps)
 
 
-def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> str | None:
+def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> Reason | None:
     """A short PGD broke what the attack did not: a tenth of all images, or a third of what it broke itself.
 
     Args:
@@ -361,20 +334,21 @@ def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> str
         weaker = nothing and more_than(broken, int(right.sum()), 0.5)
     if not weaker:
         return None
-    return (
-        f"a PGD of {PROBE_STEPS} steps broke {gained} of {len(mine)} images that this left at eps"
-        f" {evidence.eps:g}: give it more steps or longer ones, and check that it works"
+    return Reason.of(
+        TrustCode.weaker_than_probe, steps=PROBE_STEPS, gained=gained, images=len(mine), eps=evidence.eps
     )
 
 
-def asked_nothing(forward_passes: int, backward_passes: int, images: int) -> str | None:
+def asked_nothing(forward_passes: int, backward_passes: int, images: int) -> Reason | None:
     """An attack that cannot know anything about the model."""
     if backward_passes > 0 or forward_passes > images:
         return None
-    return "the attack never asked the model: check that it works"
+    return Reason.of(TrustCode.asked_nothing)
 
 
-def black_box_beats(left: Hits, black_box: Hits, eps: float, name: str) -> str | None:
+def black_box_beats(
+    left: Hits, black_box: Hits, eps: float, name: str, *, transfer: bool = False
+) -> Reason | None:
     """An attack without gradients, or of another model's, broke what this one did not.
 
     Args:
@@ -382,61 +356,59 @@ def black_box_beats(left: Hits, black_box: Hits, eps: float, name: str) -> str |
         black_box: images that the other leaves right, likewise.
         eps: of both.
         name: of the other.
+        transfer: whether the other is images made on another cell, by its name.
     """
     broke = int((left & ~black_box).sum())
     if not more_than(broke, len(left), _TRICKLE):
         return None
-    return f"{name} broke {broke} of {len(left)} images that this left at eps {eps:g}: gradients mislead it"
+    code = TrustCode.transfer_beats if transfer else TrustCode.black_box_beats
+    return Reason.of(code, name=name, broke=broke, images=len(left), eps=eps)
 
 
-def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> str | None:
+def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> Reason | None:
     """An attack of many steps is outdone by one of a single step."""
     if not outdoes(fgsm, left):
         return None
-    return (
-        f"{name} broke {int((left & ~fgsm).sum())} images that this left at eps {eps:g}, and this"
-        f" {int((fgsm & ~left).sum())} that {name} left: check its steps and their length"
-    )
+    lost, won = int((left & ~fgsm).sum()), int((fgsm & ~left).sum())
+    return Reason.of(TrustCode.weaker_than_one_step, name=name, lost=lost, won=won, eps=eps)
 
 
-def rising(lower: Hits, higher: Hits, low: float, high: float) -> str | None:
+def rising(lower: Hits, higher: Hits, low: float, high: float) -> Reason | None:
     """More budget, fewer broken images."""
     if not outdoes(lower, higher):
         return None
-    return (
-        f"accuracy rises from {100 * lower.mean():.1f} % at eps {low:g} to {100 * higher.mean():.1f} % at"
-        f" {high:g}: give more steps"
-    )
+    before, after = (round(100 * float(hits.mean()), 1) for hits in (lower, higher))
+    return Reason.of(TrustCode.rising, lower=before, low=low, higher=after, high=high)
 
 
-def not_converged(late: int | None, images: int) -> str | None:
+def not_converged(late: int | None, images: int) -> Reason | None:
     """Images were still being broken when the budget ended."""
     if late is None or not more_than(late, images, _LATE):
         return None
-    return f"still broke {late} of {images} images in the last tenth of its budget: give more steps"
+    return Reason.of(TrustCode.not_converged, late=late, images=images)
 
 
-def probe_not_converged(evidence: Evidence) -> str | None:
+def probe_not_converged(evidence: Evidence) -> Reason | None:
     """The same for an attack under a full budget, which does not tell: it is no longer than the probe."""
     if evidence.pgd is None or not more_than(evidence.late, len(evidence.pgd), _LATE):
         return None
-    return (
-        f"a PGD of {PROBE_STEPS} steps still broke {evidence.late} of {len(evidence.pgd)} images in its last"
-        f" step at eps {evidence.eps:g}: give more steps"
+    return Reason.of(
+        TrustCode.probe_not_converged,
+        steps=PROBE_STEPS,
+        late=evidence.late,
+        images=len(evidence.pgd),
+        eps=evidence.eps,
     )
 
 
-def disputed_verdicts(disputed: int, images: int) -> str | None:
+def disputed_verdicts(disputed: int, images: int) -> Reason | None:
     """What was searched with is not the model."""
     if not more_than(disputed, images, _TRICKLE):
         return None
-    return (
-        f"the search took {disputed} of {images} images for broken that the model in float32 gets right:"
-        " give search=exact"
-    )
+    return Reason.of(TrustCode.disputed, disputed=disputed, images=images)
 
 
-def refuted(left: Hits, other: Hits, eps: float, name: str) -> str | None:
+def refuted(left: Hits, other: Hits, eps: float, name: str, *, transfer: bool = False) -> Reason | None:
     """Another attack broke clearly more of what this one left, so that its figure is far too high.
 
     Both saw the same images: the question is only how much. Honest attacks differ by a few points, which is
@@ -447,19 +419,19 @@ def refuted(left: Hits, other: Hits, eps: float, name: str) -> str | None:
         other: images that the other leaves right, likewise.
         eps: of both.
         name: of the other.
+        transfer: whether the other is images made on another cell, by its name.
     """
     mine, theirs, images = int(left.sum()), int(other.sum()), len(left)
     gain = mine - theirs  # what the other broke of those left, net of the reverse
     if gain < _REFUTING or gain <= _REFUTED_OF_ALL * images or gain <= _REFUTED_OF_LEFT * mine:
         return None
-    return (
-        f"{name} left {theirs} of {images} images right at eps {eps:g}, and this left {mine}: believe {name}"
-    )
+    code = TrustCode.transfer_refutes if transfer else TrustCode.refuted
+    return Reason.of(code, name=name, theirs=theirs, images=images, eps=eps, mine=mine)
 
 
 def no_better_than_noise(
     left: Hits, noise_left: Hits, right: Hits, eps: float, name: str = "noise"
-) -> str | None:
+) -> Reason | None:
     """An attack that follows gradients breaks hardly more images than random points of the ball do.
 
     In d dimensions a step along the gradient moves a margin some sqrt(d) times as far as noise of the same
@@ -477,7 +449,6 @@ def no_better_than_noise(
     broke, by_noise = int((right & ~left).sum()), int((right & ~noise_left).sum())
     if by_noise < _NOISE_BROKE or broke > _BESIDE_NOISE * by_noise or images - broke <= _SATURATED * images:
         return None
-    return (
-        f"{name} broke {by_noise} of {images} images at eps {eps:g}, and this broke {broke}: it finds hardly"
-        " more than chance does, check that it works"
+    return Reason.of(
+        TrustCode.no_better_than_noise, name=name, by_noise=by_noise, images=images, eps=eps, broke=broke
     )

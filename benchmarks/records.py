@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from robustbench_tin.benchmarks.verdicts import Verdict, read_verdict
+from robustbench_tin.benchmarks.verdicts import Reason, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,10 +50,10 @@ class Record(BaseModel):
         top5_low: lower end.
         top5_high: upper end.
         status: ``ok``, or why the measure failed.
-        trust: the verdict of the trust checks: ``ok``; the reasons not to believe the figure, ``; `` between
-            them; or ``unchecked: `` and why the checks could not judge it. None if they were not asked for,
-            and of a clean or certified measure that nothing speaks against.
-        remarks: what else a reader must know, ``; `` between them.
+        trust: why the trust checks doubt the figure, or could not check it; empty if it is ``ok``. None if
+            they were not asked for, and of a clean or certified measure that nothing speaks against. Tables
+            of records show its text, and its codes beside it.
+        remarks: what else a reader must know.
         learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
             0.001); None if that is unknown.
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
@@ -101,8 +101,8 @@ class Record(BaseModel):
     top5_low: Share | None
     top5_high: Share | None
     status: str
-    trust: str | None = None
-    remarks: str = ""
+    trust: tuple[Reason, ...] | None = None
+    remarks: tuple[str, ...] = ()
     learned: bool | None
     seconds: NotNegative
     forward_passes: Count
@@ -133,7 +133,7 @@ class Record(BaseModel):
     @property
     def verdict(self) -> Verdict | None:
         """What :attr:`trust` says; None if it says nothing."""
-        return read_verdict(self.trust)
+        return None if self.trust is None else Verdict.of(self.trust)
 
     @property
     def content_digest(self) -> str:
@@ -182,7 +182,7 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         }
     if facts["attack"] == CLEAN and outcomes.top1 is not None:
         facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
-    remarks = [remark.replace(";", ",") for remark in outcomes.remarks]
+    remarks = [*outcomes.remarks]
     if outcomes.top5 is not None and classes <= _TOP:
         remarks.append(f"top-5 says nothing: with {classes} classes the true label is always in it")
     return Record(
@@ -193,7 +193,7 @@ def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Re
         eps=outcomes.eps,
         mode=outcomes.mode,
         status=outcomes.status,
-        remarks="; ".join(remarks),
+        remarks=tuple(remarks),
         search=outcomes.search,
         late=outcomes.late,
         disputed=outcomes.disputed,
@@ -212,13 +212,28 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
 
 
 def shown(record: Record) -> dict[str, Any]:
-    """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together."""
-    return record.model_dump(include=set(columns(type(record))))
+    """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together.
+
+    ``trust`` and ``remarks`` are texts for people; ``trust_codes`` and ``remark_list`` are for code.
+    """
+    fields = record.model_dump(
+        mode="json", include=set(type(record).model_fields) & set(columns(type(record)))
+    )
+    verdict = record.verdict
+    return {
+        **fields,
+        "trust": None if verdict is None else str(verdict),
+        "trust_codes": fields["trust"],
+        "remarks": "; ".join(record.remarks),
+        "remark_list": fields["remarks"],
+    }
 
 
 def columns(kind: type[Record]) -> list[str]:
     """The names of these fields, in their order."""
-    return [name for name in kind.model_fields if not name.endswith("digest")]
+    names = [name for name in kind.model_fields if not name.endswith("digest")]
+    after = names.index("remarks") + 1
+    return [*names[:after], "trust_codes", "remark_list", *names[after:]]
 
 
 def versions() -> str:

@@ -423,8 +423,13 @@ def write_outcomes(file: Path, outcomes: Outcomes) -> str:
 
 def records_csv(frame: pd.DataFrame) -> str:
     """Records as CSV; no spreadsheet takes a text for a formula."""
-    texts = frame.map(lambda value: spreadsheet_cell(value) if isinstance(value, str) else value)
-    return str(texts.to_csv(index=False))
+    return str(frame.map(_csv_cell).to_csv(index=False))
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):  # codes, as in JSON
+        value = json.dumps(value)
+    return spreadsheet_cell(value) if isinstance(value, str) else value
 
 
 def records_json(frame: pd.DataFrame) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, NOT_MEASURED, OK
-from robustbench_tin.benchmarks.verdicts import Trust, Verdict, read_verdict
+from robustbench_tin.benchmarks.verdicts import Reason, Trust, Verdict
 from robustbench_tin.text import markdown, printable
 
 if TYPE_CHECKING:
@@ -114,8 +114,8 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
     transferred = [value for value in worst.eps if eps is None or value in eps] if worst is not None else []
     figures += [f"worst transfer eps {budget:g}" for budget in transferred]
     rows, failures, remarks = [], [], []
-    doubts: dict[str, list[str]] = {}
-    unchecked: dict[str, list[str]] = {}
+    doubts: dict[Reason, list[str]] = {}
+    unchecked: dict[Reason, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
         if attack == CERTIFIED and not (cell["attack"] == CERTIFIED).any():
             continue  # a defense that proves nothing
@@ -136,7 +136,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             for row in measures.values()
             if row["status"] != OK
         ]
-        remarks += [remark for row in measures.values() for remark in row["remarks"].split("; ") if remark]
+        remarks += [remark for row in measures.values() for remark in row["remark_list"]]
         name = f"{model} + {defense}, seed {seed}"
         for budget in (0.0, *budgets):
             verdict = _verdict(measures.get(budget))
@@ -193,12 +193,11 @@ def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
 
 def _verdict(row: Mapping[Any, Any] | None) -> Verdict:
     """The verdict on a figure; of one that is not there, or of which no checks were asked for, nothing."""
-    if row is None or row["status"] != OK or not isinstance(row["trust"], str):
-        return Verdict()
-    return read_verdict(row["trust"]) or Verdict()
+    reasons = None if row is None or row["status"] != OK else row["trust_codes"]
+    return Verdict.of(map(Reason.model_validate, reasons)) if isinstance(reasons, list) else Verdict()
 
 
-def _reasons(mark: str, cells_by_reason: Mapping[str, Sequence[str]]) -> list[str]:
+def _reasons(mark: str, cells_by_reason: Mapping[Reason, Sequence[str]]) -> list[str]:
     """One line a reason, with the cells that it holds for."""
     return [
         f"{mark} {reason} ({'; '.join(dict.fromkeys(cells))})" for reason, cells in cells_by_reason.items()

@@ -9,9 +9,10 @@ from robustbench_tin.benchmarks.records import OK, WORST_CASE
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust import Measured, needs_trust
-from robustbench_tin.benchmarks.verdicts import Verdict, as_text
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason, Verdict
 
-_NAMED = "transfer from "
+_OF_TRANSFERS = (TrustCode.transfer_beats, TrustCode.transfer_refutes)
 
 
 def doubt_beaten(run: Run) -> list[str]:
@@ -47,24 +48,23 @@ def doubt_beaten(run: Run) -> list[str]:
     return said
 
 
-def _reason(run: Run, attack: str, others: Sequence[TransferRecord]) -> str | None:
+def _reason(run: Run, attack: str, others: Sequence[TransferRecord]) -> Reason | None:
     """What speaks against an attack's figure: the one transfer that broke most of what it left."""
     if not others:
         return None
     left = run.outcomes(others[0].target, attack, others[0].eps)["top1"].to_numpy()
     hits = {other: run.transfers.top1(other) for other in others}
     strongest = max(others, key=lambda other: int((left & ~hits[other]).sum()))
-    name = f"{_NAMED}{strongest.source.label} by {strongest.attack}"
-    beaten = doubts.black_box_beats(left, hits[strongest], strongest.eps, name)
+    name = f"{strongest.source.label} by {strongest.attack}"
+    beaten = doubts.black_box_beats(left, hits[strongest], strongest.eps, name, transfer=True)
     # Of few images, the exact test behind it needs more than the size of the difference does.
-    return beaten or doubts.refuted(left, hits[strongest], strongest.eps, name)
+    return beaten or doubts.refuted(left, hits[strongest], strongest.eps, name, transfer=True)
 
 
-def _with_reason(verdict: Verdict | None, reason: str | None, *, checked: bool) -> str | None:
+def _with_reason(
+    verdict: Verdict | None, reason: Reason | None, *, checked: bool
+) -> tuple[Reason, ...] | None:
     """A verdict with this reason in the place of an earlier one of its kind; what was unchecked stays so."""
-    known = verdict or Verdict()
-    others = [doubt for doubt in known.doubts if not doubt.startswith(_NAMED)]
-    found = Verdict.of([*others, reason], known.unchecked)
-    if found.doubts or (checked and verdict is not None):
-        return as_text(found)
-    return None
+    known = () if verdict is None else verdict.reasons
+    found = Verdict.of([*(each for each in known if each.code not in _OF_TRANSFERS), reason])
+    return found.reasons if found.doubts or (checked and verdict is not None) else None

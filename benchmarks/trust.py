@@ -20,7 +20,8 @@ from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
 from robustbench_tin.benchmarks.trials import PROBE_STEPS
-from robustbench_tin.benchmarks.verdicts import Cause, Verdict, as_text, too_few
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason, Verdict, too_few
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # Adversarial training on images of one gradient step starts its name so.
@@ -126,13 +127,13 @@ def needs_trust(record: Record) -> bool:
     return gets_verdict(record) and uncheckable(record) is None
 
 
-def uncheckable(record: Record) -> Cause | None:
+def uncheckable(record: Record) -> TrustCode | None:
     """Why the checks have nothing to look at; None if they have."""
     if record.status != OK:
-        return Cause.no_figure
+        return TrustCode.no_figure
     if record.learned is None:
-        return Cause.clean_failed
-    return None if record.learned else Cause.at_chance
+        return TrustCode.clean_failed
+    return None if record.learned else TrustCode.at_chance
 
 
 def with_cause(record: Record) -> Record:
@@ -140,7 +141,7 @@ def with_cause(record: Record) -> Record:
     cause = uncheckable(record)
     if cause is None or not gets_verdict(record):
         return record
-    return record.model_copy(update={"trust": as_text(Verdict.of(unchecked=[cause]))})
+    return record.model_copy(update={"trust": (Reason.of(cause),)})
 
 
 def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
@@ -162,16 +163,16 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
     try:
         evidence = gather(model, pool, cell.probe_eps(), conditions)
         verdicts = {
-            id(measured): Verdict.of(cell.reasons(measured, evidence), cell.unchecked(evidence))
+            id(measured): Verdict.of([*cell.reasons(measured, evidence), *cell.unchecked(evidence)])
             for measured in checked
         }
         if of_answers := cell.answers(evidence):
             verdicts[id(cell.clean)] = Verdict.of(of_answers)
     except FOREIGN as error:  # whatever a model raises; what fails meanwhile is not trusted
-        failed = Verdict.of([f"the checks failed: {one_line(error)}"])
+        failed = Verdict.of([Reason.of(TrustCode.checks_failed, error=one_line(error))])
         verdicts = {id(measured): failed for measured in checked}
     records = [
-        measured.record.model_copy(update={"trust": as_text(verdicts[id(measured)])})
+        measured.record.model_copy(update={"trust": verdicts[id(measured)].reasons})
         if id(measured) in verdicts
         else with_cause(measured.record)
         for measured in measures
@@ -193,7 +194,7 @@ class _Cell:
     measures: Sequence[Measured]
     checked: Sequence[Measured]
 
-    def reasons(self, measured: Measured, evidence: Evidence) -> list[str]:
+    def reasons(self, measured: Measured, evidence: Evidence) -> list[Reason]:
         """All that speaks against one figure."""
         return [
             reason
@@ -224,7 +225,7 @@ class _Cell:
         ]
         return max(telling, default=budgets[0])
 
-    def unchecked(self, evidence: Evidence) -> list[str | None]:
+    def unchecked(self, evidence: Evidence) -> list[Reason | None]:
         """Why the checks could not judge a figure of this cell in full."""
         return [
             doubts.no_gradients(evidence),
@@ -232,16 +233,16 @@ class _Cell:
             too_few(len(self._right), int(self._right.sum())),
         ]
 
-    def answers(self, evidence: Evidence) -> list[str]:
+    def answers(self, evidence: Evidence) -> list[Reason]:
         """What speaks against any figure of the model, the clean one as well."""
         return [reason for reason in self._of_answers(evidence) if reason is not None]
 
-    def _of_answers(self, evidence: Evidence) -> Iterator[str | None]:
+    def _of_answers(self, evidence: Evidence) -> Iterator[Reason | None]:
         yield doubts.remembered_calls(evidence)
         yield doubts.other_clean_answers(self._right, evidence)
         yield doubts.depends_on_company(evidence)
 
-    def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+    def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
         record = measured.record
         yield from self._of_answers(evidence)
         yield doubts.differing_passes(evidence, measured.eot)
@@ -257,7 +258,7 @@ class _Cell:
         yield doubts.stepwise_answers(evidence)
         yield doubts.black_box_wins(evidence)
 
-    def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+    def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
         """What is wrong at the probe's budget is so at the others."""
         record = measured.record
         if measured.claims and measured.whole:
@@ -273,7 +274,7 @@ class _Cell:
         if not any(other.single_step for other in self._beside(probed)):
             yield doubts.weaker_than_one_step(mine, evidence.fgsm, evidence.eps, "a single step of FGSM")
 
-    def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[str | None]:
+    def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
         record, left = measured.record, measured.top1
         yield doubts.not_converged(record.late, record.n)
         if record.late is None and record.eps == evidence.eps and measured.iterative and measured.is_short:
@@ -292,7 +293,7 @@ class _Cell:
                     yield doubts.rising(lower, higher, below.record.eps, record.eps)
                     break
 
-    def _of_neighbours(self, measured: Measured) -> Iterator[str | None]:
+    def _of_neighbours(self, measured: Measured) -> Iterator[Reason | None]:
         """What other attacks of the same budget show, by the outcomes that this one is after.
 
         Their figures are of the same images, so no chance is in it. A worst case has them all in it.
@@ -314,10 +315,10 @@ class _Cell:
             strongest, name = min(others, key=lambda other: int(other[0].sum()))
             yield doubts.refuted(left, strongest, eps, name)
 
-    def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> str | None:
+    def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> Reason | None:
         """What one that claims less than an iterative attack shows of it."""
         eps, name = other.record.eps, other.record.attack
-        reason = None
+        reason: Reason | None = None
         right = self.clean.hits(k)
         if not other.claims and right is not None:
             reason = doubts.no_better_than_noise(left, theirs, right, eps, name)
@@ -327,7 +328,7 @@ class _Cell:
             reason = doubts.black_box_beats(left, theirs, eps, name)
         return reason
 
-    def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[str | None]:
+    def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[Reason | None]:
         trained_so = self._trained_eps is not None
         for other in self._beside_record(record):
             if other.iterative and other.top1 is not None:

@@ -1,7 +1,7 @@
-"""Verdicts: what the trust checks say of a figure, and how a record writes it down.
+"""Verdicts: what the trust checks say of a figure, as codes.
 
-A figure under attack is ``ok``, ``unchecked`` or doubted. Code decides on :class:`Trust` and :class:`Cause`;
-the text in a record is read and written here alone.
+A figure under attack is ``ok``, ``unchecked`` or doubted. What decides is its list of reasons, each a
+:class:`TrustCode` with its facts; their texts stand in :mod:`robustbench_tin.benchmarks.trust_texts`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Self
+from typing import ClassVar, Self
+
+from robustbench_tin.benchmarks.trust_texts import TEXTS, TrustCode
+from robustbench_tin.messages import Message
 
 # What the checks need for a judgement. Below it, no test of counts could find anything.
 LEAST_IMAGES, LEAST_RIGHT = 20, 10
-
-_BETWEEN = "; "
 
 
 class Trust(StrEnum):
@@ -25,16 +26,20 @@ class Trust(StrEnum):
     doubted = "doubted"
 
 
-class Cause(StrEnum):
-    """Why the checks cannot judge a figure; a reason is one of these, or one and details after a colon."""
+class Reason(Message):
+    """Why a figure is doubted, or could not be checked.
 
-    no_figure = "there is no figure"
-    clean_failed = "the clean measure failed"
-    at_chance = "clean accuracy is not above chance"
-    few_images = "too few images"
-    few_right = "too few images are right when clean"
-    no_gradients = "the model gives no gradients"
-    too_coarse = "the model's answers are too coarse to check its gradients"
+    >>> str(Reason.of(TrustCode.few_images, images=8, needed=20))
+    'too few images: 8, and 20 are needed'
+    """
+
+    code: TrustCode
+    TEXTS: ClassVar = TEXTS
+
+    @property
+    def is_doubt(self) -> bool:
+        """Whether it speaks against the figure, and not only for no check of it."""
+        return not self.code.unchecked
 
 
 @dataclass(frozen=True)
@@ -42,17 +47,21 @@ class Verdict:
     """What the trust checks say of one figure.
 
     Attributes:
-        doubts: reasons not to believe it, a sentence each.
-        unchecked: reasons why the checks could not judge it in full; :func:`cause_of` gives the cause.
+        doubts: reasons not to believe it.
+        unchecked: reasons why the checks could not judge it in full.
     """
 
-    doubts: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
+    unchecked: tuple[Reason, ...] = ()
 
     @classmethod
-    def of(cls, doubts: Iterable[str | None] = (), unchecked: Iterable[str | None] = ()) -> Self:
+    def of(cls, reasons: Iterable[Reason | None] = ()) -> Self:
         """The verdict that follows from some reasons: each counts once, None counts for nothing."""
-        return cls(_reasons(doubts), _reasons(unchecked))
+        found = dict.fromkeys(reason for reason in reasons if reason is not None)
+        return cls(
+            tuple(reason for reason in found if reason.is_doubt),
+            tuple(reason for reason in found if not reason.is_doubt),
+        )
 
     @property
     def state(self) -> Trust:
@@ -61,45 +70,22 @@ class Verdict:
             return Trust.doubted
         return Trust.unchecked if self.unchecked else Trust.ok
 
+    @property
+    def reasons(self) -> tuple[Reason, ...]:
+        """All of them, doubts first, as a record holds them; none: ``ok``."""
+        return (*self.doubts, *self.unchecked)
 
-def as_text(verdict: Verdict) -> str:
-    """A verdict as a record holds it: ``ok``, or all reasons with ``; `` between them, doubts first.
+    def __str__(self) -> str:
+        """For people.
 
-    >>> as_text(Verdict()), as_text(Verdict(unchecked=("too few images: 8",)))
-    ('ok', 'unchecked: too few images: 8')
-    """
-    unchecked = [f"{Trust.unchecked}: {reason}" for reason in verdict.unchecked]
-    return _BETWEEN.join([*verdict.doubts, *unchecked]) or Trust.ok.value
-
-
-def read_verdict(text: str | None) -> Verdict | None:
-    """The verdict of a record's text; None if there is none, so that no checks were asked for.
-
-    >>> read_verdict("accuracy rises; unchecked: too few images: 8").state
-    <Trust.doubted: 'doubted'>
-    """
-    if not text:
-        return None
-    if text == Trust.ok:
-        return Verdict()
-    mark = f"{Trust.unchecked}: "
-    parts = text.split(_BETWEEN)
-    return Verdict(
-        tuple(part for part in parts if not part.startswith(mark)),
-        tuple(part.removeprefix(mark) for part in parts if part.startswith(mark)),
-    )
+        >>> print(Verdict(), "|", Verdict.of([Reason.of(TrustCode.few_images, images=8, needed=20)]))
+        ok | unchecked: too few images: 8, and 20 are needed
+        """
+        said = [str(reason) if reason.is_doubt else f"{Trust.unchecked}: {reason}" for reason in self.reasons]
+        return "; ".join(said) or Trust.ok.value
 
 
-def cause_of(reason: str) -> str:
-    """The part of a reason that stays the same if its counts change; one of :class:`Cause`.
-
-    >>> cause_of("too few images: 8, and 20 are needed") == Cause.few_images
-    True
-    """
-    return reason.partition(": ")[0]
-
-
-def too_few(images: int, right: int) -> str | None:
+def too_few(images: int, right: int) -> Reason | None:
     """Why a measure has too few images to be judged; None if it has enough.
 
     Args:
@@ -107,12 +93,7 @@ def too_few(images: int, right: int) -> str | None:
         right: of them, right when clean.
     """
     if images < LEAST_IMAGES:
-        return f"{Cause.few_images}: {images}, and {LEAST_IMAGES} are needed"
+        return Reason.of(TrustCode.few_images, images=images, needed=LEAST_IMAGES)
     if right < LEAST_RIGHT:
-        return f"{Cause.few_right}: {right} of {images}, and {LEAST_RIGHT} are needed"
+        return Reason.of(TrustCode.few_right, right=right, images=images, needed=LEAST_RIGHT)
     return None
-
-
-def _reasons(reasons: Iterable[str | None]) -> tuple[str, ...]:
-    """Each once, with nothing in it that separates reasons."""
-    return tuple(dict.fromkeys(reason.replace(";", ",") for reason in reasons if reason is not None))

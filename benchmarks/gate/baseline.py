@@ -12,35 +12,47 @@ import binascii
 import hashlib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 
 import numpy as np
 from pydantic import (
+    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
-    SerializerFunctionWrapHandler,
     StringConstraints,
-    model_serializer,
     model_validator,
 )
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
+from robustbench_tin.benchmarks.verdicts import Reason
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.evidence import Hits
 
-FORMAT: Literal[1] = 1
+FORMAT: Literal[2] = 2
 FORMAT_KEY = "robust-tin-baseline"
 
+# Characters of a text.
+LONGEST = 4000
 # No line breaks, no terminal or bidirectional controls: these texts are printed.
 _PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PRINTABLE)]
-Text = Annotated[str, StringConstraints(max_length=4000, pattern=_PRINTABLE)]
+Text = Annotated[str, StringConstraints(max_length=LONGEST, pattern=_PRINTABLE)]
+
+
+def _with_printable_facts(reason: Reason) -> Reason:
+    for fact in reason.facts.values():
+        if isinstance(fact, str) and not (len(fact) <= LONGEST and fact.isprintable()):
+            raise ValueError("a reason's facts are not printable, or too long")
+    return reason
+
+
+Shown = Annotated[Reason, AfterValidator(_with_printable_facts)]
 Count = Annotated[int, Field(ge=0, le=10**8)]
 Seed = Annotated[int, Field(ge=0, le=2**63)]
 
@@ -60,7 +72,7 @@ class Measure(_Part):
         learned: whether every seed learned something; None if that is unknown.
         checked: whether the trust checks judged every seed's figure.
         doubts: what speaks against the figure of any seed.
-        unchecked: why they could not judge that of any seed; the file has it only if there is a reason.
+        unchecked: why they could not judge that of any seed.
         right: images right, one count a seed.
         outcomes: the first seed's, image by image: packed bits, the first image highest, in base64.
     """
@@ -71,16 +83,10 @@ class Measure(_Part):
     settings: dict[Name, Text]
     learned: bool | None
     checked: bool
-    doubts: list[Text]
-    unchecked: list[Text] = []
+    doubts: list[Shown]
+    unchecked: list[Shown]
     right: Annotated[list[Count], Field(min_length=1, max_length=1000)]
     outcomes: Annotated[str, StringConstraints(max_length=20_000_000)]
-
-    @model_serializer(mode="wrap")
-    def _without_nothing(self, content: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """As in files from before there were unchecked figures, so that their digests hold."""
-        fields: dict[str, Any] = content(self)
-        return fields if self.unchecked else {key: fields[key] for key in fields if key != "unchecked"}
 
     @property
     def key(self) -> Key:
@@ -160,7 +166,7 @@ class Baseline(_Part):
     """
 
     # No default: a file that does not name its format is none.
-    format: Annotated[Literal[1], Field(alias=FORMAT_KEY)]
+    format: Annotated[Literal[2], Field(alias=FORMAT_KEY)]
     digest: Text = ""
     versions: Text
     data: Name
@@ -179,9 +185,7 @@ class Baseline(_Part):
     @property
     def content_digest(self) -> str:
         """What :attr:`digest` must be."""
-        content = self.model_dump(by_alias=True, exclude={"digest"})
-        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        return digest_of(self.model_dump(mode="json", by_alias=True))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -196,7 +200,7 @@ class Baseline(_Part):
 
     def text(self) -> str:
         """The file: JSON with one short list a line, so that it can be reviewed."""
-        content = self.model_dump(by_alias=True)
+        content = self.model_dump(mode="json", by_alias=True)
         listed = json.dumps(content, indent=2, ensure_ascii=False)
         return re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", _on_one_line, listed) + "\n"
 
@@ -286,8 +290,8 @@ def _measure(models: Sequence[Model], key: Key) -> Measure:
         settings=dict(sorted(first.settings.items())),
         learned=None if None in learned else all(learned),
         checked=all(figure.checked for figure in figures),
-        doubts=sorted({_printable(doubt) for figure in figures for doubt in figure.doubts}),
-        unchecked=sorted({_printable(reason) for figure in figures for reason in figure.unchecked}),
+        doubts=_sorted(doubt for figure in figures for doubt in figure.doubts),
+        unchecked=_sorted(reason for figure in figures for reason in figure.unchecked),
         right=[figure.right for figure in figures],
         outcomes=base64.b64encode(np.packbits(first.hits).tobytes()).decode(),
     )
@@ -309,5 +313,25 @@ def _on_one_line(found: re.Match[str]) -> str:
     return "[" + re.sub(r",\n\s+", ", ", found[1]) + "]"
 
 
+def digest_of(content: Mapping[str, Any]) -> str:
+    """The digest of a file's content without the digest that it holds."""
+    text = json.dumps(
+        {key: value for key, value in content.items() if key != "digest"},
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def _sorted(reasons: Iterable[Reason]) -> list[Reason]:
+    """Each once, with printable facts."""
+    facts = ((reason, reason.facts.items()) for reason in reasons)
+    printable = {
+        Reason(code=each.code, facts={key: _printable(v) if isinstance(v, str) else v for key, v in items})
+        for each, items in facts
+    }
+    return sorted(printable, key=str)
+
+
 def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else " " for character in text)[:4000]
+    return "".join(character if character.isprintable() else " " for character in text)[:LONGEST]

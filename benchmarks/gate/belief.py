@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from robustbench_tin.benchmarks.gate.baseline import Measure
 from robustbench_tin.benchmarks.gate.subject import Figure
 from robustbench_tin.benchmarks.records import CLEAN
-from robustbench_tin.benchmarks.verdicts import Cause, cause_of
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason
 
 # The images are the baseline's, and its own test judges how many of them are right: no way round a check.
-_TOO_FEW = (Cause.few_images, Cause.few_right)
+_TOO_FEW = (TrustCode.few_images, TrustCode.few_right)
 _UNLEARNED = "clean accuracy is not above chance: nothing was learned, so this figure means nothing"
 
 
@@ -23,13 +23,13 @@ class Belief:
     Attributes:
         reasons: why the measure is suspicious, a sentence each; empty if it is not.
         doubts: what speaks against the figures and not against the baseline's, or could not be checked of
-            them alone: the checks' own words for those of the reasons that are theirs.
+            them alone: those of the reasons that are the checks' own.
         unchecked: why the figures could not be checked, if that is no reason.
     """
 
     reasons: tuple[str, ...] = ()
-    doubts: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
+    unchecked: tuple[Reason, ...] = ()
 
 
 def belief(figures: Sequence[Figure], known: Measure | None, *, asked: bool, rises: bool) -> Belief:
@@ -66,27 +66,24 @@ def belief(figures: Sequence[Figure], known: Measure | None, *, asked: bool, ris
     )
 
 
-def _new_doubts(doubts: tuple[str, ...], known: Measure | None, *, rises: bool) -> tuple[str, ...]:
+def _new_doubts(doubts: tuple[Reason, ...], known: Measure | None, *, rises: bool) -> tuple[Reason, ...]:
     if known is None or not known.doubts:
         return doubts
-    familiar = {_kind(doubt) for doubt in known.doubts}
-    return tuple(doubt for doubt in doubts if _kind(doubt) not in familiar) if rises else ()
+    familiar = {doubt.code for doubt in known.doubts}
+    return tuple(doubt for doubt in doubts if doubt.code not in familiar) if rises else ()
 
 
-def _newly_unchecked(reasons: tuple[str, ...], known: Measure | None, *, rises: bool) -> tuple[str, ...]:
+def _newly_unchecked(
+    reasons: tuple[Reason, ...], known: Measure | None, *, rises: bool
+) -> tuple[Reason, ...]:
     """Those that are held against a figure; none if nobody checked the baseline's."""
     if known is None or not (known.checked or known.unchecked) or (known.doubts and not rises):
         return ()
     # Earlier versions took a want of gradients for a doubt.
-    familiar = {cause_of(reason) for reason in (*known.unchecked, *known.doubts)}
+    familiar = {reason.code for reason in (*known.unchecked, *known.doubts)}
     granted = familiar if rises else {*familiar, *_TOO_FEW}
-    return tuple(reason for reason in reasons if cause_of(reason) not in granted)
+    return tuple(reason for reason in reasons if reason.code not in granted)
 
 
-def _kind(doubt: str) -> str:
-    """A doubt without its counts."""
-    return re.sub(r"[\d.,]+", "", doubt)
-
-
-def _once(reasons: Iterable[str]) -> tuple[str, ...]:
+def _once(reasons: Iterable[Reason]) -> tuple[Reason, ...]:
     return tuple(dict.fromkeys(reasons))

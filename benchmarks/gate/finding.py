@@ -10,6 +10,7 @@ from typing import Literal
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
 from robustbench_tin.benchmarks.gate.subject import Key
+from robustbench_tin.benchmarks.verdicts import Reason
 
 PASSED, WORSE, INCOMPARABLE = 0, 1, 2
 
@@ -24,6 +25,11 @@ class Verdict(StrEnum):
     better = "better"
     new = "new"
     same = "not worse"
+
+    @property
+    def grave(self) -> bool:
+        """Whether it fails, or cannot be compared."""
+        return self.fails or self is Verdict.incomparable
 
     @property
     def fails(self) -> bool:
@@ -67,8 +73,8 @@ class Finding:
     floor: float | None = None
     changes: Changes | None = None
     spread: Spread | None = None
-    doubts: tuple[str, ...] = ()
-    unchecked: tuple[str, ...] = ()
+    doubts: tuple[Reason, ...] = ()
+    unchecked: tuple[Reason, ...] = ()
 
     @property
     def label(self) -> str:
@@ -138,10 +144,10 @@ class Report:
 
 def grouped(
     findings: Sequence[Finding], field: Literal["reasons", "unchecked"] = "reasons"
-) -> dict[str, list[str]]:
-    """Each reason with the measures that it stands beside, so that it is said once."""
-    reasons: dict[str, list[str]] = {}
+) -> dict[str | Reason, list[Finding]]:
+    """Each reason with the findings that it stands beside, so that it is said once."""
+    reasons: dict[str | Reason, list[Finding]] = {}
     for finding in findings:
         for reason in getattr(finding, field):
-            reasons.setdefault(reason, []).append(finding.label)
+            reasons.setdefault(reason, []).append(finding)
     return reasons

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, Baseline
+from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, LONGEST, Baseline, digest_of
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.files import IrregularError, read_bytes
 
@@ -32,7 +36,7 @@ def read_baseline(path: str | Path) -> Baseline:
     path = Path(path)
     content = _read(path)
     try:
-        baseline = Baseline.model_validate_json(content)
+        baseline = Baseline.model_validate_json(_updated(content))
     except ValidationError as error:
         raise BaselineError(f"baseline '{path}' {_what_is_wrong(content, error)}") from None
     except RecursionError:
@@ -43,6 +47,28 @@ def read_baseline(path: str | Path) -> Baseline:
             f" of its content {baseline.content_digest}; {_AGAIN}"
         )
     return baseline
+
+
+def _updated(content: bytes) -> bytes:
+    """A file of format 1, which held texts instead of codes, as one of this format; others as they are."""
+    if _format_of(content) != 1:
+        return content
+    known = json.loads(content)
+    with suppress(AttributeError, KeyError, TypeError):  # damaged: whoever validates it says how
+        untouched = known.get("digest") == digest_of(known)
+        for entry in known["entries"]:
+            for measure in entry["measures"]:
+                for field in ("doubts", "unchecked"):
+                    measure[field] = [_reason(text) for text in measure.get(field, [])]
+        known[FORMAT_KEY] = FORMAT
+        if untouched:
+            known["digest"] = digest_of(known)
+    return json.dumps(known).encode()
+
+
+def _reason(text: str) -> dict[str, Any]:
+    known = Reason.parse(text) if len(text) <= LONGEST else None
+    return (known or Reason.of(TrustCode.earlier, text=text)).model_dump(mode="json")
 
 
 def _read(path: Path) -> bytes:

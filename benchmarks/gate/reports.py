@@ -193,7 +193,11 @@ def _as_dict(finding: Finding) -> dict[str, Any]:
         "fails": finding.verdict.fails,
     }
     rest = {name: value for name, value in asdict(finding).items() if name not in (*named, "key")}
-    return {**named, **rest}
+    # Texts, as ever, and the codes beside them.
+    for name in ("doubts", "unchecked"):
+        rest[name] = [str(reason) for reason in getattr(finding, name)]
+    codes = [reason.model_dump(mode="json") for reason in (*finding.doubts, *finding.unchecked)]
+    return {**named, **rest, "trust_codes": codes}
 
 
 def _annotation(kind: str, title: str, message: str) -> str:

@@ -18,6 +18,7 @@ from robustbench_tin.benchmarks.gate.power import (
 from robustbench_tin.benchmarks.gate.statistics import Spread
 from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN
 from robustbench_tin.benchmarks.tables import Table
+from robustbench_tin.benchmarks.verdicts import Reason
 
 # How many images change their outcome is not known before a run; between a light touch and another network.
 _CHANGED = (0.02, 0.1, 0.3)
@@ -74,7 +75,7 @@ def weak_spots(baseline: Baseline) -> list[str]:
 def _unchecked(entry: Entry) -> list[str]:
     """Why the figures of a baseline could not be checked, a line a reason, or that nobody asked for it."""
     measures = [measure for measure in entry.measures if measure.attack not in (CLEAN, CERTIFIED)]
-    by_reason: dict[str, list[Measure]] = {}
+    by_reason: dict[Reason, list[Measure]] = {}
     for measure in measures:
         for reason in measure.unchecked:
             by_reason.setdefault(reason, []).append(measure)

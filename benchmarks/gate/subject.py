@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.verdicts import Trust
+from robustbench_tin.benchmarks.verdicts import Reason, Trust
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
@@ -67,13 +67,13 @@ class Figure:
         return rank_of(self.record)
 
     @property
-    def doubts(self) -> tuple[str, ...]:
+    def doubts(self) -> tuple[Reason, ...]:
         """Why not to believe it."""
         verdict = self.record.verdict
         return () if verdict is None else verdict.doubts
 
     @property
-    def unchecked(self) -> tuple[str, ...]:
+    def unchecked(self) -> tuple[Reason, ...]:
         """Why the trust checks could not judge it in full."""
         verdict = self.record.verdict
         return () if verdict is None else verdict.unchecked

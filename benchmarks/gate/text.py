@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import replace
 
-from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict, grouped
+from robustbench_tin.benchmarks.gate.finding import Finding, Report, grouped
 from robustbench_tin.benchmarks.gate.question import Kind
 from robustbench_tin.benchmarks.tables import UNCHECKED, Table
 from robustbench_tin.benchmarks.verdicts import Trust
@@ -49,11 +50,13 @@ def plain(report: Report) -> str:
 
 def notes(report: Report) -> list[str]:
     """What stands below the table, a line each."""
-    said = [f"{reason} ({_measures(labels)})" for reason, labels in grouped(report.findings).items()]
-    lines = [f"{'! ' if _is_grave(report, line) else ''}{line}" for line in said]
+    lines = [
+        f"{'! ' if any(each.verdict.grave for each in found) else ''}{reason} ({_measures(found)})"
+        for reason, found in grouped(report.findings).items()
+    ]
     lines += [
-        f"{UNCHECKED} {Trust.unchecked}: {reason} ({_measures(labels)})"
-        for reason, labels in grouped(report.findings, "unchecked").items()
+        f"{UNCHECKED} {Trust.unchecked}: {reason} ({_measures(found)})"
+        for reason, found in grouped(report.findings, "unchecked").items()
     ]
     lines += [f"Compared: {fact}." for fact in report.facts]
     lines += [f"Warning: {warning}." for warning in report.warnings]
@@ -97,12 +100,6 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _measures(labels: list[str]) -> str:
-    shown = "; ".join(labels[:4])
-    return shown if len(labels) <= 4 else f"{shown}; and {len(labels) - 4} more"
-
-
-def _is_grave(report: Report, line: str) -> bool:
-    """Whether a line is of a measure that fails or cannot be compared."""
-    grave = report.of(Verdict.worse, Verdict.below, Verdict.suspicious, Verdict.incomparable)
-    return any(line.startswith(reason) for finding in grave for reason in finding.reasons)
+def _measures(findings: Sequence[Finding]) -> str:
+    shown = "; ".join(finding.label for finding in findings[:4])
+    return shown if len(findings) <= 4 else f"{shown}; and {len(findings) - 4} more"

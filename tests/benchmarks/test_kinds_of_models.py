@@ -15,7 +15,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.benchmarks.measure import STAND_IN
-from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
+from robustbench_tin.benchmarks.trust_texts import TrustCode
 
 ATTACKS = ["fgsm", "pgd:steps=5", "pgd:criterion=top1,steps=5", "square:queries=20"]
 
@@ -170,10 +170,11 @@ def test_without_gradients_square_stands_in_and_says_so(
         assert row.status == rows.loc["noise", eps].status == "ok"
         assert row.remarks.endswith("stands in for fgsm, pgd:steps=2: the model gives no gradients")
         for attack in ("square:queries=30", "noise"):
-            verdict = read_verdict(rows.loc[attack, eps].trust)
-            assert verdict.state is Trust.unchecked
-            (reason,) = verdict.unchecked
-            assert reason.startswith("the model gives no gradients: only black-box attacks were tried")
+            assert [reason["code"] for reason in rows.loc[attack, eps].trust_codes] == [
+                TrustCode.no_gradients
+            ]
+            text = "unchecked: the model gives no gradients: only black-box attacks were tried"
+            assert rows.loc[attack, eps].trust.startswith(text)
         for attack in ("fgsm", "pgd:steps=2"):
             assert rows.loc[attack, eps].trust == "unchecked: there is no figure"
     assert rows.loc["clean", 0.0].top1 > 0.9

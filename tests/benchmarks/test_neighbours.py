@@ -52,7 +52,7 @@ def trusts(toy: Toy, table: Mapping[str, tuple[int | None, int | None]]) -> dict
     pool = Pool(pixels, labels, 50, torch.device("cpu"))
     measures = [taken(CLEAN, 95, 100), *(taken(spec, *counts) for spec, counts in table.items())]
     records = judge(toy.model, pool, measures, Conditions()).records
-    return {record.attack: record.trust or "" for record in records}
+    return {record.attack: "" if record.trust is None else str(record.verdict) for record in records}
 
 
 def test_a_figure_says_which_other_refutes_it(toy: Toy) -> None:

@@ -9,6 +9,8 @@ from rich.console import Console
 
 from robustbench_tin.benchmarks.progress import ConsoleReporter
 from robustbench_tin.benchmarks.tables import Table, tables
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason
 
 
 def row(model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", learned=True, seed=0):
@@ -20,8 +22,8 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
         **{"defense": "none", "norm": "linf", "n": 50, "data": "demo", "classes": 10},
         **{
             "mode": "full budget",
-            "remarks": "",
-            "trust": None,
+            "remark_list": [],
+            "trust_codes": None,
             "eot": 1,
             "oblivious": False,
             "eight_bit": False,
@@ -37,6 +39,11 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
         **figures,
         **facts,
     }
+
+
+def codes(*texts: str) -> list[dict[str, object]]:
+    """Doubts of these texts, as records have them."""
+    return [Reason.of(TrustCode.earlier, text=text).model_dump(mode="json") for text in texts]
 
 
 @pytest.fixture
@@ -108,7 +115,7 @@ def test_an_attack_until_broken_shows_its_criterion_only_and_says_so(records: pd
     attacked = records["attack"] == "fgsm"
     records.loc[attacked, ["top5", "top5_low", "top5_high"]] = None
     records.loc[attacked, "mode"] = "until broken (top-1)"
-    records.loc[attacked, "remarks"] = "cross-entropy stands in"
+    records["remark_list"] = [["cross-entropy stands in"] if fgsm else [] for fgsm in attacked]
     (table,) = tables(records)
     assert "until broken (top-1)" in table.title
     assert not any("top-5" in column for column in table.columns)
@@ -122,7 +129,7 @@ def test_what_changes_the_attack_stands_in_the_title(records: pd.DataFrame) -> N
 
 
 def test_a_figure_not_to_be_believed_is_marked_and_the_reason_told(records: pd.DataFrame) -> None:
-    records["trust"] = [None, "ok", "gradients are zero; accuracy rises", None, None, None]
+    records["trust_codes"] = [None, [], codes("gradients are zero", "accuracy rises"), None, None, None]
     (table,) = tables(records)
     assert table.rows[0][4:6] == ("32.0 ▼44.0", "46.0! ▼30.0")
     where = "(inceptionv3 + none, seed 0, eps 0.03)"
@@ -131,29 +138,37 @@ def test_a_figure_not_to_be_believed_is_marked_and_the_reason_told(records: pd.D
 
 
 def test_a_clean_figure_not_to_be_believed_is_marked_too(records: pd.DataFrame) -> None:
-    records["trust"] = ["it follows from the batch", "ok", "ok", None, None, None]
+    records["trust_codes"] = [codes("it follows from the batch"), [], [], None, None, None]
     (table,) = tables(records)
     assert table.rows[0][3].endswith("!")
     assert table.notes[-1] == "! it follows from the batch (inceptionv3 + none, seed 0, clean)"
 
 
 def test_a_figure_that_could_not_be_checked_has_a_mark_of_its_own(records: pd.DataFrame) -> None:
-    chance = "unchecked: clean accuracy is not above chance"
-    few = "unchecked: too few images: 8, and 20 are needed"
-    records["trust"] = [None, few, f"accuracy rises; {few}", None, chance, "unchecked: there is no figure"]
+    chance, few = Reason.of(TrustCode.at_chance), Reason.of(TrustCode.few_images, images=8, needed=20)
+    few_codes, chance_codes = ([reason.model_dump(mode="json")] for reason in (few, chance))
+    none = [Reason.of(TrustCode.no_figure).model_dump(mode="json")]
+    records["trust_codes"] = [
+        None,
+        few_codes,
+        [*codes("accuracy rises"), *few_codes],
+        None,
+        chance_codes,
+        none,
+    ]
     (table,) = tables(records)
     # A doubt goes before; a figure that is not there has no mark.
     assert table.rows[0][4:6] == ("32.0? ▼44.0", "46.0! ▼30.0")
     assert table.rows[1][4:6] == ("12.0? ▲2.0", "failed")
     assert table.notes[-3:] == (
         "! accuracy rises (inceptionv3 + none, seed 0, eps 0.03)",
-        f"? {few} (inceptionv3 + none, seed 0)",
-        f"? {chance} (nasnetlarge + none, seed 0)",
+        f"? unchecked: {few} (inceptionv3 + none, seed 0)",
+        f"? unchecked: {chance} (nasnetlarge + none, seed 0)",
     )
 
 
 def test_each_remark_is_shown_once(records: pd.DataFrame) -> None:
-    records["remarks"] = ["of few", "cut; of few", "cut; of few", "", "", ""]
+    records["remark_list"] = [["of few"], ["cut", "of few"], ["cut", "of few"], [], [], []]
     (table,) = tables(records)
     assert [note for note in table.notes if note in ("of few", "cut")] == ["of few", "cut"]
 

@@ -20,7 +20,8 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.transfer import transfer
 from robustbench_tin.benchmarks.transfer_tables import worst_sources
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
-from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason, Trust
 from robustbench_tin.cli import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.defenses import parse_defense
@@ -303,8 +304,11 @@ def figures(rate: float) -> dict[str, float]:
     return dict.fromkeys(("top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high"), rate)
 
 
+RISES = Reason.of(TrustCode.rising, lower=40.0, low=0.01, higher=46.9, high=0.03)
+
+
 @pytest.mark.parametrize(
-    "before", ["accuracy rises", "unchecked: too few images: 8, and 20 are needed", "ok"]
+    "before", [(RISES,), (Reason.of(TrustCode.few_images, images=8, needed=20),), ()], ids=str
 )
 def test_figures_that_a_transfer_beats_are_doubted(done, before):
     run = of_plan(Run.load(done), trust=True)
@@ -322,10 +326,11 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     assert "mi-fgsm broke 24 of 24 images that this left at eps 0.1" in line
     trust = run.record(target, "pgd:steps=2", 0.1).trust
     reason = f"transfer from {source.label} by mi-fgsm broke 24 of 24 images"
-    verdict = read_verdict(trust)
+    verdict = run.record(target, "pgd:steps=2", 0.1).verdict
     assert verdict.state is Trust.doubted
-    assert verdict.doubts[-1].startswith(reason)
-    assert verdict.doubts[:-1] == (("accuracy rises",) if before == "accuracy rises" else ())
+    assert verdict.doubts[-1].code is TrustCode.transfer_beats
+    assert str(verdict.doubts[-1]).startswith(reason)
+    assert verdict.doubts[:-1] == (before if before == (RISES,) else ())
     # One step claims nothing.
     assert run.record(target, "fgsm", 0.1).trust == before
     doubt_beaten(run)

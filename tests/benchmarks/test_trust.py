@@ -28,7 +28,7 @@ from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.verdicts import Trust, read_verdict
+from robustbench_tin.benchmarks.trust_texts import TrustCode
 from robustbench_tin.threat import ThreatModel
 
 HONEST_ATTACKS = "fgsm,pgd,pgd:criterion=top1,noise"
@@ -158,7 +158,7 @@ def test_the_probe_costs_no_more_than_it_says(toy: Toy, change, norm: str) -> No
 def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
     plain = evaluate(toy.model, toy.images, toy.labels)
     checked = evaluate(toy.model, toy.images, toy.labels, trust=True)
-    different = ["seconds", "trust"]
+    different = ["seconds", "trust", "trust_codes"]
     pd.testing.assert_frame_equal(plain.drop(columns=different), checked.drop(columns=different))
     assert plain["trust"].isna().all()
     assert checked["trust"].isna().tolist() == [True, False, False, False, False]
@@ -198,10 +198,9 @@ def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: i
 def test_a_reason_to_disbelieve_wins_over_too_few_images(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
     model = Before(toy.model, quantised)
     frame = evaluate(model, images[0][:16], images[1][:16], "pgd", 0.03, trust=True)
-    verdict = read_verdict(frame["trust"][1])
-    assert verdict.state is Trust.doubted
-    assert "gradient is zero" in verdict.doubts[0]
-    assert verdict.unchecked == ("too few images: 16, and 20 are needed",)
+    codes = [reason["code"] for reason in frame["trust_codes"][1]]
+    assert (codes[0], codes[-1]) == (TrustCode.dead_gradients, TrustCode.few_images)
+    assert frame["trust"][1].endswith("unchecked: too few images: 16, and 20 are needed")
 
 
 def test_no_figure_and_no_clean_figure_leave_nothing_to_check(

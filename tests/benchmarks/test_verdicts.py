@@ -1,62 +1,91 @@
-"""Verdicts: which state reasons make, and that a record's text gives back what was written."""
+"""Verdicts: which state reasons make, and what people and files get of them."""
 
 from __future__ import annotations
 
 import pytest
+from pydantic import ValidationError
 
-from robustbench_tin.benchmarks.verdicts import (
-    Cause,
-    Trust,
-    Verdict,
-    as_text,
-    cause_of,
-    read_verdict,
-    too_few,
-)
+from robustbench_tin.benchmarks.trust_texts import TEXTS, TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason, Trust, Verdict, too_few
+from robustbench_tin.messages import translated
 
-FEW = "too few images: 8, and 20 are needed"
+RISES = Reason.of(TrustCode.rising, lower=40.0, low=0.01, higher=46.9, high=0.03)
+SAID = "accuracy rises from 40 % at eps 0.01 to 46.9 % at 0.03: give more steps"
+FEW = Reason.of(TrustCode.few_images, images=8, needed=20)
+CHANCE = Reason.of(TrustCode.at_chance)
 
 
 @pytest.mark.parametrize(
-    ("verdict", "state", "text"),
+    ("reasons", "state", "text"),
     [
-        (Verdict(), Trust.ok, "ok"),
-        (Verdict(("accuracy rises",)), Trust.doubted, "accuracy rises"),
-        (Verdict(("a", "b")), Trust.doubted, "a; b"),
-        (Verdict(unchecked=(FEW,)), Trust.unchecked, f"unchecked: {FEW}"),
-        (Verdict(unchecked=(FEW, "c")), Trust.unchecked, f"unchecked: {FEW}; unchecked: c"),
+        ([], Trust.ok, "ok"),
+        ([RISES], Trust.doubted, SAID),
+        ([FEW], Trust.unchecked, "unchecked: too few images: 8, and 20 are needed"),
         # A reason to disbelieve wins, and what could not be checked is not lost.
-        (Verdict(("a",), (FEW,)), Trust.doubted, f"a; unchecked: {FEW}"),
+        ([FEW, RISES], Trust.doubted, f"{SAID}; unchecked: too few images: 8, and 20 are needed"),
     ],
 )
-def test_a_verdict_is_read_as_it_was_written(verdict: Verdict, state: Trust, text: str) -> None:
+def test_reasons_make_a_verdict(reasons: list[Reason], state: Trust, text: str) -> None:
+    verdict = Verdict.of(reasons)
     assert verdict.state is state
-    assert as_text(verdict) == text
-    assert read_verdict(text) == verdict
+    assert str(verdict) == text
 
 
-@pytest.mark.parametrize("text", [None, ""])
-def test_without_checks_there_is_no_verdict(text: str | None) -> None:
-    assert read_verdict(text) is None
+def test_a_reason_counts_once() -> None:
+    assert Verdict.of([RISES, None, CHANCE, RISES]) == Verdict((RISES,), (CHANCE,))
 
 
-def test_a_reason_counts_once_and_separates_nothing() -> None:
-    verdict = Verdict.of(["a; b", None, "a; b"], [None, "c"])
-    assert verdict == Verdict(("a, b",), ("c",))
-    assert read_verdict(as_text(verdict)) == verdict
+@pytest.mark.parametrize("code", list(TrustCode))
+def test_each_code_has_a_text_and_comes_back_from_a_file(code: TrustCode) -> None:
+    wanted = dict.fromkeys(("steps", "images"), 7)
+    facts = {
+        name: wanted.get(name, "a b" if name in ("name", "kind", "norm", "error", "text") else 3)
+        for name in __import__("string").Formatter().parse(TEXTS[code])
+        for name in [name[1]]
+        if name
+    }
+    reason = Reason(code=code, facts=facts)
+    assert Reason.model_validate_json(reason.model_dump_json(), strict=True) == reason
+    assert "{" not in str(reason)
+
+
+def test_the_facts_are_those_that_the_text_names() -> None:
+    with pytest.raises(ValidationError, match="expected"):
+        Reason.of(TrustCode.few_images, images=8)
+    with pytest.raises(ValidationError, match="expected"):
+        Reason.of(TrustCode.at_chance, images=8)
+
+
+@pytest.mark.parametrize("reason", [RISES, FEW, CHANCE])
+def test_a_text_of_an_earlier_version_gives_its_code(reason: Reason) -> None:
+    found = Reason.parse(str(reason))
+    assert found is not None
+    assert found.code is reason.code
+    assert str(found) == str(reason)
+
+
+def test_any_other_text_is_one_of_an_earlier_version() -> None:
+    found = Reason.parse("the moon was full")
+    assert found is not None
+    assert (found.code, str(found)) == (TrustCode.earlier, "the moon was full")
+
+
+def test_texts_may_be_translated() -> None:
+    with translated(str.upper):
+        assert str(Verdict.of([CHANCE])) == "unchecked: CLEAN ACCURACY IS NOT ABOVE CHANCE"
+    assert str(CHANCE) == "clean accuracy is not above chance"
 
 
 @pytest.mark.parametrize(
-    ("images", "right", "cause"),
+    ("images", "right", "code"),
     [
-        (19, 19, Cause.few_images),
-        (19, 9, Cause.few_images),
+        (19, 19, TrustCode.few_images),
+        (19, 9, TrustCode.few_images),
         (20, 10, None),
-        (20, 9, Cause.few_right),
-        (10_000, 9, Cause.few_right),
+        (20, 9, TrustCode.few_right),
+        (10_000, 9, TrustCode.few_right),
     ],
 )
-def test_too_few_images_are_20_or_10_right_ones(images: int, right: int, cause: Cause | None) -> None:
+def test_too_few_images_are_20_or_10_right_ones(images: int, right: int, code: TrustCode | None) -> None:
     reason = too_few(images, right)
-    assert (reason is None) == (cause is None)
-    assert reason is None or cause_of(reason) == cause
+    assert (None if reason is None else reason.code) == code

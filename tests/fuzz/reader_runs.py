@@ -111,7 +111,7 @@ def _fill(run: Run, cell: Cell) -> None:
     run.save_search_forms(cell, {"pgd:steps=2": ["float32", "channels last"]})
     for attack, eps in run.measures(cell):
         outcomes = _outcomes(eps, IMAGES - 1 if attack == CLEAN else 5 + cell.seed)
-        record = make_record(outcomes, attack=attack, **_facts(cell), trust=None if attack == CLEAN else "ok")
+        record = make_record(outcomes, attack=attack, **_facts(cell), trust=None if attack == CLEAN else ())
         run.save_measure(cell, record, outcomes)
 
 

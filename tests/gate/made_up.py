@@ -7,6 +7,7 @@ import numpy as np
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject
 from robustbench_tin.benchmarks.measure import Outcomes
 from robustbench_tin.benchmarks.records import CLEAN, OK, make_record
+from robustbench_tin.benchmarks.verdicts import Reason
 
 IMAGES = 400
 DATA = {"data": "drawn", "data_fingerprint": "aaaa", "measured_on": "bbbb"}
@@ -19,10 +20,18 @@ def right(count: int, images: int = IMAGES) -> np.ndarray:
     return hits
 
 
+def reasons(text: str) -> tuple[Reason, ...]:
+    """Those of some texts with ``; `` between them; any other text is one of an earlier version."""
+    parts = [part.removeprefix("unchecked: ") for part in text.split("; ")]
+    return () if text == OK else tuple(reason for part in parts if (reason := Reason.parse(part)))
+
+
 def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True, **facts) -> Figure:
     """A measure with these outcomes; under attack it was checked and found trustworthy."""
     taken = status == OK
-    trust = (None if attack == CLEAN else OK) if trust == "unset" else trust
+    trust = (None if attack == CLEAN else ()) if trust == "unset" else trust
+    if isinstance(trust, str):
+        trust = reasons(trust)
     outcomes = Outcomes(
         eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget")
     )

@@ -12,11 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import figure, model, right, subject, table
 
-from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, make_baseline
+from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, Baseline, make_baseline
 from robustbench_tin.benchmarks.gate.own import asked_by
 from robustbench_tin.benchmarks.gate.reading import LARGEST, MOST_VALUES, BaselineError, read_baseline
 from robustbench_tin.benchmarks.gate.subject import Model
 from robustbench_tin.benchmarks.records import CLEAN
+from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.verdicts import Reason
 from robustbench_tin.errors import RobustTinError, RunError
 
 
@@ -58,19 +60,47 @@ def test_it_holds_why_a_figure_is_unchecked(tmp_path):
     made = make_baseline([subject(*seeds)])
     made.write(path)
     (measure,) = read_baseline(path).entries[0].measures
-    assert (measure.checked, measure.doubts, measure.unchecked) == (False, ["accuracy rises"], [few])
+    found = measure.checked, [*map(str, measure.doubts)], [*map(str, measure.unchecked)]
+    assert found == (False, ["accuracy rises"], [few])
     assert asked_by(made).trust
     checked = make_baseline([subject(*seeds[::2])]).entries[0].measures[0]
     assert checked.checked
 
 
-def test_a_file_without_unchecked_figures_is_as_it_was_before_there_were_any(written, tmp_path):
-    assert '"unchecked"' not in written.read_text()
-    content = json.loads(written.read_text())
-    digest = content.pop("digest")
+def of_format_1(baseline: Baseline, change=lambda measure: measure) -> str:
+    """The file as the version before would have written it: texts in the place of codes."""
+    content = json.loads(baseline.text())
+    del content["digest"]
+    content[FORMAT_KEY] = 1
+    for measure in content["entries"][0]["measures"]:
+        for field in ("doubts", "unchecked"):
+            measure[field] = [str(Reason.model_validate(reason)) for reason in measure[field]]
+        if not measure["unchecked"]:
+            del measure["unchecked"]
+        change(measure)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    assert hashlib.blake2b(text.encode(), digest_size=8).hexdigest() == digest
-    # Its figures were blank if nobody asked, and if nothing was learned.
+    return json.dumps({**content, "digest": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()})
+
+
+def test_a_file_of_the_format_before_is_read(tmp_path):
+    late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+    few = "unchecked: too few images: 8, and 20 are needed"
+    made = make_baseline([subject(model({("fgsm", 0.03): right(240)}, trust=f"{late}; {few}"))])
+    path = tmp_path / "old.json"
+    path.write_text(of_format_1(made))
+    (measure,) = read_baseline(path).entries[0].measures
+    assert [reason.code for reason in measure.doubts] == [TrustCode.not_converged]
+    assert [reason.code for reason in measure.unchecked] == [TrustCode.few_images]
+    assert [*map(str, (*measure.doubts, *measure.unchecked))] == [late, few.removeprefix("unchecked: ")]
+    # What no version says is kept as it is, and a change by hand is seen.
+    path.write_text(of_format_1(made, lambda measure: measure["doubts"].append("the moon was full")))
+    assert str(read_baseline(path).entries[0].measures[0].doubts[1]) == "the moon was full"
+    path.write_text(of_format_1(made).replace("60 of 400", "61 of 400"))
+    with pytest.raises(BaselineError, match="changed by hand or merged"):
+        read_baseline(path)
+
+
+def test_figures_are_blank_if_nobody_asked(tmp_path):
     blank = make_baseline([subject(model(table(), trust=None))])
     blank.write(tmp_path / "blank.json")
     measures = read_baseline(tmp_path / "blank.json").entries[0].measures
@@ -198,7 +228,7 @@ def forget_version(content):
         (change_count, "changed by hand or merged"),
         (change_first_count, "do not have 231 right images"),
         (change_bits, "do not have 240 right images"),
-        (change_version, "is of format 99, and this robust-tin reads 1; update robust-tin"),
+        (change_version, "is of format 99, and this robust-tin reads 2; update robust-tin"),
         (forget_version, "is no baseline"),
         (lambda content: content.update(images=401), "do not have 240|are not 401 bits"),
         (lambda content: content.update(images=10**9), "images: "),

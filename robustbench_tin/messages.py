@@ -1,0 +1,103 @@
+"""Messages: codes with facts, in memory and in files; their text is made where people read it.
+
+Code decides on a code. A text may be reworded or translated without any result changing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any, ClassVar, Self
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+Fact = bool | int | float | str
+
+# Facts that are words; others are numbers. A text of many free words would take long to match.
+_WORDS = {"name", "kind", "norm", "error", "text"}
+_NUMBER = r"[-+.\de]+"
+
+_translations: list[Callable[[str], str]] = []
+
+
+class Message(BaseModel):
+    """A code with facts; ``str()`` is its text.
+
+    A subclass narrows the type of :attr:`code` and gives :attr:`TEXTS`.
+
+    Attributes:
+        code: what it says.
+        facts: what its text names, rounded as it is to be read.
+        TEXTS: for each code a text with a ``{name}`` for each fact.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: StrEnum
+    facts: dict[str, Fact] = {}
+
+    TEXTS: ClassVar[Mapping[Any, str]] = {}
+
+    @classmethod
+    def of(cls, code: StrEnum, **facts: Fact) -> Self:
+        """The message of a code with these facts."""
+        return cls(code=code, facts=facts)
+
+    @classmethod
+    def parse(cls, text: str) -> Self | None:
+        """The message of a text that an earlier version wrote; None if none has it. Its facts are texts."""
+        for code, template in cls.TEXTS.items():
+            found = re.fullmatch(_pattern(template), text, flags=re.DOTALL)
+            if found is not None:
+                return cls(code=code, facts=found.groupdict())
+        return None
+
+    @model_validator(mode="after")
+    def _has_its_facts(self) -> Self:
+        wanted = _names(self.TEXTS[self.code])
+        if wanted != set(self.facts):
+            raise ValueError(f"'{self.code}' has the facts {sorted(self.facts)}; expected {sorted(wanted)}")
+        return self
+
+    def __str__(self) -> str:
+        shown = {name: f"{fact:g}" if isinstance(fact, float) else fact for name, fact in self.facts.items()}
+        text = self.TEXTS[self.code].format_map(shown)
+        for translate in _translations:
+            text = translate(text)
+        return text
+
+    def __hash__(self) -> int:
+        return hash((self.code, *sorted(self.facts.items())))
+
+
+@contextmanager
+def translated(translate: Callable[[str], str]) -> Iterator[None]:
+    """Inside, every message's text goes through a function."""
+    _translations.append(translate)
+    try:
+        yield
+    finally:
+        _translations.remove(translate)
+
+
+def _names(template: str) -> set[str]:
+    return set(re.findall(r"\{(\w+)\}", template))
+
+
+def _pattern(template: str) -> str:
+    """A regular expression for all texts of a template; a fact that it names again must be the same."""
+    seen: set[str] = set()
+
+    def group(found: re.Match[str]) -> str:
+        name = found[1]
+        if name in seen:
+            return f"(?P={name})"
+        seen.add(name)
+        return f"(?P<{name}>{'.+' if name in _WORDS else _NUMBER})"
+
+    parts = re.split(r"(\{\w+\})", template)
+    return "".join(
+        re.sub(r"\{(\w+)\}", group, part) if part[:1] == "{" else re.escape(part) for part in parts
+    )
