@@ -181,8 +181,10 @@ class Forms:
     """
 
     def __init__(self, recalled: Mapping[str, Sequence[str]] | None = None) -> None:
-        self._recalled = {search: tuple(labels) for search, labels in (recalled or {}).items()}
-        self._refuted = set(self._recalled.pop(_REFUTED, ()))
+        known = {search: tuple(labels) for search, labels in (recalled or {}).items()}
+        self._refuted = set(known.pop(_REFUTED, ()))
+        # A file may have been changed: what is no pair is chosen anew.
+        self._recalled = {search: labels for search, labels in known.items() if len(labels) == 2}
         self._chosen: dict[str, Chosen] = {}
         self._chosen_for: dict[str, nn.Module] = {}
 
@@ -348,8 +350,16 @@ def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
     """The form of that label; None where it cannot be made."""
     if label == _PLAIN:
         return Form(model)
-    precision, layout = label.split(", ")[:2]
-    return _make(model, images, precision, layout)
+    kind = _KINDS.get(label)
+    return None if kind is None else _make(model, images, *kind)
+
+
+_KINDS = {
+    _label(precision, layout): (precision, layout)
+    for precision in (*_FLOAT32_KINDS, "bfloat16", "float16")
+    for layout in _BOTH_LAYOUTS
+}
+"""Precision and layout of each form that there may be, by its label."""
 
 
 def _lower_precisions(device: torch.device) -> list[str]:

@@ -33,14 +33,13 @@ from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import (
     CERTIFIED,
     CLEAN,
-    NOT_MEASURED,
-    OK,
     WORST_CASE,
     Record,
     make_record,
 )
 from robustbench_tin.benchmarks.repair import repair
 from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.trust import Measured, gets_verdict, judge, with_cause
 from robustbench_tin.benchmarks.verdicts import Trust, Verdict
@@ -252,7 +251,7 @@ class _Worker:
         return classifier, _trained(record, classifier, facts)
 
     def _untrained(self, cell: Cell, why: str, facts: dict[str, Any]) -> Trained:
-        trained = Trained(status=f"failed: {why}", **facts)
+        trained = Trained(status=Status.of(StatusCode.failed, why=why), **facts)
         self.reporter.warn(f"{cell.label}: {trained.status}")
         return trained
 
@@ -261,7 +260,7 @@ class _Worker:
         plan = self.run.plan
         backbone = backbones.get(cell.model)
         trained = Trained(
-            status=f"{NOT_MEASURED}: {error}",
+            status=Status.of(StatusCode.not_measured, why=str(error)),
             lr=self._recipe(cell).lr,
             precision=plan.precision or "float32",
             network_size=backbone.check_size(self.dataset.image_size, plan.image_size),
@@ -277,7 +276,7 @@ class _Worker:
         source = Cell(select(name)[0], NONE, cell.seed)
         trained = self.run.trained(source)
         if trained is None or trained.status != OK:
-            why = "is not trained" if trained is None else trained.status
+            why = "is not trained" if trained is None else str(trained.status)
             raise TrainingFailure(f"its source {source.label} {why}")
         return Loader(self.run, self.dataset.image_size, device).load(source).model
 

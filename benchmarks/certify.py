@@ -19,14 +19,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_tin.attacks.oracle import AttackFailure, Oracle
+from robustbench_tin.attacks.oracle import Oracle
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.randomness import seed_of
 from robustbench_tin.attacks.spot_checks import OnImages
-from robustbench_tin.benchmarks.measure import Outcomes
-from robustbench_tin.benchmarks.records import OK
+from robustbench_tin.benchmarks.measure import Outcomes, failure
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.defenses.base import NoiseVote
-from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
+from robustbench_tin.errors import FOREIGN, InvalidSettingError
 from robustbench_tin.threat import ThreatModel
 
 MODE = "certified lower bound"
@@ -91,7 +91,7 @@ def measure_certified(
         with oracle:
             found = _certified(oracle, vote, pool, seed, on_images)
     except FOREIGN as error:  # whatever a model raises
-        status = f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"
+        status = failure(error)
     return [
         Outcomes(
             eps=value,

@@ -277,7 +277,7 @@ def perturb(
     if chosen.criterion is not None:
         outcomes, clean_logits = measure_clean(model, pool, seed=seed)
         if clean_logits is None:
-            raise AttackFailure(outcomes.status)
+            raise AttackFailure(str(outcomes.status))
         return torch.stack(
             [_until_broken(model, pool, chosen, value, conditions, clean_logits) for value in budgets]
         )

@@ -20,7 +20,7 @@ from robustbench_tin.attacks.forms import Forms, probed
 from robustbench_tin.attacks.pool import Pool, batch_seed, drawn
 from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, told_once, with_right_form
-from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
+from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -50,7 +50,7 @@ class Outcomes:
         top1: was the true label the top 1, bool ``(N,)``; None if the measure failed or its criterion was
             another.
         top5: was it in the top 5, likewise.
-        status: ``ok``, or why it failed.
+        status: whether it was taken, and why not.
         seconds: wall-clock time.
         forward_passes: summed over the images.
         backward_passes: summed over the images.
@@ -68,7 +68,7 @@ class Outcomes:
     eps: float
     top1: npt.NDArray[np.bool_] | None
     top5: npt.NDArray[np.bool_] | None
-    status: str
+    status: Status
     seconds: float
     forward_passes: int
     backward_passes: int
@@ -149,7 +149,7 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
         eps=eps,
         top1=columns["top1"],
         top5=columns["top5"],
-        status=f"failed: {'; '.join(failed)}" if failed else OK,
+        status=Status.of(StatusCode.failed, why="; ".join(failed)) if failed else OK,
         seconds=sum(record.seconds for record, _ in measures),
         forward_passes=sum(record.forward_passes for record, _ in measures),
         backward_passes=sum(record.backward_passes for record, _ in measures),
@@ -191,7 +191,7 @@ def measure_clean(
                     on_images(len(labels))
             logits = torch.cat(parts)
     except FOREIGN as error:  # whatever a model raises
-        status = _failed(error)
+        status = failure(error)
     labels = pool.all_labels()
     return Outcomes(
         eps=0.0,
@@ -324,11 +324,12 @@ def with_stand_in(
     needed = stand_in not in done and not any(
         attack.gradients(1) > 0 for attack in done if attack not in failed
     )
-    said = f"{NOT_MEASURED}: the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
+    said = f"the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
     if needed:
         said += f", {stand_in.spec} is measured instead"
+    status = Status.of(StatusCode.not_measured, why=said)
     measures = {
-        attack: [replace(each, status=said) for each in of_attack] if attack in failed else of_attack
+        attack: [replace(each, status=status) for each in of_attack] if attack in failed else of_attack
         for attack, of_attack in done.items()
     }
     if needed:
@@ -414,7 +415,7 @@ def _until_broken(
             model, pool, attack, eps, conditions, clean_logits, oracle=oracle, on_images=on_images
         )
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
-        status = _failed(error)
+        status = failure(error)
     kept = None if found is None else (~found.broken).numpy()
     stages = () if found is None else tuple(found.stages)
     return Outcomes(
@@ -456,7 +457,7 @@ def _full_budget(
                 oracle, lambda: _spent(oracle, pool, attack, eps, conditions, report(), with_clean=with_clean)
             )
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
-        status = _failed(error)
+        status = failure(error)
     share = (time.perf_counter() - started) / len(eps)
     if spent is not None and spent.clean_logits is not None:
         oracle.forward_passes -= len(pool)  # they are the clean measure's
@@ -594,5 +595,7 @@ def _hits(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
     return hits
 
 
-def _failed(error: BaseException) -> str:
-    return f"failed: {error if isinstance(error, AttackFailure) else one_line(error)}"
+def failure(error: BaseException) -> Status:
+    """The status of a measure that an error ended."""
+    why = str(error) if isinstance(error, AttackFailure) else one_line(error)
+    return Status.of(StatusCode.failed, why=why)

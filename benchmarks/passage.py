@@ -25,7 +25,7 @@ from robustbench_tin.benchmarks.measure import (
     perturb_batch,
 )
 from robustbench_tin.benchmarks.plan import Cell, Plan
-from robustbench_tin.benchmarks.records import OK
+from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -104,7 +104,7 @@ def measure_transfer(
         search = oracle.search_label
         remarks += of_form(oracle)
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
-        status, making = _failed("source", error), time.perf_counter() - started
+        status, making = _failed(StatusCode.failed_at_source, error), time.perf_counter() - started
     made_forward = 0 if oracle is None else oracle.forward_passes
     made_backward = 0 if oracle is None else oracle.backward_passes
     return {
@@ -141,7 +141,7 @@ class _Goal:
 
     cell: Cell
     budgets: int
-    status: str = OK
+    status: Status = OK
     seconds: float = 0.0
     forward_passes: int = 0
     hits: list[Tensor] = field(default_factory=list)
@@ -161,7 +161,7 @@ class _Goal:
                     ranks = [torch.stack([in_top(answer, labels, k) for answer in logits]) for k in (1, 5)]
                     self.hits.append(torch.stack(ranks).cpu())
         except FOREIGN as error:  # whatever a model raises
-            self.status = _failed("target", error)
+            self.status = _failed(StatusCode.failed_at_target, error)
         self.seconds += time.perf_counter() - started
         self.forward_passes += 0 if oracle is None else oracle.forward_passes
 
@@ -187,6 +187,6 @@ def _blocks(pool: Pool, budgets: int) -> Iterator[Iterable[int]]:
         yield starts[first : first + batches]
 
 
-def _failed(where: str, error: BaseException) -> str:
-    text = str(error) if isinstance(error, AttackFailure) else one_line(error)
-    return f"failed at the {where}: {text}"
+def _failed(code: StatusCode, error: BaseException) -> Status:
+    why = str(error) if isinstance(error, AttackFailure) else one_line(error)
+    return Status.of(code, why=why)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from robustbench_tin.benchmarks.status import OK, Status
 from robustbench_tin.benchmarks.verdicts import Reason, Verdict
 
 if TYPE_CHECKING:
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 CLEAN = "clean"
 WORST_CASE = "worst-case"
 CERTIFIED = "certified"
-OK = "ok"
-NOT_MEASURED = "not measured"
-"""Begins the status of measures that were not tried, for want of weights, say."""
 _TOP = 5
 
 
@@ -49,7 +47,7 @@ class Record(BaseModel):
         top5: the same for the five largest logits.
         top5_low: lower end.
         top5_high: upper end.
-        status: ``ok``, or why the measure failed.
+        status: whether it was taken, and why not.
         trust: why the trust checks doubt the figure, or could not check it; empty if it is ``ok``. None if
             they were not asked for, and of a clean or certified measure that nothing speaks against. Tables
             of records show its text, and its codes beside it.
@@ -100,7 +98,7 @@ class Record(BaseModel):
     top5: Share | None
     top5_low: Share | None
     top5_high: Share | None
-    status: str
+    status: Status
     trust: tuple[Reason, ...] | None = None
     remarks: tuple[str, ...] = ()
     learned: bool | None
@@ -162,7 +160,7 @@ class Record(BaseModel):
                 raise ValueError(f"{name} {rate:g} is no count of {self.n} images")
         measured = self.top1 is not None or self.top5 is not None
         if measured != (self.status == OK):
-            raise ValueError(f"status '{self.status:.40}' does not fit the figures")
+            raise ValueError(f"status '{self.status.code}' does not fit the figures")
         return self
 
 
@@ -214,7 +212,8 @@ def to_frame(records: Iterable[Record]) -> pd.DataFrame:
 def shown(record: Record) -> dict[str, Any]:
     """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together.
 
-    ``trust`` and ``remarks`` are texts for people; ``trust_codes`` and ``remark_list`` are for code.
+    ``status``, ``trust`` and ``remarks`` are texts for people; ``status_code``, ``trust_codes`` and
+    ``remark_list`` are for code.
     """
     fields = record.model_dump(
         mode="json", include=set(type(record).model_fields) & set(columns(type(record)))
@@ -222,6 +221,8 @@ def shown(record: Record) -> dict[str, Any]:
     verdict = record.verdict
     return {
         **fields,
+        "status": str(record.status),
+        "status_code": record.status.code.value,
         "trust": None if verdict is None else str(verdict),
         "trust_codes": fields["trust"],
         "remarks": "; ".join(record.remarks),
@@ -233,7 +234,7 @@ def columns(kind: type[Record]) -> list[str]:
     """The names of these fields, in their order."""
     names = [name for name in kind.model_fields if not name.endswith("digest")]
     after = names.index("remarks") + 1
-    return [*names[:after], "trust_codes", "remark_list", *names[after:]]
+    return [*names[:after], "status_code", "trust_codes", "remark_list", *names[after:]]
 
 
 def versions() -> str:

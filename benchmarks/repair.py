@@ -9,8 +9,8 @@ from functools import partial
 from robustbench_tin.benchmarks.files import AGAIN, DamagedError
 from robustbench_tin.benchmarks.plan import Cell
 from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import OK
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.status import OK
 
 
 def repair(run: Run, reporter: Reporter) -> None:

@@ -40,13 +40,13 @@ from robustbench_tin.benchmarks.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.records import (
     CERTIFIED,
     CLEAN,
-    OK,
     WORST_CASE,
     Count,
     NotNegative,
     Record,
     to_frame,
 )
+from robustbench_tin.benchmarks.status import OK, Status
 from robustbench_tin.errors import RunError
 from robustbench_tin.text import spreadsheet_cell
 
@@ -73,7 +73,7 @@ class Trained(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    status: str = OK
+    status: Status = OK
     images: Count = 0
     steps: Count = 0
     seconds: NotNegative = 0.0

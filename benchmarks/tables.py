@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, NOT_MEASURED, OK
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN
+from robustbench_tin.benchmarks.status import StatusCode
 from robustbench_tin.benchmarks.verdicts import Reason, Trust, Verdict
 from robustbench_tin.text import markdown, printable
 
@@ -34,6 +35,7 @@ class Table:
         columns: headings; the first :attr:`label_columns` of them name a row.
         rows: texts, one a column.
         notes: lines below the table.
+        dimmed: numbers of the rows whose figures mean nothing.
         label_columns: how many columns hold names rather than figures.
     """
 
@@ -42,6 +44,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     label_columns: int
     notes: tuple[str, ...] = field(default=())
+    dimmed: frozenset[int] = frozenset()
 
     def markdown(self) -> str:
         """As a Markdown table under a bold title."""
@@ -69,9 +72,9 @@ class Table:
             table.add_column(
                 Text(heading), justify="left" if label else "right", no_wrap=index == 0, min_width=5
             )
-        for row in self.rows:
-            learned = NOT_LEARNED not in row
-            table.add_row(*(_styled(Text, printable(text)) for text in row), style=None if learned else "dim")
+        for number, row in enumerate(self.rows):
+            style = "dim" if number in self.dimmed else None
+            table.add_row(*(_styled(Text, text) for text in row), style=style)
         # Not the table's own title and caption, which would be as narrow as the table.
         above = [Text(printable(self.title), "table.title")] if self.title else []
         below = [Text(printable(note), "table.caption") for note in self.notes]
@@ -113,7 +116,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
         worst = None
     transferred = [value for value in worst.eps if eps is None or value in eps] if worst is not None else []
     figures += [f"worst transfer eps {budget:g}" for budget in transferred]
-    rows, failures, remarks = [], [], []
+    rows, failures, remarks, dimmed = [], [], [], []
     doubts: dict[Reason, list[str]] = {}
     unchecked: dict[Reason, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
@@ -125,6 +128,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
         }
         learned = measures.get(0.0, {}).get("learned")
         mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
+        dimmed += [len(rows)] if learned is False else []
         texts = [_figure(measures, budget, f"top{k}") for k in ranks for budget in (0.0, *budgets)]
         if worst is not None:
             others = worst.rows.get((str(model), str(defense), int(str(seed))), {})
@@ -134,7 +138,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
         failures += [
             f"{model} + {defense}, seed {seed}{'' if whole else _at(row)}: {row['status']}"
             for row in measures.values()
-            if row["status"] != OK
+            if row["status_code"] != StatusCode.ok
         ]
         remarks += [remark for row in measures.values() for remark in row["remark_list"]]
         name = f"{model} + {defense}, seed {seed}"
@@ -159,6 +163,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             *_reasons(DOUBTED, doubts),
             *_reasons(f"{UNCHECKED} {Trust.unchecked}:", unchecked),
         ),
+        dimmed=frozenset(dimmed),
     )
 
 
@@ -176,7 +181,7 @@ def _title(records: pd.DataFrame, attack: str) -> str:
 
 
 def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
-    ok = records[records["status"] == OK]
+    ok = records[records["status_code"] == StatusCode.ok]
     notes = []
     if not ok.empty:
         half = max(((ok[f"{k}_high"] - ok[f"{k}_low"]) / 2).astype(float).max() for k in ("top1", "top5"))
@@ -193,7 +198,7 @@ def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
 
 def _verdict(row: Mapping[Any, Any] | None) -> Verdict:
     """The verdict on a figure; of one that is not there, or of which no checks were asked for, nothing."""
-    reasons = None if row is None or row["status"] != OK else row["trust_codes"]
+    reasons = None if row is None or row["status_code"] != StatusCode.ok else row["trust_codes"]
     return Verdict.of(map(Reason.model_validate, reasons)) if isinstance(reasons, list) else Verdict()
 
 
@@ -208,15 +213,14 @@ def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
     row = measures.get(eps)
     if row is None:
         return "–"
-    if row["status"] != OK:
-        return NOT_MEASURED if row["status"].startswith(NOT_MEASURED) else "failed"
+    if row["status_code"] != StatusCode.ok:
+        return StatusCode(row["status_code"]).figure
     if row[column] is None or row[column] != row[column]:
         return "–"
     text = f"{100 * row[column]:.1f}" + _MARKS[_verdict(row).state]
     clean = measures.get(0.0)
-    if eps > 0 and clean is not None and clean["status"] == OK:
-        drop = 100 * (clean[column] - row[column])
-        text += f" ▼{drop:.1f}" if drop >= 0 else f" ▲{-drop:.1f}"
+    if eps > 0 and clean is not None and clean["status_code"] == StatusCode.ok:
+        return with_change(text, 100 * (clean[column] - row[column]))
     return text
 
 
@@ -225,11 +229,35 @@ def _at(row: Mapping[Any, Any]) -> str:
     return ", " + (CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}")
 
 
+class Dropped(str):
+    """A figure's text with the points that it lost behind it.
+
+    Attributes:
+        figure: the text before them.
+        lost: points, 0 or more.
+    """
+
+    figure: str
+    lost: float
+
+    def __new__(cls, figure: str, lost: float) -> Self:
+        """The text of both."""
+        text = super().__new__(cls, f"{figure} ▼{lost:.1f}")
+        text.figure, text.lost = figure, lost
+        return text
+
+
+def with_change(figure: str, drop: float | None) -> str:
+    """A figure with the points that it lost or won behind it; None: neither is known."""
+    if drop is None:
+        return figure
+    return Dropped(figure, drop) if drop >= 0 else f"{figure} ▲{-drop:.1f}"
+
+
 def _styled(text_type: Any, text: str) -> Any:
     """A figure with its drop in red, the stronger the larger."""
-    figure, mark, drop = text.partition(" ▼")
-    if not mark:
-        return text_type(text)
-    styled = text_type(f"{figure} ")
-    styled.append(f"▼{drop}", style="red" if float(drop) >= 10 else "yellow")
+    if not isinstance(text, Dropped):
+        return text_type(printable(text))
+    styled = text_type(f"{printable(text.figure)} ")
+    styled.append(f"▼{text.lost:.1f}", style="red" if text.lost >= 10 else "yellow")
     return styled

@@ -23,9 +23,10 @@ from robustbench_tin.benchmarks.passage import measure_transfer
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import file_digest, open_part
 from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import CLEAN, OK, make_record
+from robustbench_tin.benchmarks.records import CLEAN, make_record
 from robustbench_tin.benchmarks.repair import repair_transfers
 from robustbench_tin.benchmarks.run import Run, Trained
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
 from robustbench_tin.data import Dataset

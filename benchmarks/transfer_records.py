@@ -19,8 +19,9 @@ import numpy.typing as npt
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.files import AGAIN, DamagedError, forget, read_json, read_results
 from robustbench_tin.benchmarks.plan import Cell, slug
-from robustbench_tin.benchmarks.records import OK, Record, columns, shown
+from robustbench_tin.benchmarks.records import Record, columns, shown
 from robustbench_tin.benchmarks.run import Run, write_outcomes
+from robustbench_tin.benchmarks.status import OK
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from robustbench_tin.benchmarks.records import CLEAN, OK
+from robustbench_tin.benchmarks.records import CLEAN
+from robustbench_tin.benchmarks.status import StatusCode
 from robustbench_tin.benchmarks.tables import NOT_LEARNED, Table
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Worst:
         targets: dict[str, list[str]] = {}
         for key, by_eps in self.rows.items():
             for value, row in sorted(by_eps.items()):
-                if value in eps and row["status"] == OK:
+                if value in eps and row["status_code"] == StatusCode.ok:
                     source = f"{_label(_source_of(row))} by {row['attack']}"
                     targets.setdefault(source, []).append(f"{_label(key)} at {value:g}")
         notes = ["worst transfer: top-1 on images made on the one other cell whose images do most harm."]
@@ -63,7 +64,7 @@ def worst_sources(transfers: pd.DataFrame) -> Worst | None:
     ordered = transfers.sort_values("top1", kind="stable", na_position="last")
     for row in ordered.to_dict("records"):
         rows.setdefault(_key_of(row), {}).setdefault(float(row["eps"]), row)
-    return Worst(rows, int((transfers["status"] != OK).sum()))
+    return Worst(rows, int((transfers["status_code"] != StatusCode.ok).sum()))
 
 
 def transfer_tables(transfers: pd.DataFrame, records: pd.DataFrame) -> list[Table]:
@@ -102,7 +103,7 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
         )
     failures: dict[str, list[str]] = {}
     for (source, target), row in measures.items():
-        if row["status"] != OK:
+        if row["status_code"] != StatusCode.ok:
             failures.setdefault(row["status"], []).append(f"{numbers[source]} → {numbers[target]}")
     return Table(
         title=_title(rows[0]),
@@ -115,6 +116,7 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
             *([f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001)."] if with_mark else []),
             *(f"{status} ({', '.join(pairs)})" for status, pairs in failures.items()),
         ),
+        dimmed=frozenset(number for number, source in enumerate(cells, 1) if not learned[source]),
     )
 
 
@@ -132,7 +134,7 @@ def _title(row: Mapping[Any, Any]) -> str:
 def _figure(row: Mapping[Any, Any] | None) -> str:
     if row is None:
         return "–"
-    return f"{100 * row['top1']:.1f}" if row["status"] == OK else "failed"
+    return f"{100 * row['top1']:.1f}" if row["status_code"] == StatusCode.ok else "failed"
 
 
 def _key_of(row: Mapping[Any, Any]) -> Key:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from robustbench_tin.benchmarks import doubts
-from robustbench_tin.benchmarks.records import OK, WORST_CASE
+from robustbench_tin.benchmarks.records import WORST_CASE
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust import Measured, needs_trust
 from robustbench_tin.benchmarks.trust_texts import TrustCode

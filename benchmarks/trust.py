@@ -18,7 +18,8 @@ from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, OK, WORST_CASE, Record
+from robustbench_tin.benchmarks.records import CERTIFIED, CLEAN, WORST_CASE, Record
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.trials import PROBE_STEPS
 from robustbench_tin.benchmarks.trust_texts import TrustCode
 from robustbench_tin.benchmarks.verdicts import Reason, Verdict, too_few

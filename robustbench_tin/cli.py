@@ -666,11 +666,11 @@ def _is_given(context: typer.Context, option: str) -> bool:
 
 def _require_no_failure(run: Any) -> None:
     """End a bench with a code of its own where a measure has failed, so that a script hears of it."""
-    from robustbench_tin.benchmarks.records import NOT_MEASURED, OK
+    from robustbench_tin.benchmarks.status import StatusCode
     from robustbench_tin.errors import RunError
 
-    statuses = [record.status for record in run.iter_records()]
-    failed = sum(status != OK and not status.startswith(NOT_MEASURED) for status in statuses)
+    statuses = [record.status.code for record in run.iter_records()]
+    failed = sum(status not in (StatusCode.ok, StatusCode.not_measured) for status in statuses)
     if failed:
         raise RunError(
             f"{failed} of {len(statuses)} measures failed, the tables say why; the same command tries them"

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, model_validator
 Fact = bool | int | float | str
 
 # Facts that are words; others are numbers. A text of many free words would take long to match.
-_WORDS = {"name", "kind", "norm", "error", "text"}
+_WORDS = {"name", "kind", "norm", "error", "text", "why"}
 _NUMBER = r"[-+.\de]+"
 
 _translations: list[Callable[[str], str]] = []

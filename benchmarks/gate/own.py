@@ -17,7 +17,8 @@ from robustbench_tin.benchmarks.inputs import Images, Labels
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import CLEAN, NOT_MEASURED, OK, versions
+from robustbench_tin.benchmarks.records import CLEAN, versions
+from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import NAMED, normalized
@@ -210,10 +211,10 @@ def measure(
         orders=orders,
         tell=None if warn is None else lambda line: warn(f"{own.name}: {line}"),
     )
-    left_out: dict[str, list[str]] = {}
+    left_out: dict[Status, list[str]] = {}
     figures = []
     for each in measures:
-        if each.record.status.startswith(NOT_MEASURED):
+        if each.record.status.code is StatusCode.not_measured:
             specs_left_out = left_out.setdefault(each.record.status, [])
             specs_left_out += [each.record.attack] if each.record.attack not in specs_left_out else []
             continue

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_tin.benchmarks.records import CLEAN, OK, Record, versions
+from robustbench_tin.benchmarks.records import CLEAN, Record, versions
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.verdicts import Reason, Trust
 from robustbench_tin.errors import RunError
 

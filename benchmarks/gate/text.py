@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from robustbench_tin.benchmarks.gate.finding import Finding, Report, grouped
 from robustbench_tin.benchmarks.gate.question import Kind
-from robustbench_tin.benchmarks.tables import UNCHECKED, Table
+from robustbench_tin.benchmarks.tables import UNCHECKED, Table, with_change
 from robustbench_tin.benchmarks.verdicts import Trust
 from robustbench_tin.text import printable
 
@@ -82,18 +82,15 @@ def _row(finding: Finding) -> tuple[str, ...]:
         finding.key.label if finding.key.norm == "linf" else f"{finding.key.label} {finding.key.norm}",
         _TESTS[finding.kind],
         _percent(finding.before),
-        _percent(finding.now) + (UNCHECKED if finding.unchecked else "") + _change(finding.drop),
+        with_change(
+            _percent(finding.now) + (UNCHECKED if finding.unchecked else ""),
+            None if finding.drop is None else 100 * finding.drop,
+        ),
         f"{100 * finding.tolerance:g}",
         _percent(finding.floor),
         "–" if finding.chance is None else f"{finding.chance:.2g}",
         finding.verdict.value.upper() if finding.verdict.fails else finding.verdict.value,
     )
-
-
-def _change(drop: float | None) -> str:
-    if drop is None:
-        return ""
-    return f" ▼{100 * drop:.1f}" if drop >= 0 else f" ▲{-100 * drop:.1f}"
 
 
 def _percent(value: float | None) -> str:

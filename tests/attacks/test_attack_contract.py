@@ -159,8 +159,8 @@ def test_a_failed_measure_is_neither_robust_nor_zero(
     before = state_of(model)
     pool = Pool(toy.images[:4], toy.labels[:4], 4, torch.device("cpu"))
     for outcomes in measure_attack(model, pool, parse_attack(name), (0.01, 0.03)):
-        assert outcomes.status.startswith("failed: ")
-        assert "\n" not in outcomes.status
+        assert str(outcomes.status).startswith("failed: ")
+        assert "\n" not in str(outcomes.status)
         assert outcomes.top1 is None
         assert outcomes.top5 is None
     assert state_of(model) == before
@@ -175,7 +175,7 @@ def test_a_failure_in_a_later_batch_fails_the_whole_measure(toy: Toy, name: str)
 
     pool = Pool(toy.images[:10], toy.labels[:10], 4, torch.device("cpu"))
     (outcomes,) = measure_attack(FailsAtLast(), pool, parse_attack(name), [0.01])
-    assert outcomes.status == "failed: the model's logits are not finite"
+    assert str(outcomes.status) == "failed: the model's logits are not finite"
     assert outcomes.top1 is None
 
 
@@ -266,7 +266,7 @@ def test_a_model_may_write_into_its_images(toy: Toy, name: str, norm: str) -> No
         measure_attack(model, pool, attack, eps, under)
         for model, pool in zip((apart, in_place), pools, strict=True)
     )
-    assert one.status == other.status == "ok"
+    assert str(one.status) == str(other.status) == "ok"
     for mine, theirs in ((one.top1, other.top1), (one.top5, other.top5)):
         assert (mine is None) == (theirs is None)
         assert mine is None or np.array_equal(mine, theirs)
@@ -376,7 +376,7 @@ class TestPluggedIn:
                 perturbed(toy.model, "useless", toy.images, toy.labels, [0.1], norm)
         pool = Pool(toy.images, toy.labels, 64, torch.device("cpu"))
         (outcomes,) = measure_attack(toy.model, pool, parse_attack("useless"), [0.1])
-        assert outcomes.status.startswith("failed: ")
+        assert str(outcomes.status).startswith("failed: ")
         assert outcomes.top1 is None
 
     @pytest.mark.parametrize("criterion", ["none", "top1"])
@@ -395,7 +395,8 @@ class TestPluggedIn:
         attack = parse_attack(f"scribbler:criterion={criterion}")
         (outcomes,) = measure_attack(toy.model, pool, attack, [0.1], Conditions(norm))
         assert (
-            outcomes.status == "failed: scribbler wrote into the clean images; expected it to return new ones"
+            str(outcomes.status)
+            == "failed: scribbler wrote into the clean images; expected it to return new ones"
         )
         assert torch.equal(toy.images, before)
 
@@ -403,7 +404,7 @@ class TestPluggedIn:
 def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
     pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
     outcomes, _ = measure_clean(Broken(toy, detach), pool)
-    assert outcomes.status == "ok"
+    assert str(outcomes.status) == "ok"
     assert outcomes.top1 is not None
     assert outcomes.top1.mean() > 0.9
     assert (outcomes.forward_passes, outcomes.backward_passes) == (20, 0)

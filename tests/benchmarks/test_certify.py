@@ -102,7 +102,7 @@ def test_accuracy_falls_with_the_radius(plane: tuple) -> None:
     for small, large in pairwise(measures):
         assert not (large.top1 & ~small.top1).any()
     assert {outcomes.mode for outcomes in measures} == {MODE}
-    assert all(outcomes.top5 is None and outcomes.status == "ok" for outcomes in measures)
+    assert all(outcomes.top5 is None and str(outcomes.status) == "ok" for outcomes in measures)
 
 
 def test_passes_are_counted_and_wrong_answers_cost_no_second_vote(plane: tuple) -> None:
@@ -145,7 +145,7 @@ def test_no_attack_leaves_less_than_is_certified(toy: Toy) -> None:
     certified = [outcomes.top1 for outcomes in measure_certified(vote, pool, radii)]
     attacked = measure_attack(smoothed, pool, parse_attack("pgd:steps=3"), radii, Conditions("l2"))
     for proved, outcomes in zip(certified, attacked, strict=True):
-        assert outcomes.status == "ok"
+        assert str(outcomes.status) == "ok"
         assert (proved & ~outcomes.top1).sum() <= 1
         assert proved.mean() <= outcomes.top1.mean() + 1 / 32
     assert certified[0].mean() > 0.5
@@ -159,7 +159,7 @@ def test_a_classifier_that_fails_is_a_failed_measure(plane: tuple) -> None:
 
     vote, pool, _ = plane
     for outcomes in measure_certified(replace(vote, base=Failing()), pool, [0.1, 0.2]):
-        assert outcomes.status == "failed: the model's logits are not finite"
+        assert str(outcomes.status) == "failed: the model's logits are not finite"
         assert outcomes.top1 is None
 
 

@@ -16,6 +16,7 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.records import CLEAN, WORST_CASE, make_record
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.trust import Measured, judge
 
 IMAGES = 100
@@ -32,7 +33,7 @@ def taken(spec: str, left: int | None, left5: int | None, *, images: int = IMAGE
         0.0 if spec == CLEAN else EPS,
         hits[0],
         hits[1],
-        "ok",
+        OK,
         0.0,
         30 * images,
         0 if queries_alone else images,

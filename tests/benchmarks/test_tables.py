@@ -8,6 +8,7 @@ import pytest
 from rich.console import Console
 
 from robustbench_tin.benchmarks.progress import ConsoleReporter
+from robustbench_tin.benchmarks.status import Status
 from robustbench_tin.benchmarks.tables import Table, tables
 from robustbench_tin.benchmarks.trust_texts import TrustCode
 from robustbench_tin.benchmarks.verdicts import Reason
@@ -34,6 +35,7 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
         "attack": attack,
         "eps": eps,
         "status": status,
+        "status_code": Status.parse(status).code,
         "learned": learned,
         "seed": seed,
         **figures,

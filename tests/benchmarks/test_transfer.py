@@ -17,6 +17,7 @@ from robustbench_tin.benchmarks import estimate, passage
 from robustbench_tin.benchmarks import transfer as transfer_module
 from robustbench_tin.benchmarks.measure import Outcomes
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.transfer import transfer
 from robustbench_tin.benchmarks.transfer_tables import worst_sources
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
@@ -213,10 +214,10 @@ def test_a_cell_whose_weights_are_broken_is_failed_never_zero(fresh, small_folde
     for record in run.transfers:
         if broken in (record.source, record.target):
             place = "source" if record.source == broken else "target"
-            assert record.status.startswith(f"failed at the {place}: DamagedError")
+            assert str(record.status).startswith(f"failed at the {place}: DamagedError")
             assert record.top1 is None
         else:
-            assert record.status == "ok"
+            assert record.status == OK
     table = run.transfers.tables[0]
     _, first, second, _ = (row[table.label_columns :] for row in table.rows)
     assert first == ("–", "failed", "failed")
@@ -233,9 +234,14 @@ def test_a_cell_whose_weights_are_broken_is_failed_never_zero(fresh, small_folde
 def test_a_cell_that_could_not_be_trained_is_failed_and_not_tried_again(fresh, small_folder, monkeypatch):
     run = Run.load(fresh)
     cell = next(run.plan.cells())
-    run.save_trained(cell, run.trained(cell).model_copy(update={"status": "failed: the loss exploded"}))
+    run.save_trained(
+        cell,
+        run.trained(cell).model_copy(
+            update={"status": Status.of(StatusCode.failed, why="the loss exploded")}
+        ),
+    )
     run = transfer(fresh, **QUICK, data=str(small_folder))
-    statuses = {record.status for record in run.transfers if cell in (record.source, record.target)}
+    statuses = {str(record.status) for record in run.transfers if cell in (record.source, record.target)}
     assert len(statuses) == 2
     assert all("the loss exploded" in status for status in statuses)
     monkeypatch.setattr(transfer_module, "measure_transfer", None)
@@ -316,12 +322,12 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     all_right, all_wrong = np.ones(IMAGES, bool), np.zeros(IMAGES, bool)
     for attack in run.plan.attacks:
         record = run.record(target, attack, 0.1)
-        kept = Outcomes(0.1, all_right, all_right, "ok", 0.0, 0, 0)
+        kept = Outcomes(0.1, all_right, all_right, OK, 0.0, 0, 0)
         told = {"trust": before, "learned": True, **figures(1.0)}
         run.save_measure(target, record.model_copy(update=told), kept)
     known = run.transfers.record("mi-fgsm", source, target, 0.1)
     lost = known.model_copy(update=figures(0.0))
-    run.transfers.save(lost, Outcomes(0.1, all_wrong, all_wrong, "ok", 0.0, 0, 0))
+    run.transfers.save(lost, Outcomes(0.1, all_wrong, all_wrong, OK, 0.0, 0, 0))
     (line,) = doubt_beaten(run)
     assert "mi-fgsm broke 24 of 24 images that this left at eps 0.1" in line
     trust = run.record(target, "pgd:steps=2", 0.1).trust
@@ -338,7 +344,7 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     for other in run.transfers:
         if other.target == target:
             held = other.model_copy(update=figures(1.0))
-            run.transfers.save(held, Outcomes(other.eps, all_right, all_right, "ok", 0.0, 0, 0))
+            run.transfers.save(held, Outcomes(other.eps, all_right, all_right, OK, 0.0, 0, 0))
     assert doubt_beaten(run) == []
     assert run.record(target, "pgd:steps=2", 0.1).trust == before
 

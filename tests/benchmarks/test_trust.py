@@ -28,6 +28,7 @@ from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.status import Status, StatusCode
 from robustbench_tin.benchmarks.trust_texts import TrustCode
 from robustbench_tin.threat import ThreatModel
 
@@ -221,8 +222,10 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
     assert frame["status"].str.startswith("failed").tolist() == [False, True]
     assert frame["trust"].tolist()[1:] == ["unchecked: there is no figure"]
 
+    failed = Status.of(StatusCode.failed, why="out of luck")
+
     def failing(*args: object, **options: object) -> tuple[Outcomes, None]:
-        return Outcomes(0.0, None, None, "failed: out of luck", 0.0, 0, 0), None
+        return Outcomes(0.0, None, None, failed, 0.0, 0, 0), None
 
     monkeypatch.setattr(evaluating, "measure_clean", failing)
     frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True)

@@ -250,7 +250,7 @@ def robust(model: nn.Module, spec: str, pool: Pool, attack: str, eps: float, con
     (outcomes,) = measure_attack(
         parse_defense(spec).wrap(model), pool, parse_attack(attack), [eps], conditions
     )
-    assert outcomes.status == "ok"
+    assert str(outcomes.status) == "ok"
     assert outcomes.top1 is not None
     return int(outcomes.top1.sum())
 

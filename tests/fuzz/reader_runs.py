@@ -19,6 +19,7 @@ from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.records import CLEAN, make_record
 from robustbench_tin.benchmarks.repair import repair
 from robustbench_tin.benchmarks.run import Run, Trained, records_csv, records_json
+from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.trained_model import find_trained
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
@@ -124,7 +125,7 @@ def _transfer(run: Run, source: Cell, target: Cell) -> None:
 
 def _outcomes(eps: float, right: int) -> Outcomes:
     top1 = np.arange(IMAGES) < right
-    return Outcomes(eps, top1, np.arange(IMAGES) < min(IMAGES, right + 2), "ok", 0.5, IMAGES, 0)
+    return Outcomes(eps, top1, np.arange(IMAGES) < min(IMAGES, right + 2), OK, 0.5, IMAGES, 0)
 
 
 def _facts(cell: Cell) -> dict[str, object]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject
 from robustbench_tin.benchmarks.measure import Outcomes
-from robustbench_tin.benchmarks.records import CLEAN, OK, make_record
+from robustbench_tin.benchmarks.records import CLEAN, make_record
+from robustbench_tin.benchmarks.status import OK, Status
 from robustbench_tin.benchmarks.verdicts import Reason
 
 IMAGES = 400
@@ -23,11 +24,12 @@ def right(count: int, images: int = IMAGES) -> np.ndarray:
 def reasons(text: str) -> tuple[Reason, ...]:
     """Those of some texts with ``; `` between them; any other text is one of an earlier version."""
     parts = [part.removeprefix("unchecked: ") for part in text.split("; ")]
-    return () if text == OK else tuple(reason for part in parts if (reason := Reason.parse(part)))
+    return () if text == "ok" else tuple(reason for part in parts if (reason := Reason.parse(part)))
 
 
 def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True, **facts) -> Figure:
     """A measure with these outcomes; under attack it was checked and found trustworthy."""
+    status = Status.parse(status) if isinstance(status, str) else status
     taken = status == OK
     trust = (None if attack == CLEAN else ()) if trust == "unset" else trust
     if isinstance(trust, str):

@@ -228,7 +228,7 @@ def test_a_factory_may_give_a_function(tmp_path: Path) -> None:
     own = load_own_model(f"{tmp_path}/kinds.py:function")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
     subject = measure(own, images, labels, Asked("fgsm", "0.02"))
-    assert [figure.record.status for _, figure in subject.figures] == ["ok", "ok"]
+    assert [str(figure.record.status) for _, figure in subject.figures] == ["ok", "ok"]
 
 
 @pytest.mark.filterwarnings("ignore")

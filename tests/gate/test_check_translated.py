@@ -1,0 +1,45 @@
+"""A check finds the same whatever its messages say."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+from made_up import figure, subject, table
+
+from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.subject import Model
+from robustbench_tin.messages import translated
+
+LATE = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+DEAD = (
+    "the gradient is zero or not finite on 90 of 400 images: attack with a differentiable stand-in or without"
+    " gradients (square)"
+)
+COARSE = "unchecked: the model's answers are too coarse to check its gradients"
+FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are needed"
+TRUST = (None, "ok", LATE, DEAD, COARSE, FEW, f"{LATE}; {FEW}")
+
+
+def made(trust: str | None, pgd: int) -> Model:
+    figures = tuple(
+        figure(attack, eps, hits, trust=trust if attack == "pgd" else "unset")
+        for (attack, eps), hits in table(pgd=pgd).items()
+    )
+    return Model("net", "none", 0, "w0", figures)
+
+
+@pytest.mark.parametrize("pgd", [150, 200, 390])
+def test_verdicts_do_not_follow_from_texts(tmp_path: Path, pgd: int) -> None:
+    for number, (before, now) in enumerate(itertools.product(TRUST, TRUST)):
+        models = made(before, 200), made(now, pgd)
+        found = []
+        for translate in (str, lambda text: "?"):
+            with translated(translate):
+                file = tmp_path / f"{number}.json"
+                make_baseline([subject(models[0])]).write(file)
+                report = check(subject(models[1]), file)
+                found.append([(each.verdict, each.doubts, each.unchecked) for each in report.findings])
+        assert found[0] == found[1], (before, now)
