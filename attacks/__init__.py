@@ -11,6 +11,7 @@ This module exports every name that an attack's author needs::
 
         def run(self, oracle, labels, ball, generator): ...
 
+``docs/plugins.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations
@@ -72,6 +73,7 @@ registry: Registry[type[Attack]] = Registry(
     "attack",
     group="robustbench_tin.attacks",
     expected="robustbench_tin.attacks.base:Attack",
+    checked_by="robustbench_tin.attacks.plugin_check:problem_of",
     builtin={
         "apgd-ce": "robustbench_tin.attacks.apgd:CrossEntropyAPGD",
         "apgd-dlr": "robustbench_tin.attacks.apgd:DLRAPGD",

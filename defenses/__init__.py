@@ -11,6 +11,7 @@ This module exports every name that a defense's author needs::
 
         def augment(self, images, labels, context): ...
 
+``docs/plugins.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations
@@ -69,6 +70,7 @@ registry: Registry[type[Defense]] = Registry(
     "defense",
     group="robustbench_tin.defenses",
     expected="robustbench_tin.defenses.base:Defense",
+    checked_by="robustbench_tin.defenses.plugin_check:problem_of",
     builtin={
         "none": "robustbench_tin.defenses.none:NoDefense",
         "augment": "robustbench_tin.defenses.augment:Augment",
