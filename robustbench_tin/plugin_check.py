@@ -134,6 +134,8 @@ def _wrong_members(value: type[Configurable], base: type[Configurable]) -> Itera
 
 
 def _misspelt(part: type, name: str, base: type, author: Sequence[type]) -> Iterator[str]:
+    if name.isupper():  # a constant
+        return
     hooks = {_plain(hook): hook for hook in dir(base) if not hook.startswith("_")}
     close = difflib.get_close_matches(_plain(name), hooks, n=1, cutoff=_CLOSE)
     if close and not any(hooks[close[0]] in vars(home) for home in author):

@@ -144,6 +144,33 @@ def test_settings_and_facts_that_a_spec_or_a_table_could_not_hold(
     assert problem in refused(write_plugin, moving(body))
 
 
+@pytest.mark.parametrize(
+    ("base", "given", "expected"),
+    [
+        ("attacks.IterativeAttack", "begin(self)", "begin(self, task)"),
+        ("attacks.IterativeAttack", "begin(self, oracle, labels)", "begin(self, task)"),
+        (
+            "attacks.Attack",
+            "sweep(self, oracle, labels, ball)",
+            "sweep(self, oracle, labels, balls, generators)",
+        ),
+        ("attacks.Attack", "stages(self)", "stages(self, classes)"),
+        ("attacks.Attack", "gradients(self)", "gradients(self, budgets)"),
+        (
+            "defenses.AdversarialTraining",
+            "fool(self, classifier, images)",
+            "fool(self, classifier, images, labels, context)",
+        ),
+    ],
+)
+def test_the_other_methods_of_base_classes(
+    write_plugin: Callable[..., Path], base: str, given: str, expected: str
+) -> None:
+    text = f"def {given}:\n    pass"
+    found = refused(write_plugin, (attack if "attacks" in base else defense)(text, base))
+    assert found == f"class Mine defines {given}; expected {expected}"
+
+
 def test_a_class_that_is_no_frozen_dataclass(write_plugin: Callable[..., Path]) -> None:
     body = f"def {RUN}:\n    return ball.images"
     expected = (
@@ -280,7 +307,7 @@ def test_what_adversarial_training_needs(write_plugin: Callable[..., Path]) -> N
             "def begin(self, task):\n    pass\ndef run(self, oracle, labels, ball, generator):\n    pass",
             "attacks.IterativeAttack",
         ),
-        moving("def runs(self):\n    return 0"),
+        moving("MODE = 'fast'\ndef runs(self):\n    return 0"),
         defense("def augment(self, *arguments, **named):\n    return arguments[:2]"),
         defense("replays: int = 4\nsingle_step: ClassVar[bool] = True"),
         defense("@property\ndef threat(self):\n    return None"),
