@@ -5,6 +5,8 @@ The public names, loaded when they are first used:
 - :func:`bench` trains backbones, attacks them and returns a run with its records;
 - :func:`evaluate` measures any model of one's own;
 - :func:`perturb` returns adversarial images.
+
+Authors of plug-ins find the names that they need in the packages ``attacks``, ``defenses`` and ``testing``.
 """
 
 from __future__ import annotations
