@@ -1,6 +1,8 @@
 """Attacks: what makes adversarial images from images, labels and a budget.
 
-``from robustbench_tin import attacks`` is all that an author needs::
+This module exports every name that an attack's author needs::
+
+    from robustbench_tin import attacks
 
     @attacks.register("my-attack")
     @dataclass(frozen=True)
@@ -8,25 +10,70 @@
         steps: int = 10
 
         def run(self, oracle, labels, ball, generator): ...
+
+``docs/plugins.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.lazy import lazy_names
 from robustbench_tin.registry import Registry
 from robustbench_tin.specs import parse_spec
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.base import Attack as Attack
-    from robustbench_tin.attacks.base import Oracle as Oracle
+    from robustbench_tin.attacks.base import Attack, IterativeAttack
+    from robustbench_tin.attacks.criterion import Criterion
+    from robustbench_tin.attacks.driver import StageReport
+    from robustbench_tin.attacks.losses import (
+        cross_entropy,
+        dlr,
+        targeted_cross_entropy,
+        targeted_dlr,
+        targeted_margin,
+    )
+    from robustbench_tin.attacks.oracle import AttackFailure, Oracle
+    from robustbench_tin.attacks.restarts import worst_of
+    from robustbench_tin.attacks.search import Answer, Rows, Search, Task
+    from robustbench_tin.metrics import in_top
+    from robustbench_tin.threat import NORMS, Ball, ThreatModel
+
+__all__ = [
+    "NORMS",
+    "Answer",
+    "Attack",
+    "AttackFailure",
+    "Ball",
+    "Criterion",
+    "InvalidSettingError",
+    "IterativeAttack",
+    "Oracle",
+    "Rows",
+    "Search",
+    "StageReport",
+    "Task",
+    "ThreatModel",
+    "cross_entropy",
+    "dlr",
+    "in_top",
+    "parse_attack",
+    "register",
+    "registry",
+    "targeted_cross_entropy",
+    "targeted_dlr",
+    "targeted_margin",
+    "worst_of",
+]
 
 registry: Registry[type[Attack]] = Registry(
     "attack",
     group="robustbench_tin.attacks",
     expected="robustbench_tin.attacks.base:Attack",
+    checked_by="robustbench_tin.attacks.plugin_check:problem_of",
     builtin={
         "apgd-ce": "robustbench_tin.attacks.apgd:CrossEntropyAPGD",
         "apgd-dlr": "robustbench_tin.attacks.apgd:DLRAPGD",
@@ -69,10 +116,25 @@ def parse_attack(text: str) -> Attack:
     return registry.get(spec.name).from_settings(spec.settings)
 
 
-def __getattr__(name: str) -> Any:
-    # Attack and Oracle need torch; naming a registry must not import it.
-    if name in ("Attack", "Oracle"):
-        from robustbench_tin.attacks import base
-
-        return getattr(base, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# All of these need torch; naming a registry must not import it.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    __all__,
+    {
+        "robustbench_tin.attacks.base": ["Attack", "IterativeAttack"],
+        "robustbench_tin.attacks.criterion": ["Criterion"],
+        "robustbench_tin.attacks.driver": ["StageReport"],
+        "robustbench_tin.attacks.losses": [
+            "cross_entropy",
+            "dlr",
+            "targeted_cross_entropy",
+            "targeted_dlr",
+            "targeted_margin",
+        ],
+        "robustbench_tin.attacks.oracle": ["AttackFailure", "Oracle"],
+        "robustbench_tin.attacks.restarts": ["worst_of"],
+        "robustbench_tin.attacks.search": ["Answer", "Rows", "Search", "Task"],
+        "robustbench_tin.metrics": ["in_top"],
+        "robustbench_tin.threat": ["NORMS", "Ball", "ThreatModel"],
+    },
+)

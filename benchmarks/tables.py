@@ -116,7 +116,10 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
         worst = None
     transferred = [value for value in worst.eps if eps is None or value in eps] if worst is not None else []
     figures += [f"worst transfer eps {budget:g}" for budget in transferred]
-    rows, failures, remarks, dimmed = [], [], [], []
+    rows: list[tuple[str, ...]] = []
+    failures: list[str] = []
+    remarks: list[str] = []
+    dimmed: list[int] = []
     doubts: dict[Reason, list[str]] = {}
     unchecked: dict[Reason, list[str]] = {}
     for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):

@@ -1,6 +1,8 @@
 """Defenses: ways of training and running a classifier, which combine.
 
-``from robustbench_tin import defenses`` is all that an author needs::
+This module exports every name that a defense's author needs::
+
+    from robustbench_tin import defenses
 
     @defenses.register("my-defense")
     @dataclass(frozen=True)
@@ -8,23 +10,67 @@
         strength: float = 0.1
 
         def augment(self, images, labels, context): ...
+
+``docs/plugins.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.lazy import lazy_names
 from robustbench_tin.registry import Registry
 from robustbench_tin.specs import parse_spec
 
 if TYPE_CHECKING:
-    from robustbench_tin.defenses.base import Defense as Defense
+    from robustbench_tin.data.augmentation import soft_labels
+    from robustbench_tin.data.base import Split
+    from robustbench_tin.defenses.adversarial import (
+        AdversarialTraining,
+        BallTraining,
+        MultiStepTraining,
+        eval_mode,
+        image_gradient,
+    )
+    from robustbench_tin.defenses.base import Defense, NoiseVote
+    from robustbench_tin.defenses.input_transform import InputTransform, softly_rounded, straight_through
+    from robustbench_tin.threat import NORMS, Ball, ThreatModel
+    from robustbench_tin.training.context import Context, Gradients, Objective
+    from robustbench_tin.training.objective import classification_loss
+
+__all__ = [
+    "NORMS",
+    "AdversarialTraining",
+    "Ball",
+    "BallTraining",
+    "Context",
+    "DataError",
+    "Defense",
+    "Gradients",
+    "InputTransform",
+    "InvalidSettingError",
+    "MultiStepTraining",
+    "NoiseVote",
+    "Objective",
+    "Split",
+    "ThreatModel",
+    "classification_loss",
+    "eval_mode",
+    "image_gradient",
+    "parse_defense",
+    "register",
+    "registry",
+    "soft_labels",
+    "softly_rounded",
+    "straight_through",
+]
 
 registry: Registry[type[Defense]] = Registry(
     "defense",
     group="robustbench_tin.defenses",
     expected="robustbench_tin.defenses.base:Defense",
+    checked_by="robustbench_tin.defenses.plugin_check:problem_of",
     builtin={
         "none": "robustbench_tin.defenses.none:NoDefense",
         "augment": "robustbench_tin.defenses.augment:Augment",
@@ -71,10 +117,24 @@ def parse_defense(text: str) -> Defense:
     return Combination(tuple(parts))
 
 
-def __getattr__(name: str) -> Any:
-    # Defense needs torch; naming a registry must not import it.
-    if name == "Defense":
-        from robustbench_tin.defenses.base import Defense
-
-        return Defense
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# All of these need torch; naming a registry must not import it.
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    __all__,
+    {
+        "robustbench_tin.data.augmentation": ["soft_labels"],
+        "robustbench_tin.data.base": ["Split"],
+        "robustbench_tin.defenses.adversarial": [
+            "AdversarialTraining",
+            "BallTraining",
+            "MultiStepTraining",
+            "eval_mode",
+            "image_gradient",
+        ],
+        "robustbench_tin.defenses.base": ["Defense", "NoiseVote"],
+        "robustbench_tin.defenses.input_transform": ["InputTransform", "softly_rounded", "straight_through"],
+        "robustbench_tin.threat": ["NORMS", "Ball", "ThreatModel"],
+        "robustbench_tin.training.context": ["Context", "Gradients", "Objective"],
+        "robustbench_tin.training.objective": ["classification_loss"],
+    },
+)

@@ -96,7 +96,7 @@ class Defense(Configurable):
 
         Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``; a loss of one's own that is a
         classification loss of some images is best
-        :func:`robustbench_tin.training.objective.classification_loss`, which takes both.
+        :func:`robustbench_tin.defenses.classification_loss`, which takes both.
         """
         return classification_loss(classifier, classifier(images), labels, context.label_smoothing)
 

@@ -5,13 +5,16 @@ The public names, loaded when they are first used:
 - :func:`bench` trains backbones, attacks them and returns a run with its records;
 - :func:`evaluate` measures any model of one's own;
 - :func:`perturb` returns adversarial images.
+
+Authors of plug-ins find the names that they need in the packages ``attacks``, ``defenses`` and ``testing``.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from robustbench_tin._version import __version__ as __version__
+from robustbench_tin.lazy import lazy_names
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.bench import bench as bench
@@ -20,16 +23,11 @@ if TYPE_CHECKING:
 
 __all__ = ["__version__", "bench", "evaluate", "perturb"]
 
-_LAZY = {
-    "bench": "robustbench_tin.benchmarks.bench",
-    "evaluate": "robustbench_tin.benchmarks.evaluate",
-    "perturb": "robustbench_tin.benchmarks.evaluate",
-}
-
-
-def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        import importlib
-
-        return getattr(importlib.import_module(_LAZY[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = lazy_names(
+    __name__,
+    __all__,
+    {
+        "robustbench_tin.benchmarks.bench": ["bench"],
+        "robustbench_tin.benchmarks.evaluate": ["evaluate", "perturb"],
+    },
+)

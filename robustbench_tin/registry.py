@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.util
+import re
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -28,6 +29,9 @@ from robustbench_tin.errors import (
 )
 
 T = TypeVar("T")
+
+# What a spec can hold as a name: see robustbench_tin/specs.py.
+_NAME = re.compile(r"[^\s:+,=*?\[\]]+")
 
 
 @dataclass(frozen=True)
@@ -56,17 +60,26 @@ class Registry(Generic[T]):
         builtin: lazy targets ``module:attribute`` by name.
         expected: the lazy target of the class that an entry is a subclass or an instance of; what another
             package's entry point stands for is checked against it.
+        checked_by: the lazy target of a function that says in one clause why a value cannot be an entry, or
+            returns None. It is asked about everything but the built-ins.
 
     An entry point that is broken, or whose name is taken, gives a :class:`RobustTinWarning` and is left out.
     It is an error only if its name is asked for.
     """
 
     def __init__(
-        self, kind: str, *, group: str, builtin: Mapping[str, str] | None = None, expected: str | None = None
+        self,
+        kind: str,
+        *,
+        group: str,
+        builtin: Mapping[str, str] | None = None,
+        expected: str | None = None,
+        checked_by: str | None = None,
     ) -> None:
         self.kind = kind
         self._group = group
         self._expected = expected
+        self._checked_by = checked_by
         self._warned: set[str] = set()
         self._entries: dict[str, Entry[T]] = {}
         self._prefixes: dict[str, Callable[[str], T]] = {}
@@ -78,8 +91,14 @@ class Registry(Generic[T]):
         """Decorator: register what follows under ``name``.
 
         Raises:
-            InvalidSettingError: where the name is taken, naming who has it.
+            InvalidSettingError: if the name is taken, naming who has it; if it is no name; or if what follows
+                cannot be used, saying what is expected.
         """
+        if not (isinstance(name, str) and _NAME.fullmatch(name)):
+            raise InvalidSettingError(
+                f'{self.kind} got the name {name!r:.80}; expected @register("NAME"), a text without'
+                " spaces and without any of : + , = * ? [ ]"
+            )
 
         def decorate(value: T) -> T:
             self.add(name, value, origin=origin or _file_of(value))
@@ -89,6 +108,9 @@ class Registry(Generic[T]):
 
     def add(self, name: str, value: T, *, origin: str) -> None:
         """Register ``value`` under ``name``; the plain form of :meth:`register`."""
+        problem = self._problem_of(name, value)
+        if problem is not None:
+            raise InvalidSettingError(f"{self.kind} '{name}' of {origin} cannot be registered: {problem}")
         self._insert(Entry(name, origin, lambda: value))
         _name_class(name, value)
 
@@ -231,10 +253,13 @@ class Registry(Generic[T]):
             try:
                 value = self._importer(name, target)()
                 self._require_expected(value)
+                problem = self._problem_of(name, value)
             except FOREIGN as error:
                 raise InvalidSettingError(
                     f"{self.kind} '{name}' of {origin} does not load: {one_line(error)}; update or remove it"
                 ) from error
+            if problem is not None:
+                raise InvalidSettingError(f"{self.kind} '{name}' of {origin} cannot be used: {problem}")
             return value
 
         return load
@@ -246,6 +271,17 @@ class Registry(Generic[T]):
         expected = getattr(importlib.import_module(module), attribute)
         if not (issubclass(value, expected) if isinstance(value, type) else isinstance(value, expected)):
             raise TypeError(f"got {value!r:.80}; expected the class {attribute} or one below it")
+
+    def _problem_of(self, name: str, value: object) -> str | None:
+        """Why ``value`` cannot be the entry ``name``; None: it can."""
+        if self._checked_by is None:
+            return None
+        own = vars(value).get("name") if isinstance(value, type) else None
+        if isinstance(own, str) and own and own != name and own not in self._entries:
+            return f"its class sets name = {own!r}; expected no name of its own, or the one that it registers"
+        module, _, attribute = self._checked_by.partition(":")
+        problem: str | None = getattr(importlib.import_module(module), attribute)(value)
+        return problem
 
 
 def _refuse(reason: str) -> NoReturn:

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 from hypothesis import settings
 from torch import nn
-from toys import TOY_CLASSES, Toy, draw_toy_images, train_toy_model
+from toys import Toy, draw_toy_images, train_toy_model
 
 from robustbench_tin import attacks, defenses
+from robustbench_tin.testing.models import build_mixed_model
 
 # The same examples each time; no example is given a time limit.
 settings.register_profile("same", derandomize=True, database=None, deadline=None)
@@ -27,21 +27,7 @@ def toy() -> Toy:
 @pytest.fixture
 def mixed_model() -> nn.Module:
     """Batch norm and dropout, some of it in train mode, one kernel frozen, one gradient kept."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(3)
-        model = nn.Sequential(
-            nn.Conv2d(3, 6, 3, stride=4, padding=1, bias=False),
-            nn.BatchNorm2d(6),
-            nn.ReLU(),
-            nn.Dropout(0.5),
-            nn.Flatten(),
-            nn.Linear(6 * 16, TOY_CLASSES),
-        )
-    model.train()
-    model[1].eval()
-    model[0].weight.requires_grad_(False)
-    model[5].bias.grad = torch.full_like(model[5].bias, 0.25)
-    return model
+    return build_mixed_model()
 
 
 @pytest.fixture(autouse=True)

@@ -239,10 +239,11 @@ class TestPluginFiles:
                 load_plugin(path)
 
     def test_a_class_without_the_decorator_is_told_so(self, write_plugin: Callable[..., Path]) -> None:
-        load_plugin(write_plugin(GOOD.replace("@dataclass(frozen=True)\n", ""), "undecorated.py"))
-        for parse, spec in ((parse_attack, "noise-of-the-plugin"), (parse_defense, "prayer:times=5")):
+        attack, defense = (part.replace("@dataclass(frozen=True)\n", "") for part in GOOD.split("@defenses"))
+        head = GOOD.partition("@attacks")[0]
+        for text, name in ((attack, "attack.py"), (f"{head}@defenses{defense}", "defense.py")):
             with pytest.raises(InvalidSettingError, match=r"is no dataclass.*put @dataclass\(frozen=True\)"):
-                parse(spec)
+                load_plugin(write_plugin(text, name))
 
 
 def test_a_registered_name_that_a_parent_has_too_is_the_childs_own() -> None:
@@ -255,7 +256,7 @@ def test_a_registered_name_that_a_parent_has_too_is_the_childs_own() -> None:
     assert parse_defense("augment:rotation=5").spec == "augment:rotation=5.0"
 
 
-@pytest.mark.parametrize("room", ["attacks", "defenses", "data", "models", "cli"])
+@pytest.mark.parametrize("room", ["attacks", "defenses", "testing", "data", "models", "cli"])
 def test_naming_things_imports_nothing_heavy(room: str) -> None:
     program = (
         f"import sys, robustbench_tin.{room}\n"

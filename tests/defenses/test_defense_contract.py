@@ -11,16 +11,18 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from toys import TOY_CLASSES, build_toy_model, draw_toy_images
+from toys import build_toy_model
 
 from robustbench_tin import defenses
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense, registry
 from robustbench_tin.errors import DataError, InvalidSettingError, UnknownNameError
 from robustbench_tin.registry import load_plugin
-from robustbench_tin.runtime import Runtime
+from robustbench_tin.testing.checks import hold_defense_rule
+from robustbench_tin.testing.contracts import EVERY_DEFENSE_RULE
+from robustbench_tin.testing.defense_case import DefenseCase, context_of, small_split
+from robustbench_tin.testing.rules import Rule
 from robustbench_tin.training.context import Context
-from robustbench_tin.training.loop import Recipe, train
 
 EVERY_DEFENSE = pytest.mark.parametrize(
     "spec",
@@ -41,9 +43,7 @@ EVERY_DEFENSE = pytest.mark.parametrize(
 
 @pytest.fixture
 def split() -> Split:
-    images, labels = draw_toy_images(24, seed=5)
-    boxes = np.tile(np.array([2, 3, 12, 10], np.int32), (24, 1))
-    return Split((images * 255).round().byte().numpy(), labels.numpy(), boxes)
+    return small_split()
 
 
 @pytest.fixture
@@ -51,102 +51,10 @@ def context() -> Context:
     return context_of(seed=0)
 
 
-def context_of(seed: int) -> Context:
-    generator = torch.Generator().manual_seed(seed)
-    return Context(
-        generator,
-        torch.device("cpu"),
-        TOY_CLASSES,
-        epochs=1,
-        note=lambda line: None,
-        trained=lambda name: build_toy_model(7),
-    )
-
-
-def weights_after(spec: str, split: Split, seed: int) -> Tensor:
-    """All weights after at least two steps."""
-    model = build_toy_model()
-    record = train(
-        model,
-        split,
-        parse_defense(spec),
-        Recipe(epochs=1, batch_size=12, lr=1e-2),
-        Runtime("cpu"),
-        num_classes=TOY_CLASSES,
-        seed=seed,
-        trained=lambda name: build_toy_model(7),
-    )
-    assert record.steps >= 2
-    return torch.cat([weight.detach().flatten() for weight in model.parameters()])
-
-
 @EVERY_DEFENSE
-def test_training_moves_the_weights_and_repeats_itself(spec: str, split: Split) -> None:
-    start = torch.cat([weight.detach().flatten() for weight in build_toy_model().parameters()])
-    one = weights_after(spec, split, seed=1)
-    torch.manual_seed(99)
-    assert torch.equal(weights_after(spec, split, seed=1), one)
-    assert not torch.equal(weights_after(spec, split, seed=2), one)
-    assert not torch.equal(one, start)
-    assert torch.isfinite(one).all()
-
-
-@EVERY_DEFENSE
-def test_a_prepared_set_is_a_training_set(spec: str, split: Split, context: Context) -> None:
-    images, labels = split.images.copy(), split.labels.copy()
-    parse_defense(spec).check(split)
-    prepared = parse_defense(spec).prepare(split, context)
-    assert prepared.images.dtype == np.uint8
-    assert prepared.images.shape[1:] == split.images.shape[1:]
-    assert prepared.images.flags.c_contiguous
-    assert prepared.labels.dtype == np.int64
-    assert prepared.labels.shape == (len(prepared.images),)
-    assert set(prepared.labels) <= set(range(TOY_CLASSES))
-    assert np.array_equal(split.images, images)
-    assert np.array_equal(split.labels, labels)
-
-
-@EVERY_DEFENSE
-def test_an_augmented_batch_is_a_batch(spec: str, split: Split, context: Context) -> None:
-    batch, labels = torch.from_numpy(split.images).float() / 255, torch.from_numpy(split.labels)
-    moved, their_labels = parse_defense(spec).augment(batch, labels, context)
-    assert moved.shape == batch.shape
-    assert moved.dtype == torch.float32
-    assert float(moved.min()) >= 0
-    assert float(moved.max()) <= 1
-    if their_labels.ndim == 1:
-        assert their_labels.shape == labels.shape
-        assert their_labels.dtype == torch.int64
-    else:
-        assert their_labels.shape == (len(labels), TOY_CLASSES)
-        assert their_labels.dtype == torch.float32
-        assert torch.allclose(their_labels.sum(dim=1), torch.ones(len(labels)))
-        assert float(their_labels.min()) >= 0
-
-
-@EVERY_DEFENSE
-def test_the_loss_is_one_finite_number_with_a_gradient(spec: str, split: Split, context: Context) -> None:
-    batch, labels = torch.from_numpy(split.images).float() / 255, torch.from_numpy(split.labels)
-    model = build_toy_model()
-    loss = parse_defense(spec).loss(model, batch, labels, context)
-    assert loss.shape == ()
-    loss.backward()
-    assert all(bool(torch.isfinite(weight.grad).all()) for weight in model.parameters())
-    assert any(float(weight.grad.abs().max()) > 0 for weight in model.parameters())
-
-
-@EVERY_DEFENSE
-def test_what_runs_at_test_time_maps_images_to_logits(spec: str) -> None:
-    images, _ = draw_toy_images(5, seed=0)
-    assert parse_defense(spec).wrap(build_toy_model())(images).shape == (5, TOY_CLASSES)
-
-
-@EVERY_DEFENSE
-def test_the_spec_builds_the_same_defense_again(spec: str) -> None:
-    defense = parse_defense(spec)
-    assert parse_defense(defense.spec) == defense
-    assert parse_defense(defense.spec).spec == defense.spec == str(defense)
-    assert defense.relative_cost >= 1
+@EVERY_DEFENSE_RULE
+def test_it_keeps_the_contract(spec: str, rule: Rule[DefenseCase]) -> None:
+    hold_defense_rule(rule, parse_defense(spec))
 
 
 SECOND_LOSS = """

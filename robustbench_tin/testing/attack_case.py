@@ -1,0 +1,135 @@
+"""An attack in a norm, with a small problem, and how its contract's rules run and measure it."""
+
+from __future__ import annotations
+
+import copy
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.testing.toy import Toy, toy_problem
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.measure import Outcomes
+
+BUDGETS = {"linf": (0.0, 1e-8, 8 / 255, 1.0), "l2": (0.0, 1e-8, 0.5, 100.0)}
+"""None, one below the rounding of float32, a usual one, and the whole pixel box; by norm."""
+
+# Every attack meets every rule, so there are only a few images.
+_IMAGES = 20
+
+
+def small_problem() -> Toy:
+    """The toy problem with few images, and a model of its own."""
+    shared = toy_problem()
+    return Toy(copy.deepcopy(shared.model), shared.images[:_IMAGES].clone(), shared.labels[:_IMAGES].clone())
+
+
+@dataclass(frozen=True)
+class AttackCase:
+    """What a rule checks.
+
+    Attributes:
+        attack: the attack.
+        norm: ``linf`` or ``l2``.
+        toy: model, images and labels.
+    """
+
+    attack: Attack
+    norm: str
+    toy: Toy = field(default_factory=small_problem)
+
+    @property
+    def eps(self) -> tuple[float, ...]:
+        """Budgets in this norm: none, a tiny one, a usual one, the whole box."""
+        return BUDGETS[self.norm]
+
+    @property
+    def usual(self) -> float:
+        """A budget that people use."""
+        return self.eps[2]
+
+    def perturb(
+        self,
+        eps: Sequence[float] | None = None,
+        *,
+        model: nn.Module | None = None,
+        images: Tensor | None = None,
+        labels: Tensor | None = None,
+        norm: str | None = None,
+        seed: int = 0,
+    ) -> Tensor:
+        """Adversarial images, float32 ``(K, N, 3, 16, 16)``; of the toy problem unless others are given."""
+        with Oracle(self.toy.model if model is None else model) as oracle:
+            return self.attack.perturb(
+                oracle,
+                self.toy.images if images is None else images,
+                self.toy.labels if labels is None else labels,
+                self.eps if eps is None else eps,
+                norm=norm or self.norm,
+                seed=seed,
+            )
+
+    def measure(
+        self,
+        model: nn.Module,
+        eps: Sequence[float],
+        *,
+        images: int = _IMAGES,
+        batch_size: int = _IMAGES,
+        given: Tensor | None = None,
+        search: str = "auto",
+    ) -> Sequence[Outcomes]:
+        """The results of a benchmark's measurement, one an eps.
+
+        Args:
+            model: pixels to logits.
+            eps: budgets.
+            images: the number of the toy problem's images.
+            batch_size: images that the model gets at once.
+            given: images in place of the toy problem's.
+            search: the form of the model to search with.
+        """
+        from robustbench_tin.attacks.pool import Pool
+        from robustbench_tin.benchmarks.measure import Conditions, measure_attack
+
+        shown = self.toy.images if given is None else given
+        pool = Pool(shown[:images], self.toy.labels[:images], batch_size, torch.device("cpu"))
+        return measure_attack(model, pool, self.attack, eps, Conditions(self.norm, search=search))
+
+    def passes(self, eps: float, *, images: int) -> tuple[int, int]:
+        """Forward and backward passes that the attack takes on the first images."""
+        with Oracle(self.toy.model) as oracle:
+            self.attack.perturb(
+                oracle, self.toy.images[:images], self.toy.labels[:images], [eps], norm=self.norm
+            )
+        return oracle.forward_passes, oracle.backward_passes
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """All that an attack might disturb, comparable with ``==``."""
+    return {
+        "weights or buffers": {key: value.numpy().tobytes() for key, value in model.state_dict().items()},
+        "train and eval modes": [module.training for module in model.modules()],
+        "requires_grad flags": [parameter.requires_grad for parameter in model.parameters()],
+        "gradients": [
+            None if parameter.grad is None else parameter.grad.tolist() for parameter in model.parameters()
+        ],
+        "random state of torch": torch.random.get_rng_state().tolist(),
+        "random state of NumPy": np.random.get_state()[1].tolist(),  # type: ignore[index]  # noqa: NPY002
+        "random state of Python": random.getstate(),
+        "float32 precision": (torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32),
+    }
+
+
+def changed(before: dict[str, Any], model: nn.Module) -> str:
+    """What is no longer as it was, for a message; empty if all is."""
+    after = state_of(model)
+    return ", ".join(name for name, value in before.items() if value != after[name])
