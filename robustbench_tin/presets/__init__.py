@@ -21,6 +21,7 @@ from typing import Any, get_args
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
 from robustbench_tin.files import read_text
+from robustbench_tin.options import Config, types_of
 
 _SUFFIX = ".toml"
 _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
@@ -58,12 +59,13 @@ def load_preset(name: str | Path) -> Preset:
         UnknownNameError: for a name that is none.
         InvalidSettingError: where the file cannot be read or is no preset.
     """
-    if str(name).endswith(_SUFFIX):
+    name = str(name)
+    if name.endswith(_SUFFIX):
         text = _read(Path(name).expanduser())
     elif name in preset_names():
         text = (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
     else:
-        raise UnknownNameError("preset", str(name), preset_names())
+        raise UnknownNameError("preset", name, preset_names())
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers may have too many digits
@@ -74,7 +76,7 @@ def load_preset(name: str | Path) -> Preset:
             f"preset '{name}' has {', '.join(content) or 'nothing'}; expected a summary and a table [bench]"
         )
     given = {key.replace("-", "_"): value for key, value in options.items()}
-    return Preset(str(name), str(content.get("summary", "")), given, text)
+    return Preset(name, str(content.get("summary", "")), given, text)
 
 
 def _read(path: Path) -> str:
@@ -86,13 +88,13 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
     """A preset's options, those given instead where there are such.
 
     Args:
         preset: name or file.
         given: options that were said outright.
-        known: every option with its type.
+        config: every option, with its type.
 
     Raises:
         RobustTinError: where a preset's option is unknown or of another type.
@@ -100,6 +102,7 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str
     from pydantic import TypeAdapter, ValidationError
 
     chosen = load_preset(preset)
+    known = types_of(config, in_preset=True)
     options: dict[str, Any] = {}
     for key, value in chosen.options.items():
         if key not in known:
