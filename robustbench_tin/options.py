@@ -16,9 +16,14 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NoReturn, get_type_hints
+from functools import cache
+from pathlib import Path
+from types import UnionType
+from typing import Any, ClassVar, NoReturn, get_args, get_type_hints
 
 from robustbench_tin.errors import InvalidSettingError
+
+_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", Path: "a path"}
 
 
 @dataclass(frozen=True)
@@ -118,6 +123,7 @@ class Config:
         return {name: getattr(self, name) for name in options_of(kind)}
 
 
+@cache
 def options_of(config: type) -> Mapping[str, Option]:
     """The options of a config by name; each has its panel."""
     found: dict[str, Option] = {}
@@ -141,11 +147,25 @@ def planned(*configs: type[Config]) -> type:
     return dataclasses.make_dataclass("Planned", taken, frozen=True)
 
 
-def types_of(config: type, *, in_preset: bool = False) -> dict[str, Any]:
+@cache
+def types_of(config: type, *, in_preset: bool = False) -> Mapping[str, Any]:
     """The type of each option, or of each that a preset may set."""
     hints = get_type_hints(config)
     told = options_of(config)
     return {name: hints[name] for name in told if told[name].in_preset or not in_preset}
+
+
+def in_words(kind: Any) -> str:
+    """The type of an option's value as people say it.
+
+    >>> in_words(float | None)
+    'a number'
+    """
+    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
+    words = [_IN_WORDS[kind] for kind in kinds if kind in _IN_WORDS]
+    if any(get_args(kind) for kind in kinds):
+        words.append("a list")
+    return " or ".join(words)
 
 
 def default_of(config: type, name: str) -> Any:

@@ -16,15 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
+from typing import Any
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
 from robustbench_tin.files import read_text
-from robustbench_tin.options import Config, types_of
+from robustbench_tin.options import Config, in_words, types_of
 
 _SUFFIX = ".toml"
-_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _LARGEST = 1 << 20
 _ORDER = ("quick", "report", "report-final", "finetune", "scratch", "robust")
 
@@ -112,22 +110,13 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Confi
             options[key] = TypeAdapter(known[key]).validate_python(value, strict=True)
         except ValidationError:
             raise InvalidSettingError(
-                f"preset '{chosen.name}' has {key} = {value!r}; expected {_in_words(known[key])}"
+                f"preset '{chosen.name}' has {key} = {value!r}; expected {in_words(known[key])}"
             ) from None
     if given.get("weights") is not None:
         options.pop("pretrained", None)  # the one instead of the other
     if given.get("pretrained"):
         options.pop("weights", None)
     return {**options, **given}
-
-
-def _in_words(kind: Any) -> str:
-    """What a TOML file may have there; where it may be left open, it is left out."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    words = [_IN_WORDS[kind] for kind in kinds if kind in _IN_WORDS]
-    if any(get_args(kind) for kind in kinds):
-        words.append("a list")
-    return " or ".join(words)
 
 
 def _folder() -> Any:
