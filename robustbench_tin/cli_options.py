@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
 from types import NoneType
@@ -11,7 +11,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 import typer
 
-from robustbench_tin.options import Config, default_of, flag_of, options_of, types_of
+from robustbench_tin.options import Config, Option, default_of, flag_of, options_of, types_of
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
@@ -26,7 +26,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
         kind = hints[name]
         if inspect.isclass(kind) and issubclass(kind, Config):
             configs[name] = kind
-            parameters += [_parameter(kind, field) for field in options_of(kind)]
+            parameters += _parameters(kind)
         else:
             parameters.append(parameter.replace(annotation=kind, kind=inspect.Parameter.KEYWORD_ONLY))
 
@@ -53,24 +53,33 @@ def given_options(context: typer.Context, config: Config) -> dict[str, Any]:
 
 
 def as_option(config: type[Config], name: str, **changes: Any) -> Any:
-    """One option of a config, for a command that has no other option of it."""
-    declared = options_of(config)[name]
+    """One option of a config, for a command that takes no more of it."""
+    return _typer_option(name, options_of(config)[name], default_of(config, name), **changes)
+
+
+def _typer_option(name: str, declared: Option, default: Any, **changes: Any) -> Any:
     flag = flag_of(name, declared)
-    if types_of(config)[name] is bool and declared.in_preset:
+    if isinstance(default, bool) and declared.in_preset:
         flag += f"/--no-{flag[2:]}"
-    shown = declared.shown if declared.shown is not None else default_of(config, name) not in (None, ())
-    told = {"help": declared.help, "metavar": declared.metavar, "show_default": shown}
-    return typer.Option(flag, **{**told, "rich_help_panel": declared.panel, **changes})
+    told = {
+        "help": declared.help,
+        "metavar": declared.metavar,
+        "show_default": declared.shown or default not in (None, ()),
+        "rich_help_panel": declared.panel,
+    }
+    return typer.Option(flag, **{**told, **changes})
 
 
-def _parameter(config: type[Config], name: str) -> inspect.Parameter:
-    default = default_of(config, name)
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=None if default == () else default,
-        annotation=Annotated[_type_of_word(types_of(config)[name]), as_option(config, name)],
-    )
+def _parameters(config: type[Config]) -> Iterator[inspect.Parameter]:
+    types = types_of(config)
+    for name, declared in options_of(config).items():
+        default = default_of(config, name)
+        yield inspect.Parameter(
+            name,
+            inspect.Parameter.KEYWORD_ONLY,
+            default=None if default == () else default,
+            annotation=Annotated[_type_of_word(types[name]), _typer_option(name, declared, default)],
+        )
 
 
 def _type_of_word(kind: Any) -> Any:

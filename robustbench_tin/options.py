@@ -16,7 +16,6 @@ import inspect
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Any, ClassVar, NoReturn, get_args, get_type_hints
@@ -123,7 +122,6 @@ class Config:
         return {name: getattr(self, name) for name in options_of(kind)}
 
 
-@cache
 def options_of(config: type) -> Mapping[str, Option]:
     """The options of a config by name; each has its panel."""
     found: dict[str, Option] = {}
@@ -147,8 +145,7 @@ def planned(*configs: type[Config]) -> type:
     return dataclasses.make_dataclass("Planned", taken, frozen=True)
 
 
-@cache
-def types_of(config: type, *, in_preset: bool = False) -> Mapping[str, Any]:
+def types_of(config: type, *, in_preset: bool = False) -> dict[str, Any]:
     """The type of each option, or of each that a preset may set."""
     hints = get_type_hints(config)
     told = options_of(config)
