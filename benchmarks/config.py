@@ -38,7 +38,9 @@ class CellConfig(Config, panel="Run"):
 class AttackConfig(Config, panel="Attack"):
     """The attacks, their threat model, and how they run."""
 
-    attacks: Names = option("fgsm,pgd", "Attacks with settings: fgsm,pgd:steps=20,restarts=2.", resolved=True)
+    attacks: Names = option(
+        "fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=20.", resolved=True
+    )
     eps: str | float | Sequence[float] = option(
         "0.0,0.01,0.03",
         "Budgets in units of the pixel range [0, 1]; 8/255 works. 0 is the clean measurement.",
@@ -212,7 +214,7 @@ class OwnModelConfig(Config, panel="Model of your own"):
         "Instead of --normalize: the mean of each channel, in units of the pixel range: 0.485,0.456,0.406.",
     )
     std: str | None = option(None, "With --mean: the standard deviation of each channel: 0.229,0.224,0.225.")
-    attacks: str = option("fgsm,pgd", "Attacks with settings: fgsm,pgd:steps=10.")
+    attacks: str = option("fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=10.")
     eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")
     norm: str = option("linf", "Norm of the threat model: linf or l2.")
     trust: bool = option(True, "Check the results for signs that they are unreliable.")

@@ -66,7 +66,8 @@ def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
     added = [source for source in sources if source not in models or "none" not in defenses]
     for source in added:
         reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
-    for model in dict.fromkeys((*models, *sources)):
+    trained = _unique((*models, *sources))
+    for model in trained:
         backbone = backbones.get(model)
         size = backbone.check_size(dataset.image_size, request.image_size)
         if backbone.variant.new_head:
@@ -74,9 +75,7 @@ def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
     if (request.pretrained and not request.skip_missing_weights) or request.weights is not None:
-        starting = _unique((*models, *sources)) if request.pretrained else models
-        _require_fitting_weights(starting, dataset, request)
-    every = tuple(dict.fromkeys((*models, *sources)))
+        _require_fitting_weights(trained if request.pretrained else models, dataset, request)
     settled = {
         "data": dataset.name,
         "data_fingerprint": dataset.fingerprint,
@@ -94,7 +93,7 @@ def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
         "certified": tuple(
             text for text in defenses if request.norm == "l2" and parse_defense(text).certifies
         ),
-        "epochs": tuple(request.epochs or _default_epochs(dataset, model) for model in every),
+        "epochs": tuple(request.epochs or _default_epochs(dataset, model) for model in trained),
         "batch_size": request.batch_size or default_batch_size(len(dataset.train)),
         "weights": weights,
         "device": device,

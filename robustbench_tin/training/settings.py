@@ -1,4 +1,7 @@
-"""The settings of the training loop: options of ``bench`` and fields of a recipe. Imports no torch."""
+"""The settings of the training loop: options of ``bench`` and fields of a recipe. Imports no torch.
+
+They stand here, not with the other options, because the loop is below the benchmarks and may not import them.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +68,7 @@ class TrainingSettings(Config, panel="Training"):
         at_least=1,
     )
     train: str = option(
-        "all", "Part that is trained: head, last:N layers, all, or stages: head:epochs=2,all:rate=0.1."
+        "all", "Part that is trained: head, last:N layers, all, or stages, such as head:epochs=2,all."
     )
     head_rate: float = option(1.0, "The head's learning rate, as a multiple of the others'.", above=0)
     progressive: float = option(
