@@ -75,21 +75,17 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """The bounds in words: ``0 to below 1``, ``none, ema or swa``; empty: any value.
+        """The bounds in words: ``0 or more, below 1``, ``none, ema or swa``; empty: any value.
 
         >>> option(0.0, "Some.", at_least=0, below=1).metadata["option"].expected
-        '0 to below 1'
+        '0 or more, below 1'
         """
         if self.choices:
             return either(self.choices)
-        words = "" if self.at_least is None else f"{self.at_least} or more"
-        if self.above is not None:
-            words = f"more than {self.above}"
-        if self.below is not None:
-            words = f"{self.at_least} to below {self.below}"
-        if self.at_most is not None:
-            words += f", at most {self.at_most}"
-        return words
+        words = [] if self.at_least is None else [f"{self.at_least} or more"]
+        bounds = {"more than": self.above, "at most": self.at_most, "below": self.below}
+        words += [f"{name} {bound}" for name, bound in bounds.items() if bound is not None]
+        return ", ".join(words)
 
 
 def option(default: Any, help: str, **more: Any) -> Any:
@@ -123,7 +119,10 @@ class Config:
 
 
 def options_of(config: type) -> Mapping[str, Option]:
-    """The options of a config by name; each has its panel."""
+    """The options of a config by name; each has its panel.
+
+    A class that declares a field anew, for a narrower type, keeps the option.
+    """
     found: dict[str, Option] = {}
     for base in reversed(config.__mro__):
         for name in inspect.get_annotations(base):

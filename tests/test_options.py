@@ -77,7 +77,7 @@ def test_the_help_has_every_option_in_its_panel() -> None:
         ({"part": 0.0}, "part got 0.0; expected more than 0, at most 1"),
         ({"part": 1.5}, "part got 1.5; expected more than 0, at most 1"),
         ({"part": math.nan}, "part got nan; expected more than 0, at most 1"),
-        ({"rest": 1.0}, "rest got 1.0; expected 0 to below 1"),
+        ({"rest": 1.0}, "rest got 1.0; expected 0 or more, below 1"),
         ({"size": math.inf}, "size got inf; expected 1 or more, such as 3"),
         ({"size": "big"}, "size got 'big'; expected 1 or more, such as 3"),
         ({"kind": "green"}, "kind got 'green'; expected red or blue"),

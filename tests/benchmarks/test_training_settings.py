@@ -100,7 +100,7 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
         ({"weight_decay": -1.0}, "weight-decay got -1.0; expected 0 or more"),
         ({"schedule": "linear"}, "schedule got 'linear'; expected one-cycle, cosine, step or constant"),
         ({"clip_norm": -1.0}, "clip-norm got -1.0; expected 0 or more"),
-        ({"label_smoothing": 1.0}, "label-smoothing got 1.0; expected 0 to below 1"),
+        ({"label_smoothing": 1.0}, "label-smoothing got 1.0; expected 0 or more, below 1"),
         ({"average": "mean"}, "average got 'mean'; expected none, ema or swa"),
         ({"clean_epochs": 5}, "clean-epochs got 5; expected 0 to 4, the epochs"),
         ({"early_stop": 0}, "early-stop got 0; expected 1 or more"),
