@@ -15,7 +15,7 @@ import typer
 
 from robustbench_tin import cli_gate, cli_images
 from robustbench_tin._version import __version__
-from robustbench_tin.benchmarks.config import BenchConfig, CellConfig, DataConfig
+from robustbench_tin.benchmarks.config import BenchConfig, CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli_options import as_option, given_options, with_options
 from robustbench_tin.cli_process import CommandGroup, complain, interruptible, say, told_warnings
 from robustbench_tin.errors import InterruptedByUserError, RobustTinError
@@ -188,7 +188,9 @@ def transfer(
     eps: Annotated[
         str | None, typer.Option(help="Budgets in units of the pixel range.", show_default="the run's")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.", show_default="the run's")] = None,
+    device: Annotated[
+        str | None, as_option(TrainingConfig, "device", show_default="the run's", rich_help_panel=None)
+    ] = None,
     plugin: Plugin = None,
 ) -> None:
     """Make adversarial images on each cell of a run and measure every other cell on them.
