@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -15,6 +15,7 @@ from robustbench_tin.attacks.forms import Forms
 from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
+from robustbench_tin.benchmarks.config import BenchConfig
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
 from robustbench_tin.benchmarks.events import Events, events
 from robustbench_tin.benchmarks.loader import Loader
@@ -27,7 +28,7 @@ from robustbench_tin.benchmarks.measure import (
     worst_case,
 )
 from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
-from robustbench_tin.benchmarks.planning import Request, default_lr, is_backbone, resolve
+from robustbench_tin.benchmarks.planning import default_lr, is_backbone, resolve
 from robustbench_tin.benchmarks.probe import AttackProbe, ValidationLook, watched_threat
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import (
@@ -60,20 +61,14 @@ from robustbench_tin.training.monitor import some
 def bench(
     *,
     reporter: Reporter | None = None,
-    dry_run: bool = False,
-    print_plan: bool = False,
-    preset: str | Path | None = None,
     **options: Any,
 ) -> Run | None:
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
         reporter: told how far it is; None: silent.
-        dry_run: check everything, say what would run, and stop.
-        print_plan: the same, cell by cell.
-        preset: name or TOML file of options, which those given here win over (``robust-tin presets``).
-        **options: the fields of :class:`robustbench_tin.benchmarks.planning.Request`, which are the
-            options of ``robust-tin bench``.
+        **options: the fields of :class:`robustbench_tin.benchmarks.config.BenchConfig`, which are the
+            options of ``robust-tin bench``; docs/options.md lists them.
 
     Returns:
         The run; ``.records`` is a DataFrame of one row a measure, ``.tables`` renders it. None for
@@ -83,25 +78,25 @@ def bench(
         RobustTinError: for anything that cannot be done as asked, before anything is trained.
     """
     reporter = reporter or Reporter()
-    if preset is not None:
-        options = with_preset(preset, options, get_type_hints(Request))
-    request = Request(**options)
+    if options.get("preset") is not None:
+        options = with_preset(options["preset"], options, BenchConfig)
+    request = BenchConfig(**options)
     tune_allocator()
     with joined(request.device) as team:
         if not team.leads:
             _train_along(request, team)
             return None
-        run = _lead(request, team, reporter, dry_run=dry_run, print_plan=print_plan)
+        run = _lead(request, team, reporter)
         team.told(None)
         return run
 
 
-def _lead(request: Request, team: Team, reporter: Reporter, *, dry_run: bool, print_plan: bool) -> Run | None:
+def _lead(request: BenchConfig, team: Team, reporter: Reporter) -> Run | None:
     plan, dataset = resolve(request, reporter)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
-    if dry_run or print_plan:
+    if request.dry_run or request.print_plan:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
-        for line in plan.describe() if print_plan else ():
+        for line in plan.describe() if request.print_plan else ():
             reporter.say(line)
         return None
     with Run.begun(path, plan) as run:
@@ -122,7 +117,7 @@ def _lead(request: Request, team: Team, reporter: Reporter, *, dry_run: bool, pr
     return run
 
 
-def _train_along(request: Request, team: Team) -> None:
+def _train_along(request: BenchConfig, team: Team) -> None:
     """What every process does but the first: take its share of each training, while there are any."""
     path = team.told()
     if path is None:  # nothing is left to train
@@ -139,7 +134,7 @@ class _Worker:
 
     run: Run
     dataset: Dataset
-    request: Request
+    request: BenchConfig
     costs: Estimate
     reporter: Reporter
     team: Team = ALONE

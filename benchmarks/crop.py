@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,12 +40,8 @@ def crop(
     *,
     out: str | Path,
     fill: bool = False,
-    data: str = "demo",
-    classes: int | str | Sequence[str] | None = None,
-    train_per_class: int | None = None,
-    eval_images: int | None = None,
-    skip_broken: bool = False,
     reporter: Reporter | None = None,
+    **data: Any,
 ) -> Cropping:
     """Write a data set in Tiny ImageNet's layout whose training images are crops of their boxes alone.
 
@@ -56,9 +52,9 @@ def crop(
     Args:
         out: directory to write into; empty, missing, or of the same call, which then goes on.
         fill: enlarge the box to the image's size; else pad it with black.
-        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
-            ``skip_broken``.
         reporter: told how far it is; None: silent.
+        **data: the data set and the part of it, as ``bench`` takes them: the fields of
+            :class:`robustbench_tin.benchmarks.config.DataConfig`.
 
     Raises:
         DataError: where the data set has no boxes, a class none that is usable, or images that are not 64 px.
@@ -66,14 +62,7 @@ def crop(
     """
     reporter = reporter or Reporter()
     out = Path(out)
-    dataset = open_part(
-        reporter,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
-    )
+    dataset = open_part(reporter, **data)
     boxes = dataset.train.boxes
     if boxes is None:
         raise DataError(f"'{dataset.name}' has no bounding boxes; use tiny-imagenet or demo")

@@ -61,14 +61,10 @@ def fool(
     norm: str = "linf",
     seed: int = 0,
     split: str = "train",
-    data: str = "demo",
-    classes: int | str | Sequence[str] | None = None,
-    train_per_class: int | None = None,
-    eval_images: int | None = None,
-    skip_broken: bool = False,
     device: str | None = None,
     plugins: Sequence[str | Path] = (),
     reporter: Reporter | None = None,
+    **data: Any,
 ) -> Fooling:
     """Write a data set in Tiny ImageNet's layout whose images were moved to fool a trained model.
 
@@ -85,11 +81,11 @@ def fool(
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
         split: ``train``, ``val`` or ``train,val``: what is moved.
-        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
-            ``skip_broken``.
         device: None: the best there is.
         plugins: files that register what the model or the attack needs.
         reporter: told how far it is; None: silent.
+        **data: the data set and the part of it, as ``bench`` takes them: the fields of
+            :class:`robustbench_tin.benchmarks.config.DataConfig`.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -103,14 +99,7 @@ def fool(
     splits = _splits(split)
     device = choose_device(device)
     found = find_trained(model)
-    dataset = open_part(
-        reporter,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
-    )
+    dataset = open_part(reporter, **data)
     require_fit(found, dataset)
     require_size(dataset)
     tune_allocator()

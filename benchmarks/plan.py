@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic_core import to_json
+
+from robustbench_tin.benchmarks.config import AttackConfig, TrainingConfig
+from robustbench_tin.options import planned
 
 if TYPE_CHECKING:
     from robustbench_tin.training.recipe import Recipe
@@ -16,6 +20,14 @@ if TYPE_CHECKING:
 NONE = "none"
 """The defense of the cells that others make images on."""
 
+
+if TYPE_CHECKING:
+
+    class _Settings(TrainingConfig, AttackConfig):
+        """The options of both configs; at run time without those that are resolved."""
+
+else:
+    _Settings = planned(TrainingConfig, AttackConfig)
 
 # More cells than anybody trains; a plan that asks for more is damaged.
 _MOST_CELLS = 100_000
@@ -46,8 +58,22 @@ class Cell:
         return f"{slug(self.model)}--{slug(self.defense)}--s{self.seed}"
 
 
-class Plan(BaseModel):
+# The fields of the first format, in the order that fingerprints and digests take. Those with a question
+# mark are left out of a digest while they have their default, like each field that came later.
+_FORMAT = """
+    data data_fingerprint classes train_images eval_images models sources? source_files? defenses seeds
+    attacks eps norm search eot oblivious eight_bit worst_case trust? certified? epochs batch_size lr
+    optimizer? weight_decay? schedule? clip_norm? label_smoothing? average? clean_epochs? early_stop? train?
+    head_rate? progressive? image_size pretrained weights device processes? precision compile? plugins
+"""
+_ORDER = _FORMAT.replace("?", "").split()
+
+
+class Plan(BaseModel, _Settings, frozen=True):
     """Everything that decides a run's numbers; two equal plans give equal tables on one machine.
+
+    It has the options of the attack and training configs. Here stand those that are resolved, with names in
+    full and a number for each choice left open, and the facts that are no option.
 
     Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
     they moved.
@@ -58,7 +84,7 @@ class Plan(BaseModel):
     backbone's own.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
 
     data: str
     data_fingerprint: str
@@ -72,35 +98,14 @@ class Plan(BaseModel):
     seeds: tuple[int, ...]
     attacks: tuple[str, ...]
     eps: tuple[Annotated[float, Field(ge=0)], ...]
-    norm: str
     search: str
-    eot: int
-    oblivious: bool
-    eight_bit: bool
-    worst_case: bool
-    trust: bool = False
+    trust: bool = False  # a plan without it is older than the checks
     certified: tuple[str, ...] = ()
-    epochs: tuple[int, ...]
+    epochs: tuple[int, ...]  # type: ignore[assignment] # one for each backbone
     batch_size: int
-    lr: float | None
-    optimizer: str = "adamw"
-    weight_decay: float | None = None
-    schedule: str = "one-cycle"
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.0
-    average: str = "none"
-    clean_epochs: int = 0
-    early_stop: int | None = None
-    train: str = "all"
-    head_rate: float = 1.0
-    progressive: float = 1.0
-    image_size: int | None
-    pretrained: bool
     weights: str | None
     device: str
     processes: int = 1
-    precision: str | None
-    compile: bool = False
     plugins: tuple[str, ...]
 
     @model_validator(mode="after")
@@ -173,14 +178,29 @@ class Plan(BaseModel):
     @property
     def fingerprint(self) -> str:
         """Eight hexadecimal digits of the whole plan."""
-        return hashlib.blake2b(self.model_dump_json().encode(), digest_size=4).hexdigest()
+        return self._hash(_ORDER, 4)
 
     @property
     def digest(self) -> str:
         """What ties the files of a run to its plan: 16 hexadecimal digits of all that is no default."""
-        # Without defaults: a setting that a later version adds leaves the digests of earlier runs alone.
-        content = self.model_dump_json(exclude_defaults=True)
-        return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+        return self._hash(_FORMAT.split(), 8)
+
+    def _hash(self, always: Collection[str], size: int) -> str:
+        """Hash these fields, and of the others those that are no default.
+
+        An option that a later version adds leaves the fingerprints and digests of earlier runs alone.
+        """
+        values = self.model_dump(mode="json")
+        changed = self.model_dump(exclude_defaults=True)
+        content = to_json(
+            {name: value for name, value in values.items() if name in always or name in changed}
+        )
+        return hashlib.blake2b(content, digest_size=size).hexdigest()
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: Callable[[Plan], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
+        return {name: values[name] for name in _ORDER if name in values} | values
 
     def differences(self, other: Plan) -> list[str]:
         """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""

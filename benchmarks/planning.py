@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.forms import SEARCHES
+from robustbench_tin.benchmarks.config import BenchConfig, DataConfig, Names
 from robustbench_tin.benchmarks.events import require_tensorboard
 from robustbench_tin.benchmarks.inputs import given_twice
 from robustbench_tin.benchmarks.plan import Plan
@@ -22,75 +23,15 @@ from robustbench_tin.files import open_regular
 from robustbench_tin.models import backbones, select
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.registry import load_plugin
-from robustbench_tin.runtime import PRECISIONS, choose_device
+from robustbench_tin.runtime import choose_device
 from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
 from robustbench_tin.training.distributed import team_size
 from robustbench_tin.training.progressive import sides
-from robustbench_tin.training.recipe import SETTINGS, SGD_LR
-
-Names = str | Sequence[str]
-
-CURVES = ("none", "clean", "robust")
-"""What training curves show of validation images, after each epoch; with ``none`` there are no curves."""
+from robustbench_tin.training.recipe import SGD_LR
 
 
-@dataclass(frozen=True)
-class Request:
-    """What a user asks ``bench`` for; the fields are the command's options.
-
-    Names are comma lists or sequences; None leaves the choice to the data set or the backbone.
-    """
-
-    models: Names = "all"
-    defenses: Names = "none"
-    attacks: Names = "fgsm,pgd"
-    eps: str | float | Sequence[float] = (0.0, 0.01, 0.03)
-    norm: str = "linf"
-    search: str | None = None
-    deterministic: bool = False
-    eot: int = 1
-    oblivious: bool = False
-    eight_bit: bool = False
-    worst_case: bool = False
-    trust: bool = True
-    seeds: str | int | Sequence[int] = (0,)
-    data: str = "demo"
-    classes: int | str | Sequence[str] | None = None
-    train_per_class: int | None = None
-    eval_images: int | None = None
-    skip_broken: bool = False
-    epochs: int | None = None
-    batch_size: int | None = None
-    lr: float | None = None
-    optimizer: str = "adamw"
-    weight_decay: float | None = None
-    schedule: str = "one-cycle"
-    clip_norm: float = 1.0
-    label_smoothing: float = 0.0
-    average: str = "none"
-    clean_epochs: int = 0
-    early_stop: int | None = None
-    train: str = "all"
-    head_rate: float = 1.0
-    progressive: float = 1.0
-    checkpoint_minutes: float = 10.0
-    curves: str = "clean"
-    tensorboard: bool = False
-    image_size: int | None = None
-    interpolation: str | None = None
-    cut: int | None = None
-    pretrained: bool = False
-    skip_missing_weights: bool = False
-    weights: str | Path | None = None
-    device: str | None = None
-    precision: str | None = None
-    compile: bool = False
-    out: str | Path | None = None
-    plugins: Sequence[str | Path] = ()
-
-
-def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
+def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
     """Check a request in full, open its data, and decide what is left open.
 
     Raises:
@@ -111,25 +52,12 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
         raise InvalidSettingError(f"worst-case got one attack, {attacks[0]}; expected two or more")
     eps = tuple(sorted(set(parse_eps_list(request.eps, request.norm))))
     seeds = _seeds(request.seeds)
-    for name in ("epochs", "batch_size", "eot"):
-        _require_positive(name, getattr(request, name))
-    if request.lr is not None and not 0 < request.lr < float("inf"):
-        raise InvalidSettingError(f"lr got {request.lr}; expected a number above 0, such as 0.001")
-    if request.precision is not None and request.precision not in PRECISIONS:
-        raise InvalidSettingError(f"precision got '{request.precision}'; expected {' or '.join(PRECISIONS)}")
     if request.pretrained and request.weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
     device = choose_device(request.device)
     weights = None if request.weights is None else file_digest(Path(request.weights))
 
-    dataset = open_part(
-        reporter,
-        data=request.data,
-        classes=request.classes,
-        train_per_class=request.train_per_class,
-        eval_images=request.eval_images,
-        skip_broken=request.skip_broken,
-    )
+    dataset = open_part(reporter, **request.of(DataConfig))
     for attack in attacks:
         chosen = parse_attack(attack)
         if chosen.criterion is not None:
@@ -138,7 +66,8 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     added = [source for source in sources if source not in models or "none" not in defenses]
     for source in added:
         reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
-    for model in dict.fromkeys((*models, *sources)):
+    trained = _unique((*models, *sources))
+    for model in trained:
         backbone = backbones.get(model)
         size = backbone.check_size(dataset.image_size, request.image_size)
         if backbone.variant.new_head:
@@ -146,50 +75,39 @@ def resolve(request: Request, reporter: Reporter) -> tuple[Plan, Dataset]:
     for defense in defenses:
         parse_defense(defense).check(dataset.train)
     if (request.pretrained and not request.skip_missing_weights) or request.weights is not None:
-        starting = _unique((*models, *sources)) if request.pretrained else models
-        _require_fitting_weights(starting, dataset, request)
-    plan = Plan(
-        data=dataset.name,
-        data_fingerprint=dataset.fingerprint,
-        classes=len(dataset.classes),
-        train_images=len(dataset.train),
-        eval_images=len(dataset.val),
-        models=tuple(models),
-        sources=sources,
-        source_files=source_files,
-        defenses=defenses,
-        seeds=seeds,
-        attacks=attacks,
-        eps=eps,
-        norm=request.norm,
-        search=_search(request),
-        eot=request.eot,
-        oblivious=request.oblivious,
-        eight_bit=request.eight_bit,
-        worst_case=request.worst_case,
-        trust=request.trust,
-        certified=tuple(text for text in defenses if request.norm == "l2" and parse_defense(text).certifies),
-        epochs=tuple(
-            request.epochs or _default_epochs(dataset, model) for model in dict.fromkeys((*models, *sources))
+        _require_fitting_weights(trained if request.pretrained else models, dataset, request)
+    settled = {
+        "data": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "classes": len(dataset.classes),
+        "train_images": len(dataset.train),
+        "eval_images": len(dataset.val),
+        "models": tuple(models),
+        "sources": sources,
+        "source_files": source_files,
+        "defenses": defenses,
+        "seeds": seeds,
+        "attacks": attacks,
+        "eps": eps,
+        "search": _search(request),
+        "certified": tuple(
+            text for text in defenses if request.norm == "l2" and parse_defense(text).certifies
         ),
-        batch_size=request.batch_size or default_batch_size(len(dataset.train)),
-        lr=request.lr,
-        **{name: getattr(request, name) for name in SETTINGS},
-        image_size=request.image_size,
-        pretrained=request.pretrained,
-        weights=weights,
-        device=device,
-        processes=team_size(),
-        precision=request.precision,
-        compile=request.compile,
-        plugins=tuple(file_digest(Path(plugin)) for plugin in request.plugins),
-    )
+        "epochs": tuple(request.epochs or _default_epochs(dataset, model) for model in trained),
+        "batch_size": request.batch_size or default_batch_size(len(dataset.train)),
+        "weights": weights,
+        "device": device,
+        "processes": team_size(),
+        "plugins": tuple(file_digest(Path(plugin)) for plugin in request.plugins),
+    }
+    taken = {name: value for name, value in vars(request).items() if name in Plan.model_fields}
+    plan = Plan(**{**taken, **settled})
     _check_training(plan, request)
     _require_fitting_sides(plan, dataset)
     return plan, dataset
 
 
-def _models(request: Request) -> list[str]:
+def _models(request: BenchConfig) -> list[str]:
     """The backbones asked for, with what the request changes about all of them; their own settings win."""
     asked = {"cut": request.cut, "interpolation": request.interpolation}
     changed = {key: str(value) for key, value in asked.items() if value is not None}
@@ -243,13 +161,7 @@ def default_lr(model: str, optimizer: str) -> float:
     return SGD_LR if optimizer == "sgd" else backbones.get(model).lr
 
 
-def _check_training(plan: Plan, request: Request) -> None:
-    if not 0 <= request.checkpoint_minutes < float("inf"):
-        raise InvalidSettingError(
-            f"checkpoint-minutes got {request.checkpoint_minutes}; expected 0 or more, such as 10"
-        )
-    if request.curves not in CURVES:
-        raise InvalidSettingError(f"curves got '{request.curves}'; expected {', '.join(CURVES)}")
+def _check_training(plan: Plan, request: BenchConfig) -> None:
     if request.tensorboard:
         if request.curves == "none":
             raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
@@ -278,28 +190,27 @@ def _require_fitting_sides(plan: Plan, dataset: Dataset) -> None:
                 raise InvalidSettingError(f"progressive got {plan.progressive}, but {error}") from None
 
 
-def open_part(
-    reporter: Reporter,
-    *,
-    data: str,
-    classes: int | str | Sequence[str] | None,
-    train_per_class: int | None,
-    eval_images: int | None,
-    skip_broken: bool,
-) -> Dataset:
+def open_part(reporter: Reporter, **options: Any) -> Dataset:
     """Open a data set, choose the part of it that is asked for, and show its banner and notes.
 
-    The arguments are the command's options.
+    Args:
+        reporter: shows them.
+        **options: the fields of :class:`robustbench_tin.benchmarks.config.DataConfig`.
 
     Raises:
-        RobustTinError: where there is no such data or not so much of it.
+        RobustTinError: if there is no such data or not enough of it.
     """
+    asked = DataConfig(**options)
     with reporter.preparing() as progress:
-        dataset = open_dataset(data, skip_broken=skip_broken, progress=progress)
-    if eval_images is None and classes is None:
+        dataset = open_dataset(asked.data, skip_broken=asked.skip_broken, progress=progress)
+    eval_images = asked.eval_images
+    if eval_images is None and asked.classes is None:
         eval_images = dataset.default_eval_images
     part = subset(
-        dataset, classes=_classes(classes), train_per_class=train_per_class, eval_images=eval_images
+        dataset,
+        classes=_classes(asked.classes),
+        train_per_class=asked.train_per_class,
+        eval_images=eval_images,
     )
     if part.banner is not None:
         reporter.warn(part.banner)
@@ -308,7 +219,7 @@ def open_part(
     return part
 
 
-def _search(request: Request) -> str:
+def _search(request: BenchConfig) -> str:
     if request.search is not None and request.deterministic:
         raise InvalidSettingError("got both --search and --deterministic; give one of them")
     search = request.search or ("fixed" if request.deterministic else "auto")
@@ -325,7 +236,7 @@ def default_batch_size(images: int) -> int:
     return size
 
 
-def _require_fitting_weights(models: Iterable[str], dataset: Dataset, request: Request) -> None:
+def _require_fitting_weights(models: Iterable[str], dataset: Dataset, request: BenchConfig) -> None:
     """Build each backbone once with its weights, so that a wrong file is found before hours of training."""
     for model in models:
         backbones.get(model).build(
@@ -373,11 +284,6 @@ def _classes(classes: int | str | Sequence[str] | None) -> int | Sequence[str] |
         if classes.strip().lstrip("-").isdigit()
         else [item.strip() for item in classes.split(",")]
     )
-
-
-def _require_positive(name: str, value: int | None) -> None:
-    if value is not None and value < 1:
-        raise InvalidSettingError(f"{name.replace('_', '-')} got {value}; expected 1 or more")
 
 
 def file_digest(path: Path) -> str:

@@ -7,6 +7,7 @@ import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +17,7 @@ from torch import nn
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks.oracle import Oracle
 from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.benchmarks.config import DataConfig
 from robustbench_tin.benchmarks.measure import batch_logits, evaluation_batch_size
 from robustbench_tin.benchmarks.planning import open_part
 from robustbench_tin.benchmarks.progress import Reporter
@@ -61,14 +63,10 @@ def predict(
     images: str | Path | None = None,
     boxes: bool = False,
     fill: bool = False,
-    data: str = "demo",
-    classes: int | str | Sequence[str] | None = None,
-    train_per_class: int | None = None,
-    eval_images: int | None = None,
-    skip_broken: bool = False,
     device: str | None = None,
     plugins: Sequence[str | Path] = (),
     reporter: Reporter | None = None,
+    **data: Any,
 ) -> Predictions:
     """Write a CSV file with a line an image: ``file, class, class_name, class_2 … class_5``.
 
@@ -85,11 +83,12 @@ def predict(
             classes. Hidden files are left out.
         boxes: also predict each image cropped to its box.
         fill: enlarge the box to the image's size; else pad it with black, as the Tiny ImageNet report did.
-        data: as ``bench`` takes it; likewise ``classes``, ``train_per_class``, ``eval_images`` and
-            ``skip_broken``, which also leaves out unreadable ``images``.
         device: None: the best there is.
         plugins: files that register what the model needs.
         reporter: told how far it is; None: silent.
+        **data: the data set and the part of it, as ``bench`` takes them: the fields of
+            :class:`robustbench_tin.benchmarks.config.DataConfig`. ``skip_broken`` also
+            leaves out unreadable ``images``.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -103,20 +102,14 @@ def predict(
         raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
     device = choose_device(device)
     found = find_trained(model)
-    dataset = open_part(
-        reporter,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
-    )
+    dataset = open_part(reporter, **data)
     require_fit(found, dataset)
     tune_allocator()
     left_out = 0
     if images is None:
         asked = _split(dataset, split)
     else:
+        skip_broken = DataConfig(**data).skip_broken
         asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
     if boxes and asked.boxes is None:
         raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,14 +51,10 @@ def transfer(
     *,
     attack: str = DEFAULT_ATTACK,
     eps: str | float | Sequence[float] | None = None,
-    data: str = "demo",
-    classes: int | str | Sequence[str] | None = None,
-    train_per_class: int | None = None,
-    eval_images: int | None = None,
-    skip_broken: bool = False,
     device: str | None = None,
     plugins: Sequence[str | Path] = (),
     reporter: Reporter | None = None,
+    **data: Any,
 ) -> Run:
     """Make adversarial images on each finished cell of a run and measure every other one on them.
 
@@ -68,11 +65,11 @@ def transfer(
         run: a run directory.
         attack: spec of an attack that spends its full budget.
         eps: budgets; None: the plan's. Only positive ones: at 0 there is the clean measure.
-        data: what the run was made on, as ``bench`` takes it; likewise ``classes``, ``train_per_class``,
-            ``eval_images`` and ``skip_broken``.
         device: None: the run's.
         plugins: the files that the run was made with.
         reporter: told how far it is; None: silent.
+        **data: the data set and the part of it that the run was made on: the fields of
+            :class:`robustbench_tin.benchmarks.config.DataConfig`.
 
     Returns:
         The run; ``.transfers.records`` is a DataFrame of one row a measure, ``.transfers.tables`` renders it,
@@ -103,14 +100,7 @@ def transfer(
         )
     cells = _finished(opened, reporter)
     device = choose_device(device or plan.device)
-    dataset = open_part(
-        reporter,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
-    )
+    dataset = open_part(reporter, **data)
     _require_same(plan, dataset)
     tune_allocator()
     with opened.locked():

@@ -15,6 +15,8 @@ import typer
 
 from robustbench_tin import cli_gate, cli_images
 from robustbench_tin._version import __version__
+from robustbench_tin.benchmarks.config import BenchConfig, CellConfig, DataConfig, TrainingConfig
+from robustbench_tin.cli_options import as_option, given_options, with_options
 from robustbench_tin.cli_process import CommandGroup, complain, interruptible, say, told_warnings
 from robustbench_tin.errors import InterruptedByUserError, RobustTinError
 from robustbench_tin.streams import (
@@ -44,19 +46,7 @@ app = typer.Typer(
     epilog="Start with: robust-tin bench --models mobilenet --eps 0.0,0.01,0.03",
 )
 
-TRAINING = "Training"
-PART = "Data"
-ATTACKING = "Attack"
-RUNNING = "Run"
-
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin",
-        metavar="FILE.py",
-        help="A Python file that registers attacks, defenses, backbones or data sets. Repeatable.",
-    ),
-]
+Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 
 
 class What(StrEnum):
@@ -103,398 +93,14 @@ def root(
     " --defenses none,bbox-crop,fgsm-at\n\n"
     "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255"
 )
-def bench(
-    context: typer.Context,
-    models: Annotated[
-        str,
-        typer.Option(
-            help="Backbones: names, patterns (densenet*), timm:NAME, or all.", rich_help_panel=RUNNING
-        ),
-    ] = "all",
-    defenses: Annotated[
-        str,
-        typer.Option(help="Defenses, combined with +: none,bbox-crop+fgsm-at.", rich_help_panel=RUNNING),
-    ] = "none",
-    seeds: Annotated[
-        str, typer.Option(help="One cell is trained for each, such as 0,1,2.", rich_help_panel=RUNNING)
-    ] = "0",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            help="Run directory; the same command given again goes on with it."
-            " [default: runs/ and a name made from the plan]",
-            rich_help_panel=RUNNING,
-            show_default=False,
-        ),
-    ] = None,
-    preset: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE.toml",
-            help="Take these options, see robust-tin presets; those given beside it win.",
-            rich_help_panel=RUNNING,
-        ),
-    ] = None,
-    dry_run: Annotated[
-        bool,
-        typer.Option(
-            "--dry-run", help="Check everything, say what would run, and stop.", rich_help_panel=RUNNING
-        ),
-    ] = False,
-    print_plan: Annotated[
-        bool,
-        typer.Option(
-            "--print-plan", help="The same, cell by cell with every setting.", rich_help_panel=RUNNING
-        ),
-    ] = False,
-    plugin: Plugin = None,
-    attacks: Annotated[
-        str,
-        typer.Option(help="Attacks with settings: fgsm,pgd:steps=20,restarts=2.", rich_help_panel=ATTACKING),
-    ] = "fgsm,pgd",
-    eps: Annotated[
-        str,
-        typer.Option(
-            help="Budgets in units of the pixel range [0, 1]; 8/255 works. 0 is the clean measure.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = "0.0,0.01,0.03",
-    norm: Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=ATTACKING)] = "linf",
-    worst_case: Annotated[
-        bool,
-        typer.Option(
-            "--worst-case/--no-worst-case",
-            help="Add what is right under every one of the attacks.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = False,
-    eot: Annotated[
-        int,
-        typer.Option(
-            help="Passes averaged for one gradient, for defenses that are random at test time.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = 1,
-    oblivious: Annotated[
-        bool,
-        typer.Option(
-            "--oblivious/--no-oblivious",
-            help="Attack the bare classifier, as one who does not know what the defense wraps around it.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = False,
-    eight_bit: Annotated[
-        bool,
-        typer.Option(
-            "--8bit/--no-8bit",
-            help="Round adversarial images to 8 bits before they count.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = False,
-    search: Annotated[
-        str | None,
-        typer.Option(
-            help="What attacks search with: exact (the model itself), fixed (float32, batch norm folded),"
-            " fastest (a form of the model that agrees with it, by timing), auto (fastest for attacks until"
-            " broken, else fixed). Verdicts are always the model's in float32.",
-            rich_help_panel=ATTACKING,
-            show_default="auto",
-        ),
-    ] = None,
-    trust: Annotated[
-        bool,
-        typer.Option(
-            "--trust/--no-trust",
-            help="Check each cell's figures for signs that they are not to be believed.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = True,
-    deterministic: Annotated[
-        bool,
-        typer.Option(
-            "--deterministic/--no-deterministic",
-            help="Choose nothing by timing; the same as --search fixed.",
-            rich_help_panel=ATTACKING,
-        ),
-    ] = False,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="demo, tiny-imagenet, folder:PATH, or the path of a set: a directory or a zip file.",
-            rich_help_panel=PART,
-        ),
-    ] = "demo",
-    classes: Annotated[
-        str | None,
-        typer.Option(
-            help="So many classes, or a comma list of their ids.", rich_help_panel=PART, show_default="all"
-        ),
-    ] = None,
-    train_per_class: Annotated[
-        int | None,
-        typer.Option(help="So many training images a class.", rich_help_panel=PART, show_default="all"),
-    ] = None,
-    eval_images: Annotated[
-        int | None,
-        typer.Option(help="So many validation images in all.", rich_help_panel=PART, show_default="all"),
-    ] = None,
-    skip_broken: Annotated[
-        bool,
-        typer.Option(
-            "--skip-broken/--no-skip-broken",
-            help="Leave unreadable images out and count them.",
-            rich_help_panel=PART,
-        ),
-    ] = False,
-    epochs: Annotated[
-        int | None,
-        typer.Option(
-            help="Passes over the training images.",
-            rich_help_panel=TRAINING,
-            show_default="the data set's and backbone's",
-        ),
-    ] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(help="Images a training step.", rich_help_panel=TRAINING, show_default="24 to 192"),
-    ] = None,
-    lr: Annotated[
-        float | None,
-        typer.Option(
-            help="Highest learning rate.", rich_help_panel=TRAINING, show_default="the backbone's; sgd: 0.1"
-        ),
-    ] = None,
-    optimizer: Annotated[
-        str, typer.Option(help="adamw, adam, or sgd with Nesterov's momentum.", rich_help_panel=TRAINING)
-    ] = "adamw",
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(
-            help="On kernels and matrices.",
-            rich_help_panel=TRAINING,
-            show_default="0.05, 0 or 0.0005, the optimiser's",
-        ),
-    ] = None,
-    schedule: Annotated[
-        str,
-        typer.Option(
-            help="Of the learning rate: one-cycle, cosine, step (a tenth at half, a hundredth at three"
-            " quarters), or constant.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "one-cycle",
-    clip_norm: Annotated[
-        float,
-        typer.Option(
-            help="Gradients longer than this are scaled back to it; 0: none are.", rich_help_panel=TRAINING
-        ),
-    ] = 1.0,
-    label_smoothing: Annotated[
-        float,
-        typer.Option(
-            help="Part of a label's weight that is spread over all classes.", rich_help_panel=TRAINING
-        ),
-    ] = 0.0,
-    average: Annotated[
-        str,
-        typer.Option(
-            help="End with an average of the weights: none, ema (of all steps), swa (of the last quarter's"
-            " epochs).",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "none",
-    clean_epochs: Annotated[
-        int,
-        typer.Option(
-            help="Epochs on clean images before adversarial training begins.", rich_help_panel=TRAINING
-        ),
-    ] = 0,
-    early_stop: Annotated[
-        int | None,
-        typer.Option(
-            help="Hold out a twentieth of the training images (64 to 1000), stop after so many epochs without"
-            " a higher PGD-5 accuracy on them, and end with the best weights.",
-            rich_help_panel=TRAINING,
-            show_default="train to the end",
-        ),
-    ] = None,
-    train: Annotated[
-        str,
-        typer.Option(
-            help="What is trained: head, last:N layers, all, or stages: head:epochs=2,all:rate=0.1.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "all",
-    head_rate: Annotated[
-        float,
-        typer.Option(
-            help="The head's learning rate, as a multiple of the others'.", rich_help_panel=TRAINING
-        ),
-    ] = 1.0,
-    progressive: Annotated[
-        float,
-        typer.Option(
-            help="Progressive resizing: the image side at which training begins, as a part of the full side"
-            " (0.5: half). It grows in two steps and is full for the last 40 % of the epochs.",
-            rich_help_panel=TRAINING,
-            show_default="1.0: full size throughout",
-        ),
-    ] = 1.0,
-    checkpoint_minutes: Annotated[
-        float,
-        typer.Option(
-            help="Write a checkpoint so often, and after each epoch that ends a tenth of that or more after"
-            " the last.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = 10.0,
-    curves: Annotated[
-        str,
-        typer.Option(
-            help="Training curves, a row an epoch in curves.csv: none; clean, of some validation images (one"
-            " for 40 training images, 64 to 1000); robust, also of these under FGSM and PGD-5.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = "clean",
-    tensorboard: Annotated[
-        bool,
-        typer.Option(
-            "--tensorboard/--no-tensorboard",
-            help="Also write them as TensorBoard events, in the run's tensorboard/.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = False,
-    image_size: Annotated[
-        int | None,
-        typer.Option(
-            help="Pixels that the network sees; images are resized inside the classifier.",
-            rich_help_panel=TRAINING,
-            show_default="the images' or the smallest",
-        ),
-    ] = None,
-    interpolation: Annotated[
-        str | None,
-        typer.Option(
-            help="How they are resized: nearest, bilinear, bicubic or area.",
-            rich_help_panel=TRAINING,
-            show_default="bilinear",
-        ),
-    ] = None,
-    cut: Annotated[
-        int | None,
-        typer.Option(
-            help="Drop so many of the last stages of VGG, ResNet, Inception or DenseNet; a new head follows.",
-            rich_help_panel=TRAINING,
-            show_default="0",
-        ),
-    ] = None,
-    pretrained: Annotated[
-        bool,
-        typer.Option(
-            "--pretrained/--no-pretrained",
-            help="Start from timm's published weights.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = False,
-    skip_missing_weights: Annotated[
-        bool,
-        typer.Option(
-            "--skip-missing-weights/--no-skip-missing-weights",
-            help="Where they cannot be had, go on with the other backbones: not measured.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = False,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            help="Start from this checkpoint (safetensors, or a torch file).", rich_help_panel=TRAINING
-        ),
-    ] = None,
-    device: Annotated[
-        str | None,
-        typer.Option(help="cpu, cuda or cuda:1.", rich_help_panel=TRAINING, show_default="the best there is"),
-    ] = None,
-    precision: Annotated[
-        str | None,
-        typer.Option(
-            help="Of training: float32 or bfloat16.",
-            rich_help_panel=TRAINING,
-            show_default="what the device is fast in",
-        ),
-    ] = None,
-    compile: Annotated[
-        bool,
-        typer.Option(
-            "--compile/--no-compile",
-            help="Train with torch.compile; where that fails, a line says so and training goes on without.",
-            rich_help_panel=TRAINING,
-        ),
-    ] = False,
-) -> None:
+@with_options
+def bench(context: typer.Context, asked: BenchConfig) -> None:
     """Train backbones, attack them, and print accuracy clean against attacked."""
     from robustbench_tin.benchmarks.bench import bench as run_bench
     from robustbench_tin.benchmarks.progress import ConsoleReporter
 
     console = make_console()
-    options: dict[str, Any] = dict(  # noqa: C408 - the keywords of the call
-        models=models,
-        defenses=defenses,
-        attacks=attacks,
-        eps=eps,
-        norm=norm,
-        worst_case=worst_case,
-        eot=eot,
-        oblivious=oblivious,
-        eight_bit=eight_bit,
-        search=search,
-        deterministic=deterministic,
-        trust=trust,
-        seeds=seeds,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
-        epochs=epochs,
-        batch_size=batch_size,
-        lr=lr,
-        optimizer=optimizer,
-        weight_decay=weight_decay,
-        schedule=schedule,
-        clip_norm=clip_norm,
-        label_smoothing=label_smoothing,
-        average=average,
-        clean_epochs=clean_epochs,
-        early_stop=early_stop,
-        train=train,
-        head_rate=head_rate,
-        progressive=progressive,
-        checkpoint_minutes=checkpoint_minutes,
-        curves=curves,
-        tensorboard=tensorboard,
-        image_size=image_size,
-        interpolation=interpolation,
-        cut=cut,
-        pretrained=pretrained,
-        skip_missing_weights=skip_missing_weights,
-        weights=weights,
-        device=device,
-        precision=precision,
-        compile=compile,
-        out=out,
-        plugin=plugin or (),
-    )
-    if preset is not None:
-        options = {name: value for name, value in options.items() if _is_given(context, name)}
-    if "plugin" in options:
-        options["plugins"] = options.pop("plugin")
-    run = run_bench(
-        **options,
-        preset=preset,
-        dry_run=dry_run,
-        print_plan=print_plan,
-        reporter=ConsoleReporter(console),
-    )
+    run = run_bench(**given_options(context, asked), reporter=ConsoleReporter(console))
     if run is not None:
         _print_tables(run, console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")
@@ -572,28 +178,25 @@ def presets(
 
 
 @app.command(epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")
+@with_options
 def transfer(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
+    part: DataConfig,
     attack: Annotated[
-        str, typer.Option(help="One that spends its full budget: mi-fgsm, pgd:steps=20.")
+        str, typer.Option(help="Attack that spends its full budget: mi-fgsm, pgd:steps=20.")
     ] = "mi-fgsm",
     eps: Annotated[
         str | None, typer.Option(help="Budgets in units of the pixel range.", show_default="the run's")
     ] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.", show_default="the run's")] = None,
+    device: Annotated[
+        str | None, as_option(TrainingConfig, "device", show_default="the run's", rich_help_panel=None)
+    ] = None,
     plugin: Plugin = None,
-    data: Annotated[
-        str,
-        typer.Option(
-            help="What the run was made on; this and the rest as bench takes it.", rich_help_panel=PART
-        ),
-    ] = "demo",
-    classes: Annotated[str | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
-    train_per_class: Annotated[int | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
-    eval_images: Annotated[int | None, typer.Option(rich_help_panel=PART, show_default="all")] = None,
-    skip_broken: Annotated[bool, typer.Option("--skip-broken", rich_help_panel=PART)] = False,
 ) -> None:
-    """Make adversarial images on each cell of a run and measure every other cell on them."""
+    """Make adversarial images on each cell of a run and measure every other cell on them.
+
+    The data options are those that the run was made with.
+    """
     from robustbench_tin.benchmarks.progress import ConsoleReporter
     from robustbench_tin.benchmarks.transfer import transfer as run_transfer
 
@@ -602,14 +205,10 @@ def transfer(
         run,
         attack=attack,
         eps=eps,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
         device=device,
         plugins=plugin or (),
         reporter=ConsoleReporter(console),
+        **vars(part),
     )
     _print(opened.transfers.tables, console)
     say(f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show")
@@ -656,12 +255,6 @@ def _run() -> int:
         # Python's own code would be 1, by which `check` says that something is worse.
         traceback.print_exc()
         return RobustTinError.exit_code
-
-
-def _is_given(context: typer.Context, option: str) -> bool:
-    """Whether an option stands on the command line, rather than being its default."""
-    source = context.get_parameter_source(option)
-    return source is not None and source.name == "COMMANDLINE"
 
 
 def _require_no_failure(run: Any) -> None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_tin.cli_images import Classes, Data, Device, EvalImages, console_reporter
+from robustbench_tin.benchmarks.config import EvaluationDataConfig, OwnModelConfig
+from robustbench_tin.cli_images import Device, console_reporter
+from robustbench_tin.cli_options import with_options
 from robustbench_tin.cli_process import CtrlC, say
 from robustbench_tin.streams import make_console
 
@@ -36,77 +38,15 @@ def add_commands(app: typer.Typer) -> None:
     )(check)
 
 
-MODEL = "Model of your own"
-
-ModelSpec = Annotated[
-    str | None,
-    typer.Option(
-        help="Instead of a run: package.module:factory, FILE.py:factory, or a file: TorchScript (.pt),"
-        " torch.export (.pt2), ONNX.",
-        rich_help_panel=MODEL,
-    ),
-]
-Weights = Annotated[
-    Path | None, typer.Option(help="Put into what the factory builds.", rich_help_panel=MODEL)
-]
-Attacks = Annotated[str, typer.Option(help="With settings: fgsm,pgd:steps=10.", rich_help_panel=MODEL)]
-Eps = Annotated[str, typer.Option(help="Budgets: 0.01,8/255.", rich_help_panel=MODEL)]
-Norm = Annotated[str, typer.Option(help="linf or l2.", rich_help_panel=MODEL)]
-ClassOrder = Annotated[
-    str | None,
-    typer.Option(
-        metavar="sorted|wnids|FILE",
-        help="Order of the model's classes: sorted by id (ImageFolder's), that of wnids.txt, or that of a"
-        " file with an id a line.",
-        show_default="the data set's",
-        rich_help_panel=MODEL,
-    ),
-]
-Normalize = Annotated[
-    str | None,
-    typer.Option(
-        metavar="imagenet|half",
-        help="Normalise images for the model: by ImageNet's mean and std, or by 0.5 and 0.5.",
-        show_default="the model takes pixels in [0, 1]",
-        rich_help_panel=MODEL,
-    ),
-]
-Mean = Annotated[
-    str | None,
-    typer.Option(
-        help="Instead of --normalize: a number a channel, in units of the pixel range: 0.485,0.456,0.406.",
-        show_default=False,
-        rich_help_panel=MODEL,
-    ),
-]
-Std = Annotated[
-    str | None,
-    typer.Option(help="With --mean: 0.229,0.224,0.225.", show_default=False, rich_help_panel=MODEL),
-]
-Trust = Annotated[
-    bool,
-    typer.Option("--trust/--no-trust", help="Check whether to believe the figures.", rich_help_panel=MODEL),
-]
-
-
+@with_options
 def baseline(
+    *,
     runs: Annotated[
         list[Path] | None,
         typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only."),
     ] = None,
-    model: ModelSpec = None,
-    weights: Weights = None,
-    class_order: ClassOrder = None,
-    normalize: Normalize = None,
-    mean: Mean = None,
-    std: Std = None,
-    attacks: Attacks = "fgsm,pgd",
-    eps: Eps = "0.01,0.03",
-    norm: Norm = "linf",
-    trust: Trust = True,
-    data: Data = "demo",
-    classes: Classes = None,
-    eval_images: EvalImages = None,
+    own: OwnModelConfig,
+    part: EvaluationDataConfig,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
         "robustness-baseline.json"
@@ -116,23 +56,7 @@ def baseline(
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
     from robustbench_tin.benchmarks.gate.sight import weak_spots
 
-    subjects = _subjects(
-        runs or (),
-        model,
-        weights=weights,
-        class_order=class_order,
-        normalize=normalize,
-        mean=mean,
-        std=std,
-        data=data,
-        classes=classes,
-        eval_images=eval_images,
-        device=device,
-        attacks=attacks,
-        eps=eps,
-        norm=norm,
-        trust=trust,
-    )
+    subjects = _subjects(runs or (), own, **vars(part), device=device)
     made = make_baseline(subjects)
     made.write(out)
     measures = sum(len(entry.measures) for entry in made.entries)
@@ -140,14 +64,16 @@ def baseline(
     say(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
     for spot in (*(note for subject in subjects for note in subject.notes), *weak_spots(made)):
         say(f"Warning: {spot}.")
-    if seeds == 1 and model is None:
+    if seeds == 1 and own.model is None:
         print(
             "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
             " 0,1,2,3,4, so that it is known how far they lie apart."
         )
 
 
+@with_options
 def check(
+    *,
     run: Annotated[
         Path | None, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
     ] = None,
@@ -192,19 +118,8 @@ def check(
             rich_help_panel=RULES,
         ),
     ] = None,
-    model: ModelSpec = None,
-    weights: Weights = None,
-    class_order: ClassOrder = None,
-    normalize: Normalize = None,
-    mean: Mean = None,
-    std: Std = None,
-    attacks: Attacks = "fgsm,pgd",
-    eps: Eps = "0.01,0.03",
-    norm: Norm = "linf",
-    trust: Trust = True,
-    data: Data = "demo",
-    classes: Classes = None,
-    eval_images: EvalImages = None,
+    own: OwnModelConfig,
+    part: EvaluationDataConfig,
     device: Device = None,
     same_weights: Annotated[
         bool,
@@ -258,32 +173,13 @@ def check(
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
     files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
-    with _reported(str(model or run or "no model"), files, github) as told:
+    with _reported(str(own.model or run or "no model"), files, github) as told:
         chosen = find_rules() if rules is None else read_rules(rules)
         chosen = chosen.then(max_drop or (), min or (), level)
         if same_weights and retrained:
             raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
         said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
-        told.report = _report(
-            baseline,
-            chosen,
-            said,
-            run,
-            model,
-            weights=weights,
-            class_order=class_order,
-            normalize=normalize,
-            mean=mean,
-            std=std,
-            data=data,
-            classes=classes,
-            eval_images=eval_images,
-            device=device,
-            attacks=attacks,
-            eps=eps,
-            norm=norm,
-            trust=trust,
-        )
+        told.report = _report(baseline, chosen, said, run, own, **vars(part), device=device)
     raise typer.Exit(told.report.exit_code)
 
 
@@ -292,7 +188,7 @@ def _report(
     rules: Rules,
     said: Kind | None,
     run: Path | None,
-    model: str | None,
+    own: OwnModelConfig,
     **options: Any,
 ) -> Report:
     from robustbench_tin.benchmarks.gate.check import check as run_check
@@ -300,11 +196,11 @@ def _report(
     from robustbench_tin.benchmarks.gate.text import table
 
     known = baseline or rules.baseline
-    if model is not None:
-        rules.require_budgets(options["norm"])
-    if model is not None and known is not None:
+    if own.model is not None:
+        rules.require_budgets(own.norm)
+    if own.model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
-    (subject,) = _subjects(() if run is None else (run,), model, **options)
+    (subject,) = _subjects(() if run is None else (run,), own, **options)
     report = run_check(subject, baseline, rules, said=said)
     _print_table(table(report))
     return report
@@ -362,20 +258,20 @@ def _write(report: Report, files: dict[str, Path | None], github: bool) -> None:
             ) from error
 
 
-def _subjects(runs: Sequence[Path], model: str | None, **options: Any) -> list[Subject]:
+def _subjects(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list[Subject]:
     """The runs as they lie there, or the model measured now."""
     from robustbench_tin.benchmarks.gate.subject import from_run
     from robustbench_tin.errors import InvalidSettingError
 
-    if model is None:
+    if own.model is None:
         if not runs:
             raise InvalidSettingError("nothing to look at; give a run directory, or --model")
         return [from_run(run) for run in runs]
     if runs:
-        raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{model}'; give one of them")
+        raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{own.model}'; give one of them")
     from robustbench_tin.benchmarks.gate.own import OwnSource
 
-    return [OwnSource(model=model, **options).measure(console_reporter())]
+    return [OwnSource(**vars(own), **options).measure(console_reporter())]
 
 
 def _print_power(drop: float, baseline: Path | None, level: float) -> None:

@@ -8,43 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from robustbench_tin.benchmarks.config import CellConfig, DataConfig, TrainingConfig
+from robustbench_tin.cli_options import as_option, with_options
 from robustbench_tin.cli_process import say
 from robustbench_tin.streams import make_console
 
-PART = "Data"
-
-Data = Annotated[
-    str,
-    typer.Option(
-        help="demo, tiny-imagenet, folder:PATH, or the path of a set: a directory or a zip file.",
-        rich_help_panel=PART,
-    ),
-]
-Classes = Annotated[
-    str | None,
-    typer.Option(
-        help="So many classes, or a comma list of their ids.", rich_help_panel=PART, show_default="all"
-    ),
-]
-TrainPerClass = Annotated[
-    int | None,
-    typer.Option(help="So many training images a class.", rich_help_panel=PART, show_default="all"),
-]
-EvalImages = Annotated[
-    int | None,
-    typer.Option(help="So many validation images in all.", rich_help_panel=PART, show_default="all"),
-]
-SkipBroken = Annotated[
-    bool,
-    typer.Option("--skip-broken", help="Leave unreadable images out.", rich_help_panel=PART),
-]
-Device = Annotated[str | None, typer.Option(help="cpu, cuda or cuda:1.", show_default="the best there is")]
-Plugin = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--plugin", metavar="FILE.py", help="A Python file that registers what is used. Repeatable."
-    ),
-]
+Device = Annotated[str | None, as_option(TrainingConfig, "device", rich_help_panel=None)]
+Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 Fill = Annotated[
     bool,
     typer.Option("--fill", help="Enlarge the box to the image's size, instead of padding it with black."),
@@ -73,11 +43,11 @@ def add_commands(app: typer.Typer) -> None:
     )(predict)
 
 
+@with_options
 def fool(
     model: Annotated[str, typer.Option(help=TRAINED)],
-    out: Annotated[
-        Path, typer.Option(help="Directory to write into; the same command given again goes on with it.")
-    ],
+    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    part: DataConfig,
     eps: Annotated[
         str, typer.Option(help="Budget in units of the pixel range [0, 1]; 8/255 works.")
     ] = "0.03",
@@ -87,11 +57,6 @@ def fool(
     split: Annotated[str, typer.Option(help="What is moved: train, val or train,val.")] = "train",
     device: Device = None,
     plugin: Plugin = None,
-    data: Data = "demo",
-    classes: Classes = None,
-    train_per_class: TrainPerClass = None,
-    eval_images: EvalImages = None,
-    skip_broken: SkipBroken = False,
 ) -> None:
     """Write a data set whose images were moved to fool a trained model, as PNG with a manifest."""
     from robustbench_tin.benchmarks.fool import IMAGES
@@ -105,29 +70,20 @@ def fool(
         norm=norm,
         seed=seed,
         split=split,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
         device=device,
         plugins=plugin or (),
         reporter=console_reporter(),
+        **vars(part),
     )
     say(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
     say(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
 
 
+@with_options
 def crop(
-    out: Annotated[
-        Path, typer.Option(help="Directory to write into; the same command given again goes on with it.")
-    ],
+    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    part: DataConfig,
     fill: Fill = False,
-    data: Data = "demo",
-    classes: Classes = None,
-    train_per_class: TrainPerClass = None,
-    eval_images: EvalImages = None,
-    skip_broken: SkipBroken = False,
 ) -> None:
     """Write a data set whose training images are cropped to their bounding boxes, as PNG."""
     from robustbench_tin.benchmarks.crop import crop as run_crop
@@ -135,21 +91,19 @@ def crop(
     made = run_crop(
         out=out,
         fill=fill,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
         reporter=console_reporter(),
+        **vars(part),
     )
     say(
         f"{made.images:,} crops, {made.skipped:,} images without a usable box left out. Data set: {made.path}"
     )
 
 
+@with_options
 def predict(
     model: Annotated[str, typer.Argument(help=TRAINED)],
     out: Annotated[Path, typer.Option(help="The CSV file.")],
+    part: DataConfig,
     split: Annotated[Part, typer.Option(help="What to predict.")] = Part.test,
     images: Annotated[
         Path | None,
@@ -161,11 +115,6 @@ def predict(
     fill: Fill = False,
     device: Device = None,
     plugin: Plugin = None,
-    data: Data = "demo",
-    classes: Classes = None,
-    train_per_class: TrainPerClass = None,
-    eval_images: EvalImages = None,
-    skip_broken: SkipBroken = False,
 ) -> None:
     """Write what a trained model answers for each image: file, class, class name, the top five."""
     from robustbench_tin.benchmarks.predict import predict as run_predict
@@ -177,14 +126,10 @@ def predict(
         images=images,
         boxes=boxes,
         fill=fill,
-        data=data,
-        classes=classes,
-        train_per_class=train_per_class,
-        eval_images=eval_images,
-        skip_broken=skip_broken,
         device=device,
         plugins=plugin or (),
         reporter=console_reporter(),
+        **vars(part),
     )
     left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
     say(f"{made.images:,} predictions{left_out}: {made.path}")

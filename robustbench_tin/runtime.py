@@ -21,8 +21,6 @@ from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError
 
-PRECISIONS = ("float32", "bfloat16")
-
 # glibc's names for what mallopt sets.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
@@ -36,7 +34,7 @@ class Runtime:
 
     Attributes:
         device: ``cpu``, ``cuda``, ``cuda:1``.
-        precision: one of :data:`PRECISIONS`; below float32 means autocast.
+        precision: ``float32`` or ``bfloat16``; below float32 means autocast.
         channels_last: store activations with the channels innermost.
     """
 

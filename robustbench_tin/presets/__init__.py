@@ -16,14 +16,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_args
+from typing import Any
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError, one_line
 from robustbench_tin.files import read_text
+from robustbench_tin.options import Config, in_words, types_of
 
 _SUFFIX = ".toml"
-_IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 _LARGEST = 1 << 20
 _ORDER = ("quick", "report", "report-final", "finetune", "scratch", "robust")
 
@@ -58,12 +57,13 @@ def load_preset(name: str | Path) -> Preset:
         UnknownNameError: for a name that is none.
         InvalidSettingError: where the file cannot be read or is no preset.
     """
-    if str(name).endswith(_SUFFIX):
+    name = str(name)
+    if name.endswith(_SUFFIX):
         text = _read(Path(name).expanduser())
     elif name in preset_names():
         text = (_folder() / f"{name}{_SUFFIX}").read_text(encoding="utf-8")
     else:
-        raise UnknownNameError("preset", str(name), preset_names())
+        raise UnknownNameError("preset", name, preset_names())
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers may have too many digits
@@ -74,7 +74,7 @@ def load_preset(name: str | Path) -> Preset:
             f"preset '{name}' has {', '.join(content) or 'nothing'}; expected a summary and a table [bench]"
         )
     given = {key.replace("-", "_"): value for key, value in options.items()}
-    return Preset(str(name), str(content.get("summary", "")), given, text)
+    return Preset(name, str(content.get("summary", "")), given, text)
 
 
 def _read(path: Path) -> str:
@@ -86,13 +86,13 @@ def _read(path: Path) -> str:
         ) from None
 
 
-def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str, Any]) -> dict[str, Any]:
+def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
     """A preset's options, those given instead where there are such.
 
     Args:
         preset: name or file.
         given: options that were said outright.
-        known: every option with its type.
+        config: every option, with its type.
 
     Raises:
         RobustTinError: where a preset's option is unknown or of another type.
@@ -100,6 +100,7 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str
     from pydantic import TypeAdapter, ValidationError
 
     chosen = load_preset(preset)
+    known = types_of(config, in_preset=True)
     options: dict[str, Any] = {}
     for key, value in chosen.options.items():
         if key not in known:
@@ -109,22 +110,13 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], known: Mapping[str
             options[key] = TypeAdapter(known[key]).validate_python(value, strict=True)
         except ValidationError:
             raise InvalidSettingError(
-                f"preset '{chosen.name}' has {key} = {value!r}; expected {_in_words(known[key])}"
+                f"preset '{chosen.name}' has {key} = {value!r}; expected {in_words(known[key])}"
             ) from None
     if given.get("weights") is not None:
         options.pop("pretrained", None)  # the one instead of the other
     if given.get("pretrained"):
         options.pop("weights", None)
     return {**options, **given}
-
-
-def _in_words(kind: Any) -> str:
-    """What a TOML file may have there; where it may be left open, it is left out."""
-    kinds = get_args(kind) if isinstance(kind, UnionType) else (kind,)
-    words = [_IN_WORDS[kind] for kind in kinds if kind in _IN_WORDS]
-    if any(get_args(kind) for kind in kinds):
-        words.append("a list")
-    return " or ".join(words)
 
 
 def _folder() -> Any:

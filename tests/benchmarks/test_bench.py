@@ -374,7 +374,7 @@ def test_results_are_rendered_in_three_ways(small):
         ({"seeds": "one"}, "whole numbers"),
         ({"epochs": 0}, "expected 1 or more"),
         ({"batch_size": -1}, "expected 1 or more"),
-        ({"lr": 0.0}, "expected a number above 0"),
+        ({"lr": 0.0}, "expected more than 0"),
         ({"device": "tpu9"}, "not usable here"),
         ({"precision": "int8"}, "expected float32 or bfloat16"),
         ({"data": "nowhere"}, "nowhere"),

@@ -61,7 +61,7 @@ def test_they_end_where_the_measures_begin_and_leave_the_weights_alone(quick: di
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"curves": "all"}, "curves got 'all'; expected none, clean, robust"),
+        ({"curves": "all"}, "curves got 'all'; expected none, clean or robust"),
         ({"curves": "none", "tensorboard": True}, "both --tensorboard and --curves none"),
         ({"curves": "robust", "eps": "0"}, "curves robust with defense 'none' and no eps above 0"),
     ],

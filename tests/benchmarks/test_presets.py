@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import typing
 from pathlib import Path
 
 import pytest
 
 from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.benchmarks.planning import Request
+from robustbench_tin.benchmarks.config import BenchConfig
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import RobustTinError, WeightsError
@@ -18,8 +17,6 @@ from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.presets import load_preset, preset_names, with_preset
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
-
-KNOWN = typing.get_type_hints(Request)
 
 
 class Listener(Reporter):
@@ -37,7 +34,7 @@ def test_the_presets_are_those_of_the_docs() -> None:
 @pytest.mark.parametrize("name", preset_names())
 def test_every_preset_asks_for_what_there_is(name: str) -> None:
     preset = load_preset(name)
-    options = with_preset(name, {}, KNOWN)
+    options = with_preset(name, {}, BenchConfig)
     assert preset.summary.endswith(".")
     for model in select(options["models"]):
         backbones.get(model).check_size(64, options.get("image_size"))
@@ -46,26 +43,28 @@ def test_every_preset_asks_for_what_there_is(name: str) -> None:
     for attack in split_list(options["attacks"]):
         parse_attack(attack).check("linf")
     assert parse_eps_list(options["eps"])[0] == 0
-    Request(**options)
+    BenchConfig(**options)
 
 
 def test_the_report_s_presets_are_its_recipes() -> None:
-    table = with_preset("report", {}, KNOWN)
+    table = with_preset("report", {}, BenchConfig)
     assert len(select(table["models"])) == 9
     assert table["pretrained"] is True
-    final = with_preset("report-final", {}, KNOWN)
+    final = with_preset("report-final", {}, BenchConfig)
     assert select(final["models"])[0] == "inceptionv3-final"
     assert (final["epochs"], final["lr"]) == (15, 1e-6)
     assert (final["optimizer"], final["schedule"]) == ("adam", "constant")
 
 
 def test_a_preset_may_set_the_loop_s_settings(tmp_path: Path) -> None:
-    finetune = with_preset("finetune", {}, KNOWN)
+    finetune = with_preset("finetune", {}, BenchConfig)
     assert (finetune["lr"], finetune["head_rate"], finetune["label_smoothing"]) == (5e-4, 8.0, 0.1)
     file = tmp_path / "mine.toml"
     given = {"average": "ema", "early-stop": 2, "train": "head:epochs=1,all", "optimizer": "sgd"}
     file.write_text("[bench]\n" + "\n".join(f"{key} = {value!r}" for key, value in given.items()))
-    assert with_preset(file, {}, KNOWN) == {key.replace("-", "_"): value for key, value in given.items()}
+    assert with_preset(file, {}, BenchConfig) == {
+        key.replace("-", "_"): value for key, value in given.items()
+    }
 
 
 def test_a_preset_s_bench_is_that_of_its_options_and_what_is_given_wins(small, tmp_path) -> None:
@@ -114,9 +113,9 @@ def test_an_unknown_preset_is_one_line(name: str, message: str) -> None:
 
 
 def test_weights_given_take_the_place_of_a_preset_s_published_ones() -> None:
-    options = with_preset("finetune", {"weights": "mine.safetensors"}, KNOWN)
+    options = with_preset("finetune", {"weights": "mine.safetensors"}, BenchConfig)
     assert "pretrained" not in options
-    assert with_preset("finetune", {}, KNOWN)["pretrained"] is True
+    assert with_preset("finetune", {}, BenchConfig)["pretrained"] is True
 
 
 def test_the_printed_plan_names_every_cell_and_setting_and_runs_nothing(small) -> None:

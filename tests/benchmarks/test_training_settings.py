@@ -16,8 +16,8 @@ from toys import build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
 from robustbench_tin.benchmarks import bench as bench_module
+from robustbench_tin.benchmarks.config import BenchConfig
 from robustbench_tin.benchmarks.plan import Plan
-from robustbench_tin.benchmarks.planning import Request
 from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.threat import ThreatModel
@@ -61,10 +61,10 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
 
 def test_a_setting_has_one_default() -> None:
     of_recipe = {field.name: field.default for field in fields(Recipe)}
-    of_request = {field.name: field.default for field in fields(Request)}
+    of_bench = {field.name: field.default for field in fields(BenchConfig)}
     assert set(OTHERS) == set(SETTINGS)
     for name in SETTINGS:
-        assert of_request[name] == of_recipe[name] == Plan.model_fields[name].default
+        assert of_bench[name] == of_recipe[name] == Plan.model_fields[name].default
         assert OTHERS[name] != of_recipe[name]
 
 
@@ -96,14 +96,14 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"optimizer": "lion"}, "optimizer got lion; expected adamw, adam or sgd"),
+        ({"optimizer": "lion"}, "optimizer got 'lion'; expected adamw, adam or sgd"),
         ({"weight_decay": -1.0}, "weight-decay got -1.0; expected 0 or more"),
-        ({"schedule": "linear"}, "schedule got linear; expected one-cycle, cosine, step or constant"),
+        ({"schedule": "linear"}, "schedule got 'linear'; expected one-cycle, cosine, step or constant"),
         ({"clip_norm": -1.0}, "clip-norm got -1.0; expected 0 or more"),
-        ({"label_smoothing": 1.0}, "label-smoothing got 1.0; expected 0 to below 1"),
-        ({"average": "mean"}, "average got mean; expected none, ema or swa"),
+        ({"label_smoothing": 1.0}, "label-smoothing got 1.0; expected 0 or more, below 1"),
+        ({"average": "mean"}, "average got 'mean'; expected none, ema or swa"),
         ({"clean_epochs": 5}, "clean-epochs got 5; expected 0 to 4, the epochs"),
-        ({"early_stop": 0}, "early-stop got 0; expected 1 or more epochs"),
+        ({"early_stop": 0}, "early-stop got 0; expected 1 or more"),
         ({"early_stop": 1, "average": "swa"}, "give one of them, or 'ema'"),
         ({"early_stop": 1, "eps": "0"}, "has nothing to attack with; give an eps"),
         ({"train": "tail"}, "train got 'tail' in 'tail'; expected head, last:N or all"),

@@ -8,12 +8,12 @@ import re
 import tempfile
 from functools import cache
 from pathlib import Path
-from typing import get_type_hints
 from unittest import mock
 
 from drawn_sets import draw_tiny_imagenet
 
-from robustbench_tin.benchmarks.planning import Request, resolve
+from robustbench_tin.benchmarks.config import BenchConfig
+from robustbench_tin.benchmarks.planning import resolve
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.presets import load_preset, preset_names, with_preset
 
@@ -55,8 +55,8 @@ def read(folder: Path) -> None:
     given = {"data": str(images / "data"), "pretrained": False}
     with mock.patch.dict(os.environ, {"ROBUST_TIN_CACHE": str(images / "cache")}):
         for path in sorted(folder.iterdir()):
-            options = with_preset(path, given, get_type_hints(Request))
-            resolve(Request(**options), Reporter())
+            options = with_preset(path, given, BenchConfig)
+            resolve(BenchConfig(**options), Reporter())
 
 
 @cache

@@ -1,0 +1,220 @@
+"""The configs of ``bench``: the only list of its options.
+
+To add an option, add a field to a config. The command line, ``bench(...)``, presets and docs/options.md then
+have it. So do the plan and its fingerprint, if it stands in :class:`AttackConfig` or :class:`TrainingConfig`.
+Imports nothing heavy, because ``robust-tin --help`` reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustbench_tin.options import Config, option
+from robustbench_tin.training.settings import TrainingSettings
+
+Names = str | Sequence[str]
+"""Names, as a sequence or with commas between them."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellConfig(Config, panel="Run"):
+    """The cells that are trained: every backbone × defense × seed."""
+
+    models: Names = option("all", "Backbones: names, patterns (densenet*), timm:NAME, or all.")
+    defenses: Names = option("none", "Defenses, combined with +: none,bbox-crop+fgsm-at.")
+    seeds: str | int | Sequence[int] = option("0", "Seeds, such as 0,1,2; one cell is trained for each.")
+    plugins: Sequence[str | Path] = option(
+        (),
+        "A Python file that registers attacks, defenses, backbones or data sets. Repeatable.",
+        flag="plugin",
+        metavar="FILE.py",
+        panel="Options",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(Config, panel="Attack"):
+    """The attacks, their threat model, and how they run."""
+
+    attacks: Names = option(
+        "fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=20.", resolved=True
+    )
+    eps: str | float | Sequence[float] = option(
+        "0.0,0.01,0.03",
+        "Budgets in units of the pixel range [0, 1]; 8/255 works. 0 is the clean measurement.",
+        resolved=True,
+    )
+    norm: str = option("linf", "Norm of the threat model: linf or l2.")
+    worst_case: bool = option(False, "Add the accuracy on images that are right under every attack.")
+    eot: int = option(
+        1,
+        "Number of passes averaged for one gradient, for defenses that are random at test time.",
+        at_least=1,
+    )
+    oblivious: bool = option(
+        False, "Attack the bare classifier, as an attacker who does not know the defense around it."
+    )
+    eight_bit: bool = option(
+        False, "Round adversarial images to 8 bits before they are measured.", flag="8bit"
+    )
+    search: str | None = option(
+        None,
+        "Variant of the model that attacks search with: exact (the model itself), fixed (float32, batch norm"
+        " folded), fastest (by timing, of those that agree with the model), auto (fastest for attacks that"
+        " stop on success, else fixed). The model itself verifies each success in float32.",
+        shown="auto",
+        resolved=True,
+    )
+    trust: bool = option(True, "Check each cell's results for signs that they are unreliable.")
+    deterministic: bool = option(
+        False, "Choose nothing by timing; the same as --search fixed.", resolved=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationDataConfig(Config, panel="Data"):
+    """The data set, and the part of it that a model is measured on."""
+
+    data: str = option(
+        "demo", "Data set: demo, tiny-imagenet, folder:PATH, or the path of a directory or a zip file."
+    )
+    classes: int | str | Sequence[str] | None = option(
+        None, "Number of classes, or their ids with commas between them.", shown="all"
+    )
+    eval_images: int | None = option(None, "Number of validation images in all.", shown="all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig(EvaluationDataConfig, panel="Data"):
+    """The data set; a plan knows it by its fingerprint and its numbers of classes and images."""
+
+    train_per_class: int | None = option(None, "Number of training images of each class.", shown="all")
+    skip_broken: bool = option(False, "Leave unreadable images out and count them.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(TrainingSettings, panel="Training"):
+    """The network, the weights that it starts from, and how the loop trains it."""
+
+    image_size: int | None = option(
+        None,
+        "Image side in pixels that the network sees; images are resized inside the classifier.",
+        shown="the images' or the smallest",
+    )
+    interpolation: str | None = option(
+        None,
+        "How images are resized: nearest, bilinear, bicubic or area.",
+        shown="bilinear",
+        resolved=True,
+    )
+    cut: int | None = option(
+        None,
+        "Number of last stages of a VGG, ResNet, Inception or DenseNet to drop; a new head follows.",
+        shown="0",
+        resolved=True,
+    )
+    pretrained: bool = option(False, "Start from timm's published weights.")
+    weights: str | Path | None = option(
+        None, "Start from the weights in this file (safetensors or torch).", resolved=True
+    )
+    device: str | None = option(
+        None, "Device: cpu, cuda or cuda:1.", shown="the best there is", resolved=True
+    )
+    precision: str | None = option(
+        None,
+        "Precision of training: float32 or bfloat16.",
+        shown="the one that the device is fast in",
+        choices=("float32", "bfloat16"),
+    )
+    compile: bool = option(
+        False, "Train with torch.compile; if that fails, training says so and continues without."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig(Config, panel="Run"):
+    """What is written and shown; it changes no number, so it is in no plan."""
+
+    out: str | Path | None = option(
+        None,
+        "Run directory; the same command continues the run in it.",
+        shown="runs/ and a name made from the plan",
+    )
+    preset: str | Path | None = option(
+        None,
+        "Take the options of a preset, see robust-tin presets; options given beside it win.",
+        metavar="NAME|FILE.toml",
+        in_preset=False,
+    )
+    dry_run: bool = option(
+        False, "Check everything, say which cells would run and for how long, and stop.", in_preset=False
+    )
+    print_plan: bool = option(False, "As --dry-run, with each cell and each setting.", in_preset=False)
+    checkpoint_minutes: float = option(
+        10.0,
+        "Minutes between two checkpoints; one also follows each epoch that ends a tenth of that or more after"
+        " the last.",
+        at_least=0,
+        example=10,
+        panel="Training",
+    )
+    curves: str = option(
+        "clean",
+        "Training curves, one row an epoch in curves.csv: none; clean, on some validation images (one for 40"
+        " training images, 64 to 1000); robust, also on these under FGSM and PGD-5.",
+        choices=("none", "clean", "robust"),
+        panel="Training",
+    )
+    tensorboard: bool = option(
+        False, "Also write the curves as TensorBoard events, in the run's tensorboard/.", panel="Training"
+    )
+    skip_missing_weights: bool = option(
+        False,
+        "If a backbone's published weights cannot be downloaded, mark it as not measured and continue with"
+        " the others.",
+        panel="Training",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig):
+    """All options of ``bench``; None leaves the choice to the data set or the backbone.
+
+    A dataclass takes the fields of its last base first: the help shows the cells first, the output last.
+    """
+
+
+@dataclass(frozen=True, kw_only=True)
+class OwnModelConfig(Config, panel="Model of your own"):
+    """The model that a gate command measures instead of reading a run."""
+
+    model: str | None = option(
+        None,
+        "Model to measure instead of a run: package.module:factory, FILE.py:factory, or a file: TorchScript"
+        " (.pt), torch.export (.pt2), ONNX.",
+    )
+    weights: Path | None = option(None, "Weights file that is loaded into the factory's model.")
+    class_order: str | None = option(
+        None,
+        "Order of the model's classes: sorted by id (ImageFolder's), that of wnids.txt, or that of a file"
+        " with an id a line.",
+        shown="the data set's",
+        metavar="sorted|wnids|FILE",
+    )
+    normalize: str | None = option(
+        None,
+        "Normalise images for the model: by ImageNet's mean and std, or by 0.5 and 0.5.",
+        shown="the model takes pixels in [0, 1]",
+        metavar="imagenet|half",
+    )
+    mean: str | None = option(
+        None,
+        "Instead of --normalize: the mean of each channel, in units of the pixel range: 0.485,0.456,0.406.",
+    )
+    std: str | None = option(None, "With --mean: the standard deviation of each channel: 0.229,0.224,0.225.")
+    attacks: str = option("fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=10.")
+    eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")
+    norm: str = option("linf", "Norm of the threat model: linf or l2.")
+    trust: bool = option(True, "Check the results for signs that they are unreliable.")
