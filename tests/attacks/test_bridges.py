@@ -100,7 +100,7 @@ def test_it_can_go_on_until_broken(toy: Toy, criterion: str) -> None:
     attack = parse_attack(f"art:ProjectedGradientDescent:criterion={criterion},max_iter=5")
     pool = Pool(toy.images, toy.labels, 16, torch.device("cpu"))
     (outcomes,) = measure_attack(toy.model, pool, attack, [0.1])
-    assert outcomes.status == "ok"
+    assert str(outcomes.status) == "ok"
     measured = outcomes.top1 if criterion == "top1" else outcomes.top5
     other = outcomes.top5 if criterion == "top1" else outcomes.top1
     assert measured is not None
