@@ -364,8 +364,9 @@ class _Cell:
         except RobustTinError:  # a model of the user's own may be called anything
             return None
         threat = defense.threat
-        trained_so = defense.single_step and threat is not None and threat.norm == record.norm
-        return threat.eps if trained_so else None
+        if not defense.single_step or threat is None or threat.norm != record.norm:
+            return None
+        return threat.eps
 
     def _at(self, attack: str, eps: float) -> Measured | None:
         return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)
