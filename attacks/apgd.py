@@ -5,24 +5,20 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import ClassVar
+from typing import ClassVar, Self
 
-import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.ascent import Ascent, on_the_rim
-from robustbench_tin.attacks.base import IterativeAttack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.losses import cross_entropy, dlr, targeted_cross_entropy, targeted_dlr
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.attacks.restarts import RestartedSearch
 from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.threat import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(IterativeAttack):
+class APGD(RestartedSearch):
     """Base of the three Auto-PGDs, which differ in their loss.
 
     Croce and Hein, 2020, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
@@ -43,13 +39,11 @@ class APGD(IterativeAttack):
 
     criterion: str | None = "top1"
     steps: int = 100
-    restarts: int = 1
     eot: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.steps >= 1, "steps", "1 or more")
-        self.require(self.restarts >= 1, "restarts", "1 or more")
         self.require(self.eot is None or self.eot >= 1, "eot", "1 or more")
 
     @abstractmethod
@@ -63,24 +57,9 @@ class APGD(IterativeAttack):
     def gradients(self, budgets: int) -> int:
         return budgets * self.restarts * (self.steps + 1) * (self.eot or 1)
 
-    def stages(self, classes: int) -> Sequence[APGD]:
-        return [replace(self, restarts=1)] * self.restarts
-
     def begin(self, task: Task) -> Search:
         start = on_the_rim(task.ball, task.generator)
         return Ascent.start(task, start, self.objective, self.aims(task), self.steps, self.eot)
-
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        clean_logits = ball.images.new_empty(len(labels), 0)
-        if self.needs_clean_logits:
-            clean_logits = oracle.search_logits(ball.images)
-        task = Task(labels, ball, clean_logits, self.goal, generator)
-        tries = (stage.climbed(oracle, task) for stage in self.stages(clean_logits.shape[1]))
-        return worst_of(tries, oracle, labels, self.goal)
-
-    def climbed(self, oracle: Oracle, task: Task) -> Tensor:
-        """What a single start ends with after its full budget, float32 ``(N, C, H, W)``."""
-        return self.begin(task).spend(oracle)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +127,7 @@ class TargetedAPGD(APGD):
     def gradients(self, budgets: int) -> int:
         return super().gradients(budgets) * (self.targets if self.target is None else 1)
 
-    def stages(self, classes: int) -> Sequence[APGD]:
+    def starts(self, classes: int) -> Sequence[Self]:
         self.goal.check(classes)
         ranks = self.goal.ranks(classes, self.targets) if self.target is None else [self.target]
         single = replace(self, restarts=1, targets=type(self).targets)

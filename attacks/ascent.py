@@ -9,6 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
+from robustbench_tin.attacks.climb import uphill
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.oracle import Oracle
 from robustbench_tin.attacks.search import Answer, Search, Task
@@ -150,7 +151,7 @@ class Ascent(Search):
         here = torch.where(_wide(back), self.best_points, self.points)
         gradient = torch.where(_wide(back), self.best_gradient, answer.gradient)
         ball = self.task.ball
-        aim = ball.project(here + _wide(self.step_size) * ball.direction(gradient))
+        aim = uphill(ball, here, gradient, _wide(self.step_size))
         momentum = _wide(torch.where(started, 0.0, _MOMENTUM).float())
         self.points = ball.project(here + (1 - momentum) * (aim - here) + momentum * (here - self.previous))
         self.previous = here

@@ -255,12 +255,19 @@ class IterativeAttack(Attack):
     needs_clean_logits: ClassVar[bool] = False
     """Whether :meth:`begin` looks at the clean logits (to choose targets, say)."""
 
+    needs_precise_logits: ClassVar[bool] = False
+    """Whether they may not be of a lower precision than float32."""
+
     @abstractmethod
     def begin(self, task: Task) -> Search:
         """The state of these images before the first step."""
 
     def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return self.begin(self.task(oracle, labels, ball, generator)).spend(oracle)
+
+    def task(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Task:
+        """What a full budget is about; the arguments are those of :meth:`run`."""
         clean_logits = ball.images.new_empty(len(labels), 0)
         if self.needs_clean_logits:
-            clean_logits = oracle.search_logits(ball.images)
-        return self.begin(Task(labels, ball, clean_logits, self.goal, generator)).spend(oracle)
+            clean_logits = oracle.search_logits(ball.images, precise=self.needs_precise_logits)
+        return Task(labels, ball, clean_logits, self.goal, generator)

@@ -230,7 +230,7 @@ class Bridge(Attack):
 
 
 def require_package(name: str, package: str, install: str) -> ModuleType:
-    """Import an optional library.
+    """Import a library that no other attack needs.
 
     Raises:
         InvalidSettingError: where it is not installed or does not load, with what to do.

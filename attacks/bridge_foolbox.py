@@ -22,6 +22,7 @@ from robustbench_tin.threat import NORMS, Ball
 _SET_BY_US = frozenset({"distance", "init_attack", "tensorboard"})
 # They need other images to start from, or a target.
 _UNFIT = frozenset({"BinarizationRefinementAttack", "DatasetAttack", "GenAttack", "PointwiseAttack"})
+_SINGLE_STEP = frozenset({"L1FastGradientAttack", "L2FastGradientAttack", "LinfFastGradientAttack"})
 _NORM_BY_P = {math.inf: "linf", 2: "l2"}
 
 
@@ -71,7 +72,7 @@ def find(name: str) -> type[FoolboxAttack]:
         norms=_norms(target),
         takes_distance=any(each.name == "distance" for each in parameters_of(target)),
         knows_eps=_fixes_eps(target),
-        single_step=target.__name__.endswith("FastGradientAttack"),
+        single_step=target.__name__ in _SINGLE_STEP,
     )
 
 

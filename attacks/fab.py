@@ -6,23 +6,22 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.hyperplane import between, change_by, dual_length, length
 from robustbench_tin.attacks.losses import targeted_margin
 from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.attacks.restarts import RestartedSearch
 from robustbench_tin.attacks.search import Answer, Search, Task
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB(IterativeAttack):
+class FAB(RestartedSearch):
     """The fast adaptive boundary attack: project onto the linearised decision boundary, again and again.
 
     It looks for the adversarial point nearest to the clean image, whatever eps; an image is broken as soon as
@@ -48,10 +47,10 @@ class FAB(IterativeAttack):
 
     name: ClassVar[str] = "fab"
     needs_clean_logits: ClassVar[bool] = True
+    needs_precise_logits: ClassVar[bool] = True
 
     criterion: str | None = "top1"
     steps: int = 100
-    restarts: int = 1
     random_start: bool = False
     alpha_max: float = 0.1
     eta: float = 1.05
@@ -60,7 +59,6 @@ class FAB(IterativeAttack):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.steps >= 1, "steps", "1 or more")
-        self.require(self.restarts >= 1, "restarts", "1 or more")
         self.require(0 <= self.alpha_max <= 1, "alpha_max", "a number from 0 to 1")
         self.require(1 <= self.eta < math.inf, "eta", "1 or more")
         self.require(0 <= self.beta <= 1, "beta", "a number from 0 to 1")
@@ -69,27 +67,14 @@ class FAB(IterativeAttack):
         # The classes are not known here: as many as it is meant for.
         return 10 * budgets * self.steps * self.restarts
 
-    def stages(self, classes: int) -> Sequence[Attack]:
-        return self.starts(classes)
-
-    def starts(self, classes: int) -> list[FAB]:
-        """The stages: one for each start."""
+    def starts(self, classes: int) -> Sequence[Self]:
+        self.goal.check(classes)
         first, again = replace(self, restarts=1), replace(self, restarts=1, random_start=True)
         return [first] + [again] * (self.restarts - 1)
 
     def begin(self, task: Task) -> _Boundary:
         task.criterion.check(task.clean_logits.shape[1])
         return _NearestBoundary(**self._state(task))
-
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        task = Task(labels, ball, oracle.search_logits(ball.images, precise=True), self.goal, generator)
-        classes = task.clean_logits.shape[1]
-        self.goal.check(classes)
-        tries = (stage._spent(oracle, task) for stage in self.starts(classes))
-        return worst_of(tries, oracle, labels, self.goal)
-
-    def _spent(self, oracle: Oracle, task: Task) -> Tensor:
-        return self.begin(task).spend(oracle)
 
     def _state(self, task: Task) -> dict[str, Any]:
         clean = task.ball.images
@@ -132,10 +117,10 @@ class FABT(FAB):
     def gradients(self, budgets: int) -> int:
         return budgets * self.steps * self.restarts * (self.targets if self.target is None else 1)
 
-    def starts(self, classes: int) -> list[FAB]:
-        """The stages: of each target one for each start."""
+    def starts(self, classes: int) -> Sequence[Self]:
         if self.target is not None:
             return super().starts(classes)
+        self.goal.check(classes)
         ranks = self.goal.ranks(classes, self.targets)
         return [start for rank in ranks for start in replace(self, target=rank).starts(classes)]
 

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.climb import Climb
 from robustbench_tin.attacks.ensemble import Ensemble
 from robustbench_tin.attacks.losses import targeted_margin
-from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.search import Search, Task
 
 if TYPE_CHECKING:
     from robustbench_tin.attacks.driver import StageReport
@@ -42,7 +43,7 @@ class Margin(IterativeAttack):
             if self.target is None
             else task.criterion.targets(task.clean_logits, task.labels, self.target)
         )
-        return _Ascent(
+        return _FallingSteps(
             task=task,
             points=task.ball.random(task.generator),
             left=torch.full_like(task.labels, self.steps),
@@ -52,7 +53,7 @@ class Margin(IterativeAttack):
 
 
 @dataclass
-class _Ascent(Search):
+class _FallingSteps(Climb):
     """Attributes: steps of the whole budget; targets, int64 ``(N, k)``, or ``(N, 0)`` without."""
 
     steps: int
@@ -64,13 +65,9 @@ class _Ascent(Search):
             return targeted_margin(logits, labels, targets)
         return self.task.criterion.margin(logits, labels)
 
-    def move(self, answer: Answer) -> None:
-        assert answer.gradient is not None
-        ball = self.task.ball
+    def length(self) -> Tensor:
         done = 1 - self.left.float() / self.steps
-        length = ball.eps * (1 + torch.cos(math.pi * done)) / 2
-        self.points = ball.project(self.points + length.view(-1, 1, 1, 1) * ball.direction(answer.gradient))
-        self.left = self.left - 1
+        return (self.task.ball.eps * (1 + torch.cos(math.pi * done)) / 2).view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)

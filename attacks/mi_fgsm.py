@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import IterativeAttack
+from robustbench_tin.attacks.climb import Climb
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.search import Search, Task
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +56,7 @@ class MIFGSM(IterativeAttack):
 
 
 @dataclass
-class _Momentum(Search):
+class _Momentum(Climb):
     """Attributes: momentum, the running sum ``(N, C, H, W)``."""
 
     momentum: Tensor
@@ -65,12 +66,12 @@ class _Momentum(Search):
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
         return cross_entropy(logits, self.task.labels[rows])
 
-    def move(self, answer: Answer) -> None:
-        assert answer.gradient is not None
-        ball = self.task.ball
-        self.momentum = self.decay * self.momentum + _unit_sum(answer.gradient)
-        self.points = ball.project(self.points + self.alpha * ball.direction(self.momentum))
-        self.left = self.left - 1
+    def slope(self, gradient: Tensor) -> Tensor:
+        self.momentum = self.decay * self.momentum + _unit_sum(gradient)
+        return self.momentum
+
+    def length(self) -> float:
+        return self.alpha
 
 
 def _unit_sum(gradient: Tensor) -> Tensor:

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.attacks.restarts import Restarted
 from robustbench_tin.threat import Ball
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(Attack):
+class Noise(Restarted):
     """Random points of the ball: no attack, but the baseline that tells whether one works.
 
     Attributes:
@@ -31,22 +30,18 @@ class Noise(Attack):
     needs_gradients: ClassVar[bool] = False
 
     distribution: str = "uniform"
-    restarts: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.distribution in DISTRIBUTIONS, "distribution", " or ".join(DISTRIBUTIONS))
-        self.require(self.restarts >= 1, "restarts", "1 or more")
 
     def gradients(self, budgets: int) -> int:
         return 0
 
-    def stages(self, classes: int) -> Sequence[Attack]:
-        return [replace(self, restarts=1)] * self.restarts
-
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        draws = (self._drawn(ball, generator) for _ in range(self.restarts))
-        return worst_of(draws, oracle, labels, self.goal)
+    def tries(
+        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        return (self._drawn(ball, generator) for _ in range(self.restarts))
 
     def _drawn(self, ball: Ball, generator: torch.Generator) -> Tensor:
         if self.distribution == "uniform":

@@ -1,34 +1,96 @@
-"""Which of several tries counts, where all of them are made."""
+"""Restarts: several independent starts of an attack, of which the one that is worst for the model counts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.threat import Ball
 
 
-def worst_of(tries: Iterable[Tensor], oracle: Oracle, labels: Tensor, criterion: Criterion) -> Tensor:
-    """Of each image the try that is worst for the model, by the criterion's margin.
+@dataclass(frozen=True, kw_only=True)
+class Restarted(Attack):
+    """An attack with independent starts; an author writes :meth:`tries`.
 
-    Costs one forward pass a try, and none where there is only one.
+    With a criterion each start is a stage, on the images that those before it left. A full budget makes them
+    all on every image, and the result with the highest :meth:`score` counts.
+
+    Attributes:
+        restarts: independent starts, at least 1.
+    """
+
+    restarts: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.restarts >= 1, "restarts", "1 or more")
+
+    def starts(self, classes: int) -> Sequence[Self]:
+        """The attacks of a single start each that this one is made of.
+
+        Args:
+            classes: of the model.
+        """
+        return [replace(self, restarts=1)] * self.restarts
+
+    def stages(self, classes: int) -> Sequence[Attack]:
+        return self.starts(classes)
+
+    @abstractmethod
+    def tries(
+        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        """The result of each start, float32 ``(N, C, H, W)``; the arguments are those of :meth:`run`."""
+
+    def score(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """How bad an answer is for the model, ``(N,)``; the criterion's margin unless overridden.
+
+        Args:
+            logits: ``(N, classes)``.
+            labels: true labels, int64 ``(N,)``.
+        """
+        return self.goal.margin(logits, labels)
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return worst_of(
+            self.tries(oracle, labels, ball, generator),
+            lambda images: self.score(oracle.logits(images), labels),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RestartedSearch(Restarted, IterativeAttack):
+    """An iterative attack with independent starts; an author writes :meth:`begin`."""
+
+    def tries(
+        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+    ) -> Iterator[Tensor]:
+        task = self.task(oracle, labels, ball, generator)
+        for start in self.starts(task.clean_logits.shape[1]):
+            yield start.begin(task).spend(oracle)
+
+
+def worst_of(tries: Iterable[Tensor], score: Callable[[Tensor], Tensor]) -> Tensor:
+    """Of each image the try with the highest score; the earlier one if they are equal.
 
     Args:
         tries: one or more, each float32 ``(N, C, H, W)``.
-        oracle: the model.
-        labels: true labels, int64 ``(N,)``.
-        criterion: whose margin.
+        score: of a try, ``(N,)``; nobody asks for it if there is only one try.
     """
     rest = iter(tries)
     worst = next(rest)
-    worst_margin: Tensor | None = None
+    highest: Tensor | None = None
     for other in rest:
-        if worst_margin is None:
-            worst_margin = criterion.margin(oracle.logits(worst), labels)
-        margin = criterion.margin(oracle.logits(other), labels)
-        worst = torch.where((margin > worst_margin).view(-1, 1, 1, 1), other, worst)
-        worst_margin = torch.maximum(margin, worst_margin)
+        if highest is None:
+            highest = score(worst)
+        scored = score(other)
+        worst = torch.where((scored > highest).view(-1, 1, 1, 1), other, worst)
+        highest = torch.maximum(scored, highest)
     return worst

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import worst_of
+from robustbench_tin.attacks.restarts import RestartedSearch
 from robustbench_tin.attacks.search import Answer, Search, Task
 from robustbench_tin.attacks.windows import SquareWindows, first_stripes, first_tiles
 from robustbench_tin.runtime import is_asynchronous
-from robustbench_tin.threat import Ball
 
 # After so many of 10,000 queries the share of the image that a change covers is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
@@ -24,7 +21,7 @@ _SCHEDULE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(IterativeAttack):
+class Square(RestartedSearch):
     """Square: repaint a random square, keep it where the margin got worse for the model; no gradients.
 
     Andriushchenko, Croce, Flammarion and Hein, 2020, "Square Attack: a query-efficient black-box adversarial
@@ -46,21 +43,16 @@ class Square(IterativeAttack):
 
     criterion: str | None = "top1"
     queries: int = 5000
-    restarts: int = 1
     p: float = 0.8
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require(self.queries >= 1, "queries", "1 or more")
-        self.require(self.restarts >= 1, "restarts", "1 or more")
         self.require(0 < self.p <= 1, "p", "more than 0, at most 1")
 
     def gradients(self, budgets: int) -> int:
         # A forward pass takes about half the time of a gradient.
         return budgets * self.restarts * (self.queries + 1) // 2
-
-    def stages(self, classes: int) -> Sequence[Attack]:
-        return [replace(self, restarts=1)] * self.restarts
 
     def begin(self, task: Task) -> Search:
         clean = task.ball.images
@@ -74,10 +66,6 @@ class Square(IterativeAttack):
             best_margin=clean.new_full(task.labels.shape, -torch.inf),
             settings=self,
         )
-
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        starts = (super(Square, self).run(oracle, labels, ball, generator) for _ in range(self.restarts))
-        return worst_of(starts, oracle, labels, self.goal)
 
 
 @dataclass

@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.forms import Forms
 from robustbench_tin.attacks.oracle import AttackFailure
 from robustbench_tin.attacks.pool import Pool
@@ -25,6 +26,8 @@ from robustbench_tin.benchmarks.measure import (
     evaluation_batch_size,
     measure_attack,
     measure_clean,
+    measure_from_clean,
+    with_clean_gradients,
     worst_case,
 )
 from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
@@ -322,16 +325,12 @@ class _Worker:
             evaluation_batch_size(plan.device),
             runtime.torch_device,
         )
-        clean, clean_logits = self.run.record(cell, CLEAN, 0.0), None
-        if clean is None or clean.status != OK:
-            with self.reporter.stage(
-                f"clean {cell.label}", len(val), self.costs.clean(cell.model)
-            ) as advance:
-                outcomes, clean_logits = measure_clean(model, pool, seed=cell.seed, on_images=advance)
-            clean = self._save(cell, CLEAN, outcomes, trained, None)
-        for text in plan.attacks:
+        attacks = {parse_attack(text): text for text in plan.attacks if plan.attacked_eps}
+        first = with_clean_gradients(attacks, conditions)
+        clean, clean_logits = self._measure_clean(cell, first, model, pool, conditions, trained)
+        for attack, text in attacks.items():
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
-            if not all(_is_ok(self.run.record(cell, text, eps)) for eps in plan.attacked_eps):
+            if attack != first and not self._is_attacked(cell, text):
                 self._attack(cell, text, model, pool, conditions, trained, clean, clean_logits)
         # A form that an attack found to be wrong may have misled those before.
         for text in _misled(self.run, cell, conditions.forms):
@@ -344,6 +343,41 @@ class _Worker:
         if plan.trust:
             self._judge(cell, model, pool, conditions)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
+
+    def _measure_clean(
+        self,
+        cell: Cell,
+        first: Attack | None,
+        model: nn.Module,
+        pool: Pool,
+        conditions: Conditions,
+        trained: Trained,
+    ) -> tuple[Record, Tensor | None]:
+        """The clean record and, if they were worked out now, the logits behind it.
+
+        The attack that shares its gradients is measured here, too. If a stop left the clean record alone, it
+        is measured with another clean measure: its passes must not depend on a stop.
+        """
+        clean = self.run.record(cell, CLEAN, 0.0)
+        if first is not None and not self._is_attacked(cell, first.spec):
+            seconds = self.costs.clean(cell.model) + self.costs.attack(cell.model, first.spec)
+            with self.reporter.stage(f"clean, {first} {cell.label}", len(pool), seconds) as advance:
+                outcomes, logits, attacked = measure_from_clean(
+                    model, pool, first, self.run.plan.attacked_eps, conditions, on_images=advance
+                )
+            if not _is_ok(clean):
+                clean = self._save(cell, CLEAN, outcomes, trained, None)
+            self._save_attack(cell, first.spec, attacked, conditions, trained, clean)
+            return clean, logits
+        if _is_ok(clean):
+            return clean, None
+        with self.reporter.stage(f"clean {cell.label}", len(pool), self.costs.clean(cell.model)) as advance:
+            outcomes, logits = measure_clean(model, pool, seed=cell.seed, on_images=advance)
+        return self._save(cell, CLEAN, outcomes, trained, None), logits
+
+    def _is_attacked(self, cell: Cell, text: str) -> bool:
+        """Whether a cell is measured under an attack, at all budgets."""
+        return all(_is_ok(self.run.record(cell, text, eps)) for eps in self.run.plan.attacked_eps)
 
     def _attack(
         self,
@@ -368,6 +402,17 @@ class _Worker:
                 clean_logits=clean_logits,
                 on_images=advance,
             )
+        self._save_attack(cell, text, results, conditions, trained, clean)
+
+    def _save_attack(
+        self,
+        cell: Cell,
+        text: str,
+        results: Iterable[Outcomes],
+        conditions: Conditions,
+        trained: Trained,
+        clean: Record,
+    ) -> None:
         self.run.save_search_forms(cell, conditions.forms.labels)
         for outcomes in results:
             record = self._save(cell, text, outcomes, trained, clean.learned)
@@ -476,7 +521,7 @@ def _trained(record: TrainingRecord, classifier: Classifier, facts: dict[str, An
     )
 
 
-def _is_ok(record: Record | None) -> bool:
+def _is_ok(record: Record | None) -> TypeGuard[Record]:
     return record is not None and record.status == OK
 
 

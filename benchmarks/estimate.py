@@ -15,6 +15,7 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.benchmarks.evidence import IMAGES, PASSES
+from robustbench_tin.benchmarks.measure import Conditions, with_clean_gradients
 from robustbench_tin.benchmarks.plan import Plan
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
@@ -70,7 +71,11 @@ class Estimate:
         return min(IMAGES, self.plan.eval_images) * PASSES * self._forward(model) if self.plan.trust else 0.0
 
     def clean(self, model: str) -> float:
-        """Seconds of the clean measure of one cell."""
+        """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
+        attacks = map(parse_attack, self.plan.attacks if self.plan.attacked_eps else ())
+        shares = with_clean_gradients(attacks, Conditions(search=self.plan.search)) is not None
+        if shares and not self.plan.oblivious:
+            return 0.0
         return self.plan.eval_images * self._forward(model)
 
     def certifying(self, model: str, votes: int) -> float:

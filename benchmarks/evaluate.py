@@ -37,6 +37,7 @@ from robustbench_tin.benchmarks.measure import (
     perturb_batch,
     prepare,
     verdicts,
+    with_clean_gradients,
     with_stand_in,
 )
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
@@ -187,8 +188,8 @@ def measured(
     }
     positive = [value for value in budgets if value > 0]
     done: dict[Attack, list[Outcomes]] = {}
-    if positive and chosen[0].criterion is None and conditions.search_for(chosen[0]) == "exact":
-        first = chosen[0]
+    first = with_clean_gradients(chosen, conditions) if positive else None
+    if first is not None:
         outcomes, clean_logits, done[first] = measure_from_clean(model, pool, first, positive, conditions)
     else:
         outcomes, clean_logits = measure_clean(model, pool, seed=conditions.seed)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -272,22 +272,47 @@ def measured_again(
     }
 
 
+def with_clean_gradients(attacks: Iterable[Attack], conditions: Conditions) -> Attack | None:
+    """The attack to give :func:`measure_from_clean`; None: there is none.
+
+    A full budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
+    starts at the clean images and most others do not.
+
+    Args:
+        attacks: to be measured.
+        conditions: under which.
+    """
+    exact = [
+        attack
+        for attack in attacks
+        if attack.criterion is None and attack.needs_gradients and conditions.search_for(attack) == "exact"
+    ]
+    return min(exact, key=lambda attack: attack.gradients(1), default=None)
+
+
 def measure_from_clean(
-    model: nn.Module, pool: Pool, attack: Attack, eps: Sequence[float], conditions: Conditions
+    model: nn.Module,
+    pool: Pool,
+    attack: Attack,
+    eps: Sequence[float],
+    conditions: Conditions,
+    *,
+    on_images: OnImages | None = None,
 ) -> tuple[Outcomes, Tensor | None, list[Outcomes]]:
     """The clean measure and a full budget together: gradients taken at the clean images give both.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
         pool: the images.
-        attack: without a criterion.
+        attack: without a criterion; see :func:`with_clean_gradients`.
         eps: positive budgets in units of the pixel range.
         conditions: norm, seed and how to search.
+        on_images: called with the number of images done after each batch.
 
     Returns:
         What :func:`measure_clean` does, and what :func:`measure_attack` does.
     """
-    attacked, logits = _full_budget(model, pool, attack, eps, conditions, None, with_clean=True)
+    attacked, logits = _full_budget(model, pool, attack, eps, conditions, on_images, with_clean=True)
     if logits is None:
         clean, logits = measure_clean(model, pool, seed=conditions.seed)
         return clean, logits, attacked

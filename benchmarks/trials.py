@@ -9,12 +9,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.driver import Driver, Verdicts
+from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.attacks.search import Answer, Search, Task
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.benchmarks.frozen import Subject
 from robustbench_tin.benchmarks.measure import Conditions
@@ -148,32 +148,10 @@ class Trials:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _MarginPGD(IterativeAttack):
+class _MarginPGD(PGD):
     """PGD on the margin between the label and its strongest rival, which no scale of the logits hides."""
 
     name = "probe"
 
-    steps: int
-    random_start: bool = True
-
-    def begin(self, task: Task) -> Search:
-        return _MarginClimb(
-            task=task,
-            points=task.ball.random(task.generator) if self.random_start else task.ball.images,
-            left=torch.full_like(task.labels, self.steps),
-            alpha=2.5 * task.ball.eps / self.steps,
-        )
-
-
-@dataclass
-class _MarginClimb(Search):
-    alpha: float
-
-    def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        return self.task.criterion.margin(logits, self.task.labels[rows])
-
-    def move(self, answer: Answer) -> None:
-        assert answer.gradient is not None
-        ball = self.task.ball
-        self.points = ball.project(self.points + self.alpha * ball.direction(answer.gradient))
-        self.left = self.left - 1
+    def objective(self, logits: Tensor, labels: Tensor, criterion: Criterion) -> Tensor:
+        return criterion.margin(logits, labels)

@@ -25,8 +25,6 @@ from robustbench_tin.benchmarks.trust_texts import TrustCode
 from robustbench_tin.benchmarks.verdicts import Reason, Verdict, too_few
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
-# Adversarial training on images of one gradient step starts its name so.
-_SINGLE_STEP_TRAINING = "fgsm"
 # A budget at which this part of the right images is left can still show a fault.
 _LEFT_TO_BREAK = 0.1
 
@@ -367,11 +365,10 @@ class _Cell:
             defense = parse_defense(record.defense)
         except RobustTinError:  # a model of the user's own may be called anything
             return None
-        parts = getattr(defense, "parts", (defense,))
-        budgets = [
-            float(getattr(part, "eps", 0)) for part in parts if part.name.startswith(_SINGLE_STEP_TRAINING)
-        ]
-        return budgets[0] if budgets and record.norm == "linf" else None
+        threat = defense.threat
+        if not defense.single_step or threat is None or threat.norm != record.norm:
+            return None
+        return threat.eps
 
     def _at(self, attack: str, eps: float) -> Measured | None:
         return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)

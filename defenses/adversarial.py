@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.climb import uphill
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_length
@@ -116,7 +117,7 @@ class MultiStepTraining(AdversarialTraining):
         point = start
         for _ in range(self.steps):
             gradient = image_gradient(classifier, point, loss)
-            point = ball.project(point + alpha * ball.direction(gradient))
+            point = uphill(ball, point, gradient, alpha)
         return point
 
 

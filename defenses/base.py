@@ -45,7 +45,10 @@ class Defense(Configurable):
     relative_cost: ClassVar[float] = 1.0
     """How many times longer than plain training an epoch takes; for time estimates only."""
     single_step: ClassVar[bool] = False
-    """Whether its images are made in one step; training then watches for catastrophic overfitting."""
+    """Whether it trains on images made in one step against its :attr:`threat`.
+
+    Training then watches for catastrophic overfitting, and the trust checks hold FGSM to a stricter bound.
+    """
     mixes_labels: ClassVar[bool] = False
     """Whether labels may leave its :meth:`augment` as probabilities."""
     one_label: ClassVar[bool] = False

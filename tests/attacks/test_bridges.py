@@ -225,6 +225,44 @@ def test_naming_the_registry_imports_no_library() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+LIBRARIES = {"art", "sklearn", "foolbox", "torchattacks"}
+
+
+def imported_by(code: str) -> set[str]:
+    """Which of the libraries a Python of its own has imported after this."""
+    code += f"\nimport sys; print('imported', *({LIBRARIES!r} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stdout.splitlines()[-1].split()[1:])
+
+
+def test_only_an_attack_of_a_library_imports_it() -> None:
+    """ART takes scikit-learn along: no module needs either as it loads, nor any other attack as it works."""
+    code = """
+import importlib, pkgutil, sys
+import robustbench_tin
+for module in pkgutil.walk_packages(robustbench_tin.__path__, "robustbench_tin."):
+    if not module.name.endswith(("__main__", "pytest_plugin")):
+        importlib.import_module(module.name)
+import torch
+from robustbench_tin import evaluate
+from robustbench_tin.attacks import parse_attack, registry
+for name in registry.names():
+    parse_attack(name).check("linf")
+model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
+attacks = "fgsm,autoattack:queries=2,steps=1,targets=1"
+images = torch.rand(24, 3, 8, 8)
+assert len(evaluate(model, images, model(images).argmax(1), attacks, 0.03, trust=True)) == 3
+from robustbench_tin.cli import main
+sys.argv = ["robust-tin", "list", "attacks"]
+try:
+    main()
+except SystemExit as end:
+    assert not end.code, end.code
+"""
+    assert imported_by(code) == set()
+    assert imported_by("import art") == {"art", "sklearn"}
+
+
 class TestSeen:
     """The model as a library sees it."""
 
@@ -380,7 +418,11 @@ class TestTorchattacks:
 
 @pytest.mark.parametrize(
     ("library", "remedy"),
-    [("foolbox", "pip install foolbox"), ("torchattacks", "pip install --no-deps torchattacks")],
+    [
+        ("art", "pip install adversarial-robustness-toolbox"),
+        ("foolbox", "pip install foolbox"),
+        ("torchattacks", "pip install --no-deps torchattacks"),
+    ],
 )
 def test_a_library_that_is_missing_is_named_with_the_remedy(
     monkeypatch: pytest.MonkeyPatch, library: str, remedy: str

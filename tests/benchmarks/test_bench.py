@@ -10,6 +10,7 @@ import pytest
 from wrong_forms import comparisons
 
 from robustbench_tin import bench
+from robustbench_tin.attacks import forms
 from robustbench_tin.benchmarks import bench as bench_module
 from robustbench_tin.benchmarks.plan import Cell
 from robustbench_tin.benchmarks.progress import Reporter
@@ -87,11 +88,51 @@ def test_passes_are_counted(small):
     images = 24
     assert records.loc[("clean", 0.0), "forward_passes"] == images
     assert records.loc[("clean", 0.0), "backward_passes"] == 0
-    # One gradient serves both budgets of FGSM.
+    # One gradient serves both budgets of FGSM; its forward pass is the clean measure's.
     both = records.loc["fgsm"]
     assert both["backward_passes"].sum() == images
-    assert both["forward_passes"].sum() == images + 2 * images
+    assert both["forward_passes"].sum() == 2 * images
     assert (records.loc["pgd:steps=2", "backward_passes"] == 2 * images).all()
+
+
+@pytest.mark.parametrize(("attacks", "pgd"), [("fgsm", 0), ("pgd:steps=3,fgsm", 4)])
+@pytest.mark.parametrize("trust", [False, True])
+def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trust):
+    """Counted at the model itself: what FGSM's gradient gives for nothing, nobody asks for again."""
+    images, made, of_checks = 24, [], []
+    real_asked, real_judge = forms.asked, bench_module.judge
+
+    def asked(model, shown, **layout):
+        made.append(len(shown))
+        return real_asked(model, shown, **layout)
+
+    def judge(*args):
+        before = sum(made)
+        judgement = real_judge(*args)
+        of_checks.append(sum(made) - before)
+        return judgement
+
+    monkeypatch.setattr(forms, "asked", asked)
+    monkeypatch.setattr(bench_module, "judge", judge)
+    small |= {"attacks": attacks, "eps": "0.03", "curves": "none", "trust": trust}
+    records = bench(**{**small, "deterministic": False, "search": "exact"}).records
+    # FGSM's gradient and what is measured; eight images tell a model that is random at test time.
+    assert sum(made) - sum(of_checks) == (2 + pgd) * images + 8
+    assert records["forward_passes"].sum() == (2 + pgd) * images
+    assert len(of_checks) == trust
+    assert records["trust"].notna().sum() == trust * (len(records) - 1)
+
+
+def test_the_clean_measure_is_the_same_with_any_attack(small, tmp_path):
+    runs = [
+        bench(**{**small, "attacks": attacks, "out": tmp_path / attacks}) for attacks in ("fgsm", "noise")
+    ]
+    shared, apart = (run.records.iloc[0] for run in runs)
+    same = ["attack", "top1", "top5", "forward_passes", "backward_passes", "status", "learned"]
+    pd.testing.assert_series_equal(shared[same], apart[same])
+    cell = next(runs[0].plan.cells())
+    one, other = (run.outcomes(cell, "clean", 0.0) for run in runs)
+    pd.testing.assert_frame_equal(one, other)
 
 
 def test_the_same_command_gives_the_same_table(small, tmp_path):
@@ -123,7 +164,9 @@ class Stop(BaseException):
     """Ends a run where a kill would."""
 
 
-@pytest.mark.parametrize("moment", ["write_text", "save_weights", "measure_clean", "measure_attack", "train"])
+@pytest.mark.parametrize(
+    "moment", ["write_text", "save_weights", "measure_from_clean", "measure_attack", "train"]
+)
 @pytest.mark.parametrize("occurrence", [1, 2, 4])
 def test_a_run_stopped_anywhere_goes_on(small, tmp_path, monkeypatch, trained_cells, moment, occurrence):
     options = {**small, "seeds": "0,1"}

@@ -1,0 +1,44 @@
+"""Gradient ascent inside a ball: the step that PGD, MI-FGSM and the stages of ``fast`` have in common."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from robustbench_tin.attacks.search import Answer, Search
+from robustbench_tin.threat import Ball
+
+
+def uphill(ball: Ball, points: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+    """Move points along the steepest direction of a gradient, and back into the ball and the pixel box.
+
+    Args:
+        ball: what is allowed.
+        points: float32 ``(N, C, H, W)``.
+        gradient: of each point, of the same shape.
+        length: of the step in the ball's norm, in units of the pixel range; a number, or ``(N, 1, 1, 1)``.
+
+    Returns:
+        float32 ``(N, C, H, W)``.
+    """
+    return ball.project(points + length * ball.direction(gradient))
+
+
+@dataclass
+class Climb(Search):
+    """Steps up the gradient of :meth:`loss`, one a question."""
+
+    @abstractmethod
+    def length(self) -> float | Tensor:
+        """The length of the next step, as :func:`uphill` takes it."""
+
+    def slope(self, gradient: Tensor) -> Tensor:
+        """The gradient whose direction is taken; the model's own unless overridden."""
+        return gradient
+
+    def move(self, answer: Answer) -> None:
+        assert answer.gradient is not None
+        self.points = uphill(self.task.ball, self.points, self.slope(answer.gradient), self.length())
+        self.left = self.left - 1

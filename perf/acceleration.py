@@ -1,0 +1,198 @@
+"""What each rewrite of a model saves an attack, one at a time, on a CPU.
+
+``python perf/acceleration.py`` builds each network with random weights for images of 64 px and times, in
+float32 on one thread:
+
+- a forward and a backward pass to the pixels, as attacks with gradients ask for them;
+- a forward pass alone, as Square asks for it. Packed weights give no gradients and are timed only here.
+
+Each rewrite is timed twice: on the model as it is (``alone``), and within the form that attacks search with,
+against the same form without it (``in the form``). That form is batch norm folded, quick stems, tiny maps as
+matrix products, channels last; bfloat16 and packed weights come on top of it. The numbers are time with the
+rewrite ÷ time without it: medians of the rounds and, in brackets, the first and third quartile. Both run in
+turn, in changing order, and time is the processor's. A dash: the rewrite finds nothing to change.
+
+A last table counts the networks on which a rewrite saves 5 % or more in the form.
+
+``--compared "in the form"`` leaves out the other half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import statistics
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.folding import folded
+from robustbench_tin.attacks.forms import Form
+from robustbench_tin.attacks.losses import cross_entropy
+from robustbench_tin.attacks.packing import pack
+from robustbench_tin.attacks.stem import with_quick_stems
+from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
+from robustbench_tin.models import backbones
+from robustbench_tin.runtime import tune_allocator
+
+SIZE, CLASSES = 64, 200
+NETWORKS = (
+    "vgg16,vgg19,mobilenet,resnet50,inceptionv3,nasnetlarge,densenet121,densenet169,densenet201,"
+    "timm:resnet18,timm:vit_tiny_patch16_224,timm:convnext_tiny"
+)
+FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST = "folding", "quick stems", "tiny maps", "channels last"
+BFLOAT16, PACKING = "bfloat16", "packing"
+FORM = frozenset({FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST})
+REWRITES = (FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST, BFLOAT16, PACKING)
+PASSES = ("forward and backward", "forward")
+COMPARED = {"alone": frozenset[str](), "in the form": FORM}
+# A rewrite that saves less than this on all networks but one is not worth its code.
+WORTH = 0.05
+# Passes before the first that counts, and seconds of passes that count as one.
+WARM_UP, LEAST = 2, 0.1
+
+Rewrites = frozenset[str]
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Time with a rewrite ÷ time without it: the median of the rounds and their quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, ratios: Sequence[float]) -> Ratio:
+        low, median, high = statistics.quantiles(ratios, n=4, method="inclusive")
+        return cls(median, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.median:.2f} ({self.low:.2f} to {self.high:.2f})"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", default=NETWORKS, help="comma list of backbones")
+    parser.add_argument("--batch", type=int, default=4, help="images a pass")
+    parser.add_argument("--compared", nargs="+", choices=COMPARED, default=[*COMPARED])
+    parser.add_argument("--rounds", type=int, default=7, help="3 or more")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    tune_allocator()
+    rewrites = [each for each in REWRITES if each != BFLOAT16 or has_bfloat16()]
+    print(f"| network | passes | compared | {' | '.join(rewrites)} |")
+    print("|---|---|---|" + "---:|" * len(rewrites))
+    saves: Counter[tuple[str, str]] = Counter()
+    for name in arguments.networks.split(","):
+        model = built(name)
+        images = torch.rand(arguments.batch, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0))
+        for passes in PASSES:
+            for compared in arguments.compared:
+                found = {
+                    each: timed(model, images, COMPARED[compared] - {each}, each, passes, arguments.rounds)
+                    for each in rewrites
+                    if each != PACKING or passes == "forward"
+                }
+                cells = " | ".join(str(found.get(each) or "—") for each in rewrites)
+                print(f"| {name} | {passes} | {compared} | {cells} |", flush=True)
+                for each, ratio in found.items():
+                    worth_it = ratio is not None and ratio.median <= 1 - WORTH
+                    saves[passes, each] += worth_it and compared == "in the form"
+    print("\n| rewrite | " + " | ".join(f"{passes}: networks it saves 5 % on" for passes in PASSES) + " |")
+    print("|---|---:|---:|")
+    for each in rewrites:
+        print(f"| {each} | {' | '.join(str(saves[passes, each]) for passes in PASSES)} |")
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU multiplies in bfloat16 itself; the engine tries it only then."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def built(name: str) -> nn.Module:
+    """A network with random weights, in eval mode; batch norm has the statistics of random images.
+
+    Without these the activations of a deep network would vanish, and numbers near zero are slow.
+    """
+    model: nn.Module = backbones.get(name).build(CLASSES, image_size=SIZE, seed=0)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = None  # the average of all batches, here of one
+    with torch.no_grad():
+        model.train()(torch.rand(8, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(1)))
+    return model.eval().requires_grad_(False)
+
+
+def timed(
+    model: nn.Module, images: Tensor, others: Rewrites, rewrite: str, passes: str, rounds: int
+) -> Ratio | None:
+    """How much of its time a model keeps with a rewrite, beside others; None if it changes nothing."""
+    without, rewritten = made(model, images, others), made(model, images, others | {rewrite})
+    if rewrite in (FOLDING, STEMS, TINY_MAPS) and kinds(without) == kinds(rewritten):
+        return None
+    pair = (without, rewritten)
+    warm = min(seconds(form, images, passes) for _ in range(WARM_UP) for form in pair)
+    repeats = max(1, round(LEAST / warm))
+    ratios = []
+    for number in range(rounds):
+        took = [0.0, 0.0]
+        for _ in range(repeats):
+            for index in (0, 1) if number % 2 else (1, 0):
+                took[index] += seconds(pair[index], images, passes)
+        ratios.append(took[1] / took[0])
+    return Ratio.of(ratios)
+
+
+def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> Form:
+    """A copy of the model with these rewrites, made as the engine makes its forms."""
+    module = folded(model, images[:2]) if FOLDING in rewrites else copy.deepcopy(model)
+    if STEMS in rewrites:
+        module = with_quick_stems(module)
+    if TINY_MAPS in rewrites:
+        module = with_tiny_maps_multiplied(module, images[:2])
+    if CHANNELS_LAST in rewrites:
+        module = module.to(memory_format=torch.channels_last)
+    if BFLOAT16 in rewrites:
+        for layer in module.modules():
+            if isinstance(layer, nn.Conv2d | nn.Linear):
+                layer.to(torch.bfloat16)
+    form = Form(
+        module.requires_grad_(False),
+        precision="bfloat16" if BFLOAT16 in rewrites else "float32",
+        layout="channels-last" if CHANNELS_LAST in rewrites else "contiguous",
+        is_model=False,
+    )
+    if PACKING in rewrites and not pack(module, form.laid_out(images)):
+        raise RuntimeError("the weights cannot be packed here")
+    return form
+
+
+def kinds(form: Form) -> dict[str, type[nn.Module]]:
+    """What the modules of a form are."""
+    return {name: type(module) for name, module in form.module.named_modules()}
+
+
+def seconds(form: Form, images: Tensor, passes: str) -> float:
+    """Of the processor, for one pass over the images."""
+    started = time.process_time()
+    if passes == "forward":
+        with torch.no_grad():
+            form.logits(images)
+    else:
+        points = images.clone().requires_grad_()
+        logits = form.logits(points)
+        assert isinstance(logits, Tensor)
+        labels = torch.zeros(len(images), dtype=torch.int64)
+        torch.autograd.grad(cross_entropy(logits.float(), labels).sum(), points)
+    return time.process_time() - started
+
+
+if __name__ == "__main__":
+    main()
