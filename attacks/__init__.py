@@ -28,7 +28,10 @@ from robustbench_tin.specs import parse_spec
 if TYPE_CHECKING:
     from robustbench_tin.attacks.base import Attack, IterativeAttack
     from robustbench_tin.attacks.criterion import Criterion
-    from robustbench_tin.attacks.driver import StageReport
+    from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+    from robustbench_tin.attacks.engine.restarts import worst_of
+    from robustbench_tin.attacks.engine.state import Answer, Rows, Search, Task
+    from robustbench_tin.attacks.engine.stop_on_success import StageReport
     from robustbench_tin.attacks.losses import (
         cross_entropy,
         dlr,
@@ -36,9 +39,6 @@ if TYPE_CHECKING:
         targeted_dlr,
         targeted_margin,
     )
-    from robustbench_tin.attacks.oracle import AttackFailure, Oracle
-    from robustbench_tin.attacks.restarts import worst_of
-    from robustbench_tin.attacks.search import Answer, Rows, Search, Task
     from robustbench_tin.metrics import in_top
     from robustbench_tin.threat import NORMS, Ball, ThreatModel
 
@@ -96,7 +96,7 @@ def _bridge(library: str) -> Callable[[str], type[Attack]]:
     """How the attacks of another library are found; it is imported with the first of them."""
 
     def find(name: str) -> type[Attack]:
-        found: type[Attack] = import_module(f"robustbench_tin.attacks.bridge_{library}").find(name)
+        found: type[Attack] = import_module(f"robustbench_tin.attacks.external.{library}").find(name)
         return found
 
     return find
@@ -123,7 +123,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "robustbench_tin.attacks.base": ["Attack", "IterativeAttack"],
         "robustbench_tin.attacks.criterion": ["Criterion"],
-        "robustbench_tin.attacks.driver": ["StageReport"],
+        "robustbench_tin.attacks.engine.stop_on_success": ["StageReport"],
         "robustbench_tin.attacks.losses": [
             "cross_entropy",
             "dlr",
@@ -131,9 +131,9 @@ __getattr__, __dir__ = lazy_names(
             "targeted_dlr",
             "targeted_margin",
         ],
-        "robustbench_tin.attacks.oracle": ["AttackFailure", "Oracle"],
-        "robustbench_tin.attacks.restarts": ["worst_of"],
-        "robustbench_tin.attacks.search": ["Answer", "Rows", "Search", "Task"],
+        "robustbench_tin.attacks.engine.attacked_model": ["AttackFailure", "Oracle"],
+        "robustbench_tin.attacks.engine.restarts": ["worst_of"],
+        "robustbench_tin.attacks.engine.state": ["Answer", "Rows", "Search", "Task"],
         "robustbench_tin.metrics": ["in_top"],
         "robustbench_tin.threat": ["NORMS", "Ball", "ThreatModel"],
     },

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from robustbench_tin.attacks.ascent import Ascent, on_the_rim
 from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.engine.restarts import RestartedSearch
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy, dlr, targeted_cross_entropy, targeted_dlr
-from robustbench_tin.attacks.restarts import RestartedSearch
-from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError
 
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustbench_tin.attacks.climb import uphill
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.state import Answer, Search, Task
 from robustbench_tin.threat import Ball, LinfBall
 
 Objective = Callable[[Tensor, Tensor, Tensor, Criterion], Tensor]

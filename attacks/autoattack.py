@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from robustbench_tin.attacks.apgd import DLRAPGD, CrossEntropyAPGD, TargetedAPGD
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.ensemble import Ensemble
+from robustbench_tin.attacks.engine.ensemble import Ensemble
 from robustbench_tin.attacks.fab import FAB, FABT
 from robustbench_tin.attacks.square import Square
 

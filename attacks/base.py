@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.criterion import CRITERIA, Criterion
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.oracle import AttackFailure, Oracle
-from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.specs import Configurable
 from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_eps, check_length
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.driver import StageReport
+    from robustbench_tin.attacks.engine.stop_on_success import StageReport
 
 __all__ = ["Attack", "AttackFailure", "IterativeAttack", "Oracle", "cross_entropy"]
 
@@ -187,8 +187,8 @@ class Attack(Configurable):
     def _until_broken(
         self, oracle: Oracle, images: Tensor, labels: Tensor, eps: Sequence[float], norm: str, seed: int
     ) -> Tensor:
-        from robustbench_tin.attacks.driver import Driver
-        from robustbench_tin.attacks.pool import Pool
+        from robustbench_tin.attacks.engine.image_batches import Pool
+        from robustbench_tin.attacks.engine.stop_on_success import Driver
 
         if len(images) == 0:
             return torch.stack([images for _ in eps])
@@ -246,7 +246,7 @@ class IterativeAttack(Attack):
     """An attack that is a per-image state and one step.
 
     An author writes :meth:`begin`; the full budget and the driver, which takes out each image as soon as
-    it is broken, both follow from the :class:`~robustbench_tin.attacks.search.Search` that it returns.
+    it is broken, both follow from the :class:`~robustbench_tin.attacks.engine.state.Search` that it returns.
     """
 
     judges_result: ClassVar[bool] = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_tin.attacks.search import Answer, Search
+from robustbench_tin.attacks.engine.state import Answer, Search
 from robustbench_tin.threat import Ball
 
 

@@ -11,11 +11,11 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.hyperplane import between, change_by, dual_length, length
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.box_projection import between, change_by, dual_length, length
+from robustbench_tin.attacks.engine.restarts import RestartedSearch
+from robustbench_tin.attacks.engine.state import Answer, Search, Task
 from robustbench_tin.attacks.losses import targeted_margin
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import RestartedSearch
-from robustbench_tin.attacks.search import Answer, Search, Task
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball
 

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.climb import Climb
-from robustbench_tin.attacks.ensemble import Ensemble
+from robustbench_tin.attacks.engine.ensemble import Ensemble
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import targeted_margin
-from robustbench_tin.attacks.search import Search, Task
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.driver import StageReport
+    from robustbench_tin.attacks.engine.stop_on_success import StageReport
 
 
 @dataclass(frozen=True, kw_only=True)

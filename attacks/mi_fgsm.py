@@ -11,8 +11,8 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import IterativeAttack
 from robustbench_tin.attacks.climb import Climb
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.search import Search, Task
 
 
 @dataclass(frozen=True, kw_only=True)

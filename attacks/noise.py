@@ -9,8 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import Restarted
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.restarts import Restarted
 from robustbench_tin.threat import Ball
 
 DISTRIBUTIONS = ("uniform", "gaussian")

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robustbench_tin.attacks.climb import Climb
 from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.engine.restarts import RestartedSearch
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.restarts import RestartedSearch
-from robustbench_tin.attacks.search import Search, Task
 from robustbench_tin.metrics import in_top
 
 

@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.restarts import RestartedSearch
-from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.restarts import RestartedSearch
+from robustbench_tin.attacks.engine.state import Answer, Search, Task
 from robustbench_tin.attacks.windows import SquareWindows, first_stripes, first_tiles
 from robustbench_tin.runtime import is_asynchronous
 

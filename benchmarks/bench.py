@@ -11,10 +11,10 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.acceleration.variants import Forms
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.oracle import AttackFailure
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.certify import measure_certified
 from robustbench_tin.benchmarks.config import BenchConfig
 from robustbench_tin.benchmarks.estimate import Estimate, estimate

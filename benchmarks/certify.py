@@ -19,10 +19,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.randomness import seed_of
-from robustbench_tin.attacks.spot_checks import OnImages
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.rng import seed_of
+from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.benchmarks.measure import Outcomes, failure
 from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.defenses.base import NoiseVote

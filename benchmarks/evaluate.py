@@ -11,10 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks.acceleration.variants import SEARCHES
 from robustbench_tin.attacks.base import Attack, AttackFailure
-from robustbench_tin.attacks.forms import SEARCHES
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.spot_checks import SpotChecks, with_right_form
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
 from robustbench_tin.benchmarks.class_orders import fitting_order
 from robustbench_tin.benchmarks.inputs import (
     Attacks,

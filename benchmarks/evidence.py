@@ -19,9 +19,9 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.benchmarks.answers import Answers, Questions, typical_margin
 from robustbench_tin.benchmarks.frozen import Subject
 from robustbench_tin.benchmarks.measure import Conditions

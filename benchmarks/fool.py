@@ -17,8 +17,8 @@ import torch
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.fooling import fool as fooled_batches
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.claim import Claim, claimed
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.benchmarks.planning import file_digest, open_part

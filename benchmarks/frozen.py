@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Oracle
-from robustbench_tin.attacks.randomness import random_state, seed_randomness
+from robustbench_tin.attacks.engine.rng import random_state, seed_randomness
 
 
 class FrozenModel(nn.Module):

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.acceleration.variants import Forms, probed
 from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
-from robustbench_tin.attacks.driver import Driver, StageReport, Verdicts
-from robustbench_tin.attacks.forms import Forms, probed
-from robustbench_tin.attacks.pool import Pool, batch_seed, drawn
-from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, told_once, with_right_form
+from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
+from robustbench_tin.attacks.engine.stop_on_success import Driver, StageReport, Verdicts
 from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top

@@ -12,10 +12,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustbench_tin.attacks.acceleration.variants import probed
 from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
-from robustbench_tin.attacks.forms import probed
-from robustbench_tin.attacks.pool import Pool, drawn
-from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, told_once, with_right_form
+from robustbench_tin.attacks.engine.image_batches import Pool, drawn
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
 from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.forms import SEARCHES
+from robustbench_tin.attacks.acceleration.variants import SEARCHES
 from robustbench_tin.benchmarks.config import BenchConfig, DataConfig, Names
 from robustbench_tin.benchmarks.events import require_tensorboard
 from robustbench_tin.benchmarks.inputs import given_twice

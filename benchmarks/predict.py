@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.config import DataConfig
 from robustbench_tin.benchmarks.measure import batch_logits, evaluation_batch_size
 from robustbench_tin.benchmarks.planning import open_part

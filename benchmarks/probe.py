@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.oracle import AttackFailure, Oracle
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.data.base import Split

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustbench_tin.attacks.oracle import AttackFailure
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.benchmarks.loader import Loaded
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.run import PLAN_FILE, Run

@@ -16,7 +16,7 @@ import torch
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
 from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import Outcomes, evaluation_batch_size

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.driver import Driver, Verdicts
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
 from robustbench_tin.attacks.pgd import PGD
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.rounding import to_8bit
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.benchmarks.frozen import Subject
 from robustbench_tin.benchmarks.measure import Conditions

@@ -14,7 +14,7 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack, IterativeAttack
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks import doubts
 from robustbench_tin.benchmarks.evidence import Evidence, Hits, gather
 from robustbench_tin.benchmarks.measure import Conditions

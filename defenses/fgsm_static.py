@@ -9,9 +9,9 @@ from typing import ClassVar
 
 import numpy as np
 
+from robustbench_tin.attacks.engine.adversarial_sets import fool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.fgsm import FGSM
-from robustbench_tin.attacks.fooling import fool
-from robustbench_tin.attacks.pool import Pool
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.runtime import as_tensor

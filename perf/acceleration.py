@@ -30,12 +30,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.forms import Form
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
+from robustbench_tin.attacks.acceleration.prepacked_weights import pack
+from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
+from robustbench_tin.attacks.acceleration.variants import Form
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.packing import pack
-from robustbench_tin.attacks.stem import with_quick_stems
-from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
 from robustbench_tin.models import backbones
 from robustbench_tin.runtime import tune_allocator
 

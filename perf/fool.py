@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.fool import fool
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.data import Dataset, open_dataset, subset

@@ -20,10 +20,10 @@ import torch
 from reference import add_arguments, opened
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.spot_checks import SpotChecks
+from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps

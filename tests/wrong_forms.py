@@ -8,8 +8,8 @@ from unittest import mock
 
 from torch import Tensor
 
-from robustbench_tin.attacks.forms import Form
-from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.acceleration.variants import Form
+from robustbench_tin.attacks.engine.attacked_model import Oracle
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from perf.attacks import clock
 from perf.trust.zoo import Loaded, load
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CLEAN

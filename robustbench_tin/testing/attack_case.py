@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.testing.toy import Toy, toy_problem
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class AttackCase:
             given: images in place of the toy problem's.
             search: the form of the model to search with.
         """
-        from robustbench_tin.attacks.pool import Pool
+        from robustbench_tin.attacks.engine.image_batches import Pool
         from robustbench_tin.benchmarks.measure import Conditions, measure_attack
 
         shown = self.toy.images if given is None else given

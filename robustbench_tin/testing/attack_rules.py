@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.oracle import AttackFailure
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.benchmarks.status import OK, StatusCode
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.specs import parse_spec

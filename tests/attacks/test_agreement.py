@@ -9,8 +9,15 @@ import torch
 from torch import Tensor
 from toys import Toy
 
-from robustbench_tin.attacks.agreement import FLOAT32_LIMIT, Probe, distance, is_wrong, limit_of, probe
-from robustbench_tin.attacks.forms import Form
+from robustbench_tin.attacks.acceleration.agreement import (
+    FLOAT32_LIMIT,
+    Probe,
+    distance,
+    is_wrong,
+    limit_of,
+    probe,
+)
+from robustbench_tin.attacks.acceleration.variants import Form
 from robustbench_tin.exact import exact_float32
 
 NOISE = {"float32": 1e-6, "bfloat16": 5e-3, "float16": 5e-4}

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin.attacks import Oracle
-from robustbench_tin.attacks.oracle import AttackFailure
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 
 
 def lengths_of(gradients: Tensor) -> Tensor:

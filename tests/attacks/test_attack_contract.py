@@ -13,7 +13,7 @@ from toys import Toy
 
 from robustbench_tin import attacks
 from robustbench_tin.attacks import NORMS, AttackFailure, Oracle, parse_attack, registry
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.testing.attack_case import AttackCase
 from robustbench_tin.testing.checks import hold_attack_rule

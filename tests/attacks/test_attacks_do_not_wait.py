@@ -14,14 +14,17 @@ from torch import nn
 from toys import TOY_CLASSES, Toy, build_toy_model
 
 from robustbench_tin import evaluate, perturb, threat
-from robustbench_tin.attacks import driver, hyperplane, oracle, parse_attack, square
+from robustbench_tin.attacks import parse_attack, square
+from robustbench_tin.attacks.acceleration.variants import Form
 from robustbench_tin.attacks.base import Attack, AttackFailure, IterativeAttack, Oracle
-from robustbench_tin.attacks.driver import Driver
-from robustbench_tin.attacks.forms import Form
-from robustbench_tin.attacks.hyperplane import change_by
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Answer, Search, Task
-from robustbench_tin.attacks.spot_checks import SpotChecks
+from robustbench_tin.attacks.engine import attacked_model as oracle
+from robustbench_tin.attacks.engine import box_projection as hyperplane
+from robustbench_tin.attacks.engine import stop_on_success as driver
+from robustbench_tin.attacks.engine.box_projection import change_by
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks
+from robustbench_tin.attacks.engine.state import Answer, Search, Task
+from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.threat import NORMS, Ball, ThreatModel
 

@@ -17,8 +17,8 @@ from toys import Toy
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.base import AttackFailure
-from robustbench_tin.attacks.bridge import Seen, seeded_globally
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.external.base import Seen, seeded_globally
 from robustbench_tin.benchmarks.measure import measure_attack
 from robustbench_tin.catalogue import describe
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
@@ -185,7 +185,7 @@ def test_a_norm_that_it_does_not_know_is_refused() -> None:
 
 
 def test_every_attack_that_is_offered_can_be_made_from_its_name() -> None:
-    from robustbench_tin.attacks.bridge_art import _NEEDS, _targets
+    from robustbench_tin.attacks.external.art import _NEEDS, _targets
 
     names = [name for name in _targets() if name not in _NEEDS or find_spec(_NEEDS[name])]
     assert len(names) > 20
@@ -429,7 +429,7 @@ def test_a_library_that_is_missing_is_named_with_the_remedy(
 ) -> None:
     from importlib import import_module
 
-    find: Callable = import_module(f"robustbench_tin.attacks.bridge_{library}").find
+    find: Callable = import_module(f"robustbench_tin.attacks.external.{library}").find
     find.cache_clear()
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(InvalidSettingError) as caught:

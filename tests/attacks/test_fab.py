@@ -21,11 +21,11 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.driver import Driver
+from robustbench_tin.attacks.engine.box_projection import change_by, length
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.state import Task
+from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.fab import FAB, FABT
-from robustbench_tin.attacks.hyperplane import change_by, length
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Task
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import ThreatModel
 

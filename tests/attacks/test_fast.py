@@ -10,7 +10,7 @@ from toys import Toy
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.driver import StageReport
+from robustbench_tin.attacks.engine.stop_on_success import StageReport
 from robustbench_tin.attacks.fast import Fast, expected
 from robustbench_tin.errors import InvalidSettingError
 

@@ -16,16 +16,16 @@ from two_way_networks import WAYS, TwoWays, trained
 from wrong_forms import comparisons
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import forms as forms_module
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.agreement import FLOAT32_LIMIT, Probe
-from robustbench_tin.attacks.driver import Driver
-from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.fooling import Fooled, fool
-from robustbench_tin.attacks.forms import Form, Forms
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool, drawn
-from robustbench_tin.attacks.spot_checks import SpotChecks, WrongFormError, told_once
+from robustbench_tin.attacks.acceleration import variants as forms_module
+from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, Probe
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
+from robustbench_tin.attacks.acceleration.variants import Form, Forms
+from robustbench_tin.attacks.engine.adversarial_sets import Fooled, fool
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool, drawn
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongFormError, told_once
+from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes, measure_attack, measure_clean
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones

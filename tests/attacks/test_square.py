@@ -19,9 +19,9 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.driver import Driver
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Task
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.state import Task
+from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.square import Square, _Squares
 from robustbench_tin.attacks.windows import SquareWindows, _pattern, first_stripes, first_tiles
 from robustbench_tin.errors import InvalidSettingError

@@ -10,7 +10,7 @@ import pytest
 from wrong_forms import comparisons
 
 from robustbench_tin import bench
-from robustbench_tin.attacks import forms
+from robustbench_tin.attacks.acceleration import variants as forms
 from robustbench_tin.benchmarks import bench as bench_module
 from robustbench_tin.benchmarks.plan import Cell
 from robustbench_tin.benchmarks.progress import Reporter

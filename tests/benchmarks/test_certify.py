@@ -15,7 +15,7 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.certify import MODE, certify, measure_certified, radius
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.defenses import parse_defense

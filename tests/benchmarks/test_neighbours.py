@@ -13,7 +13,7 @@ from toys import Toy, draw_toy_images
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.records import CLEAN, WORST_CASE, make_record
 from robustbench_tin.benchmarks.status import OK

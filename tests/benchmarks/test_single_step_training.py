@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from toys import TOY_CLASSES, build_toy_model, draw_toy_images
 
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.trust import Measured, judge

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from wrong_forms import comparisons
 
 from robustbench_tin import bench, perturb
-from robustbench_tin.attacks import forms
+from robustbench_tin.attacks.acceleration import variants as forms
 from robustbench_tin.benchmarks import estimate, passage
 from robustbench_tin.benchmarks import transfer as transfer_module
 from robustbench_tin.benchmarks.measure import Outcomes

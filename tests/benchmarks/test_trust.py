@@ -23,7 +23,7 @@ from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
 from robustbench_tin.benchmarks.measure import Conditions, Outcomes
 from robustbench_tin.benchmarks.progress import Reporter

@@ -13,7 +13,7 @@ from toys import Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.pool import Pool
+from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack
 from robustbench_tin.defenses import bit_depth, jpeg, parse_defense
 from robustbench_tin.defenses.input_transform import softly_rounded, straight_through

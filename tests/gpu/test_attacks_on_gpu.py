@@ -13,12 +13,12 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.agreement import limit_of, probe
+from robustbench_tin.attacks.acceleration.agreement import limit_of, probe
+from robustbench_tin.attacks.acceleration.variants import _LAYOUTS, Form, _make
 from robustbench_tin.attacks.base import IterativeAttack, Oracle
-from robustbench_tin.attacks.driver import Driver
-from robustbench_tin.attacks.forms import _LAYOUTS, Form, _make
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Task
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.state import Task
+from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.exact import exact_float32, has_tf32
 from robustbench_tin.threat import NORMS, ThreatModel

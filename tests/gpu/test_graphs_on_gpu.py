@@ -10,7 +10,7 @@ from toys import TOY_CLASSES, Toy, draw_toy_images
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import IterativeAttack, Oracle
-from robustbench_tin.attacks.search import Search, Task
+from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones

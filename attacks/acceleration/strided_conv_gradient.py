@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.attacks.layers import put
+from robustbench_tin.attacks.acceleration.module_surgery import put
 
 # With more channels than colours, the usual kernels are the faster ones.
 _MOST_CHANNELS = 4

@@ -14,8 +14,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from robustbench_tin.attacks.bridge import Bridge, Seen, require_package
-from robustbench_tin.attacks.bridge_settings import bridged, fits, parameters_of
+from robustbench_tin.attacks.external.base import Bridge, Seen, require_package
+from robustbench_tin.attacks.external.signature import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
 

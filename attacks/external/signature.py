@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from robustbench_tin.attacks.bridge import Bridge
+from robustbench_tin.attacks.external.base import Bridge
 
 _SCALARS: dict[str, Any] = {"bool": bool, "int": int, "float": float, "str": str, "None": None}
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
 
 
 def multiplied(convolution: nn.Module, maps: torch.Tensor) -> nn.Module:

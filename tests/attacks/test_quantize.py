@@ -15,7 +15,7 @@ from toys import Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle
-from robustbench_tin.attacks.rounding import to_8bit
+from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import NORMS, Ball, ThreatModel

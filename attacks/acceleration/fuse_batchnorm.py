@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from robustbench_tin.attacks.asking import asked
-from robustbench_tin.attacks.layers import put
+from robustbench_tin.attacks.acceleration.module_surgery import put
+from robustbench_tin.attacks.engine.calling import asked
 
 
 def folded(model: nn.Module, images: Tensor) -> nn.Module:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.randomness import seed_randomness
+from robustbench_tin.attacks.engine.rng import seed_randomness
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.forms import Form
+    from robustbench_tin.attacks.acceleration.variants import Form
 
 FLOAT32_LIMIT = 1e-3
 """How far an answer in float32 may lie from the model's, as :func:`distance` has it.

@@ -21,10 +21,10 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack, untouched
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.oracle import AttackFailure, Oracle
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.search import Rows, Search, Task
-from robustbench_tin.attacks.spot_checks import OnImages, SpotChecks, WrongFormError, told_once
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, WrongFormError, told_once
+from robustbench_tin.attacks.engine.state import Rows, Search, Task
 from robustbench_tin.errors import RobustTinError, one_line
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel

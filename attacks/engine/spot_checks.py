@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, TypeVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.agreement import is_wrong
+from robustbench_tin.attacks.acceleration.agreement import is_wrong
 from robustbench_tin.runtime import is_asynchronous
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.oracle import Oracle
+    from robustbench_tin.attacks.engine.attacked_model import Oracle
 
 # Points compared, at most: these parts of the passes that forms make, and some in advance. At a point on the
 # way the model is asked as well as the form, so that both together are 1.2 % of the passes; these are forward

@@ -11,13 +11,13 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.agreement import distance
-from robustbench_tin.attacks.forms import Chosen, Form, Forms
-from robustbench_tin.attacks.keeping import Kept
+from robustbench_tin.attacks.acceleration.agreement import distance
+from robustbench_tin.attacks.acceleration.variants import Chosen, Form, Forms
+from robustbench_tin.attacks.engine.restoring import Kept
+from robustbench_tin.attacks.engine.rng import own_randomness, seed_randomness
+from robustbench_tin.attacks.engine.spot_checks import WrongFormError
+from robustbench_tin.attacks.engine.state import Answer
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.attacks.randomness import own_randomness, seed_randomness
-from robustbench_tin.attacks.search import Answer
-from robustbench_tin.attacks.spot_checks import WrongFormError
 from robustbench_tin.errors import one_line
 from robustbench_tin.exact import exact_float32
 from robustbench_tin.runtime import is_asynchronous, is_out_of_memory
@@ -141,7 +141,7 @@ class Oracle:
 
         Args:
             images: some that stand for those to be attacked, float32 ``(N, C, H, W)``.
-            search: one of :data:`robustbench_tin.attacks.forms.SEARCHES`.
+            search: one of :data:`robustbench_tin.attacks.acceleration.variants.SEARCHES`.
 
         Raises:
             InvalidSettingError: for another word.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_tin.attacks.stem import with_quick_stems
+from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
 
 
 @pytest.mark.parametrize("size", [(16, 16), (17, 13)])

@@ -14,7 +14,7 @@ from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.threat import Ball
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.oracle import Oracle
+    from robustbench_tin.attacks.engine.attacked_model import Oracle
 
 
 class Rows:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.attacks.layers import input_shapes, put
+from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
 
 
 def with_tiny_maps_multiplied(model: nn.Module, images: Tensor) -> nn.Module:

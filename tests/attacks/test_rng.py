@@ -17,8 +17,8 @@ from toys import Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.forms import Forms
-from robustbench_tin.attacks.randomness import own_randomness, random_state, seed_of, seed_randomness
+from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks.engine.rng import own_randomness, random_state, seed_of, seed_randomness
 from robustbench_tin.defenses import parse_defense
 
 CPU = torch.device("cpu")

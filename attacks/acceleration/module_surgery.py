@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.asking import asked
+from robustbench_tin.attacks.engine.calling import asked
 
 
 def input_shapes(

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.forms import Form, Forms
-from robustbench_tin.attacks.packing import pack
-from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.prepacked_weights import pack
+from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.variants import Form, Forms
 from robustbench_tin.models import backbones
 
 

@@ -15,10 +15,10 @@ from two_way_networks import TwoWays, trained
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle
-from robustbench_tin.attacks import forms as module
-from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.forms import Form, Forms, probed
-from robustbench_tin.attacks.pool import Pool, drawn
+from robustbench_tin.attacks.acceleration import variants as module
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
+from robustbench_tin.attacks.acceleration.variants import Form, Forms, probed
+from robustbench_tin.attacks.engine.image_batches import Pool, drawn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones
 from robustbench_tin.threat import ThreatModel

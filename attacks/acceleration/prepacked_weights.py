@@ -9,8 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.asking import asked
-from robustbench_tin.attacks.layers import input_shapes, put
+from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
+from robustbench_tin.attacks.engine.calling import asked
 
 # How far packed answers may be from the others, in units of their spread.
 _MOST_APART = 1e-4

@@ -10,12 +10,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.acceleration.variants import probed
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.forms import probed
-from robustbench_tin.attacks.oracle import Oracle
-from robustbench_tin.attacks.pool import Pool, batch_seed, drawn
-from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.attacks.spot_checks import SpotChecks, with_right_form
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
 from robustbench_tin.threat import ThreatModel
 
 

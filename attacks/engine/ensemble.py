@@ -11,7 +11,7 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import CRITERIA
-from robustbench_tin.attacks.oracle import Oracle
+from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.threat import Ball
 
 

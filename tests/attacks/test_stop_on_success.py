@@ -14,11 +14,11 @@ from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.base import Attack, AttackFailure, IterativeAttack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.driver import Driver, Verdicts
-from robustbench_tin.attacks.ensemble import Ensemble
-from robustbench_tin.attacks.pool import Pool
-from robustbench_tin.attacks.rounding import to_8bit
-from robustbench_tin.attacks.search import Answer, Search, Task
+from robustbench_tin.attacks.engine.ensemble import Ensemble
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.state import Answer, Search, Task
+from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel

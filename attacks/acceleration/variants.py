@@ -15,13 +15,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.agreement import FLOAT32_LIMIT, Probe, limit_of, probe
-from robustbench_tin.attacks.asking import asked
-from robustbench_tin.attacks.folding import folded
-from robustbench_tin.attacks.packing import pack
-from robustbench_tin.attacks.randomness import own_randomness
-from robustbench_tin.attacks.stem import with_quick_stems
-from robustbench_tin.attacks.tiny_maps import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, Probe, limit_of, probe
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
+from robustbench_tin.attacks.acceleration.prepacked_weights import pack
+from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
+from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.rng import own_randomness
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.exact import has_tf32, tf32
 from robustbench_tin.models.modes import to_eval_mode
@@ -68,7 +68,7 @@ class Form:
         layout: ``channels-last`` or ``contiguous``.
         is_model: whether it is the model itself, so that its logits need no verification.
         limit: how far its answers may lie from the model's, as
-            :func:`robustbench_tin.attacks.agreement.distance` has it.
+            :func:`robustbench_tin.attacks.acceleration.agreement.distance` has it.
     """
 
     module: nn.Module
@@ -206,9 +206,9 @@ class Forms:
         Args:
             search: one of :data:`SEARCHES`.
             model: frozen and in eval mode.
-            images: some that stand for those to be attacked, such as
-                :func:`robustbench_tin.attacks.pool.drawn` gives, float32 ``(N, C, H, W)``; as many as
-                :func:`probed` says will do.
+            images: some that stand for those to be attacked, float32 ``(N, C, H, W)``, such as
+                :func:`robustbench_tin.attacks.engine.image_batches.drawn` gives; :func:`probed` says how
+                many will do.
 
         Raises:
             InvalidSettingError: for another word.
