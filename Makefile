@@ -18,6 +18,7 @@ test: $(VENV)/.installed-test
 lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/python tests/check_imports.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

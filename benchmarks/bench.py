@@ -22,7 +22,6 @@ from robustbench_tin.benchmarks.events import Events, events
 from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,
-    Outcomes,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
@@ -42,6 +41,7 @@ from robustbench_tin.benchmarks.records import (
     make_record,
 )
 from robustbench_tin.benchmarks.repair import repair
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.trained_model import find_trained
@@ -408,7 +408,7 @@ class _Worker:
         self,
         cell: Cell,
         text: str,
-        results: Iterable[Outcomes],
+        results: Iterable[Measurement],
         conditions: Conditions,
         trained: Trained,
         clean: Record,
@@ -463,7 +463,7 @@ class _Worker:
             tell = self.reporter.warn if verdict.state is Trust.doubted else self.reporter.say
             tell(f"{cell.label}: {verdict}")
 
-    def _worst_case(self, cell: Cell, eps: float) -> Outcomes:
+    def _worst_case(self, cell: Cell, eps: float) -> Measurement:
         """What survives every attack of the plan at one budget."""
         measures = []
         for attack in self.run.plan.attacks:
@@ -475,11 +475,11 @@ class _Worker:
 
     def _record_failed_cell(self, cell: Cell, trained: Trained) -> None:
         for attack, eps in self.run.measures(cell):
-            failed = Outcomes(eps, None, None, trained.status, 0.0, 0, 0)
+            failed = Measurement(eps, None, None, trained.status, 0.0, 0, 0)
             self._save(cell, attack, failed, trained, None)
 
     def _save(
-        self, cell: Cell, attack: str, outcomes: Outcomes, trained: Trained, learned: bool | None
+        self, cell: Cell, attack: str, outcomes: Measurement, trained: Trained, learned: bool | None
     ) -> Record:
         plan = self.run.plan
         record = make_record(

@@ -23,7 +23,8 @@ from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.rng import seed_of
 from robustbench_tin.attacks.engine.spot_checks import OnImages
-from robustbench_tin.benchmarks.measure import Outcomes, failure
+from robustbench_tin.benchmarks.measure import failure
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.defenses.base import NoiseVote
 from robustbench_tin.errors import FOREIGN, InvalidSettingError
@@ -74,7 +75,7 @@ def certify(vote: NoiseVote, pool: Pool, *, seed: int = 0, on_images: OnImages |
 
 def measure_certified(
     vote: NoiseVote, pool: Pool, eps: Sequence[float], *, seed: int = 0, on_images: OnImages | None = None
-) -> list[Outcomes]:
+) -> list[Measurement]:
     """One measure a radius: which images are proved right. They share their passes, and their time.
 
     Args:
@@ -93,7 +94,7 @@ def measure_certified(
     except FOREIGN as error:  # whatever a model raises
         status = failure(error)
     return [
-        Outcomes(
+        Measurement(
             eps=value,
             top1=None if found is None else found.right(value),
             top5=None,

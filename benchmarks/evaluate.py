@@ -28,7 +28,6 @@ from robustbench_tin.benchmarks.inputs import (
 )
 from robustbench_tin.benchmarks.measure import (
     Conditions,
-    Outcomes,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
@@ -41,6 +40,7 @@ from robustbench_tin.benchmarks.measure import (
     with_stand_in,
 )
 from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.trust import Measured, judge
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
 from robustbench_tin.models.called import as_module, name_of
@@ -187,7 +187,7 @@ def measured(
         **facts,
     }
     positive = [value for value in budgets if value > 0]
-    done: dict[Attack, list[Outcomes]] = {}
+    done: dict[Attack, list[Measurement]] = {}
     first = with_clean_gradients(chosen, conditions) if positive else None
     if first is not None:
         outcomes, clean_logits, done[first] = measure_from_clean(model, pool, first, positive, conditions)

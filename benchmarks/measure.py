@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.acceleration.variants import Forms, probed
-from robustbench_tin.attacks.base import FULL_BUDGET, Attack, AttackFailure, Oracle
+from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
-from robustbench_tin.attacks.engine.stop_on_success import Driver, StageReport, Verdicts
+from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
@@ -39,50 +40,6 @@ _WORTH_FOLDING = 3
 _BRIEF = 120
 # So many images tell a model that is random at test time.
 _COMPARED = 8
-
-
-@dataclass(frozen=True)
-class Outcomes:
-    """One measure, image by image.
-
-    Attributes:
-        eps: its budget; 0 for the clean measure.
-        top1: was the true label the top 1, bool ``(N,)``; None if the measure failed or its criterion was
-            another.
-        top5: was it in the top 5, likewise.
-        status: whether it was taken, and why not.
-        seconds: wall-clock time.
-        forward_passes: summed over the images.
-        backward_passes: summed over the images.
-        mode: ``full budget``, or ``until broken`` and the criterion.
-        search: precision and form of the model that was searched with; after a form was found to be wrong,
-            of the model itself, which then searched again.
-        remarks: what a reader must know of this figure; that a form was found to be wrong, for instance.
-        stages: what each stage of an attack until broken did, in the search that the figure rests on.
-        disagreements: times that the form searched with saw an image broken and the model did not, those with
-            a form found wrong since among them.
-        disputed: images that this happened to in the search that the figure rests on and that were not broken
-            in the end; None under a full budget.
-    """
-
-    eps: float
-    top1: npt.NDArray[np.bool_] | None
-    top5: npt.NDArray[np.bool_] | None
-    status: Status
-    seconds: float
-    forward_passes: int
-    backward_passes: int
-    mode: str = FULL_BUDGET
-    search: str = "float32"
-    remarks: tuple[str, ...] = ()
-    stages: tuple[StageReport, ...] = ()
-    disagreements: int = 0
-    disputed: int | None = None
-
-    @property
-    def late(self) -> int | None:
-        """Images that the last stage broke in the last tenth of its budget; None under a full budget."""
-        return self.stages[-1].late if self.stages else None
 
 
 @dataclass(frozen=True)
@@ -124,7 +81,7 @@ class Conditions:
         return search
 
 
-def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Outcomes:
+def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Measurement:
     """What survives every one of several attacks at the same budget, image by image.
 
     An attack until broken says nothing about the other criterion: that figure is of the rest, and the remarks
@@ -145,7 +102,7 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
         missing = [record.attack for record, _ in measures if record.attack not in hits]
         if columns[name] is not None and missing:
             remarks.append(f"worst case: {shown} is of {', '.join(hits)} alone, not of {', '.join(missing)}")
-    return Outcomes(
+    return Measurement(
         eps=eps,
         top1=columns["top1"],
         top5=columns["top5"],
@@ -166,7 +123,7 @@ def evaluation_batch_size(device: str) -> int:
 
 def measure_clean(
     model: nn.Module, pool: Pool, *, seed: int = 0, on_images: OnImages | None = None
-) -> tuple[Outcomes, Tensor | None]:
+) -> tuple[Measurement, Tensor | None]:
     """The clean measure, which images are right as they are, and the logits behind it.
 
     Args:
@@ -193,7 +150,7 @@ def measure_clean(
     except FOREIGN as error:  # whatever a model raises
         status = failure(error)
     labels = pool.all_labels()
-    return Outcomes(
+    return Measurement(
         eps=0.0,
         top1=None if logits is None else _hits(logits, labels, 1),
         top5=None if logits is None else _hits(logits, labels, 5),
@@ -213,7 +170,7 @@ def measure_attack(
     *,
     clean_logits: Tensor | None = None,
     on_images: OnImages | None = None,
-) -> list[Outcomes]:
+) -> list[Measurement]:
     """One measure a budget.
 
     What goes wrong inside the model or the attack becomes the measures' status: a failed measure
@@ -235,7 +192,9 @@ def measure_attack(
     if clean_logits is None:
         clean, clean_logits = measure_clean(model, pool, seed=conditions.seed)
         if clean_logits is None:
-            return [Outcomes(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps]
+            return [
+                Measurement(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps
+            ]
     report = _shared_progress(on_images, len(eps))
     measures = [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
     return [
@@ -249,10 +208,10 @@ def measure_attack(
 def measured_again(
     model: nn.Module,
     pool: Pool,
-    done: Mapping[Attack, list[Outcomes]],
+    done: Mapping[Attack, list[Measurement]],
     conditions: Conditions,
     clean_logits: Tensor | None,
-) -> dict[Attack, list[Outcomes]]:
+) -> dict[Attack, list[Measurement]]:
     """The measures; with the model itself those whose form was found to be wrong by another attack since.
 
     Args:
@@ -298,7 +257,7 @@ def measure_from_clean(
     conditions: Conditions,
     *,
     on_images: OnImages | None = None,
-) -> tuple[Outcomes, Tensor | None, list[Outcomes]]:
+) -> tuple[Measurement, Tensor | None, list[Measurement]]:
     """The clean measure and a full budget together: gradients taken at the clean images give both.
 
     Args:
@@ -318,12 +277,12 @@ def measure_from_clean(
         return clean, logits, attacked
     labels = pool.all_labels()
     top1, top5 = _hits(logits, labels, 1), _hits(logits, labels, 5)
-    return Outcomes(0.0, top1, top5, OK, 0.0, len(pool), 0), logits, attacked
+    return Measurement(0.0, top1, top5, OK, 0.0, len(pool), 0), logits, attacked
 
 
 def with_stand_in(
-    model: nn.Module, pool: Pool, done: Mapping[Attack, list[Outcomes]], conditions: Conditions
-) -> dict[Attack, list[Outcomes]]:
+    model: nn.Module, pool: Pool, done: Mapping[Attack, list[Measurement]], conditions: Conditions
+) -> dict[Attack, list[Measurement]]:
     """The measures, with one by queries alone if the model gives no gradients.
 
     Attacks that failed for want of gradients were not measured, and say so. If no other attack worked that
@@ -431,7 +390,7 @@ def _until_broken(
     conditions: Conditions,
     clean_logits: Tensor,
     on_images: OnImages | None,
-) -> Outcomes:
+) -> Measurement:
     started = time.perf_counter()
     oracle = conditions.oracle(model)
     status, found = OK, None
@@ -443,7 +402,7 @@ def _until_broken(
         status = failure(error)
     kept = None if found is None else (~found.broken).numpy()
     stages = () if found is None else tuple(found.stages)
-    return Outcomes(
+    return Measurement(
         eps=eps,
         top1=kept if attack.goal.k == 1 else None,
         top5=kept if attack.goal.k == 5 else None,
@@ -469,7 +428,7 @@ def _full_budget(
     on_images: OnImages | None,
     *,
     with_clean: bool = False,
-) -> tuple[list[Outcomes], Tensor | None]:
+) -> tuple[list[Measurement], Tensor | None]:
     """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
     started = time.perf_counter()
     status, spent = OK, None
@@ -487,7 +446,7 @@ def _full_budget(
     if spent is not None and spent.clean_logits is not None:
         oracle.forward_passes -= len(pool)  # they are the clean measure's
     outcomes = [
-        Outcomes(
+        Measurement(
             eps=value,
             top1=None if spent is None else spent.top1[index],
             top5=None if spent is None else spent.top5[index],

@@ -19,12 +19,12 @@ from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, tol
 from robustbench_tin.benchmarks.loader import Loader
 from robustbench_tin.benchmarks.measure import (
     Conditions,
-    Outcomes,
     batch_logits,
     of_form,
     perturb_batch,
 )
 from robustbench_tin.benchmarks.plan import Cell, Plan
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
@@ -46,7 +46,7 @@ def measure_transfer(
     targets: Sequence[Cell],
     *,
     on_images: OnImages | None = None,
-) -> dict[Cell, list[Outcomes]]:
+) -> dict[Cell, list[Measurement]]:
     """Move every image on one cell, once, and measure other cells on all of them.
 
     What goes wrong becomes the status of the measures that it concerns: at the source of all.
@@ -109,7 +109,7 @@ def measure_transfer(
     made_backward = 0 if oracle is None else oracle.backward_passes
     return {
         goal.cell: [
-            Outcomes(
+            Measurement(
                 eps=value,
                 top1=None if failed != OK else goal.top1(index),
                 top5=None if failed != OK else goal.top5(index),

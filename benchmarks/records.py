@@ -14,7 +14,7 @@ from robustbench_tin.benchmarks.verdicts import Reason, Verdict
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustbench_tin.benchmarks.measure import Outcomes
+    from robustbench_tin.benchmarks.results import Measurement
 
 CLEAN = "clean"
 WORST_CASE = "worst-case"
@@ -164,7 +164,7 @@ class Record(BaseModel):
         return self
 
 
-def make_record(outcomes: Outcomes, *, n: int, classes: int, **facts: Any) -> Record:
+def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) -> Record:
     """A measure's record from its outcomes and the facts around it."""
     from robustbench_tin.metrics import above_chance, interval
 

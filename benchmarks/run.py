@@ -53,7 +53,7 @@ from robustbench_tin.text import spreadsheet_cell
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustbench_tin.benchmarks.measure import Outcomes
+    from robustbench_tin.benchmarks.results import Measurement
     from robustbench_tin.benchmarks.tables import Table
     from robustbench_tin.benchmarks.transfer_records import Transfers
 
@@ -272,7 +272,7 @@ class Run:
         known = self._checked(cell, attack, eps)
         return None if known is None else known[0]
 
-    def save_measure(self, cell: Cell, record: Record, outcomes: Outcomes) -> Record:
+    def save_measure(self, cell: Cell, record: Record, outcomes: Measurement) -> Record:
         """Write a measure's outcomes, then its record, which marks it as taken.
 
         Returns:
@@ -409,7 +409,7 @@ class Run:
         return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
 
 
-def write_outcomes(file: Path, outcomes: Outcomes) -> str:
+def write_outcomes(file: Path, outcomes: Measurement) -> str:
     """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
     import pyarrow
     from pyarrow import parquet

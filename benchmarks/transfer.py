@@ -19,13 +19,14 @@ from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.estimate import Estimate, estimate
 from robustbench_tin.benchmarks.loader import Loader
-from robustbench_tin.benchmarks.measure import Outcomes, evaluation_batch_size
+from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.benchmarks.passage import measure_transfer
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning import file_digest, open_part
 from robustbench_tin.benchmarks.progress import Reporter, duration
 from robustbench_tin.benchmarks.records import CLEAN, make_record
 from robustbench_tin.benchmarks.repair import repair_transfers
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.run import Run, Trained
 from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.transfer_records import TransferRecord
@@ -234,7 +235,7 @@ class _Worker:
         measuring = sum(costs.clean(target.model) for target in targets)
         return costs.attack(source.model, self.attack.spec) + len(self.eps) * measuring
 
-    def _save(self, source: Cell, target: Cell, outcomes: Outcomes) -> None:
+    def _save(self, source: Cell, target: Cell, outcomes: Measurement) -> None:
         plan = self.run.plan
         clean = self.run.record(target, CLEAN, 0.0)
         assert clean is not None

@@ -26,7 +26,7 @@ from robustbench_tin.benchmarks.status import OK
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustbench_tin.benchmarks.measure import Outcomes
+    from robustbench_tin.benchmarks.results import Measurement
     from robustbench_tin.benchmarks.tables import Table
 
 
@@ -123,7 +123,7 @@ class Transfers:
         file = self._file(attack, source, target, eps, "json")
         return self.read(file) if file.exists() else None
 
-    def save(self, record: TransferRecord, outcomes: Outcomes) -> None:
+    def save(self, record: TransferRecord, outcomes: Measurement) -> None:
         """Write a measure's outcomes, then its record, which marks it as taken."""
         key = record.attack, record.source, record.target, record.eps
         known = {

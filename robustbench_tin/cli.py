@@ -150,7 +150,7 @@ def list_(
     """List backbones, attacks, defenses or data sets: what each is and where it came from."""
     from rich.table import Table
 
-    from robustbench_tin.catalogue import describe
+    from robustbench_tin.cli_listing import describe
     from robustbench_tin.registry import load_plugin
 
     for path in plugin or ():

@@ -17,7 +17,7 @@ from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.testing.toy import Toy, toy_problem
 
 if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.measure import Outcomes
+    from robustbench_tin.benchmarks.results import Measurement
 
 BUDGETS = {"linf": (0.0, 1e-8, 8 / 255, 1.0), "l2": (0.0, 1e-8, 0.5, 100.0)}
 """None, one below the rounding of float32, a usual one, and the whole pixel box; by norm."""
@@ -86,7 +86,7 @@ class AttackCase:
         batch_size: int = _IMAGES,
         given: Tensor | None = None,
         search: str = "auto",
-    ) -> Sequence[Outcomes]:
+    ) -> Sequence[Measurement]:
         """The results of a benchmark's measurement, one an eps.
 
         Args:

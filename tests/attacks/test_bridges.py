@@ -20,7 +20,7 @@ from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.external.base import Seen, seeded_globally
 from robustbench_tin.benchmarks.measure import measure_attack
-from robustbench_tin.catalogue import describe
+from robustbench_tin.cli_listing import describe
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.specs import split_list

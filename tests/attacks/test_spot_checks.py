@@ -26,7 +26,8 @@ from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool, drawn
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongFormError, told_once
 from robustbench_tin.attacks.engine.stop_on_success import Driver
-from robustbench_tin.benchmarks.measure import Conditions, Outcomes, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones
 from robustbench_tin.threat import ThreatModel
@@ -48,7 +49,7 @@ def pool_of(model: TwoWays, count: int = 120, size: int = 40) -> Pool:
     return Pool(levels[order], labels[order], size, CPU)
 
 
-def measured(model: TwoWays, spec: str, search: str = "fixed", forms: Forms | None = None) -> Outcomes:
+def measured(model: TwoWays, spec: str, search: str = "fixed", forms: Forms | None = None) -> Measurement:
     conditions = Conditions(search=search, forms=forms or Forms())
     (outcomes,) = measure_attack(model, pool_of(model), parse_attack(spec), [EPS], conditions)
     assert str(outcomes.status) == "ok"

@@ -14,8 +14,9 @@ from toys import Toy, draw_toy_images
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measure import Conditions, Outcomes
+from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.records import CLEAN, WORST_CASE, make_record
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.trust import Measured, judge
 
@@ -29,7 +30,7 @@ def taken(spec: str, left: int | None, left5: int | None, *, images: int = IMAGE
     hits = [None if count is None else np.arange(images) < count for count in (left, left5)]
     own = None if spec in (CLEAN, WORST_CASE) else parse_attack(spec)
     queries_alone = spec == CLEAN or (own is not None and not own.needs_gradients)
-    outcomes = Outcomes(
+    outcomes = Measurement(
         0.0 if spec == CLEAN else EPS,
         hits[0],
         hits[1],

@@ -15,7 +15,7 @@ from robustbench_tin import bench, perturb
 from robustbench_tin.attacks.acceleration import variants as forms
 from robustbench_tin.benchmarks import estimate, passage
 from robustbench_tin.benchmarks import transfer as transfer_module
-from robustbench_tin.benchmarks.measure import Outcomes
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.transfer import transfer
@@ -322,12 +322,12 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     all_right, all_wrong = np.ones(IMAGES, bool), np.zeros(IMAGES, bool)
     for attack in run.plan.attacks:
         record = run.record(target, attack, 0.1)
-        kept = Outcomes(0.1, all_right, all_right, OK, 0.0, 0, 0)
+        kept = Measurement(0.1, all_right, all_right, OK, 0.0, 0, 0)
         told = {"trust": before, "learned": True, **figures(1.0)}
         run.save_measure(target, record.model_copy(update=told), kept)
     known = run.transfers.record("mi-fgsm", source, target, 0.1)
     lost = known.model_copy(update=figures(0.0))
-    run.transfers.save(lost, Outcomes(0.1, all_wrong, all_wrong, OK, 0.0, 0, 0))
+    run.transfers.save(lost, Measurement(0.1, all_wrong, all_wrong, OK, 0.0, 0, 0))
     (line,) = doubt_beaten(run)
     assert "mi-fgsm broke 24 of 24 images that this left at eps 0.1" in line
     trust = run.record(target, "pgd:steps=2", 0.1).trust
@@ -344,7 +344,7 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     for other in run.transfers:
         if other.target == target:
             held = other.model_copy(update=figures(1.0))
-            run.transfers.save(held, Outcomes(other.eps, all_right, all_right, OK, 0.0, 0, 0))
+            run.transfers.save(held, Measurement(other.eps, all_right, all_right, OK, 0.0, 0, 0))
     assert doubt_beaten(run) == []
     assert run.record(target, "pgd:steps=2", 0.1).trust == before
 

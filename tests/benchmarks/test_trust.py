@@ -25,8 +25,9 @@ from toys import Toy, build_toy_model, draw_toy_images
 from robustbench_tin import bench, evaluate
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
-from robustbench_tin.benchmarks.measure import Conditions, Outcomes
+from robustbench_tin.benchmarks.measure import Conditions
 from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.status import Status, StatusCode
 from robustbench_tin.benchmarks.trust_texts import TrustCode
@@ -224,8 +225,8 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
 
     failed = Status.of(StatusCode.failed, why="out of luck")
 
-    def failing(*args: object, **options: object) -> tuple[Outcomes, None]:
-        return Outcomes(0.0, None, None, failed, 0.0, 0, 0), None
+    def failing(*args: object, **options: object) -> tuple[Measurement, None]:
+        return Measurement(0.0, None, None, failed, 0.0, 0, 0), None
 
     monkeypatch.setattr(evaluating, "measure_clean", failing)
     frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True)

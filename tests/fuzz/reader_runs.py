@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.subject import from_run
-from robustbench_tin.benchmarks.measure import Outcomes
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.benchmarks.records import CLEAN, make_record
 from robustbench_tin.benchmarks.repair import repair
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.run import Run, Trained, records_csv, records_json
 from robustbench_tin.benchmarks.status import OK
 from robustbench_tin.benchmarks.trained_model import find_trained
@@ -123,9 +123,9 @@ def _transfer(run: Run, source: Cell, target: Cell) -> None:
     run.transfers.save(TransferRecord(**made.model_dump(), **origin), outcomes)
 
 
-def _outcomes(eps: float, right: int) -> Outcomes:
+def _outcomes(eps: float, right: int) -> Measurement:
     top1 = np.arange(IMAGES) < right
-    return Outcomes(eps, top1, np.arange(IMAGES) < min(IMAGES, right + 2), OK, 0.5, IMAGES, 0)
+    return Measurement(eps, top1, np.arange(IMAGES) < min(IMAGES, right + 2), OK, 0.5, IMAGES, 0)
 
 
 def _facts(cell: Cell) -> dict[str, object]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject
-from robustbench_tin.benchmarks.measure import Outcomes
 from robustbench_tin.benchmarks.records import CLEAN, make_record
+from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.benchmarks.status import OK, Status
 from robustbench_tin.benchmarks.verdicts import Reason
 
@@ -34,7 +34,7 @@ def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True,
     trust = (None if attack == CLEAN else ()) if trust == "unset" else trust
     if isinstance(trust, str):
         trust = reasons(trust)
-    outcomes = Outcomes(
+    outcomes = Measurement(
         eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget")
     )
     settings = {

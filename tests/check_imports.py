@@ -1,0 +1,67 @@
+"""Imports go one way between rooms, lazy ones too, and no new circle appears; ``make lint`` runs this."""
+
+from __future__ import annotations
+
+import sys
+
+import grimp
+
+PACKAGE = "robustbench_tin"
+# A room may import those below it.
+ROOMS = ("", "attacks", "defenses", "benchmarks", "top")
+# Modules of the package's own folder that stand above all rooms.
+TOP = ("cli", "testing", "pytest_plugin", "__main__")
+# Circles that are known; each is to go. Written as the modules in them, without the package.
+KNOWN = (
+    {"attacks.base", "attacks.engine.stop_on_success"},
+    {"benchmarks.run", "benchmarks.transfer_records"},
+    {f"models.{name}" for name in ("backbone", "build", "headed", "network", "pretrained", "weights")},
+)
+
+
+def room(module: str) -> int:
+    """The number of a module's room, counted from the ground up."""
+    name = module.removeprefix(PACKAGE).removeprefix(".")
+    first = name.split(".")[0]
+    if not name or first.startswith(TOP):
+        return ROOMS.index("top")
+    return ROOMS.index(first) if first in ROOMS else 0
+
+
+def upward(graph: grimp.ImportGraph) -> list[str]:
+    """Imports of a room from one above it."""
+    return [
+        f"{module} imports {imported}, of a room above its own"
+        for module in sorted(graph.modules)
+        for imported in sorted(graph.find_modules_directly_imported_by(module))
+        if room(imported) > room(module)
+    ]
+
+
+def circles(graph: grimp.ImportGraph) -> list[set[str]]:
+    """Groups of modules, each of which imports all others of its group in the end."""
+    reached = {module: graph.find_upstream_modules(module) for module in graph.modules}
+    groups: list[set[str]] = []
+    for module in sorted(graph.modules):
+        group = {other for other in reached[module] if module in reached[other]} | {module}
+        if len(group) > 1 and group not in groups:
+            groups.append(group)
+    return groups
+
+
+def main() -> int:
+    # An import for types alone makes no circle when the program runs.
+    graph = grimp.build_graph(PACKAGE, exclude_type_checking_imports=True)
+    wrong = upward(graph)
+    known = [{f"{PACKAGE}.{name}" for name in group} for group in KNOWN]
+    found = circles(graph)
+    wrong += [f"a circle: {', '.join(sorted(group))}" for group in found if group not in known]
+    wrong += [
+        f"no circle any more, take it off KNOWN: {sorted(group)}" for group in known if group not in found
+    ]
+    print("\n".join(wrong) or f"{len(graph.modules)} modules, all imports go one way")
+    return int(bool(wrong))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
