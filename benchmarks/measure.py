@@ -17,6 +17,7 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.acceleration.variants import Forms, probed
 from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
 from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
@@ -551,7 +552,7 @@ def perturb_batch(
 ) -> Tensor:
     """The batch that starts at row ``start`` after the full budget, float32 ``(K, N, C, H, W)``."""
     seed = batch_seed(conditions.seed, start)
-    moved = attack.perturb(oracle, images, labels, eps, norm=conditions.norm, seed=seed)
+    moved = perturb_images(attack, oracle, images, labels, eps, norm=conditions.norm, seed=seed)
     if conditions.eight_bit:
         for index, value in enumerate(eps):
             moved[index] = to_8bit(moved[index], ThreatModel(conditions.norm, value).ball(images))

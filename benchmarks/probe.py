@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.benchmarks.plan import Cell, Plan
 from robustbench_tin.data.base import Split
@@ -62,7 +63,8 @@ class AttackProbe:
             for start in pool.starts():
                 images, labels = pool.at(start)
                 for index, attack in enumerate(attacks):
-                    (moved,) = attack.perturb(
+                    (moved,) = perturb_images(
+                        attack,
                         oracle,
                         images,
                         labels,

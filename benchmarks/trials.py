@@ -12,6 +12,7 @@ from torch import Tensor
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
 from robustbench_tin.attacks.pgd import PGD
@@ -134,7 +135,9 @@ class Trials:
 
     def _moved(self, attack: Attack, images: Tensor, labels: Tensor) -> Tensor:
         threat, seed = self._threat, self._conditions.seed
-        return attack.perturb(self._oracle, images, labels, [threat.eps], norm=threat.norm, seed=seed)[0]
+        return perturb_images(
+            attack, self._oracle, images, labels, [threat.eps], norm=threat.norm, seed=seed
+        )[0]
 
     def _attack(self, attack: Attack, rows: Tensor, threat: ThreatModel) -> Verdicts:
         """Until broken, in float32, with the model itself."""

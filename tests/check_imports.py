@@ -13,7 +13,6 @@ ROOMS = ("", "attacks", "defenses", "benchmarks", "top")
 TOP = ("cli", "testing", "pytest_plugin", "__main__")
 # Circles that are known; each is to go. Written as the modules in them, without the package.
 KNOWN = (
-    {"attacks.base", "attacks.engine.stop_on_success"},
     {"benchmarks.run", "benchmarks.transfer_records"},
     {f"models.{name}" for name in ("backbone", "build", "headed", "network", "pretrained", "weights")},
 )

@@ -84,11 +84,6 @@ def refused(write_plugin: Callable[..., Path], text: str) -> str:
             f"class Mine defines run as a property; expected the method {RUN}",
         ),
         (
-            "def perturb(self, oracle, images, labels, eps):\n    return images",
-            "class Mine defines perturb(self, oracle, images, labels, eps); expected perturb(self, oracle,"
-            " images, labels, eps, *, norm='linf', seed=0)",
-        ),
-        (
             "def runn(self):\n    pass",
             "class Mine defines runn, which robust-tin does not use; did you mean run?",
         ),

@@ -14,6 +14,7 @@ from robustbench_tin.attacks.acceleration.variants import probed
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
 from robustbench_tin.threat import ThreatModel
@@ -77,8 +78,8 @@ def _fooled(
     start: int,
 ) -> Fooled:
     images, labels = pool.at(start)
-    moved = attack.perturb(
-        oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
+    moved = perturb_images(
+        attack, oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
     )[0]
     rounded = to_8bit(moved, threat.ball(images))
     oracle.reseed("verdict", batch_seed(seed, start))

@@ -14,12 +14,13 @@ batch; the device keeps the last point at which each image seemed broken.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, IterativeAttack, untouched
+from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
@@ -357,3 +358,16 @@ class _Gone:
     broken: Tensor
     left: Tensor
     remaining: Tensor
+
+
+@contextmanager
+def untouched(images: Tensor, attack: str) -> Iterator[None]:
+    """Refuse an attack that writes into the clean images inside: its ball would move with them.
+
+    Raises:
+        AttackFailure: naming it.
+    """
+    before = images._version
+    yield
+    if images._version != before:
+        raise AttackFailure(f"{attack} wrote into the clean images; expected it to return new ones")

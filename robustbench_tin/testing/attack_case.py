@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.testing.toy import Toy, toy_problem
 
 if TYPE_CHECKING:
@@ -68,7 +69,8 @@ class AttackCase:
     ) -> Tensor:
         """Adversarial images, float32 ``(K, N, 3, 16, 16)``; of the toy problem unless others are given."""
         with Oracle(self.toy.model if model is None else model) as oracle:
-            return self.attack.perturb(
+            return perturb_images(
+                self.attack,
                 oracle,
                 self.toy.images if images is None else images,
                 self.toy.labels if labels is None else labels,
@@ -107,8 +109,8 @@ class AttackCase:
     def passes(self, eps: float, *, images: int) -> tuple[int, int]:
         """Forward and backward passes that the attack takes on the first images."""
         with Oracle(self.toy.model) as oracle:
-            self.attack.perturb(
-                oracle, self.toy.images[:images], self.toy.labels[:images], [eps], norm=self.norm
+            perturb_images(
+                self.attack, oracle, self.toy.images[:images], self.toy.labels[:images], [eps], norm=self.norm
             )
         return oracle.forward_passes, oracle.backward_passes
 

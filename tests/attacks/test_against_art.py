@@ -22,6 +22,7 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.metrics import in_top
 
 TWO_UNITS = 1.2e-7
@@ -113,7 +114,7 @@ def test_pgd_from_random_starts_keeps_the_accuracy_that_art_keeps(
     attack = parse_attack(f"pgd:alpha={alpha}")
     with Oracle(toy.model) as oracle:
         ours = [
-            kept(attack.perturb(oracle, toy.images, toy.labels, [eps], norm=norm, seed=seed)[0])
+            kept(perturb_images(attack, oracle, toy.images, toy.labels, [eps], norm=norm, seed=seed)[0])
             for seed in range(4)
         ]
     state = np.random.get_state()  # noqa: NPY002 - ART draws from NumPy's global generator

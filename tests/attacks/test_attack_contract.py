@@ -14,6 +14,7 @@ from toys import Toy
 from robustbench_tin import attacks
 from robustbench_tin.attacks import NORMS, AttackFailure, Oracle, parse_attack, registry
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.testing.attack_case import AttackCase
 from robustbench_tin.testing.checks import hold_attack_rule
@@ -32,7 +33,7 @@ def toy(toy: Toy) -> Toy:
 
 def perturbed(model: nn.Module, name: str, images: Tensor, labels: Tensor, eps, norm, seed=0) -> Tensor:
     with Oracle(model) as oracle:
-        return parse_attack(name).perturb(oracle, images, labels, eps, norm=norm, seed=seed)
+        return perturb_images(parse_attack(name), oracle, images, labels, eps, norm=norm, seed=seed)
 
 
 @EVERY_ATTACK

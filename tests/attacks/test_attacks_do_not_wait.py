@@ -22,6 +22,7 @@ from robustbench_tin.attacks.engine import box_projection as hyperplane
 from robustbench_tin.attacks.engine import stop_on_success as driver
 from robustbench_tin.attacks.engine.box_projection import change_by
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks
 from robustbench_tin.attacks.engine.state import Answer, Search, Task
 from robustbench_tin.attacks.engine.stop_on_success import Driver
@@ -184,7 +185,7 @@ def test_a_number_that_is_not_finite_fails_the_measure_however_late_it_is_looked
 ) -> None:
     with looking_as_on_a_gpu(), Oracle(NotFiniteAt(toy.model, 4)) as entered:
         with pytest.raises(AttackFailure, match="logits are not finite"):
-            parse_attack(spec).perturb(entered, toy.images[:4], toy.labels[:4], [0.01])
+            perturb_images(parse_attack(spec), entered, toy.images[:4], toy.labels[:4], [0.01])
         assert entered._fault is None
 
 

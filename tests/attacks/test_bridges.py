@@ -18,6 +18,7 @@ from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.external.base import Seen, seeded_globally
 from robustbench_tin.benchmarks.measure import measure_attack
 from robustbench_tin.cli_listing import describe
@@ -36,7 +37,7 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 def counted(toy: Toy, spec: str, images: int = 8) -> tuple[float, float]:
     """Forward and backward passes an image."""
     with Oracle(toy.model) as oracle:
-        parse_attack(spec).perturb(oracle, toy.images[:images], toy.labels[:images], [8 / 255])
+        perturb_images(parse_attack(spec), oracle, toy.images[:images], toy.labels[:images], [8 / 255])
         return oracle.forward_passes / images, oracle.backward_passes / images
 
 
@@ -74,9 +75,9 @@ def test_an_attack_of_least_change_breaks_more_in_a_larger_ball(toy: Toy) -> Non
     images, labels = toy.images[:16], toy.labels[:16]
     with Oracle(toy.model) as oracle:
         attack = parse_attack("art:DeepFool:max_iter=20")
-        moved = attack.perturb(oracle, images, labels, (0.1, 0.5, 2.0), norm="l2")
+        moved = perturb_images(attack, oracle, images, labels, (0.1, 0.5, 2.0), norm="l2")
         passes = oracle.backward_passes
-        attack.perturb(oracle, images, labels, (2.0,), norm="l2")
+        perturb_images(attack, oracle, images, labels, (2.0,), norm="l2")
         assert oracle.backward_passes == 2 * passes, "it should run once for all budgets"
     kept = [accuracy(toy.model, each, labels) for each in moved]
     assert kept == sorted(kept, reverse=True)
@@ -280,7 +281,7 @@ class TestSeen:
 
         monkeypatch.setattr(type(attack), "move", careless)
         with Oracle(toy.model) as oracle, pytest.raises(AttackFailure, match="image that is not finite"):
-            attack.perturb(oracle, toy.images[:2], toy.labels[:2], [0.1])
+            perturb_images(attack, oracle, toy.images[:2], toy.labels[:2], [0.1])
 
     def test_switching_it_to_train_mode_switches_nothing(self, mixed_model: nn.Module) -> None:
         with Oracle(mixed_model) as oracle:
@@ -321,8 +322,8 @@ def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
             return logits
 
     with Oracle(Hungry()) as oracle:
-        moved = parse_attack("art:FastGradientMethod").perturb(
-            oracle, toy.images[:8], toy.labels[:8], [8 / 255]
+        moved = perturb_images(
+            parse_attack("art:FastGradientMethod"), oracle, toy.images[:8], toy.labels[:8], [8 / 255]
         )[0]
     assert 8 in sizes
     assert torch.equal(moved, perturb(toy.model, toy.images[:8], toy.labels[:8], "fgsm", 8 / 255)[0])

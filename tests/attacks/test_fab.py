@@ -23,6 +23,7 @@ from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.box_projection import change_by, length
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.state import Task
 from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.fab import FAB, FABT
@@ -234,7 +235,9 @@ def test_until_broken_and_the_full_budget_break_the_same_images(toy: Toy, norm: 
     for spec in ("fab:steps=4", "fab-t:steps=8,target=1"):
         attack = parse_attack(f"{spec},criterion=none")
         with Oracle(toy.model) as oracle:
-            moved = attack.perturb(oracle, toy.images[:32], toy.labels[:32], [EPS[norm]], norm=norm)[0]
+            moved = perturb_images(attack, oracle, toy.images[:32], toy.labels[:32], [EPS[norm]], norm=norm)[
+                0
+            ]
             broken = attack.goal.broken(oracle.logits(moved), toy.labels[:32])
         assert set((~broken).nonzero().squeeze(1).tolist()) == survivors(toy, spec, norm, 32)
 
@@ -281,7 +284,7 @@ def test_the_top5_boundary_is_farther_than_the_top1_boundary(toy: Toy, norm: str
 )
 def test_passes_are_counted_an_image(toy: Toy, spec: str, forward: int, backward: int) -> None:
     with Oracle(toy.model) as oracle:
-        parse_attack(spec).perturb(oracle, toy.images[:5], toy.labels[:5], [0.01])
+        perturb_images(parse_attack(spec), oracle, toy.images[:5], toy.labels[:5], [0.01])
     assert (oracle.forward_passes, oracle.backward_passes) == (5 * forward, 5 * backward)
 
 

@@ -9,6 +9,7 @@ from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -40,7 +41,7 @@ def test_l2_is_one_step_along_the_gradient_cut_to_the_box(toy: Toy, gradient: to
 
 def test_one_gradient_serves_all_budgets(toy: Toy) -> None:
     with Oracle(toy.model) as oracle:
-        parse_attack("fgsm").perturb(oracle, toy.images, toy.labels, EPS)
+        perturb_images(parse_attack("fgsm"), oracle, toy.images, toy.labels, EPS)
     assert (oracle.forward_passes, oracle.backward_passes) == (64, 64)
 
 
@@ -76,7 +77,7 @@ def test_from_a_random_start_it_is_one_step_from_there(
     expected = ball.project(start.detach() + step * ball.direction(gradient))
     attack = parse_attack(f"fgsm:random_start=true{setting}")
     with Oracle(toy.model) as oracle:
-        moved = attack.perturb(oracle, toy.images, toy.labels, [0.05], norm=norm, seed=3)[0]
+        moved = perturb_images(attack, oracle, toy.images, toy.labels, [0.05], norm=norm, seed=3)[0]
     assert ((moved - expected).abs() > 1e-6).float().mean() <= 1e-3
 
 
@@ -103,14 +104,14 @@ def test_from_a_random_start_it_keeps_the_accuracy_that_torchattacks_keeps(toy: 
 def test_a_random_start_takes_a_gradient_for_each_budget(toy: Toy) -> None:
     attack = parse_attack("fgsm:random_start=true")
     with Oracle(toy.model) as oracle:
-        attack.perturb(oracle, toy.images, toy.labels, (0.0, 0.01, 0.02))
+        perturb_images(attack, oracle, toy.images, toy.labels, (0.0, 0.01, 0.02))
     assert (oracle.forward_passes, oracle.backward_passes) == (2 * 64, 2 * 64)
     assert attack.gradients(2) == 2
 
 
 def test_a_step_of_its_own_length_still_takes_one_gradient(toy: Toy) -> None:
     with Oracle(toy.model) as oracle:
-        moved = parse_attack("fgsm:alpha=0.01").perturb(oracle, toy.images, toy.labels, (0.02, 0.1))
+        moved = perturb_images(parse_attack("fgsm:alpha=0.01"), oracle, toy.images, toy.labels, (0.02, 0.1))
     assert (oracle.forward_passes, oracle.backward_passes) == (64, 64)
     assert torch.equal(moved[0], moved[1])
     assert (moved[0] - toy.images).abs().max() == pytest.approx(0.01, abs=1e-6)

@@ -17,6 +17,7 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 
@@ -120,7 +121,7 @@ def test_it_fools_a_network_that_was_right(toy: Toy) -> None:
 def test_passes_are_the_steps(toy: Toy) -> None:
     attack = parse_attack("mi-fgsm:steps=4")
     with Oracle(toy.model) as oracle:
-        attack.perturb(oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
+        perturb_images(attack, oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
     assert (oracle.forward_passes, oracle.backward_passes) == (2 * 5 * 4, 2 * 5 * 4)
     assert attack.gradients(2) == 2 * 4
 

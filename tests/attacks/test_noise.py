@@ -9,6 +9,7 @@ from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 
 GREY = torch.full((40, 3, 16, 16), 0.5)
@@ -67,7 +68,7 @@ def test_of_several_draws_the_worst_counts(toy: Toy, norm: str) -> None:
 def test_only_a_choice_or_a_verdict_costs_a_pass(toy: Toy, spec: str, forward: int) -> None:
     """Until broken: one for the clean logits, one for the verdict."""
     with Oracle(toy.model) as oracle:
-        parse_attack(spec).perturb(oracle, toy.images[:1], toy.labels[:1], [1e-6])
+        perturb_images(parse_attack(spec), oracle, toy.images[:1], toy.labels[:1], [1e-6])
     assert (oracle.forward_passes, oracle.backward_passes) == (forward, 0)
 
 

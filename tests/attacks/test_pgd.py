@@ -9,6 +9,7 @@ from toys import Toy
 
 from robustbench_tin import perturb
 from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 
@@ -60,7 +61,7 @@ def test_passes_are_counted_an_image_and_a_budget(toy: Toy, spec: str, forward: 
     """Restarts add one forward pass each, to tell which start came out worst."""
     attack = parse_attack(spec)
     with Oracle(toy.model) as oracle:
-        attack.perturb(oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
+        perturb_images(attack, oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
     assert (oracle.forward_passes, oracle.backward_passes) == (2 * 5 * forward, 2 * 5 * backward)
     assert attack.gradients(2) == 2 * backward
 

@@ -18,6 +18,7 @@ from toys import Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.rng import own_randomness, random_state, seed_of, seed_randomness
 from robustbench_tin.defenses import parse_defense
 
@@ -167,10 +168,10 @@ def test_a_budgets_randomness_is_the_attacks_and_the_models(noisy: nn.Module, to
     for name in ("pgd:steps=2", "pgd:criterion=top1,steps=2"):
         attack = parse_attack(name)
         with Oracle(noisy) as oracle:
-            both = attack.perturb(oracle, toy.images, toy.labels, [0.02, 0.04], seed=5)
+            both = perturb_images(attack, oracle, toy.images, toy.labels, [0.02, 0.04], seed=5)
         with Oracle(noisy, seed=9) as oracle:
             oracle.logits(toy.images)
-            alone = attack.perturb(oracle, toy.images, toy.labels, [0.04], seed=5)
+            alone = perturb_images(attack, oracle, toy.images, toy.labels, [0.04], seed=5)
         assert torch.equal(both[1], alone[0])
 
 

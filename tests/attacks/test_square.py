@@ -20,6 +20,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.state import Task
 from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.square import Square, _Squares
@@ -182,7 +183,10 @@ def ours(toy: Toy, norm: str, queries: int, seeds: int) -> list[float]:
     attack = parse_attack(f"square:queries={queries}")
     with Oracle(toy.model) as oracle:
         return [
-            kept(toy, attack.perturb(oracle, toy.images, toy.labels, [EPS[norm]], norm=norm, seed=seed)[0])
+            kept(
+                toy,
+                perturb_images(attack, oracle, toy.images, toy.labels, [EPS[norm]], norm=norm, seed=seed)[0],
+            )
             for seed in range(seeds)
         ]
 
@@ -234,16 +238,13 @@ def test_more_restarts_never_spare_an_image(toy: Toy, norm: str) -> None:
         margins = []
         for restarts in (1, 3):
             attack = parse_attack(f"square:criterion=none,queries=8,restarts={restarts}")
-            moved = attack.perturb(oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
+            moved = perturb_images(attack, oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
             margins.append(Criterion(1).margin(oracle.logits(moved), toy.labels))
-        broken = [
-            parse_attack(f"square:queries=8,restarts={restarts}")
-            .perturb(oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
-            .ne(toy.images)
-            .flatten(1)
-            .any(dim=1)
-            for restarts in (1, 3)
-        ]
+        broken = []
+        for restarts in (1, 3):
+            attack = parse_attack(f"square:queries=8,restarts={restarts}")
+            moved = perturb_images(attack, oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
+            broken.append(moved.ne(toy.images).flatten(1).any(dim=1))
     assert (margins[1] >= margins[0]).all()
     assert (margins[1] > margins[0]).any()
     assert not (broken[0] & ~broken[1]).any()
@@ -286,13 +287,15 @@ def test_logits_of_a_lower_precision_hide_what_it_looks_for(toy: Toy) -> None:
 @BOTH_NORMS
 def test_passes_are_the_queries(toy: Toy, spec: str, forward: int, norm: str) -> None:
     with Oracle(toy.model) as oracle:
-        parse_attack(spec).perturb(oracle, toy.images[:5], toy.labels[:5], [0.01], norm=norm)
+        perturb_images(parse_attack(spec), oracle, toy.images[:5], toy.labels[:5], [0.01], norm=norm)
     assert (oracle.forward_passes, oracle.backward_passes) == (5 * forward, 0)
 
 
 def test_a_survivor_costs_its_queries_and_its_clean_pass(toy: Toy) -> None:
     with Oracle(toy.model) as oracle:
-        parse_attack("square:queries=9,restarts=2").perturb(oracle, toy.images[:1], toy.labels[:1], [1e-6])
+        perturb_images(
+            parse_attack("square:queries=9,restarts=2"), oracle, toy.images[:1], toy.labels[:1], [1e-6]
+        )
     assert (oracle.forward_passes, oracle.backward_passes) == (1 + 2 * 9, 0)
 
 

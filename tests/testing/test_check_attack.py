@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from robustbench_tin import attacks
+from robustbench_tin.attacks.engine import perturb
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.testing import AttackContract, check_attack
 from robustbench_tin.testing.attack_rules import ATTACK_RULES
@@ -35,22 +36,19 @@ class NotANumber(Sound):
 
 
 @dataclass(frozen=True)
-class Unverified(Sound):
-    def verified(self, candidates, ball):
-        return candidates
-
+class OutOfTheBall(Sound):
     def run(self, oracle, labels, ball, generator):
         return (super().run(oracle, labels, ball, generator) + 0.01).clamp(0, 1)
 
 
 @dataclass(frozen=True)
-class OutOfTheBox(Unverified):
+class OutOfTheBox(Sound):
     def run(self, oracle, labels, ball, generator):
         return ball.images + ball.eps
 
 
 @dataclass(frozen=True)
-class InFloat64(Unverified):
+class InFloat64(Sound):
     def run(self, oracle, labels, ball, generator):
         return ball.images.double()
 
@@ -135,17 +133,6 @@ class TakesGradientsAfterAll(Sound):
     ("attack", "rule", "found"),
     [
         (NotANumber(), "return float32 images inside the ball", "returned an image that is not finite"),
-        (Unverified(), "return float32 images inside the ball", "for eps 1e-08 it moved an image by 0.0"),
-        (
-            OutOfTheBox(),
-            "return float32 images inside the ball",
-            "leave the pixel box; expected values in [0, 1]",
-        ),
-        (
-            InFloat64(),
-            "return float32 images inside the ball",
-            "returned torch.float64; expected torch.float32",
-        ),
         (Idle(), "move images", "for eps 0.0313725 no image moved"),
         (Squeezing(), "take batches of any size", "returned (3, 16, 16); expected (1, 3, 16, 16)"),
         (OverwritesLabels(), "leave the images and labels as they are", "it wrote into the labels"),
@@ -181,6 +168,26 @@ def test_a_wrong_attack_is_told_the_rule_that_it_breaks(
     assert f"must {rule}" in text
     assert found in text
     assert "\n" not in text
+
+
+@pytest.mark.parametrize(
+    ("attack", "found"),
+    [
+        (OutOfTheBall(), "for eps 1e-08 it moved an image by 0.0"),
+        (OutOfTheBox(), "leave the pixel box; expected values in [0, 1]"),
+        (InFloat64(), "returned torch.float64; expected torch.float32"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, attacks.Attack) else "",
+)
+def test_the_ball_is_held_to_even_if_the_engine_did_not_verify(
+    monkeypatch: pytest.MonkeyPatch, attack: attacks.Attack, found: str
+) -> None:
+    check_attack(OutOfTheBall())  # what the engine moves back into the ball keeps the rule
+    monkeypatch.setattr(perturb, "verified", lambda attack, candidates, ball: candidates)
+    with pytest.raises(AssertionError) as caught:
+        check_attack(attack)
+    assert "return float32 images inside the ball" in str(caught.value)
+    assert found in str(caught.value)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,111 @@
+"""Running an attack on images, and the proof that what it returns is inside the ball and the box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.stop_on_success import Driver, untouched
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
+from robustbench_tin.threat import Ball, ThreatModel, check_eps
+
+
+def perturb_images(
+    attack: Attack,
+    oracle: Oracle,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    *,
+    norm: str = "linf",
+    seed: int = 0,
+) -> Tensor:
+    """Adversarial images, proved inside the ball and the box in float32.
+
+    With a criterion, of each image what broke it, and the clean image where nothing did.
+
+    Args:
+        attack: what moves them.
+        oracle: the model under attack, entered.
+        images: float32 ``(N, C, H, W)`` in [0, 1].
+        labels: true labels, int64 ``(N,)``.
+        eps: K budgets, in units of the pixel range.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack's randomness; each budget starts from it anew.
+
+    Returns:
+        float32 ``(K, N, C, H, W)``; for eps 0 the images themselves.
+
+    Raises:
+        InvalidSettingError: for an eps or a norm that is none.
+        AttackFailure: where the model or the attack raised, or the attack returned no image.
+    """
+    # Copies where they were made in inference mode: such tensors may not be saved for a way back.
+    images = images.clone() if images.is_inference() else images.detach()
+    labels = labels.clone() if labels.is_inference() else labels
+    positive = [value for value in eps if check_eps(value) > 0]
+    if images.dtype != torch.float32 or images.ndim != 4:
+        raise InvalidSettingError(
+            f"images got {images.dtype} {tuple(images.shape)}; expected float32 (N, C, H, W)"
+        )
+    attack.check(norm)
+    if attack.criterion is not None:
+        with _blamed(attack):
+            return _until_broken(attack, oracle, images, labels, eps, norm, seed)
+    balls = [ThreatModel(norm, value).ball(images) for value in positive]
+    generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
+    oracle.reseed("search", seed)
+    with _blamed(attack), untouched(images, attack.name):
+        moved = attack.sweep(oracle, labels, balls, generators) if balls and len(images) else []
+        oracle.require_finite()
+    by_eps = {ball.eps: verified(attack, image, ball) for ball, image in zip(balls, moved, strict=False)}
+    return torch.stack([by_eps.get(value, images) for value in eps])
+
+
+def _until_broken(
+    attack: Attack, oracle: Oracle, images: Tensor, labels: Tensor, eps: Sequence[float], norm: str, seed: int
+) -> Tensor:
+    if len(images) == 0:
+        return torch.stack([images for _ in eps])
+    pool = Pool(images, labels, len(images), images.device)
+    oracle.reseed("verdict", seed)
+    clean_logits = oracle.logits(images)
+    results = []
+    for value in eps:
+        driver = Driver(oracle, pool, ThreatModel(norm, value), attack.goal, clean_logits, seed=seed)
+        found = driver.attack(attack, keep_images=True) if value > 0 else None
+        results.append(images if found is None or found.images is None else found.images)
+    return torch.stack([result.to(images.device) for result in results])
+
+
+@contextmanager
+def _blamed(attack: Attack) -> Iterator[None]:
+    """What the model or the attack raises inside is the attack's failure."""
+    try:
+        yield
+    except (AttackFailure, RobustTinError):
+        raise
+    except Exception as error:
+        raise AttackFailure(f"{attack.name} raised {one_line(error)}") from error
+
+
+def verified(attack: Attack, candidates: Tensor, ball: Ball) -> Tensor:
+    """The candidates as float32 images proved inside the ball and the box.
+
+    Raises:
+        AttackFailure: where one is no image.
+    """
+    if candidates.shape != ball.images.shape:
+        raise AttackFailure(
+            f"{attack.name} returned {tuple(candidates.shape)}; expected {tuple(ball.images.shape)}"
+        )
+    adversarial = ball.project(candidates.float())
+    if not bool(ball.contains(adversarial).all()):
+        raise AttackFailure(f"{attack.name} returned an image that is not finite")
+    return adversarial
