@@ -10,8 +10,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.climb import Climb
 from robustbench_tin.attacks.criterion import Criterion
+from robustbench_tin.attacks.engine.climb import Climb
 from robustbench_tin.attacks.engine.restarts import RestartedSearch
 from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy

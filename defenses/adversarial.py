@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.climb import uphill
+from robustbench_tin.attacks.engine.climb import uphill
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_length

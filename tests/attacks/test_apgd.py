@@ -25,8 +25,7 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.apgd import APGD
-from robustbench_tin.attacks.ascent import Ascent, on_the_rim
+from robustbench_tin.attacks.apgd import APGD, Ascent, on_the_rim
 from robustbench_tin.attacks.engine.state import Task
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top

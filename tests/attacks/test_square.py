@@ -23,8 +23,14 @@ from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.state import Task
 from robustbench_tin.attacks.engine.stop_on_success import Driver
-from robustbench_tin.attacks.square import Square, _Squares
-from robustbench_tin.attacks.windows import SquareWindows, _pattern, first_stripes, first_tiles
+from robustbench_tin.attacks.square import (
+    Square,
+    SquareWindows,
+    _pattern,
+    _Squares,
+    first_stripes,
+    first_tiles,
+)
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import ThreatModel
 
