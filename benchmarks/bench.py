@@ -50,7 +50,7 @@ from robustbench_tin.benchmarks.verdicts import Trust, Verdict
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
-from robustbench_tin.models import Classifier, backbones, load_weights, save_weights, select
+from robustbench_tin.models import Classifier, backbones, build_classifier, load_weights, save_weights, select
 from robustbench_tin.presets import with_preset
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.checkpoint import Checkpoint
@@ -166,7 +166,8 @@ class _Worker:
         plan, request = self.run.plan, self.request
         # A file is of one architecture: a backbone that only defenses need starts without it.
         asked = cell.model in plan.models
-        return backbones.get(cell.model).build(
+        return build_classifier(
+            backbones.get(cell.model),
             plan.classes,
             image_size=self.dataset.image_size,
             resize_to=plan.image_size,

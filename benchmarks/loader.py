@@ -9,7 +9,7 @@ from torch import nn
 from robustbench_tin.benchmarks.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones, load_weights
+from robustbench_tin.models import backbones, build_classifier, load_weights
 from robustbench_tin.runtime import Runtime
 
 # Building a large network takes a second or two, its attack on few images not much more.
@@ -56,7 +56,8 @@ class Loader:
             return self._kept[cell]
         weights = self._run.checked_weights(cell)
         plan = self._run.plan
-        classifier = backbones.get(cell.model).build(
+        classifier = build_classifier(
+            backbones.get(cell.model),
             plan.classes,
             image_size=self._image_size,
             resize_to=plan.image_size,

@@ -20,7 +20,7 @@ from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
 from robustbench_tin.files import open_regular
-from robustbench_tin.models import backbones, select
+from robustbench_tin.models import backbones, build_classifier, select
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import choose_device
@@ -239,7 +239,8 @@ def default_batch_size(images: int) -> int:
 def _require_fitting_weights(models: Iterable[str], dataset: Dataset, request: BenchConfig) -> None:
     """Build each backbone once with its weights, so that a wrong file is found before hours of training."""
     for model in models:
-        backbones.get(model).build(
+        build_classifier(
+            backbones.get(model),
             len(dataset.classes),
             image_size=dataset.image_size,
             resize_to=request.image_size,

@@ -14,7 +14,7 @@ from robustbench_tin.benchmarks.run import PLAN_FILE, Run
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import DataError, RunError, WeightsError
-from robustbench_tin.models import backbones, load_weights
+from robustbench_tin.models import backbones, build_classifier, load_weights
 from robustbench_tin.models.weights_file import read_weights_file
 from robustbench_tin.runtime import Runtime
 
@@ -51,8 +51,12 @@ class TrainedModel:
         Raises:
             WeightsError: where the file does not fit.
         """
-        classifier = backbones.get(self.backbone).build(
-            self.classes, image_size=self.image_size, resize_to=self.network_size, seed=0
+        classifier = build_classifier(
+            backbones.get(self.backbone),
+            self.classes,
+            image_size=self.image_size,
+            resize_to=self.network_size,
+            seed=0,
         )
         load_weights(classifier, self.weights)
         bare = Runtime(device).place(classifier)

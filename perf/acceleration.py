@@ -37,7 +37,7 @@ from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_m
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
 from robustbench_tin.attacks.acceleration.variants import Form
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import tune_allocator
 
 SIZE, CLASSES = 64, 200
@@ -123,7 +123,7 @@ def built(name: str) -> nn.Module:
 
     Without these the activations of a deep network would vanish, and numbers near zero are slow.
     """
-    model: nn.Module = backbones.get(name).build(CLASSES, image_size=SIZE, seed=0)
+    model: nn.Module = build_classifier(backbones.get(name), CLASSES, image_size=SIZE, seed=0)
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.momentum = None  # the average of all batches, here of one

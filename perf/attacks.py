@@ -47,7 +47,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.metrics import in_top
-from robustbench_tin.models import backbones, load_weights
+from robustbench_tin.models import backbones, build_classifier, load_weights
 
 EPS = 0.03
 STRONG_EPS = 4 / 255
@@ -163,7 +163,8 @@ def load(arguments: argparse.Namespace) -> list[Setting]:
         if undefended not in cells:
             continue
         cell = cells[undefended]
-        classifier = backbones.get(cell.model).build(
+        classifier = build_classifier(
+            backbones.get(cell.model),
             run.plan.classes,
             image_size=dataset.image_size,
             resize_to=run.plan.image_size,

@@ -36,7 +36,7 @@ from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.fool import fool
 from robustbench_tin.benchmarks.measure import evaluation_batch_size
 from robustbench_tin.data import Dataset, open_dataset, subset
-from robustbench_tin.models import backbones, save_weights
+from robustbench_tin.models import backbones, build_classifier, save_weights
 from robustbench_tin.runtime import Runtime, as_tensor, choose_device, tune_allocator
 
 EPS = 0.03
@@ -72,7 +72,9 @@ def contenders_of(
     name: str, dataset: Dataset, place: Path, device: str, data: str, part: dict[str, int]
 ) -> dict[str, Callable[[], None]]:
     """What is timed of a backbone; what the others are compared with comes first."""
-    classifier = backbones.get(name).build(CLASSES, image_size=dataset.image_size, resize_to=None, seed=0)
+    classifier = build_classifier(
+        backbones.get(name), CLASSES, image_size=dataset.image_size, resize_to=None, seed=0
+    )
     weights, out = place / "weights.safetensors", place / "out"
     save_weights(classifier, weights)
     model = Runtime(device).place(classifier).eval().requires_grad_(False)

@@ -19,7 +19,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 
 from robustbench_tin import evaluate
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 
 ATTACKS = (
     "fgsm",
@@ -71,8 +71,14 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=50)
     arguments = parser.parse_args()
     torch.manual_seed(0)
-    model: nn.Module = backbones.get(arguments.model).build(
-        10, image_size=64, resize_to=None, pretrained=False, weights=None, seed=0
+    model: nn.Module = build_classifier(
+        backbones.get(arguments.model),
+        10,
+        image_size=64,
+        resize_to=None,
+        pretrained=False,
+        weights=None,
+        seed=0,
     )
     model.eval().requires_grad_(False)
     images = torch.rand(arguments.batch_size, 3, 64, 64)

@@ -27,7 +27,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.metrics import in_top
-from robustbench_tin.models import backbones, load_weights
+from robustbench_tin.models import backbones, build_classifier, load_weights
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import ThreatModel, parse_eps
 
@@ -99,7 +99,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def opened(arguments: argparse.Namespace) -> tuple[Dataset, nn.Module]:
     """The data set's part, and the model with its weights, frozen."""
     dataset = subset(open_dataset(arguments.data), classes=arguments.classes)
-    model = backbones.get(arguments.model).build(
+    model = build_classifier(
+        backbones.get(arguments.model),
         len(dataset.classes),
         image_size=dataset.image_size,
         resize_to=None,

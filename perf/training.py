@@ -31,7 +31,7 @@ from torch.nn import functional
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import Runtime, choose_device, choose_precision, tune_allocator
 from robustbench_tin.training.compiling import compiled
 from robustbench_tin.training.loop import Recipe, train
@@ -96,7 +96,7 @@ def measured(model: str, method: str, device: str, arguments: argparse.Namespace
     spec, image_passes = METHODS[method]
     if arguments.augment:
         spec = "augment" if spec == "none" else f"augment+{spec}"
-    classifier = backbones.get(model).build(CLASSES, image_size=SIZE, resize_to=None, seed=0)
+    classifier = build_classifier(backbones.get(model), CLASSES, image_size=SIZE, resize_to=None, seed=0)
     runtime = Runtime(device, choose_precision(device, classifier, SIZE))
     images = arguments.batch_size * arguments.steps
     random = np.random.default_rng(0)

@@ -12,7 +12,7 @@ from perf.gpu.options import Options, command, parse
 from perf.gpu.results import Results
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training.loop import Recipe, train
 
@@ -71,7 +71,9 @@ def _autoattack(setting: attacks.Setting, count: int, smoke: bool, say: attacks.
 def _setting(options: Options, dataset: Dataset, model: str, defense: str) -> attacks.Setting:
     """A network trained for some seconds: what attacks cost hangs on how soon they break it."""
     classes = len(dataset.classes)
-    classifier = backbones.get(model).build(classes, image_size=dataset.image_size, resize_to=None, seed=0)
+    classifier = build_classifier(
+        backbones.get(model), classes, image_size=dataset.image_size, resize_to=None, seed=0
+    )
     runtime = Runtime(options.device, choose_precision(options.device, classifier, dataset.image_size))
     recipe = Recipe(epochs=1 if options.smoke else 20, batch_size=100, lr=1e-3)
     record = train(

@@ -28,7 +28,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import Classifier, backbones, load_weights
+from robustbench_tin.models import Classifier, backbones, build_classifier, load_weights
 from robustbench_tin.presets import load_preset
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training.compiling import compiled
@@ -70,7 +70,9 @@ class Work:
         """The classifier before training, which sees its images at a side in pixels."""
         backbone = backbones.get(self.model)
         size = self.dataset.image_size
-        classifier = backbone.build(len(self.dataset.classes), image_size=size, resize_to=None, seed=0)
+        classifier = build_classifier(
+            backbone, len(self.dataset.classes), image_size=size, resize_to=None, seed=0
+        )
         classifier.input_size = side or classifier.input_size
         return classifier
 

@@ -14,6 +14,7 @@ from robustbench_tin.specs import parse_spec, split_list
 
 if TYPE_CHECKING:
     from robustbench_tin.models.backbone import Backbone
+    from robustbench_tin.models.build import build_classifier
     from robustbench_tin.models.classifier import Classifier
     from robustbench_tin.models.weights import load_weights, save_weights
 
@@ -22,6 +23,7 @@ __all__ = [
     "Backbone",
     "Classifier",
     "backbones",
+    "build_classifier",
     "load_weights",
     "register",
     "save_weights",
@@ -31,6 +33,7 @@ __all__ = [
 _HOME = {
     "Backbone": "robustbench_tin.models.backbone",
     "Classifier": "robustbench_tin.models.classifier",
+    "build_classifier": "robustbench_tin.models.build",
     "load_weights": "robustbench_tin.models.weights",
     "save_weights": "robustbench_tin.models.weights",
 }

@@ -5,14 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.variant import DenseHead, Variant
-
-if TYPE_CHECKING:
-    from robustbench_tin.models.classifier import Classifier
 
 
 @dataclass(frozen=True)
@@ -94,44 +89,6 @@ class Backbone:
         raise InvalidSettingError(
             f"image size {size} does not fit backbone '{self.name}'; expected {expected} pixels:"
             " choose such a size, or none for the default"
-        )
-
-    def build(
-        self,
-        num_classes: int,
-        *,
-        image_size: int,
-        resize_to: int | None = None,
-        pretrained: bool = False,
-        weights: Path | None = None,
-        seed: int,
-    ) -> Classifier:
-        """Build the classifier, on the CPU and in training mode.
-
-        The same seed gives the same initial weights, and no global random generator moves.
-
-        Args:
-            num_classes: C of its logits ``(N, C)``.
-            image_size: height and width in pixels of the data set's images.
-            resize_to: the size that the network sees, see :meth:`check_size`.
-            pretrained: start from timm's published weights, fetched on first use.
-            weights: start from this file instead (safetensors, or a torch file of tensors).
-            seed: of the initial weights.
-
-        Raises:
-            InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given.
-            WeightsError: where the weights cannot be fetched or read, or are another network's.
-        """
-        from robustbench_tin.models.build import build
-
-        return build(
-            self,
-            num_classes,
-            image_size=image_size,
-            resize_to=resize_to,
-            pretrained=pretrained,
-            weights=weights,
-            seed=seed,
         )
 
 

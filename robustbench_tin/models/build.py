@@ -17,17 +17,33 @@ from robustbench_tin.models.weights import start_from
 from robustbench_tin.models.weights_file import read_weights_file
 
 
-def build(
+def build_classifier(
     backbone: Backbone,
     num_classes: int,
     *,
     image_size: int,
-    resize_to: int | None,
-    pretrained: bool,
-    weights: Path | None,
+    resize_to: int | None = None,
+    pretrained: bool = False,
+    weights: Path | None = None,
     seed: int,
 ) -> Classifier:
-    """See :meth:`Backbone.build`."""
+    """Build the classifier, on the CPU and in training mode.
+
+    The same seed gives the same initial weights, and no global random generator moves.
+
+    Args:
+        backbone: as ``backbones.get(NAME)`` gives it.
+        num_classes: C of its logits ``(N, C)``.
+        image_size: height and width in pixels of the data set's images.
+        resize_to: the size that the network sees, see :meth:`Backbone.check_size`.
+        pretrained: start from timm's published weights, fetched on first use.
+        weights: start from this file instead (safetensors, or a torch file of tensors).
+        seed: of the initial weights.
+
+    Raises:
+        InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given.
+        WeightsError: where the weights cannot be fetched or read, or are another network's.
+    """
     if pretrained and weights is not None:
         raise InvalidSettingError(
             f"both pretrained weights and the file '{weights}' are asked for; choose one of them"

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from robustbench_tin.attacks.acceleration.prepacked_weights import pack
 from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
 from robustbench_tin.attacks.acceleration.variants import Form, Forms
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 
 
 def network(name: str) -> nn.Module:
-    classifier = backbones.get(name).build(10, image_size=32, resize_to=None, seed=0)
+    classifier = build_classifier(backbones.get(name), 10, image_size=32, resize_to=None, seed=0)
     return classifier.eval().requires_grad_(False)
 
 

@@ -29,7 +29,7 @@ from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
 from robustbench_tin.benchmarks.results import Measurement
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.threat import ThreatModel
 
 EPS = 0.03
@@ -201,7 +201,7 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(toy: Toy) 
     "name", ["timm:test_resnet", "timm:mobilenetv3_small_050", "timm:test_convnext", "timm:test_nfnet"]
 )
 def test_honest_networks_keep_their_form(name: str) -> None:
-    model = backbones.get(name).build(10, image_size=32, resize_to=None, seed=0)
+    model = build_classifier(backbones.get(name), 10, image_size=32, resize_to=None, seed=0)
     images, labels = draw_toy_images(36, 1, size=32)
     model.train()
     with torch.no_grad():

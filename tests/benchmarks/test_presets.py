@@ -12,8 +12,7 @@ from robustbench_tin.benchmarks.config import BenchConfig
 from robustbench_tin.benchmarks.progress import Reporter
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import RobustTinError, WeightsError
-from robustbench_tin.models import backbones, select
-from robustbench_tin.models.backbone import Backbone
+from robustbench_tin.models import backbones, build_classifier, select
 from robustbench_tin.presets import load_preset, preset_names, with_preset
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
@@ -131,14 +130,16 @@ def test_the_printed_plan_names_every_cell_and_setting_and_runs_nothing(small) -
 
 
 def test_without_its_weights_a_cell_is_not_measured_and_the_others_are(small, monkeypatch) -> None:
-    real = Backbone.build
-
-    def build(self, *args, pretrained=False, **options):
-        if pretrained and self.name == "timm:test_efficientnet":
+    def build(backbone, *args, pretrained=False, **options):
+        if pretrained and backbone.name == "timm:test_efficientnet":
             raise WeightsError("no pretrained weights for backbone 'timm:test_efficientnet': nobody has them")
-        return real(self, *args, pretrained=False, **options)
+        return build_classifier(backbone, *args, pretrained=False, **options)
 
-    monkeypatch.setattr(Backbone, "build", build)
+    def found(backbone, *args, pretrained=False, **options):
+        return build_classifier(backbone, *args, **options)
+
+    place = "robustbench_tin.benchmarks.bench.build_classifier"
+    monkeypatch.setattr(place, build)
     options = {**small, "models": "timm:test_efficientnet,timm:test_resnet", "pretrained": True}
     options |= {"epochs": 1, "attacks": "fgsm", "eps": "0.03", "eval_images": 6}
     with pytest.raises(WeightsError):
@@ -155,7 +156,5 @@ def test_without_its_weights_a_cell_is_not_measured_and_the_others_are(small, mo
     assert text.count("nobody has them") == 1
     assert not run.complete
     # Once they can be had, the same command fetches what is missing.
-    monkeypatch.setattr(
-        Backbone, "build", lambda self, *args, pretrained=False, **options: real(self, *args, **options)
-    )
+    monkeypatch.setattr(place, found)
     assert bench(**options, skip_missing_weights=True).complete

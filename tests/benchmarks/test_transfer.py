@@ -27,7 +27,7 @@ from robustbench_tin.cli import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import DataError, InvalidSettingError, RobustTinError, RunError
-from robustbench_tin.models import backbones, load_weights
+from robustbench_tin.models import backbones, build_classifier, load_weights
 
 IMAGES = 24
 EPS = (0.03, 0.1)
@@ -83,8 +83,14 @@ def done(transferred: Path, tmp_path: Path) -> Path:
 
 
 def model_of(run: Run, cell) -> torch.nn.Module:
-    classifier = backbones.get(cell.model).build(
-        run.plan.classes, image_size=16, resize_to=None, pretrained=False, weights=None, seed=0
+    classifier = build_classifier(
+        backbones.get(cell.model),
+        run.plan.classes,
+        image_size=16,
+        resize_to=None,
+        pretrained=False,
+        weights=None,
+        seed=0,
     )
     load_weights(classifier, run.weights_file(cell))
     return parse_defense(cell.defense).wrap(classifier.to(memory_format=torch.channels_last)).eval()

@@ -13,7 +13,7 @@ from robustbench_tin import evaluate
 from robustbench_tin.benchmarks.probe import AttackProbe
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import Runtime, tune_allocator
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.loop import Recipe, train
@@ -43,7 +43,7 @@ def test_catastrophic_overfitting_is_noticed_and_good_weights_are_kept(dataset: 
     labels = torch.from_numpy(np.array(dataset.val.labels))
 
     def trained(probe: AttackProbe | None) -> tuple[dict[str, int], tuple[str, ...]]:
-        classifier = backbones.get("timm:test_resnet").build(CLASSES, image_size=64, seed=0)
+        classifier = build_classifier(backbones.get("timm:test_resnet"), CLASSES, image_size=64, seed=0)
         record = train(
             classifier,
             dataset.train,

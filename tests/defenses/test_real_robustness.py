@@ -14,7 +14,7 @@ from scipy.stats import binomtest
 from robustbench_tin import evaluate
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import Runtime, tune_allocator
 from robustbench_tin.training.loop import Recipe, train
 
@@ -51,7 +51,8 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Dataset:
 
 def kept(dataset: Dataset, defense: str) -> tuple[int, int]:
     """How many images are right when clean, and under PGD-20."""
-    classifier = backbones.get(f"timm:{BACKBONE}").build(
+    classifier = build_classifier(
+        backbones.get(f"timm:{BACKBONE}"),
         CLASSES,
         image_size=64,
         resize_to=None,

@@ -13,7 +13,7 @@ from robustbench_tin.attacks.base import IterativeAttack, Oracle
 from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import Runtime
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.compiling import compiled
@@ -80,8 +80,8 @@ def test_a_compiled_network_trains_to_the_same_loss(gpu: torch.device) -> None:
     runtime = Runtime(str(gpu), "float32")
     losses, lines = [], []
     for compile_it in (False, True):
-        classifier = backbones.get("timm:test_resnet").build(
-            TOY_CLASSES, image_size=16, resize_to=None, seed=0
+        classifier = build_classifier(
+            backbones.get("timm:test_resnet"), TOY_CLASSES, image_size=16, resize_to=None, seed=0
         )
         recipe = Recipe(epochs=2, batch_size=20, lr=1e-3)
 

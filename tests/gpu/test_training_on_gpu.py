@@ -15,6 +15,7 @@ from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense, registry
 from robustbench_tin.defenses.adversarial import BallTraining
 from robustbench_tin.metrics import in_top
+from robustbench_tin.models import build_classifier
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training import loop
 from robustbench_tin.training.losses import Losses
@@ -128,7 +129,9 @@ def test_a_loss_that_is_no_number_is_seen_within_the_epoch(gpu: torch.device) ->
 def test_progressive_training_and_channels_last(device: torch.device) -> None:
     from robustbench_tin.models import backbones
 
-    classifier = backbones.get("timm:test_resnet").build(TOY_CLASSES, image_size=16, resize_to=None, seed=0)
+    classifier = build_classifier(
+        backbones.get("timm:test_resnet"), TOY_CLASSES, image_size=16, resize_to=None, seed=0
+    )
     runtime = Runtime(str(device), "bfloat16" if device.type == "cuda" else "float32")
     record = loop.train(
         classifier,

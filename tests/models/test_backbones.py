@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
-from robustbench_tin.models import ALL, Backbone, Classifier, backbones, select
+from robustbench_tin.models import ALL, Backbone, Classifier, backbones, build_classifier, select
 from robustbench_tin.models.network import create_skeleton
 
 NAMES = backbones.names()
@@ -27,7 +27,7 @@ def pixels(count: int, size: int, seed: int = 0) -> Tensor:
 def built(request: pytest.FixtureRequest) -> tuple[Backbone, Classifier]:
     backbone = backbones.get(request.param)
     size = backbone.smallest
-    return backbone, backbone.build(CLASSES, image_size=size, resize_to=size, seed=0)
+    return backbone, build_classifier(backbone, CLASSES, image_size=size, resize_to=size, seed=0)
 
 
 def test_smallest_size_trains_and_gives_gradients(built: tuple[Backbone, Classifier]) -> None:
@@ -93,7 +93,7 @@ def test_size_is_settled_before_anything_is_built(name: str) -> None:
     assert str(backbone.smallest - 1) in str(caught.value)
     assert "\n" not in str(caught.value)
     with pytest.raises(InvalidSettingError):
-        backbone.build(CLASSES, image_size=64, resize_to=backbone.smallest - 1, seed=0)
+        build_classifier(backbone, CLASSES, image_size=64, resize_to=backbone.smallest - 1, seed=0)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,7 +108,7 @@ def test_same_seed_same_weights_and_global_generator_untouched() -> None:
     backbone = backbones.get("mobilenet")
     before = torch.get_rng_state()
     first, again, other = (
-        backbone.build(CLASSES, image_size=8, seed=seed).state_dict() for seed in (3, 3, 4)
+        build_classifier(backbone, CLASSES, image_size=8, seed=seed).state_dict() for seed in (3, 3, 4)
     )
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(first[key], again[key]) for key in first)
@@ -118,16 +118,16 @@ def test_same_seed_same_weights_and_global_generator_untouched() -> None:
 def test_seed_does_not_depend_on_the_global_generator() -> None:
     backbone = backbones.get("timm:test_resnet")
     torch.manual_seed(1)
-    first = backbone.build(CLASSES, image_size=8, seed=0).state_dict()
+    first = build_classifier(backbone, CLASSES, image_size=8, seed=0).state_dict()
     torch.manual_seed(2)
-    again = backbone.build(CLASSES, image_size=8, seed=0).state_dict()
+    again = build_classifier(backbone, CLASSES, image_size=8, seed=0).state_dict()
     assert all(torch.equal(first[key], again[key]) for key in first)
 
 
 @pytest.mark.parametrize("num_classes", [0, -1])
 def test_class_count_must_be_positive(num_classes: int) -> None:
     with pytest.raises(InvalidSettingError, match="classes"):
-        backbones.get("mobilenet").build(num_classes, image_size=8, seed=0)
+        build_classifier(backbones.get("mobilenet"), num_classes, image_size=8, seed=0)
 
 
 def test_image_size_must_be_positive() -> None:

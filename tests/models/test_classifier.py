@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.models import Classifier, backbones
+from robustbench_tin.models import Classifier, backbones, build_classifier
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 
@@ -69,6 +69,6 @@ def test_integer_images_are_refused(images: Tensor) -> None:
 
 
 def test_mean_and_std_are_the_networks_own_and_stay_out_of_its_state() -> None:
-    classifier = backbones.get("mobilenet").build(5, image_size=8, seed=0)
+    classifier = build_classifier(backbones.get("mobilenet"), 5, image_size=8, seed=0)
     assert classifier.mean.flatten().tolist() == [0.5, 0.5, 0.5]
     assert all(key.startswith("network.") for key in classifier.state_dict())

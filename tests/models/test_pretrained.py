@@ -11,7 +11,7 @@ import torch
 from huggingface_hub import constants
 
 from robustbench_tin.errors import WeightsError
-from robustbench_tin.models import backbones, save_weights
+from robustbench_tin.models import backbones, build_classifier, save_weights
 
 TINY = "timm:test_resnet"
 
@@ -34,7 +34,7 @@ def test_unreachable_host_is_one_line_without_retries(
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", never)
     monkeypatch.setattr("timm.models._hub.hf_hub_download", never)
     with pytest.raises(WeightsError) as caught:
-        backbones.get(TINY).build(5, image_size=16, pretrained=True, seed=0)
+        build_classifier(backbones.get(TINY), 5, image_size=16, pretrained=True, seed=0)
     message = str(caught.value)
     assert "http://127.0.0.1:9 cannot be reached" in message
     assert "--weights FILE" in message
@@ -45,7 +45,7 @@ def test_unreachable_host_is_one_line_without_retries(
 def test_offline_mode_asks_no_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="HF_HUB_OFFLINE"):
-        backbones.get(TINY).build(5, image_size=16, pretrained=True, seed=0)
+        build_classifier(backbones.get(TINY), 5, image_size=16, pretrained=True, seed=0)
 
 
 def test_failing_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +55,7 @@ def test_failing_download_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("robustbench_tin.models.pretrained.requests.head", lambda *_, **__: _Answer())
     monkeypatch.setattr("timm.models._hub.hf_hub_download", fail)
     with pytest.raises(WeightsError, match="connection lost"):
-        backbones.get(TINY).build(5, image_size=16, pretrained=True, seed=0)
+        build_classifier(backbones.get(TINY), 5, image_size=16, pretrained=True, seed=0)
 
 
 class _Answer:
@@ -66,7 +66,7 @@ class _Answer:
 @pytest.mark.parametrize("num_classes", [1000, 5])
 def test_cached_weights_need_no_network(cache: Path, num_classes: int) -> None:
     backbone = backbones.get(TINY)
-    published = backbone.build(1000, image_size=16, seed=11)
+    published = build_classifier(backbone, 1000, image_size=16, seed=11)
     repository = timm.models.get_pretrained_cfg(backbone.timm_name).hf_hub_id
     folder = cache / f"models--{repository.replace('/', '--')}"
     (folder / "refs").mkdir(parents=True)
@@ -75,7 +75,7 @@ def test_cached_weights_need_no_network(cache: Path, num_classes: int) -> None:
     snapshot.mkdir(parents=True)
     save_weights(published, snapshot / "model.safetensors")
 
-    started = backbone.build(num_classes, image_size=16, pretrained=True, seed=0)
+    started = build_classifier(backbone, num_classes, image_size=16, pretrained=True, seed=0)
     own, expected = started.network.state_dict(), published.network.state_dict()
     fresh = {key for key in own if not torch.equal(own[key], expected[key])} if num_classes == 1000 else set()
     assert fresh == set()
@@ -87,4 +87,4 @@ def test_cached_weights_need_no_network(cache: Path, num_classes: int) -> None:
 def test_network_without_published_weights_says_so() -> None:
     name = next(name for name in timm.list_models("resnet*") if not timm.models.is_model_pretrained(name))
     with pytest.raises(WeightsError, match="timm publishes none"):
-        backbones.get(f"timm:{name}").build(5, image_size=64, pretrained=True, seed=0)
+        build_classifier(backbones.get(f"timm:{name}"), 5, image_size=64, pretrained=True, seed=0)

@@ -12,7 +12,7 @@ from PIL import Image
 from timm.data import ImageNetInfo
 
 from robustbench_tin.errors import WeightsError
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 
 DATA, WEIGHTS = os.environ.get("ROBUST_TIN_DATA"), os.environ.get("ROBUST_TIN_WEIGHTS")
 COUNT = 100
@@ -25,7 +25,8 @@ needs_real = pytest.mark.skipif(
 @needs_real
 def test_published_weights_recognise_real_images() -> None:
     images, labels, columns = _validation_images(Path(str(DATA)) / "tiny-imagenet-200")
-    classifier = backbones.get("timm:tf_efficientnet_lite0").build(
+    classifier = build_classifier(
+        backbones.get("timm:tf_efficientnet_lite0"),
         1000,
         image_size=64,
         resize_to=224,
@@ -43,11 +44,11 @@ def test_published_weights_recognise_real_images() -> None:
 @needs_real
 def test_builtin_backbone_starts_from_real_weights() -> None:
     weights = Path(str(WEIGHTS)) / "mobilenetv1_100.safetensors"
-    classifier = backbones.get("mobilenet").build(200, image_size=64, weights=weights, seed=0)
+    classifier = build_classifier(backbones.get("mobilenet"), 200, image_size=64, weights=weights, seed=0)
     (note,) = classifier.notes
     assert "1000 classes" in note
     with pytest.raises(WeightsError, match="do not fit backbone 'resnet50'"):
-        backbones.get("resnet50").build(200, image_size=64, weights=weights, seed=0)
+        build_classifier(backbones.get("resnet50"), 200, image_size=64, weights=weights, seed=0)
 
 
 def _validation_images(root: Path) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 
 
 @pytest.mark.parametrize(
@@ -28,7 +28,7 @@ def test_sizes_are_found_by_trying(name: str, smallest: int, multiple: int, size
 @pytest.mark.parametrize("training", [True, False])
 def test_smallest_size_works_on_real_tensors(name: str, training: bool) -> None:
     backbone = backbones.get(f"timm:{name}")
-    classifier = backbone.build(5, image_size=backbone.smallest, seed=0).train(training)
+    classifier = build_classifier(backbone, 5, image_size=backbone.smallest, seed=0).train(training)
     images = torch.rand(2, 3, backbone.smallest, backbone.smallest).requires_grad_()
     logits = classifier(images)
     assert logits.shape == (2, 5)

@@ -12,7 +12,7 @@ from torch.nn import functional
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError, WeightsError
-from robustbench_tin.models import backbones, load_weights, save_weights, select
+from robustbench_tin.models import backbones, build_classifier, load_weights, save_weights, select
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime
 from robustbench_tin.training.loop import Recipe, train
@@ -57,7 +57,7 @@ def test_a_spec_is_a_backbone_whose_name_is_canonical() -> None:
 )
 def test_what_makes_no_backbone_is_one_line(spec: str, message: str) -> None:
     with pytest.raises(RobustTinError, match=message) as caught:
-        backbones.get(spec).build(3, image_size=64, seed=0)
+        build_classifier(backbones.get(spec), 3, image_size=64, seed=0)
     assert "\n" not in str(caught.value)
 
 
@@ -65,7 +65,7 @@ def test_what_makes_no_backbone_is_one_line(spec: str, message: str) -> None:
 @pytest.mark.parametrize("size", [16, 48])
 def test_images_are_resized_as_asked_inside_the_classifier(interpolation: str, size: int) -> None:
     backbone = backbones.get(f"{TINY}:size={size},interpolation={interpolation}")
-    classifier = backbone.build(3, image_size=32, seed=0).eval()
+    classifier = build_classifier(backbone, 3, image_size=32, seed=0).eval()
     assert classifier.input_size == size
     images = pixels(2, 32)
     smooth = interpolation in ("bilinear", "bicubic")
@@ -94,7 +94,7 @@ def test_a_cut_base_ends_a_stage_earlier_under_a_new_head() -> None:
 
 def test_a_stem_for_small_images_keeps_their_pixels_until_the_first_block() -> None:
     backbone = backbones.get("timm:resnet18:stem=3x3")
-    network = backbone.build(5, image_size=32, seed=0).eval().network
+    network = build_classifier(backbone, 5, image_size=32, seed=0).eval().network
     seen: dict[str, Tensor] = {}
     for name in ("maxpool", "layer1"):
         network.get_submodule(name).register_forward_hook(
@@ -108,12 +108,12 @@ def test_a_stem_for_small_images_keeps_their_pixels_until_the_first_block() -> N
     own = {key: value.shape for key, value in network.state_dict().items() if key != "conv1.weight"}
     assert own == {key: value.shape for key, value in whole.items() if key != "conv1.weight"}
     with pytest.raises(InvalidSettingError, match="of another stem"):
-        backbone.build(5, image_size=32, pretrained=True, seed=0)
+        build_classifier(backbone, 5, image_size=32, pretrained=True, seed=0)
 
 
 def test_a_cut_base_computes_what_the_base_does() -> None:
-    whole = backbones.get(TINY).build(5, image_size=32, seed=0).eval()
-    cut = backbones.get(f"{TINY}:cut=1").build(5, image_size=32, seed=1).eval()
+    whole = build_classifier(backbones.get(TINY), 5, image_size=32, seed=0).eval()
+    cut = build_classifier(backbones.get(f"{TINY}:cut=1"), 5, image_size=32, seed=1).eval()
     state = whole.network.state_dict()
     cut.network.base.load_state_dict({key: state[key] for key in cut.network.base.state_dict()})
     seen: list[Tensor] = []
@@ -142,7 +142,9 @@ def test_its_output_is_logits_trained_one_class_against_the_rest_or_softmax() ->
     losses = {}
     for output in ("sigmoid", "softmax"):
         hidden = 3 if output == "sigmoid" else 2
-        classifier = backbones.get(f"{FINAL},output={output},hidden={hidden}").build(3, image_size=16, seed=0)
+        classifier = build_classifier(
+            backbones.get(f"{FINAL},output={output},hidden={hidden}"), 3, image_size=16, seed=0
+        )
         assert len(classifier.network.head) == 2 + 2 * hidden
         assert classifier.one_vs_rest == (output == "sigmoid")
         assert classifier.eval()(pixels(2, 16)).min() < 0, "logits, not probabilities"
@@ -161,7 +163,7 @@ def test_its_output_is_logits_trained_one_class_against_the_rest_or_softmax() ->
 
 @pytest.mark.parametrize("defense", ["none", "mixup", "fgsm-at"])
 def test_one_class_against_the_rest_learns(defense: str) -> None:
-    classifier = backbones.get(f"{TINY}:output=sigmoid").build(3, image_size=16, seed=0)
+    classifier = build_classifier(backbones.get(f"{TINY}:output=sigmoid"), 3, image_size=16, seed=0)
     labels = torch.arange(60) % 3
     images = (0.2 * pixels(60, 16) + 0.3 * labels.view(-1, 1, 1, 1)).clamp(0, 1)
     split = Split((images * 255).byte().numpy(), labels.numpy())
@@ -176,24 +178,26 @@ def test_one_class_against_the_rest_learns(defense: str) -> None:
 
 
 def test_weights_of_the_whole_base_start_the_variant_and_its_own_come_back(tmp_path: Path) -> None:
-    whole = backbones.get(TINY).build(5, image_size=16, seed=3)
+    whole = build_classifier(backbones.get(TINY), 5, image_size=16, seed=3)
     save_weights(whole, tmp_path / "whole.safetensors")
     variant = backbones.get(f"{TINY}:cut=1")
-    started = variant.build(4, image_size=16, weights=tmp_path / "whole.safetensors", seed=0)
+    started = build_classifier(variant, 4, image_size=16, weights=tmp_path / "whole.safetensors", seed=0)
     assert started.notes == (f"{TINY}:cut=1: a new head for 4 classes starts from scratch",)
     theirs = whole.network.state_dict()
     for key, value in started.network.base.state_dict().items():
         assert torch.equal(value, theirs[key])
     save_weights(started, tmp_path / "own.safetensors")
-    again = variant.build(4, image_size=16, weights=tmp_path / "own.safetensors", seed=5)
-    other = variant.build(4, image_size=16, seed=6)
+    again = build_classifier(variant, 4, image_size=16, weights=tmp_path / "own.safetensors", seed=5)
+    other = build_classifier(variant, 4, image_size=16, seed=6)
     load_weights(other, tmp_path / "own.safetensors")
     for key, value in started.network.state_dict().items():
         assert torch.equal(value, again.network.state_dict()[key])
         assert torch.equal(value, other.network.state_dict()[key])
-    save_weights(backbones.get("timm:test_efficientnet").build(4, image_size=16, seed=0), tmp_path / "x.st")
+    save_weights(
+        build_classifier(backbones.get("timm:test_efficientnet"), 4, image_size=16, seed=0), tmp_path / "x.st"
+    )
     with pytest.raises(WeightsError, match="do not fit"):
-        variant.build(4, image_size=16, weights=tmp_path / "x.st", seed=0)
+        build_classifier(variant, 4, image_size=16, weights=tmp_path / "x.st", seed=0)
 
 
 def test_an_unknown_name_with_settings_lists_the_close_ones() -> None:

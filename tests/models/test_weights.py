@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
-from robustbench_tin.models import Classifier, backbones, load_weights, save_weights
+from robustbench_tin.models import Classifier, backbones, build_classifier, load_weights, save_weights
 
 TINY = "timm:test_resnet"
 
 
 def build(num_classes: int = 5, *, name: str = TINY, seed: int = 0, **settings: Any) -> Classifier:
     settings.setdefault("image_size", 16)
-    return backbones.get(name).build(num_classes, seed=seed, **settings)
+    return build_classifier(backbones.get(name), num_classes, seed=seed, **settings)
 
 
 def network_state(classifier: Classifier) -> dict[str, Tensor]:

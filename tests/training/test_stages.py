@@ -10,7 +10,7 @@ from loop_toys import build_full_model, trained_full
 from torch import nn
 
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.training.loop import Recipe
 from robustbench_tin.training.stages import Stage, head_parameters, last_parameters, parse_stages, train_only
 from robustbench_tin.training.timetable import timetable
@@ -81,7 +81,7 @@ def test_layers_are_counted_from_the_end_with_the_normalisation_that_follows() -
 
 @pytest.mark.parametrize("name", ["mobilenet", "densenet121", "timm:test_vit"])
 def test_the_head_is_the_layer_that_gives_the_logits(name: str) -> None:
-    classifier = backbones.get(name).build(7, image_size=32, resize_to=None, seed=0)
+    classifier = build_classifier(backbones.get(name), 7, image_size=32, resize_to=None, seed=0)
     head = head_parameters(classifier)
     assert sorted(len(parameter) for parameter in head) == [7, 7]
     assert len(head) < len(list(classifier.parameters()))

@@ -20,7 +20,7 @@ from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
 from robustbench_tin.attacks.acceleration.variants import Form, Forms, probed
 from robustbench_tin.attacks.engine.image_batches import Pool, drawn
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models import backbones
+from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.threat import ThreatModel
 
 
@@ -56,8 +56,14 @@ def test_folding_keeps_the_function_and_drops_the_norms() -> None:
 
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050", "densenet121"])
 def test_folding_works_on_real_architectures(name: str) -> None:
-    model = backbones.get(f"timm:{name}").build(
-        10, image_size=32, resize_to=None, pretrained=False, weights=None, seed=0
+    model = build_classifier(
+        backbones.get(f"timm:{name}"),
+        10,
+        image_size=32,
+        resize_to=None,
+        pretrained=False,
+        weights=None,
+        seed=0,
     )
     images, _ = draw_toy_images(4, 1, size=32)
     model.train()
