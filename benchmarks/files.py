@@ -1,4 +1,4 @@
-"""Reading the files of a run, which may be damaged, exchanged, or no files at all."""
+"""The files of a run: written whole, and read although they may be damaged, exchanged, or no files at all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from robustbench_tin import files
+from robustbench_tin.atomic import replacing
 from robustbench_tin.benchmarks.records import WORST_CASE
 from robustbench_tin.errors import FOREIGN, RunError, one_line
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from robustbench_tin.benchmarks.records import Record
+    from robustbench_tin.benchmarks.results import Measurement
 
 T = TypeVar("T", bound=BaseModel)
 
@@ -108,6 +110,18 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
     if len(frame) != record.n:
         raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
     return frame
+
+
+def write_results(file: Path, found: Measurement) -> str:
+    """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    hits = {"top1": found.top1, "top5": found.top5}
+    table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
+    with replacing(file) as temporary:
+        parquet.write_table(table, temporary)
+        return bytes_digest(temporary.read_bytes())
 
 
 def bytes_digest(content: bytes) -> str:

@@ -25,16 +25,16 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from robustbench_tin.atomic import remove_abandoned, replacing, write_text
+from robustbench_tin.atomic import remove_abandoned, write_text
 from robustbench_tin.benchmarks.claim import holds_something, locked
 from robustbench_tin.benchmarks.files import (
     AGAIN,
     DamagedError,
-    bytes_digest,
     file_digest,
     forget,
     read_json,
     read_results,
+    write_results,
 )
 from robustbench_tin.benchmarks.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.records import (
@@ -286,7 +286,7 @@ class Run:
         }
         if outcomes.status == OK:
             file = self._measure(cell, record.attack, record.eps, "parquet")
-            known["results_digest"] = write_outcomes(file, outcomes)
+            known["results_digest"] = write_results(file, outcomes)
         return self.save_record(cell, record.model_copy(update=known))
 
     def save_record(self, cell: Cell, record: Record) -> Record:
@@ -407,18 +407,6 @@ class Run:
 
     def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:
         return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
-
-
-def write_outcomes(file: Path, outcomes: Measurement) -> str:
-    """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
-    import pyarrow
-    from pyarrow import parquet
-
-    hits = {"top1": outcomes.top1, "top5": outcomes.top5}
-    table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
-    with replacing(file) as temporary:
-        parquet.write_table(table, temporary)
-        return bytes_digest(temporary.read_bytes())
 
 
 def records_csv(frame: pd.DataFrame) -> str:

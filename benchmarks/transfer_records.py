@@ -17,16 +17,23 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.files import AGAIN, DamagedError, forget, read_json, read_results
+from robustbench_tin.benchmarks.files import (
+    AGAIN,
+    DamagedError,
+    forget,
+    read_json,
+    read_results,
+    write_results,
+)
 from robustbench_tin.benchmarks.plan import Cell, slug
 from robustbench_tin.benchmarks.records import Record, columns, shown
-from robustbench_tin.benchmarks.run import Run, write_outcomes
 from robustbench_tin.benchmarks.status import OK
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from robustbench_tin.benchmarks.results import Measurement
+    from robustbench_tin.benchmarks.run import Run
     from robustbench_tin.benchmarks.tables import Table
 
 
@@ -133,7 +140,7 @@ class Transfers:
             "results_digest": "",
         }
         if outcomes.status == OK:
-            known["results_digest"] = write_outcomes(self._file(*key, "parquet"), outcomes)
+            known["results_digest"] = write_results(self._file(*key, "parquet"), outcomes)
         sealed = record.model_copy(update=known).sealed
         write_text(self._file(*key, "json"), sealed.model_dump_json(indent=2) + "\n")
 
