@@ -1,5 +1,6 @@
 """A small image folder and the options of a bench on it that takes a second or two."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -58,18 +59,28 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory):
         yield
 
 
+@pytest.fixture(scope="session")
+def small_options(small_folder: Path) -> Callable[[Path], dict]:
+    """Options of a bench of one cell and five measures, for a run directory."""
+
+    def options(out: Path) -> dict:
+        return {
+            "models": "timm:test_resnet",
+            "data": str(small_folder),
+            "attacks": "fgsm,pgd:steps=2",
+            "eps": "0,0.01,0.03",
+            "epochs": 4,
+            "device": "cpu",
+            "trust": False,
+            # Timing decides how to search otherwise, and with it how many passes a search takes.
+            "deterministic": True,
+            "out": out,
+        }
+
+    return options
+
+
 @pytest.fixture
-def small(small_folder: Path, tmp_path: Path) -> dict:
-    """Options of a bench of one cell and five measures."""
-    return {
-        "models": "timm:test_resnet",
-        "data": str(small_folder),
-        "attacks": "fgsm,pgd:steps=2",
-        "eps": "0,0.01,0.03",
-        "epochs": 4,
-        "device": "cpu",
-        "trust": False,
-        # Timing decides how to search otherwise, and with it how many passes a search takes.
-        "deterministic": True,
-        "out": tmp_path / "run",
-    }
+def small(small_options: Callable[[Path], dict], tmp_path: Path) -> dict:
+    """The same for a new directory."""
+    return small_options(tmp_path / "run")

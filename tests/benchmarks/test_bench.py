@@ -164,15 +164,26 @@ class Stop(BaseException):
     """Ends a run where a kill would."""
 
 
+@pytest.fixture(scope="module")
+def undisturbed(small_options, tmp_path_factory) -> Run:
+    """A run of two seeds, from its start to its end."""
+    return bench(**{**small_options(tmp_path_factory.mktemp("whole") / "run"), "seeds": "0,1"})
+
+
 @pytest.mark.parametrize(
-    "moment", ["write_text", "save_weights", "measure_from_clean", "measure_attack", "train"]
+    ("moment", "occurrence"),
+    [
+        *(("write_text", occurrence) for occurrence in (1, 2, 4)),
+        *(("save_weights", occurrence) for occurrence in (1, 2)),
+        *(("measure_from_clean", occurrence) for occurrence in (1, 2)),
+        *(("measure_attack", occurrence) for occurrence in (1, 2, 4)),
+        *(("train", occurrence) for occurrence in (1, 2)),
+    ],
 )
-@pytest.mark.parametrize("occurrence", [1, 2, 4])
-def test_a_run_stopped_anywhere_goes_on(small, tmp_path, monkeypatch, trained_cells, moment, occurrence):
-    options = {**small, "seeds": "0,1"}
-    undisturbed = bench(**options)
-    trained_cells.clear()
-    options["out"] = tmp_path / "stopped"
+def test_a_run_stopped_anywhere_goes_on(
+    small, tmp_path, monkeypatch, trained_cells, undisturbed, moment, occurrence
+):
+    options = {**small, "seeds": "0,1", "out": tmp_path / "stopped"}
     home = "robustbench_tin.benchmarks.run" if moment == "write_text" else "robustbench_tin.benchmarks.bench"
     with monkeypatch.context() as patch:
         calls = 0
@@ -441,13 +452,14 @@ def test_a_full_disk_loses_nothing(small, monkeypatch):
     """ENOSPC while a measure is written: one line, and the same command goes on from there."""
     import errno
 
+    from robustbench_tin.atomic import replacing
     from robustbench_tin.benchmarks import run as run_module
 
     with monkeypatch.context() as patch:
 
         def full(path, text):
             if path.name.startswith("pgd"):
-                with run_module.replacing(path):
+                with replacing(path):
                     raise OSError(errno.ENOSPC, "No space left on device")
             real(path, text)
 

@@ -82,7 +82,7 @@ def test_a_run_stopped_after_its_source_goes_on(fooling, tmp_path, monkeypatch, 
 
     again = {**fooling, "out": tmp_path / "again"}
     with monkeypatch.context() as patch:
-        patch.setattr(bench_module, "measure_attack", stopping)
+        patch.setattr(bench_module, "measure_from_clean", stopping)
         with pytest.raises(Stop):
             bench(**again)
     trainings.clear()

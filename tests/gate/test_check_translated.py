@@ -20,7 +20,7 @@ DEAD = (
 )
 COARSE = "unchecked: the model's answers are too coarse to check its gradients"
 FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are needed"
-TRUST = (None, "ok", LATE, DEAD, COARSE, FEW, f"{LATE}; {FEW}")
+TRUST = (None, "ok", LATE, DEAD, f"{LATE}; {FEW}")
 
 
 def made(trust: str | None, pgd: int) -> Model:
@@ -31,9 +31,9 @@ def made(trust: str | None, pgd: int) -> Model:
     return Model("net", "none", 0, "w0", figures)
 
 
-@pytest.mark.parametrize("pgd", [150, 200, 390])
+@pytest.mark.parametrize("pgd", [200, 390])
 def test_verdicts_do_not_follow_from_texts(tmp_path: Path, pgd: int) -> None:
-    for number, (before, now) in enumerate(itertools.product(TRUST, TRUST)):
+    for number, (before, now) in enumerate(itertools.product(TRUST, (*TRUST, COARSE))):
         models = made(before, 200), made(now, pgd)
         found = []
         for translate in (str, lambda text: "?"):
