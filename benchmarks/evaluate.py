@@ -219,7 +219,7 @@ def measured(
                 learned=clean.learned,
                 **facts,
             )
-            measures.append(Measured(record, outcomes.top1, outcomes.top5))
+            measures.append(Measured(record, outcomes.top1, outcomes.top5, attack))
     if not trust:
         return measures
     records = judge(model, pool, measures, conditions).records

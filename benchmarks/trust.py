@@ -37,16 +37,20 @@ class Measured:
         record: of the measure.
         top1: was the true label the top 1, bool ``(N,)``; None where that was not measured.
         top5: was it in the top 5, likewise.
+        given: the attack, which no registry needs to know; None: the one that the record names.
     """
 
     record: Record
     top1: Hits | None
     top5: Hits | None
+    given: Attack | None = None
 
     @cached_property
     def attack(self) -> Attack | None:
         """What was measured under; None for a worst case."""
-        return None if self.record.attack in (CLEAN, WORST_CASE) else parse_attack(self.record.attack)
+        if self.given is not None or self.record.attack in (CLEAN, WORST_CASE):
+            return self.given
+        return parse_attack(self.record.attack)
 
     @property
     def iterative(self) -> bool:

@@ -7,6 +7,7 @@ import dataclasses
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import ClassVar
 
 import pandas as pd
 import pytest
@@ -23,6 +24,7 @@ from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
+from robustbench_tin.attacks import Attack, Ball, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
 from robustbench_tin.benchmarks.measure import Conditions
@@ -367,3 +369,22 @@ def test_a_run_stopped_while_it_judges_ends_with_the_same_table(
     resumed = bench(**small)
     for mine, theirs in zip(shown(resumed), shown(undisturbed), strict=True):
         assert mine.equals(theirs) if isinstance(mine, pd.DataFrame) else mine == theirs
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Unregistered(Attack):
+    """A step that stands in nobody's registry."""
+
+    name: ClassVar[str] = "nobody-knows-it"
+
+    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return ball.project(ball.images + ball.eps * oracle.gradient(ball.images, labels).sign())
+
+
+def test_an_attack_that_no_registry_knows_is_judged(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
+    frame = evaluate(toy.model, *images, [Unregistered()], 0.03, trust=True)
+    assert (frame["attack"][1], frame["trust"][1]) == ("nobody-knows-it", "ok")
+    # As one of several steps its figure would be doubted, if it were taken for what the registry has.
+    same_name = type("SameName", (Unregistered,), {"name": "pgd"})()
+    frame = evaluate(toy.model, *images, [same_name], 0.03, trust=True)
+    assert (frame["attack"][1], frame["trust"][1]) == ("pgd", "ok")
