@@ -61,9 +61,9 @@ class AttackConfig(Config, panel="Attack"):
     )
     search: str | None = option(
         None,
-        "Variant of the model that attacks search with: exact (the model itself), fixed (float32, batch norm"
-        " folded), fastest (by timing, of those that agree with the model), auto (fastest for attacks that"
-        " stop on success, else fixed). The model itself verifies each success in float32.",
+        "Variant of the model that attacks search with: exact (the model itself), fixed (batch norm folded,"
+        " TF32 on GPUs that have it), fastest (by timing, of those that agree with the model), auto (fastest"
+        " for attacks that stop on success, else fixed). The model itself verifies each success in float32.",
         shown="auto",
         resolved=True,
     )

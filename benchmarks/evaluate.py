@@ -91,10 +91,10 @@ def evaluate(
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
-        search: the form of the model that attacks search with. ``fixed``: float32, batch norm folded where
-            an attack takes gradients enough for that to pay; ``exact``: the model itself; ``fastest``: chosen
-            by timing; ``auto``: that for attacks until broken, else ``fixed``. Verdicts are always the
-            model's. What is chosen by timing may differ from call to call.
+        search: the form of the model that attacks search with. ``fixed``: batch norm folded, in TF32 if the
+            GPU has it, for attacks that take gradients enough to pay for that; ``exact``: the model itself;
+            ``fastest``: chosen by timing; ``auto``: that for attacks until broken, else ``fixed``. Verdicts
+            are always the model's in float32. What is chosen by timing may differ from call to call.
         eot: passes averaged for one gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
         trust: give each robust figure a verdict: ``ok``, the reasons not to believe it, or ``unchecked: ``
