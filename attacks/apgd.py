@@ -182,8 +182,8 @@ def on_the_rim(ball: Ball, generator: torch.Generator) -> Tensor:
 class Ascent(Search):
     """Gradient ascent with momentum whose steps begin at 2 × eps and are halved at checkpoints.
 
-    At the end of a window of steps an image's step is halved, and it goes on from the best point so far,
-    where the loss rose in no more than three quarters of them, or where neither the step nor the best loss
+    At the end of a window of steps an image's step is halved, and it continues from the best point so far,
+    if the loss rose in no more than three quarters of them, or if neither the step nor the best loss
     has changed since the last checkpoint. Croce and Hein, 2020, arXiv 2003.01690, algorithm 1.
 
     As published but for two details. A first step counts as a rise where the loss is above that of the

@@ -233,7 +233,7 @@ def measured_again(
 
 
 def with_clean_gradients(attacks: Iterable[Attack], conditions: Conditions) -> Attack | None:
-    """The attack to give :func:`measure_from_clean`; None: there is none.
+    """The attack to give :func:`measure_from_clean`; None if no attack is fit for that.
 
     A full budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
     starts at the clean images and most others do not.

@@ -35,9 +35,9 @@ class Option:
         flag: its name on the command line; None: the field's.
         metavar: what stands for the value in the help; None: its type.
         panel: heading in the help; None: that of the config which declares it.
-        at_least: the lowest value; None: there is none. A bounded value is finite.
+        at_least: the lowest value; None: no lower bound. A bounded value is finite.
         above: the value must be larger than this; None: no such bound.
-        at_most: the highest value; None: there is none.
+        at_most: the highest value; None: no upper bound.
         below: the value must be smaller than this; None: no such bound.
         choices: the only values; empty: any.
         example: a good value, named in the error message.

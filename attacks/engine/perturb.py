@@ -43,8 +43,8 @@ def perturb_images(
         float32 ``(K, N, C, H, W)``; for eps 0 the images themselves.
 
     Raises:
-        InvalidSettingError: for an eps or a norm that is none.
-        AttackFailure: where the model or the attack raised, or the attack returned no image.
+        InvalidSettingError: if an eps or the norm is invalid.
+        AttackFailure: if the model or the attack raised, or the attack returned no image.
     """
     # Copies where they were made in inference mode: such tensors may not be saved for a way back.
     images = images.clone() if images.is_inference() else images.detach()
@@ -99,7 +99,7 @@ def verified(attack: Attack, candidates: Tensor, ball: Ball) -> Tensor:
     """The candidates as float32 images proved inside the ball and the box.
 
     Raises:
-        AttackFailure: where one is no image.
+        AttackFailure: if one is not a finite image.
     """
     if candidates.shape != ball.images.shape:
         raise AttackFailure(
