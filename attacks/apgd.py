@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.climb import uphill
+from robustbench_tin.attacks.engine.gradient_ascent import uphill
 from robustbench_tin.attacks.engine.restarts import RestartedSearch
 from robustbench_tin.attacks.engine.state import Answer, Search, Task
 from robustbench_tin.attacks.losses import cross_entropy, dlr, targeted_cross_entropy, targeted_dlr

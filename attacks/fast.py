@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack
-from robustbench_tin.attacks.engine.climb import Climb
 from robustbench_tin.attacks.engine.ensemble import Ensemble
+from robustbench_tin.attacks.engine.gradient_ascent import Climb
 from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import targeted_margin
 

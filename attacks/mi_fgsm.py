@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import IterativeAttack
-from robustbench_tin.attacks.engine.climb import Climb
+from robustbench_tin.attacks.engine.gradient_ascent import Climb
 from robustbench_tin.attacks.engine.state import Search, Task
 from robustbench_tin.attacks.losses import cross_entropy
 

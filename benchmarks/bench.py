@@ -15,12 +15,11 @@ from robustbench_tin.attacks.acceleration.variants import Forms
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.certify import measure_certified
-from robustbench_tin.benchmarks.config import BenchConfig
-from robustbench_tin.benchmarks.estimate import Estimate, estimate
-from robustbench_tin.benchmarks.events import Events, events
-from robustbench_tin.benchmarks.loader import Loader
-from robustbench_tin.benchmarks.measure import (
+from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
+from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook, watched_threat
+from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
+from robustbench_tin.benchmarks.codes.verdict import Trust, Verdict
+from robustbench_tin.benchmarks.measurement.attack import (
     Conditions,
     evaluation_batch_size,
     measure_attack,
@@ -29,29 +28,30 @@ from robustbench_tin.benchmarks.measure import (
     with_clean_gradients,
     worst_case,
 )
-from robustbench_tin.benchmarks.plan import NONE, Cell, Plan
-from robustbench_tin.benchmarks.planning import default_lr, is_backbone, resolve
-from robustbench_tin.benchmarks.probe import AttackProbe, ValidationLook, watched_threat
-from robustbench_tin.benchmarks.progress import Reporter, duration
-from robustbench_tin.benchmarks.records import (
+from robustbench_tin.benchmarks.measurement.certified import measure_certified
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
+from robustbench_tin.benchmarks.planning.resolve import default_lr, is_backbone, resolve
+from robustbench_tin.benchmarks.reporting.tensorboard import Events, events
+from robustbench_tin.benchmarks.runs.cell_loader import Loader
+from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
     WORST_CASE,
     Record,
     make_record,
 )
-from robustbench_tin.benchmarks.repair import repair
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.run import Run, Trained
-from robustbench_tin.benchmarks.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.trained_model import find_trained
-from robustbench_tin.benchmarks.trust import Measured, gets_verdict, judge, with_cause
-from robustbench_tin.benchmarks.verdicts import Trust, Verdict
+from robustbench_tin.benchmarks.runs.repair import repair
+from robustbench_tin.benchmarks.runs.run_directory import Run, Trained
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.benchmarks.trust.judge import Measured, gets_verdict, judge, with_cause
 from robustbench_tin.data import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
 from robustbench_tin.models import Classifier, backbones, build_classifier, load_weights, save_weights, select
 from robustbench_tin.presets import with_preset
+from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.compiling import compiled
@@ -70,8 +70,8 @@ def bench(
 
     Args:
         reporter: told how far it is; None: silent.
-        **options: the fields of :class:`robustbench_tin.benchmarks.config.BenchConfig`, which are the
-            options of ``robust-tin bench``; docs/options.md lists them.
+        **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.BenchConfig`, which are
+            the options of ``robust-tin bench``; docs/options.md lists them.
 
     Returns:
         The run; ``.records`` is a DataFrame of one row a measure, ``.tables`` renders it. None for

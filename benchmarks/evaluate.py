@@ -15,18 +15,7 @@ from robustbench_tin.attacks.acceleration.variants import SEARCHES
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
-from robustbench_tin.benchmarks.class_orders import fitting_order
-from robustbench_tin.benchmarks.inputs import (
-    Attacks,
-    Images,
-    Labels,
-    as_attacks,
-    as_images_and_labels,
-    as_whole,
-    given_twice,
-    require_values,
-)
-from robustbench_tin.benchmarks.measure import (
+from robustbench_tin.benchmarks.measurement.attack import (
     Conditions,
     evaluation_batch_size,
     measure_attack,
@@ -39,9 +28,20 @@ from robustbench_tin.benchmarks.measure import (
     with_clean_gradients,
     with_stand_in,
 )
-from robustbench_tin.benchmarks.records import CLEAN, make_record, to_frame
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.trust import Measured, judge
+from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
+from robustbench_tin.benchmarks.measurement.inputs import (
+    Attacks,
+    Images,
+    Labels,
+    as_attacks,
+    as_images_and_labels,
+    as_whole,
+    given_twice,
+    require_values,
+)
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.runs.records import CLEAN, make_record, to_frame
+from robustbench_tin.benchmarks.trust.judge import Measured, judge
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
 from robustbench_tin.models.called import as_module, name_of
 from robustbench_tin.models.normalisation import Normalized, Values, lacking_normalisation, normalized
@@ -107,7 +107,7 @@ def evaluate(
         std: what it expects them to be divided by then; given with ``mean``.
 
     Returns:
-        One row a measure; the columns are those of :class:`robustbench_tin.benchmarks.records.Record`.
+        One row a measure; the columns are those of :class:`robustbench_tin.benchmarks.runs.records.Record`.
 
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.

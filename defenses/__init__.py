@@ -26,7 +26,7 @@ from robustbench_tin.specs import parse_spec
 if TYPE_CHECKING:
     from robustbench_tin.data.augmentation import soft_labels
     from robustbench_tin.data.base import Split
-    from robustbench_tin.defenses.adversarial import (
+    from robustbench_tin.defenses.adversarial_training import (
         AdversarialTraining,
         BallTraining,
         MultiStepTraining,
@@ -124,7 +124,7 @@ __getattr__, __dir__ = lazy_names(
     {
         "robustbench_tin.data.augmentation": ["soft_labels"],
         "robustbench_tin.data.base": ["Split"],
-        "robustbench_tin.defenses.adversarial": [
+        "robustbench_tin.defenses.adversarial_training": [
             "AdversarialTraining",
             "BallTraining",
             "MultiStepTraining",

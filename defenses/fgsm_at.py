@@ -9,7 +9,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from robustbench_tin.defenses.adversarial import AdversarialTraining, image_gradient
+from robustbench_tin.defenses.adversarial_training import AdversarialTraining, image_gradient
 from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.defenses.adversarial import BallTraining
+from robustbench_tin.defenses.adversarial_training import BallTraining
 from robustbench_tin.training.context import Context, Objective
 from robustbench_tin.training.objective import classification_loss
 

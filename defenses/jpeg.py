@@ -13,8 +13,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from robustbench_tin.defenses.base import Defense
+from robustbench_tin.defenses.differentiable_jpeg import softened_jpeg
 from robustbench_tin.defenses.input_transform import InputTransform, straight_through
-from robustbench_tin.defenses.jpeg_gradient import softened_jpeg
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.defenses.adversarial import eval_mode
+from robustbench_tin.defenses.adversarial_training import eval_mode
 from robustbench_tin.defenses.trades import DivergenceTraining, divergence, near
 from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss

@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.defenses.adversarial import AdversarialTraining, image_gradient
+from robustbench_tin.defenses.adversarial_training import AdversarialTraining, image_gradient
 from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 

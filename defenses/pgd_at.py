@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
-from robustbench_tin.defenses.adversarial import MultiStepTraining
+from robustbench_tin.defenses.adversarial_training import MultiStepTraining
 from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 

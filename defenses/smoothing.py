@@ -21,8 +21,8 @@ class Smoothing(Defense):
     Cohen, Rosenfeld and Kolter, 2019, "Certified Adversarial Robustness via Randomized Smoothing",
     arXiv 1902.02918. Noisy images are cut to the pixel box, in training as at test time: that is a part of
     the classifier that votes, so the proof stands. Runs under l2 also measure its certified accuracy
-    (:mod:`robustbench_tin.benchmarks.certify`). Runs under linf do not: an linf ball is proved by the l2 ball
-    around it alone, whose radius is eps times the root of the number of values, which is hopeless.
+    (:mod:`robustbench_tin.benchmarks.measurement.certified`). Runs under linf do not: the proof of an linf
+    ball would be that of the l2 ball around it, whose radius is eps times the root of the number of values.
 
     An attack cannot climb votes. Where it takes a gradient, the logits are the logarithm of the mean
     probability over ``samples`` draws, as Salman, Yang, Li, Zhang, Zhang, Razenshteyn and Bubeck, 2019,

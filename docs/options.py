@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from robustbench_tin.benchmarks.config import BenchConfig, OwnModelConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, OwnModelConfig
 from robustbench_tin.options import Config, Option, default_of, flag_of, in_words, options_of, types_of
 from robustbench_tin.text import markdown
 
 _HEAD = """# Options
 
-`python docs/options.py > docs/options.md` makes this page from the configs in `benchmarks/config.py`.
+`python docs/options.py > docs/options.md` makes this page from `benchmarks/planning/config.py`.
 
 ## robust-tin bench
 

@@ -20,7 +20,7 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measure import Conditions, measure_clean, verdicts
+from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_clean, verdicts
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 

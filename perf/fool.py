@@ -33,8 +33,8 @@ from torch.nn import functional
 
 from robustbench_tin.attacks.acceleration.variants import Forms
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.fool import fool
-from robustbench_tin.benchmarks.measure import evaluation_batch_size
+from robustbench_tin.benchmarks.commands.fool import fool
+from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.models import backbones, build_classifier, save_weights
 from robustbench_tin.runtime import Runtime, as_tensor, choose_device, tune_allocator

@@ -24,7 +24,7 @@ from robustbench_tin.attacks.acceleration.variants import Forms
 from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks
-from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 

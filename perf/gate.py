@@ -30,11 +30,11 @@ import numpy as np
 from scipy.stats import binomtest
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.candidate import Subject, from_run
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.finding import Verdict
+from robustbench_tin.benchmarks.gate.result import Verdict
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
-from robustbench_tin.benchmarks.gate.subject import Subject, from_run
 
 MEASURES, LEVEL, SEEDS, PLANTED = 12, 0.05, 5, 5
 
@@ -243,7 +243,7 @@ def _checked(root: Path, name: str, subject: Subject) -> bool:
 def timed(arguments: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as scratch:
         Path(scratch, "network.py").write_text(
-            "from robustbench_tin.benchmarks.trained_model import find_trained\n\n"
+            "from robustbench_tin.benchmarks.runs.trained_model import find_trained\n\n"
             f"CELL = {str(Path(arguments.cell).resolve())!r}\n\n\n"
             "def build():\n    return find_trained(CELL).load('cpu').model\n"
         )

@@ -1,5 +1,5 @@
 """``python -m robustbench_tin`` is ``robust-tin``."""
 
-from robustbench_tin.cli import main
+from robustbench_tin.cli.app import main
 
 main()

@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_tin.benchmarks.evaluate import Model
-    from robustbench_tin.benchmarks.gate.finding import Report
-    from robustbench_tin.benchmarks.gate.own import Asked
+    from robustbench_tin.benchmarks.gate.candidate import Subject
+    from robustbench_tin.benchmarks.gate.result import Report
     from robustbench_tin.benchmarks.gate.rules import Rules
-    from robustbench_tin.benchmarks.gate.subject import Subject
-    from robustbench_tin.benchmarks.inputs import Images, Labels
+    from robustbench_tin.benchmarks.gate.user_model import Asked
+    from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
     from robustbench_tin.models.normalisation import Values
-    from robustbench_tin.models.own import OwnModel
+    from robustbench_tin.models.user_model import OwnModel
     from robustbench_tin.threat import Number
 
 
@@ -58,8 +58,8 @@ class Robustness:
             The same, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.check import check
-        from robustbench_tin.benchmarks.gate.own import Asked
         from robustbench_tin.benchmarks.gate.rules import Rules
+        from robustbench_tin.benchmarks.gate.user_model import Asked
         from robustbench_tin.threat import parse_eps
 
         with _mistakes_told():
@@ -88,11 +88,11 @@ class Robustness:
         Returns:
             The same, for the next requirement.
         """
+        from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
         from robustbench_tin.benchmarks.gate.check import check
-        from robustbench_tin.benchmarks.gate.own import asked_by
-        from robustbench_tin.benchmarks.gate.question import Kind
-        from robustbench_tin.benchmarks.gate.reading import read_baseline
+        from robustbench_tin.benchmarks.gate.comparison_mode import Kind
         from robustbench_tin.benchmarks.gate.rules import find_rules
+        from robustbench_tin.benchmarks.gate.user_model import asked_by
 
         said = None if retrained is None else Kind.retrained if retrained else Kind.same_weights
         with _mistakes_told():
@@ -105,13 +105,13 @@ class Robustness:
     def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
         """Write a baseline file for :meth:`not_worse_than`, for a first time or after an improvement."""
         from robustbench_tin.benchmarks.gate.baseline import make_baseline
-        from robustbench_tin.benchmarks.gate.own import Asked
+        from robustbench_tin.benchmarks.gate.user_model import Asked
 
         with _mistakes_told():
             make_baseline([self._subject(Asked(attacks, eps, norm))]).write(Path(path))
 
     def _subject(self, asked: Asked) -> Subject:
-        from robustbench_tin.benchmarks.gate.own import measure
+        from robustbench_tin.benchmarks.gate.user_model import measure
 
         if asked not in self._measured:
             self._measured[asked] = measure(self._own, self._images, self._labels, asked, self._facts)
@@ -135,11 +135,11 @@ def robustness() -> Callable[..., Robustness]:
         mean: Values | None = None,
         std: Values | None = None,
     ) -> Robustness:
-        from robustbench_tin.benchmarks.inputs import as_images_and_labels, require_values
+        from robustbench_tin.benchmarks.measurement.inputs import as_images_and_labels, require_values
         from robustbench_tin.data.base import Split
         from robustbench_tin.models.called import as_module, name_of
         from robustbench_tin.models.normalisation import normalized
-        from robustbench_tin.models.own import OwnModel, weights_digest
+        from robustbench_tin.models.user_model import OwnModel, weights_digest
 
         with _mistakes_told():
             module = as_module(model)
@@ -176,6 +176,6 @@ def _require(report: Report) -> None:
 
 def _fail(report: Report) -> NoReturn:
     """Fail with the table as the message, and no traceback through this file."""
-    from robustbench_tin.benchmarks.gate.text import plain
+    from robustbench_tin.benchmarks.gate.text_report import plain
 
     pytest.fail(plain(report), pytrace=False)

@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 
 # What the parent of all commands imports once.
-_PRELOADED = ["robustbench_tin.benchmarks.bench", "robustbench_tin.cli", "scipy.stats"]
+_PRELOADED = ["robustbench_tin.benchmarks.bench", "robustbench_tin.cli.app", "scipy.stats"]
 _COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
 
@@ -45,6 +45,6 @@ def _run(words: list[str], cwd: Path, streams: list[Path], environment: dict[str
         os.dup2(descriptor, number)
         os.close(descriptor)
     sys.argv = ["robust-tin", *words]
-    from robustbench_tin.cli import main
+    from robustbench_tin.cli.app import main
 
     main()

@@ -15,7 +15,7 @@ from commands import robust_tin
 from PIL import Image
 from typer.main import get_command
 
-from robustbench_tin import cli
+from robustbench_tin.cli import app as cli
 
 COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
@@ -66,7 +66,7 @@ def test_help_imports_nothing_heavy(arguments):
     code = (
         "import sys\n"
         f"sys.argv = ['robust-tin', *{arguments}]\n"
-        "from robustbench_tin.cli import main\n"
+        "from robustbench_tin.cli.app import main\n"
         "try:\n    main()\n"
         "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
         "heavy = {'torch', 'timm', 'numpy', 'pandas', 'scipy', 'PIL'} & set(sys.modules)\n"

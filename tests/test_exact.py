@@ -9,12 +9,12 @@ import sys
 import pytest
 import torch
 
-from robustbench_tin.exact import exact_float32
+from robustbench_tin.strict_float32 import exact_float32
 
 # A child each, since torch cannot be brought back from a mix of both interfaces.
 PROGRAM = """
 import os, sys, torch
-from robustbench_tin.exact import exact_float32, tf32
+from robustbench_tin.strict_float32 import exact_float32, tf32
 
 SETTINGS = {
     "defaults": "pass",

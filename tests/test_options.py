@@ -15,9 +15,9 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from robustbench_tin import cli
-from robustbench_tin.benchmarks.config import BenchConfig, OwnModelConfig
-from robustbench_tin.cli_options import given_options, with_options
+from robustbench_tin.benchmarks.planning.config import BenchConfig, OwnModelConfig
+from robustbench_tin.cli import app as cli
+from robustbench_tin.cli.options import given_options, with_options
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.options import Config, flag_of, option, options_of
 

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_tin import cli, cli_process
+from robustbench_tin.cli import app as cli
+from robustbench_tin.cli import process as cli_process
 from robustbench_tin.errors import RobustTinWarning
 
 RUN = """
 import sys
-from robustbench_tin import cli
+from robustbench_tin.cli import app as cli
 def app(**options):
     print("45.0 ▼5.0 ▲1.0 日")
     print("more", flush=True)

@@ -23,8 +23,8 @@ from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quic
 from robustbench_tin.attacks.engine.calling import asked
 from robustbench_tin.attacks.engine.rng import own_randomness
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.exact import has_tf32, tf32
 from robustbench_tin.models.modes import to_eval_mode
+from robustbench_tin.strict_float32 import has_tf32, tf32
 
 # A choice may see this part of the images to be attacked, within these bounds; gradients are taken of half of
 # them if forms are timed, else of the fewest that tell whether they agree.

@@ -19,8 +19,8 @@ from robustbench_tin.attacks.engine.spot_checks import WrongFormError
 from robustbench_tin.attacks.engine.state import Answer
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.errors import one_line
-from robustbench_tin.exact import exact_float32
 from robustbench_tin.runtime import is_asynchronous, is_out_of_memory
+from robustbench_tin.strict_float32 import exact_float32
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 RowLoss = Callable[[Tensor, slice], Tensor]

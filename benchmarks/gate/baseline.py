@@ -2,7 +2,7 @@
 
 It is sorted and stable, so a change of it can be reviewed as any other. Of the first seed it keeps each
 image's outcome as a bit (McNemar's test needs them), of the other seeds their counts (which show how far
-honest re-trainings lie apart). :mod:`robustbench_tin.benchmarks.gate.reading` reads it again.
+honest re-trainings lie apart). :mod:`robustbench_tin.benchmarks.gate.baseline_io` reads it again.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from pydantic import (
 )
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
-from robustbench_tin.benchmarks.verdicts import Reason
+from robustbench_tin.benchmarks.codes.verdict import Reason
+from robustbench_tin.benchmarks.gate.candidate import Figure, Key, Model, Subject
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.evidence import Hits
+    from robustbench_tin.benchmarks.trust.probe import Hits
 
 FORMAT: Literal[2] = 2
 FORMAT_KEY = "robust-tin-baseline"

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import Measure
-from robustbench_tin.benchmarks.gate.subject import Figure
-from robustbench_tin.benchmarks.records import CLEAN
-from robustbench_tin.benchmarks.trust_texts import TrustCode
-from robustbench_tin.benchmarks.verdicts import Reason
+from robustbench_tin.benchmarks.gate.candidate import Figure
+from robustbench_tin.benchmarks.runs.records import CLEAN
 
 # The images are the baseline's, and its own test judges how many of them are right: no way round a check.
 _TOO_FEW = (TrustCode.few_images, TrustCode.few_right)

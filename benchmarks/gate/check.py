@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline
-from robustbench_tin.benchmarks.gate.causes import causes, facts
+from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
+from robustbench_tin.benchmarks.gate.candidate import Subject
 from robustbench_tin.benchmarks.gate.comparison import check_floors, compare
-from robustbench_tin.benchmarks.gate.finding import Finding, Report, Verdict
-from robustbench_tin.benchmarks.gate.question import Kind, ask
-from robustbench_tin.benchmarks.gate.reading import read_baseline
+from robustbench_tin.benchmarks.gate.comparison_mode import Kind, ask
+from robustbench_tin.benchmarks.gate.hints import causes, facts
+from robustbench_tin.benchmarks.gate.power_warnings import blind_spots, weak_spots
+from robustbench_tin.benchmarks.gate.result import Finding, Report, Verdict
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.sight import blind_spots, weak_spots
-from robustbench_tin.benchmarks.gate.subject import Subject
 from robustbench_tin.errors import InvalidSettingError
 
 DEFAULT_FILE = "robustness-baseline.json"

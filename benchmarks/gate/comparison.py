@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
 from robustbench_tin.benchmarks.gate.belief import belief
-from robustbench_tin.benchmarks.gate.finding import Finding, Verdict
-from robustbench_tin.benchmarks.gate.question import Kind, Question
+from robustbench_tin.benchmarks.gate.candidate import Figure, Key, Model, Subject
+from robustbench_tin.benchmarks.gate.comparison_mode import Kind, Question
+from robustbench_tin.benchmarks.gate.result import Finding, Verdict
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
-from robustbench_tin.benchmarks.gate.subject import Figure, Key, Model, Subject
-from robustbench_tin.benchmarks.trust import needs_trust
+from robustbench_tin.benchmarks.trust.judge import needs_trust
 
 _ROUNDING = 1e-9
 

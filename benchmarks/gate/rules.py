@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from robustbench_tin.benchmarks.gate.subject import Key
+from robustbench_tin.benchmarks.gate.candidate import Key
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.files import read_text
 from robustbench_tin.specs import parse_number

@@ -22,9 +22,9 @@ from perf.attacks import clock
 from perf.trust.zoo import Loaded, load
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.evaluate import measured
-from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.records import CLEAN
-from robustbench_tin.benchmarks.trust import judge
+from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.runs.records import CLEAN
+from robustbench_tin.benchmarks.trust.judge import judge
 from robustbench_tin.runtime import tune_allocator
 
 ATTACKS = "fgsm,pgd"

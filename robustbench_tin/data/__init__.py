@@ -35,7 +35,7 @@ datasets: Registry[type[Source]] = Registry(
     group="robustbench_tin.datasets",
     expected="robustbench_tin.data.source:Source",
     builtin={
-        "demo": "robustbench_tin.data.demo:Demo",
+        "demo": "robustbench_tin.data.demo.demo_set:Demo",
         "tiny-imagenet": "robustbench_tin.data.tiny_imagenet:TinyImageNet",
         "folder": "robustbench_tin.data.folder:Folder",
     },

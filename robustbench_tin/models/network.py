@@ -23,7 +23,7 @@ def create_network(backbone: Backbone, num_classes: int, size: int, **settings: 
 
 def _create(backbone: Backbone, num_classes: int, size: int, settings: dict[str, Any]) -> nn.Module:
     if backbone.variant.new_head:
-        from robustbench_tin.models.headed import create_headed
+        from robustbench_tin.models.custom_head import create_headed
 
         network: nn.Module = create_headed(backbone, num_classes, size, **settings)
     else:

@@ -18,7 +18,7 @@ from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.testing.toy import Toy, toy_problem
 
 if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.results import Measurement
+    from robustbench_tin.benchmarks.measurement.results import Measurement
 
 BUDGETS = {"linf": (0.0, 1e-8, 8 / 255, 1.0), "l2": (0.0, 1e-8, 0.5, 100.0)}
 """None, one below the rounding of float32, a usual one, and the whole pixel box; by norm."""
@@ -100,7 +100,7 @@ class AttackCase:
             search: the form of the model to search with.
         """
         from robustbench_tin.attacks.engine.image_batches import Pool
-        from robustbench_tin.benchmarks.measure import Conditions, measure_attack
+        from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack
 
         shown = self.toy.images if given is None else given
         pool = Pool(shown[:images], self.toy.labels[:images], batch_size, torch.device("cpu"))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
-from robustbench_tin.benchmarks.status import OK, StatusCode
+from robustbench_tin.benchmarks.codes.status import OK, StatusCode
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.specs import parse_spec
 from robustbench_tin.testing.attack_case import AttackCase, changed, state_of

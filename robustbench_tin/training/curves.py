@@ -28,7 +28,7 @@ class Point:
     Attributes:
         epoch: from 1.
         train_loss: what training minimised, its mean.
-        train_top1: see :func:`robustbench_tin.training.answers.right_answers`.
+        train_top1: see :func:`robustbench_tin.training.batch_accuracy.right_answers`.
         train_top5: the same in the top 5.
         val_loss: the classification loss of clean images.
         val_top1: of clean images.

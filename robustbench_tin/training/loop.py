@@ -25,14 +25,14 @@ from robustbench_tin.training.checkpoint import (
 from robustbench_tin.training.context import Context, TrainingHooks, no_other
 from robustbench_tin.training.curves import Curves
 from robustbench_tin.training.distributed import ALONE, Team
-from robustbench_tin.training.losses import Losses
+from robustbench_tin.training.epoch_plan import Epoch, Order, timetable
+from robustbench_tin.training.loss_log import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
 from robustbench_tin.training.progressive import trained_at
 from robustbench_tin.training.recipe import Recipe, TrainingFailure, TrainingRecord
 from robustbench_tin.training.stages import train_only
 from robustbench_tin.training.step import Stepper
-from robustbench_tin.training.timetable import Epoch, Order, timetable
 
 __all__ = ["Recipe", "TrainingFailure", "TrainingRecord", "to_float", "train"]
 

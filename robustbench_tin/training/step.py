@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.runtime import Runtime, is_out_of_memory
-from robustbench_tin.training.answers import hearing, right_answers
+from robustbench_tin.training.batch_accuracy import hearing, right_answers
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
 from robustbench_tin.training.distributed import ALONE, Team
 from robustbench_tin.training.objective import classification_loss
@@ -68,7 +68,7 @@ class Stepper:
         """Move the weights once; returns the loss, the norm of the gradient before it was cut, right answers.
 
         Right answers ``(2,)`` are those of the first pass that the loss asked for; see
-        :func:`robustbench_tin.training.answers.right_answers`.
+        :func:`robustbench_tin.training.batch_accuracy.right_answers`.
 
         Args:
             optimizer: moves them.

@@ -18,7 +18,7 @@ from robustbench_tin.attacks.acceleration.agreement import (
     probe,
 )
 from robustbench_tin.attacks.acceleration.variants import Form
-from robustbench_tin.exact import exact_float32
+from robustbench_tin.strict_float32 import exact_float32
 
 NOISE = {"float32": 1e-6, "bfloat16": 5e-3, "float16": 5e-4}
 PRECISIONS = pytest.mark.parametrize("precision", NOISE)

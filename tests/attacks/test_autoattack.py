@@ -118,7 +118,7 @@ def test_what_is_returned_gives_the_accuracy_that_is_reported(
 def test_later_stages_see_only_what_earlier_ones_left(toy: Toy) -> None:
     """Each does its part on its own images, so the verdict is an image's and not an attack's."""
     from robustbench_tin.attacks.engine.image_batches import Pool
-    from robustbench_tin.benchmarks.measure import measure_attack
+    from robustbench_tin.benchmarks.measurement.attack import measure_attack
 
     pool = Pool(toy.images, toy.labels, 16, torch.device("cpu"))
     (outcomes,) = measure_attack(toy.model, pool, parse_attack(f"autoattack:{QUICK}"), [0.012])

@@ -20,8 +20,8 @@ from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.external.base import Seen, seeded_globally
-from robustbench_tin.benchmarks.measure import measure_attack
-from robustbench_tin.cli_listing import describe
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.cli.listing import describe
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.specs import split_list
@@ -253,7 +253,7 @@ model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
 attacks = "fgsm,autoattack:queries=2,steps=1,targets=1"
 images = torch.rand(24, 3, 8, 8)
 assert len(evaluate(model, images, model(images).argmax(1), attacks, 0.03, trust=True)) == 3
-from robustbench_tin.cli import main
+from robustbench_tin.cli.app import main
 sys.argv = ["robust-tin", "list", "attacks"]
 try:
     main()

@@ -26,8 +26,8 @@ from robustbench_tin.attacks.engine.attacked_model import Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool, drawn
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongFormError, told_once
 from robustbench_tin.attacks.engine.stop_on_success import Driver
-from robustbench_tin.benchmarks.measure import Conditions, measure_attack, measure_clean
-from robustbench_tin.benchmarks.results import Measurement
+from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.threat import ThreatModel

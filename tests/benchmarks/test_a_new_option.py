@@ -7,10 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from robustbench_tin.benchmarks import config
-from robustbench_tin.benchmarks.config import BenchConfig
-from robustbench_tin.benchmarks.planning import resolve
-from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.planning import config, resolve
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
 BEFORE = '''    norm: str = option("linf"'''
@@ -21,14 +20,15 @@ import importlib.util, json, runpy, sys
 from pathlib import Path
 
 changed, data, script, good, wrong = sys.argv[1:]
-spec = importlib.util.spec_from_file_location("robustbench_tin.benchmarks.config", changed)
+spec = importlib.util.spec_from_file_location("robustbench_tin.benchmarks.planning.config", changed)
 config = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(config)
 
 from typer.testing import CliRunner
-from robustbench_tin import bench, cli
-from robustbench_tin.benchmarks.planning import resolve
-from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin import bench
+from robustbench_tin.cli import app as cli
+from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.progress import Reporter
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.presets import with_preset
 

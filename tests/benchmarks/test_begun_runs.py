@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from robustbench_tin.benchmarks.claim import claimed
-from robustbench_tin.benchmarks.plan import Plan
-from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.planning.plan import Plan
+from robustbench_tin.benchmarks.runs.resumable_output import claimed
+from robustbench_tin.benchmarks.runs.run_directory import Run
 from robustbench_tin.errors import RunError
 
 KILLED = """
@@ -26,14 +26,14 @@ sys.addaudithook(hook)
 {code}
 """
 BEGIN_RUN = """
-from robustbench_tin.benchmarks.plan import Plan
-from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.planning.plan import Plan
+from robustbench_tin.benchmarks.runs.run_directory import Run
 plan = Plan.model_validate_json(Path(sys.argv[2]).read_text())
 with Run.begun(Path(sys.argv[1]), plan):
     pass
 """
 CLAIM = """
-from robustbench_tin.benchmarks.claim import claimed
+from robustbench_tin.benchmarks.runs.resumable_output import claimed
 with claimed(Path(sys.argv[1]), {"a": 1}, ("images",)):
     pass
 """

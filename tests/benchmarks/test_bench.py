@@ -12,11 +12,11 @@ from wrong_forms import comparisons
 from robustbench_tin import bench
 from robustbench_tin.attacks.acceleration import variants as forms
 from robustbench_tin.benchmarks import bench as bench_module
-from robustbench_tin.benchmarks.plan import Cell
-from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import Record, columns
-from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.records import Record, columns
+from robustbench_tin.benchmarks.runs.run_directory import Run
 from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.progress import Reporter
 from robustbench_tin.training.loop import train as real_train
 
 TIMES = ["seconds", "train_seconds"]
@@ -184,7 +184,11 @@ def test_a_run_stopped_anywhere_goes_on(
     small, tmp_path, monkeypatch, trained_cells, undisturbed, moment, occurrence
 ):
     options = {**small, "seeds": "0,1", "out": tmp_path / "stopped"}
-    home = "robustbench_tin.benchmarks.run" if moment == "write_text" else "robustbench_tin.benchmarks.bench"
+    home = (
+        "robustbench_tin.benchmarks.runs.run_directory"
+        if moment == "write_text"
+        else "robustbench_tin.benchmarks.bench"
+    )
     with monkeypatch.context() as patch:
         calls = 0
         module = __import__(home, fromlist=[moment])
@@ -453,7 +457,7 @@ def test_a_full_disk_loses_nothing(small, monkeypatch):
     import errno
 
     from robustbench_tin.atomic import replacing
-    from robustbench_tin.benchmarks import run as run_module
+    from robustbench_tin.benchmarks.runs import run_directory as run_module
 
     with monkeypatch.context() as patch:
 

@@ -7,12 +7,12 @@ import dataclasses
 import numpy as np
 import pytest
 
-from robustbench_tin.benchmarks import doubts
-from robustbench_tin.benchmarks.answers import Answers
-from robustbench_tin.benchmarks.evidence import Evidence, Gradients, Hits
-from robustbench_tin.benchmarks.slopes import KINDS, Slopes
-from robustbench_tin.benchmarks.trials import Huge, Witness
-from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.trust import checks as doubts
+from robustbench_tin.benchmarks.trust.answers import Answers
+from robustbench_tin.benchmarks.trust.probe import Evidence, Gradients, Hits
+from robustbench_tin.benchmarks.trust.slopes import KINDS, Slopes
+from robustbench_tin.benchmarks.trust.trials import Huge, Witness
 
 
 def left(count: int, of: int = 128) -> Hits:

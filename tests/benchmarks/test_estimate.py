@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from robustbench_tin.benchmarks import estimate
-from robustbench_tin.benchmarks.plan import Plan
+from robustbench_tin.benchmarks.cells import time_estimate as estimate
+from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.runtime import Runtime
 
 MODEL = "timm:test_resnet"

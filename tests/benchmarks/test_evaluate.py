@@ -16,7 +16,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import Oracle
 from robustbench_tin.attacks.base import AttackFailure
-from robustbench_tin.benchmarks.records import Record, columns
+from robustbench_tin.benchmarks.runs.records import Record, columns
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
 from robustbench_tin.metrics import above_chance, in_top, interval
 

@@ -14,11 +14,11 @@ from toys import Toy, draw_toy_images
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.records import CLEAN, WORST_CASE, make_record
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.status import OK
-from robustbench_tin.benchmarks.trust import Measured, judge
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.runs.records import CLEAN, WORST_CASE, make_record
+from robustbench_tin.benchmarks.trust.judge import Measured, judge
 
 IMAGES = 100
 EPS = 0.03

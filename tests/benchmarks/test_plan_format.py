@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from robustbench_tin.benchmarks.plan import Plan
+from robustbench_tin.benchmarks.planning.plan import Plan
 
 FIRST: dict[str, Any] = {
     "data": "tin",

@@ -8,12 +8,12 @@ import pytest
 
 from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.benchmarks.config import BenchConfig
-from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import RobustTinError, WeightsError
 from robustbench_tin.models import backbones, build_classifier, select
 from robustbench_tin.presets import load_preset, preset_names, with_preset
+from robustbench_tin.progress import Reporter
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
 

@@ -9,9 +9,9 @@ from faults.parts import After, Before, with_gradient
 from torch import Tensor, nn
 from toys import Toy, draw_toy_images
 
-from robustbench_tin.benchmarks.answers import apart, typical_margin
-from robustbench_tin.benchmarks.frozen import Subject
-from robustbench_tin.benchmarks.slopes import KINDS, NEAR, climbs, differences, jumps, passages
+from robustbench_tin.benchmarks.trust.answers import apart, typical_margin
+from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.trust.slopes import KINDS, NEAR, climbs, differences, jumps, passages
 
 
 @pytest.fixture

@@ -7,9 +7,9 @@ import pytest
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks import bench as bench_module
-from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.trained_model import find_trained
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.errors import InvalidSettingError, RobustTinError
+from robustbench_tin.progress import Reporter
 from robustbench_tin.training.loop import TrainingFailure
 from robustbench_tin.training.loop import train as real_train
 

@@ -7,11 +7,11 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from robustbench_tin.benchmarks.progress import ConsoleReporter
-from robustbench_tin.benchmarks.status import Status
-from robustbench_tin.benchmarks.tables import Table, tables
-from robustbench_tin.benchmarks.trust_texts import TrustCode
-from robustbench_tin.benchmarks.verdicts import Reason
+from robustbench_tin.benchmarks.codes.status import Status
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason
+from robustbench_tin.benchmarks.reporting.results_table import Table, tables
+from robustbench_tin.progress import ConsoleReporter
 
 
 def row(model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", learned=True, seed=0):

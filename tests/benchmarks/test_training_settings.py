@@ -16,9 +16,9 @@ from toys import build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
 from robustbench_tin.benchmarks import bench as bench_module
-from robustbench_tin.benchmarks.config import BenchConfig
-from robustbench_tin.benchmarks.plan import Plan
-from robustbench_tin.benchmarks.probe import AttackProbe
+from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.checkpoint import Checkpoint
@@ -231,5 +231,5 @@ def test_a_plan_of_before_these_settings_is_read_with_their_defaults(quick: dict
 
 
 def test_reading_a_plan_imports_no_torch() -> None:
-    code = "import sys, robustbench_tin.benchmarks.plan; assert 'torch' not in sys.modules"
+    code = "import sys, robustbench_tin.benchmarks.planning.plan; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -13,17 +13,18 @@ from wrong_forms import comparisons
 
 from robustbench_tin import bench, perturb
 from robustbench_tin.attacks.acceleration import variants as forms
-from robustbench_tin.benchmarks import estimate, passage
-from robustbench_tin.benchmarks import transfer as transfer_module
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.transfer import transfer
-from robustbench_tin.benchmarks.transfer_tables import worst_sources
-from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
-from robustbench_tin.benchmarks.trust_texts import TrustCode
-from robustbench_tin.benchmarks.verdicts import Reason, Trust
-from robustbench_tin.cli import app
+from robustbench_tin.benchmarks.cells import time_estimate as estimate
+from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
+from robustbench_tin.benchmarks.commands import transfer as transfer_module
+from robustbench_tin.benchmarks.commands.transfer import transfer
+from robustbench_tin.benchmarks.measurement import transfer as passage
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.reporting.transfer_table import worst_sources
+from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
+from robustbench_tin.cli.app import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import DataError, InvalidSettingError, RobustTinError, RunError
@@ -189,7 +190,7 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("occurrence", [4, 9])
 def test_a_transfer_stopped_anywhere_goes_on(fresh, transferred, small_folder, monkeypatch, occurrence):
-    from robustbench_tin.benchmarks import transfer_records
+    from robustbench_tin.benchmarks.runs import transfer_records
 
     calls = 0
     real = transfer_records.write_text

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toys import Toy, draw_toy_images
 
 from robustbench_tin import bench, evaluate
-from robustbench_tin.benchmarks.tables import tables
+from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.messages import translated
 
 

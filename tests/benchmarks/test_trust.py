@@ -26,13 +26,13 @@ from toys import Toy, build_toy_model, draw_toy_images
 from robustbench_tin import bench, evaluate
 from robustbench_tin.attacks import Attack, Ball, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.evidence import IMAGES, PASSES, Evidence, gather
-from robustbench_tin.benchmarks.measure import Conditions
-from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.status import Status, StatusCode
-from robustbench_tin.benchmarks.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.status import Status, StatusCode
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, Evidence, gather
+from robustbench_tin.progress import Reporter
 from robustbench_tin.threat import ThreatModel
 
 HONEST_ATTACKS = "fgsm,pgd,pgd:criterion=top1,noise"
@@ -243,7 +243,7 @@ def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None
 
 
 def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_tin.benchmarks import trust
+    from robustbench_tin.benchmarks.trust.judge import judge as trust
 
     def fail(*args: object) -> None:
         raise RuntimeError("two lines\nof trouble")
@@ -256,7 +256,7 @@ def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pyt
 def test_a_full_budget_is_doubted_where_the_probe_was_not_through(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from robustbench_tin.benchmarks import trust
+    from robustbench_tin.benchmarks.trust.judge import judge as trust
 
     def late(*args: object) -> Evidence:
         return dataclasses.replace(gather(*args), late=30)

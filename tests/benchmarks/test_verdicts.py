@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from robustbench_tin.benchmarks.trust_texts import TEXTS, TrustCode
-from robustbench_tin.benchmarks.verdicts import Reason, Trust, Verdict, too_few
+from robustbench_tin.benchmarks.codes.trust_texts import TEXTS, TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason, Trust, Verdict, too_few
 from robustbench_tin.messages import translated
 
 RISES = Reason.of(TrustCode.rising, lower=40.0, low=0.01, higher=46.9, high=0.03)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from drawn_sets import WNIDS, draw_tiny_imagenet
 
-from robustbench_tin.benchmarks.class_orders import fitting_order
+from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import RobustTinError

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from robustbench_tin.data.base import Dataset, Split
-from robustbench_tin.data.demo import BANNER, TRAIN_PER_CLASS, VAL_PER_CLASS, Demo, draw_split
-from robustbench_tin.data.demo_drawing import SIZE, Dice, coverage, wave
-from robustbench_tin.data.demo_scenes import box_of, draw_scene
-from robustbench_tin.data.demo_things import THINGS
+from robustbench_tin.data.demo.demo_set import BANNER, TRAIN_PER_CLASS, VAL_PER_CLASS, Demo, draw_split
+from robustbench_tin.data.demo.drawing import SIZE, Dice, coverage, wave
+from robustbench_tin.data.demo.scenes import box_of, draw_scene
+from robustbench_tin.data.demo.things import THINGS
 from robustbench_tin.data.source import OpenOptions
 
 # Change these only together with the drawing: results of other versions are then of another set.

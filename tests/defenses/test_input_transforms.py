@@ -15,10 +15,10 @@ from robustbench_tin import evaluate
 from robustbench_tin.attacks import Oracle, parse_attack
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measure import Conditions, measure_attack
+from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack
 from robustbench_tin.defenses import bit_depth, jpeg, parse_defense
+from robustbench_tin.defenses.differentiable_jpeg import softened_jpeg
 from robustbench_tin.defenses.input_transform import softly_rounded, straight_through
-from robustbench_tin.defenses.jpeg_gradient import softened_jpeg
 from robustbench_tin.errors import InvalidSettingError
 
 FIXED = ("jpeg", "bit-depth", "blur")

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 
 from robustbench_tin import evaluate
-from robustbench_tin.benchmarks.probe import AttackProbe
+from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier

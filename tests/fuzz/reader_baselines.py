@@ -11,12 +11,12 @@ from pydantic import ValidationError
 from reader_runs import make_run
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, make_baseline
+from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
+from robustbench_tin.benchmarks.gate.candidate import Subject, from_run
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.reading import read_baseline
-from robustbench_tin.benchmarks.gate.reports import FORMATS
+from robustbench_tin.benchmarks.gate.ci_reports import FORMATS
 from robustbench_tin.benchmarks.gate.rules import read_rules
-from robustbench_tin.benchmarks.gate.subject import Subject, from_run
-from robustbench_tin.benchmarks.gate.text import plain
+from robustbench_tin.benchmarks.gate.text_report import plain
 from robustbench_tin.errors import RobustTinError
 
 _RULES = """baseline = "baseline.json"

@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from robustbench_tin.benchmarks.predict import read_images
-from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.commands.predict import read_images
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.data.boxes import crop, usable
 from robustbench_tin.errors import DataError
+from robustbench_tin.progress import Reporter
 
 _KINDS = {
     **{"jpg": "JPEG", "png": "PNG", "bmp": "BMP", "webp": "WEBP"},

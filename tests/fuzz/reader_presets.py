@@ -12,10 +12,10 @@ from unittest import mock
 
 from drawn_sets import draw_tiny_imagenet
 
-from robustbench_tin.benchmarks.config import BenchConfig
-from robustbench_tin.benchmarks.planning import resolve
-from robustbench_tin.benchmarks.progress import Reporter
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.presets import load_preset, preset_names, with_preset
+from robustbench_tin.progress import Reporter
 
 _EVERY_KIND = """summary = "An option of every kind."
 

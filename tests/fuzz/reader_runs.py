@@ -11,19 +11,19 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
+from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
-from robustbench_tin.benchmarks.gate.subject import from_run
-from robustbench_tin.benchmarks.plan import Cell, Plan
-from robustbench_tin.benchmarks.progress import Reporter
-from robustbench_tin.benchmarks.records import CLEAN, make_record
-from robustbench_tin.benchmarks.repair import repair
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.run import Run, Trained, records_csv, records_json
-from robustbench_tin.benchmarks.status import OK
-from robustbench_tin.benchmarks.trained_model import find_trained
-from robustbench_tin.benchmarks.transfer_records import TransferRecord
-from robustbench_tin.benchmarks.transfer_trust import doubt_beaten
+from robustbench_tin.benchmarks.gate.candidate import from_run
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
+from robustbench_tin.benchmarks.runs.repair import repair
+from robustbench_tin.benchmarks.runs.run_directory import Run, Trained, records_csv, records_json
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
+from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.errors import RobustTinError
+from robustbench_tin.progress import Reporter
 
 IMAGES = 12
 ATTACK, EPS = "mi-fgsm", 0.03

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-from robustbench_tin.benchmarks.gate.subject import Figure, Model, Subject
-from robustbench_tin.benchmarks.records import CLEAN, make_record
-from robustbench_tin.benchmarks.results import Measurement
-from robustbench_tin.benchmarks.status import OK, Status
-from robustbench_tin.benchmarks.verdicts import Reason
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.codes.verdict import Reason
+from robustbench_tin.benchmarks.gate.candidate import Figure, Model, Subject
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 
 IMAGES = 400
 DATA = {"data": "drawn", "data_fingerprint": "aaaa", "measured_on": "bbbb"}

@@ -12,13 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import figure, model, right, subject, table
 
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, Baseline, make_baseline
-from robustbench_tin.benchmarks.gate.own import asked_by
-from robustbench_tin.benchmarks.gate.reading import LARGEST, MOST_VALUES, BaselineError, read_baseline
-from robustbench_tin.benchmarks.gate.subject import Model
-from robustbench_tin.benchmarks.records import CLEAN
-from robustbench_tin.benchmarks.trust_texts import TrustCode
-from robustbench_tin.benchmarks.verdicts import Reason
+from robustbench_tin.benchmarks.gate.baseline_io import LARGEST, MOST_VALUES, BaselineError, read_baseline
+from robustbench_tin.benchmarks.gate.candidate import Model
+from robustbench_tin.benchmarks.gate.user_model import asked_by
+from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.errors import RobustTinError, RunError
 
 

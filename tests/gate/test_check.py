@@ -7,13 +7,13 @@ import pytest
 from made_up import IMAGES, figure, model, right, subject, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.candidate import Model
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.finding import Report, Verdict
-from robustbench_tin.benchmarks.gate.question import Kind
+from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+from robustbench_tin.benchmarks.gate.result import Report, Verdict
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.subject import Model
-from robustbench_tin.benchmarks.gate.text import plain
-from robustbench_tin.benchmarks.records import CLEAN
+from robustbench_tin.benchmarks.gate.text_report import plain
+from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.errors import InvalidSettingError
 
 

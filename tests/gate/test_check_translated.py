@@ -9,8 +9,8 @@ import pytest
 from made_up import figure, subject, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.candidate import Model
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.subject import Model
 from robustbench_tin.messages import translated
 
 LATE = "still broke 60 of 400 images in the last tenth of its budget: give more steps"

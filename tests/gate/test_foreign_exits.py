@@ -13,7 +13,8 @@ import torch
 from PIL import Image
 from torch import nn
 
-from robustbench_tin import cli, evaluate
+from robustbench_tin import evaluate
+from robustbench_tin.cli import app as cli
 
 MODEL = """
 import torch

@@ -16,15 +16,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
+from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.own import Asked, OwnSource, measure
-from robustbench_tin.benchmarks.gate.question import Kind
-from robustbench_tin.benchmarks.gate.reading import read_baseline
+from robustbench_tin.benchmarks.gate.comparison_mode import Kind
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.cli import app
+from robustbench_tin.benchmarks.gate.user_model import Asked, OwnSource, measure
+from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError
-from robustbench_tin.models import own as own_module
-from robustbench_tin.models.own import load_own_model
+from robustbench_tin.models import user_model as own_module
+from robustbench_tin.models.user_model import load_own_model
 
 SOURCE = """
 import torch
@@ -110,7 +110,7 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
     images = torch.rand(4, 3, 64, 64)
     torch.testing.assert_close(own.module(images), built(images), rtol=1e-4, atol=1e-5)
     assert accuracies(str(onnx), attacks="square:queries=5")["square:queries=5@0.02"] is not None
-    monkeypatch.setattr("robustbench_tin.benchmarks.measure.STAND_IN", "square:queries=5")
+    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.attack.STAND_IN", "square:queries=5")
     assert set(accuracies(str(onnx))) == {"clean", "square:queries=5@0.02"}
 
     # A conversion that answers otherwise is worse than none.
@@ -205,7 +205,7 @@ def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> Non
 def test_without_gradients_the_default_attacks_give_way_to_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustbench_tin.benchmarks.measure.STAND_IN", "square:queries=5")
+    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.attack.STAND_IN", "square:queries=5")
     (tmp_path / "kinds.py").write_text(KINDS)
     own = load_own_model(f"{tmp_path}/kinds.py:quantised")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)

@@ -11,8 +11,8 @@ from made_up import model, right, subject, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.finding import Report
-from robustbench_tin.benchmarks.gate.reports import FORMATS, as_annotations, write_reports
+from robustbench_tin.benchmarks.gate.ci_reports import FORMATS, as_annotations, write_reports
+from robustbench_tin.benchmarks.gate.result import Report
 from robustbench_tin.benchmarks.gate.rules import Rules
 
 

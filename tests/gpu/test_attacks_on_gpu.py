@@ -20,7 +20,7 @@ from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.state import Task
 from robustbench_tin.attacks.engine.stop_on_success import Driver
 from robustbench_tin.attacks.square import Square
-from robustbench_tin.exact import exact_float32, has_tf32
+from robustbench_tin.strict_float32 import exact_float32, has_tf32
 from robustbench_tin.threat import NORMS, ThreatModel
 
 pytestmark = pytest.mark.gpu

@@ -13,12 +13,12 @@ from toys import TOY_CLASSES, Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense, registry
-from robustbench_tin.defenses.adversarial import BallTraining
+from robustbench_tin.defenses.adversarial_training import BallTraining
 from robustbench_tin.metrics import in_top
 from robustbench_tin.models import build_classifier
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training import loop
-from robustbench_tin.training.losses import Losses
+from robustbench_tin.training.loss_log import Losses
 from robustbench_tin.training.recipe import Recipe, TrainingFailure
 
 pytestmark = pytest.mark.gpu

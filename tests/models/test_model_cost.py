@@ -6,7 +6,7 @@ import pytest
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones
-from robustbench_tin.models.cost import Cost, cost
+from robustbench_tin.models.flops import Cost, cost
 from robustbench_tin.models.network import create_skeleton
 
 

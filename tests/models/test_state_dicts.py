@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from robustbench_tin.errors import WeightsError
-from robustbench_tin.models.own import load_own_model
+from robustbench_tin.models.user_model import load_own_model
 from robustbench_tin.models.weights_file import read_weights_file
 
 SOURCE = """

@@ -10,12 +10,12 @@ from loop_toys import assert_same_weights, build_full_model, split_of, trained_f
 from torch import Tensor, nn
 from toys import build_toy_model
 
-from robustbench_tin.benchmarks.probe import AttackProbe, ValidationLook
+from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook
 from robustbench_tin.errors import RunError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training import loop as loop_module
-from robustbench_tin.training.answers import right_answers
+from robustbench_tin.training.batch_accuracy import right_answers
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import Curves, Point, read_curves
 from robustbench_tin.training.loop import Recipe

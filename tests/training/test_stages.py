@@ -11,9 +11,9 @@ from torch import nn
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones, build_classifier
+from robustbench_tin.training.epoch_plan import timetable
 from robustbench_tin.training.loop import Recipe
 from robustbench_tin.training.stages import Stage, head_parameters, last_parameters, parse_stages, train_only
-from robustbench_tin.training.timetable import timetable
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from robustbench_tin.defenses import parse_defense, registry
 from robustbench_tin.defenses.none import NoDefense
 from robustbench_tin.runtime import Runtime
 from robustbench_tin.training import loop, optimiser
-from robustbench_tin.training.losses import Losses
+from robustbench_tin.training.loss_log import Losses
 from robustbench_tin.training.recipe import Recipe, TrainingFailure
 
 # The first makes its images before the first epoch. In the second it is torchvision that waits: it copies the

@@ -1,0 +1,1 @@
+"""One cell: its training, its measurements, and the time they take."""

@@ -1,0 +1,112 @@
+"""The looks that training takes after an epoch, at a few images: clean, under FGSM, under PGD-5."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.perturb import perturb_images
+from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.data.base import Split
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.metrics import in_top
+from robustbench_tin.runtime import as_tensor
+from robustbench_tin.threat import ThreatModel
+from robustbench_tin.training.monitor import Robustness
+from robustbench_tin.training.objective import classification_loss
+
+ATTACKS = ("fgsm", "pgd:steps=5")
+
+
+def watched_threat(plan: Plan, cell: Cell) -> ThreatModel | None:
+    """What a cell is watched under: the budget that it trains against, else the largest that is measured."""
+    threat = parse_defense(cell.defense).threat
+    if threat is None and plan.attacked_eps:
+        threat = ThreatModel(plan.norm, max(plan.attacked_eps))
+    return threat
+
+
+@dataclass(frozen=True)
+class AttackProbe:
+    """Accuracies under FGSM and PGD-5; what training is handed, since it knows no attacks.
+
+    Attributes:
+        threat: norm and budget of both.
+        seed: of PGD's random start, the same after every epoch.
+    """
+
+    threat: ThreatModel
+    seed: int
+
+    def __call__(self, classifier: nn.Module, images: Tensor, labels: Tensor) -> Robustness:
+        """Measure the bare classifier, in eval mode and float32.
+
+        Raises:
+            AttackFailure: where it gives no finite logits.
+        """
+        pool = Pool(images, labels, evaluation_batch_size(images.device.type), images.device)
+        fgsm, pgd = self._right(classifier, pool)
+        return Robustness(fgsm / len(pool), pgd / len(pool))
+
+    def _right(self, classifier: nn.Module, pool: Pool) -> Sequence[int]:
+        """Images that stay right under each of the attacks."""
+        right = [0, 0]
+        attacks = [parse_attack(text) for text in ATTACKS]
+        with Oracle(classifier, seed=self.seed) as oracle:
+            for start in pool.starts():
+                images, labels = pool.at(start)
+                for index, attack in enumerate(attacks):
+                    (moved,) = perturb_images(
+                        attack,
+                        oracle,
+                        images,
+                        labels,
+                        [self.threat.eps],
+                        norm=self.threat.norm,
+                        seed=self.seed + start,
+                    )
+                    right[index] += int(in_top(oracle.logits(moved), labels, 1).sum())
+        return right
+
+
+class ValidationLook:
+    """What training curves show of validation images; the bare classifier is measured, as by the monitor.
+
+    Args:
+        split: the images.
+        device: where the classifier is.
+        probe: attacks it too; None: clean only.
+    """
+
+    def __init__(self, split: Split, device: str, probe: AttackProbe | None) -> None:
+        images, labels = as_tensor(split.images).to(device), as_tensor(split.labels).to(device)
+        self._pool = Pool(images, labels, evaluation_batch_size(images.device.type), images.device)
+        self._probe = probe
+
+    def __call__(self, classifier: nn.Module) -> dict[str, float]:
+        """The columns of the curves that begin with ``val_``; none of a classifier that cannot be asked."""
+        try:
+            seen = self._clean(classifier)
+            if self._probe is not None:
+                robustness = self._probe(classifier, self._pool.images, self._pool.labels)
+                seen |= {"val_fgsm": robustness.fgsm, "val_pgd5": robustness.pgd}
+        except AttackFailure:
+            return {}
+        return seen
+
+    def _clean(self, classifier: nn.Module) -> dict[str, float]:
+        with Oracle(classifier) as oracle, torch.no_grad():
+            logits = torch.cat([oracle.logits(self._pool.at(start)[0]) for start in self._pool.starts()])
+            labels = self._pool.labels
+            return {
+                "val_loss": float(classification_loss(classifier, logits, labels)),
+                "val_top1": float(in_top(logits, labels, 1).float().mean()),
+                "val_top5": float(in_top(logits, labels, 5).float().mean()),
+            }

@@ -1,0 +1,1 @@
+"""The codes that records carry, and their texts: statuses, reasons of the trust checks, verdicts."""

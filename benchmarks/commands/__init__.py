@@ -1,0 +1,1 @@
+"""The commands beside ``bench`` and the gate: ``fool``, ``crop``, ``predict``, ``transfer``."""

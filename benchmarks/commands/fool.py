@@ -1,0 +1,218 @@
+"""``robust-tin fool``: a data set's images moved once on a trained model, as files."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.runs.resumable_output import Claim, claimed
+from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
+from robustbench_tin.data import Dataset
+from robustbench_tin.data.export import TinyImageNetWriter, require_size
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.progress import Preparation, Reporter
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.text import spreadsheet_cell, spreadsheet_path
+from robustbench_tin.threat import ThreatModel, parse_eps
+
+IMAGES = "manifest.csv"
+_COLUMNS = ("split", "file", "original", "class", "label", "answer", "fooled")
+SPLITS = ("train", "val")
+
+
+@dataclass(frozen=True)
+class Fooling:
+    """A set of fooling images that was written.
+
+    Attributes:
+        path: its directory, which ``--data`` takes.
+        images: how many were moved.
+        fooled: how many of them the model mistakes.
+    """
+
+    path: Path
+    images: int
+    fooled: int
+
+
+def fool(
+    model: str | Path,
+    *,
+    out: str | Path,
+    eps: str | float = 0.03,
+    attack: str = "fgsm",
+    norm: str = "linf",
+    seed: int = 0,
+    split: str = "train",
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    reporter: Reporter | None = None,
+    **data: Any,
+) -> Fooling:
+    """Write a data set in Tiny ImageNet's layout whose images were moved to fool a trained model.
+
+    Images are PNG and inside the ball as they lie on the disk. The split that is not asked for is written as
+    it is, so that ``bench --data OUT`` trains on the moved images and measures on the untouched. Beside them
+    ``manifest.json`` says what they were made with and ``manifest.csv`` of each image its label, what the
+    model answers and whether that is wrong. Stopped at any moment, the same call goes on.
+
+    Args:
+        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
+        out: directory to write into; empty, missing, or of the same call.
+        eps: one budget in units of the pixel range.
+        attack: a spec.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack's randomness.
+        split: ``train``, ``val`` or ``train,val``: what is moved.
+        device: None: the best there is.
+        plugins: files that register what the model or the attack needs.
+        reporter: told how far it is; None: silent.
+        **data: the data set and the part of it, as ``bench`` takes them: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked.
+    """
+    reporter = reporter or Reporter()
+    for plugin in plugins:
+        load_plugin(plugin)
+    chosen = parse_attack(attack)
+    chosen.check(norm)
+    threat = ThreatModel(norm, parse_eps(eps, norm))
+    splits = _splits(split)
+    device = choose_device(device)
+    found = find_trained(model)
+    dataset = open_part(reporter, **data)
+    require_fit(found, dataset)
+    require_size(dataset)
+    tune_allocator()
+    settings = {
+        "source": found.label,
+        "weights": file_digest(found.weights),
+        "backbone": found.backbone,
+        "defense": found.defense,
+        "attack": chosen.spec,
+        "norm": norm,
+        "eps": threat.eps,
+        "seed": seed,
+        "splits": ",".join(splits),
+        "data": dataset.name,
+        "data_fingerprint": dataset.fingerprint,
+        "batch_size": evaluation_batch_size(device),
+    }
+    # The weights' digest says which model it is, by whatever path it was named.
+    with claimed(Path(out), settings, ("images", "fooled"), told=("source",)) as claim:
+        if claim.result is None:
+            worker = _Worker(claim, dataset, settings, found, chosen, threat, device)
+            with reporter.preparing() as progress, failing(found.label):
+                counts = worker.work(progress)
+        else:
+            counts = claim.result
+            reporter.say(f"{out} is complete already: nothing to do.")
+    return Fooling(Path(out), **counts)
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Writes what is not there yet."""
+
+    claim: Claim
+    dataset: Dataset
+    settings: dict[str, Any]
+    found: TrainedModel
+    attack: Attack
+    threat: ThreatModel
+    device: str
+
+    def work(self, progress: Preparation) -> dict[str, int]:
+        parts = {name: getattr(self.dataset, name) for name in SPLITS}
+        model = self.found.load(self.device).model
+        with TinyImageNetWriter(self.claim.path, self.dataset, parts) as writer:
+            for name, split in parts.items():
+                moved = name in self.settings["splits"].split(",")
+                pool = Pool(
+                    as_tensor(split.images),
+                    as_tensor(split.labels),
+                    self.settings["batch_size"],
+                    torch.device(self.device),
+                )
+                todo = [start for start in pool.starts() if not self.claim.is_done(f"{name}-{start}")]
+                what = f"{'moving' if moved else 'copying'} {name} images"
+                batches: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
+                if moved:
+                    made = fooled_batches(
+                        model, pool, self.attack, self.threat, seed=self.settings["seed"], starts=todo
+                    )
+                    batches = ((batch.start, batch.images, batch.answers) for batch in made)
+                else:
+                    batches = ((start, split.images[start : start + pool.size], None) for start in todo)
+                for start, images, answers in batches:
+                    lines = self._lines(writer, name, start, len(images), answers)
+                    writer.add(name, start, images, partial(self.claim.note, f"{name}-{start}", lines))
+                    progress(what, min(start + pool.size, len(split)), len(split))
+            writer.finish()
+        return self._conclude()
+
+    def _lines(
+        self,
+        writer: TinyImageNetWriter,
+        name: str,
+        start: int,
+        count: int,
+        answers: npt.NDArray[np.int64] | None,
+    ) -> str:
+        """The manifest's lines of a batch; an image that was not moved has no answer."""
+        split = getattr(self.dataset, name)
+        text = io.StringIO()
+        lines = csv.writer(text, lineterminator="\n")
+        for offset in range(count):
+            row = start + offset
+            label = int(split.labels[row])
+            answer = "" if answers is None else int(answers[offset])
+            original = "" if split.ids is None else spreadsheet_path(split.ids[row])
+            known = spreadsheet_cell(self.dataset.classes[label])
+            fooled = "" if answers is None else int(answer != label)
+            file = writer.name(name, row)
+            lines.writerow([name, file, original, known, label, answer, fooled])
+        return text.getvalue()
+
+    def _conclude(self) -> dict[str, int]:
+        """Join the parts into the manifest, and mark the directory as complete."""
+        size = self.settings["batch_size"]
+        texts = [
+            self.claim.noted(f"{name}-{start}")
+            for name in SPLITS
+            for start in range(0, len(getattr(self.dataset, name)), size)
+        ]
+        rows = list(csv.reader(io.StringIO("".join(texts))))
+        counts = {
+            "images": sum(row[-1] != "" for row in rows),
+            "fooled": sum(row[-1] == "1" for row in rows),
+        }
+        write_text(self.claim.path / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
+        self.claim.complete(counts)
+        return counts
+
+
+def _splits(text: str) -> tuple[str, ...]:
+    chosen = tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+    if not chosen or set(chosen) - set(SPLITS):
+        raise InvalidSettingError(f"split got '{text}'; expected train, val or train,val")
+    return tuple(name for name in SPLITS if name in chosen)

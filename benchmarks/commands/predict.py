@@ -1,0 +1,277 @@
+"""``robust-tin predict``: what a trained model answers for each image, labelled or not."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.benchmarks.measurement.attack import batch_logits, evaluation_batch_size
+from robustbench_tin.benchmarks.planning.config import DataConfig
+from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit
+from robustbench_tin.data import UNLABELLED, Dataset, Split
+from robustbench_tin.data.boxes import crop, usable
+from robustbench_tin.data.decode import decode_all
+from robustbench_tin.data.files import MOST_IMAGE, Directory
+from robustbench_tin.data.left_out import left_out_note, summarise
+from robustbench_tin.data.listing import SUFFIXES, Reason, is_image
+from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.files import MOST_TEXT, decode_text, read_bytes
+from robustbench_tin.progress import Reporter
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.text import printable, spreadsheet_cell, spreadsheet_path
+
+SPLITS = ("train", "val", "test")
+_RANKS = 5
+_DELIMITERS = (",", ";", "\t")
+_KINDS = f"files that end in {', '.join(SUFFIXES)}"
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """A file of predictions that was written.
+
+    Attributes:
+        path: the CSV file.
+        images: its lines.
+        left_out: images that could not be read.
+    """
+
+    path: Path
+    images: int
+    left_out: int = 0
+
+
+def predict(
+    model: str | Path,
+    *,
+    out: str | Path,
+    split: str = "test",
+    images: str | Path | None = None,
+    boxes: bool = False,
+    fill: bool = False,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    reporter: Reporter | None = None,
+    **data: Any,
+) -> Predictions:
+    """Write a CSV file with a line an image: ``file, class, class_name, class_2 … class_5``.
+
+    Where the image's class is known, it follows as ``true_class``; with ``boxes``, so do ``cropped_class``,
+    ``cropped_class_name``, ``cropped_class_2 …``: the same of the image cropped to its box, empty where it
+    has no usable one. The model answers as it is measured, with its defense around it, in float32.
+
+    Args:
+        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
+        out: the CSV file; what was there is replaced.
+        split: ``train``, ``val`` or ``test`` of the data set.
+        images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
+            paths from its own place, apart by commas, semicolons or tabs. The data set then only names the
+            classes. Hidden files are left out.
+        boxes: also predict each image cropped to its box.
+        fill: enlarge the box to the image's size; else pad it with black, as the Tiny ImageNet report did.
+        device: None: the best there is.
+        plugins: files that register what the model needs.
+        reporter: told how far it is; None: silent.
+        **data: the data set and the part of it, as ``bench`` takes them: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`. ``skip_broken`` also
+            leaves out unreadable ``images``.
+
+    Raises:
+        RobustTinError: for anything that cannot be done as asked.
+    """
+    reporter = reporter or Reporter()
+    for plugin in plugins:
+        load_plugin(plugin)
+    if split not in SPLITS:
+        raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
+    if fill and not boxes:
+        raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
+    device = choose_device(device)
+    found = find_trained(model)
+    dataset = open_part(reporter, **data)
+    require_fit(found, dataset)
+    tune_allocator()
+    left_out = 0
+    if images is None:
+        asked = _split(dataset, split)
+    else:
+        skip_broken = DataConfig(**data).skip_broken
+        asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
+    if boxes and asked.boxes is None:
+        raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
+    network = found.load(device).model
+    with reporter.preparing() as progress, failing(found.label):
+
+        def rank(pictures: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.int64]:
+            return _ranked(network, pictures, device, lambda done: progress(what, done, len(pictures)))
+
+        whole = rank(asked.images, "predicting images")
+        cropped: dict[int, npt.NDArray[np.int64]] | None = None
+        if boxes:
+            assert asked.boxes is not None
+            rows = np.flatnonzero(usable(asked.boxes, *asked.images.shape[-2:]))
+            crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
+            cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops"), strict=True))
+    # Names of files may hold bytes that are no UTF-8: in the CSV they are escapes.
+    text = _table(dataset, asked, whole, cropped).encode("utf-8", "backslashreplace").decode()
+    write_text(Path(out), text)
+    return Predictions(Path(out), len(asked), left_out)
+
+
+def _split(dataset: Dataset, name: str) -> Split:
+    split: Split | None = getattr(dataset, name)
+    if split is None:
+        raise DataError(f"'{dataset.name}' has no {name} images; expected --split train or val, or --images")
+    return split
+
+
+def _ranked(
+    model: nn.Module, images: npt.NDArray[np.uint8], device: str, on_done: Callable[[int], None]
+) -> npt.NDArray[np.int64]:
+    """The labels of the largest logits, largest first, int64 ``(N, ranks)``."""
+    size = evaluation_batch_size(device)
+    labels = torch.zeros(len(images), dtype=torch.int64)
+    pool = Pool(as_tensor(images), labels, size, torch.device(device))
+    ranked = []
+    with Oracle(model) as oracle:
+        for start in pool.starts():
+            logits = batch_logits(oracle, pool.at(start)[0], 0, start)
+            ranked.append(logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices.cpu().numpy())
+            on_done(min(start + size, len(images)))
+    return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)
+
+
+def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
+    """Images from anywhere, scaled as the data sets' are, and how many could not be read."""
+    found = _found(place)
+    if found.left_out is not None:
+        reporter.say(found.left_out)
+    kept: list[npt.NDArray[np.uint8]] = []
+    rows: list[int] = []
+    broken: list[tuple[str, str]] = []
+    for chunk in decode_all(found.read, found.names, size):
+        kept.append(chunk.images)
+        rows += chunk.rows
+        broken += chunk.broken
+        if broken and not skip_broken:
+            name, why = broken[0]
+            raise DataError(f"image '{printable(name)}' {why}; mend or remove it, or give --skip-broken")
+    if not rows:
+        raise DataError(
+            f"none of the {len(found.names):,} images of '{place}' can be read; expected {_KINDS}"
+        )
+    names = [found.names[row] for row in rows]
+    return Split(np.concatenate(kept), np.full(len(rows), UNLABELLED, np.int64), None, names), len(broken)
+
+
+@dataclass(frozen=True)
+class _Images:
+    """Images that are found but not decoded.
+
+    Attributes:
+        names: relative to their place.
+        read: gives the content of a name.
+        left_out: a line on the files beside them that are no images.
+    """
+
+    names: list[str]
+    read: Callable[[str], bytes]
+    left_out: str | None = None
+
+
+def _found(place: Path) -> _Images:
+    found = _in_directory(place) if place.is_dir() else _in_list(place)
+    if not found.names:
+        raise DataError(f"'{place}' names no images; expected {_KINDS}")
+    return found
+
+
+def _in_directory(place: Path) -> _Images:
+    """All images below a directory, but the hidden ones."""
+    files = Directory(place, tops=None)
+    names = sorted((name for name in files.names if is_image(name)), key=lambda name: name.split("/"))
+    others = [name for name in files.names if not is_image(name)]
+    left_out = {**files.left_out, Reason.OTHER_KIND: others}
+    return _Images(names, files.read, left_out_note({}, summarise(left_out)))
+
+
+def _in_list(place: Path) -> _Images:
+    """The images that a CSV file names in its first column, by paths from its own place."""
+    if not place.is_file():
+        raise DataError(f"no images at '{place}'; expected a directory, or a CSV of paths")
+    if is_image(place.name):
+        raise DataError(
+            f"'{place}' is an image; expected a directory, or a CSV of paths; name the directory"
+            " that it lies in"
+        )
+    try:
+        # Names of files may be no UTF-8; such bytes stay what they are.
+        text = decode_text(read_bytes(place, MOST_TEXT), "surrogateescape")
+        first = max((_first_column(text, delimiter) for delimiter in _DELIMITERS), key=_count_images)
+    except OSError as error:
+        raise DataError(f"'{place}' cannot be read: {error.strerror}") from error
+    except csv.Error:
+        raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None
+    # A title is a first line that names no kind of image.
+    title = bool(first) and not is_image(first[0])
+    return _Images(first[title:], lambda name: read_bytes(_located(place.parent, name), MOST_IMAGE))
+
+
+def _first_column(text: str, delimiter: str) -> list[str]:
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
+    return [row[0].strip() for row in rows if row and row[0].strip()]
+
+
+def _count_images(names: list[str]) -> int:
+    return sum(map(is_image, names))
+
+
+def _located(base: Path, name: str) -> Path:
+    """The path that a list means; one written on Windows has backslashes for slashes."""
+    path = base / name
+    return path if "\\" not in name or path.exists() else base / name.replace("\\", "/")
+
+
+def _table(
+    dataset: Dataset,
+    asked: Split,
+    whole: npt.NDArray[np.int64],
+    cropped: dict[int, npt.NDArray[np.int64]] | None,
+) -> str:
+    text = io.StringIO()
+    lines = csv.writer(text, lineterminator="\n")
+    labelled = bool((asked.labels != UNLABELLED).any())
+    columns = ["class", "class_name", *(f"class_{rank}" for rank in range(2, whole.shape[1] + 1))]
+    header = ["file", *columns, *(["true_class"] if labelled else [])]
+    if cropped is not None:
+        header += [f"cropped_{column}" for column in columns]
+    lines.writerow(header)
+    for row, answers in enumerate(whole):
+        name = str(row) if asked.ids is None else spreadsheet_path(asked.ids[row])
+        line = [name, *_answer(dataset, answers)]
+        if labelled:
+            line.append(spreadsheet_cell(dataset.classes[asked.labels[row]]))
+        if cropped is not None:
+            line += _answer(dataset, cropped[row]) if row in cropped else [""] * len(columns)
+        lines.writerow(line)
+    return text.getvalue()
+
+
+def _answer(dataset: Dataset, ranked: npt.NDArray[np.int64]) -> list[str]:
+    best, *others = ranked.tolist()
+    names = [dataset.classes[best], dataset.class_names[best], *(dataset.classes[each] for each in others)]
+    return [spreadsheet_cell(name) for name in names]

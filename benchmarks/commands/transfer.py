@@ -1,0 +1,257 @@
+"""The transfer measure: images made on each cell of a run, every other cell measured on them.
+
+Papernot, McDaniel and Goodfellow, 2016, "Transferability in Machine Learning", arXiv 1605.07277. What images
+made on another network break shows what an attacker without access reaches, and where they break what an
+attack with gradients did not, that attack is not to be believed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.runs.cell_loader import Loader
+from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
+from robustbench_tin.benchmarks.runs.repair import repair_transfers
+from robustbench_tin.benchmarks.runs.run_directory import Run, Trained
+from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
+from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
+from robustbench_tin.data import Dataset
+from robustbench_tin.errors import DataError, InvalidSettingError, RunError
+from robustbench_tin.progress import Reporter, duration
+from robustbench_tin.registry import load_plugin
+from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.threat import parse_eps_list
+
+# Made for this: with momentum an attack follows the source's own quirks less (Dong et al., 2018,
+# arXiv 1710.06081).
+DEFAULT_ATTACK = "mi-fgsm"
+# What a target's record takes from its clean one.
+_FACTS = {
+    *("model", "defense", "seed", "norm", "learned", "n", "classes", "data", "data_fingerprint"),
+    *("image_size", "network_size", "epochs", "train_seconds", "train_precision"),
+}
+
+
+def transfer(
+    run: str | Path,
+    *,
+    attack: str = DEFAULT_ATTACK,
+    eps: str | float | Sequence[float] | None = None,
+    device: str | None = None,
+    plugins: Sequence[str | Path] = (),
+    reporter: Reporter | None = None,
+    **data: Any,
+) -> Run:
+    """Make adversarial images on each finished cell of a run and measure every other one on them.
+
+    The full budget is spent on every image, in the plan's norm, with the source's seed; its ``eot``,
+    ``eight_bit`` and ``oblivious`` hold for the source. What is measured already is not measured again.
+
+    Args:
+        run: a run directory.
+        attack: spec of an attack that spends its full budget.
+        eps: budgets; None: the plan's. Only positive ones: at 0 there is the clean measure.
+        device: None: the run's.
+        plugins: the files that the run was made with.
+        reporter: told how far it is; None: silent.
+        **data: the data set and the part of it that the run was made on: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+
+    Returns:
+        The run; ``.transfers.records`` is a DataFrame of one row a measure, ``.transfers.tables`` renders it,
+        and ``.tables`` now have the worst source.
+
+    Raises:
+        RunError: where fewer than two cells are finished, or plugins are missing.
+        DataError: where the data is not the run's.
+        InvalidSettingError: for an attack, eps or device that will not do.
+    """
+    reporter = reporter or Reporter()
+    opened = Run.load(run)
+    plan = opened.plan
+    _load_plugins(plan, plugins)
+    chosen = parse_attack(attack)
+    chosen.check(plan.norm)
+    if chosen.criterion is not None:
+        raise InvalidSettingError(
+            f"attack '{chosen.spec}' stops at an image once its source is broken; expected one that spends"
+            " its full budget, such as mi-fgsm, pgd or apgd-ce:criterion=none"
+        )
+    budgets = sorted(
+        {value for value in parse_eps_list(plan.eps if eps is None else eps, plan.norm) if value > 0}
+    )
+    if not budgets:
+        raise InvalidSettingError(
+            "eps got none above 0; expected a budget to attack with, such as --eps 0.03"
+        )
+    cells = _finished(opened, reporter)
+    device = choose_device(device or plan.device)
+    dataset = open_part(reporter, **data)
+    _require_same(plan, dataset)
+    tune_allocator()
+    with opened.locked():
+        repair_transfers(opened, reporter)
+        worker = _Worker(opened, dataset, cells, chosen, budgets, device, reporter)
+        worker.work()
+        for line in doubt_beaten(opened):
+            reporter.warn(line)
+        opened.transfers.write_tables()
+        opened.write_results()
+    return opened
+
+
+def _load_plugins(plan: Plan, plugins: Sequence[str | Path]) -> None:
+    missing = set(plan.plugins) - {file_digest(Path(plugin)) for plugin in plugins}
+    if missing:
+        raise RunError(
+            f"the run was made with plugin {', '.join(sorted(missing))} (name and digest); give that file as"
+            " --plugin"
+        )
+    for plugin in plugins:
+        load_plugin(plugin)
+
+
+def _finished(run: Run, reporter: Reporter) -> list[Cell]:
+    """The cells that are trained and measured clean, those where that failed among them."""
+    cells = list(run.plan.cells())
+    finished = [cell for cell in cells if run.trained(cell) and run.record(cell, CLEAN, 0.0)]
+    sound = [cell for cell in finished if _is_ok(run.trained(cell))]
+    if len(sound) < 2:
+        raise RunError(
+            f"run '{run.path}' has {len(sound)} of {len(cells)} cells trained and measured; transfer needs"
+            " two or more: go on with its bench, or give bench more models, defenses or seeds"
+        )
+    if len(finished) < len(cells):
+        left_out = [cell.label for cell in cells if cell not in finished]
+        reporter.warn(f"Not finished yet and left out: {'; '.join(left_out)}")
+    return finished
+
+
+def _is_ok(trained: Trained | None) -> bool:
+    return trained is not None and trained.status == OK
+
+
+def _require_same(plan: Plan, dataset: Dataset) -> None:
+    if dataset.fingerprint == plan.data_fingerprint:
+        return
+    given = _counted(dataset.name, len(dataset.classes), len(dataset.train), len(dataset.val))
+    wanted = _counted(plan.data, plan.classes, plan.train_images, plan.eval_images)
+    raise DataError(
+        f"got {given} (fingerprint {dataset.fingerprint}), and the run was made on {wanted} (fingerprint"
+        f" {plan.data_fingerprint}); give the --data, --classes, --train-per-class and --eval-images of its"
+        " bench"
+    )
+
+
+def _counted(name: str, classes: int, train: int, val: int) -> str:
+    return f"{name} with {classes} classes, {train:,} training and {val:,} evaluated images"
+
+
+@dataclass(frozen=True)
+class _Worker:
+    """Takes one source after the other to its end."""
+
+    run: Run
+    dataset: Dataset
+    cells: Sequence[Cell]
+    attack: Attack
+    eps: Sequence[float]
+    device: str
+    reporter: Reporter
+
+    def work(self) -> None:
+        todo = {source: targets for source in self.cells if (targets := self._targets(source))}
+        if not todo:
+            self.reporter.say(
+                f"Run {self.run.path}: {self.attack.spec} is transferred already, nothing to do."
+            )
+            return
+        costs = self._costs()
+        seconds = {source: self._seconds(costs, source, targets) for source, targets in todo.items()}
+        self.reporter.say(
+            f"Transfer of {self.attack.spec} from {len(todo)} cells, to {len(self.cells) - 1} others each;"
+            f" about {duration(sum(seconds.values()))}."
+        )
+        val = self.dataset.val
+        size = evaluation_batch_size(self.device)
+        pool = Pool(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
+        loader = Loader(self.run, self.dataset.image_size, self.device)
+        with self.reporter.overall(sum(seconds.values())):
+            for source, targets in todo.items():
+                what = f"{self.attack.spec} on {source.label}"
+                with self.reporter.stage(what, len(pool), seconds[source]) as advance:
+                    measured = measure_transfer(
+                        loader,
+                        self.run.plan,
+                        pool,
+                        self.attack,
+                        self.eps,
+                        source,
+                        targets,
+                        on_images=advance,
+                    )
+                for target, of_target in measured.items():
+                    for outcomes in of_target:
+                        self._save(source, target, outcomes)
+                    if of_target[0].status != OK:
+                        self.reporter.warn(f"{what}, for {target.label}: {of_target[0].status}")
+                self.reporter.finished(f"{what}: measured on {len(targets)} others")
+
+    def _targets(self, source: Cell) -> list[Cell]:
+        """The other cells of which a budget is missing; all are then done, since they share gradients."""
+        return [
+            target
+            for target in self.cells
+            if target != source and not all(self._is_done(source, target, eps) for eps in self.eps)
+        ]
+
+    def _is_done(self, source: Cell, target: Cell, eps: float) -> bool:
+        record = self.run.transfers.record(self.attack.spec, source, target, eps)
+        if record is None:
+            return False
+        # Without weights it would fail again.
+        return record.status == OK or not all(_is_ok(self.run.trained(cell)) for cell in (source, target))
+
+    def _costs(self) -> Estimate:
+        plan = self.run.plan.model_copy(update={"eps": tuple(self.eps), "device": self.device})
+        return estimate(plan, self.dataset.image_size)
+
+    def _seconds(self, costs: Estimate, source: Cell, targets: Sequence[Cell]) -> float:
+        measuring = sum(costs.clean(target.model) for target in targets)
+        return costs.attack(source.model, self.attack.spec) + len(self.eps) * measuring
+
+    def _save(self, source: Cell, target: Cell, outcomes: Measurement) -> None:
+        plan = self.run.plan
+        clean = self.run.record(target, CLEAN, 0.0)
+        assert clean is not None
+        record = make_record(
+            outcomes,
+            **clean.model_dump(include=_FACTS),
+            attack=self.attack.spec,
+            eot=plan.eot,
+            oblivious=plan.oblivious,
+            eight_bit=plan.eight_bit,
+            device=self.device,
+        )
+        known = TransferRecord(
+            **record.model_dump(),
+            source_model=source.model,
+            source_defense=source.defense,
+            source_seed=source.seed,
+        )
+        self.run.transfers.save(known, outcomes)

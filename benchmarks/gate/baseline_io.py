@@ -1,0 +1,120 @@
+"""Reading a baseline file that may be damaged, edited, of another version, or meant to do harm."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason
+from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, LONGEST, Baseline, digest_of
+from robustbench_tin.errors import RobustTinError
+from robustbench_tin.files import IrregularError, read_bytes
+
+# 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
+LARGEST = 64 * 2**20
+# Each value costs memory and time when a file is checked, and a hostile one would be nothing else. So many
+# have 25 backbones with 12 measures of 1,000 seeds; their outcomes are long, but one value each.
+MOST_VALUES = 400_000
+_AGAIN = "make it again with robust-tin baseline"
+
+
+class BaselineError(RobustTinError):
+    """A baseline file that is missing, damaged, changed by hand or of another version."""
+
+
+def read_baseline(path: str | Path) -> Baseline:
+    """Read and check a baseline file.
+
+    Raises:
+        BaselineError: for whatever is wrong with it, in one line.
+    """
+    path = Path(path)
+    content = _read(path)
+    try:
+        baseline = Baseline.model_validate_json(_updated(content))
+    except ValidationError as error:
+        raise BaselineError(f"baseline '{path}' {_what_is_wrong(content, error)}") from None
+    except RecursionError:
+        raise BaselineError(f"baseline '{path}' is nested too deeply; {_AGAIN}") from None
+    if baseline.digest != baseline.content_digest:
+        raise BaselineError(
+            f"baseline '{path}' was changed by hand or merged: its digest is {_short(baseline.digest)}, that"
+            f" of its content {baseline.content_digest}; {_AGAIN}"
+        )
+    return baseline
+
+
+def _updated(content: bytes) -> bytes:
+    """A file of format 1, which held texts instead of codes, as one of this format; others as they are."""
+    if _format_of(content) != 1:
+        return content
+    known = json.loads(content)
+    with suppress(AttributeError, KeyError, TypeError):  # damaged: whoever validates it says how
+        untouched = known.get("digest") == digest_of(known)
+        for entry in known["entries"]:
+            for measure in entry["measures"]:
+                for field in ("doubts", "unchecked"):
+                    measure[field] = [_reason(text) for text in measure.get(field, [])]
+        known[FORMAT_KEY] = FORMAT
+        if untouched:
+            known["digest"] = digest_of(known)
+    return json.dumps(known).encode()
+
+
+def _reason(text: str) -> dict[str, Any]:
+    known = Reason.parse(text) if len(text) <= LONGEST else None
+    return (known or Reason.of(TrustCode.earlier, text=text)).model_dump(mode="json")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        content = read_bytes(path, LARGEST)
+    except IrregularError as error:
+        raise BaselineError(f"baseline '{path}' cannot be read: {error.strerror}; {_AGAIN}") from None
+    except OSError as error:
+        raise BaselineError(
+            f"baseline '{path}' cannot be read: {error.strerror}; make one with robust-tin baseline RUN"
+            f" --out {path}"
+        ) from error
+    if content.count(b",") + content.count(b"{") > MOST_VALUES:
+        raise BaselineError(f"baseline '{path}' holds more than {MOST_VALUES:,} values; {_AGAIN}")
+    if not content.strip():
+        raise BaselineError(f"baseline '{path}' is empty; {_AGAIN}")
+    return content
+
+
+def _what_is_wrong(content: bytes, error: ValidationError) -> str:
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["type"] == "json_invalid":
+        return f"is no JSON ({_short(first['msg'])}); it may be cut off or hold a merge conflict; {_AGAIN}"
+    written = _format_of(content)
+    if written is not None and written != FORMAT:
+        newer = written > FORMAT
+        return (
+            f"is of format {_short(str(written))}, and this robust-tin reads {FORMAT};"
+            f" {'update robust-tin, or ' if newer else ''}{_AGAIN}"
+        )
+    if written is None:
+        return f"is no baseline: it has no number '{FORMAT_KEY}'; {_AGAIN}"
+    where = ".".join(map(str, first["loc"])) or "content"
+    return f"is damaged or was changed by hand ({_short(where)}: {_short(first['msg'])}); {_AGAIN}"
+
+
+def _format_of(content: bytes) -> int | None:
+    """The format number that a file claims; None where it claims none."""
+    try:
+        claimed = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    number = claimed.get(FORMAT_KEY) if isinstance(claimed, dict) else None
+    return number if isinstance(number, int) and not isinstance(number, bool) else None
+
+
+def _short(text: str) -> str:
+    """One line of at most 120 printable characters: what a file holds is not trusted."""
+    return "".join(character if character.isprintable() else " " for character in text)[:120]

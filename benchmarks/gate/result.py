@@ -1,0 +1,153 @@
+"""What a check finds out about one measure, and about all."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+from robustbench_tin.benchmarks.codes.verdict import Reason
+from robustbench_tin.benchmarks.gate.candidate import Key
+from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
+
+PASSED, WORSE, INCOMPARABLE = 0, 1, 2
+
+
+class Verdict(StrEnum):
+    """On one measure; the first of those that apply, in this order."""
+
+    worse = "worse"
+    below = "below its floor"
+    suspicious = "suspicious"
+    incomparable = "cannot compare"
+    better = "better"
+    new = "new"
+    same = "not worse"
+
+    @property
+    def grave(self) -> bool:
+        """Whether it fails, or cannot be compared."""
+        return self.fails or self is Verdict.incomparable
+
+    @property
+    def fails(self) -> bool:
+        """Whether robustness got worse, or may only look as if it had not."""
+        return self in (Verdict.worse, Verdict.below, Verdict.suspicious)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One measure beside its baseline.
+
+    Attributes:
+        model: the backbone.
+        defense: canonical spec.
+        key: attack, norm and eps.
+        verdict: on it.
+        reasons: each a sentence for people: of the verdict, and whatever else must be known.
+        kind: the question that was asked; None where none could be.
+        before: the baseline's accuracy, a fraction, the mean over its seeds in a re-training; None where it
+            has none.
+        now: the accuracy that is checked, likewise.
+        chance: Holm-corrected p-value of the drop; None where nothing was tested.
+        tolerance: how much it may lose.
+        floor: what it must be at least, or None.
+        changes: images lost and won; None but for the same weights.
+        spread: between trainings; None but for a re-training.
+        doubts: what speaks against believing the figure and not against the baseline's.
+        unchecked: why the trust checks could not judge the figure, if that does not fail the check.
+    """
+
+    model: str
+    defense: str
+    key: Key
+    verdict: Verdict
+    reasons: tuple[str, ...] = ()
+    kind: Kind | None = None
+    before: float | None = None
+    now: float | None = None
+    chance: float | None = None
+    tolerance: float = 0.0
+    floor: float | None = None
+    changes: Changes | None = None
+    spread: Spread | None = None
+    doubts: tuple[Reason, ...] = ()
+    unchecked: tuple[Reason, ...] = ()
+
+    @property
+    def label(self) -> str:
+        """For people: ``resnet50 + none, pgd@0.03``."""
+        return f"{self.model} + {self.defense}, {self.key.label}"
+
+    @property
+    def drop(self) -> float | None:
+        """Accuracy lost, a fraction; negative where it rose; None where it cannot be known."""
+        return None if self.before is None or self.now is None else self.before - self.now
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that a check found.
+
+    Attributes:
+        subject: what was checked, for people.
+        baseline: the file that it was compared with; None: floors only.
+        images: that each measure has.
+        level: at most this part of tables without a true drop fails by chance.
+        findings: every measure of the baseline and of the subject, in order.
+        facts: which question was asked and what changed, a sentence each.
+        warnings: what must not be missed, a sentence each.
+        causes: where to look for what made it worse.
+        update: the command that makes a new baseline of the subject.
+        failure: why the check came to no findings; empty if it came to its end.
+    """
+
+    subject: str
+    baseline: str | None
+    images: int
+    level: float
+    findings: tuple[Finding, ...]
+    facts: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    causes: tuple[str, ...] = ()
+    update: str = ""
+    failure: str = ""
+
+    def of(self, *verdicts: Verdict) -> list[Finding]:
+        """The findings with one of these verdicts."""
+        return [finding for finding in self.findings if finding.verdict in verdicts]
+
+    @property
+    def failed(self) -> list[Finding]:
+        """The findings that fail the check."""
+        return [finding for finding in self.findings if finding.verdict.fails]
+
+    @property
+    def exit_code(self) -> int:
+        """0: none worse; 1: some worse, whatever else; 2: none seen to be worse, but some not comparable."""
+        if self.failed:
+            return WORSE
+        return INCOMPARABLE if self.failure or self.of(Verdict.incomparable) else PASSED
+
+    @property
+    def summary(self) -> str:
+        """One line: how many measures are what, or why nothing could be compared."""
+        if self.failure:
+            return f"Robustness check CANNOT COMPARE: {self.failure}"
+        counts = [(verdict, len(self.of(verdict))) for verdict in Verdict]
+        said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+        outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]
+        return f"Robustness check {outcome}: {len(self.findings)} measures: {said}."
+
+
+def grouped(
+    findings: Sequence[Finding], field: Literal["reasons", "unchecked"] = "reasons"
+) -> dict[str | Reason, list[Finding]]:
+    """Each reason with the findings that it stands beside, so that it is said once."""
+    reasons: dict[str | Reason, list[Finding]] = {}
+    for finding in findings:
+        for reason in getattr(finding, field):
+            reasons.setdefault(reason, []).append(finding)
+    return reasons

@@ -1,0 +1,161 @@
+"""Certified accuracy: how much of it no attack within a radius can take, by randomised smoothing.
+
+Cohen, Rosenfeld and Kolter, 2019, "Certified Adversarial Robustness via Randomized Smoothing", arXiv
+1902.02918. A classifier votes under Gaussian noise of deviation sigma. If its answer wins a part p above one
+half of all votes, no change shorter in l2 than sigma · Φ⁻¹(p) changes the winner. The part is known from a
+sample, so a lower bound of it is used (Clopper and Pearson, 1934); each certificate is wrong with
+probability alpha at most.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.rng import seed_of
+from robustbench_tin.attacks.engine.spot_checks import OnImages
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.attack import failure
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.defenses.base import NoiseVote
+from robustbench_tin.errors import FOREIGN, InvalidSettingError
+from robustbench_tin.threat import ThreatModel
+
+MODE = "certified lower bound"
+
+
+@dataclass(frozen=True)
+class Certificates:
+    """What is proved of each image.
+
+    Attributes:
+        answers: the class that most of the first votes chose, int64 ``(N,)``.
+        radii: l2 radius within which the smoothed classifier's answer is proved to be the label, in units of
+            the pixel range, float64 ``(N,)``; NaN where nothing is: the answer is wrong, or has too few
+            votes to be sure of (an abstention).
+    """
+
+    answers: npt.NDArray[np.int64]
+    radii: npt.NDArray[np.float64]
+
+    def right(self, eps: float) -> npt.NDArray[np.bool_]:
+        """Which images are proved right for every change of at most ``eps``, bool ``(N,)``."""
+        # The proof is of shorter changes; what counts as inside the ball may be a hair longer than eps.
+        proved: npt.NDArray[np.bool_] = self.radii > ThreatModel("l2", eps).ball(torch.zeros(1)).radius
+        return proved
+
+
+def certify(vote: NoiseVote, pool: Pool, *, seed: int = 0, on_images: OnImages | None = None) -> Certificates:
+    """Certify each image of a pool.
+
+    Images whose first votes choose another class than the label need no further ones.
+
+    Args:
+        vote: the classifier, its noise, and the numbers of votes.
+        pool: the images, on the classifier's device.
+        seed: of the noise.
+        on_images: called with a number of images that are done.
+
+    Raises:
+        InvalidSettingError: for a noise, a number of votes or a probability that is none.
+        AttackFailure: where the classifier goes wrong.
+    """
+    with _oracle(vote, seed) as oracle:
+        return _certified(oracle, vote, pool, seed, on_images)
+
+
+def measure_certified(
+    vote: NoiseVote, pool: Pool, eps: Sequence[float], *, seed: int = 0, on_images: OnImages | None = None
+) -> list[Measurement]:
+    """One measure a radius: which images are proved right. They share their passes, and their time.
+
+    Args:
+        vote: as of :func:`certify`.
+        pool: as of :func:`certify`.
+        eps: radii above 0, l2, in units of the pixel range.
+        seed: as of :func:`certify`.
+        on_images: as of :func:`certify`.
+    """
+    started = time.perf_counter()
+    oracle = _oracle(vote, seed)
+    status, found = OK, None
+    try:
+        with oracle:
+            found = _certified(oracle, vote, pool, seed, on_images)
+    except FOREIGN as error:  # whatever a model raises
+        status = failure(error)
+    return [
+        Measurement(
+            eps=value,
+            top1=None if found is None else found.right(value),
+            top5=None,
+            status=status,
+            seconds=(time.perf_counter() - started) / len(eps),
+            forward_passes=oracle.forward_passes // len(eps),
+            backward_passes=0,
+            mode=MODE,
+            remarks=(f"{vote.n0} + {vote.n} votes, each certificate wrong with probability {vote.alpha:g}",),
+        )
+        for value in eps
+    ]
+
+
+def _oracle(vote: NoiseVote, seed: int) -> Oracle:
+    if not (vote.sigma > 0 and min(vote.n0, vote.n) >= 1 and 0 < vote.alpha < 1):
+        raise InvalidSettingError(
+            f"certify got sigma={vote.sigma}, n0={vote.n0}, n={vote.n}, alpha={vote.alpha};"
+            " expected sigma above 0, votes of 1 or more and alpha between 0 and 1"
+        )
+    return Oracle(vote.base, seed=seed)
+
+
+def _certified(
+    oracle: Oracle, vote: NoiseVote, pool: Pool, seed: int, on_images: OnImages | None
+) -> Certificates:
+    answers, radii = [], []
+    for start in pool.starts():
+        images, labels = pool.at(start)
+        generator = torch.Generator(pool.device).manual_seed(seed_of("certify", seed, start))
+        chosen = _votes(oracle, images, vote.n0, vote.sigma, generator).argmax(dim=1)
+        candidates = (chosen == labels).nonzero().squeeze(1)
+        counts = _votes(oracle, images[candidates], vote.n, vote.sigma, generator)
+        won = counts.gather(1, labels[candidates].view(-1, 1)).squeeze(1)
+        of_batch = np.full(len(labels), np.nan)
+        of_batch[candidates.cpu().numpy()] = radius(won.cpu().numpy(), vote.n, vote.sigma, vote.alpha)
+        answers.append(chosen.cpu().numpy())
+        radii.append(of_batch)
+        if on_images is not None:
+            on_images(len(labels))
+    return Certificates(np.concatenate(answers), np.concatenate(radii))
+
+
+def _votes(oracle: Oracle, images: Tensor, count: int, sigma: float, generator: torch.Generator) -> Tensor:
+    """How often each class wins under noise, int64 ``(N, C)``, a pass of each image a vote."""
+    votes = torch.zeros(len(images), 1, dtype=torch.int64, device=images.device)
+    for _ in range(count if len(images) else 0):
+        noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=torch.float32)
+        logits = oracle.logits(images + sigma * noise)
+        votes = votes + functional.one_hot(logits.argmax(dim=1), logits.shape[1])
+    return votes
+
+
+def radius(won: npt.NDArray[np.int64], votes: int, sigma: float, alpha: float) -> npt.NDArray[np.float64]:
+    """The l2 radius that so many votes won of all prove, float64 ``(N,)``; NaN where they prove none.
+
+    >>> radius(np.array([40, 60, 100]), 100, sigma=0.5, alpha=0.001).round(3)
+    array([  nan,   nan, 0.75 ])
+    """
+    from scipy.stats import beta, norm
+
+    least = beta.ppf(alpha, np.maximum(won, 1), votes - won + 1)
+    proved: npt.NDArray[np.float64] = np.where((won > 0) & (least > 0.5), sigma * norm.ppf(least), np.nan)
+    return proved

@@ -1,0 +1,56 @@
+"""What a measurement found out, image by image."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_tin.attacks.base import FULL_BUDGET
+from robustbench_tin.attacks.engine.stop_on_success import StageReport
+from robustbench_tin.benchmarks.codes.status import Status
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """One measure, image by image.
+
+    Attributes:
+        eps: its budget; 0 for the clean measure.
+        top1: was the true label the top 1, bool ``(N,)``; None if the measure failed or its criterion was
+            another.
+        top5: was it in the top 5, likewise.
+        status: whether it was taken, and why not.
+        seconds: wall-clock time.
+        forward_passes: summed over the images.
+        backward_passes: summed over the images.
+        mode: ``full budget``, or ``until broken`` and the criterion.
+        search: precision and form of the model that was searched with; after a form was found to be wrong,
+            of the model itself, which then searched again.
+        remarks: what a reader must know of this figure; that a form was found to be wrong, for instance.
+        stages: what each stage of an attack until broken did, in the search that the figure rests on.
+        disagreements: times that the form searched with saw an image broken and the model did not, those with
+            a form found wrong since among them.
+        disputed: images that this happened to in the search that the figure rests on and that were not broken
+            in the end; None under a full budget.
+    """
+
+    eps: float
+    top1: npt.NDArray[np.bool_] | None
+    top5: npt.NDArray[np.bool_] | None
+    status: Status
+    seconds: float
+    forward_passes: int
+    backward_passes: int
+    mode: str = FULL_BUDGET
+    search: str = "float32"
+    remarks: tuple[str, ...] = ()
+    stages: tuple[StageReport, ...] = ()
+    disagreements: int = 0
+    disputed: int | None = None
+
+    @property
+    def late(self) -> int | None:
+        """Images that the last stage broke in the last tenth of its budget; None under a full budget."""
+        return self.stages[-1].late if self.stages else None

@@ -1,0 +1,228 @@
+"""What a run is going to do: decided in full before it starts, and written down."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic_core import to_json
+
+from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
+from robustbench_tin.options import planned
+
+if TYPE_CHECKING:
+    from robustbench_tin.training.recipe import Recipe
+
+NONE = "none"
+"""The defense of the cells that others make images on."""
+
+
+if TYPE_CHECKING:
+
+    class _Settings(TrainingConfig, AttackConfig):
+        """The options of both configs; at run time without those that are resolved."""
+
+else:
+    _Settings = planned(TrainingConfig, AttackConfig)
+
+# More cells than anybody trains; a plan that asks for more is damaged.
+_MOST_CELLS = 100_000
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One backbone × defense × seed: what is trained once.
+
+    Attributes:
+        model: a backbone's name.
+        defense: a defense's canonical spec.
+        seed: of initialisation, order, augmentation and attacks.
+    """
+
+    model: str
+    defense: str
+    seed: int
+
+    @property
+    def label(self) -> str:
+        """For people: ``resnet50 + fgsm-at, seed 0``."""
+        return f"{self.model} + {self.defense}, seed {self.seed}"
+
+    @property
+    def slug(self) -> str:
+        """For the file system: unique, and free of awkward characters."""
+        return f"{slug(self.model)}--{slug(self.defense)}--s{self.seed}"
+
+
+# The fields of the first format, in the order that fingerprints and digests take. Those with a question
+# mark are left out of a digest while they have their default, like each field that came later.
+_FORMAT = """
+    data data_fingerprint classes train_images eval_images models sources? source_files? defenses seeds
+    attacks eps norm search eot oblivious eight_bit worst_case trust? certified? epochs batch_size lr
+    optimizer? weight_decay? schedule? clip_norm? label_smoothing? average? clean_epochs? early_stop? train?
+    head_rate? progressive? image_size pretrained weights device processes? precision compile? plugins
+"""
+_ORDER = _FORMAT.replace("?", "").split()
+
+
+class Plan(BaseModel, _Settings, frozen=True):
+    """Everything that decides a run's numbers; two equal plans give equal tables on one machine.
+
+    It has the options of the attack and training configs. Here stand those that are resolved, with names in
+    full and a number for each choice left open, and the facts that are no option.
+
+    Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
+    they moved.
+
+    ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
+    before the others. ``source_files`` are the weights of trained models that they make images on.
+    ``epochs`` goes by :attr:`backbones`; ``lr`` holds for ``models``, and what only sources need takes its
+    backbone's own.
+    """
+
+    model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
+
+    data: str
+    data_fingerprint: str
+    classes: Annotated[int, Field(ge=1)]
+    train_images: Annotated[int, Field(ge=0)]
+    eval_images: Annotated[int, Field(ge=1)]
+    models: tuple[str, ...]
+    sources: tuple[str, ...] = ()
+    source_files: tuple[str, ...] = ()
+    defenses: tuple[str, ...]
+    seeds: tuple[int, ...]
+    attacks: tuple[str, ...]
+    eps: tuple[Annotated[float, Field(ge=0)], ...]
+    search: str
+    trust: bool = False  # a plan without it is older than the checks
+    certified: tuple[str, ...] = ()
+    epochs: tuple[int, ...]  # type: ignore[assignment] # one for each backbone
+    batch_size: int
+    weights: str | None
+    device: str
+    processes: int = 1
+    plugins: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(self.epochs) != len(self.backbones):
+            raise ValueError(f"{len(self.epochs)} epochs for {len(self.backbones)} backbones")
+        if not self.models or not self.defenses or not self.seeds:
+            raise ValueError("no models, defenses or seeds")
+        if len(self.backbones) * len(self.defenses) * len(self.seeds) > _MOST_CELLS:
+            raise ValueError(f"more than {_MOST_CELLS} cells")
+        return self
+
+    @property
+    def backbones(self) -> tuple[str, ...]:
+        """Those that cells are trained of: the models asked for, then what only sources need."""
+        return tuple(dict.fromkeys((*self.models, *self.sources)))
+
+    def epochs_of(self, model: str) -> int:
+        """Passes over the training images for one of the plan's backbones."""
+        return self.epochs[self.backbones.index(model)]
+
+    def recipe(self, model: str, lr: float) -> Recipe:
+        """How one of the plan's backbones is trained; ``lr`` where the plan leaves the rate open.
+
+        The plan's own rate is for the models asked for; what only sources need takes ``lr``.
+
+        Raises:
+            InvalidSettingError: for a setting out of its range.
+        """
+        # Needs torch; reading a finished run must not import it.
+        from robustbench_tin.training.recipe import SETTINGS, Recipe
+
+        settings = {name: getattr(self, name) for name in SETTINGS}
+        rate = self.lr if self.lr is not None and model in self.models else lr
+        return Recipe(self.epochs_of(model), self.batch_size, rate, **settings)
+
+    def cells(self) -> Iterator[Cell]:
+        """Every cell, seeds innermost; those that others need first."""
+        needed = [Cell(model, NONE, seed) for model in self.sources for seed in self.seeds]
+        asked = [
+            Cell(model, defense, seed)
+            for model in self.models
+            for defense in self.defenses
+            for seed in self.seeds
+        ]
+        yield from dict.fromkeys((*needed, *asked))
+
+    @property
+    def attacked_eps(self) -> tuple[float, ...]:
+        """The budgets that need an attack; eps 0 is the clean measure, which every cell has."""
+        return tuple(eps for eps in self.eps if eps > 0)
+
+    def measures_of(self, cell: Cell) -> int:
+        """The clean measure, one for each attack and positive eps, worst cases and certificates."""
+        rows = len(self.attacks) + self.worst_case + (cell.defense in self.certified)
+        return 1 + rows * len(self.attacked_eps)
+
+    @property
+    def measures(self) -> int:
+        """Those of all cells."""
+        return sum(self.measures_of(cell) for cell in self.cells())
+
+    def describe(self) -> list[str]:
+        """What would run, for people: a line a cell, then every setting."""
+        eps = ", ".join(f"{value:g}" for value in self.attacked_eps)
+        measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
+        cells = [f"{cell.label}: {self.epochs_of(cell.model)} epochs; {measured}" for cell in self.cells()]
+        return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
+
+    @property
+    def fingerprint(self) -> str:
+        """Eight hexadecimal digits of the whole plan."""
+        return self._hash(_ORDER, 4)
+
+    @property
+    def digest(self) -> str:
+        """What ties the files of a run to its plan: 16 hexadecimal digits of all that is no default."""
+        return self._hash(_FORMAT.split(), 8)
+
+    def _hash(self, always: Collection[str], size: int) -> str:
+        """Hash these fields, and of the others those that are no default.
+
+        An option that a later version adds leaves the fingerprints and digests of earlier runs alone.
+        """
+        values = self.model_dump(mode="json")
+        changed = self.model_dump(exclude_defaults=True)
+        content = to_json(
+            {name: value for name, value in values.items() if name in always or name in changed}
+        )
+        return hashlib.blake2b(content, digest_size=size).hexdigest()
+
+    @model_serializer(mode="wrap")
+    def _in_order(self, handler: Callable[[Plan], dict[str, Any]]) -> dict[str, Any]:
+        values = handler(self)
+        return {name: values[name] for name in _ORDER if name in values} | values
+
+    def differences(self, other: Plan) -> list[str]:
+        """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
+        mine, theirs = self.model_dump(), other.model_dump()
+        return [
+            f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here"
+            for key in mine
+            if mine[key] != theirs[key]
+        ]
+
+
+def slug(text: str) -> str:
+    """A name as part of a file name: unchanged where possible, else with a hash that keeps it unique.
+
+    >>> slug("resnet50"), slug("pgd:steps=20")
+    ('resnet50', 'pgd_steps=20-c0c7')
+    """
+    safe = re.sub(r"[^A-Za-z0-9.=,+_-]", "_", text)[:80]
+    if safe == text:
+        return text
+    return f"{safe}-{hashlib.blake2b(text.encode(), digest_size=2).hexdigest()}"
+
+
+def _shown(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,1 @@
+"""Tables, plots and TensorBoard events; all are rendered from records."""

@@ -1,0 +1,150 @@
+"""Tables of transfers: source × target, and for the main tables the worst source of each cell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.benchmarks.codes.status import StatusCode
+from robustbench_tin.benchmarks.reporting.results_table import NOT_LEARNED, Table
+from robustbench_tin.benchmarks.runs.records import CLEAN
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Key = tuple[str, str, int]
+
+
+@dataclass(frozen=True)
+class Worst:
+    """For each cell and eps the one other cell, and attack, whose images it gets wrong most often.
+
+    Attributes:
+        rows: by cell and eps the record of that measure; a failed one where all have failed.
+        failed: measures that failed and so were not compared.
+    """
+
+    rows: Mapping[Key, Mapping[float, Mapping[Any, Any]]]
+    failed: int
+
+    @property
+    def eps(self) -> list[float]:
+        """The budgets that there is anything for."""
+        return sorted({eps for by_eps in self.rows.values() for eps in by_eps})
+
+    def notes(self, eps: Sequence[float]) -> list[str]:
+        """Lines that name the sources of some budgets, one a source and attack."""
+        if not eps:
+            return []
+        targets: dict[str, list[str]] = {}
+        for key, by_eps in self.rows.items():
+            for value, row in sorted(by_eps.items()):
+                if value in eps and row["status_code"] == StatusCode.ok:
+                    source = f"{_label(_source_of(row))} by {row['attack']}"
+                    targets.setdefault(source, []).append(f"{_label(key)} at {value:g}")
+        notes = ["worst transfer: top-1 on images made on the one other cell whose images do most harm."]
+        notes += [f"Made on {source}, for {'; '.join(names)}" for source, names in targets.items()]
+        if self.failed:
+            notes.append(f"{self.failed} transfer measures failed and were not compared; see transfer.md.")
+        return notes
+
+
+def worst_sources(transfers: pd.DataFrame) -> Worst | None:
+    """The worst source of each cell and eps; None without transfers.
+
+    Args:
+        transfers: as of :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
+    """
+    if transfers.empty:
+        return None
+    rows: dict[Key, dict[float, Mapping[Any, Any]]] = {}
+    # A failed measure has no top-1 and comes last, so it is taken where there is no other.
+    ordered = transfers.sort_values("top1", kind="stable", na_position="last")
+    for row in ordered.to_dict("records"):
+        rows.setdefault(_key_of(row), {}).setdefault(float(row["eps"]), row)
+    return Worst(rows, int((transfers["status_code"] != StatusCode.ok).sum()))
+
+
+def transfer_tables(transfers: pd.DataFrame, records: pd.DataFrame) -> list[Table]:
+    """One table an attack and eps: a source a row, a target a column, top-1 in percent.
+
+    Args:
+        transfers: as of :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
+        records: those of the run, for the clean figures and the order of the cells.
+    """
+    clean = {_key_of(row): row for row in records[records["attack"] == CLEAN].to_dict("records")}
+    return [
+        _table(group.to_dict("records"), clean)
+        for _, group in transfers.groupby(["attack", "eps"], sort=False)
+    ]
+
+
+def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, Any]]) -> Table:
+    measures = {(_source_of(row), _key_of(row)): row for row in rows}
+    there = {key for pair in measures for key in pair}
+    cells = [key for key in clean if key in there]
+    numbers = {key: str(index) for index, key in enumerate(cells, 1)}
+    learned = {key: clean[key]["learned"] is not False for key in cells}
+    with_mark = not all(learned.values())
+
+    def line(label: str, mark: str, figures: Sequence[str]) -> tuple[str, ...]:
+        return (label, *([mark] if with_mark else []), *figures)
+
+    lines = [line(CLEAN, "", [_figure(clean[target]) for target in cells])]
+    for source in cells:
+        lines.append(
+            line(
+                f"{numbers[source]} {_label(source)}",
+                "" if learned[source] else NOT_LEARNED,
+                [_figure(measures.get((source, target))) for target in cells],
+            )
+        )
+    failures: dict[str, list[str]] = {}
+    for (source, target), row in measures.items():
+        if row["status_code"] != StatusCode.ok:
+            failures.setdefault(row["status"], []).append(f"{numbers[source]} → {numbers[target]}")
+    return Table(
+        title=_title(rows[0]),
+        columns=line("source \\ target", "", [numbers[target] for target in cells]),
+        rows=tuple(lines),
+        label_columns=2 if with_mark else 1,
+        notes=(
+            "Rows: the cell that the images were made on; columns: the cell that was measured on them, by its"
+            " row's number.",
+            *([f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001)."] if with_mark else []),
+            *(f"{status} ({', '.join(pairs)})" for status, pairs in failures.items()),
+        ),
+        dimmed=frozenset(number for number, source in enumerate(cells, 1) if not learned[source]),
+    )
+
+
+def _title(row: Mapping[Any, Any]) -> str:
+    conditions = [row["norm"], f"eps {row['eps']:g}", row["mode"]]
+    conditions += [f"{row['eot']} passes a gradient"] if row["eot"] > 1 else []
+    conditions += ["oblivious: on the bare classifier"] if row["oblivious"] else []
+    conditions += ["rounded to 8 bits"] if row["eight_bit"] else []
+    return (
+        f"Transfer of {row['attack']} ({', '.join(conditions)}), top-1 in %: {row['data']},"
+        f" {row['classes']} classes, {row['n']:,} images"
+    )
+
+
+def _figure(row: Mapping[Any, Any] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{100 * row['top1']:.1f}" if row["status_code"] == StatusCode.ok else "failed"
+
+
+def _key_of(row: Mapping[Any, Any]) -> Key:
+    return str(row["model"]), str(row["defense"]), int(row["seed"])
+
+
+def _source_of(row: Mapping[Any, Any]) -> Key:
+    return str(row["source_model"]), str(row["source_defense"]), int(row["source_seed"])
+
+
+def _label(key: Key) -> str:
+    model, defense, seed = key
+    return f"{model} + {defense}, seed {seed}"

@@ -1,0 +1,75 @@
+"""The trained classifiers of a run, ready to be measured again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.models import backbones, build_classifier, load_weights
+from robustbench_tin.runtime import Runtime
+
+# Building a large network takes a second or two, its attack on few images not much more.
+_KEPT_BYTES = 2 * 2**30
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A cell's network with its weights.
+
+    Attributes:
+        bare: without its defense.
+        model: as it is measured, with what the defense wraps around it.
+    """
+
+    bare: nn.Module
+    model: nn.Module
+
+
+class Loader:
+    """Loads cells; keeps them until they fill 2 GiB, and loads the others each time anew.
+
+    Args:
+        run: whose cells.
+        image_size: side of the data set's images in pixels.
+        device: where to.
+    """
+
+    def __init__(self, run: Run, image_size: int, device: str) -> None:
+        self._run = run
+        self._image_size = image_size
+        self._device = device
+        self._kept: dict[Cell, Loaded] = {}
+        self._room = _KEPT_BYTES
+
+    def load(self, cell: Cell) -> Loaded:
+        """A cell's model.
+
+        Raises:
+            RunError: if its training failed, or its weights are missing or damaged.
+            WeightsError: if its weights do not fit.
+        """
+        if cell in self._kept:
+            return self._kept[cell]
+        weights = self._run.checked_weights(cell)
+        plan = self._run.plan
+        classifier = build_classifier(
+            backbones.get(cell.model),
+            plan.classes,
+            image_size=self._image_size,
+            resize_to=plan.image_size,
+            pretrained=False,
+            weights=None,
+            seed=cell.seed,
+        )
+        load_weights(classifier, weights)
+        bare = Runtime(self._device).place(classifier)
+        loaded = Loaded(bare, parse_defense(cell.defense).wrap(bare))
+        size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
+        if size <= self._room:
+            self._room -= size
+            self._kept[cell] = loaded
+        return loaded

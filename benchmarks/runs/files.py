@@ -1,0 +1,171 @@
+"""The files of a run: written whole, and read although they may be damaged, exchanged, or no files at all."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from robustbench_tin import files
+from robustbench_tin.atomic import replacing
+from robustbench_tin.benchmarks.runs.records import WORST_CASE
+from robustbench_tin.errors import FOREIGN, RunError, one_line
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.runs.records import Record
+    from robustbench_tin.benchmarks.measurement.results import Measurement
+
+T = TypeVar("T", bound=BaseModel)
+
+# A plan of 10,000 cells and the results of 10,000,000 images take a fraction of this.
+LARGEST = 64 * 2**20
+AGAIN = "give the run's bench command again to measure it anew"
+
+
+class DamagedError(RunError):
+    """A file of a run that cannot be read, or that does not belong to the files beside it."""
+
+
+def read_bytes(file: Path) -> bytes:
+    """The content of a regular file of a reasonable size.
+
+    Raises:
+        RunError: if it is no such file or cannot be read.
+    """
+    try:
+        return files.read_bytes(file, LARGEST)
+    except files.IrregularError as error:
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
+    except OSError as error:
+        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+
+
+def forget(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises:
+        RunError: if it is a directory, or cannot be removed.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise RunError(f"cannot remove '{file}': {error.strerror}; remove it by hand") from error
+
+
+def read_json(file: Path, kind: type[T]) -> T:
+    """A file that was written from this kind of model.
+
+    Raises:
+        RunError: if it cannot be read or is damaged.
+    """
+    content = read_bytes(file)
+    try:
+        return kind.model_validate_json(content, strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "content"
+        raise DamagedError(
+            f"'{file}' is damaged or of another version ({where[:80]}: {first['msg'][:200]}); {AGAIN}"
+        ) from None
+    except (RecursionError, MemoryError) as error:
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)}); {AGAIN}") from None
+
+
+def read_results(file: Path, record: Record) -> pd.DataFrame:
+    """The results per image of a measure, checked against its record.
+
+    Args:
+        file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them.
+        record: of the measure; its status is ``ok``.
+
+    Raises:
+        RunError: if the file is missing, cannot be read, or contradicts the record.
+    """
+    if not file.exists():
+        raise DamagedError(f"'{file}' is missing and its record is there; {AGAIN}")
+    content = read_bytes(file)
+    # Before a foreign parser sees the content.
+    if record.results_digest and bytes_digest(content) != record.results_digest:
+        raise DamagedError(
+            f"'{file}' is damaged or of another measure (its digest is not that of the record); {AGAIN}"
+        )
+    frame = _parsed(file, content)
+    for name in ("top1", "top5"):
+        rate = getattr(record, name)
+        right = int(frame[name].sum()) if name in frame else None
+        if (None if rate is None else round(rate * record.n)) != right:
+            raise DamagedError(
+                f"'{file}' contradicts its record ({name}: {right} images right there,"
+                f" {rate} of {record.n} in the record); {AGAIN}"
+            )
+    # A worst case may be of other attacks in its top 1 than in its top 5.
+    both = {"top1", "top5"} <= set(frame) and record.attack != WORST_CASE
+    if both and bool((frame["top1"] & ~frame["top5"]).any()):
+        raise DamagedError(f"'{file}' has images right in the top 1 and not in the top 5; {AGAIN}")
+    if len(frame) != record.n:
+        raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
+    return frame
+
+
+def write_results(file: Path, found: Measurement) -> str:
+    """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
+    import pyarrow
+    from pyarrow import parquet
+
+    hits = {"top1": found.top1, "top5": found.top5}
+    table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
+    with replacing(file) as temporary:
+        parquet.write_table(table, temporary)
+        return bytes_digest(temporary.read_bytes())
+
+
+def bytes_digest(content: bytes) -> str:
+    """32 hexadecimal digits of a file's content."""
+    return hashlib.sha256(content).hexdigest()[:32]
+
+
+def file_digest(file: Path) -> str:
+    """The same of a file, which is read once a process; about 1 s for 1 GB.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        known = file.stat()
+        return _file_digest(file, known.st_mtime_ns, known.st_size, known.st_ino)
+    except files.IrregularError as error:
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
+    except OSError as error:
+        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+
+
+@lru_cache(maxsize=1024)
+def _file_digest(file: Path, changed: int, size: int, inode: int) -> str:
+    with files.open_regular(file) as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()[:32]
+
+
+def _parsed(file: Path, content: bytes) -> pd.DataFrame:
+    import pandas as pd
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
+        columns = {name: table.column(name).to_numpy() for name in table.column_names}
+    except FOREIGN as error:  # whatever a foreign parser raises on a damaged file
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
+    if (
+        not columns
+        or not set(columns) <= {"top1", "top5"}
+        or {each.dtype.kind for each in columns.values()} != {"b"}
+    ):
+        raise DamagedError(
+            f"'{file}' holds no results per image (columns {', '.join(columns)[:80]}); {AGAIN}"
+        )
+    return pd.DataFrame(columns)

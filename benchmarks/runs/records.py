@@ -1,0 +1,247 @@
+"""Records: what a run knows about each measure, one row each; everything shown is made from them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.measurement.results import Measurement
+
+CLEAN = "clean"
+WORST_CASE = "worst-case"
+CERTIFIED = "certified"
+_TOP = 5
+
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0, le=10**15)]
+Size = Annotated[int, Field(ge=1, le=10**9)]
+NotNegative = Annotated[float, Field(ge=0)]
+
+
+class Record(BaseModel):
+    """One measure of one cell.
+
+    Attributes:
+        model: the backbone, or the name given to a model of the user's own.
+        defense: canonical spec.
+        seed: of the cell.
+        attack: canonical spec, ``clean``, ``worst-case`` (right under every attack of the run) or
+            ``certified`` (proved right under any attack).
+        norm: ``linf`` or ``l2``.
+        eps: in units of the pixel range; 0 for the clean measure.
+        n: images measured.
+        top1: part of the images whose true label has the largest logit; None if the measure failed, or
+            its criterion was another.
+        top1_low: lower end of the 95 % interval (Wilson).
+        top1_high: upper end.
+        top5: the same for the five largest logits.
+        top5_low: lower end.
+        top5_high: upper end.
+        status: whether it was taken, and why not.
+        trust: why the trust checks doubt the figure, or could not check it; empty if it is ``ok``. None if
+            they were not asked for, and of a clean or certified measure that nothing speaks against. Tables
+            of records show its text, and its codes beside it.
+        remarks: what else a reader must know.
+        learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
+            0.001); None if that is unknown.
+        seconds: wall-clock time of this measure; budgets that share gradients share their time.
+        forward_passes: summed over the images, the measuring pass included.
+        backward_passes: summed over the images.
+        mode: ``full budget`` (every step on every image), ``until broken`` and the criterion, or ``certified
+            lower bound``.
+        search: precision and form of the model that was searched with; verdicts are always the model's own
+            in float32.
+        late: images that the last stage broke in the last tenth of its budget; None under a full budget.
+        disputed: images that survived although what was searched with saw them broken; None likewise.
+        eot: passes averaged for one gradient.
+        oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
+        eight_bit: whether adversarial images were rounded to 8 bits before they counted.
+        classes: of the data set.
+        data: the data set's name.
+        data_fingerprint: of its images, labels, boxes and chosen part.
+        measured_on: fingerprint of the measured images and their labels alone; empty where it is not known.
+        image_size: side of the data set's images in pixels, in which eps counts.
+        network_size: side of what the network sees after upscaling; None for a user's own model.
+        epochs: of the cell's training; None where nothing was trained here.
+        train_seconds: of the cell's training.
+        train_precision: of the cell's training.
+        device: what it ran on.
+        versions: of this package, torch, torchvision and timm.
+        plan_digest: of the run's plan; empty outside runs, likewise the next three.
+        weights_digest: of the weights file that was measured.
+        results_digest: of the file of the results per image.
+        digest: of everything else in the record; a change by hand breaks it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    model: str
+    defense: str
+    seed: int
+    attack: str
+    norm: str
+    eps: NotNegative
+    n: Size
+    top1: Share | None
+    top1_low: Share | None
+    top1_high: Share | None
+    top5: Share | None
+    top5_low: Share | None
+    top5_high: Share | None
+    status: Status
+    trust: tuple[Reason, ...] | None = None
+    remarks: tuple[str, ...] = ()
+    learned: bool | None
+    seconds: NotNegative
+    forward_passes: Count
+    backward_passes: Count
+    mode: str
+    search: str
+    late: Count | None = None
+    disputed: Count | None = None
+    eot: Size = 1
+    oblivious: bool = False
+    eight_bit: bool = False
+    classes: Size
+    data: str
+    data_fingerprint: str
+    measured_on: str = ""
+    image_size: Size
+    network_size: Count | None
+    epochs: Count | None
+    train_seconds: NotNegative | None
+    train_precision: str | None
+    device: str
+    versions: str
+    plan_digest: str = ""
+    weights_digest: str = ""
+    results_digest: str = ""
+    digest: str = ""
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """What :attr:`trust` says; None if it says nothing."""
+        return None if self.trust is None else Verdict.of(self.trust)
+
+    @property
+    def content_digest(self) -> str:
+        """What :attr:`digest` must be."""
+        # Without defaults: a field that a later version adds leaves the digests of earlier files as they are.
+        content = self.model_dump_json(exclude={"digest"}, exclude_defaults=True)
+        return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
+
+    @property
+    def sealed(self) -> Self:
+        """This record with its digest."""
+        return self.model_copy(update={"digest": self.content_digest})
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name in ("top1", "top5"):
+            rate, low, high = (getattr(self, f"{name}{end}") for end in ("", "_low", "_high"))
+            if None in (rate, low, high):
+                if not rate is low is high is None:
+                    raise ValueError(f"{name} and its interval: some are missing")
+                continue
+            # The ends are computed in another way than the rate, and may miss it by a rounding error.
+            if not low - 1e-9 <= rate <= high + 1e-9:
+                raise ValueError(f"{name} {rate:g} is outside its interval")
+            if abs(rate * self.n - round(rate * self.n)) > 1e-6:
+                raise ValueError(f"{name} {rate:g} is no count of {self.n} images")
+        measured = self.top1 is not None or self.top5 is not None
+        if measured != (self.status == OK):
+            raise ValueError(f"status '{self.status.code}' does not fit the figures")
+        return self
+
+
+def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) -> Record:
+    """A measure's record from its outcomes and the facts around it."""
+    from robustbench_tin.metrics import above_chance, interval
+
+    values: dict[str, Any] = {}
+    for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
+        count = None if hits is None else int(hits.sum())
+        # An end may miss 0 or 1 by a rounding error.
+        low, high = (None, None) if count is None else (min(max(end, 0), 1) for end in interval(count, n))
+        values |= {
+            name: None if count is None else count / n,
+            f"{name}_low": low,
+            f"{name}_high": high,
+        }
+    if facts["attack"] == CLEAN and outcomes.top1 is not None:
+        facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
+    remarks = [*outcomes.remarks]
+    if outcomes.top5 is not None and classes <= _TOP:
+        remarks.append(f"top-5 says nothing: with {classes} classes the true label is always in it")
+    return Record(
+        **values,
+        **facts,
+        n=n,
+        classes=classes,
+        eps=outcomes.eps,
+        mode=outcomes.mode,
+        status=outcomes.status,
+        remarks=tuple(remarks),
+        search=outcomes.search,
+        late=outcomes.late,
+        disputed=outcomes.disputed,
+        seconds=outcomes.seconds,
+        forward_passes=outcomes.forward_passes,
+        backward_passes=outcomes.backward_passes,
+        versions=versions(),
+    )
+
+
+def to_frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Records as a DataFrame, one row a measure, columns in the order of :class:`Record`."""
+    import pandas as pd
+
+    return pd.DataFrame([shown(record) for record in records], columns=columns(Record))
+
+
+def shown(record: Record) -> dict[str, Any]:
+    """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together.
+
+    ``status``, ``trust`` and ``remarks`` are texts for people; ``status_code``, ``trust_codes`` and
+    ``remark_list`` are for code.
+    """
+    fields = record.model_dump(
+        mode="json", include=set(type(record).model_fields) & set(columns(type(record)))
+    )
+    verdict = record.verdict
+    return {
+        **fields,
+        "status": str(record.status),
+        "status_code": record.status.code.value,
+        "trust": None if verdict is None else str(verdict),
+        "trust_codes": fields["trust"],
+        "remarks": "; ".join(record.remarks),
+        "remark_list": fields["remarks"],
+    }
+
+
+def columns(kind: type[Record]) -> list[str]:
+    """The names of these fields, in their order."""
+    names = [name for name in kind.model_fields if not name.endswith("digest")]
+    after = names.index("remarks") + 1
+    return [*names[:after], "status_code", "trust_codes", "remark_list", *names[after:]]
+
+
+def versions() -> str:
+    """The versions that a number depends on: ``robust-tin 0.1.0, torch 2.9.0, ...``."""
+    from importlib.metadata import version
+
+    from robustbench_tin._version import __version__
+
+    others = ", ".join(f"{name} {version(name)}" for name in ("torch", "torchvision", "timm"))
+    return f"robust-tin {__version__}, {others}"

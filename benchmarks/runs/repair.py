@@ -1,0 +1,78 @@
+"""What is damaged in a run directory is dropped, so that the run does it again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.progress import Reporter
+from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.codes.status import OK
+
+
+def repair(run: Run, reporter: Reporter) -> None:
+    """Look at every file of a run, and drop each that is damaged or of another cell, measure or run.
+
+    A cell without its weights, or with others, is dropped with its measures: figures and weights belong
+    together. Each damage is told. Weights are read once; that takes about 1 s for 1 GB.
+
+    Args:
+        run: one that this process holds the lock on.
+        reporter: given a line for each file that is dropped.
+
+    Raises:
+        RunError: if a file cannot be read, for want of permission for instance.
+    """
+    work = _Repair(run, reporter)
+    for cell in run.plan.cells():
+        work.cell(cell)
+    work.transfers()
+
+
+def repair_transfers(run: Run, reporter: Reporter) -> None:
+    """The same of the transfers alone."""
+    _Repair(run, reporter).transfers()
+
+
+@dataclass(frozen=True)
+class _Repair:
+    run: Run
+    reporter: Reporter
+
+    def transfers(self) -> None:
+        for file in self.run.transfers.files():
+            again = "a transfer is left out until robust-tin transfer is given again"
+            if not self._is_sound(again, partial(self.run.transfers.read, file)):
+                self.run.transfers.drop(file)
+
+    def cell(self, cell: Cell) -> None:
+        again = f"{cell.label}: chosen again"
+        if not self._is_sound(again, partial(self.run.search_forms, cell)):
+            self.run.drop_search_forms(cell)
+        again = f"{cell.label}: trained and measured again"
+        if not self._is_sound(again, partial(self._look_at_training, cell)):
+            self.run.drop_cell(cell)
+            return
+        for attack, eps in self.run.measures(cell):
+            again = f"{cell.label}, {attack} at {eps:g}: measured again"
+            if not self._is_sound(again, partial(self.run.record, cell, attack, eps)):
+                self.run.drop_measure(cell, attack, eps)
+
+    def _look_at_training(self, cell: Cell) -> None:
+        """Check that a cell is as its training left it; one that was not trained yet has no measures."""
+        trained = self.run.trained(cell)
+        if trained is not None and trained.status == OK:
+            self.run.checked_weights(cell)
+        if trained is None and self.run.has_measures(cell):
+            raise DamagedError(f"{cell.label} has measures and no training.json; {AGAIN}")
+
+    def _is_sound(self, again: str, look: Callable[[], object]) -> bool:
+        try:
+            look()
+        except DamagedError as error:
+            self.reporter.warn(f"{again}, because {str(error).removesuffix(f'; {AGAIN}')}")
+            return False
+        return True

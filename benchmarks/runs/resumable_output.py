@@ -1,0 +1,156 @@
+"""A directory that one call fills part by part, and that the same call, stopped, goes on with."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin.atomic import is_temporary, remove_abandoned, write_text
+from robustbench_tin.benchmarks.runs.files import read_bytes
+from robustbench_tin.errors import RunError
+
+MANIFEST = "manifest.json"
+"""Says what a directory was made with and, once it is complete, what came of it."""
+LOCK = ".lock"
+_PARTS = ".parts"
+
+
+class Claim:
+    """A directory, held by this process.
+
+    Attributes:
+        path: the directory.
+        result: what came of it; None while it is not complete.
+    """
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], result: dict[str, Any] | None) -> None:
+        self.path = path
+        self.result = result
+        self._settings = settings
+
+    def is_done(self, part: str) -> bool:
+        """Whether a part was written, now or before."""
+        return self._part(part).exists()
+
+    def note(self, part: str, text: str = "") -> None:
+        """Note that a part is written; :meth:`noted` gives the text back."""
+        write_text(self._part(part), text)
+
+    def noted(self, part: str) -> str:
+        """The text of a part that is done."""
+        return self._part(part).read_text(encoding="utf-8")
+
+    def complete(self, result: dict[str, Any]) -> None:
+        """Mark the directory as complete."""
+        write_text(self.path / MANIFEST, json.dumps({**self._settings, **result}, indent=2) + "\n")
+        shutil.rmtree(self.path / _PARTS, ignore_errors=True)
+        self.result = result
+
+    def _part(self, part: str) -> Path:
+        return self.path / _PARTS / f"{part}.csv"
+
+
+@contextmanager
+def claimed(
+    path: Path, settings: Mapping[str, Any], results: tuple[str, ...], *, told: tuple[str, ...] = ()
+) -> Iterator[Claim]:
+    """Begin in a directory, or go on there, alone.
+
+    Args:
+        path: missing, empty, or of a call with the same settings.
+        settings: all that decides what it will hold, as JSON has it.
+        results: the keys of what :meth:`Claim.complete` will be given.
+        told: the keys of settings that people are told and that decide nothing.
+
+    Raises:
+        RunError: where something else lies there or another process works on it.
+    """
+    file = path / MANIFEST
+    if not file.exists() and holds_something(path):
+        raise RunError(f"'{path}' is not empty and was not begun by this command; choose another --out")
+    with locked(path, f"another process is writing to '{path}'"):
+        remove_abandoned(path)
+        result = None
+        if file.exists():
+            result = _result(file, settings, results, told)
+        else:
+            write_text(file, json.dumps(settings, indent=2) + "\n")
+        yield Claim(path, settings, result)
+
+
+@contextmanager
+def locked(path: Path, busy: str) -> Iterator[None]:
+    """Make a directory and keep other processes from working on it.
+
+    Args:
+        path: the directory.
+        busy: the beginning of the message if another process works on it.
+
+    Raises:
+        RunError: if one does, or the directory cannot be made.
+    """
+    from filelock import FileLock, Timeout
+
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path / LOCK, timeout=0)
+        lock.acquire()
+    except Timeout:
+        raise RunError(f"{busy}; wait for it or choose another --out") from None
+    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(f"directory '{path}' cannot be written: {reason}; choose another --out") from error
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def holds_something(path: Path) -> bool:
+    """Whether a path is a file, or a directory that holds more than locks and temporary files of ours.
+
+    Raises:
+        RunError: if it cannot be read.
+    """
+    try:
+        if not path.is_dir():
+            return path.exists()
+        return any(entry.name != LOCK and not is_temporary(entry.name) for entry in path.iterdir())
+    except OSError as error:
+        raise RunError(f"directory '{path}' cannot be read: {error.strerror}") from error
+
+
+def _result(
+    file: Path, settings: Mapping[str, Any], results: tuple[str, ...], told: tuple[str, ...]
+) -> dict[str, Any] | None:
+    """What came of an earlier call with the same settings; None if it was not completed."""
+    there = _read(file)
+    differences = [
+        f"{key}: {there.get(key)} there, {value} here"
+        for key, value in settings.items()
+        if key not in told and there.get(key) != value
+    ]
+    if differences:
+        raise RunError(
+            f"'{file.parent}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
+        )
+    if not all(key in there for key in results):
+        return None
+    result = {key: there[key] for key in results}
+    if not all(type(value) is int and value >= 0 for value in result.values()):
+        raise RunError(f"'{file}' is damaged; choose another --out")
+    return result
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        there = json.loads(read_bytes(file))
+    except (ValueError, RecursionError):
+        there = None
+    if not isinstance(there, dict):
+        raise RunError(f"'{file}' is damaged; choose another --out")
+    return there

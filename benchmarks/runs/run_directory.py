@@ -1,0 +1,438 @@
+"""The run directory: a plan, its cells, their outcomes and records, each file whole or absent.
+
+::
+
+    RUN/plan.json
+    RUN/cells/CELL/weights.safetensors
+    RUN/cells/CELL/checkpoint.safetensors     there while the cell is trained, or where that failed
+    RUN/cells/CELL/curves.csv                 training curves, a row an epoch
+    RUN/cells/CELL/training.json              there once the cell is trained
+    RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
+    RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
+    RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
+    RUN/tensorboard/CELL/...                  the same as events, where asked for
+    RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
+    RUN/results.md, results.csv, results.json  rendered from the records when the run ends
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from robustbench_tin.atomic import remove_abandoned, write_text
+from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
+from robustbench_tin.benchmarks.runs.files import (
+    AGAIN,
+    DamagedError,
+    file_digest,
+    forget,
+    read_json,
+    read_results,
+    write_results,
+)
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan, slug
+from robustbench_tin.benchmarks.runs.records import (
+    CERTIFIED,
+    CLEAN,
+    WORST_CASE,
+    Count,
+    NotNegative,
+    Record,
+    to_frame,
+)
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.errors import RunError
+from robustbench_tin.text import spreadsheet_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.measurement.results import Measurement
+    from robustbench_tin.benchmarks.reporting.results_table import Table
+    from robustbench_tin.benchmarks.runs.transfer_records import Transfers
+
+PLAN_FILE = "plan.json"
+# What a record must have in common with its run's plan.
+_OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "classes", "data", "data_fingerprint")
+
+
+class Trained(BaseModel):
+    """What is known of a trained cell; a cell that could not be trained says why in ``status``.
+
+    Attributes:
+        cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
+        plan_digest: of the run's plan.
+        weights_digest: of the weights file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Status = OK
+    images: Count = 0
+    steps: Count = 0
+    seconds: NotNegative = 0.0
+    lr: float
+    loss: float | None = None
+    precision: str
+    network_size: Count
+    notes: tuple[str, ...] = ()
+    cell: str = ""
+    plan_digest: str = ""
+    weights_digest: str = ""
+
+
+class SearchForms(RootModel[dict[str, list[str]]]):
+    """The forms that were chosen, and those found to be wrong, as ``search.json`` has them."""
+
+
+class Run:
+    """A run on disk.
+
+    Attributes:
+        path: its directory.
+        plan: what it does.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    @contextmanager
+    def begun(cls, path: Path, plan: Plan) -> Iterator[Run]:
+        """Start a run in a directory, or continue the run of the same plan there, alone.
+
+        What a process left that was killed, in its first write for instance, is removed.
+
+        Raises:
+            RunError: if another plan's run or something else lies there, another process works on it, or it
+                cannot be written.
+        """
+        if not (path / PLAN_FILE).exists() and holds_something(path):
+            what = "is not empty and holds no run" if path.is_dir() else "is a file"
+            raise RunError(f"run directory '{path}' {what}; choose another --out")
+        run = cls(path, plan)
+        with run.locked():
+            remove_abandoned(path)
+            if (path / PLAN_FILE).exists():
+                _require_same(path, plan)
+            else:
+                write_text(path / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+            yield run
+
+    @classmethod
+    def load(cls, path: str | Path) -> Run:
+        """Open a run to read it.
+
+        Raises:
+            RunError: where no run lies there, or its plan cannot be read.
+        """
+        path = Path(path)
+        file = path / PLAN_FILE
+        if not file.is_file():
+            raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
+        return cls(path, read_json(file, Plan))
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Keep other processes from working on this run.
+
+        Raises:
+            RunError: if one is.
+        """
+        return locked(self.path, f"another process is working on run '{self.path}'")
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """All measures taken so far, one row each, in the plan's order."""
+        return to_frame(self.iter_records())
+
+    @property
+    def tables(self) -> list[Table]:
+        """The run's tables: one an attack, with the worst transfer where there is one."""
+        from robustbench_tin.benchmarks.reporting.results_table import tables
+        from robustbench_tin.benchmarks.reporting.transfer_table import worst_sources
+
+        return tables(self.records, eps=self.plan.eps, worst=worst_sources(self.transfers.records))
+
+    @property
+    def transfers(self) -> Transfers:
+        """What was measured on images made on other cells."""
+        from robustbench_tin.benchmarks.runs.transfer_records import Transfers
+
+        return Transfers(self)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every measure of the plan is taken, and none has failed."""
+        records = list(self.iter_records())
+        return len(records) == self.plan.measures and all(record.status == OK for record in records)
+
+    def iter_records(self) -> Iterator[Record]:
+        """The measures taken so far, in the plan's order."""
+        for cell in self.plan.cells():
+            for attack, eps in self.measures(cell):
+                record = self.record(cell, attack, eps)
+                if record is not None:
+                    yield record
+
+    def measures(self, cell: Cell) -> Iterator[tuple[str, float]]:
+        """Attack and eps of every measure of a cell, the clean one first."""
+        yield CLEAN, 0.0
+        for attack in self.plan.attacks:
+            for eps in self.plan.attacked_eps:
+                yield attack, eps
+        for eps in self.plan.attacked_eps if self.plan.worst_case else ():
+            yield WORST_CASE, eps
+        for eps in self.plan.attacked_eps if cell.defense in self.plan.certified else ():
+            yield CERTIFIED, eps
+
+    def weights_file(self, cell: Cell) -> Path:
+        """Where a cell's weights are."""
+        return self._cell(cell) / "weights.safetensors"
+
+    def checkpoint_file(self, cell: Cell) -> Path:
+        """Where a cell's training is written down while it goes on."""
+        return self._cell(cell) / "checkpoint.safetensors"
+
+    def curves_file(self, cell: Cell) -> Path:
+        """Where a cell's training curves are."""
+        return self._cell(cell) / "curves.csv"
+
+    def events_directory(self, cell: Cell) -> Path:
+        """Where they are as TensorBoard events."""
+        return self.path / "tensorboard" / cell.slug
+
+    def trained(self, cell: Cell) -> Trained | None:
+        """What is known of a trained cell; None if it is not trained yet.
+
+        Raises:
+            RunError: if the file is damaged, or of another cell or run.
+        """
+        file = self._cell(cell) / "training.json"
+        if not file.exists():
+            return None
+        trained = read_json(file, Trained)
+        if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
+            raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
+        return trained
+
+    def save_trained(self, cell: Cell, trained: Trained) -> None:
+        """Mark a cell as trained; its weights are written before."""
+        known = {"cell": cell.slug, "plan_digest": self.plan.digest}
+        if trained.status == OK:
+            known["weights_digest"] = file_digest(self.weights_file(cell))
+        text = trained.model_copy(update=known).model_dump_json(indent=2)
+        write_text(self._cell(cell) / "training.json", text + "\n")
+
+    def checked_weights(self, cell: Cell) -> Path:
+        """The weights file of a trained cell, whose content is that of the training.
+
+        Raises:
+            RunError: if there is none, saying why, or it is not the one that was written.
+        """
+        trained = self.trained(cell)
+        if trained is None or trained.status != OK:
+            why = "not trained" if trained is None else trained.status
+            raise RunError(f"{cell.label} has no weights ({why}); train it again")
+        file = self.weights_file(cell)
+        if not file.exists():
+            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
+        if trained.weights_digest and file_digest(file) != trained.weights_digest:
+            raise DamagedError(
+                f"the weights of {cell.label}, '{file}', are damaged or exchanged (their digest is not that"
+                f" of the training); {AGAIN}"
+            )
+        return file
+
+    def search_forms(self, cell: Cell) -> dict[str, list[str]]:
+        """The forms chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        file = self._cell(cell) / "search.json"
+        return read_json(file, SearchForms).root if file.exists() else {}
+
+    def save_search_forms(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
+        """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
+        write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
+
+    def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
+        """One measure's record, or None if it is not taken yet.
+
+        Raises:
+            RunError: if it is damaged, of another measure or run, or contradicts the files beside it.
+        """
+        known = self._checked(cell, attack, eps)
+        return None if known is None else known[0]
+
+    def save_measure(self, cell: Cell, record: Record, outcomes: Measurement) -> Record:
+        """Write a measure's outcomes, then its record, which marks it as taken.
+
+        Returns:
+            The record with the digests of what it belongs to.
+        """
+        trained = self.trained(cell)
+        known = {
+            "plan_digest": self.plan.digest,
+            "weights_digest": "" if trained is None else trained.weights_digest,
+            "results_digest": "",
+        }
+        if outcomes.status == OK:
+            file = self._measure(cell, record.attack, record.eps, "parquet")
+            known["results_digest"] = write_results(file, outcomes)
+        return self.save_record(cell, record.model_copy(update=known))
+
+    def save_record(self, cell: Cell, record: Record) -> Record:
+        """Write a record alone, once more is known of a measure whose outcomes are there."""
+        file = self._measure(cell, record.attack, record.eps, "json")
+        write_text(file, record.sealed.model_dump_json(indent=2) + "\n")
+        return record.sealed
+
+    def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
+        """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
+
+        An attack until broken has the column of its criterion only.
+
+        Raises:
+            RunError: if the measure is not taken, has failed, or is damaged.
+        """
+        known = self._checked(cell, attack, eps)
+        if known is None or known[1] is None:
+            raise RunError(f"run '{self.path}' has no outcomes of {cell.label} under {attack} at eps {eps:g}")
+        return known[1]
+
+    def require_of_run(self, record: Record, file: Path) -> None:
+        """Check that a record is of this run, whose cells it names.
+
+        Raises:
+            RunError: if it is of another plan, data set or training, or was changed by hand.
+        """
+        plan = self.plan
+        if record.digest and record.digest != record.content_digest:
+            raise DamagedError(
+                f"'{file}' was changed by hand or is damaged (its digest is not that of its content); {AGAIN}"
+            )
+        wrong = [name for name in _OF_PLAN if getattr(record, name) != getattr(plan, name)]
+        wrong += ["n"] if record.n != plan.eval_images else []
+        wrong += ["plan"] if record.plan_digest not in ("", plan.digest) else []
+        if wrong:
+            raise DamagedError(f"'{file}' is of another run ({', '.join(wrong)}); {AGAIN}")
+        cell = Cell(record.model, record.defense, record.seed)
+        self.require_of_training(cell, record.weights_digest, file)
+
+    def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
+        """Check that what a file says of a cell is of the cell's last training.
+
+        Raises:
+            RunError: if it is not.
+        """
+        trained = self.trained(cell)
+        if trained is None or weights_digest not in ("", trained.weights_digest):
+            raise DamagedError(f"'{file}' is of other weights than those of {cell.label}; {AGAIN}")
+
+    def drop_cell(self, cell: Cell) -> None:
+        """Forget a cell's weights, training and measures, so that the run does them again."""
+        directory = self._cell(cell)
+        for file in (directory / "training.json", self.weights_file(cell)):
+            forget(file)
+        for attack, eps in self.measures(cell):
+            self.drop_measure(cell, attack, eps)
+
+    def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
+        """Forget a measure, so that the run takes it again."""
+        for suffix in ("json", "parquet"):
+            forget(self._measure(cell, attack, eps, suffix))
+
+    def drop_search_forms(self, cell: Cell) -> None:
+        """Forget which forms were chosen."""
+        forget(self._cell(cell) / "search.json")
+
+    def has_measures(self, cell: Cell) -> bool:
+        """Whether any measure of a cell was taken, damaged or not."""
+        return any(self._measure(cell, attack, eps, "json").exists() for attack, eps in self.measures(cell))
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the run's figures must know of its files, a sentence each."""
+        trained = {cell: self.trained(cell) for cell in self.plan.cells()}
+        finished = {
+            cell: known for cell, known in trained.items() if known is not None and known.status == OK
+        }
+        gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
+        untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
+        notes = []
+        if gone:
+            notes.append(
+                f"the weights of {'; '.join(gone)} are missing, so these figures cannot be checked against"
+                " them; the run's bench command trains them again"
+            )
+        if untied:
+            notes.append(
+                f"{'; '.join(untied)}: written by an earlier version, without digests; damage to the weights"
+                " cannot be noticed"
+            )
+        return notes
+
+    def _checked(self, cell: Cell, attack: str, eps: float) -> tuple[Record, pd.DataFrame | None] | None:
+        """A measure's record and its results, None where it failed; both checked against each other."""
+        file = self._measure(cell, attack, eps, "json")
+        if not file.exists():
+            return None
+        record = read_json(file, Record)
+        if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
+            raise DamagedError(f"'{file}' is of another cell; {AGAIN}")
+        if (record.attack, record.eps) != (attack, eps):
+            raise DamagedError(f"'{file}' is of another measure; {AGAIN}")
+        self.require_of_run(record, file)
+        if record.status != OK:
+            return record, None
+        return record, read_results(file.with_suffix(".parquet"), record)
+
+    def write_results(self) -> None:
+        """Render the records: tables as Markdown, records as CSV and JSON."""
+        frame = self.records
+        write_text(self.path / "results.md", "\n\n".join(table.markdown() for table in self.tables) + "\n")
+        write_text(self.path / "results.csv", records_csv(frame))
+        write_text(self.path / "results.json", records_json(frame))
+
+    def _cell(self, cell: Cell) -> Path:
+        return self.path / "cells" / cell.slug
+
+    def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:
+        return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
+
+
+def records_csv(frame: pd.DataFrame) -> str:
+    """Records as CSV; no spreadsheet takes a text for a formula."""
+    return str(frame.map(_csv_cell).to_csv(index=False))
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):  # codes, as in JSON
+        value = json.dumps(value)
+    return spreadsheet_cell(value) if isinstance(value, str) else value
+
+
+def records_json(frame: pd.DataFrame) -> str:
+    """Records as JSON text: a list of objects, a missing number null."""
+    rows = [
+        {key: None if value != value else value for key, value in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
+    return json.dumps(rows, indent=2, default=lambda value: value.item()) + "\n"
+
+
+def _require_same(path: Path, plan: Plan) -> None:
+    there = Run.load(path).plan
+    if there != plan:
+        raise RunError(
+            f"run directory '{path}' holds a run of another plan ({'; '.join(plan.differences(there))});"
+            " choose another --out or give the same command again"
+        )

@@ -1,0 +1,163 @@
+"""What is known of each transfer: images made on one cell of a run, measured on another.
+
+::
+
+    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.parquet   outcomes, an image a row
+    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.json      the record; there once the measure is taken
+    RUN/transfer.md                                 the tables
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.runs.files import (
+    AGAIN,
+    DamagedError,
+    forget,
+    read_json,
+    read_results,
+    write_results,
+)
+from robustbench_tin.benchmarks.planning.plan import Cell, slug
+from robustbench_tin.benchmarks.runs.records import Record, columns, shown
+from robustbench_tin.benchmarks.codes.status import OK
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustbench_tin.benchmarks.measurement.results import Measurement
+    from robustbench_tin.benchmarks.runs.run_directory import Run
+    from robustbench_tin.benchmarks.reporting.results_table import Table
+
+
+class TransferRecord(Record):
+    """One measure of one cell, the target, on images made on another, the source.
+
+    Passes and seconds are what this measure alone would take: those of making the images, which all
+    targets share, count in each.
+
+    Attributes:
+        source_model: the backbone that the images were made on.
+        source_defense: its defense's canonical spec.
+        source_seed: of its cell.
+        source_weights_digest: of its weights file.
+    """
+
+    source_model: str
+    source_defense: str
+    source_seed: int
+    source_weights_digest: str = ""
+
+    @property
+    def source(self) -> Cell:
+        """The cell that the images were made on."""
+        return Cell(self.source_model, self.source_defense, self.source_seed)
+
+    @property
+    def target(self) -> Cell:
+        """The cell that was measured."""
+        return Cell(self.model, self.defense, self.seed)
+
+
+class Transfers:
+    """The transfers of a run on disk.
+
+    Args:
+        run: whose cells they are between.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._path = run.path / "transfer"
+
+    @property
+    def records(self) -> pd.DataFrame:
+        """All measures taken so far, one row each: by attack, then source, target and eps."""
+        import pandas as pd
+
+        return pd.DataFrame([shown(record) for record in self], columns=columns(TransferRecord))
+
+    @property
+    def tables(self) -> list[Table]:
+        """Source × target, one table an attack and eps."""
+        from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables
+
+        return transfer_tables(self.records, self._run.records)
+
+    def __iter__(self) -> Iterator[TransferRecord]:
+        order = {cell: index for index, cell in enumerate(self._run.plan.cells())}
+        found = [self.read(file) for file in self.files()]
+        yield from sorted(
+            found,
+            key=lambda record: (record.attack, order[record.source], order[record.target], record.eps),
+        )
+
+    def files(self) -> list[Path]:
+        """The files of all records, damaged or not."""
+        return sorted(self._path.glob("*/*/*.json"))
+
+    def read(self, file: Path) -> TransferRecord:
+        """The record in a file.
+
+        Raises:
+            RunError: if it is damaged, of other cells or another run, or contradicts the results beside it.
+        """
+        record = read_json(file, TransferRecord)
+        if file != self._file(record.attack, record.source, record.target, record.eps, "json"):
+            raise DamagedError(f"'{file}' is of another transfer; {AGAIN}")
+        if not {record.source, record.target} <= set(self._run.plan.cells()):
+            raise DamagedError(f"'{file}' is of cells that the run has not; {AGAIN}")
+        self._run.require_of_run(record, file)
+        self._run.require_of_training(record.source, record.source_weights_digest, file)
+        if record.status == OK:
+            read_results(file.with_suffix(".parquet"), record)
+        return record
+
+    def drop(self, file: Path) -> None:
+        """Forget a measure, so that it is taken again."""
+        for suffix in (".json", ".parquet"):
+            forget(file.with_suffix(suffix))
+
+    def record(self, attack: str, source: Cell, target: Cell, eps: float) -> TransferRecord | None:
+        """One measure's record, or None if it is not taken yet."""
+        file = self._file(attack, source, target, eps, "json")
+        return self.read(file) if file.exists() else None
+
+    def save(self, record: TransferRecord, outcomes: Measurement) -> None:
+        """Write a measure's outcomes, then its record, which marks it as taken."""
+        key = record.attack, record.source, record.target, record.eps
+        known = {
+            "plan_digest": self._run.plan.digest,
+            "weights_digest": self._weights_digest(record.target),
+            "source_weights_digest": self._weights_digest(record.source),
+            "results_digest": "",
+        }
+        if outcomes.status == OK:
+            known["results_digest"] = write_results(self._file(*key, "parquet"), outcomes)
+        sealed = record.model_copy(update=known).sealed
+        write_text(self._file(*key, "json"), sealed.model_dump_json(indent=2) + "\n")
+
+    def top1(self, record: TransferRecord) -> npt.NDArray[np.bool_]:
+        """Per evaluated image, in the data set's order: was its label in the top 1."""
+        file = self._file(record.attack, record.source, record.target, record.eps, "parquet")
+        hits: npt.NDArray[np.bool_] = read_results(file, record)["top1"].to_numpy()
+        return hits
+
+    def _weights_digest(self, cell: Cell) -> str:
+        trained = self._run.trained(cell)
+        return "" if trained is None else trained.weights_digest
+
+    def write_tables(self) -> None:
+        """Render the tables as Markdown."""
+        text = "\n\n".join(table.markdown() for table in self.tables)
+        write_text(self._run.path / "transfer.md", text + "\n")
+
+    def _file(self, attack: str, source: Cell, target: Cell, eps: float, suffix: str) -> Path:
+        return self._path / slug(attack) / source.slug / f"{target.slug}@{eps!r}.{suffix}"

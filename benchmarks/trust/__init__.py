@@ -1,0 +1,1 @@
+"""Trust checks: reasons to doubt a figure, and the probe of a model that finds them."""

@@ -1,0 +1,397 @@
+"""Trust checks: beside every robust figure a verdict: ``ok``, reasons not to believe it, or ``unchecked``.
+
+A cell is judged once all its measures are taken. What an attack broke on every image of the cell is
+compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.trust.probe`) tells the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack, IterativeAttack
+from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
+from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict, too_few
+from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
+from robustbench_tin.benchmarks.trust import checks as doubts
+from robustbench_tin.benchmarks.trust.probe import Evidence, Hits, gather
+from robustbench_tin.benchmarks.trust.trials import PROBE_STEPS
+from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
+
+# A budget at which this part of the right images is left can still show a fault.
+_LEFT_TO_BREAK = 0.1
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A measure and its outcomes.
+
+    Attributes:
+        record: of the measure.
+        top1: was the true label the top 1, bool ``(N,)``; None where that was not measured.
+        top5: was it in the top 5, likewise.
+        given: the attack, which no registry needs to know; None: the one that the record names.
+    """
+
+    record: Record
+    top1: Hits | None
+    top5: Hits | None
+    given: Attack | None = None
+
+    @cached_property
+    def attack(self) -> Attack | None:
+        """What was measured under; None for a worst case."""
+        if self.given is not None or self.record.attack in (CLEAN, WORST_CASE):
+            return self.given
+        return parse_attack(self.record.attack)
+
+    @property
+    def iterative(self) -> bool:
+        """Whether it claims to find what is there: a search along gradients."""
+        return self.claims and not self.black_box and not self.single_step
+
+    @property
+    def single_step(self) -> bool:
+        """Whether it is one step along a gradient, and claims no more."""
+        return self._gradients == 1 and self.whole
+
+    @property
+    def is_short(self) -> bool:
+        """Whether it takes no more steps than the probe."""
+        return self.attack is not None and self._gradients <= PROBE_STEPS
+
+    @property
+    def black_box(self) -> bool:
+        """Whether it followed no gradient."""
+        return self.record.backward_passes == 0
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is a method of its own, not a search that is driven from here."""
+        return self.attack is not None and not isinstance(self.attack, IterativeAttack)
+
+    @property
+    def claims(self) -> bool:
+        """Whether a high accuracy under it is meant to say something; under noise it is not."""
+        return self._gradients > 0
+
+    @property
+    def eot(self) -> int:
+        """Passes averaged for one gradient."""
+        own = [
+            getattr(stage, "eot", None) or 1
+            for stage in (self.attack.stages(self.record.classes) if self.attack else ())
+        ]
+        return max(self.record.eot, *own, 1)
+
+    @property
+    def counted(self) -> int:
+        """The k of what the attack is after: 1, or 5 if it goes on until the top 5 are broken."""
+        return 1 if self.attack is None else self.attack.goal.k
+
+    def hits(self, k: int) -> Hits | None:
+        """The outcomes that tell whether the label was in the top ``k``, 1 or 5; None if not measured."""
+        return self.top5 if k == 5 else self.top1
+
+    @property
+    def _gradients(self) -> int:
+        return 2 if self.attack is None else self.attack.gradients(1)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """The verdicts on a cell.
+
+    Attributes:
+        records: those of the measures, in their order, with their ``trust``.
+        passes: forward and backward passes of the probe, summed over the images; in no measure's record.
+        seconds: of the probe.
+    """
+
+    records: list[Record]
+    passes: int = 0
+    seconds: float = 0.0
+
+
+def gets_verdict(record: Record) -> bool:
+    """Whether a measure is under attack, so that checks that were asked for never leave its verdict blank."""
+    return record.attack not in (CLEAN, CERTIFIED)
+
+
+def needs_trust(record: Record) -> bool:
+    """Whether a figure is to be checked: taken, under attack, of a model that learned something."""
+    return gets_verdict(record) and uncheckable(record) is None
+
+
+def uncheckable(record: Record) -> TrustCode | None:
+    """Why the checks have nothing to look at; None if they have."""
+    if record.status != OK:
+        return TrustCode.no_figure
+    if record.learned is None:
+        return TrustCode.clean_failed
+    return None if record.learned else TrustCode.at_chance
+
+
+def with_cause(record: Record) -> Record:
+    """A record with its verdict if that is known without a check; else the record as it is."""
+    cause = uncheckable(record)
+    if cause is None or not gets_verdict(record):
+        return record
+    return record.model_copy(update={"trust": (Reason.of(cause),)})
+
+
+def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
+    """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
+
+    What cannot be judged is ``unchecked``; no figure under attack is left without a verdict.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        pool: the cell's images.
+        measures: all of the cell; the clean one among them.
+        conditions: under which they were taken.
+    """
+    checked = [measured for measured in measures if needs_trust(measured.record)]
+    if not checked:
+        return Judgement([with_cause(measured.record) for measured in measures])
+    cell = _Cell(measures, checked)
+    evidence: Evidence | None = None
+    try:
+        evidence = gather(model, pool, cell.probe_eps(), conditions)
+        verdicts = {
+            id(measured): Verdict.of([*cell.reasons(measured, evidence), *cell.unchecked(evidence)])
+            for measured in checked
+        }
+        if of_answers := cell.answers(evidence):
+            verdicts[id(cell.clean)] = Verdict.of(of_answers)
+    except FOREIGN as error:  # whatever a model raises; what fails meanwhile is not trusted
+        failed = Verdict.of([Reason.of(TrustCode.checks_failed, error=one_line(error))])
+        verdicts = {id(measured): failed for measured in checked}
+    records = [
+        measured.record.model_copy(update={"trust": verdicts[id(measured)].reasons})
+        if id(measured) in verdicts
+        else with_cause(measured.record)
+        for measured in measures
+    ]
+    if evidence is None:
+        return Judgement(records)
+    return Judgement(records, evidence.forward_passes + evidence.backward_passes, evidence.seconds)
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """The measures of a cell, and how they look beside each other.
+
+    Attributes:
+        measures: all of them.
+        checked: those that get a verdict.
+    """
+
+    measures: Sequence[Measured]
+    checked: Sequence[Measured]
+
+    def reasons(self, measured: Measured, evidence: Evidence) -> list[Reason]:
+        """All that speaks against one figure."""
+        return [
+            reason
+            for reason in (
+                *self._of_model(measured, evidence),
+                *self._of_attack(measured, evidence),
+                *self._of_measure(measured, evidence),
+            )
+            if reason is not None
+        ]
+
+    def probe_eps(self) -> float:
+        """Where the probe looks: single-step training near its own budget, else where faults would show.
+
+        At a budget that breaks everything, no attack looks weak.
+        """
+        budgets = sorted({measured.record.eps for measured in self.checked})
+        trained = self._trained_eps
+        if trained is not None:
+            return min(budgets, key=lambda eps: abs(eps - trained))
+        right = self._right.sum()
+        telling = [
+            measured.record.eps
+            for measured in self.checked
+            if measured.claims
+            and measured.top1 is not None
+            and (measured.top1 & self._right).sum() >= _LEFT_TO_BREAK * right
+        ]
+        return max(telling, default=budgets[0])
+
+    def unchecked(self, evidence: Evidence) -> list[Reason | None]:
+        """Why the checks could not judge a figure of this cell in full."""
+        return [
+            doubts.no_gradients(evidence),
+            doubts.too_coarse(evidence),
+            too_few(len(self._right), int(self._right.sum())),
+        ]
+
+    def answers(self, evidence: Evidence) -> list[Reason]:
+        """What speaks against any figure of the model, the clean one as well."""
+        return [reason for reason in self._of_answers(evidence) if reason is not None]
+
+    def _of_answers(self, evidence: Evidence) -> Iterator[Reason | None]:
+        yield doubts.remembered_calls(evidence)
+        yield doubts.other_clean_answers(self._right, evidence)
+        yield doubts.depends_on_company(evidence)
+
+    def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+        record = measured.record
+        yield from self._of_answers(evidence)
+        yield doubts.differing_passes(evidence, measured.eot)
+        probed = self._at(record.attack, evidence.eps)
+        if probed is None or probed.top1 is None or not doubts.keeps_up(probed.top1, evidence):
+            yield doubts.dead_gradients(evidence)
+        if probed is not None and probed.top1 is not None and probed.claims:
+            yield doubts.faint_logits(probed.top1, evidence)
+        yield doubts.withstands_anything(evidence, record.norm, record.classes)
+        yield doubts.jumping_answers(evidence)
+        yield doubts.false_gradients(evidence)
+        yield doubts.shattered_gradients(evidence)
+        yield doubts.stepwise_answers(evidence)
+        yield doubts.black_box_wins(evidence)
+
+    def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+        """What is wrong at the probe's budget is so at the others."""
+        record = measured.record
+        if measured.claims and measured.whole:
+            yield doubts.asked_nothing(record.forward_passes, record.backward_passes, record.n)
+        probed = self._at(measured.record.attack, evidence.eps)
+        if probed is None or probed.top1 is None or not measured.claims:
+            return
+        yield doubts.weaker_than_probe(probed.top1, evidence, iterative=measured.iterative)
+        if not measured.iterative:
+            return
+        mine = probed.top1[evidence.numbers]
+        yield doubts.no_better_than_noise(mine, evidence.noise, evidence.right, evidence.eps)
+        if not any(other.single_step for other in self._beside(probed)):
+            yield doubts.weaker_than_one_step(mine, evidence.fgsm, evidence.eps, "a single step of FGSM")
+
+    def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+        record, left = measured.record, measured.top1
+        yield doubts.not_converged(record.late, record.n)
+        if record.late is None and record.eps == evidence.eps and measured.iterative and measured.is_short:
+            yield doubts.probe_not_converged(evidence)
+        if not record.oblivious:
+            yield doubts.disputed_verdicts(record.disputed or 0, record.n)
+        if left is not None and measured.single_step:
+            yield from self._of_single_step(record, left, evidence)
+        if not measured.iterative:
+            return
+        yield from self._of_neighbours(measured)
+        below = self._next_below(measured)
+        if below is not None:
+            for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
+                if lower is not None and higher is not None:
+                    yield doubts.rising(lower, higher, below.record.eps, record.eps)
+                    break
+
+    def _of_neighbours(self, measured: Measured) -> Iterator[Reason | None]:
+        """What other attacks of the same budget show, by the outcomes that this one is after.
+
+        Their figures are of the same images, so no chance is in it. A worst case has them all in it.
+        """
+        k = measured.counted
+        left, eps = measured.hits(k), measured.record.eps
+        if left is None:
+            return
+        others: list[tuple[Hits, str]] = []
+        for other in self._beside(measured):
+            theirs, name = other.hits(k), other.record.attack
+            if theirs is None:
+                continue
+            reason = self._of_neighbour(left, other, theirs, k)
+            if reason is None:
+                others.append((theirs, name))
+            yield reason
+        if others:
+            strongest, name = min(others, key=lambda other: int(other[0].sum()))
+            yield doubts.refuted(left, strongest, eps, name)
+
+    def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> Reason | None:
+        """What one that claims less than an iterative attack shows of it."""
+        eps, name = other.record.eps, other.record.attack
+        reason: Reason | None = None
+        right = self.clean.hits(k)
+        if not other.claims and right is not None:
+            reason = doubts.no_better_than_noise(left, theirs, right, eps, name)
+        if reason is None and other.single_step:
+            reason = doubts.weaker_than_one_step(left, theirs, eps, name)
+        if reason is None and other.black_box:
+            reason = doubts.black_box_beats(left, theirs, eps, name)
+        return reason
+
+    def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[Reason | None]:
+        trained_so = self._trained_eps is not None
+        for other in self._beside_record(record):
+            if other.iterative and other.top1 is not None:
+                yield doubts.single_step_blind(
+                    self._right, left, other.top1, record.eps, single_step_training=trained_so
+                )
+                return
+        if evidence.pgd is not None and record.eps == evidence.eps:
+            count = len(evidence.pgd)
+            yield doubts.single_step_blind(
+                evidence.right[:count],
+                left[evidence.numbers[:count]],
+                evidence.pgd,
+                record.eps,
+                single_step_training=trained_so,
+            )
+
+    @cached_property
+    def clean(self) -> Measured:
+        """The clean measure."""
+        return next(measured for measured in self.measures if measured.record.attack == CLEAN)
+
+    @cached_property
+    def _right(self) -> Hits:
+        assert self.clean.top1 is not None
+        return self.clean.top1
+
+    @cached_property
+    def _trained_eps(self) -> float | None:
+        """The budget of single-step adversarial training; None without it, or where it is of another norm."""
+        from robustbench_tin.defenses import parse_defense
+
+        record = self.checked[0].record
+        try:
+            defense = parse_defense(record.defense)
+        except RobustTinError:  # a model of the user's own may be called anything
+            return None
+        threat = defense.threat
+        if not defense.single_step or threat is None or threat.norm != record.norm:
+            return None
+        return threat.eps
+
+    def _at(self, attack: str, eps: float) -> Measured | None:
+        return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)
+
+    def _beside(self, measured: Measured) -> list[Measured]:
+        """Other attacks of the same budget; the worst case has all of them in it."""
+        return [] if measured.attack is None else self._beside_record(measured.record)
+
+    def _beside_record(self, record: Record) -> list[Measured]:
+        return [
+            other
+            for other in self.checked
+            if other.attack is not None and other.record.eps == record.eps and other.record != record
+        ]
+
+    def _next_below(self, measured: Measured) -> Measured | None:
+        below = [
+            other
+            for other in self.checked
+            if other.record.attack == measured.record.attack and other.record.eps < measured.record.eps
+        ]
+        return max(below, key=lambda other: other.record.eps, default=None)

@@ -1,0 +1,140 @@
+"""What adversarial training has in common: images are fooled, then the weights learn from them."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.engine.gradient_ascent import uphill
+from robustbench_tin.defenses.base import Defense
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_length
+from robustbench_tin.training.context import Context, Objective
+from robustbench_tin.training.objective import classification_loss
+
+
+@dataclass(frozen=True)
+class BallTraining(Defense):
+    """Base of defenses that train against what an attacker may do within a ball.
+
+    Attributes:
+        eps: radius of the ball, in units of the pixel range.
+    """
+
+    eps: float = 8 / 255
+
+    def __post_init__(self) -> None:
+        self.require(0 < self.eps < math.inf, "eps", "more than 0, in units of the pixel range")
+        for setting in ("eps", "alpha") if getattr(self, "norm", "linf") == "linf" else ():
+            check_length(f"defense '{self.name}' got {setting}", getattr(self, setting, None) or 0)
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel("linf", self.eps)
+
+    @abstractmethod
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
+        """See :meth:`Defense.objective`."""
+
+    def loss(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        return self.objective(classifier, images, labels, context)()
+
+
+@dataclass(frozen=True)
+class AdversarialTraining(BallTraining):
+    """Base of defenses that fool each batch first and train on it then.
+
+    An author writes :meth:`fool`, and :meth:`risk` where it is not the classification loss on those images.
+    """
+
+    @abstractmethod
+    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+        """Adversarial images, float32 ``(N, 3, H, W)`` in [0, 1], without a graph."""
+
+    def risk(
+        self, classifier: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, context: Context
+    ) -> Tensor:
+        """The scalar that training minimises."""
+        return classification_loss(classifier, classifier(adversarial), labels, context.label_smoothing)
+
+    def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
+        if self.softmax_only and getattr(classifier, "one_vs_rest", False):
+            raise InvalidSettingError(
+                f"defense '{self.spec}' got a classifier with a sigmoid for each class; expected a softmax"
+            )
+        if self.one_label and labels.is_floating_point():
+            raise InvalidSettingError(
+                f"defense '{self.spec}' got labels as probabilities; expected one class for each image"
+            )
+        adversarial = self.fool(classifier, images, labels, context)
+        return lambda: self.risk(classifier, images, adversarial, labels, context)
+
+
+@dataclass(frozen=True)
+class MultiStepTraining(AdversarialTraining):
+    """Adversarial training whose images are made in several steps inside the ball.
+
+    Attributes:
+        eps: radius of the ball, in units of the pixel range.
+        steps: gradient steps for each image.
+        alpha: length of a step; None: a quarter of eps under linf (2/255 of 8/255), 2 eps / steps under l2.
+        norm: ``linf`` or ``l2``.
+    """
+
+    steps: int = 10
+    alpha: float | None = None
+    norm: str = "linf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.require(self.steps >= 1, "steps", "1 or more")
+        self.require(self.alpha is None or 0 < self.alpha < math.inf, "alpha", "more than 0")
+        self.require(self.norm in NORMS, "norm", " or ".join(NORMS))
+
+    @property
+    def threat(self) -> ThreatModel:
+        return ThreatModel(self.norm, self.eps)
+
+    def climb(
+        self, classifier: nn.Module, ball: Ball, start: Tensor, loss: Callable[[Tensor], Tensor]
+    ) -> Tensor:
+        """The image that steepest ascent of a loss ends at.
+
+        Args:
+            classifier: in the mode that it is to be asked in.
+            ball: what is allowed.
+            start: float32 ``(N, 3, H, W)``.
+            loss: of logits ``(N, C)``, a scalar.
+        """
+        default = self.eps / 4 if self.norm == "linf" else 2 * self.eps / self.steps
+        alpha = default if self.alpha is None else self.alpha
+        point = start
+        for _ in range(self.steps):
+            gradient = image_gradient(classifier, point, loss)
+            point = uphill(ball, point, gradient, alpha)
+        return point
+
+
+def image_gradient(classifier: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
+    """The gradient of a loss of the logits with respect to the images; the weights get none."""
+    asked = images.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(loss(classifier(asked)), asked)
+    return gradient
+
+
+@contextmanager
+def eval_mode(classifier: nn.Module) -> Iterator[None]:
+    """Running statistics and no dropout inside; afterwards each module is in the mode that it was in."""
+    modes = [(module, module.training) for module in classifier.modules()]
+    classifier.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training

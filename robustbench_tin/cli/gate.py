@@ -1,0 +1,296 @@
+"""The commands of the gate: ``baseline`` and ``check``."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, OwnModelConfig
+from robustbench_tin.cli.images import Device, console_reporter
+from robustbench_tin.cli.options import with_options
+from robustbench_tin.cli.process import CtrlC, say
+from robustbench_tin.streams import make_console
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.gate.candidate import Subject
+    from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+    from robustbench_tin.benchmarks.gate.result import Report
+    from robustbench_tin.benchmarks.gate.rules import Rules
+
+RULES = "Rules"
+REPORTS = "Reports"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command(epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json")(baseline)
+    app.command(
+        epilog="Examples:\n\n"
+        "robust-tin check runs/new --baseline robustness-baseline.json\n\n"
+        "robust-tin check runs/new --baseline robustness-baseline.json --max-drop 0.01 --min"
+        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03"
+    )(check)
+
+
+@with_options
+def baseline(
+    *,
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only."),
+    ] = None,
+    own: OwnModelConfig,
+    part: EvaluationDataConfig,
+    device: Device = None,
+    out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
+        "robustness-baseline.json"
+    ),
+) -> None:
+    """Write down how robust a run's models are, for robust-tin check to compare with."""
+    from robustbench_tin.benchmarks.gate.baseline import make_baseline
+    from robustbench_tin.benchmarks.gate.power_warnings import weak_spots
+
+    subjects = _subjects(runs or (), own, **vars(part), device=device)
+    made = make_baseline(subjects)
+    made.write(out)
+    measures = sum(len(entry.measures) for entry in made.entries)
+    seeds = min(len(entry.seeds) for entry in made.entries)
+    say(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
+    for spot in (*(note for subject in subjects for note in subject.notes), *weak_spots(made)):
+        say(f"Warning: {spot}.")
+    if seeds == 1 and own.model is None:
+        print(
+            "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
+            " 0,1,2,3,4, so that it is known how far they lie apart."
+        )
+
+
+@with_options
+def check(
+    *,
+    run: Annotated[
+        Path | None, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            help="A file of robust-tin baseline.", show_default="pyproject.toml's", rich_help_panel=RULES
+        ),
+    ] = None,
+    max_drop: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="[SELECTOR=]FRACTION",
+            help="How much a measure may lose: 0.02, pgd@0.03=0.02, resnet*/none/pgd*=0.02; the last"
+            " that fits holds. Repeatable.",
+            show_default="0.01",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    min: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="SELECTOR=FRACTION",
+            help="What a measure must be at least: pgd@0.03=0.20. Repeatable.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    rules: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.toml",
+            help="Rules from a file; those given beside it come after.",
+            show_default="[tool.robust-tin] of pyproject.toml",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    level: Annotated[
+        float | None,
+        typer.Option(
+            help="At most this part of tables without a true drop fails by chance.",
+            show_default="0.05",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    own: OwnModelConfig,
+    part: EvaluationDataConfig,
+    device: Device = None,
+    same_weights: Annotated[
+        bool,
+        typer.Option(
+            "--same-weights", help="Only what is around the weights changed.", rich_help_panel=RULES
+        ),
+    ] = False,
+    retrained: Annotated[
+        bool, typer.Option("--retrained", help="The weights were trained anew.", rich_help_panel=RULES)
+    ] = False,
+    junit: Annotated[
+        Path | None, typer.Option(help="Write JUnit XML.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    sarif: Annotated[
+        Path | None, typer.Option(help="Write SARIF.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    markdown: Annotated[
+        Path | None, typer.Option(help="Write Markdown.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(help="Write JSON.", rich_help_panel=REPORTS, show_default=False)
+    ] = None,
+    github: Annotated[
+        bool,
+        typer.Option(
+            "--github",
+            help="Print GitHub annotations, and add the table to the file that GITHUB_STEP_SUMMARY names.",
+            rich_help_panel=REPORTS,
+        ),
+    ] = False,
+    power: Annotated[
+        float | None,
+        typer.Option(
+            metavar="DROP",
+            help="Say how many images and seeds it takes to see this drop, and stop.",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+) -> None:
+    """Fail where robustness got worse than a baseline's, and only then.
+
+    Exit code 0: no measure is worse; 1: some are, or are no longer to be believed; 2: some cannot be
+    compared, or the check came to no result. The files of reports say the same in each case.
+    """
+    from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+    from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
+    from robustbench_tin.errors import InvalidSettingError
+
+    if power is not None:
+        chosen = (find_rules() if rules is None else read_rules(rules)).then((), (), level)
+        _print_power(power, baseline or chosen.baseline, chosen.level)
+        return
+    files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
+    with _reported(str(own.model or run or "no model"), files, github) as told:
+        chosen = find_rules() if rules is None else read_rules(rules)
+        chosen = chosen.then(max_drop or (), min or (), level)
+        if same_weights and retrained:
+            raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
+        said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
+        told.report = _report(baseline, chosen, said, run, own, **vars(part), device=device)
+    raise typer.Exit(told.report.exit_code)
+
+
+def _report(
+    baseline: Path | None,
+    rules: Rules,
+    said: Kind | None,
+    run: Path | None,
+    own: OwnModelConfig,
+    **options: Any,
+) -> Report:
+    from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
+    from robustbench_tin.benchmarks.gate.check import check as run_check
+    from robustbench_tin.benchmarks.gate.text_report import table
+
+    known = baseline or rules.baseline
+    if own.model is not None:
+        rules.require_budgets(own.norm)
+    if own.model is not None and known is not None:
+        read_baseline(known)  # measuring takes minutes: what is wrong is told before
+    (subject,) = _subjects(() if run is None else (run,), own, **options)
+    report = run_check(subject, baseline, rules, said=said)
+    _print_table(table(report))
+    return report
+
+
+@dataclass
+class _Told:
+    """What the reports of a check say."""
+
+    report: Report
+
+
+@contextmanager
+def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterator[_Told]:
+    """Write reports in any case: an old file must not speak for a check that failed or was killed."""
+    from robustbench_tin.benchmarks.gate.ci_reports import write_reports
+    from robustbench_tin.benchmarks.gate.result import Report
+    from robustbench_tin.errors import ForeignExitError, RobustTinError, one_line
+
+    unfinished = Report(name, None, 0, 0.0, (), failure="the check did not come to its end")
+    write_reports(unfinished, files)
+    told = _Told(unfinished)
+    try:
+        yield told
+    except CtrlC:
+        raise
+    except (SystemExit, KeyboardInterrupt, typer.Exit, typer.Abort) as error:
+        stopped = ForeignExitError(error)
+        _write(replace(unfinished, failure=str(stopped)), files, github)
+        raise stopped from error
+    except BaseException as error:
+        why = str(error) if isinstance(error, RobustTinError) else one_line(error)
+        _write(replace(unfinished, failure=why), files, github)
+        raise
+    _write(told.report, files, github)
+
+
+def _write(report: Report, files: dict[str, Path | None], github: bool) -> None:
+    from robustbench_tin.benchmarks.gate.ci_reports import as_annotations, as_markdown, write_reports
+    from robustbench_tin.errors import RunError
+
+    write_reports(report, files)
+    if not github:
+        return
+    print(as_annotations(report), end="")
+    summary = os.environ.get("GITHUB_STEP_SUMMARY")
+    if summary:
+        try:
+            with Path(summary).open("a", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(as_markdown(report))
+        except OSError as error:
+            raise RunError(
+                f"GITHUB_STEP_SUMMARY names '{summary}', which cannot be written: {error.strerror}; expected"
+                " a file"
+            ) from error
+
+
+def _subjects(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list[Subject]:
+    """The runs as they lie there, or the model measured now."""
+    from robustbench_tin.benchmarks.gate.candidate import from_run
+    from robustbench_tin.errors import InvalidSettingError
+
+    if own.model is None:
+        if not runs:
+            raise InvalidSettingError("nothing to look at; give a run directory, or --model")
+        return [from_run(run) for run in runs]
+    if runs:
+        raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{own.model}'; give one of them")
+    from robustbench_tin.benchmarks.gate.user_model import OwnSource
+
+    return [OwnSource(**vars(own), **options).measure(console_reporter())]
+
+
+def _print_power(drop: float, baseline: Path | None, level: float) -> None:
+    from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
+    from robustbench_tin.benchmarks.gate.power_warnings import power_table, seeds_table
+    from robustbench_tin.errors import InvalidSettingError
+
+    if not 0 < drop < 1:
+        raise InvalidSettingError(f"power got {drop}; expected a drop between 0 and 1, such as 0.03")
+    known = None if baseline is None else read_baseline(baseline)
+    measures = 12 if known is None else sum(len(entry.measures) for entry in known.entries)
+    _print_table(power_table(drop, measures, level))
+    if known is not None:
+        _print_table(seeds_table(drop, known, level))
+
+
+def _print_table(table: Any) -> None:
+    """The table on a console wide enough for it, and its notes as plain lines that can be searched."""
+    say(table.title)
+    make_console().print(replace(table, title="", notes=()).rich())
+    for note in table.notes:
+        say(note)

@@ -1,0 +1,142 @@
+"""The commands that make image sets or read them: ``fool``, ``crop``, ``predict``."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
+from robustbench_tin.cli.options import as_option, with_options
+from robustbench_tin.cli.process import say
+from robustbench_tin.streams import make_console
+
+Device = Annotated[str | None, as_option(TrainingConfig, "device", rich_help_panel=None)]
+Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
+Fill = Annotated[
+    bool,
+    typer.Option("--fill", help="Enlarge the box to the image's size, instead of padding it with black."),
+]
+TRAINED = "RUN of one cell, RUN/CELL, or a weights file that robust-tin wrote."
+
+
+class Part(StrEnum):
+    """What ``robust-tin predict`` predicts."""
+
+    train = "train"
+    val = "val"
+    test = "test"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command(
+        epilog="Example: robust-tin fool --model runs/tin/densenet169--none--s0 --eps 0.03"
+        " --data DATA/tiny-imagenet-200 --out fooled"
+    )(fool)
+    app.command(epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops")(crop)
+    app.command(
+        epilog="Example: robust-tin predict runs/tin/densenet169--none--s0 --data DATA/tiny-imagenet-200"
+        " --split test --out predictions.csv"
+    )(predict)
+
+
+@with_options
+def fool(
+    model: Annotated[str, typer.Option(help=TRAINED)],
+    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    part: DataConfig,
+    eps: Annotated[
+        str, typer.Option(help="Budget in units of the pixel range [0, 1]; 8/255 works.")
+    ] = "0.03",
+    attack: Annotated[str, typer.Option(help="With settings: pgd:steps=20.")] = "fgsm",
+    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
+    seed: Annotated[int, typer.Option(help="Of the attack's randomness.")] = 0,
+    split: Annotated[str, typer.Option(help="What is moved: train, val or train,val.")] = "train",
+    device: Device = None,
+    plugin: Plugin = None,
+) -> None:
+    """Write a data set whose images were moved to fool a trained model, as PNG with a manifest."""
+    from robustbench_tin.benchmarks.commands.fool import IMAGES
+    from robustbench_tin.benchmarks.commands.fool import fool as run_fool
+
+    made = run_fool(
+        model,
+        out=out,
+        eps=eps,
+        attack=attack,
+        norm=norm,
+        seed=seed,
+        split=split,
+        device=device,
+        plugins=plugin or (),
+        reporter=console_reporter(),
+        **vars(part),
+    )
+    say(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
+    say(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
+
+
+@with_options
+def crop(
+    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    part: DataConfig,
+    fill: Fill = False,
+) -> None:
+    """Write a data set whose training images are cropped to their bounding boxes, as PNG."""
+    from robustbench_tin.benchmarks.commands.crop import crop as run_crop
+
+    made = run_crop(
+        out=out,
+        fill=fill,
+        reporter=console_reporter(),
+        **vars(part),
+    )
+    say(
+        f"{made.images:,} crops, {made.skipped:,} images without a usable box left out. Data set: {made.path}"
+    )
+
+
+@with_options
+def predict(
+    model: Annotated[str, typer.Argument(help=TRAINED)],
+    out: Annotated[Path, typer.Option(help="The CSV file.")],
+    part: DataConfig,
+    split: Annotated[Part, typer.Option(help="What to predict.")] = Part.test,
+    images: Annotated[
+        Path | None,
+        typer.Option(help="Instead of a split: a directory, or a CSV file whose first column has paths."),
+    ] = None,
+    boxes: Annotated[
+        bool, typer.Option("--boxes", help="Also predict each image cropped to its box, beside it.")
+    ] = False,
+    fill: Fill = False,
+    device: Device = None,
+    plugin: Plugin = None,
+) -> None:
+    """Write what a trained model answers for each image: file, class, class name, the top five."""
+    from robustbench_tin.benchmarks.commands.predict import predict as run_predict
+
+    made = run_predict(
+        model,
+        out=out,
+        split=split.value,
+        images=images,
+        boxes=boxes,
+        fill=fill,
+        device=device,
+        plugins=plugin or (),
+        reporter=console_reporter(),
+        **vars(part),
+    )
+    left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
+    say(f"{made.images:,} predictions{left_out}: {made.path}")
+
+
+def console_reporter() -> Any:
+    """Tells people how far a command is."""
+    from robustbench_tin.progress import ConsoleReporter
+
+    return ConsoleReporter(make_console())
