@@ -16,7 +16,7 @@ from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
-from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook, watched_threat
+from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.verdict import Trust, Verdict
 from robustbench_tin.benchmarks.measurement.attack import (
@@ -34,6 +34,7 @@ from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import default_lr, is_backbone, resolve
 from robustbench_tin.benchmarks.reporting.tensorboard import Events, events
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import Loader
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
@@ -43,7 +44,7 @@ from robustbench_tin.benchmarks.runs.records import (
     make_record,
 )
 from robustbench_tin.benchmarks.runs.repair import repair
-from robustbench_tin.benchmarks.runs.run_directory import Run, Trained
+from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.benchmarks.trust.judge import Measured, gets_verdict, judge, with_cause
 from robustbench_tin.data import Dataset
@@ -95,7 +96,7 @@ def bench(
 
 
 def _lead(request: BenchConfig, team: Team, reporter: Reporter) -> Run | None:
-    plan, dataset = resolve(request, reporter)
+    plan, dataset = resolve(request, reporter, find_trained)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if request.dry_run or request.print_plan:
         _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
@@ -125,7 +126,7 @@ def _train_along(request: BenchConfig, team: Team) -> None:
     path = team.told()
     if path is None:  # nothing is left to train
         return
-    plan, dataset = resolve(request, Reporter())
+    plan, dataset = resolve(request, Reporter(), find_trained)
     worker = _Worker(Run.load(path), dataset, request, estimate(plan, dataset.image_size), Reporter(), team)
     while (cell := team.told()) is not None:
         worker.train(cell)
@@ -294,7 +295,7 @@ class _Worker:
 
     def _probe(self, cell: Cell) -> AttackProbe | None:
         """What training looks at robustness with."""
-        threat = watched_threat(self.run.plan, cell)
+        threat = self.run.plan.watched_threat(cell)
         return None if threat is None else AttackProbe(threat, cell.seed)
 
     def _curves(self, cell: Cell, followed: Events | None) -> Curves | None:

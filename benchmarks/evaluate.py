@@ -15,6 +15,7 @@ from robustbench_tin.attacks.acceleration.variants import SEARCHES
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
+from robustbench_tin.attacks.requested import Attacks, as_attacks, given_twice
 from robustbench_tin.benchmarks.measurement.attack import (
     Conditions,
     evaluation_batch_size,
@@ -30,13 +31,10 @@ from robustbench_tin.benchmarks.measurement.attack import (
 )
 from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
 from robustbench_tin.benchmarks.measurement.inputs import (
-    Attacks,
     Images,
     Labels,
-    as_attacks,
     as_images_and_labels,
     as_whole,
-    given_twice,
     require_values,
 )
 from robustbench_tin.benchmarks.measurement.results import Measurement

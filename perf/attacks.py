@@ -43,7 +43,7 @@ from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean, verdicts
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.metrics import in_top

@@ -14,7 +14,7 @@ import pandas as pd
 from rich.console import Console
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.progress import ConsoleReporter
 
 DEFENSES = ("none", "bbox-crop", "fgsm-at")

@@ -60,6 +60,12 @@ def spreadsheet_path(text: str) -> str:
     return f"./{text}" if _is_formula(text) else text
 
 
+def brief(value: object) -> str:
+    """A value for a message: its text if that is short, else its type."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= 60 else f"a {type(value).__name__}"
+
+
 def _is_formula(text: str) -> bool:
     if not text.startswith(_FORMULA):
         return False

@@ -9,6 +9,18 @@ import grimp
 PACKAGE = "robustbench_tin"
 # A room may import those below it.
 ROOMS = ("", "attacks", "defenses", "benchmarks", "top")
+# The same within ``benchmarks``; "" are the modules that lie beside its rooms. Those of one line do not
+# import each other.
+BENCHMARK_ROOMS = (
+    ("codes",),
+    ("planning",),
+    ("runs",),
+    ("measurement", "reporting"),
+    ("trust",),
+    ("cells",),
+    ("",),
+    ("commands", "gate"),
+)
 # Modules of the package's own folder that stand above all rooms.
 TOP = ("cli", "testing", "pytest_plugin", "__main__")
 
@@ -22,13 +34,30 @@ def room(module: str) -> int:
     return ROOMS.index(first) if first in ROOMS else 0
 
 
+def benchmark_room(module: str) -> str | None:
+    """The name of a module's room in ``benchmarks``; None for a module of another room."""
+    path = module.split(".")[1:]
+    if path[:1] != ["benchmarks"] or len(path) == 1:
+        return None
+    return path[1] if path[1] in {name for line in BENCHMARK_ROOMS for name in line} else ""
+
+
+def may_import(module: str, imported: str) -> bool:
+    """Whether the rooms allow an import."""
+    here, there = benchmark_room(module), benchmark_room(imported)
+    if here is None or there is None or here == there:
+        return room(imported) <= room(module)
+    height = {name: number for number, line in enumerate(BENCHMARK_ROOMS) for name in line}
+    return height[there] < height[here]
+
+
 def upward(graph: grimp.ImportGraph) -> list[str]:
     """Imports of a room from one above it."""
     return [
-        f"{module} imports {imported}, of a room above its own"
+        f"{module} imports {imported}, of a room above its own or beside it"
         for module in sorted(graph.modules)
         for imported in sorted(graph.find_modules_directly_imported_by(module))
-        if room(imported) > room(module)
+        if not may_import(module, imported)
     ]
 
 

@@ -13,9 +13,7 @@ from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
 from robustbench_tin.attacks.engine.image_batches import Pool
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.data.base import Split
-from robustbench_tin.defenses import parse_defense
 from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import ThreatModel
@@ -23,14 +21,6 @@ from robustbench_tin.training.monitor import Robustness
 from robustbench_tin.training.objective import classification_loss
 
 ATTACKS = ("fgsm", "pgd:steps=5")
-
-
-def watched_threat(plan: Plan, cell: Cell) -> ThreatModel | None:
-    """What a cell is watched under: the budget that it trains against, else the largest that is measured."""
-    threat = parse_defense(cell.defense).threat
-    if threat is None and plan.attacked_eps:
-        threat = ThreatModel(plan.norm, max(plan.attacked_eps))
-    return threat
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,11 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import Loader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
-from robustbench_tin.benchmarks.runs.run_directory import Run, Trained
+from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.data import Dataset
@@ -110,7 +111,7 @@ def transfer(
         worker.work()
         for line in doubt_beaten(opened):
             reporter.warn(line)
-        opened.transfers.write_tables()
+        opened.write_transfer_tables()
         opened.write_results()
     return opened
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, versions
-from robustbench_tin.benchmarks.runs.run_directory import Run
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import operator
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,16 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.base import Attack
 from robustbench_tin.errors import InvalidSettingError, one_line
 from robustbench_tin.runtime import as_tensor
-from robustbench_tin.specs import split_list
+from robustbench_tin.text import brief
 
 Images = Tensor | npt.NDArray[Any] | Sequence[Any] | DataLoader[Any] | Dataset[Any] | Iterable[Any]
 """Float ``(N, C, H, W)`` in [0, 1] or uint8: a tensor or array, images one by one, or with their labels."""
 Labels = Tensor | npt.NDArray[Any] | Sequence[int]
-Attacks = str | Attack | Sequence[str | Attack]
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target", "fine_label")
@@ -64,41 +60,6 @@ def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor,
     return image_tensor, label_tensor
 
 
-def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
-    """The attacks asked for: specs with commas between them, or a sequence of specs or attacks.
-
-    Args:
-        attacks: as of :func:`robustbench_tin.evaluate`.
-        needed: there must be one or more.
-
-    Raises:
-        RobustTinError: for what is no attack, and for none if one is needed.
-    """
-    if isinstance(attacks, str):
-        listed: list[object] = list(split_list(attacks))
-    elif isinstance(attacks, Sequence):
-        listed = list(attacks)
-    else:
-        listed = [attacks]
-    for each in listed:
-        if not isinstance(each, str | Attack):
-            raise InvalidSettingError(
-                f"attacks got {_named(each)}; expected specs, such as ['fgsm', 'pgd:steps=20']"
-            )
-    if needed and not listed:
-        raise InvalidSettingError("attacks got an empty list; expected at least one, such as 'fgsm'")
-    return [each if isinstance(each, Attack) else parse_attack(str(each)) for each in listed]
-
-
-def given_twice(attacks: Iterable[Attack]) -> dict[Attack, str]:
-    """A remark on each attack that is asked for more than once, in one spelling or in several."""
-    return {
-        attack: f"{attack.spec} is asked for {count} times and measured once"
-        for attack, count in Counter(attacks).items()
-        if count > 1
-    }
-
-
 def as_whole(setting: str, value: object, least: int) -> int:
     """A whole number of any integer type.
 
@@ -110,7 +71,7 @@ def as_whole(setting: str, value: object, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least or isinstance(value, bool):
-        raise InvalidSettingError(f"{setting} got {_named(value)}; expected a whole number, {least} or more")
+        raise InvalidSettingError(f"{setting} got {brief(value)}; expected a whole number, {least} or more")
     return number
 
 
@@ -125,12 +86,6 @@ def require_values(model: nn.Module) -> None:
             "the model is on torch's meta device, which holds no values; expected one with weights"
             " (model.to_empty(device='cpu'), then load them)"
         )
-
-
-def _named(value: object) -> str:
-    """A value for a message: its text if that is short, else its type."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 60 else f"a {type(value).__name__}"
 
 
 def _as_tensor(array: object) -> Tensor:
@@ -171,7 +126,7 @@ def _as_labels(labels: object, count: int) -> Tensor:
         tensor = _as_tensor(array)
     except (TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise InvalidSettingError(
-            f"labels got {_named(labels)} ({one_line(error)}); expected {_LABELS}"
+            f"labels got {brief(labels)} ({one_line(error)}); expected {_LABELS}"
         ) from None
     if tensor.shape != (count,):
         raise InvalidSettingError(
@@ -190,7 +145,7 @@ def _as_labels(labels: object, count: int) -> Tensor:
 def _collected(source: object) -> tuple[Tensor, Tensor | None]:
     """Images, and labels if there are some, of anything that gives them one by one or in batches."""
     if isinstance(source, str | bytes | Mapping) or source is None or not _has_items(source):
-        raise InvalidSettingError(f"images got {_named(source)}; expected {_IMAGES}")
+        raise InvalidSettingError(f"images got {brief(source)}; expected {_IMAGES}")
     images: list[Tensor] = []
     labels: list[Tensor] = []
     try:

@@ -13,6 +13,7 @@ from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
 from robustbench_tin.options import planned
+from robustbench_tin.threat import ThreatModel
 
 if TYPE_CHECKING:
     from robustbench_tin.training.recipe import Recipe
@@ -174,6 +175,19 @@ class Plan(BaseModel, _Settings, frozen=True):
         measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
         cells = [f"{cell.label}: {self.epochs_of(cell.model)} epochs; {measured}" for cell in self.cells()]
         return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
+
+    def watched_threat(self, cell: Cell) -> ThreatModel | None:
+        """The threat that a cell's training is watched under.
+
+        The one that it trains against, else the largest measured; None if there is no budget above 0.
+        """
+        # Needs torch, as above.
+        from robustbench_tin.defenses import parse_defense
+
+        threat = parse_defense(cell.defense).threat
+        if threat is None and self.attacked_eps:
+            threat = ThreatModel(self.norm, max(self.attacked_eps))
+        return threat
 
     @property
     def fingerprint(self) -> str:

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.acceleration.variants import SEARCHES
-from robustbench_tin.benchmarks.cells.validation_metrics import watched_threat
-from robustbench_tin.benchmarks.measurement.inputs import given_twice
+from robustbench_tin.attacks.requested import given_twice
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig, Names
 from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.benchmarks.reporting.tensorboard import require_tensorboard
-from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
@@ -30,9 +28,23 @@ from robustbench_tin.training.distributed import team_size
 from robustbench_tin.training.progressive import sides
 from robustbench_tin.training.recipe import SGD_LR
 
+if TYPE_CHECKING:
+    pass
 
-def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.runs.trained_model import TrainedModel
+
+FindTrained = Callable[[str], "TrainedModel"]
+
+
+def resolve(request: BenchConfig, reporter: Reporter, find_trained: FindTrained) -> tuple[Plan, Dataset]:
     """Check a request in full, open its data, and decide what is left open.
+
+    Args:
+        request: the options.
+        reporter: is told what the plan adds, and shows the data set's notes.
+        find_trained: finds the trained model that a defense's source stands for.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -62,7 +74,7 @@ def resolve(request: BenchConfig, reporter: Reporter) -> tuple[Plan, Dataset]:
         chosen = parse_attack(attack)
         if chosen.criterion is not None:
             chosen.goal.check(len(dataset.classes))
-    sources, source_files = _sources(defenses, len(dataset.classes))
+    sources, source_files = _sources(defenses, len(dataset.classes), find_trained)
     added = [source for source in sources if source not in models or "none" not in defenses]
     for source in added:
         reporter.say(f"Added to the plan: {source} with defense none, which images are to be made on")
@@ -129,7 +141,9 @@ def _require_defensible(models: Iterable[str], defenses: Iterable[str]) -> None:
                 )
 
 
-def _sources(defenses: Iterable[str], classes: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _sources(
+    defenses: Iterable[str], classes: int, find_trained: FindTrained
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What defenses make images on: backbones of the plan, and digests of trained models' weights."""
     names: list[str] = []
     files: list[str] = []
@@ -165,17 +179,25 @@ def _check_training(plan: Plan, request: BenchConfig) -> None:
     if request.tensorboard:
         if request.curves == "none":
             raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
-        require_tensorboard()
+        _require_tensorboard()
     for model in plan.backbones:
         plan.recipe(model, default_lr(model, plan.optimizer))
     for cell in plan.cells():
         looks = "early-stop" if plan.early_stop is not None else "curves robust"
         wanted = plan.early_stop is not None or request.curves == "robust"
-        if wanted and watched_threat(plan, cell) is None:
+        if wanted and plan.watched_threat(cell) is None:
             raise InvalidSettingError(
                 f"{looks} with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
                 " give an eps such as 0.03"
             )
+
+
+def _require_tensorboard() -> None:
+    if find_spec("tensorboard") is None:
+        raise InvalidSettingError(
+            "tensorboard is not installed, which --tensorboard writes with; install it with"
+            " pip install 'robustbench-tin[curves]'"
+        )
 
 
 def _require_fitting_sides(plan: Plan, dataset: Dataset) -> None:

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustbench_tin.atomic import replacing
-from robustbench_tin.benchmarks.cells.validation_metrics import watched_threat
 from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.training.curves import Point, read_curves
 
@@ -62,7 +61,7 @@ def draw_curves(run: str | Path, *, format: str = "png") -> list[Path]:
             "matplotlib is not installed, which curves are drawn with; install it with"
             " pip install 'robustbench-tin[curves]'"
         )
-    opened = Run.load(run)
+    opened = RunDirectory.load(run)
     pictures = []
     for cell in opened.plan.cells():
         file = opened.curves_file(cell)
@@ -78,7 +77,7 @@ def draw_curves(run: str | Path, *, format: str = "png") -> list[Path]:
     return pictures
 
 
-def _draw(run: Run, cell: Cell, points: list[Point], picture: Path) -> None:
+def _draw(run: RunDirectory, cell: Cell, points: list[Point], picture: Path) -> None:
     # Its own figure and canvas, not pyplot's: no window system and no state of the caller's is touched.
     from matplotlib.figure import Figure
 
@@ -88,7 +87,7 @@ def _draw(run: Run, cell: Cell, points: list[Point], picture: Path) -> None:
     for axes, panel in zip(figure.subplots(1, len(panels)), panels, strict=True):
         _draw_panel(axes, panel, points)
     title = cell.label
-    threat = watched_threat(run.plan, cell)
+    threat = run.plan.watched_threat(cell)
     if attacked and threat is not None:
         title += f"; attacks: {threat.norm}, eps {threat.eps:.4g}"
     figure.suptitle(title, fontsize="medium")

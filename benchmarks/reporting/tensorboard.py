@@ -5,11 +5,9 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.training.curves import MEASURES, Point
 
 if TYPE_CHECKING:
@@ -21,19 +19,6 @@ TAGS = {
     for kind in [name.partition("_")[2]]
 }
 """Measures by what they are: ``loss/train_loss``; what stands before the slash shares a panel."""
-
-
-def require_tensorboard() -> None:
-    """Check that events can be written.
-
-    Raises:
-        InvalidSettingError: where the package is missing.
-    """
-    if find_spec("tensorboard") is None:
-        raise InvalidSettingError(
-            "tensorboard is not installed, which --tensorboard writes with; install it with"
-            " pip install 'robustbench-tin[curves]'"
-        )
 
 
 class Events:

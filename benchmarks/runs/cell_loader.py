@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier, load_weights
 from robustbench_tin.runtime import Runtime
@@ -38,7 +38,7 @@ class Loader:
         device: where to.
     """
 
-    def __init__(self, run: Run, image_size: int, device: str) -> None:
+    def __init__(self, run: RunDirectory, image_size: int, device: str) -> None:
         self._run = run
         self._image_size = image_size
         self._device = device

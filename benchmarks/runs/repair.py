@@ -9,11 +9,11 @@ from functools import partial
 from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.progress import Reporter
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.codes.status import OK
 
 
-def repair(run: Run, reporter: Reporter) -> None:
+def repair(run: RunDirectory, reporter: Reporter) -> None:
     """Look at every file of a run, and drop each that is damaged or of another cell, measure or run.
 
     A cell without its weights, or with others, is dropped with its measures: figures and weights belong
@@ -32,14 +32,14 @@ def repair(run: Run, reporter: Reporter) -> None:
     work.transfers()
 
 
-def repair_transfers(run: Run, reporter: Reporter) -> None:
+def repair_transfers(run: RunDirectory, reporter: Reporter) -> None:
     """The same of the transfers alone."""
     _Repair(run, reporter).transfers()
 
 
 @dataclass(frozen=True)
 class _Repair:
-    run: Run
+    run: RunDirectory
     reporter: Reporter
 
     def transfers(self) -> None:

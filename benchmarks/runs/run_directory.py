@@ -21,7 +21,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
@@ -47,15 +47,13 @@ from robustbench_tin.benchmarks.runs.records import (
     to_frame,
 )
 from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
 from robustbench_tin.errors import RunError
-from robustbench_tin.text import spreadsheet_cell
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from robustbench_tin.benchmarks.measurement.results import Measurement
-    from robustbench_tin.benchmarks.reporting.results_table import Table
-    from robustbench_tin.benchmarks.runs.transfer_records import Transfers
 
 PLAN_FILE = "plan.json"
 # What a record must have in common with its run's plan.
@@ -91,8 +89,8 @@ class SearchForms(RootModel[dict[str, list[str]]]):
     """The forms that were chosen, and those found to be wrong, as ``search.json`` has them."""
 
 
-class Run:
-    """A run on disk.
+class RunDirectory:
+    """The files of a run.
 
     Attributes:
         path: its directory.
@@ -105,7 +103,7 @@ class Run:
 
     @classmethod
     @contextmanager
-    def begun(cls, path: Path, plan: Plan) -> Iterator[Run]:
+    def begun(cls, path: Path, plan: Plan) -> Iterator[Self]:
         """Start a run in a directory, or continue the run of the same plan there, alone.
 
         What a process left that was killed, in its first write for instance, is removed.
@@ -127,7 +125,7 @@ class Run:
             yield run
 
     @classmethod
-    def load(cls, path: str | Path) -> Run:
+    def load(cls, path: str | Path) -> Self:
         """Open a run to read it.
 
         Raises:
@@ -153,19 +151,9 @@ class Run:
         return to_frame(self.iter_records())
 
     @property
-    def tables(self) -> list[Table]:
-        """The run's tables: one an attack, with the worst transfer where there is one."""
-        from robustbench_tin.benchmarks.reporting.results_table import tables
-        from robustbench_tin.benchmarks.reporting.transfer_table import worst_sources
-
-        return tables(self.records, eps=self.plan.eps, worst=worst_sources(self.transfers.records))
-
-    @property
-    def transfers(self) -> Transfers:
+    def transfers(self) -> TransferFiles:
         """What was measured on images made on other cells."""
-        from robustbench_tin.benchmarks.runs.transfer_records import Transfers
-
-        return Transfers(self)
+        return TransferFiles(self)
 
     @property
     def complete(self) -> bool:
@@ -395,13 +383,6 @@ class Run:
             return record, None
         return record, read_results(file.with_suffix(".parquet"), record)
 
-    def write_results(self) -> None:
-        """Render the records: tables as Markdown, records as CSV and JSON."""
-        frame = self.records
-        write_text(self.path / "results.md", "\n\n".join(table.markdown() for table in self.tables) + "\n")
-        write_text(self.path / "results.csv", records_csv(frame))
-        write_text(self.path / "results.json", records_json(frame))
-
     def _cell(self, cell: Cell) -> Path:
         return self.path / "cells" / cell.slug
 
@@ -409,28 +390,8 @@ class Run:
         return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
 
 
-def records_csv(frame: pd.DataFrame) -> str:
-    """Records as CSV; no spreadsheet takes a text for a formula."""
-    return str(frame.map(_csv_cell).to_csv(index=False))
-
-
-def _csv_cell(value: object) -> object:
-    if isinstance(value, list):  # codes, as in JSON
-        value = json.dumps(value)
-    return spreadsheet_cell(value) if isinstance(value, str) else value
-
-
-def records_json(frame: pd.DataFrame) -> str:
-    """Records as JSON text: a list of objects, a missing number null."""
-    rows = [
-        {key: None if value != value else value for key, value in row.items()}
-        for row in frame.astype(object).to_dict("records")
-    ]
-    return json.dumps(rows, indent=2, default=lambda value: value.item()) + "\n"
-
-
 def _require_same(path: Path, plan: Plan) -> None:
-    there = Run.load(path).plan
+    there = RunDirectory.load(path).plan
     if there != plan:
         raise RunError(
             f"run directory '{path}' holds a run of another plan ({'; '.join(plan.differences(there))});"

@@ -10,7 +10,7 @@ from pathlib import Path
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.benchmarks.runs.cell_loader import Loaded
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, Run
+from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import DataError, RunError, WeightsError
@@ -76,7 +76,7 @@ def find_trained(text: str | Path) -> TrainedModel:
     if path.is_file():
         return _of_file(path)
     if (path / PLAN_FILE).is_file():
-        run = Run.load(path)
+        run = RunDirectory.load(path)
         cells = list(run.plan.cells())
         if len(cells) > 1:
             names = ", ".join(f"{path}/{cell.slug}" for cell in cells[:3]) + (", …" if len(cells) > 3 else "")
@@ -85,7 +85,7 @@ def find_trained(text: str | Path) -> TrainedModel:
     home = path.parent.parent if path.parent.name == "cells" else path.parent
     if not (home / PLAN_FILE).is_file():
         raise RunError(f"no trained model at '{text}'; {_EXPECTED}")
-    run = Run.load(home)
+    run = RunDirectory.load(home)
     found = [cell for cell in run.plan.cells() if cell.slug == path.name]
     if not found:
         known = ", ".join(cell.slug for cell in run.plan.cells())
@@ -122,7 +122,7 @@ def failing(label: str) -> Iterator[None]:
         raise RunError(f"{label} cannot be used: {failure}") from failure
 
 
-def _of_cell(run: Run, cell: Cell) -> TrainedModel:
+def _of_cell(run: RunDirectory, cell: Cell) -> TrainedModel:
     file = _of_file(run.checked_weights(cell))
     return TrainedModel(
         label=f"{cell.label} of {run.path}",

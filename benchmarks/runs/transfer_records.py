@@ -4,7 +4,6 @@
 
     RUN/transfer/ATTACK/SOURCE/TARGET@EPS.parquet   outcomes, an image a row
     RUN/transfer/ATTACK/SOURCE/TARGET@EPS.json      the record; there once the measure is taken
-    RUN/transfer.md                                 the tables
 """
 
 from __future__ import annotations
@@ -33,8 +32,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from robustbench_tin.benchmarks.measurement.results import Measurement
-    from robustbench_tin.benchmarks.runs.run_directory import Run
-    from robustbench_tin.benchmarks.reporting.results_table import Table
+    from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 
 
 class TransferRecord(Record):
@@ -66,14 +64,14 @@ class TransferRecord(Record):
         return Cell(self.model, self.defense, self.seed)
 
 
-class Transfers:
+class TransferFiles:
     """The transfers of a run on disk.
 
     Args:
         run: whose cells they are between.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: RunDirectory) -> None:
         self._run = run
         self._path = run.path / "transfer"
 
@@ -83,13 +81,6 @@ class Transfers:
         import pandas as pd
 
         return pd.DataFrame([shown(record) for record in self], columns=columns(TransferRecord))
-
-    @property
-    def tables(self) -> list[Table]:
-        """Source × target, one table an attack and eps."""
-        from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables
-
-        return transfer_tables(self.records, self._run.records)
 
     def __iter__(self) -> Iterator[TransferRecord]:
         order = {cell: index for index, cell in enumerate(self._run.plan.cells())}
@@ -153,11 +144,6 @@ class Transfers:
     def _weights_digest(self, cell: Cell) -> str:
         trained = self._run.trained(cell)
         return "" if trained is None else trained.weights_digest
-
-    def write_tables(self) -> None:
-        """Render the tables as Markdown."""
-        text = "\n\n".join(table.markdown() for table in self.tables)
-        write_text(self._run.path / "transfer.md", text + "\n")
 
     def _file(self, attack: str, source: Cell, target: Cell, eps: float, suffix: str) -> Path:
         return self._path / slug(attack) / source.slug / f"{target.slug}@{eps!r}.{suffix}"

@@ -8,7 +8,7 @@ from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict
 from robustbench_tin.benchmarks.runs.records import WORST_CASE
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust import checks as doubts
 from robustbench_tin.benchmarks.trust.judge import Measured, needs_trust
@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.trust.judge import Measured, needs_trust
 _OF_TRANSFERS = (TrustCode.transfer_beats, TrustCode.transfer_refutes)
 
 
-def doubt_beaten(run: Run) -> list[str]:
+def doubt_beaten(run: RunDirectory) -> list[str]:
     """Write a reason into the trust of each figure that a transfer beats; take back what no longer holds.
 
     Held against attacks that follow gradients in several steps, and against the worst case where there is
@@ -49,7 +49,7 @@ def doubt_beaten(run: Run) -> list[str]:
     return said
 
 
-def _reason(run: Run, attack: str, others: Sequence[TransferRecord]) -> Reason | None:
+def _reason(run: RunDirectory, attack: str, others: Sequence[TransferRecord]) -> Reason | None:
     """What speaks against an attack's figure: the one transfer that broke most of what it left."""
     if not others:
         return None

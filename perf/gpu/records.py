@@ -24,7 +24,7 @@ from torch import Tensor
 from perf.gpu.options import Options, command, parse
 from perf.gpu.results import Results
 from robustbench_tin import evaluate
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense

@@ -116,7 +116,7 @@ def show(
     ] = Format.table,
 ) -> None:
     """Print a finished run's tables or records."""
-    from robustbench_tin.benchmarks.runs.run_directory import Run, records_csv, records_json
+    from robustbench_tin.benchmarks.run import Run, records_csv, records_json
 
     opened = Run.load(run)
     for note in opened.notes:

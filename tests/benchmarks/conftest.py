@@ -9,7 +9,7 @@ from drawn_sets import draw_tiny_imagenet
 from PIL import Image
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 
 COLOURS = {"blue": (40, 60, 200), "green": (40, 190, 70), "red": (210, 50, 40)}
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from robustbench_tin.benchmarks.planning import config, resolve
 from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.progress import Reporter
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -28,13 +29,14 @@ from typer.testing import CliRunner
 from robustbench_tin import bench
 from robustbench_tin.cli import app as cli
 from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.progress import Reporter
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.presets import with_preset
 
 def plan(**options):
     asked = config.BenchConfig(data=data, models="timm:test_resnet", device="cpu", **options)
-    return resolve(asked, Reporter())[0]
+    return resolve(asked, Reporter(), find_trained)[0]
 
 def refused(call, *arguments, **options):
     try:
@@ -77,7 +79,7 @@ def test_a_field_is_all_that_a_new_option_takes(small_folder: Path, tmp_path: Pa
     assert "shine = 0.7" in told["printed"]
     assert told["difference"] == ["shine: 0.5 there, 0.7 here"]
     asked = BenchConfig(data=str(small_folder), models="timm:test_resnet", device="cpu")
-    today = resolve(asked, Reporter())[0]
+    today = resolve(asked, Reporter(), find_trained)[0]
     # Runs from before the option continue, and a value of it makes another run.
     assert told["hashes"][0] == [today.fingerprint, today.digest]
     assert all(new != old for new, old in zip(*told["hashes"], strict=True))

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from robustbench_tin.benchmarks.planning.plan import Plan
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.resumable_output import claimed
-from robustbench_tin.benchmarks.runs.run_directory import Run
 from robustbench_tin.errors import RunError
 
 KILLED = """
@@ -27,7 +27,7 @@ sys.addaudithook(hook)
 """
 BEGIN_RUN = """
 from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 plan = Plan.model_validate_json(Path(sys.argv[2]).read_text())
 with Run.begun(Path(sys.argv[1]), plan):
     pass

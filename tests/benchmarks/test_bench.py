@@ -13,8 +13,8 @@ from robustbench_tin import bench
 from robustbench_tin.attacks.acceleration import variants as forms
 from robustbench_tin.benchmarks import bench as bench_module
 from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.records import Record, columns
-from robustbench_tin.benchmarks.runs.run_directory import Run
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.progress import Reporter
 from robustbench_tin.training.loop import train as real_train

@@ -12,7 +12,7 @@ from robustbench_tin import bench
 from robustbench_tin.benchmarks.reporting import plots as curve_plots
 from robustbench_tin.benchmarks.reporting import tensorboard as events
 from robustbench_tin.benchmarks.reporting.plots import draw_curves
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import MEASURES, Point, read_curves

@@ -13,7 +13,7 @@ import pytest
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import RunError
 from robustbench_tin.progress import Reporter
 

@@ -13,7 +13,7 @@ import torch
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.commands import fool as fool_module
 from robustbench_tin.benchmarks.commands.fool import fool
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
 from robustbench_tin.data import export as export_module

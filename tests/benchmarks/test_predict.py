@@ -15,7 +15,7 @@ from PIL import Image
 from robustbench_tin.benchmarks.commands import crop as crop_module
 from robustbench_tin.benchmarks.commands.crop import crop
 from robustbench_tin.benchmarks.commands.predict import predict
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
 from robustbench_tin.data.boxes import crop_and_fill, crop_and_pad, usable

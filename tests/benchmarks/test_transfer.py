@@ -22,7 +22,7 @@ from robustbench_tin.benchmarks.commands.transfer import transfer
 from robustbench_tin.benchmarks.measurement import transfer as passage
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.reporting.transfer_table import worst_sources
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.cli.app import app
 from robustbench_tin.data import open_dataset

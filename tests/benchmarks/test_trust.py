@@ -30,7 +30,7 @@ from robustbench_tin.benchmarks.codes.status import Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.measurement.attack import Conditions
 from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, Evidence, gather
 from robustbench_tin.progress import Reporter
 from robustbench_tin.threat import ThreatModel

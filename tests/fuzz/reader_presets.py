@@ -14,6 +14,7 @@ from drawn_sets import draw_tiny_imagenet
 
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.presets import load_preset, preset_names, with_preset
 from robustbench_tin.progress import Reporter
 
@@ -56,7 +57,7 @@ def read(folder: Path) -> None:
     with mock.patch.dict(os.environ, {"ROBUST_TIN_CACHE": str(images / "cache")}):
         for path in sorted(folder.iterdir()):
             options = with_preset(path, given, BenchConfig)
-            resolve(BenchConfig(**options), Reporter())
+            resolve(BenchConfig(**options), Reporter(), find_trained)
 
 
 @cache

@@ -16,9 +16,10 @@ from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.run import Run, records_csv, records_json
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair
-from robustbench_tin.benchmarks.runs.run_directory import Run, Trained, records_csv, records_json
+from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten

@@ -19,7 +19,7 @@ from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.comparison_mode import Kind
 from robustbench_tin.benchmarks.gate.result import Report
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.models import Classifier
 
 COLOURS = {"blue": (70, 110, 150), "green": (110, 140, 110), "red": (150, 110, 80)}

@@ -14,7 +14,7 @@ from loop_toys import assert_same_weights, trained_full
 from torch import distributed, multiprocessing, nn
 from toys import TOY_CLASSES
 
-from robustbench_tin.benchmarks.runs.run_directory import Run
+from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.defenses import Defense
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.distributed import Team, team_size

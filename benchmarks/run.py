@@ -1,0 +1,77 @@
+"""A run as a user sees it: its records and the tables made from them."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.reporting.results_table import Table, tables
+from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables, worst_sources
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
+from robustbench_tin.text import spreadsheet_cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+class Transfers(TransferFiles):
+    """The transfers of a run, and their tables."""
+
+    @property
+    def tables(self) -> list[Table]:
+        """Source × target, one table for each attack and eps."""
+        return transfer_tables(self.records, self._run.records)
+
+
+class Run(RunDirectory):
+    """A run directory, with its tables.
+
+    ``results.md``, ``results.csv``, ``results.json`` and ``transfer.md`` are rendered from the records.
+    """
+
+    @property
+    def tables(self) -> list[Table]:
+        """The run's tables: one for each attack, with the worst transfer if there is one."""
+        return tables(self.records, eps=self.plan.eps, worst=worst_sources(self.transfers.records))
+
+    @property
+    def transfers(self) -> Transfers:
+        """What was measured on images made on other cells."""
+        return Transfers(self)
+
+    def write_results(self) -> None:
+        """Render the records: tables as Markdown, records as CSV and JSON."""
+        frame = self.records
+        write_text(self.path / "results.md", _markdown(self.tables))
+        write_text(self.path / "results.csv", records_csv(frame))
+        write_text(self.path / "results.json", records_json(frame))
+
+    def write_transfer_tables(self) -> None:
+        """Render the tables of the transfers as Markdown."""
+        write_text(self.path / "transfer.md", _markdown(self.transfers.tables))
+
+
+def _markdown(shown: list[Table]) -> str:
+    return "\n\n".join(table.markdown() for table in shown) + "\n"
+
+
+def records_csv(frame: pd.DataFrame) -> str:
+    """Records as CSV; no spreadsheet takes a text for a formula."""
+    return str(frame.map(_csv_cell).to_csv(index=False))
+
+
+def _csv_cell(value: object) -> object:
+    if isinstance(value, list):  # codes, as in JSON
+        value = json.dumps(value)
+    return spreadsheet_cell(value) if isinstance(value, str) else value
+
+
+def records_json(frame: pd.DataFrame) -> str:
+    """Records as JSON text: a list of objects, a missing number null."""
+    rows = [
+        {key: None if value != value else value for key, value in row.items()}
+        for row in frame.astype(object).to_dict("records")
+    ]
+    return json.dumps(rows, indent=2, default=lambda value: value.item()) + "\n"
