@@ -9,7 +9,7 @@ This module exports every name that an attack's author needs::
     class MyAttack(attacks.Attack):
         steps: int = 10
 
-        def run(self, oracle, labels, ball, generator): ...
+        def run(self, attacked, labels, ball, generator): ...
 
 ``docs/plugins.md`` shows how to write, check and use one.
 """
@@ -28,9 +28,9 @@ from robustbench_tin.specs import parse_spec
 if TYPE_CHECKING:
     from robustbench_tin.attacks.base import Attack, IterativeAttack
     from robustbench_tin.attacks.criterion import Criterion
-    from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
+    from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
     from robustbench_tin.attacks.engine.restarts import worst_of
-    from robustbench_tin.attacks.engine.state import Answer, Rows, Search, Task
+    from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, BatchState, ModelOutput
     from robustbench_tin.attacks.engine.stop_on_success import StageReport
     from robustbench_tin.attacks.losses import (
         cross_entropy,
@@ -44,18 +44,18 @@ if TYPE_CHECKING:
 
 __all__ = [
     "NORMS",
-    "Answer",
     "Attack",
     "AttackFailure",
+    "AttackInputs",
+    "AttackState",
+    "AttackedModel",
     "Ball",
+    "BatchState",
     "Criterion",
     "InvalidSettingError",
     "IterativeAttack",
-    "Oracle",
-    "Rows",
-    "Search",
+    "ModelOutput",
     "StageReport",
-    "Task",
     "ThreatModel",
     "cross_entropy",
     "dlr",
@@ -131,9 +131,9 @@ __getattr__, __dir__ = lazy_names(
             "targeted_dlr",
             "targeted_margin",
         ],
-        "robustbench_tin.attacks.engine.attacked_model": ["AttackFailure", "Oracle"],
+        "robustbench_tin.attacks.engine.attacked_model": ["AttackFailure", "AttackedModel"],
         "robustbench_tin.attacks.engine.restarts": ["worst_of"],
-        "robustbench_tin.attacks.engine.state": ["Answer", "Rows", "Search", "Task"],
+        "robustbench_tin.attacks.engine.state": ["ModelOutput", "BatchState", "AttackState", "AttackInputs"],
         "robustbench_tin.metrics": ["in_top"],
         "robustbench_tin.threat": ["NORMS", "Ball", "ThreatModel"],
     },

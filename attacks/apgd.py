@@ -11,17 +11,17 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.gradient_ascent import uphill
-from robustbench_tin.attacks.engine.restarts import RestartedSearch
-from robustbench_tin.attacks.engine.state import Answer, Search, Task
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.gradient_ascent import ascent_step
+from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
 from robustbench_tin.attacks.losses import cross_entropy, dlr, targeted_cross_entropy, targeted_dlr
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball, LinfBall
 
 
 @dataclass(frozen=True, kw_only=True)
-class APGD(RestartedSearch):
+class APGD(IterativeWithRestarts):
     """Base of the three Auto-PGDs, which differ in their loss.
 
     Croce and Hein, 2020, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
@@ -38,7 +38,7 @@ class APGD(RestartedSearch):
         eot: passes averaged for one gradient; None: as the evaluation says.
     """
 
-    judges_result: ClassVar[bool] = False
+    verifies_result: ClassVar[bool] = False
 
     criterion: str | None = "top1"
     steps: int = 100
@@ -53,16 +53,16 @@ class APGD(RestartedSearch):
     def objective(self, logits: Tensor, labels: Tensor, aims: Tensor, criterion: Criterion) -> Tensor:
         """The loss to climb, ``(N,)``, from logits ``(N, C)``, labels ``(N,)`` and aims ``(N, k)``."""
 
-    def aims(self, task: Task) -> Tensor:
+    def aims(self, inputs: AttackInputs) -> Tensor:
         """The classes to raise, int64 ``(N, k)``; k is 0 for a loss without targets."""
-        return task.labels.new_empty(len(task.labels), 0)
+        return inputs.labels.new_empty(len(inputs.labels), 0)
 
     def gradients(self, budgets: int) -> int:
         return budgets * self.restarts * (self.steps + 1) * (self.eot or 1)
 
-    def begin(self, task: Task) -> Search:
-        start = on_the_rim(task.ball, task.generator)
-        return Ascent.start(task, start, self.objective, self.aims(task), self.steps, self.eot)
+    def begin(self, inputs: AttackInputs) -> AttackState:
+        start = random_boundary_points(inputs.ball, inputs.generator)
+        return Ascent.start(inputs, start, self.objective, self.aims(inputs), self.steps, self.eot)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,14 +136,14 @@ class TargetedAPGD(APGD):
         single = replace(self, restarts=1, targets=type(self).targets)
         return [replace(single, target=rank) for rank in ranks for _ in range(self.restarts)]
 
-    def aims(self, task: Task) -> Tensor:
-        rank, classes = self.target or 1, task.clean_logits.shape[1]
-        if rank > classes - task.criterion.k:
+    def aims(self, inputs: AttackInputs) -> Tensor:
+        rank, classes = self.target or 1, inputs.clean_logits.shape[1]
+        if rank > classes - inputs.criterion.k:
             raise InvalidSettingError(
                 f"attack '{self.name}' got target={rank} with {classes} classes;"
-                f" expected {classes - task.criterion.k} or less"
+                f" expected {classes - inputs.criterion.k} or less"
             )
-        return task.criterion.targets(task.clean_logits, task.labels, rank)
+        return inputs.criterion.targets(inputs.clean_logits, inputs.labels, rank)
 
 
 def _stand_in(name: str, classes: int, needed: int) -> Sequence[str]:
@@ -161,7 +161,7 @@ _ENOUGH_RISES = 0.75
 _MOMENTUM = 0.25
 
 
-def on_the_rim(ball: Ball, generator: torch.Generator) -> Tensor:
+def random_boundary_points(ball: Ball, generator: torch.Generator) -> Tensor:
     """Points drawn at the full distance eps from each image, then cut with the pixel box.
 
     linf: uniform values, scaled until the largest is eps; l2: a uniform direction of length eps.
@@ -179,7 +179,7 @@ def on_the_rim(ball: Ball, generator: torch.Generator) -> Tensor:
 
 
 @dataclass
-class Ascent(Search):
+class Ascent(AttackState):
     """Gradient ascent with momentum whose steps begin at 2 × eps and are halved at checkpoints.
 
     At the end of a window of steps an image's step is halved, and it continues from the best point so far,
@@ -194,7 +194,7 @@ class Ascent(Search):
         objective: what is climbed.
         targets: classes for the objective, int64 ``(N, k)``.
         steps: of a row's whole budget, which is one question more.
-        eot: passes averaged for one gradient; None: as the oracle has it.
+        eot: passes averaged for one gradient; None: as the attacked model has it.
         previous: the point before the last step.
         best_points: of the highest loss so far.
         best_gradient: there.
@@ -233,25 +233,31 @@ class Ascent(Search):
 
     @classmethod
     def start(
-        cls, task: Task, points: Tensor, objective: Objective, targets: Tensor, steps: int, eot: int | None
+        cls,
+        inputs: AttackInputs,
+        points: Tensor,
+        objective: Objective,
+        targets: Tensor,
+        steps: int,
+        eot: int | None,
     ) -> Self:
         """The state before the first question.
 
         Args:
-            task: the images.
+            inputs: the images.
             points: where to start, float32 ``(N, C, H, W)`` inside the ball.
             objective: what to climb.
             targets: for the objective, int64 ``(N, k)``; k may be 0.
             steps: 1 or more.
-            eot: passes averaged for one gradient; None: as the oracle has it.
+            eot: passes averaged for one gradient; None: as the attacked model has it.
         """
-        labels = task.labels
+        labels = inputs.labels
         never = torch.full(labels.shape, -torch.inf, device=labels.device, dtype=torch.float32)
         none = torch.zeros_like(labels)
         return cls(
-            task=task,
+            inputs=inputs,
             points=points,
-            left=torch.full_like(labels, steps + 1),
+            queries_left=torch.full_like(labels, steps + 1),
             objective=objective,
             targets=targets,
             steps=steps,
@@ -264,7 +270,7 @@ class Ascent(Search):
             checked_loss=never,
             # As if: at the first checkpoint there is no earlier one to have got nowhere since.
             halved=torch.ones_like(labels, dtype=torch.bool),
-            step_size=torch.full_like(never, 2 * task.ball.eps),
+            step_size=torch.full_like(never, 2 * inputs.ball.eps),
             window=torch.full_like(labels, _part(steps, _FIRST_WINDOW)),
             taken=none,
             rises=none,
@@ -273,27 +279,27 @@ class Ascent(Search):
             breaks=torch.zeros_like(labels, dtype=torch.bool),
         )
 
-    def ask(self, oracle: Oracle) -> Answer:
-        return oracle.ask(self.points, self.loss, precise=self.precise, eot=self.eot)
+    def ask(self, attacked: AttackedModel) -> ModelOutput:
+        return attacked.ask(self.points, self.loss, precise=self.precise, eot=self.eot)
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        return self.objective(logits, self.task.labels[rows], self.targets[rows], self.task.criterion)
+        return self.objective(logits, self.inputs.labels[rows], self.targets[rows], self.inputs.criterion)
 
-    def move(self, answer: Answer) -> None:
+    def move(self, answer: ModelOutput) -> None:
         assert answer.losses is not None
         assert answer.gradient is not None
         self._note(answer.logits, answer.losses, answer.gradient)
-        started = self.left > self.steps
+        started = self.queries_left > self.steps
         back = self._check()
         here = torch.where(_wide(back), self.best_points, self.points)
         gradient = torch.where(_wide(back), self.best_gradient, answer.gradient)
-        ball = self.task.ball
-        aim = uphill(ball, here, gradient, _wide(self.step_size))
+        ball = self.inputs.ball
+        aim = ascent_step(ball, here, gradient, _wide(self.step_size))
         momentum = _wide(torch.where(started, 0.0, _MOMENTUM).float())
         self.points = ball.project(here + (1 - momentum) * (aim - here) + momentum * (here - self.previous))
         self.previous = here
         self.taken = self.taken + 1
-        self.left = self.left - 1
+        self.queries_left = self.queries_left - 1
 
     def result(self) -> Tensor:
         return self.worst_points
@@ -307,11 +313,11 @@ class Ascent(Search):
         self.best_points = torch.where(_wide(better), self.points, self.best_points)
         self.best_gradient = torch.where(_wide(better), gradient, self.best_gradient)
 
-        broken = self.task.criterion.broken(logits, self.task.labels)
-        worse = (broken & ~self.breaks) | ((broken == self.breaks) & (losses > self.worst_loss))
+        success = self.inputs.criterion.success(logits, self.inputs.labels)
+        worse = (success & ~self.breaks) | ((success == self.breaks) & (losses > self.worst_loss))
         self.worst_loss = torch.where(worse, losses, self.worst_loss)
         self.worst_points = torch.where(_wide(worse), self.points, self.worst_points)
-        self.breaks = self.breaks | broken
+        self.breaks = self.breaks | success
 
     def _check(self) -> Tensor:
         """Halve the step of rows at a checkpoint that need it; which these are, bool ``(N,)``."""

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.criterion import CRITERIA, Criterion
-from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
-from robustbench_tin.attacks.engine.state import Search, Task
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.specs import Configurable
@@ -21,9 +21,9 @@ from robustbench_tin.threat import NORMS, Ball, check_length
 if TYPE_CHECKING:
     from robustbench_tin.attacks.engine.stop_on_success import StageReport
 
-__all__ = ["Attack", "AttackFailure", "IterativeAttack", "Oracle", "cross_entropy"]
+__all__ = ["Attack", "AttackFailure", "AttackedModel", "IterativeAttack", "cross_entropy"]
 
-FULL_BUDGET = "full budget"
+FIXED_BUDGET = "fixed budget"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,8 +35,8 @@ class Attack(Configurable):
     eps 0, the ball, the pixel box, and the proof that the result is inside both.
 
     Attributes:
-        criterion: None: the full budget on every image, so that top-1 and top-5 are both measured.
-            ``top1`` or ``top5``: until that is broken, an image's verdict and nothing more.
+        criterion: None: the fixed budget on every image, so that top-1 and top-5 are both measured.
+            ``top1`` or ``top5``: until that is broken, stop at an image's first success.
     """
 
     kind: ClassVar[str] = "attack"
@@ -53,11 +53,11 @@ class Attack(Configurable):
         self.require(self.criterion in (None, *CRITERIA), "criterion", "none, top1 or top5")
 
     @abstractmethod
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        """Move ``ball.images`` so that the oracle mistakes them.
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        """Move ``ball.images`` so that the attacked model mistakes them.
 
         Args:
-            oracle: gives logits and gradients.
+            attacked: gives logits and gradients.
             labels: true labels, int64 ``(N,)``.
             ball: what is allowed; ``ball.images`` are the clean images, float32 ``(N, C, H, W)``.
             generator: the only source of randomness, on the images' device.
@@ -68,12 +68,12 @@ class Attack(Configurable):
 
     @property
     def mode(self) -> str:
-        """``full budget`` or ``until broken (top-1)``: how its figures were measured."""
-        return FULL_BUDGET if self.criterion is None else f"until broken ({self.goal})"
+        """``fixed budget`` or ``until success (top-1)``: how its figures were measured."""
+        return FIXED_BUDGET if self.criterion is None else f"stop on success ({self.goal})"
 
     @property
     def goal(self) -> Criterion:
-        """What counts as broken; top-1 where the full budget is spent."""
+        """What counts as broken; top-1 where the fixed budget is spent."""
         return Criterion.named(self.criterion or "top1")
 
     def gradients(self, budgets: int) -> int:
@@ -124,13 +124,17 @@ class Attack(Configurable):
             check_length(f"attack '{self.name}' got {setting}", getattr(self, setting) or 0)
 
     def sweep(
-        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
+        self,
+        attacked: AttackedModel,
+        labels: Tensor,
+        balls: Sequence[Ball],
+        generators: Sequence[torch.Generator],
     ) -> list[Tensor]:
         """Adversarial images for several budgets; an attack that can share work between them overrides it."""
         moved = []
         for ball, generator in zip(balls, generators, strict=True):
-            oracle.reseed("search", generator.initial_seed())
-            moved.append(self.run(oracle, labels, ball, generator))
+            attacked.reseed("search", generator.initial_seed())
+            moved.append(self.run(attacked, labels, ball, generator))
         return moved
 
 
@@ -138,11 +142,12 @@ class Attack(Configurable):
 class IterativeAttack(Attack):
     """An attack that is a per-image state and one step.
 
-    An author writes :meth:`begin`; the full budget and the driver, which takes out each image as soon as
-    it is broken, both follow from the :class:`~robustbench_tin.attacks.engine.state.Search` that it returns.
+    An author writes :meth:`begin`; the fixed budget and the runner, which takes out each image as soon as
+    it is broken, both follow from the :class:`~robustbench_tin.attacks.engine.state.AttackState` that it
+    returns.
     """
 
-    judges_result: ClassVar[bool] = True
+    verifies_result: ClassVar[bool] = True
     """Whether what the search ends with is a point that nobody was asked about yet."""
 
     needs_clean_logits: ClassVar[bool] = False
@@ -152,15 +157,17 @@ class IterativeAttack(Attack):
     """Whether they may not be of a lower precision than float32."""
 
     @abstractmethod
-    def begin(self, task: Task) -> Search:
+    def begin(self, inputs: AttackInputs) -> AttackState:
         """The state of these images before the first step."""
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return self.begin(self.task(oracle, labels, ball, generator)).spend(oracle)
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return self.begin(self.inputs(attacked, labels, ball, generator)).spend(attacked)
 
-    def task(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Task:
-        """What a full budget is about; the arguments are those of :meth:`run`."""
+    def inputs(
+        self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
+    ) -> AttackInputs:
+        """What a fixed budget is about; the arguments are those of :meth:`run`."""
         clean_logits = ball.images.new_empty(len(labels), 0)
         if self.needs_clean_logits:
-            clean_logits = oracle.search_logits(ball.images, precise=self.needs_precise_logits)
-        return Task(labels, ball, clean_logits, self.goal, generator)
+            clean_logits = attacked.search_logits(ball.images, precise=self.needs_precise_logits)
+        return AttackInputs(labels, ball, clean_logits, self.goal, generator)

@@ -49,7 +49,7 @@ class Criterion:
                 f" expected more than {self.k} classes"
             )
 
-    def broken(self, logits: Tensor, labels: Tensor) -> Tensor:
+    def success(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Which images are broken, bool ``(N,)``, from logits ``(N, C)`` and labels ``(N,)``."""
         return ~in_top(logits, labels, self.k)
 

@@ -11,17 +11,17 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.box_projection import between, change_by, dual_length, length
-from robustbench_tin.attacks.engine.restarts import RestartedSearch
-from robustbench_tin.attacks.engine.state import Answer, Search, Task
+from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
 from robustbench_tin.attacks.losses import targeted_margin
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class FAB(RestartedSearch):
+class FAB(IterativeWithRestarts):
     """The fast adaptive boundary attack: project onto the linearised decision boundary, again and again.
 
     It looks for the adversarial point nearest to the clean image, whatever eps; an image is broken as soon as
@@ -72,20 +72,20 @@ class FAB(RestartedSearch):
         first, again = replace(self, restarts=1), replace(self, restarts=1, random_start=True)
         return [first] + [again] * (self.restarts - 1)
 
-    def begin(self, task: Task) -> _Boundary:
-        task.criterion.check(task.clean_logits.shape[1])
-        return _NearestBoundary(**self._state(task))
+    def begin(self, inputs: AttackInputs) -> _Boundary:
+        inputs.criterion.check(inputs.clean_logits.shape[1])
+        return _NearestBoundary(**self._state(inputs))
 
-    def _state(self, task: Task) -> dict[str, Any]:
-        clean = task.ball.images
-        start = _half_way(task.ball, task.generator) if self.random_start else clean
+    def _state(self, inputs: AttackInputs) -> dict[str, Any]:
+        clean = inputs.ball.images
+        start = _half_way(inputs.ball, inputs.generator) if self.random_start else clean
         return {
-            "task": task,
+            "inputs": inputs,
             "points": start,
-            "left": torch.full_like(task.labels, self.steps),
+            "queries_left": torch.full_like(inputs.labels, self.steps),
             "iterate": start,
             "nearest": clean,
-            "nearest_distance": torch.full(task.labels.shape, torch.inf, dtype=torch.float64).to(
+            "nearest_distance": torch.full(inputs.labels.shape, torch.inf, dtype=torch.float64).to(
                 clean.device
             ),
             "settings": self,
@@ -124,22 +124,22 @@ class FABT(FAB):
         ranks = self.goal.ranks(classes, self.targets)
         return [start for rank in ranks for start in replace(self, target=rank).starts(classes)]
 
-    def begin(self, task: Task) -> _Boundary:
-        classes = task.clean_logits.shape[1]
-        task.criterion.check(classes)
+    def begin(self, inputs: AttackInputs) -> _Boundary:
+        classes = inputs.clean_logits.shape[1]
+        inputs.criterion.check(classes)
         rank = self.target or 1
-        if rank not in task.criterion.ranks(classes, rank):
+        if rank not in inputs.criterion.ranks(classes, rank):
             raise InvalidSettingError(
                 f"attack '{self.name}' got target={rank} with {classes} classes;"
-                f" expected at most {classes - task.criterion.k}"
+                f" expected at most {classes - inputs.criterion.k}"
             )
-        targets = task.criterion.targets(task.clean_logits, task.labels, rank)
-        unknown = torch.full(task.labels.shape, torch.nan, device=task.labels.device, dtype=torch.float32)
-        return _TargetBoundary(**self._state(task), targets=targets, lead=unknown)
+        targets = inputs.criterion.targets(inputs.clean_logits, inputs.labels, rank)
+        unknown = torch.full(inputs.labels.shape, torch.nan, device=inputs.labels.device, dtype=torch.float32)
+        return _TargetBoundary(**self._state(inputs), targets=targets, lead=unknown)
 
 
 @dataclass
-class _Boundary(Search):
+class _Boundary(AttackState):
     """Where a boundary is linearised, and the nearest adversarial point so far.
 
     Attributes:
@@ -158,35 +158,35 @@ class _Boundary(Search):
     nearest_distance: Tensor
     settings: FAB
 
-    def linearised(self, oracle: Oracle) -> Answer:
+    def linearised(self, attacked: AttackedModel) -> ModelOutput:
         """How far the boundary's class is above the label at the iterate, and the gradient of that."""
         raise NotImplementedError
 
-    def ask(self, oracle: Oracle) -> Answer:
+    def ask(self, attacked: AttackedModel) -> ModelOutput:
         # The step is taken here, before the question: so no point is left that was never judged.
-        self.points = self._step(self.linearised(oracle))
-        return Answer(oracle.search_logits(self.points, precise=True))
+        self.points = self._step(self.linearised(attacked))
+        return ModelOutput(attacked.search_logits(self.points, precise=True))
 
-    def move(self, answer: Answer) -> None:
-        ball = self.task.ball
-        adversarial = self.task.criterion.broken(answer.logits, self.task.labels)
+    def move(self, answer: ModelOutput) -> None:
+        ball = self.inputs.ball
+        adversarial = self.inputs.criterion.success(answer.logits, self.inputs.labels)
         distance = ball.distance(self.points)
         nearer = adversarial & (distance < self.nearest_distance)
         self.nearest = torch.where(nearer.view(-1, 1, 1, 1), self.points, self.nearest)
         self.nearest_distance = torch.where(nearer, distance, self.nearest_distance)
         pulled_back = ball.images + self.settings.beta * (self.points - ball.images)
         self.iterate = torch.where(adversarial.view(-1, 1, 1, 1), pulled_back, self.points)
-        self.left = self.left - 1
+        self.queries_left = self.queries_left - 1
 
     def result(self) -> Tensor:
         found = self.nearest_distance.isfinite().view(-1, 1, 1, 1)
-        return self.task.ball.project(torch.where(found, self.nearest, self.points))
+        return self.inputs.ball.project(torch.where(found, self.nearest, self.points))
 
-    def _step(self, boundary: Answer) -> Tensor:
+    def _step(self, boundary: ModelOutput) -> Tensor:
         """Past the boundary from the iterate, drawn a little towards the way there from the clean image."""
         assert boundary.losses is not None
         assert boundary.gradient is not None
-        clean, norm, eta = self.task.ball.images, self.task.ball.norm, self.settings.eta
+        clean, norm, eta = self.inputs.ball.images, self.inputs.ball.norm, self.settings.eta
         back = (boundary.gradient * (clean - self.iterate)).flatten(1).sum(dim=1)
         near = change_by(self.iterate, boundary.gradient, -boundary.losses, norm)
         far = change_by(clean, boundary.gradient, -(boundary.losses + back), norm)
@@ -196,15 +196,15 @@ class _Boundary(Search):
 
 @dataclass
 class _NearestBoundary(_Boundary):
-    def linearised(self, oracle: Oracle) -> Answer:
-        norm = self.task.ball.norm
-        return oracle.ask_chosen(
+    def linearised(self, attacked: AttackedModel) -> ModelOutput:
+        norm = self.inputs.ball.norm
+        return attacked.ask_chosen(
             self.iterate, self._leads, partial(dual_length, norm=norm), self._nearest, precise=True
         )
 
     def _leads(self, logits: Tensor, rows: slice) -> Tensor:
         """How far each other class is above the label, ``(n, C - 1)``."""
-        labels = self.task.labels[rows].view(-1, 1)
+        labels = self.inputs.labels[rows].view(-1, 1)
         others = torch.arange(logits.shape[1] - 1, device=logits.device)
         others = others + (others >= labels)
         return logits.gather(1, others) - logits.gather(1, labels)
@@ -212,7 +212,7 @@ class _NearestBoundary(_Boundary):
     def _nearest(self, leads: Tensor, lengths: Tensor) -> Tensor:
         """The class whose boundary is to be crossed, as a column of the leads."""
         away = -leads / lengths
-        k = self.task.criterion.k
+        k = self.inputs.criterion.k
         if k == 1:
             # As published: on either side.
             return away.abs().nan_to_num(nan=torch.inf).argmin(dim=1)
@@ -235,19 +235,19 @@ class _TargetBoundary(_Boundary):
     targets: Tensor
     lead: Tensor
 
-    def linearised(self, oracle: Oracle) -> Answer:
-        answer = oracle.ask(self.iterate, self._lead)
+    def linearised(self, attacked: AttackedModel) -> ModelOutput:
+        answer = attacked.ask(self.iterate, self._lead)
         assert answer.losses is not None
         return replace(answer, losses=torch.where(self.lead.isnan(), answer.losses, self.lead))
 
-    def move(self, answer: Answer) -> None:
+    def move(self, answer: ModelOutput) -> None:
         super().move(answer)
         lead = self._lead(answer.logits, slice(None))
-        adversarial = self.task.criterion.broken(answer.logits, self.task.labels)
+        adversarial = self.inputs.criterion.success(answer.logits, self.inputs.labels)
         self.lead = lead.masked_fill(adversarial, torch.nan)
 
     def _lead(self, logits: Tensor, rows: slice) -> Tensor:
-        return targeted_margin(logits, self.task.labels[rows], self.targets[rows])
+        return targeted_margin(logits, self.inputs.labels[rows], self.targets[rows])
 
 
 def _half_way(ball: Ball, generator: torch.Generator) -> Tensor:

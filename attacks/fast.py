@@ -12,8 +12,8 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.engine.ensemble import Ensemble
-from robustbench_tin.attacks.engine.gradient_ascent import Climb
-from robustbench_tin.attacks.engine.state import Search, Task
+from robustbench_tin.attacks.engine.gradient_ascent import GradientAscent
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState
 from robustbench_tin.attacks.losses import targeted_margin
 
 if TYPE_CHECKING:
@@ -37,37 +37,37 @@ class Margin(IterativeAttack):
     steps: int = 19
     target: int | None = None
 
-    def begin(self, task: Task) -> Search:
+    def begin(self, inputs: AttackInputs) -> AttackState:
         targets = (
-            task.labels.new_empty(len(task.labels), 0)
+            inputs.labels.new_empty(len(inputs.labels), 0)
             if self.target is None
-            else task.criterion.targets(task.clean_logits, task.labels, self.target)
+            else inputs.criterion.targets(inputs.clean_logits, inputs.labels, self.target)
         )
         return _FallingSteps(
-            task=task,
-            points=task.ball.random(task.generator),
-            left=torch.full_like(task.labels, self.steps),
+            inputs=inputs,
+            points=inputs.ball.random(inputs.generator),
+            queries_left=torch.full_like(inputs.labels, self.steps),
             steps=self.steps,
             targets=targets,
         )
 
 
 @dataclass
-class _FallingSteps(Climb):
+class _FallingSteps(GradientAscent):
     """Attributes: steps of the whole budget; targets, int64 ``(N, k)``, or ``(N, 0)`` without."""
 
     steps: int
     targets: Tensor
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        labels, targets = self.task.labels[rows], self.targets[rows]
+        labels, targets = self.inputs.labels[rows], self.targets[rows]
         if targets.shape[1]:
             return targeted_margin(logits, labels, targets)
-        return self.task.criterion.margin(logits, labels)
+        return self.inputs.criterion.margin(logits, labels)
 
     def length(self) -> Tensor:
-        done = 1 - self.left.float() / self.steps
-        return (self.task.ball.eps * (1 + torch.cos(math.pi * done)) / 2).view(-1, 1, 1, 1)
+        done = 1 - self.queries_left.float() / self.steps
+        return (self.inputs.ball.eps * (1 + torch.cos(math.pi * done)) / 2).view(-1, 1, 1, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,7 +115,7 @@ class Fast(Ensemble):
     def conclusions(self, reports: Sequence[StageReport]) -> Sequence[str]:
         if not reports:
             return ()
-        last = ", ".join(str(report.broke) for report in reports[-3:])
+        last = ", ".join(str(report.successes) for report in reports[-3:])
         more = expected(reports)
         sure = more <= self.tolerance * reports[0].entered
         verdict = f"about {more:.1f} more expected to break" + ("" if sure else ": use autoattack")
@@ -140,7 +140,7 @@ def expected(reports: Sequence[StageReport]) -> float:
     and never more than are left. Where the last two broke nothing, nothing more is expected; where they broke
     as much as the two before, the series is taken to fall by a tenth.
     """
-    broke = [report.broke for report in reports]
-    last, before = sum(broke[-2:]), sum(broke[-4:-2])
+    successes = [report.successes for report in reports]
+    last, before = sum(successes[-2:]), sum(successes[-4:-2])
     ratio = min(last / max(before, 1), 0.9)
-    return min(last * ratio / (1 - ratio), reports[-1].entered - reports[-1].broke)
+    return min(last * ratio / (1 - ratio), reports[-1].entered - reports[-1].successes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.threat import Ball
 
 # Wong, Rice and Kolter's step from a random start, in units of eps.
@@ -45,19 +45,23 @@ class FGSM(Attack):
     def gradients(self, budgets: int) -> int:
         return budgets if self.random_start else 1
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return self.sweep(oracle, labels, [ball], [generator])[0]
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return self.sweep(attacked, labels, [ball], [generator])[0]
 
     def sweep(
-        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
+        self,
+        attacked: AttackedModel,
+        labels: Tensor,
+        balls: Sequence[Ball],
+        generators: Sequence[torch.Generator],
     ) -> list[Tensor]:
         if not self.random_start:
-            direction = balls[0].direction(oracle.gradient(balls[0].images, labels))
+            direction = balls[0].direction(attacked.gradient(balls[0].images, labels))
             return [ball.project(ball.images + self._step(ball) * direction) for ball in balls]
         moved = []
         for ball, generator in zip(balls, generators, strict=True):
             start = ball.random(generator)
-            direction = ball.direction(oracle.gradient(start, labels))
+            direction = ball.direction(attacked.gradient(start, labels))
             moved.append(ball.project(start + self._step(ball) * direction))
         return moved
 

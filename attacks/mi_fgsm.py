@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import IterativeAttack
-from robustbench_tin.attacks.engine.gradient_ascent import Climb
-from robustbench_tin.attacks.engine.state import Search, Task
+from robustbench_tin.attacks.engine.gradient_ascent import GradientAscent
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState
 from robustbench_tin.attacks.losses import cross_entropy
 
 
@@ -44,19 +44,19 @@ class MIFGSM(IterativeAttack):
     def gradients(self, budgets: int) -> int:
         return budgets * self.steps
 
-    def begin(self, task: Task) -> Search:
+    def begin(self, inputs: AttackInputs) -> AttackState:
         return _Momentum(
-            task=task,
-            points=task.ball.images,
-            left=torch.full_like(task.labels, self.steps),
-            momentum=torch.zeros_like(task.ball.images),
-            alpha=task.ball.eps / self.steps if self.alpha is None else self.alpha,
+            inputs=inputs,
+            points=inputs.ball.images,
+            queries_left=torch.full_like(inputs.labels, self.steps),
+            momentum=torch.zeros_like(inputs.ball.images),
+            alpha=inputs.ball.eps / self.steps if self.alpha is None else self.alpha,
             decay=self.decay,
         )
 
 
 @dataclass
-class _Momentum(Climb):
+class _Momentum(GradientAscent):
     """Attributes: momentum, the running sum ``(N, C, H, W)``."""
 
     momentum: Tensor
@@ -64,7 +64,7 @@ class _Momentum(Climb):
     decay: float
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        return cross_entropy(logits, self.task.labels[rows])
+        return cross_entropy(logits, self.inputs.labels[rows])
 
     def slope(self, gradient: Tensor) -> Tensor:
         self.momentum = self.decay * self.momentum + _unit_sum(gradient)

@@ -9,15 +9,15 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.restarts import Restarted
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.restarts import WithRestarts
 from robustbench_tin.threat import Ball
 
 DISTRIBUTIONS = ("uniform", "gaussian")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noise(Restarted):
+class Noise(WithRestarts):
     """Random points of the ball: no attack, but the baseline that tells whether one works.
 
     Attributes:
@@ -39,7 +39,7 @@ class Noise(Restarted):
         return 0
 
     def tries(
-        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+        self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
     ) -> Iterator[Tensor]:
         return (self._drawn(ball, generator) for _ in range(self.restarts))
 

@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.engine.gradient_ascent import Climb
-from robustbench_tin.attacks.engine.restarts import RestartedSearch
-from robustbench_tin.attacks.engine.state import Search, Task
+from robustbench_tin.attacks.engine.gradient_ascent import GradientAscent
+from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.metrics import in_top
 
 
 @dataclass(frozen=True, kw_only=True)
-class PGD(RestartedSearch):
+class PGD(IterativeWithRestarts):
     """Steps up the cross-entropy inside the ball, from a random start; the last iterate counts.
 
     Of several restarts the one that fools counts, then the one of the highest loss. Madry, Makelov,
@@ -49,12 +49,12 @@ class PGD(RestartedSearch):
     def gradients(self, budgets: int) -> int:
         return budgets * self.steps * self.restarts
 
-    def begin(self, task: Task) -> Search:
+    def begin(self, inputs: AttackInputs) -> AttackState:
         return _FixedSteps(
-            task=task,
-            points=task.ball.random(task.generator) if self.random_start else task.ball.images,
-            left=torch.full_like(task.labels, self.steps),
-            alpha=2.5 * task.ball.eps / self.steps if self.alpha is None else self.alpha,
+            inputs=inputs,
+            points=inputs.ball.random(inputs.generator) if self.random_start else inputs.ball.images,
+            queries_left=torch.full_like(inputs.labels, self.steps),
+            alpha=2.5 * inputs.ball.eps / self.steps if self.alpha is None else self.alpha,
             objective=self.objective,
         )
 
@@ -69,14 +69,14 @@ class PGD(RestartedSearch):
 
 
 @dataclass
-class _FixedSteps(Climb):
+class _FixedSteps(GradientAscent):
     """Signed (l2: normalised) gradient steps of a fixed length."""
 
     alpha: float
     objective: Callable[[Tensor, Tensor, Criterion], Tensor]
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        return self.objective(logits, self.task.labels[rows], self.task.criterion)
+        return self.objective(logits, self.inputs.labels[rows], self.inputs.criterion)
 
     def length(self) -> float:
         return self.alpha

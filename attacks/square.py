@@ -9,9 +9,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.restarts import RestartedSearch
-from robustbench_tin.attacks.engine.state import Answer, Search, Task
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
 from robustbench_tin.runtime import is_asynchronous
 
 # After so many of 10,000 queries the share of the image that a change covers is halved.
@@ -20,7 +20,7 @@ _SCHEDULE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Square(RestartedSearch):
+class Square(IterativeWithRestarts):
     """Square: repaint a random square, keep it where the margin got worse for the model; no gradients.
 
     Andriushchenko, Croce, Flammarion and Hein, 2020, "Square Attack: a query-efficient black-box adversarial
@@ -38,7 +38,7 @@ class Square(RestartedSearch):
 
     name: ClassVar[str] = "square"
     needs_gradients: ClassVar[bool] = False
-    judges_result: ClassVar[bool] = False
+    verifies_result: ClassVar[bool] = False
 
     criterion: str | None = "top1"
     queries: int = 5000
@@ -53,22 +53,22 @@ class Square(RestartedSearch):
         # A forward pass takes about half the time of a gradient.
         return budgets * self.restarts * (self.queries + 1) // 2
 
-    def begin(self, task: Task) -> Search:
-        clean = task.ball.images
-        first = first_stripes if task.ball.norm == "linf" else first_tiles
-        start = task.ball.project(clean + task.ball.eps * first(clean, task.generator))
+    def begin(self, inputs: AttackInputs) -> AttackState:
+        clean = inputs.ball.images
+        first = first_stripes if inputs.ball.norm == "linf" else first_tiles
+        start = inputs.ball.project(clean + inputs.ball.eps * first(clean, inputs.generator))
         return _Squares(
-            task=task,
+            inputs=inputs,
             points=start,
-            left=torch.full_like(task.labels, self.queries),
+            queries_left=torch.full_like(inputs.labels, self.queries),
             best=start,
-            best_margin=clean.new_full(task.labels.shape, -torch.inf),
+            best_margin=clean.new_full(inputs.labels.shape, -torch.inf),
             settings=self,
         )
 
 
 @dataclass
-class _Squares(Search):
+class _Squares(AttackState):
     """Attributes: best and best_margin, the point of the largest margin so far, and that; settings."""
 
     # Late squares change the margin by less than bfloat16 resolves: with it, five improvements of six are
@@ -79,24 +79,24 @@ class _Squares(Search):
     best_margin: Tensor
     settings: Square
 
-    def ask(self, oracle: Oracle) -> Answer:
-        return Answer(oracle.search_logits(self.points, precise=self.precise))
+    def ask(self, attacked: AttackedModel) -> ModelOutput:
+        return ModelOutput(attacked.search_logits(self.points, precise=self.precise))
 
-    def move(self, answer: Answer) -> None:
-        margin = self.task.criterion.margin(answer.logits, self.task.labels)
+    def move(self, answer: ModelOutput) -> None:
+        margin = self.inputs.criterion.margin(answer.logits, self.inputs.labels)
         better = margin > self.best_margin
         self.best = torch.where(better.view(-1, 1, 1, 1), self.points, self.best)
         self.best_margin = torch.where(better, margin, self.best_margin)
-        self.left = self.left - 1
-        if is_asynchronous(margin.device) or bool((self.left > 0).any()):
+        self.queries_left = self.queries_left - 1
+        if is_asynchronous(margin.device) or bool((self.queries_left > 0).any()):
             self.points = self._proposals()
 
     def result(self) -> Tensor:
         return self.best
 
     def _proposals(self) -> Tensor:
-        ball = self.task.ball
-        windows = SquareWindows(self.best, self._shares(), self.task.generator)
+        ball = self.inputs.ball
+        windows = SquareWindows(self.best, self._shares(), self.inputs.generator)
         if ball.norm == "linf":
             return ball.project(windows.repainted(self.best, 2 * ball.eps))
         change = windows.rebuilt(self.best - ball.images, ball.eps)
@@ -104,7 +104,7 @@ class _Squares(Search):
 
     def _shares(self) -> Tensor:
         """What part of each image its next square covers, ``(N,)``."""
-        proposed = self.settings.queries - self.left - 1
+        proposed = self.settings.queries - self.queries_left - 1
         scaled = (proposed * _SCHEDULE).div(self.settings.queries, rounding_mode="floor")
         halvings = torch.bucketize(scaled, _halved_after(scaled.device))
         return self.settings.p / 2.0 ** halvings.float()

@@ -11,16 +11,16 @@ from typing import Any, TypeGuard
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks.acceleration.variants import VariantCache
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
-from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook
+from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics, ValidationMetrics
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.verdict import Trust, Verdict
 from robustbench_tin.benchmarks.measurement.attack import (
-    Conditions,
+    AttackProtocol,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
@@ -33,9 +33,9 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import default_lr, is_backbone, resolve
-from robustbench_tin.benchmarks.reporting.tensorboard import Events, events
+from robustbench_tin.benchmarks.reporting.tensorboard import TensorBoardWriter, events
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.runs.cell_loader import Loader
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
@@ -57,7 +57,12 @@ from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_a
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.compiling import compiled
 from robustbench_tin.training.curves import Curves
-from robustbench_tin.training.distributed import ALONE, Team, joined, with_synchronised_statistics
+from robustbench_tin.training.distributed import (
+    SINGLE_PROCESS,
+    ProcessGroup,
+    joined,
+    with_synchronised_statistics,
+)
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 from robustbench_tin.training.monitor import some
 
@@ -86,16 +91,16 @@ def bench(
         options = with_preset(options["preset"], options, BenchConfig)
     request = BenchConfig(**options)
     tune_allocator()
-    with joined(request.device) as team:
-        if not team.leads:
-            _train_along(request, team)
+    with joined(request.device) as group:
+        if not group.is_main:
+            _train_along(request, group)
             return None
-        run = _lead(request, team, reporter)
-        team.told(None)
+        run = _lead(request, group, reporter)
+        group.broadcast(None)
         return run
 
 
-def _lead(request: BenchConfig, team: Team, reporter: Reporter) -> Run | None:
+def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run | None:
     plan, dataset = resolve(request, reporter, find_trained)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if request.dry_run or request.print_plan:
@@ -111,8 +116,8 @@ def _lead(request: BenchConfig, team: Team, reporter: Reporter) -> Run | None:
         else:
             costs = estimate(plan, dataset.image_size)
             _announce(plan, dataset, costs, done, path, reporter)
-            worker = _Worker(run, dataset, request, costs, reporter, team)
-            team.told(path)
+            worker = _Worker(run, dataset, request, costs, reporter, group)
+            group.broadcast(path)
             with reporter.overall(costs.total(done)):
                 for cell in plan.cells():
                     if cell.slug not in done:
@@ -121,14 +126,14 @@ def _lead(request: BenchConfig, team: Team, reporter: Reporter) -> Run | None:
     return run
 
 
-def _train_along(request: BenchConfig, team: Team) -> None:
+def _train_along(request: BenchConfig, group: ProcessGroup) -> None:
     """What every process does but the first: take its share of each training, while there are any."""
-    path = team.told()
+    path = group.broadcast()
     if path is None:  # nothing is left to train
         return
     plan, dataset = resolve(request, Reporter(), find_trained)
-    worker = _Worker(Run.load(path), dataset, request, estimate(plan, dataset.image_size), Reporter(), team)
-    while (cell := team.told()) is not None:
+    worker = _Worker(Run.load(path), dataset, request, estimate(plan, dataset.image_size), Reporter(), group)
+    while (cell := group.broadcast()) is not None:
         worker.train(cell)
 
 
@@ -141,7 +146,7 @@ class _Worker:
     request: BenchConfig
     costs: Estimate
     reporter: Reporter
-    team: Team = ALONE
+    group: ProcessGroup = SINGLE_PROCESS
 
     def work(self, cell: Cell) -> None:
         trained = self.run.trained(cell)
@@ -151,7 +156,7 @@ class _Worker:
             self._checkpoint(cell).remove()
             self.reporter.finished(f"{cell.label}: already trained")
         else:
-            classifier, trained = self.train(self.team.told(cell))
+            classifier, trained = self.train(self.group.broadcast(cell))
             if trained.status == OK:
                 save_weights(classifier, self.run.weights_file(cell))
             self.run.save_trained(cell, trained)
@@ -194,7 +199,7 @@ class _Worker:
         for note in classifier.notes:
             self.reporter.say(f"{cell.label}: {note}")
         runtime = self._runtime(classifier)
-        synchronised = self.team.size > 1 and runtime.torch_device.type == "cuda"
+        synchronised = self.group.size > 1 and runtime.torch_device.type == "cuda"
         if synchronised:
             with_synchronised_statistics(classifier)
         recipe = self._recipe(cell)
@@ -231,14 +236,14 @@ class _Worker:
                     probe=self._probe(cell),
                     checkpoint=checkpoint,
                     curves=self._curves(cell, followed),
-                    team=self.team,
+                    group=self.group,
                 )
             except (TrainingFailure, AttackFailure) as failure:
                 return classifier, self._untrained(cell, str(failure), facts)
             except RobustTinError:
                 raise
             except FOREIGN as error:  # whatever a plugged-in defense or a backbone raises
-                if self.team.size > 1:
+                if self.group.size > 1:
                     raise  # the other processes wait for this one
                 return classifier, self._untrained(cell, one_line(error), facts)
         if synchronised:
@@ -278,12 +283,12 @@ class _Worker:
         if trained is None or trained.status != OK:
             why = "is not trained" if trained is None else str(trained.status)
             raise TrainingFailure(f"its source {source.label} {why}")
-        return Loader(self.run, self.dataset.image_size, device).load(source).model
+        return CellLoader(self.run, self.dataset.image_size, device).load(source).model
 
     def _compiled(self, cell: Cell, classifier: Classifier, runtime: Runtime) -> AbstractContextManager[None]:
         if not self.run.plan.compile:
             return nullcontext()
-        batch = self.run.plan.batch_size // self.team.size
+        batch = self.run.plan.batch_size // self.group.size
         return compiled(classifier, runtime, batch, lambda line: self.reporter.say(f"{cell.label}: {line}"))
 
     def _recipe(self, cell: Cell) -> Recipe:
@@ -293,57 +298,59 @@ class _Worker:
     def _checkpoint(self, cell: Cell) -> Checkpoint:
         return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)
 
-    def _probe(self, cell: Cell) -> AttackProbe | None:
+    def _probe(self, cell: Cell) -> RobustnessMetrics | None:
         """What training looks at robustness with."""
         threat = self.run.plan.watched_threat(cell)
-        return None if threat is None else AttackProbe(threat, cell.seed)
+        return None if threat is None else RobustnessMetrics(threat, cell.seed)
 
-    def _curves(self, cell: Cell, followed: Events | None) -> Curves | None:
+    def _curves(self, cell: Cell, followed: TensorBoardWriter | None) -> Curves | None:
         if self.request.curves == "none":
             return None
         # The same images for every cell.
         seen = some(self.dataset.val, 0, len(self.dataset.train))
         probe = self._probe(cell) if self.request.curves == "robust" else None
-        return Curves(self.run.curves_file(cell), ValidationLook(seen, self.run.plan.device, probe), followed)
+        return Curves(
+            self.run.curves_file(cell), ValidationMetrics(seen, self.run.plan.device, probe), followed
+        )
 
     def _measure(self, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
         plan = self.run.plan
         runtime = Runtime(plan.device, "float32")
         bare = runtime.place(classifier)
         model = parse_defense(cell.defense).wrap(bare)
-        conditions = Conditions(
+        protocol = AttackProtocol(
             plan.norm,
             cell.seed,
             plan.search,
             plan.eot,
             plan.eight_bit,
             bare if plan.oblivious else None,
-            Forms(self.run.search_forms(cell)),
+            VariantCache(self.run.search_variants(cell)),
         )
         val = self.dataset.val
-        pool = Pool(
+        batches = ImageBatches(
             as_tensor(val.images),
             as_tensor(val.labels),
             evaluation_batch_size(plan.device),
             runtime.torch_device,
         )
         attacks = {parse_attack(text): text for text in plan.attacks if plan.attacked_eps}
-        first = with_clean_gradients(attacks, conditions)
-        clean, clean_logits = self._measure_clean(cell, first, model, pool, conditions, trained)
+        first = with_clean_gradients(attacks, protocol)
+        clean, clean_logits = self._measure_clean(cell, first, model, batches, protocol, trained)
         for attack, text in attacks.items():
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
             if attack != first and not self._is_attacked(cell, text):
-                self._attack(cell, text, model, pool, conditions, trained, clean, clean_logits)
-        # A form that an attack found to be wrong may have misled those before.
-        for text in _misled(self.run, cell, conditions.forms):
-            self._attack(cell, text, model, pool, conditions, trained, clean, clean_logits)
+                self._attack(cell, text, model, batches, protocol, trained, clean, clean_logits)
+        # A variant that an attack found to be wrong may have misled those before.
+        for text in _misled(self.run, cell, protocol.variants):
+            self._attack(cell, text, model, batches, protocol, trained, clean, clean_logits)
         if plan.worst_case:
             for eps in plan.attacked_eps:
-                self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.learned)
+                self._save(cell, WORST_CASE, self._worst_case(cell, eps), trained, clean.above_chance)
         if cell.defense in plan.certified:
-            self._certify(cell, bare, pool, trained, clean.learned)
+            self._certify(cell, bare, batches, trained, clean.above_chance)
         if plan.trust:
-            self._judge(cell, model, pool, conditions)
+            self._judge(cell, model, batches, protocol)
         self.reporter.finished(f"{cell.label}: {_summary(self.run, cell)}")
 
     def _measure_clean(
@@ -351,8 +358,8 @@ class _Worker:
         cell: Cell,
         first: Attack | None,
         model: nn.Module,
-        pool: Pool,
-        conditions: Conditions,
+        batches: ImageBatches,
+        protocol: AttackProtocol,
         trained: Trained,
     ) -> tuple[Record, Tensor | None]:
         """The clean record and, if they were worked out now, the logits behind it.
@@ -363,18 +370,20 @@ class _Worker:
         clean = self.run.record(cell, CLEAN, 0.0)
         if first is not None and not self._is_attacked(cell, first.spec):
             seconds = self.costs.clean(cell.model) + self.costs.attack(cell.model, first.spec)
-            with self.reporter.stage(f"clean, {first} {cell.label}", len(pool), seconds) as advance:
+            with self.reporter.stage(f"clean, {first} {cell.label}", len(batches), seconds) as advance:
                 outcomes, logits, attacked = measure_from_clean(
-                    model, pool, first, self.run.plan.attacked_eps, conditions, on_images=advance
+                    model, batches, first, self.run.plan.attacked_eps, protocol, on_images=advance
                 )
             if not _is_ok(clean):
                 clean = self._save(cell, CLEAN, outcomes, trained, None)
-            self._save_attack(cell, first.spec, attacked, conditions, trained, clean)
+            self._save_attack(cell, first.spec, attacked, protocol, trained, clean)
             return clean, logits
         if _is_ok(clean):
             return clean, None
-        with self.reporter.stage(f"clean {cell.label}", len(pool), self.costs.clean(cell.model)) as advance:
-            outcomes, logits = measure_clean(model, pool, seed=cell.seed, on_images=advance)
+        with self.reporter.stage(
+            f"clean {cell.label}", len(batches), self.costs.clean(cell.model)
+        ) as advance:
+            outcomes, logits = measure_clean(model, batches, seed=cell.seed, on_images=advance)
         return self._save(cell, CLEAN, outcomes, trained, None), logits
 
     def _is_attacked(self, cell: Cell, text: str) -> bool:
@@ -386,43 +395,43 @@ class _Worker:
         cell: Cell,
         text: str,
         model: nn.Module,
-        pool: Pool,
-        conditions: Conditions,
+        batches: ImageBatches,
+        protocol: AttackProtocol,
         trained: Trained,
         clean: Record,
         clean_logits: Tensor | None,
     ) -> None:
         """Measure a cell under one attack, at all budgets."""
         seconds = self.costs.attack(cell.model, text)
-        with self.reporter.stage(f"{text} {cell.label}", len(pool), seconds) as advance:
+        with self.reporter.stage(f"{text} {cell.label}", len(batches), seconds) as advance:
             results = measure_attack(
                 model,
-                pool,
+                batches,
                 parse_attack(text),
                 self.run.plan.attacked_eps,
-                conditions,
+                protocol,
                 clean_logits=clean_logits,
                 on_images=advance,
             )
-        self._save_attack(cell, text, results, conditions, trained, clean)
+        self._save_attack(cell, text, results, protocol, trained, clean)
 
     def _save_attack(
         self,
         cell: Cell,
         text: str,
         results: Iterable[Measurement],
-        conditions: Conditions,
+        protocol: AttackProtocol,
         trained: Trained,
         clean: Record,
     ) -> None:
-        self.run.save_search_forms(cell, conditions.forms.labels)
+        self.run.save_search_variants(cell, protocol.variants.labels)
         for outcomes in results:
-            record = self._save(cell, text, outcomes, trained, clean.learned)
+            record = self._save(cell, text, outcomes, trained, clean.above_chance)
             if record.status != OK:
                 self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
 
     def _certify(
-        self, cell: Cell, bare: nn.Module, pool: Pool, trained: Trained, learned: bool | None
+        self, cell: Cell, bare: nn.Module, batches: ImageBatches, trained: Trained, above_chance: bool | None
     ) -> None:
         """The certified accuracy at each radius of the plan; all or none, since they share their passes."""
         radii = self.run.plan.attacked_eps
@@ -430,14 +439,14 @@ class _Worker:
         if vote is None or all(_is_ok(self.run.record(cell, CERTIFIED, eps)) for eps in radii):
             return
         seconds = self.costs.certifying(cell.model, vote.n0 + vote.n)
-        with self.reporter.stage(f"certify {cell.label}", len(pool), seconds) as advance:
-            results = measure_certified(vote, pool, radii, seed=cell.seed, on_images=advance)
+        with self.reporter.stage(f"certify {cell.label}", len(batches), seconds) as advance:
+            results = measure_certified(vote, batches, radii, seed=cell.seed, on_images=advance)
         for outcomes in results:
-            record = self._save(cell, CERTIFIED, outcomes, trained, learned)
+            record = self._save(cell, CERTIFIED, outcomes, trained, above_chance)
             if record.status != OK:
                 self.reporter.warn(f"{cell.label}, certified at {record.eps:g}: {record.status}")
 
-    def _judge(self, cell: Cell, model: nn.Module, pool: Pool, conditions: Conditions) -> None:
+    def _judge(self, cell: Cell, model: nn.Module, batches: ImageBatches, protocol: AttackProtocol) -> None:
         """Put a verdict into every record; a run that stops meanwhile judges the whole cell again."""
         measures = []
         for attack, eps in self.run.measures(cell):
@@ -451,7 +460,7 @@ class _Worker:
             measures.append(Measured(record, top1, top5))
         seconds = self.costs.checking(cell.model)
         with self.reporter.stage(f"trust checks {cell.label}", 1, seconds) as advance:
-            judgement = judge(model, pool, measures, conditions)
+            judgement = judge(model, batches, measures, protocol)
             advance(1)
         for measured, record in zip(measures, judgement.records, strict=True):
             if record != measured.record:
@@ -481,7 +490,7 @@ class _Worker:
             self._save(cell, attack, failed, trained, None)
 
     def _save(
-        self, cell: Cell, attack: str, outcomes: Measurement, trained: Trained, learned: bool | None
+        self, cell: Cell, attack: str, outcomes: Measurement, trained: Trained, above_chance: bool | None
     ) -> Record:
         plan = self.run.plan
         record = make_record(
@@ -494,7 +503,7 @@ class _Worker:
             eot=plan.eot,
             oblivious=plan.oblivious,
             eight_bit=plan.eight_bit,
-            learned=learned,
+            above_chance=above_chance,
             n=plan.eval_images,
             classes=plan.classes,
             data=plan.data,
@@ -529,7 +538,7 @@ def _is_ok(record: Record | None) -> TypeGuard[Record]:
 
 def _is_done(run: Run, cell: Cell) -> bool:
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
-    return not _misled(run, cell, Forms(run.search_forms(cell))) and all(
+    return not _misled(run, cell, VariantCache(run.search_variants(cell))) and all(
         record is not None
         and record.status == OK
         and not (run.plan.trust and gets_verdict(record) and record.trust is None)
@@ -537,13 +546,13 @@ def _is_done(run: Run, cell: Cell) -> bool:
     )
 
 
-def _misled(run: Run, cell: Cell, forms: Forms) -> list[str]:
-    """The attacks that were searched with a form though one was found to be wrong since."""
+def _misled(run: Run, cell: Cell, variants: VariantCache) -> list[str]:
+    """The attacks that were searched with a variant though one was found to be wrong since."""
     return [
         text
         for text in run.plan.attacks
         if any(
-            record is not None and forms.misled(record.search)
+            record is not None and variants.misled(record.search)
             for record in (run.record(cell, text, eps) for eps in run.plan.attacked_eps)
         )
     ]

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.attacks.acceleration.variants import SEARCHES
 from robustbench_tin.attacks.base import Attack, AttackFailure
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
 from robustbench_tin.attacks.requested import Attacks, as_attacks, given_twice
 from robustbench_tin.benchmarks.measurement.attack import (
-    Conditions,
+    AttackProtocol,
+    attack_until_success,
     evaluation_batch_size,
     measure_attack,
     measure_clean,
@@ -25,7 +26,6 @@ from robustbench_tin.benchmarks.measurement.attack import (
     measured_again,
     perturb_batch,
     prepare,
-    verdicts,
     with_clean_gradients,
     with_stand_in,
 )
@@ -89,10 +89,11 @@ def evaluate(
         eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
         norm: ``linf`` or ``l2``.
         seed: of the attacks' randomness.
-        search: the form of the model that attacks search with. ``fixed``: batch norm folded, in TF32 if the
-            GPU has it, for attacks that take gradients enough to pay for that; ``exact``: the model itself;
-            ``fastest``: chosen by timing; ``auto``: that for attacks until broken, else ``fixed``. Verdicts
-            are always the model's in float32. What is chosen by timing may differ from call to call.
+        search: the variant of the model that attacks search with. ``fixed``: batch norm folded, in TF32 if
+            the GPU has it, for attacks that take gradients enough to pay for that; ``exact``: the model
+            itself; ``fastest``: chosen by timing; ``auto``: that for attacks that stop on success, else
+            ``fixed``. Verdicts are always the model's in float32. What is chosen by timing may differ from
+            call to call.
         eot: passes averaged for one gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
         trust: give each robust figure a verdict: ``ok``, the reasons not to believe it, or ``unchecked: ``
@@ -135,7 +136,7 @@ def measured(
     labels: Labels | None,
     attacks: Attacks,
     eps: Budgets,
-    conditions: Conditions,
+    protocol: AttackProtocol,
     *,
     trust: bool,
     batch_size: int | None = None,
@@ -148,7 +149,7 @@ def measured(
     Args:
         model: as of :func:`evaluate`; likewise ``images``, ``labels``, ``attacks``, ``eps``, ``trust`` and
             ``batch_size``.
-        conditions: norm, seed and how to search.
+        protocol: norm, seed and how to search.
         facts: fields of the records, where they are not to be what they are for anybody's images.
         orders: labels of the images in other orders of the classes, by name; one that fits better is told.
         tell: given lines worth showing; None: they are warnings.
@@ -156,71 +157,71 @@ def measured(
     Raises:
         RobustTinError: likewise.
     """
-    budgets = sorted(set(parse_eps_list(eps, conditions.norm)))
+    budgets = sorted(set(parse_eps_list(eps, protocol.norm)))
     chosen = as_attacks(attacks, needed=any(value > 0 for value in budgets))
     tell = tell or _warn
     model = as_module(model)
-    pool, classes = _prepared(model, images, labels, batch_size)
-    _tell_of_normalisation(model, pool, tell)
+    batches, classes = _prepared(model, images, labels, batch_size)
+    _tell_of_normalisation(model, batches, tell)
     for attack in chosen:
-        _check(attack, conditions, classes)
+        _check(attack, protocol, classes)
     repeated = given_twice(chosen)
     for remark in repeated.values():
         tell(remark)
     facts = {
         "model": name_of(model),
         "defense": "none",
-        "seed": conditions.seed,
-        "norm": conditions.norm,
+        "seed": protocol.seed,
+        "norm": protocol.norm,
         "data": "images",
         "data_fingerprint": "",
-        "eot": conditions.eot,
-        "eight_bit": conditions.eight_bit,
-        "image_size": int(pool.images.shape[-1]),
+        "eot": protocol.eot,
+        "eight_bit": protocol.eight_bit,
+        "image_size": int(batches.images.shape[-1]),
         "network_size": None,
         "epochs": None,
         "train_seconds": None,
         "train_precision": None,
-        "device": str(pool.device),
+        "device": str(batches.device),
         **facts,
     }
     positive = [value for value in budgets if value > 0]
     done: dict[Attack, list[Measurement]] = {}
-    first = with_clean_gradients(chosen, conditions) if positive else None
+    first = with_clean_gradients(chosen, protocol) if positive else None
     if first is not None:
-        outcomes, clean_logits, done[first] = measure_from_clean(model, pool, first, positive, conditions)
+        outcomes, clean_logits, done[first] = measure_from_clean(model, batches, first, positive, protocol)
     else:
-        outcomes, clean_logits = measure_clean(model, pool, seed=conditions.seed)
-    clean = make_record(outcomes, n=len(pool), classes=classes, attack=CLEAN, learned=None, **facts)
+        outcomes, clean_logits = measure_clean(model, batches, seed=protocol.seed)
+    clean = make_record(outcomes, n=len(batches), classes=classes, attack=CLEAN, above_chance=None, **facts)
     measures = [Measured(clean, outcomes.top1, outcomes.top5)]
     if clean_logits is not None:
-        line = fitting_order(clean_logits, pool.labels, orders or {})
+        line = fitting_order(clean_logits, batches.labels, orders or {})
         if line is not None:
             tell(line)
     for attack in chosen if positive else ():
         if attack not in done:
             done[attack] = measure_attack(
-                model, pool, attack, positive, conditions, clean_logits=clean_logits
+                model, batches, attack, positive, protocol, clean_logits=clean_logits
             )
     done = {attack: done[attack] for attack in chosen if attack in done}
-    done = measured_again(model, pool, done, conditions, clean_logits)
-    done = with_stand_in(model, pool, done, conditions)
+    done = measured_again(model, batches, done, protocol, clean_logits)
+    done = with_stand_in(model, batches, done, protocol)
     for attack, attacked in done.items():
         for outcomes in attacked:
             if attack in repeated:
                 outcomes = replace(outcomes, remarks=(*outcomes.remarks, repeated[attack]))
             record = make_record(
                 outcomes,
-                n=len(pool),
+                n=len(batches),
                 classes=classes,
                 attack=attack.spec,
-                learned=clean.learned,
+                above_chance=clean.above_chance,
                 **facts,
             )
             measures.append(Measured(record, outcomes.top1, outcomes.top5, attack))
     if not trust:
         return measures
-    records = judge(model, pool, measures, conditions).records
+    records = judge(model, batches, measures, protocol).records
     return [replace(measure, record=record) for measure, record in zip(measures, records, strict=True)]
 
 
@@ -256,8 +257,8 @@ def perturb(
         mean: as of :func:`evaluate`; likewise ``std``.
 
     Returns:
-        float32 ``(K, N, C, H, W)`` on the CPU; of an attack until broken, what broke each image, and the
-        clean image where nothing did. Measured with the same seed and batch size, they give
+        float32 ``(K, N, C, H, W)`` on the CPU; of an attack that stops on success, what broke each image, and
+        the clean image where nothing did. Measured with the same seed and batch size, they give
         exactly what :func:`evaluate` reports.
 
     Raises:
@@ -268,97 +269,108 @@ def perturb(
     (chosen, *more) = as_attacks(attack)
     if more:
         raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected one")
-    conditions = _conditions(norm, seed, search, eot, eight_bit)
+    protocol = _conditions(norm, seed, search, eot, eight_bit)
     model = normalized(as_module(model), mean, std)
-    pool, classes = _prepared(model, images, labels, batch_size)
-    _tell_of_normalisation(model, pool, _warn)
-    _check(chosen, conditions, classes)
+    batches, classes = _prepared(model, images, labels, batch_size)
+    _tell_of_normalisation(model, batches, _warn)
+    _check(chosen, protocol, classes)
     if chosen.criterion is not None:
-        outcomes, clean_logits = measure_clean(model, pool, seed=seed)
+        outcomes, clean_logits = measure_clean(model, batches, seed=seed)
         if clean_logits is None:
             raise AttackFailure(str(outcomes.status))
         return torch.stack(
-            [_until_broken(model, pool, chosen, value, conditions, clean_logits) for value in budgets]
+            [_stop_on_success(model, batches, chosen, value, protocol, clean_logits) for value in budgets]
         )
-    with conditions.oracle(model) as oracle:
-        prepare(oracle, pool, chosen, budgets, conditions)
-        return with_right_form(oracle, lambda: _full_budget(oracle, pool, chosen, budgets, conditions))
+    with protocol.attacked(model) as attacked:
+        prepare(attacked, batches, chosen, budgets, protocol)
+        return with_right_variant(
+            attacked, lambda: _fixed_budget(attacked, batches, chosen, budgets, protocol)
+        )
 
 
-def _full_budget(
-    oracle: Oracle, pool: Pool, attack: Attack, budgets: Sequence[float], conditions: Conditions
+def _fixed_budget(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    budgets: Sequence[float],
+    protocol: AttackProtocol,
 ) -> Tensor:
     """As :func:`perturb` returns them.
 
     Raises:
-        WrongFormError: if the form that is searched with turns out to be wrong.
+        WrongVariantError: if the variant that is searched with turns out to be wrong.
     """
-    checks = SpotChecks(oracle)
-    attacked = [index for index, eps in enumerate(budgets) if eps > 0]
+    checks = SpotChecks(attacked)
+    positive = [index for index, eps in enumerate(budgets) if eps > 0]
     parts = []
-    for start in pool.starts():
-        moved = perturb_batch(attack, oracle, *pool.at(start), budgets, conditions, start)
-        checks.offer(moved[attacked].flatten(0, 1))
+    for start in batches.starts():
+        moved = perturb_batch(attack, attacked, *batches.at(start), budgets, protocol, start)
+        checks.offer(moved[positive].flatten(0, 1))
         checks.look()
         parts.append(moved.cpu())
     checks.settle()
     return torch.cat(parts, dim=1)
 
 
-def _until_broken(
-    model: nn.Module, pool: Pool, attack: Attack, eps: float, conditions: Conditions, clean_logits: Tensor
+def _stop_on_success(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: float,
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
 ) -> Tensor:
     if eps == 0:
-        return pool.all_images().cpu()
-    found = verdicts(model, pool, attack, eps, conditions, clean_logits, keep_images=True)
+        return batches.all_images().cpu()
+    found = attack_until_success(model, batches, attack, eps, protocol, clean_logits, keep_images=True)
     assert found.images is not None
     return found.images
 
 
-def _check(attack: Attack, conditions: Conditions, classes: int) -> None:
+def _check(attack: Attack, protocol: AttackProtocol, classes: int) -> None:
     """Refuse what cannot be done, before anything is measured."""
-    attack.check(conditions.norm)
+    attack.check(protocol.norm)
     if attack.criterion is not None:
         attack.goal.check(classes)
-    if conditions.search not in SEARCHES:
-        raise InvalidSettingError(f"search got '{conditions.search}'; expected {', '.join(SEARCHES)}")
+    if protocol.search not in SEARCHES:
+        raise InvalidSettingError(f"search got '{protocol.search}'; expected {', '.join(SEARCHES)}")
 
 
-def _conditions(norm: str, seed: int, search: str, eot: int, eight_bit: bool) -> Conditions:
-    return Conditions(norm, as_whole("seed", seed, 0), search, as_whole("eot", eot, 1), bool(eight_bit))
+def _conditions(norm: str, seed: int, search: str, eot: int, eight_bit: bool) -> AttackProtocol:
+    return AttackProtocol(norm, as_whole("seed", seed, 0), search, as_whole("eot", eot, 1), bool(eight_bit))
 
 
 def _warn(line: str) -> None:
     warnings.warn(line, UserWarning, stacklevel=4)
 
 
-def _tell_of_normalisation(model: nn.Module, pool: Pool, tell: Callable[[str], None]) -> None:
+def _tell_of_normalisation(model: nn.Module, batches: ImageBatches, tell: Callable[[str], None]) -> None:
     def ask(images: Tensor) -> object:
-        with Oracle(model) as oracle, torch.no_grad():
-            return oracle.called(images)
+        with AttackedModel(model) as attacked, torch.no_grad():
+            return attacked.called(images)
 
-    line = lacking_normalisation(model, pool.at(0)[0][:1], ask)
+    line = lacking_normalisation(model, batches.at(0)[0][:1], ask)
     if line is not None:
         tell(line)
 
 
 def _prepared(
     model: nn.Module, images: Images, labels: Labels | None, batch_size: int | None
-) -> tuple[Pool, int]:
+) -> tuple[ImageBatches, int]:
     """The images in batches on the model's device, and the number of its classes."""
     require_values(model)
     device = _device_of(model)
     size = evaluation_batch_size(device.type) if batch_size is None else as_whole("batch_size", batch_size, 1)
     image_tensor, label_tensor = as_images_and_labels(images, labels)
-    pool = Pool(image_tensor, label_tensor, size, device)
+    batches = ImageBatches(image_tensor, label_tensor, size, device)
     if isinstance(model, Normalized):
         model.require_channels(image_tensor.shape[1])
-    classes = count_classes(model, pool.at(0)[0][:_ASKED])
+    classes = count_classes(model, batches.at(0)[0][:_ASKED])
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
             f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
         )
-    return pool, classes
+    return batches, classes
 
 
 def count_classes(model: nn.Module, images: Tensor) -> int:
@@ -387,8 +399,8 @@ def count_classes(model: nn.Module, images: Tensor) -> int:
 def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     expected = "expected a model from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
     try:
-        with Oracle(model) as oracle, torch.no_grad():
-            logits = oracle.called(image)
+        with AttackedModel(model) as attacked, torch.no_grad():
+            logits = attacked.called(image)
     except FOREIGN as error:
         raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:

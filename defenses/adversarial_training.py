@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.engine.gradient_ascent import uphill
+from robustbench_tin.attacks.engine.gradient_ascent import ascent_step
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import NORMS, Ball, ThreatModel, check_length
@@ -117,7 +117,7 @@ class MultiStepTraining(AdversarialTraining):
         point = start
         for _ in range(self.steps):
             gradient = image_gradient(classifier, point, loss)
-            point = uphill(ball, point, gradient, alpha)
+            point = ascent_step(ball, point, gradient, alpha)
         return point
 
 

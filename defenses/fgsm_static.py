@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from robustbench_tin.attacks.engine.adversarial_sets import fool
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense
@@ -18,7 +18,8 @@ from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import ThreatModel, check_length
 from robustbench_tin.training.context import Context
 
-# Fixed, not chosen by memory: the same images each time. An oracle that runs out of memory halves its passes.
+# Fixed, not chosen by memory: the same images each time. An attacked model that runs out of memory halves its
+# passes.
 _BATCH = 100
 
 
@@ -58,10 +59,10 @@ class FGSMStatic(Defense):
         return (self.source,)
 
     def prepare(self, train: Split, context: Context) -> Split:
-        pool = Pool(as_tensor(train.images), as_tensor(train.labels), _BATCH, context.device)
+        batches = ImageBatches(as_tensor(train.images), as_tensor(train.labels), _BATCH, context.device)
         model = context.trained(self.source)
-        batches = list(fool(model, pool, FGSM(), ThreatModel("linf", self.eps)))
-        answers = np.concatenate([batch.answers for batch in batches])
+        fooled = list(fool(model, batches, FGSM(), ThreatModel("linf", self.eps)))
+        answers = np.concatenate([batch.answers for batch in fooled])
         context.note(
             f"fgsm-static: {len(train):,} images moved by eps {self.eps:g} on {self.source} added, of which"
             f" {(answers != train.labels).sum():,} fool it"
@@ -71,7 +72,7 @@ class FGSMStatic(Defense):
             boxes = np.concatenate([boxes, np.full_like(boxes, -1)])
         return dataclasses.replace(
             train,
-            images=np.concatenate([train.images, *(batch.images for batch in batches)]),
+            images=np.concatenate([train.images, *(batch.images for batch in fooled)]),
             labels=np.concatenate([train.labels, train.labels]),
             boxes=boxes,
             ids=None,

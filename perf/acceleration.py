@@ -35,7 +35,7 @@ from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
 from robustbench_tin.attacks.acceleration.prepacked_weights import pack
 from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
-from robustbench_tin.attacks.acceleration.variants import Form
+from robustbench_tin.attacks.acceleration.variants import ModelVariant
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import tune_allocator
@@ -142,7 +142,7 @@ def timed(
     if rewrite in (FOLDING, STEMS, TINY_MAPS) and kinds(without) == kinds(rewritten):
         return None
     pair = (without, rewritten)
-    warm = min(seconds(form, images, passes) for _ in range(WARM_UP) for form in pair)
+    warm = min(seconds(variant, images, passes) for _ in range(WARM_UP) for variant in pair)
     repeats = max(1, round(LEAST / warm))
     ratios = []
     for number in range(rounds):
@@ -154,7 +154,7 @@ def timed(
     return Ratio.of(ratios)
 
 
-def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> Form | None:
+def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant | None:
     """A copy of the model with these rewrites, made as the engine makes its forms; None if it refuses one."""
     module = folded(model, images[:2]) if FOLDING in rewrites else copy.deepcopy(model)
     if STEMS in rewrites:
@@ -167,31 +167,31 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> Form | None:
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(torch.bfloat16)
-    form = Form(
+    variant = ModelVariant(
         module.requires_grad_(False),
         precision="bfloat16" if BFLOAT16 in rewrites else "float32",
         layout="channels-last" if CHANNELS_LAST in rewrites else "contiguous",
         is_model=False,
     )
-    if PACKING in rewrites and not pack(module, form.laid_out(images)):
+    if PACKING in rewrites and not pack(module, variant.laid_out(images)):
         return None
-    return form
+    return variant
 
 
-def kinds(form: Form) -> dict[str, type[nn.Module]]:
+def kinds(variant: ModelVariant) -> dict[str, type[nn.Module]]:
     """What the modules of a form are."""
-    return {name: type(module) for name, module in form.module.named_modules()}
+    return {name: type(module) for name, module in variant.module.named_modules()}
 
 
-def seconds(form: Form, images: Tensor, passes: str) -> float:
+def seconds(variant: ModelVariant, images: Tensor, passes: str) -> float:
     """Of the processor, for one pass over the images."""
     started = time.process_time()
     if passes == "forward":
         with torch.no_grad():
-            form.logits(images)
+            variant.logits(images)
     else:
         points = images.clone().requires_grad_()
-        logits = form.logits(points)
+        logits = variant.logits(points)
         assert isinstance(logits, Tensor)
         labels = torch.zeros(len(images), dtype=torch.int64)
         torch.autograd.grad(cross_entropy(logits.float(), labels).sum(), points)

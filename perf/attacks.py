@@ -3,14 +3,14 @@
 ``python perf/attacks.py RUN --data DATA --classes 10`` takes two cells of a finished run, one undefended and
 one adversarially trained, and times on its validation images:
 
-- FGSM at eps 0, 0.01 and 0.03, full budget, against the passes that its definition needs (one forward and
+- FGSM at eps 0, 0.01 and 0.03, fixed budget, against the passes that its definition needs (one forward and
   backward, two forwards), torchattacks, foolbox and ART;
-- PGD-10, full budget, in float32 and with the search in a lower precision, against a plain torch loop with
+- PGD-10, fixed budget, in float32 and with the search in a lower precision, against a plain torch loop with
   frozen parameters, and how many outcomes differ;
 - PGD-40 until broken on 200 of them, against ART, foolbox and torchattacks, which run all their steps.
 
 ``--parts`` measures AutoAttack's four attacks one by one instead, on images that ``fast`` leaves: ours, then
-torchattacks', some steps of each in turn, and what their full budgets take by that.
+torchattacks', some steps of each in turn, and what their fixed budgets take by that.
 
 ``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' given the
 same 100 steps, on both cells; that takes up to a minute an image that survives.
@@ -41,8 +41,13 @@ from torch.nn import functional
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean, verdicts
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.measurement.attack import (
+    AttackProtocol,
+    attack_until_success,
+    measure_attack,
+    measure_clean,
+)
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.defenses import parse_defense
@@ -140,7 +145,7 @@ def main() -> None:
         return
     fgsm(settings[0], arguments.rounds)
     pgd(settings[0], arguments.rounds)
-    until_broken(settings[0].only(slice(UNTIL_BROKEN_IMAGES)), arguments.rounds)
+    stop_on_success(settings[0].only(slice(UNTIL_BROKEN_IMAGES)), arguments.rounds)
 
 
 def clock() -> float:
@@ -236,7 +241,7 @@ def pgd(setting: Setting, rounds: int, say: Tell = tell) -> None:
     for name, attack in peers(setting, "pgd", 10, 0.0075).items():
         contenders[name] = lambda attack=attack: setting.kept(attack(EPS))
     compare(
-        "PGD-10, full budget",
+        "PGD-10, fixed budget",
         setting,
         contenders,
         rounds,
@@ -245,7 +250,7 @@ def pgd(setting: Setting, rounds: int, say: Tell = tell) -> None:
     )
 
 
-def until_broken(setting: Setting, rounds: int, say: Tell = tell) -> None:
+def stop_on_success(setting: Setting, rounds: int, say: Tell = tell) -> None:
     """PGD-40 until broken; peers run all their steps."""
     contenders: dict[str, Callable[[], Any]] = {
         "robust-tin": lambda: measured(setting, "pgd:steps=40,alpha=0.0075,criterion=top1", EPS)
@@ -291,16 +296,18 @@ def autoattack(setting: Setting, count: int, say: Tell = tell) -> None:
 
 
 def parts(setting: Setting, count: int, rounds: int) -> None:
-    """Each attack of AutoAttack on images that stay right: seconds an image at the full budget, by a part."""
+    """Each attack of AutoAttack on images that stay right: seconds an image at the fixed budget."""
     import torchattacks
 
     right = setting.only(setting.kept(setting.images).nonzero().squeeze(1))
-    pool = pool_of(right)
-    conditions = Conditions(search="fastest")
-    left = verdicts(right.model, pool, parse_attack("fast"), STRONG_EPS, conditions, clean_of(right, pool))
-    hard = right.only((~left.broken).nonzero().squeeze(1)[:count])
-    pool, classes = pool_of(hard), int(hard.model(hard.images[:1]).shape[1])
-    clean = clean_of(hard, pool)
+    batches = pool_of(right)
+    protocol = AttackProtocol(search="fastest")
+    left = attack_until_success(
+        right.model, batches, parse_attack("fast"), STRONG_EPS, protocol, clean_of(right, batches)
+    )
+    hard = right.only((~left.success).nonzero().squeeze(1)[:count])
+    batches, classes = pool_of(hard), int(hard.model(hard.images[:1]).shape[1])
+    clean = clean_of(hard, batches)
     shared = {"norm": "Linf", "eps": STRONG_EPS, "verbose": False}
     # Enough steps that what each start takes once is a small part of what is then multiplied.
     theirs = {"steps": 20, "n_classes": classes, **shared}
@@ -322,7 +329,9 @@ def parts(setting: Setting, count: int, rounds: int) -> None:
     for _ in range(rounds + 1):  # the first is a warm-up, and chooses the forms
         for name, (spec, attack, times) in contenders.items():
             started = clock()
-            measure_attack(hard.model, pool, parse_attack(spec), [STRONG_EPS], conditions, clean_logits=clean)
+            measure_attack(
+                hard.model, batches, parse_attack(spec), [STRONG_EPS], protocol, clean_logits=clean
+            )
             between = clock()
             attack(hard.images, hard.labels)
             scale = times / len(hard.images)
@@ -343,12 +352,12 @@ def report_parts(name: str, model: str, seconds: np.ndarray) -> None:
     tell(Row(name, model, "torchattacks ÷ robust-tin", np.median(ratios), ratios.min(), ratios.max(), note))
 
 
-def pool_of(setting: Setting) -> Pool:
-    return Pool(setting.images, setting.labels, setting.batch, setting.images.device)
+def pool_of(setting: Setting) -> ImageBatches:
+    return ImageBatches(setting.images, setting.labels, setting.batch, setting.images.device)
 
 
-def clean_of(setting: Setting, pool: Pool) -> Tensor:
-    logits = measure_clean(setting.model, pool)[1]
+def clean_of(setting: Setting, batches: ImageBatches) -> Tensor:
+    logits = measure_clean(setting.model, batches)[1]
     assert logits is not None
     return logits
 

@@ -19,8 +19,8 @@ from reference import add_arguments, opened
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_clean, verdicts
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, attack_until_success, measure_clean
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 
@@ -39,19 +39,19 @@ def main() -> None:
     dataset, model = opened(arguments)
     part = slice(arguments.first, arguments.last)
     images, labels = as_tensor(dataset.val.images)[part], as_tensor(dataset.val.labels)[part]
-    pool = Pool(images, labels, BATCH_SIZE, torch.device("cpu"))
+    batches = ImageBatches(images, labels, BATCH_SIZE, torch.device("cpu"))
     eps = parse_eps(arguments.eps)
-    fast = attacked(model, pool, "fast", eps, arguments)
+    fast = attacked(model, batches, "fast", eps, arguments)
     if arguments.reference is not None:
         other = kept(arguments.reference, arguments, eps)
     else:
-        other = attacked(model, pool, "autoattack", eps, arguments)
+        other = attacked(model, batches, "autoattack", eps, arguments)
     differing = [
         arguments.first + row
         for row, pair in enumerate(zip(fast["survives"], other["survives"], strict=True))
         if pair[0] != pair[1]
     ]
-    print(f"{len(pool)} images: they differ on {len(differing)}: {differing}")
+    print(f"{len(batches)} images: they differ on {len(differing)}: {differing}")
     if "passes" in other:
         print(
             f"autoattack made {other['passes'] / fast['passes']:.1f} times the passes of fast"
@@ -62,25 +62,25 @@ def main() -> None:
 
 
 def attacked(
-    model: nn.Module, pool: Pool, spec: str, eps: float, arguments: argparse.Namespace
+    model: nn.Module, batches: ImageBatches, spec: str, eps: float, arguments: argparse.Namespace
 ) -> dict[str, Any]:
     """Who survives an attack, and at what cost."""
-    conditions = Conditions(norm=arguments.norm)
-    clean, logits = measure_clean(model, pool)
+    protocol = AttackProtocol(norm=arguments.norm)
+    clean, logits = measure_clean(model, batches)
     assert logits is not None, clean.status
-    oracle = conditions.oracle(model)
+    attacked = protocol.attacked(model)
     started = time.process_time()
-    found = verdicts(model, pool, parse_attack(spec), eps, conditions, logits, oracle=oracle)
+    found = attack_until_success(model, batches, parse_attack(spec), eps, protocol, logits, attacked=attacked)
     report = {
-        "survives": (~found.broken).tolist(),
-        "passes": oracle.forward_passes + oracle.backward_passes,
+        "survives": (~found.success).tolist(),
+        "passes": attacked.forward_passes + attacked.backward_passes,
         "seconds": time.process_time() - started,
-        "stages": [(stage.attack, stage.entered, stage.broke) for stage in found.stages],
+        "stages": [(stage.attack, stage.entered, stage.successes) for stage in found.stages],
     }
-    right = int((logits.argmax(dim=1) == pool.all_labels()).sum())
+    right = int((logits.argmax(dim=1) == batches.all_labels()).sum())
     print(
         f"{spec}: {sum(report['survives'])} of {right} right when clean survive;"
-        f" {report['passes']} passes, {report['seconds']:.1f} s, {oracle.search_label}",
+        f" {report['passes']} passes, {report['seconds']:.1f} s, {attacked.search_label}",
         flush=True,
     )
     return report

@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.attacks.acceleration.variants import Forms
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.commands.fool import fool
 from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
 from robustbench_tin.data import Dataset, open_dataset, subset
@@ -79,29 +79,29 @@ def contenders_of(
     save_weights(classifier, weights)
     model = Runtime(device).place(classifier).eval().requires_grad_(False)
     train = dataset.train
-    pool = Pool(
+    batches = ImageBatches(
         as_tensor(train.images),
         as_tensor(train.labels),
         evaluation_batch_size(device),
         torch.device(device),
     )
-    search = Forms().choose("fixed", model, pool.at(0)[0]).form()
+    search = VariantCache().choose("fixed", model, batches.at(0)[0]).variant()
 
     def whole() -> None:
         shutil.rmtree(out, ignore_errors=True)
         fool(weights, out=out, eps=EPS, data=data, device=device, **part)
 
     return {
-        "passes, folded": lambda: passes(search.logits, model, pool),
-        "passes": lambda: passes(model, model, pool),
+        "passes, folded": lambda: passes(search.logits, model, batches),
+        "passes": lambda: passes(model, model, batches),
         "**robust-tin fool**": whole,
     }
 
 
-def passes(search: Callable[[Tensor], object], model: nn.Module, pool: Pool) -> None:
+def passes(search: Callable[[Tensor], object], model: nn.Module, batches: ImageBatches) -> None:
     """A gradient of each image by ``search``, and the answer of ``model`` to the moved image."""
-    for start in pool.starts():
-        images, labels = pool.at(start)
+    for start in batches.starts():
+        images, labels = batches.at(start)
         asked = images.requires_grad_()
         logits = search(asked)
         assert isinstance(logits, Tensor)

@@ -30,9 +30,9 @@ import numpy as np
 from scipy.stats import binomtest
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
-from robustbench_tin.benchmarks.gate.candidate import Subject, from_run
+from robustbench_tin.benchmarks.gate.candidate import Candidate, from_run
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.result import Verdict
+from robustbench_tin.benchmarks.gate.result import CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
 
@@ -152,9 +152,9 @@ def _caught(random: np.random.Generator, images: int, drop: float, pairs: int) -
 
 
 def _draw(drops: tuple[float, ...], curves: dict[int, list[float]], out: Path) -> None:
-    from matplotlib.figure import Figure
+    from matplotlib.figure import CandidateMeasurement
 
-    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    figure = CandidateMeasurement(figsize=(6, 3.6), layout="constrained")
     axes = figure.subplots()
     for images, parts in curves.items():
         axes.plot(
@@ -180,18 +180,18 @@ def retrainings(arguments: argparse.Namespace) -> None:
         others = [
             _trained(root / f"seed-{seed}", [seed]) for seed in range(SEEDS, SEEDS + arguments.retrainings)
         ]
-        wrong = sum(_checked(root, str(SEEDS + index), subject) for index, subject in enumerate(others))
+        wrong = sum(_checked(root, str(SEEDS + index), candidate) for index, candidate in enumerate(others))
         for start in range(0, len(others) - SEEDS + 1, SEEDS):
             _checked(root, f"{SEEDS + start} to {2 * SEEDS + start - 1}", _together(others[start:][:SEEDS]))
         # Half of the epochs: what a gate is for.
         worse = [_trained(root / f"worse-{seed}", [seed], epochs=3) for seed in range(SEEDS, SEEDS + PLANTED)]
-        caught = sum(_checked(root, f"{SEEDS + n}, 3 epochs", subject) for n, subject in enumerate(worse))
+        caught = sum(_checked(root, f"{SEEDS + n}, 3 epochs", candidate) for n, candidate in enumerate(worse))
         _checked(root, f"{SEEDS} to {SEEDS + PLANTED - 1}, 3 epochs", _together(worse))
         print(f"\nof the same recipe, checks that do not pass: {interval(wrong, len(others))}")
         print(f"of half of the epochs: {interval(caught, len(worse))}")
 
 
-def _trained(out: Path, seeds: Iterable[int], epochs: int = 6) -> Subject:
+def _trained(out: Path, seeds: Iterable[int], epochs: int = 6) -> Candidate:
     from robustbench_tin import bench
 
     run = bench(
@@ -210,15 +210,17 @@ def _trained(out: Path, seeds: Iterable[int], epochs: int = 6) -> Subject:
     return from_run(run.path)
 
 
-def _together(subjects: Sequence[Subject]) -> Subject:
+def _together(candidates: Sequence[Candidate]) -> Candidate:
     """Several re-trainings as one run of so many seeds."""
-    return replace(subjects[0], models=tuple(model for subject in subjects for model in subject.models))
+    return replace(
+        candidates[0], models=tuple(model for candidate in candidates for model in candidate.models)
+    )
 
 
-def _print_spread(subject: Subject) -> None:
+def _print_spread(candidate: Candidate) -> None:
     """How far the baseline's seeds lie apart, beside what counting so many images would do alone."""
-    for key in dict.fromkeys(figure.key for _, figure in subject.figures):
-        figures = [figure for _, figure in subject.figures if figure.key == key]
+    for key in dict.fromkeys(figure.key for _, figure in candidate.figures):
+        figures = [figure for _, figure in candidate.figures if figure.key == key]
         rates = np.array([figure.right / figure.record.n for figure in figures])
         counting = np.sqrt(rates.mean() * (1 - rates.mean()) / figures[0].record.n)
         print(
@@ -228,13 +230,13 @@ def _print_spread(subject: Subject) -> None:
     print()
 
 
-def _checked(root: Path, name: str, subject: Subject) -> bool:
+def _checked(root: Path, name: str, candidate: Candidate) -> bool:
     """Print the row of a check; whether it does not pass."""
-    report = check(subject, root / "baseline.json", Rules())
-    now = {finding.key.label: f"{100 * finding.now:.1f}" for finding in report.findings}
-    least = min(finding.chance for finding in report.findings if finding.chance is not None)
-    counts = [(verdict, len(report.of(verdict))) for verdict in Verdict]
-    verdicts = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+    report = check(candidate, root / "baseline.json", Rules())
+    now = {result.key.label: f"{100 * result.now:.1f}" for result in report.results}
+    least = min(result.chance for result in report.results if result.chance is not None)
+    counts = [(status, len(report.of(status))) for status in CheckStatus]
+    verdicts = ", ".join(f"{count} {status.value}" for status, count in counts if count)
     shown = [name, now["clean"], now["pgd:steps=5@0.01"], now["pgd:steps=5@0.03"], f"{least:.2g}", verdicts]
     print(f"| {' | '.join(shown)} |", flush=True)
     return report.exit_code != 0

@@ -150,8 +150,8 @@ def verdicts(
         model.eval()
         with torch.no_grad():
             moved = ThreatModel(norm, eps).ball(images[rows]).project(moved.detach())
-            broken = ~in_top(model(moved), labels[rows], k=1)
-        for row in rows[broken].tolist():
+            success = ~in_top(model(moved), labels[rows], k=1)
+        for row in rows[success].tolist():
             found[row] = name
     return found
 

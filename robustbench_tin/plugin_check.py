@@ -207,7 +207,7 @@ def _parameters(member: Any) -> list[inspect.Parameter]:
 
 
 def _signature(name: str, member: Any) -> str:
-    """A method with the names of its parameters, ``run(self, oracle, labels, ball, generator)``."""
+    """A method with the names of its parameters, ``run(self, attacked, labels, ball, generator)``."""
     bare = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(_function(member)).parameters.values()

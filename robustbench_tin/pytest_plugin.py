@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from robustbench_tin.benchmarks.evaluate import Model
-    from robustbench_tin.benchmarks.gate.candidate import Subject
-    from robustbench_tin.benchmarks.gate.result import Report
+    from robustbench_tin.benchmarks.gate.candidate import Candidate
+    from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.benchmarks.gate.rules import Rules
     from robustbench_tin.benchmarks.gate.user_model import Asked
     from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
@@ -44,7 +44,7 @@ class Robustness:
         self._images = images
         self._labels = labels
         self._facts = facts
-        self._measured: dict[Asked, Subject] = {}
+        self._measured: dict[Asked, Candidate] = {}
 
     def at_least(self, *, eps: str | Number = 0.0, norm: str = "linf", **floors: float) -> Robustness:
         """Require accuracies: ``at_least(clean=0.9)``, ``at_least(fgsm=0.5, pgd=0.3, eps=0.01)``.
@@ -71,7 +71,7 @@ class Robustness:
         asked = Asked(",".join(attacks) or "fgsm", str(budget), norm)
         texts = [f"{name}{'' if name == 'clean' else f'@{budget}'}={floor}" for name, floor in named.items()]
         with _mistakes_told():
-            _require(check(self._subject(asked), None, Rules().then((), texts, None)))
+            _require(check(self._candidate(asked), None, Rules().then((), texts, None)))
         return self
 
     def not_worse_than(
@@ -90,16 +90,22 @@ class Robustness:
         """
         from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
         from robustbench_tin.benchmarks.gate.check import check
-        from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+        from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
         from robustbench_tin.benchmarks.gate.rules import find_rules
         from robustbench_tin.benchmarks.gate.user_model import asked_by
 
-        said = None if retrained is None else Kind.retrained if retrained else Kind.same_weights
+        forced_mode = (
+            None
+            if retrained is None
+            else ComparisonMode.retrained
+            if retrained
+            else ComparisonMode.same_weights
+        )
         with _mistakes_told():
             rules: Rules = find_rules().then([] if max_drop is None else [str(max_drop)], (), None)
-            subject = self._subject(asked_by(read_baseline(baseline)))
+            candidate = self._candidate(asked_by(read_baseline(baseline)))
             # A project's rules are for all of its models, and this is one.
-            _require(check(subject, baseline, rules, said=said, part=True))
+            _require(check(candidate, baseline, rules, forced_mode=forced_mode, part=True))
         return self
 
     def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
@@ -108,9 +114,9 @@ class Robustness:
         from robustbench_tin.benchmarks.gate.user_model import Asked
 
         with _mistakes_told():
-            make_baseline([self._subject(Asked(attacks, eps, norm))]).write(Path(path))
+            make_baseline([self._candidate(Asked(attacks, eps, norm))]).write(Path(path))
 
-    def _subject(self, asked: Asked) -> Subject:
+    def _candidate(self, asked: Asked) -> Candidate:
         from robustbench_tin.benchmarks.gate.user_model import measure
 
         if asked not in self._measured:
@@ -169,12 +175,12 @@ def _mistakes_told() -> Iterator[None]:
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
-def _require(report: Report) -> None:
+def _require(report: CheckReport) -> None:
     if report.exit_code != 0:
         _fail(report)
 
 
-def _fail(report: Report) -> NoReturn:
+def _fail(report: CheckReport) -> NoReturn:
     """Fail with the table as the message, and no traceback through this file."""
     from robustbench_tin.benchmarks.gate.text_report import plain
 

@@ -103,7 +103,7 @@ def test_bench_prints_a_table_an_attack_and_show_prints_it_again(small, tmp_path
     assert result.returncode == 0, result.stderr
     assert "Plan: 1 cells, 5 measures" in result.stdout
     for attack in ("fgsm", "pgd"):
-        assert f"under {attack} (linf, full budget)" in result.stdout
+        assert f"under {attack} (linf, fixed budget)" in result.stdout
     shown = robust_tin("show", tmp_path / "run")
     assert shown.returncode == 0
     assert shown.stdout in result.stdout
@@ -149,7 +149,7 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
         "@dataclass(frozen=True)\n"
         "class Mine(attacks.Attack):\n"
         '    """Does nothing."""\n\n'
-        "    def run(self, oracle, labels, ball, generator):\n"
+        "    def run(self, attacked, labels, ball, generator):\n"
         "        return ball.images\n"
     )
     result = robust_tin("list", "attacks", "--plugin", plugin)

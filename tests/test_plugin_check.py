@@ -29,7 +29,7 @@ from torch.nn import functional
 from robustbench_tin import attacks, defenses
 
 """
-RUN = "run(self, oracle, labels, ball, generator)"
+RUN = "run(self, attacked, labels, ball, generator)"
 
 
 def attack(body: str, base: str = "attacks.Attack", decorator: str = "@dataclass(frozen=True)") -> str:
@@ -69,13 +69,16 @@ def refused(write_plugin: Callable[..., Path], text: str) -> str:
             f"class Mine defines run(self, model, images, labels, eps); expected {RUN}",
         ),
         (
-            "def run(self, oracle, labels, ball):\n    return ball.images",
-            f"run(self, oracle, labels, ball); expected {RUN}",
+            "def run(self, attacked, labels, ball):\n    return ball.images",
+            f"run(self, attacked, labels, ball); expected {RUN}",
         ),
-        ("def run(self, labels, oracle, ball, generator):\n    return ball.images", f"expected {RUN}"),
-        ("def run(self, oracle, labels, ball, generator, extra):\n    return ball.images", f"expected {RUN}"),
-        ("def run(self, oracle, labels, ball, *, generator):\n    return ball.images", f"expected {RUN}"),
-        ("def run(oracle, labels, ball, generator):\n    return ball.images", f"expected {RUN}"),
+        ("def run(self, labels, attacked, ball, generator):\n    return ball.images", f"expected {RUN}"),
+        (
+            "def run(self, attacked, labels, ball, generator, extra):\n    return ball.images",
+            f"expected {RUN}",
+        ),
+        ("def run(self, attacked, labels, ball, *, generator):\n    return ball.images", f"expected {RUN}"),
+        ("def run(attacked, labels, ball, generator):\n    return ball.images", f"expected {RUN}"),
         ("def run(self, **named):\n    return named['ball'].images", f"run(self, **named); expected {RUN}"),
         ("steps: int = 3", f"class Mine does not define {RUN}; expected that method"),
         ("run = 3", f"class Mine sets run = 3; expected the method {RUN}"),
@@ -142,12 +145,12 @@ def test_settings_and_facts_that_a_spec_or_a_table_could_not_hold(
 @pytest.mark.parametrize(
     ("base", "given", "expected"),
     [
-        ("attacks.IterativeAttack", "begin(self)", "begin(self, task)"),
-        ("attacks.IterativeAttack", "begin(self, oracle, labels)", "begin(self, task)"),
+        ("attacks.IterativeAttack", "begin(self)", "begin(self, inputs)"),
+        ("attacks.IterativeAttack", "begin(self, attacked, labels)", "begin(self, inputs)"),
         (
             "attacks.Attack",
-            "sweep(self, oracle, labels, ball)",
-            "sweep(self, oracle, labels, balls, generators)",
+            "sweep(self, attacked, labels, ball)",
+            "sweep(self, attacked, labels, balls, generators)",
         ),
         ("attacks.Attack", "stages(self)", "stages(self, classes)"),
         ("attacks.Attack", "gradients(self)", "gradients(self, budgets)"),
@@ -295,11 +298,11 @@ def test_what_adversarial_training_needs(write_plugin: Callable[..., Path]) -> N
         moving(
             "name: ClassVar[str] = 'mine'\ndef helper(self):\n    return 0\ndef _augmnt(self):\n    return 0"
         ),
-        attack("def run(self, oracle, labels, ball, _generator, rounds=3):\n    return ball.images"),
-        attack("@staticmethod\ndef run(oracle, labels, ball, generator):\n    return ball.images"),
-        attack("def run(self, oracle, labels, *others):\n    return others[0].images"),
+        attack("def run(self, attacked, labels, ball, _generator, rounds=3):\n    return ball.images"),
+        attack("@staticmethod\ndef run(attacked, labels, ball, generator):\n    return ball.images"),
+        attack("def run(self, attacked, labels, *others):\n    return others[0].images"),
         attack(
-            "def begin(self, task):\n    pass\ndef run(self, oracle, labels, ball, generator):\n    pass",
+            "def begin(self, inputs):\n    pass\ndef run(self, attacked, labels, ball, generator):\n    pass",
             "attacks.IterativeAttack",
         ),
         moving("MODE = 'fast'\ndef runs(self):\n    return 0"),

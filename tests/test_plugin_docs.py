@@ -109,7 +109,7 @@ def test_the_commands(here: Path, command: str) -> None:
 def test_the_message_of_a_broken_rule(tmp_path: Path) -> None:
     message = next(block.text for block in blocks() if " must " in block.text)
     text = saved()["dlr_steps.py"]
-    line = "            gradient = oracle.gradient(points, labels, self.loss)\n"
+    line = "            gradient = attacked.gradient(points, labels, self.loss)\n"
     hidden = f"            try:\n    {line}            except Exception:\n                return points\n"
     assert line in text
     (tmp_path / "hides_errors.py").write_text(text.replace(line, hidden))
@@ -122,7 +122,7 @@ def test_the_message_of_a_broken_rule(tmp_path: Path) -> None:
 def test_the_message_of_a_refusal(tmp_path: Path) -> None:
     message = next(block.text for block in blocks() if "cannot be registered" in block.text)
     text = saved()["dlr_steps.py"].replace(
-        "run(self, oracle, labels, ball, generator)", "run(self, model, images, labels, eps)"
+        "run(self, attacked, labels, ball, generator)", "run(self, model, images, labels, eps)"
     )
     path = tmp_path / "dlr_steps.py"
     path.write_text(text)

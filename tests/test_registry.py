@@ -173,7 +173,7 @@ from robustbench_tin import attacks, defenses
 class Noise(attacks.Attack):
     "Moves nothing."
     strength: float = 0.5
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images
 
 @defenses.register("prayer")

@@ -1,4 +1,4 @@
-"""Whether a form of a model is the model: how far answers and gradients may differ by rounding alone."""
+"""Whether a variant of a model is the model: how far answers and gradients may differ by rounding alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from robustbench_tin.attacks.engine.rng import seed_randomness
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.acceleration.variants import Form
+    from robustbench_tin.attacks.acceleration.variants import ModelVariant
 
 FLOAT32_LIMIT = 1e-3
 """How far an answer in float32 may lie from the model's, as :func:`distance` has it.
@@ -31,18 +31,18 @@ _TIMES_MEDIAN = 6
 _BEYOND = 0.03
 # Rounding beside logits that are large, but nearly the same for all classes.
 _ROUNDING = 1e-5
-# Agreement of a form as a whole: how alike gradients point in the median, how often answers differ (once in
-# any case), and how far the median logit may lie apart, in units of all logits' spread.
+# Agreement of a variant as a whole: how alike gradients point in the median, how often answers differ (once
+# in any case), and how far the median logit may lie apart, in units of all logits' spread.
 _LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9, "tf32": 0.9}
 _MOST_OTHER_ANSWERS = 0.05
 _MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05, "tf32": 0.05}
 
 
 def is_wrong(precision: str, apart: int, compared: int) -> bool:
-    """Whether a form is another function than its model.
+    """Whether a variant is another function than its model.
 
     Args:
-        precision: of the form.
+        precision: of the variant.
         apart: how many of its answers lay beyond the limit.
         compared: of how many.
     """
@@ -53,7 +53,7 @@ def distance(theirs: Tensor, ours: Tensor) -> Tensor:
     """How far answers lie from the model's, image by image.
 
     Args:
-        theirs: logits of a form, float32 ``(N, C)``.
+        theirs: logits of a variant, float32 ``(N, C)``.
         ours: of the model.
 
     Returns:
@@ -68,11 +68,11 @@ def distance(theirs: Tensor, ours: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Probe:
-    """What a form said of some images.
+class SampleOutput:
+    """What a variant said of some images.
 
     Attributes:
-        precision: of the form.
+        precision: of the variant.
         logits: float32 ``(N, C)``.
         gradient: of the first images, that of the largest logit less the mean, ``(n, ...)``.
         seconds: for a forward and a backward pass of these.
@@ -84,44 +84,45 @@ class Probe:
     seconds: float
 
 
-def probe(form: Form, images: Tensor, graded: int) -> Probe | None:
-    """Ask a form, None where it fails; uses up torch's random state.
+def sample_output(variant: ModelVariant, images: Tensor, graded: int) -> SampleOutput | None:
+    """Ask a variant, None where it fails; uses up torch's random state.
 
     Args:
-        form: what is asked.
+        variant: what is asked.
         images: float32 ``(N, C, H, W)``.
         graded: number of the first images whose gradient is taken, too.
     """
-    # The same draws for every form, where the model is random at test time.
+    # The same draws for every variant, where the model is random at test time.
     seed_randomness(images.device, "agreement")
     try:
         _wait(images.device)
         started = time.perf_counter()
-        with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
+        with variant.arithmetic(), torch.inference_mode(False), torch.enable_grad():
             variable = images[:graded].clone().requires_grad_()
-            logits = _logits(form, variable)
+            logits = _logits(variant, variable)
             (gradient,) = torch.autograd.grad((logits.amax(dim=1) - logits.mean(dim=1)).sum(), variable)
         _wait(images.device)
         seconds = time.perf_counter() - started
         parts = [logits.detach()]
         if len(images) > graded:
-            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
-                parts.append(_logits(form, images[graded:]))
-        return Probe(form.precision, torch.cat(parts), gradient, seconds)
+            with variant.arithmetic(), torch.inference_mode(False), torch.no_grad():
+                parts.append(_logits(variant, images[graded:]))
+        return SampleOutput(variant.precision, torch.cat(parts), gradient, seconds)
     except Exception:  # noqa: BLE001 - an operation that this precision lacks, a model without gradients
         return None
 
 
-def limit_of(theirs: Probe | None, ours: Probe | None) -> float | None:
-    """How far this form's answers may lie from the model's later on; None: it does not agree with the model.
+def limit_of(theirs: SampleOutput | None, ours: SampleOutput | None) -> float | None:
+    """How far this variant's answers may lie from the model's later on; None: it does not agree with the
+    model.
 
     It agrees if its gradients and answers are the model's as a whole, and no image's answer lies further away
-    than rounding explains (in a lower precision hardly any): a form that is wrong on some of the images is
+    than rounding explains (in a lower precision hardly any): a variant that is wrong on some of the images is
     wrong. A single gradient says nothing: if two values are about to change places (in a ReLU, a pooling, the
     largest logit), it turns.
 
     Args:
-        theirs: the form's probe; None: it failed.
+        theirs: the variant's probe; None: it failed.
         ours: the model's on the same images; None likewise.
     """
     if theirs is None or ours is None:
@@ -151,8 +152,8 @@ def _cosines(theirs: Tensor, ours: Tensor) -> Tensor:
     return torch.cosine_similarity(theirs, ours, dim=1, eps=1e-30).masked_fill(none, 1.0)
 
 
-def _logits(form: Form, images: Tensor) -> Tensor:
-    logits = form.logits(images)
+def _logits(variant: ModelVariant, images: Tensor) -> Tensor:
+    logits = variant.logits(images)
     assert isinstance(logits, Tensor)
     return logits.float()
 

@@ -1,7 +1,7 @@
-"""Forms of a model to search with: other memory layouts and precisions, batch norm folded.
+"""Variants of a model to search with: other memory layouts and precisions, batch norm folded.
 
 A search needs gradients and comparisons, not the last bit; what it finds is verified with the model
-itself in float32 before it counts. So the cheapest form that agrees with the model will do.
+itself in float32 before it counts. So the cheapest variant that agrees with the model will do.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, Probe, limit_of, probe
+from robustbench_tin.attacks.acceleration.agreement import (
+    FLOAT32_LIMIT,
+    SampleOutput,
+    limit_of,
+    sample_output,
+)
 from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
 from robustbench_tin.attacks.acceleration.prepacked_weights import pack
 from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
@@ -27,30 +32,30 @@ from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.strict_float32 import has_tf32, tf32
 
 # A choice may see this part of the images to be attacked, within these bounds; gradients are taken of half of
-# them if forms are timed, else of the fewest that tell whether they agree.
+# them if variants are timed, else of the fewest that tell whether they agree.
 _PROBED_PART = 1 / 16
 _FEWEST_PROBED, _MOST_PROBED = 32, 48
 _FEWEST_GRADED = 8
-# Images a batch by which the form for answers alone is chosen.
+# Images a batch by which the variant for answers alone is chosen.
 _ANSWERED = 32
-# Forward passes that the precise form is chosen by; other work on the machine may disturb a few of them.
+# Forward passes that the precise variant is chosen by; other work on the machine may disturb a few of them.
 _ROUNDS = 5
 # A lower precision has to save this much to be worth its noise.
 _WORTH = 0.85
 
 SEARCHES = ("auto", "fixed", "fastest", "exact")
-"""Ways of searching, each with a form if it agrees with the model, else with the model itself.
+"""Ways of searching, each with a variant if it agrees with the model, else with the model itself.
 
 ``exact``: the model itself; ``fixed``: batch norm folded, channels last, in TF32 if the GPU has it, else in
-float32; ``fastest``: the fastest form there is, by timing; ``auto`` leaves the choice to the caller, and is
-``fastest`` here.
+float32; ``fastest``: the fastest variant there is, by timing; ``auto`` leaves the choice to the caller, and
+is ``fastest`` here.
 """
 
 # On a CPU, in batches of 50, channels-last was the faster one of a resnet18; each more costs a choice passes.
 _LAYOUTS = {"cpu": ("channels-last",)}
 _BOTH_LAYOUTS = ("channels-last", "contiguous")
 _PLAIN = "float32"
-# Of what is written down, the labels of forms that were found to be wrong.
+# Of what is written down, the labels of variants that were found to be wrong.
 _REFUTED = "refuted"
 _FIXED: dict[str, Sequence[str]] = {"exact": [_PLAIN] * 2, "fixed": ["float32, channels-last, folded"] * 2}
 _FIXED_ON_GPU = ["tf32, channels-last, folded", "float32, channels-last, folded"]
@@ -59,7 +64,7 @@ _FLOAT32_KINDS = ("float32", "tf32")
 
 
 @dataclass(frozen=True)
-class Form:
+class ModelVariant:
     """A model made ready to be searched with.
 
     Attributes:
@@ -88,7 +93,7 @@ class Form:
             return asked(self.module, images, channels_last=self.layout == "channels-last")
 
     def laid_out(self, images: Tensor) -> Tensor:
-        """The images in the form's layout."""
+        """The images in the variant's layout."""
         if self.layout == "channels-last":
             return images.contiguous(memory_format=torch.channels_last)
         return images
@@ -103,15 +108,15 @@ class Form:
         return torch.autocast(device, getattr(torch, self.precision))
 
 
-class Chosen:
-    """The forms chosen for one way of searching: the one to search with, and one never below float32.
+class SelectedVariants:
+    """The variants chosen for one way of searching: the one to search with, and one never below float32.
 
     A copy of the model is made when it is first asked for.
 
     Args:
-        model: what the forms are of.
+        model: what the variants are of.
         images: a few that stand for those to be attacked, float32 ``(N, C, H, W)``.
-        labels: of the form to search with and of the precise one; both agree with the model.
+        labels: of the variant to search with and of the precise one; both agree with the model.
         live: one of them, where it has been made already.
         rivals: labels that the precise one is to be chosen from, by its answers' speed, once it is asked for;
             none: it is the one given.
@@ -125,7 +130,7 @@ class Chosen:
         model: nn.Module,
         images: Tensor,
         labels: tuple[str, str],
-        live: Form,
+        live: ModelVariant,
         rivals: Sequence[str] = (),
     ) -> None:
         self.labels = labels
@@ -133,47 +138,47 @@ class Chosen:
         self._images = images.clone()
         self._live = {live.label: live}
         self._rivals = rivals or labels[1:]
-        self._answering: Form | None = None
+        self._answering: ModelVariant | None = None
 
-    def form(self, *, precise: bool = False) -> Form:
-        """The form to search with, or the precise one."""
+    def variant(self, *, precise: bool = False) -> ModelVariant:
+        """The variant to search with, or the precise one."""
         label = self.labels[precise]
         if label not in self._live:
             with own_randomness(self._images.device):
-                self._live[label] = _made(label, self._model, self._images) or Form(self._model)
+                self._live[label] = _made(label, self._model, self._images) or ModelVariant(self._model)
         return self._live[label]
 
-    def answering(self) -> Form:
-        """The precise form for answers alone, of which some attacks want thousands; it gives no gradients."""
+    def answering(self) -> ModelVariant:
+        """The precise variant for answers alone, which gives no gradients; some attacks want thousands."""
         if self._answering is None:
             batch = self._images.repeat(-(-_ANSWERED // len(self._images)), 1, 1, 1)[:_ANSWERED]
             with own_randomness(batch.device):
-                forms = [self._made_for_answers(label, batch) for label in self._rivals]
-                self._answering = forms[0] if len(forms) == 1 else _quickest(forms, batch)
+                variants = [self._made_for_answers(label, batch) for label in self._rivals]
+                self._answering = variants[0] if len(variants) == 1 else _quickest(variants, batch)
             self.labels = (self.labels[0], self._answering.label)
         return self._answering
 
     def refute(self) -> None:
-        """Take the model itself from now on: one of the forms was found to be wrong."""
-        plain = Form(self._model)
+        """Take the model itself from now on: one of the variants was found to be wrong."""
+        plain = ModelVariant(self._model)
         self.labels = (plain.label, plain.label)
         self._live = {plain.label: plain}
         self._rivals = self.labels[1:]
         self._answering = None
 
-    def _made_for_answers(self, label: str, batch: Tensor) -> Form:
-        """The form that is there, else one whose weights are packed: both beside each other take memory."""
+    def _made_for_answers(self, label: str, batch: Tensor) -> ModelVariant:
+        """The variant that is there, else one with packed weights: both together would take memory."""
         if label in self._live:
             return self._live[label]
-        form = _made(label, self._model, self._images) or Form(self._model)
-        if form.is_model or batch.device.type != "cpu" or pack(form.module, form.laid_out(batch)):
-            return form
-        del form  # before there is another
-        return _made(label, self._model, self._images) or Form(self._model)
+        variant = _made(label, self._model, self._images) or ModelVariant(self._model)
+        if variant.is_model or batch.device.type != "cpu" or pack(variant.module, variant.laid_out(batch)):
+            return variant
+        del variant  # before there is another
+        return _made(label, self._model, self._images) or ModelVariant(self._model)
 
 
-class Forms:
-    """The forms of one model, chosen once for each way of searching.
+class VariantCache:
+    """The variants of one model, chosen once for each way of searching.
 
     Args:
         recalled: labels as an earlier one had them, so that a run that continues, or is checked later,
@@ -185,7 +190,7 @@ class Forms:
         self._refuted = set(known.pop(_REFUTED, ()))
         # A file may have been changed: what is no pair is chosen anew.
         self._recalled = {search: labels for search, labels in known.items() if len(labels) == 2}
-        self._chosen: dict[str, Chosen] = {}
+        self._chosen: dict[str, SelectedVariants] = {}
         self._chosen_for: dict[str, nn.Module] = {}
 
     @property
@@ -198,10 +203,10 @@ class Forms:
             **refuted,
         }
 
-    def choose(self, search: str, model: nn.Module, images: Tensor) -> Chosen:
-        """The forms for one way of searching.
+    def choose(self, search: str, model: nn.Module, images: Tensor) -> SelectedVariants:
+        """The variants for one way of searching.
 
-        Once a form was found to be wrong, it is the model itself, whatever the way.
+        Once a variant was found to be wrong, it is the model itself, whatever the way.
 
         Args:
             search: one of :data:`SEARCHES`.
@@ -233,18 +238,18 @@ class Forms:
         return self._chosen[search]
 
     def refute(self, label: str) -> None:
-        """Search with the model itself from now on, in every way: the form of this label was wrong."""
+        """Search with the model itself from now on, in every way: the variant of this label was wrong."""
         self._refuted.add(label)
         for chosen in self._chosen.values():
             chosen.refute()
 
     def misled(self, label: str) -> bool:
-        """Whether a search with the form of this label was one with a form, and any was found wrong since."""
+        """Whether a search used the variant of this label, and any variant was found wrong since."""
         return bool(self._refuted) and label != _PLAIN
 
 
 def probed(attacked: int) -> int:
-    """How many images a form is chosen with where so many are to be attacked."""
+    """How many images a variant is chosen with where so many are to be attacked."""
     return max(_FEWEST_PROBED, min(_MOST_PROBED, int(attacked * _PROBED_PART)))
 
 
@@ -253,10 +258,10 @@ def _fixed(search: str, device: torch.device) -> Sequence[str] | None:
     return _FIXED_ON_GPU if search == "fixed" and has_tf32(device) else _FIXED.get(search)
 
 
-def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
-    """The forms of these labels where they agree with the model, else the model itself."""
-    plain = Form(model)
-    ours: Probe | None = None
+def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> SelectedVariants:
+    """The variants of these labels where they agree with the model, else the model itself."""
+    plain = ModelVariant(model)
+    ours: SampleOutput | None = None
     agreeing = {_PLAIN: plain.label}
     live = plain
     # The one to search with last, so that the other is gone before it is made.
@@ -264,21 +269,21 @@ def _named(model: nn.Module, images: Tensor, labels: Sequence[str]) -> Chosen:
         # A lower precision hides what a wrong copy changes: only of a copy that agrees in float32.
         if label == _PLAIN or agreeing.get(labels[1], labels[1]) != labels[1]:
             continue
-        ours = ours or probe(plain, images, _FEWEST_GRADED)
-        form = _agreeing(_made(label, model, images), ours, images, _FEWEST_GRADED)
-        live = form if form is not None and label == labels[0] else plain
-        agreeing[label] = label if form is not None else _PLAIN
-        del form
-    return Chosen(model, images, (agreeing.get(labels[0], _PLAIN), agreeing[labels[1]]), live)
+        ours = ours or sample_output(plain, images, _FEWEST_GRADED)
+        variant = _agreeing(_made(label, model, images), ours, images, _FEWEST_GRADED)
+        live = variant if variant is not None and label == labels[0] else plain
+        agreeing[label] = label if variant is not None else _PLAIN
+        del variant
+    return SelectedVariants(model, images, (agreeing.get(labels[0], _PLAIN), agreeing[labels[1]]), live)
 
 
-def _timed(model: nn.Module, images: Tensor) -> Chosen:
-    """The fastest form that agrees with the model, and the fastest of them in float32."""
-    plain = Form(model)
+def _timed(model: nn.Module, images: Tensor) -> SelectedVariants:
+    """The fastest variant that agrees with the model, and the fastest of them in float32."""
+    plain = ModelVariant(model)
     graded = max(_FEWEST_GRADED, len(images) // 2)
-    ours = probe(plain, images, graded)
+    ours = sample_output(plain, images, graded)
     if ours is None:
-        return Chosen(model, images, (_PLAIN, _PLAIN), plain)
+        return SelectedVariants(model, images, (_PLAIN, _PLAIN), plain)
     layouts = _LAYOUTS.get(images.device.type, _BOTH_LAYOUTS)
     exact, seconds, rivals = _timed_exact(plain, ours, images, layouts, graded)
     fastest: _Timing | None = None
@@ -286,70 +291,72 @@ def _timed(model: nn.Module, images: Tensor) -> Chosen:
     right = [layout for layout in layouts if _label("float32", layout) in rivals]
     for precision in _lower_precisions(images.device):
         for layout in right:
-            form = _agreeing(_make(model, images, precision, layout), ours, images, graded)
-            fastest = _faster(fastest, form, images[:graded])
+            variant = _agreeing(_make(model, images, precision, layout), ours, images, graded)
+            fastest = _faster(fastest, variant, images[:graded])
     if fastest is None or fastest.seconds > _WORTH * seconds:
-        return Chosen(model, images, (exact, exact), plain, rivals)
-    return Chosen(model, images, (fastest.form.label, exact), fastest.form, rivals)
+        return SelectedVariants(model, images, (exact, exact), plain, rivals)
+    return SelectedVariants(model, images, (fastest.variant.label, exact), fastest.variant, rivals)
 
 
 def _timed_exact(
-    plain: Form, ours: Probe, images: Tensor, layouts: Sequence[str], graded: int
+    plain: ModelVariant, ours: SampleOutput, images: Tensor, layouts: Sequence[str], graded: int
 ) -> tuple[str, float, Sequence[str]]:
-    """The fastest form in float32: its label, its seconds, and the labels of all that agree.
+    """The fastest variant in float32: its label, its seconds, and the labels of all that agree.
 
-    No form outlives this: made again where it is wanted, it takes no memory while others are tried.
+    No variant outlives this: made again where it is wanted, it takes no memory while others are tried.
     """
     best = _Timing(plain, ours.seconds)
     rivals = [_PLAIN]
     for layout in layouts:
-        form = _agreeing(_make(plain.module, images, "float32", layout), ours, images, graded)
-        if form is not None:
-            rivals.append(form.label)
-            best = _faster(best, form, images[:graded]) or best
-    return best.form.label, best.seconds, rivals if len(rivals) > 1 else ()
+        variant = _agreeing(_make(plain.module, images, "float32", layout), ours, images, graded)
+        if variant is not None:
+            rivals.append(variant.label)
+            best = _faster(best, variant, images[:graded]) or best
+    return best.variant.label, best.seconds, rivals if len(rivals) > 1 else ()
 
 
 @dataclass(frozen=True)
 class _Timing:
-    """A form and the least time that it took for a probe."""
+    """A variant and the least time that it took for a probe."""
 
-    form: Form
+    variant: ModelVariant
     seconds: float
 
 
-def _faster(best: _Timing | None, form: Form | None, images: Tensor) -> _Timing | None:
-    """The faster of the best so far and a form that agrees with the model; no more than two are alive."""
-    if form is None:
+def _faster(best: _Timing | None, variant: ModelVariant | None, images: Tensor) -> _Timing | None:
+    """The faster of the best so far and a variant that agrees with the model; no more than two are alive."""
+    if variant is None:
         return best
     # The probe that it agreed in also paid for kernels being made ready.
-    challenger = _Timing(form, _seconds(form, images))
+    challenger = _Timing(variant, _seconds(variant, images))
     if best is None:
         return challenger
-    best = _Timing(best.form, min(best.seconds, _seconds(best.form, images)))
+    best = _Timing(best.variant, min(best.seconds, _seconds(best.variant, images)))
     return min(best, challenger, key=lambda timing: timing.seconds)
 
 
-def _seconds(form: Form, images: Tensor) -> float:
+def _seconds(variant: ModelVariant, images: Tensor) -> float:
     """For a forward and a backward pass."""
-    again = probe(form, images, len(images))
+    again = sample_output(variant, images, len(images))
     return math.inf if again is None else again.seconds
 
 
-def _agreeing(form: Form | None, ours: Probe | None, images: Tensor, graded: int) -> Form | None:
-    """The form with the limit that its answers keep to; None if it does not agree with the model."""
-    limit = None if form is None else limit_of(probe(form, images, graded), ours)
-    return None if form is None or limit is None else replace(form, limit=limit)
+def _agreeing(
+    variant: ModelVariant | None, ours: SampleOutput | None, images: Tensor, graded: int
+) -> ModelVariant | None:
+    """The variant with the limit that its answers keep to; None if it does not agree with the model."""
+    limit = None if variant is None else limit_of(sample_output(variant, images, graded), ours)
+    return None if variant is None or limit is None else replace(variant, limit=limit)
 
 
 def _label(precision: str, layout: str) -> str:
     return f"{precision}, {layout}, folded"
 
 
-def _made(label: str, model: nn.Module, images: Tensor) -> Form | None:
-    """The form of that label; None where it cannot be made."""
+def _made(label: str, model: nn.Module, images: Tensor) -> ModelVariant | None:
+    """The variant of that label; None where it cannot be made."""
     if label == _PLAIN:
-        return Form(model)
+        return ModelVariant(model)
     kind = _KINDS.get(label)
     return None if kind is None else _make(model, images, *kind)
 
@@ -359,7 +366,7 @@ _KINDS = {
     for precision in (*_FLOAT32_KINDS, "bfloat16", "float16")
     for layout in _BOTH_LAYOUTS
 }
-"""Precision and layout of each form that there may be, by its label."""
+"""Precision and layout of each variant that there may be, by its label."""
 
 
 def _lower_precisions(device: torch.device) -> list[str]:
@@ -370,8 +377,8 @@ def _lower_precisions(device: torch.device) -> list[str]:
     return ["bfloat16"] if native else []
 
 
-def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form | None:
-    """The form, or None where the model cannot be copied or folded."""
+def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> ModelVariant | None:
+    """The variant, or None where the model cannot be copied or folded."""
     try:
         module = folded(model, images)
         if images.device.type == "cpu":
@@ -389,21 +396,21 @@ def _make(model: nn.Module, images: Tensor, precision: str, layout: str) -> Form
     # One by one: a script refuses to have all of its parameters frozen at once.
     for parameter in module.parameters():
         parameter.requires_grad_(False)
-    return Form(module, precision, layout, is_model=False)
+    return ModelVariant(module, precision, layout, is_model=False)
 
 
-def _quickest(forms: Sequence[Form], images: Tensor) -> Form:
-    """The form with the quickest forward pass of several each, made in turn."""
-    least = [math.inf] * len(forms)
+def _quickest(variants: Sequence[ModelVariant], images: Tensor) -> ModelVariant:
+    """The variant with the quickest forward pass of several each, made in turn."""
+    least = [math.inf] * len(variants)
     with torch.no_grad():
         for _ in range(_ROUNDS):
-            for number, form in enumerate(forms):
+            for number, variant in enumerate(variants):
                 _wait(images.device)
                 started = time.perf_counter()
-                form.logits(images)
+                variant.logits(images)
                 _wait(images.device)
                 least[number] = min(least[number], time.perf_counter() - started)
-    return forms[least.index(min(least))]
+    return variants[least.index(min(least))]
 
 
 def _wait(device: torch.device) -> None:

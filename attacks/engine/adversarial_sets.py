@@ -12,11 +12,11 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.variants import probed
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
-from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_form
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
 from robustbench_tin.threat import ThreatModel
 
 
@@ -25,7 +25,7 @@ class Fooled:
     """A batch of fooling images.
 
     Attributes:
-        start: row of the first of them in the pool.
+        start: row of the first of them in the set.
         images: uint8 ``(n, 3, H, W)``, inside the ball around the originals.
         answers: the model's top-1 on them, int64 ``(n,)``.
     """
@@ -37,53 +37,55 @@ class Fooled:
 
 def fool(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     threat: ThreatModel,
     *,
     seed: int = 0,
     starts: Iterable[int] | None = None,
 ) -> Iterator[Fooled]:
-    """Make fooling images of a pool, a batch at a time; the search is in the ``fixed`` form of the model.
+    """Make fooling images of a set, a batch at a time; the search is in the ``fixed`` variant of the model.
 
     A batch depends on its first row and the seed alone, so the work may stop and continue at any of them.
-    If the form turns out to be wrong, this batch and those after it are made with the model itself.
+    If the variant turns out to be wrong, this batch and those after it are made with the model itself.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: uint8 images with their true labels.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: uint8 images with their true labels.
         attack: what moves them.
         threat: norm and budget.
         seed: of the attack's randomness.
-        starts: first rows of the batches to make, of ``pool.starts()``; None: all.
+        starts: first rows of the batches to make, of ``batches.starts()``; None: all.
 
     Raises:
         AttackFailure: where the model or the attack goes wrong.
     """
-    with Oracle(model, seed=seed) as oracle:
-        # On images of the whole pool, wherever the work continues: the form must not depend on a stop.
-        oracle.prepare(drawn(pool, threat, probed(len(pool))), "fixed")
-        checks = SpotChecks(oracle)
-        for start in pool.starts() if starts is None else starts:
-            yield with_right_form(oracle, partial(_fooled, oracle, checks, pool, attack, threat, seed, start))
+    with AttackedModel(model, seed=seed) as attacked:
+        # On images of the whole set, wherever the work continues: the variant must not depend on a stop.
+        attacked.prepare(drawn(batches, threat, probed(len(batches))), "fixed")
+        checks = SpotChecks(attacked)
+        for start in batches.starts() if starts is None else starts:
+            yield with_right_variant(
+                attacked, partial(_fooled, attacked, checks, batches, attack, threat, seed, start)
+            )
 
 
 def _fooled(
-    oracle: Oracle,
+    attacked: AttackedModel,
     checks: SpotChecks,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     threat: ThreatModel,
     seed: int,
     start: int,
 ) -> Fooled:
-    images, labels = pool.at(start)
+    images, labels = batches.at(start)
     moved = perturb_images(
-        attack, oracle, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
+        attack, attacked, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
     )[0]
     rounded = to_8bit(moved, threat.ball(images))
-    oracle.reseed("verdict", batch_seed(seed, start))
-    logits = oracle.logits(rounded)
+    attacked.reseed("verdict", batch_seed(seed, start))
+    logits = attacked.logits(rounded)
     checks.offer(rounded, logits)
     checks.look()
     return Fooled(start, _bytes(rounded), logits.argmax(dim=1).cpu().numpy())

@@ -1,4 +1,4 @@
-"""The oracle: a model as an attack sees it, every pass counted."""
+"""The attacked model: a model as an attack sees it, every pass counted."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.agreement import distance
-from robustbench_tin.attacks.acceleration.variants import Chosen, Form, Forms
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, SelectedVariants, VariantCache
 from robustbench_tin.attacks.engine.restoring import Kept
 from robustbench_tin.attacks.engine.rng import own_randomness, seed_randomness
-from robustbench_tin.attacks.engine.spot_checks import WrongFormError
-from robustbench_tin.attacks.engine.state import Answer
+from robustbench_tin.attacks.engine.spot_checks import WrongVariantError
+from robustbench_tin.attacks.engine.state import ModelOutput
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.errors import one_line
 from robustbench_tin.runtime import is_asynchronous, is_out_of_memory
@@ -40,7 +40,7 @@ class AttackFailure(RuntimeError):  # noqa: N818 - a measure's "failed", in the 
     """An attack went wrong: the measure has failed, and no image of it counts as robust."""
 
 
-class Oracle:
+class AttackedModel:
     """A model as an attack sees it: logits and gradients, each pass counted.
 
     A context manager. Inside, the model is in eval mode and its parameters are frozen, so that no
@@ -49,7 +49,7 @@ class Oracle:
     random states of torch, NumPy and Python (a defense that is random at test time) follows from the seed
     alone, and these states too are as they were on leaving.
 
-    Only one thread is inside an oracle at a time, whatever its model; others wait for their turn.
+    Only one thread is inside an attacked model at a time, whatever its model; others wait for their turn.
 
     A logit or a gradient that is not finite is an :class:`AttackFailure`: at once on a CPU. On other devices
     the host would have to wait for each pass, so it is only noted there, and raised by the next
@@ -61,18 +61,20 @@ class Oracle:
             transformations; Athalye, Engstrom, Ilyas and Kwok, 2018, arXiv 1707.07397).
         surrogate: another model to search with in its place, for attacks that do not know the model
             (oblivious ones); verdicts stay the model's.
-        forms: where the forms to search with are remembered; None: chosen anew.
+        variants: where the variants to search with are remembered; None: chosen anew.
         seed: of the model's own randomness.
 
-    Passes by which a form is chosen and checked are not counted: they are no attack's.
+    Passes by which a variant is chosen and checked are not counted: they are no attack's.
 
     Attributes:
         forward_passes: forward passes so far, summed over the images.
         backward_passes: the same for backward passes.
-        form_passes: passes of both kinds of them that another form than the model made.
-        on_form: given the images, float32 ``(N, C, H, W)``, that another form than the model was asked about.
-        asked_forms: forms other than the model that were searched with, by the identity of their modules.
-        wrong_form: how one of them was found to be wrong; None: none was.
+        variant_passes: passes of both kinds of them that another variant than the model made.
+        on_variant: given the images, float32 ``(N, C, H, W)``, that another variant than the model was asked
+            about.
+        used_variants: variants other than the model that were searched with, by the identity of their
+            modules.
+        wrong_variant: how one of them was found to be wrong; None: none was.
     """
 
     def __init__(
@@ -81,22 +83,22 @@ class Oracle:
         *,
         eot: int = 1,
         surrogate: nn.Module | None = None,
-        forms: Forms | None = None,
+        variants: VariantCache | None = None,
         seed: int = 0,
     ) -> None:
         self.model = model
-        self._forms = forms or Forms()
+        self._variants = variants or VariantCache()
         self._searched = model if surrogate is None else surrogate
         self.eot = eot
         self._seed = seed
         self._device = next((p.device for p in (*model.parameters(), *model.buffers())), torch.device("cpu"))
         self.forward_passes = 0
         self.backward_passes = 0
-        self.form_passes = 0
-        self.on_form: Callable[[Tensor], None] | None = None
-        self.asked_forms: dict[int, Form] = {}
-        self.wrong_form: WrongFormError | None = None
-        self._chosen: Chosen | None = None
+        self.variant_passes = 0
+        self.on_variant: Callable[[Tensor], None] | None = None
+        self.used_variants: dict[int, ModelVariant] = {}
+        self.wrong_variant: WrongVariantError | None = None
+        self._chosen: SelectedVariants | None = None
         self._most_rows: int | None = None
         self._noted_images: Tensor | None = None
         self._noted_logits: Tensor | None = None
@@ -137,7 +139,7 @@ class Oracle:
         seed_randomness(self._device, *key)
 
     def prepare(self, images: Tensor, search: str) -> None:
-        """Choose the form of the model to search with; without it, searches use the model itself.
+        """Choose the variant of the model to search with; without it, searches use the model itself.
 
         Args:
             images: some that stand for those to be attacked, float32 ``(N, C, H, W)``.
@@ -146,21 +148,21 @@ class Oracle:
         Raises:
             InvalidSettingError: for another word.
         """
-        self._chosen = self._forms.choose(search, self._searched, images)
-        self.asked_forms = {}
+        self._chosen = self._variants.choose(search, self._searched, images)
+        self.used_variants = {}
 
-    def refute_form(self, error: WrongFormError) -> None:
+    def refute_variant(self, error: WrongVariantError) -> None:
         """Search with the model itself from now on.
 
         Args:
-            error: how the form was found to be wrong.
+            error: how the variant was found to be wrong.
         """
-        self.wrong_form = error
-        self._forms.refute(error.label)
-        self.asked_forms = {}
+        self.wrong_variant = error
+        self._variants.refute(error.label)
+        self.used_variants = {}
 
-    def apart(self, images: Tensor, logits: Tensor | None = None) -> list[tuple[Form, int]]:
-        """How often each form that was searched with answers otherwise than the model that it is of.
+    def apart(self, images: Tensor, logits: Tensor | None = None) -> list[tuple[ModelVariant, int]]:
+        """How often each variant that was searched with answers otherwise than the model that it is of.
 
         No random number of an attack is drawn, and a random model draws the same for both. This waits for the
         device.
@@ -171,52 +173,52 @@ class Oracle:
                 asked. None: at all.
 
         Returns:
-            The forms, and the number of images whose answers lie further apart than rounding explains.
+            The variants, and the number of images whose answers lie further apart than rounding explains.
         """
-        model = Form(self._searched)
+        model = ModelVariant(self._searched)
         known = len(logits) if logits is not None and self._searched is self.model else 0
-        before = self.forward_passes, self.form_passes, self.on_form
-        self.on_form = None
+        before = self.forward_passes, self.variant_passes, self.on_variant
+        self.on_variant = None
         found = []
         with own_randomness(self._device):
             others = [self._alike(model, images[known:])] if known < len(images) else []
             ours = torch.cat([logits, *others]) if known and logits is not None else others[0]
-            for form in self.asked_forms.values():
-                theirs = self._alike(form, images)
-                apart = int((distance(theirs, ours) > form.limit).sum())
+            for variant in self.used_variants.values():
+                theirs = self._alike(variant, images)
+                apart = int((distance(theirs, ours) > variant.limit).sum())
                 if apart and known:
                     # An answer may follow from the images beside it, or from what was drawn.
-                    apart = int((distance(theirs, self._alike(model, images)) > form.limit).sum())
-                found.append((form, apart))
-        self.forward_passes, self.form_passes, self.on_form = before
+                    apart = int((distance(theirs, self._alike(model, images)) > variant.limit).sum())
+                found.append((variant, apart))
+        self.forward_passes, self.variant_passes, self.on_variant = before
         return found
 
-    def _alike(self, form: Form, images: Tensor) -> Tensor:
-        """Logits of a form, with the same draws each time; some may be no numbers."""
+    def _alike(self, variant: ModelVariant, images: Tensor) -> Tensor:
+        """Logits of a variant, with the same draws each time; some may be no numbers."""
         self.reseed("agreement")
 
-        def part(rows: slice) -> Answer:
-            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
-                logits = self._called(form, images[rows])
+        def part(rows: slice) -> ModelOutput:
+            with variant.arithmetic(), torch.inference_mode(False), torch.no_grad():
+                logits = self._called(variant, images[rows])
             assert isinstance(logits, Tensor)
-            return Answer(logits.float().clone())
+            return ModelOutput(logits.float().clone())
 
         return self._in_parts(len(images), part).logits
 
     @property
     def search_label(self) -> str:
-        """Precision and form of the model that searches use, as the records say it."""
-        return Form(self._searched).label if self._chosen is None else self._chosen.labels[0]
+        """Precision and variant of the model that searches use, as the records say it."""
+        return ModelVariant(self._searched).label if self._chosen is None else self._chosen.labels[0]
 
-    def _form(self, *, precise: bool = False) -> Form:
+    def _variant(self, *, precise: bool = False) -> ModelVariant:
         return self._asked(
-            Form(self._searched) if self._chosen is None else self._chosen.form(precise=precise)
+            ModelVariant(self._searched) if self._chosen is None else self._chosen.variant(precise=precise)
         )
 
-    def _asked(self, form: Form) -> Form:
-        if not form.is_model:
-            self.asked_forms[id(form.module)] = form
-        return form
+    def _asked(self, variant: ModelVariant) -> ModelVariant:
+        if not variant.is_model:
+            self.used_variants[id(variant.module)] = variant
+        return variant
 
     def searches_model(self, *, precise: bool = False) -> bool:
         """Whether what a search is told is, to the last bit, what a verdict would be.
@@ -224,12 +226,12 @@ class Oracle:
         Args:
             precise: as the search asks.
         """
-        label = Form(self.model).label
+        label = ModelVariant(self.model).label
         searched = label if self._chosen is None else self._chosen.labels[precise]
         return self._searched is self.model and searched == label
 
-    def _is_model(self, form: Form) -> bool:
-        return form.module is self.model and form.precision == "float32"
+    def _is_model(self, variant: ModelVariant) -> bool:
+        return variant.module is self.model and variant.precision == "float32"
 
     def note(self, images: Tensor) -> None:
         """Keep the logits of exactly these images if an attack happens to ask for a gradient there.
@@ -249,7 +251,7 @@ class Oracle:
         Raises:
             AttackFailure: where a logit is not finite.
         """
-        logits = self._without_graph(Form(self.model), images)
+        logits = self._without_graph(ModelVariant(self.model), images)
         self.require_finite()
         return logits
 
@@ -270,7 +272,7 @@ class Oracle:
             self.require_finite()
 
     def search_logits(self, images: Tensor, *, precise: bool = False) -> Tensor:
-        """Logits for a search that takes no gradients, ``(N, C)``, of the form that searches use.
+        """Logits for a search that takes no gradients, ``(N, C)``, of the variant that searches use.
 
         Args:
             images: float32 ``(N, C, H, W)``.
@@ -281,13 +283,13 @@ class Oracle:
         """
         if precise and self._chosen is not None:
             return self._without_graph(self._asked(self._chosen.answering()), images)
-        return self._without_graph(self._form(), images)
+        return self._without_graph(self._variant(), images)
 
     def tracked(self, images: Tensor) -> Tensor:
         """Logits with their graph, float32 ``(N, C)``, for other libraries, which take gradients themselves.
 
         Where a gradient is wanted of a model that is random at test time, the mean of as many passes as the
-        oracle was told to average.
+        attacked model was told to average.
 
         Args:
             images: float32 ``(N, C, H, W)``.
@@ -297,12 +299,12 @@ class Oracle:
         """
         wanted = torch.is_grad_enabled() and images.requires_grad
         passes = self.eot if wanted else 1
-        form = self._form(precise=True)
+        variant = self._variant(precise=True)
         if wanted:
             # A view, since a hook on a caller's own tensor would outlive this pass.
             images = images.view_as(images)
-            images.register_hook(lambda gradient: self._note_gradient(form, gradient, passes))  # type: ignore[no-untyped-call]
-        logits = [self._forward(form, images) for _ in range(passes)]
+            images.register_hook(lambda gradient: self._note_gradient(variant, gradient, passes))  # type: ignore[no-untyped-call]
+        logits = [self._forward(variant, images) for _ in range(passes)]
         mean = logits[0] if passes == 1 else torch.stack(logits).mean(dim=0)
         if wanted:
             self._require_graph(mean)
@@ -327,30 +329,32 @@ class Oracle:
         assert gradient is not None
         return gradient
 
-    def ask(self, images: Tensor, loss: RowLoss, *, precise: bool = False, eot: int | None = None) -> Answer:
+    def ask(
+        self, images: Tensor, loss: RowLoss, *, precise: bool = False, eot: int | None = None
+    ) -> ModelOutput:
         """Logits, losses and their gradients at some points, from one forward and backward pass each.
 
         Args:
             images: float32 ``(N, C, H, W)``.
             loss: from logits ``(n, C)`` and the slice of the rows they belong to, to a loss each ``(n,)``.
             precise: never of a lower precision than float32.
-            eot: passes averaged for the gradient; None: as the oracle was made.
+            eot: passes averaged for the gradient; None: as the attacked model was made.
 
         Raises:
             AttackFailure: where a logit or a gradient is not finite, or the model cuts the graph.
         """
-        form = self._form(precise=precise)
+        variant = self._variant(precise=precise)
         passes = self.eot if eot is None else eot
         answer = self._finite(
-            self._in_parts(len(images), lambda rows: self._ask(form, images[rows], loss, rows, passes))
+            self._in_parts(len(images), lambda rows: self._ask(variant, images[rows], loss, rows, passes))
         )
-        if self._is_model(form) and _are_same(images, self._noted_images):
+        if self._is_model(variant) and _are_same(images, self._noted_images):
             self._noted_logits = answer.logits
         return answer
 
     def ask_chosen(
         self, images: Tensor, losses: RowLoss, length: Length, choose: Choose, *, precise: bool = False
-    ) -> Answer:
+    ) -> ModelOutput:
         """Like :meth:`ask` with several losses a row, of which each row chooses one.
 
         All gradients are taken, one after the other, for their lengths; the chosen one is then taken again,
@@ -367,55 +371,57 @@ class Oracle:
         Raises:
             AttackFailure: as :meth:`ask`.
         """
-        form = self._form(precise=precise)
+        variant = self._variant(precise=precise)
 
-        def part(rows: slice) -> Answer:
-            with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
+        def part(rows: slice) -> ModelOutput:
+            with variant.arithmetic(), torch.inference_mode(False), torch.enable_grad():
                 variable = _variable(images[rows])
-                passes = [self._forward(form, variable) for _ in range(self.eot)]
+                passes = [self._forward(variant, variable) for _ in range(self.eot)]
                 logits = passes[0] if self.eot == 1 else torch.stack(passes).mean(dim=0)
                 values = losses(logits, rows)
                 self._require_graph(values)
 
                 def gradient(of: Tensor) -> Tensor:
-                    self._count_backward(form, len(variable) * self.eot)
+                    self._count_backward(variant, len(variable) * self.eot)
                     return torch.autograd.grad(of.sum(), variable, retain_graph=True)[0]
 
                 lengths = [length(gradient(values[:, column])) for column in range(values.shape[1])]
                 chosen = choose(values.detach(), torch.stack(lengths, dim=1)).view(-1, 1)
                 chosen_values = values.gather(1, chosen).squeeze(1)
-                return Answer(logits.detach(), chosen_values.detach(), gradient(chosen_values))
+                return ModelOutput(logits.detach(), chosen_values.detach(), gradient(chosen_values))
 
         return self._finite(self._in_parts(len(images), part))
 
-    def _ask(self, form: Form, images: Tensor, loss: RowLoss, rows: slice, passes: int) -> Answer:
+    def _ask(
+        self, variant: ModelVariant, images: Tensor, loss: RowLoss, rows: slice, passes: int
+    ) -> ModelOutput:
         logits_sum = losses_sum = gradient_sum = torch.zeros((), device=images.device, dtype=torch.float32)
         for _ in range(passes):
-            with form.arithmetic(), torch.inference_mode(False), torch.enable_grad():
+            with variant.arithmetic(), torch.inference_mode(False), torch.enable_grad():
                 variable = _variable(images)
-                logits = self._forward(form, variable)
+                logits = self._forward(variant, variable)
                 losses = loss(logits, rows)
                 self._require_graph(losses)
                 (gradient,) = torch.autograd.grad(losses.sum(), variable)
-            self._count_backward(form, len(images))
+            self._count_backward(variant, len(images))
             if passes == 1:
-                return Answer(logits.detach(), losses.detach(), gradient)
+                return ModelOutput(logits.detach(), losses.detach(), gradient)
             logits_sum = logits_sum + logits.detach()
             losses_sum = losses_sum + losses.detach()
             gradient_sum = gradient_sum + gradient
-        return Answer(logits_sum / passes, losses_sum / passes, gradient_sum / passes)
+        return ModelOutput(logits_sum / passes, losses_sum / passes, gradient_sum / passes)
 
-    def _without_graph(self, form: Form, images: Tensor) -> Tensor:
-        def part(rows: slice) -> Answer:
+    def _without_graph(self, variant: ModelVariant, images: Tensor) -> Tensor:
+        def part(rows: slice) -> ModelOutput:
             # No inference mode: what a model keeps of its first pass must not spoil its gradients later on.
-            with form.arithmetic(), torch.inference_mode(False), torch.no_grad():
-                return Answer(self._forward(form, images[rows]))
+            with variant.arithmetic(), torch.inference_mode(False), torch.no_grad():
+                return ModelOutput(self._forward(variant, images[rows]))
 
         return self._in_parts(len(images), part).logits
 
-    def _in_parts(self, count: int, part: Callable[[slice], Answer]) -> Answer:
+    def _in_parts(self, count: int, part: Callable[[slice], ModelOutput]) -> ModelOutput:
         """The answers of all rows, asked in as many parts as memory needs."""
-        answers: list[Answer] = []
+        answers: list[ModelOutput] = []
         start = 0
         while start < count or not answers:
             stop = min(count, start + (self._most_rows or count))
@@ -440,7 +446,7 @@ class Oracle:
         Args:
             images: float32 ``(N, C, H, W)``.
         """
-        return self._called(Form(self.model), images)
+        return self._called(ModelVariant(self.model), images)
 
     def lacks_gradients(self, images: Tensor) -> str | None:
         """Why the model gives no gradients with respect to its pixels; None: it does.
@@ -461,24 +467,24 @@ class Oracle:
             return one_line(error)
         return "its logits do not lead back to its pixels" if gradient is None else None
 
-    def _called(self, form: Form, images: Tensor) -> object:
-        """What a form returns; a model that learns as it answers gets parameters that can."""
+    def _called(self, variant: ModelVariant, images: Tensor) -> object:
+        """What a variant returns; a model that learns as it answers gets parameters that can."""
         try:
-            returned = form.logits(images)
+            returned = variant.logits(images)
         except RuntimeError as error:
-            learns = form.is_model and not torch.is_grad_enabled() and not is_out_of_memory(error)
+            learns = variant.is_model and not torch.is_grad_enabled() and not is_out_of_memory(error)
             if not (learns and self._kept.thaw()):
                 raise
-            returned = form.logits(images)
+            returned = variant.logits(images)
         self.forward_passes += len(images)
-        if not form.is_model:
-            self.form_passes += len(images)
-            if self.on_form is not None:
-                self.on_form(images.detach())
+        if not variant.is_model:
+            self.variant_passes += len(images)
+            if self.on_variant is not None:
+                self.on_variant(images.detach())
         return returned
 
-    def _forward(self, form: Form, images: Tensor) -> Tensor:
-        logits = self._called(form, images)
+    def _forward(self, variant: ModelVariant, images: Tensor) -> Tensor:
+        logits = self._called(variant, images)
         if not isinstance(logits, Tensor):
             raise AttackFailure(f"the model returned {type(logits).__name__}; expected logits (N, classes)")
         if logits.ndim != 2 or len(logits) != len(images):
@@ -487,15 +493,15 @@ class Oracle:
         # Not the model's own memory, which its next answer may overwrite.
         return logits.float() if logits.dtype != torch.float32 else logits.clone()
 
-    def _count_backward(self, form: Form, passes: int) -> None:
+    def _count_backward(self, variant: ModelVariant, passes: int) -> None:
         self.backward_passes += passes
-        self.form_passes += 0 if form.is_model else passes
+        self.variant_passes += 0 if variant.is_model else passes
 
-    def _note_gradient(self, form: Form, gradient: Tensor, passes: int) -> None:
-        self._count_backward(form, len(gradient) * passes)
+    def _note_gradient(self, variant: ModelVariant, gradient: Tensor, passes: int) -> None:
+        self._count_backward(variant, len(gradient) * passes)
         self._note_if_not_finite(gradient, _GRADIENT)
 
-    def _finite(self, answer: Answer) -> Answer:
+    def _finite(self, answer: ModelOutput) -> ModelOutput:
         assert answer.gradient is not None
         self._note_if_not_finite(answer.gradient, _GRADIENT)
         return answer

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import CRITERIA
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.threat import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Attack):
-    """An attack that is its stages; it always goes on until broken, so its criterion is never None."""
+    """An attack that is its stages; it always stops on success, so its criterion is never None."""
 
     criterion: str | None = "top1"
 
@@ -28,5 +28,5 @@ class Ensemble(Attack):
     def stages(self, classes: int) -> Sequence[Attack]:
         """The attacks that images go through until broken."""
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError("an ensemble is run by the driver, stage by stage")
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError("an ensemble is run by the runner, stage by stage")

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from robustbench_tin.attacks.engine.state import Answer, Search
+from robustbench_tin.attacks.engine.state import AttackState, ModelOutput
 from robustbench_tin.threat import Ball
 
 
-def uphill(ball: Ball, points: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
+def ascent_step(ball: Ball, points: Tensor, gradient: Tensor, length: float | Tensor) -> Tensor:
     """Move points along the steepest direction of a gradient, and back into the ball and the pixel box.
 
     Args:
@@ -27,18 +27,18 @@ def uphill(ball: Ball, points: Tensor, gradient: Tensor, length: float | Tensor)
 
 
 @dataclass
-class Climb(Search):
+class GradientAscent(AttackState):
     """Steps up the gradient of :meth:`loss`, one a question."""
 
     @abstractmethod
     def length(self) -> float | Tensor:
-        """The length of the next step, as :func:`uphill` takes it."""
+        """The length of the next step, as :func:`ascent_step` takes it."""
 
     def slope(self, gradient: Tensor) -> Tensor:
         """The gradient whose direction is taken; the model's own unless overridden."""
         return gradient
 
-    def move(self, answer: Answer) -> None:
+    def move(self, answer: ModelOutput) -> None:
         assert answer.gradient is not None
-        self.points = uphill(self.task.ball, self.points, self.slope(answer.gradient), self.length())
-        self.left = self.left - 1
+        self.points = ascent_step(self.inputs.ball, self.points, self.slope(answer.gradient), self.length())
+        self.queries_left = self.queries_left - 1

@@ -16,7 +16,7 @@ def batch_seed(seed: int, start: int) -> int:
 
 
 @dataclass(frozen=True)
-class Pool:
+class ImageBatches:
     """Labelled images at rest, given out as float32 on a device a few at a time.
 
     Attributes:
@@ -46,9 +46,9 @@ class Pool:
         """The images with these numbers, int64 ``(n,)`` on the CPU, and their labels."""
         return self._given(numbers)
 
-    def first(self, count: int) -> Pool:
+    def first(self, count: int) -> ImageBatches:
         """The first images only."""
-        return Pool(self.images[:count], self.labels[:count], self.size, self.device)
+        return ImageBatches(self.images[:count], self.labels[:count], self.size, self.device)
 
     def all_images(self) -> Tensor:
         """Every image, float32 in [0, 1], on the device."""
@@ -66,25 +66,25 @@ class Pool:
         return images, self.labels[chosen].to(self.device)
 
 
-def drawn(pool: Pool, threat: ThreatModel, count: int, among: Tensor | None = None) -> Tensor:
-    """Images that stand for what a search in a pool meets, the same each time.
+def drawn(batches: ImageBatches, threat: ThreatModel, count: int, among: Tensor | None = None) -> Tensor:
+    """Images that stand for what a search meets, the same each time.
 
-    Drawn at random over the pool, since its first ones may be of one class, or easy. Every other one is moved
-    to a random point of its ball: a model may take another way there.
+    Drawn at random over all images, since its first ones may be of one class, or easy. Every other one is
+    moved to a random point of its ball: a model may take another way there.
 
     Args:
-        pool: the images.
+        batches: the images.
         threat: norm and eps.
         count: images wanted; fewer if there are fewer.
         among: numbers of the images to draw from, int64 on the CPU; None: all.
 
     Returns:
-        float32 ``(n, C, H, W)`` on the pool's device.
+        float32 ``(n, C, H, W)`` on the images' device.
     """
-    numbers = torch.arange(len(pool)) if among is None else among
+    numbers = torch.arange(len(batches)) if among is None else among
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))
-    images, _ = pool.rows(numbers[order[:count]])
+    images, _ = batches.rows(numbers[order[:count]])
     if len(images) > 1:
-        generator = torch.Generator(pool.device).manual_seed(0)
+        generator = torch.Generator(batches.device).manual_seed(0)
         images[1::2] = threat.ball(images[1::2]).random(generator)
     return images

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.attacks.engine.stop_on_success import Driver, untouched
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner, untouched
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.threat import Ball, ThreatModel, check_eps
 
 
 def perturb_images(
     attack: Attack,
-    oracle: Oracle,
+    attacked: AttackedModel,
     images: Tensor,
     labels: Tensor,
     eps: Sequence[float],
@@ -32,7 +32,7 @@ def perturb_images(
 
     Args:
         attack: what moves them.
-        oracle: the model under attack, entered.
+        attacked: the model under attack, entered.
         images: float32 ``(N, C, H, W)`` in [0, 1].
         labels: true labels, int64 ``(N,)``.
         eps: K budgets, in units of the pixel range.
@@ -57,29 +57,37 @@ def perturb_images(
     attack.check(norm)
     if attack.criterion is not None:
         with _blamed(attack):
-            return _until_broken(attack, oracle, images, labels, eps, norm, seed)
+            return _stop_on_success(attack, attacked, images, labels, eps, norm, seed)
     balls = [ThreatModel(norm, value).ball(images) for value in positive]
     generators = [torch.Generator(images.device).manual_seed(seed) for _ in positive]
-    oracle.reseed("search", seed)
+    attacked.reseed("search", seed)
     with _blamed(attack), untouched(images, attack.name):
-        moved = attack.sweep(oracle, labels, balls, generators) if balls and len(images) else []
-        oracle.require_finite()
+        moved = attack.sweep(attacked, labels, balls, generators) if balls and len(images) else []
+        attacked.require_finite()
     by_eps = {ball.eps: verified(attack, image, ball) for ball, image in zip(balls, moved, strict=False)}
     return torch.stack([by_eps.get(value, images) for value in eps])
 
 
-def _until_broken(
-    attack: Attack, oracle: Oracle, images: Tensor, labels: Tensor, eps: Sequence[float], norm: str, seed: int
+def _stop_on_success(
+    attack: Attack,
+    attacked: AttackedModel,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    norm: str,
+    seed: int,
 ) -> Tensor:
     if len(images) == 0:
         return torch.stack([images for _ in eps])
-    pool = Pool(images, labels, len(images), images.device)
-    oracle.reseed("verdict", seed)
-    clean_logits = oracle.logits(images)
+    batches = ImageBatches(images, labels, len(images), images.device)
+    attacked.reseed("verdict", seed)
+    clean_logits = attacked.logits(images)
     results = []
     for value in eps:
-        driver = Driver(oracle, pool, ThreatModel(norm, value), attack.goal, clean_logits, seed=seed)
-        found = driver.attack(attack, keep_images=True) if value > 0 else None
+        runner = EarlyStopRunner(
+            attacked, batches, ThreatModel(norm, value), attack.goal, clean_logits, seed=seed
+        )
+        found = runner.attack(attack, keep_images=True) if value > 0 else None
         results.append(images if found is None or found.images is None else found.images)
     return torch.stack([result.to(images.device) for result in results])
 

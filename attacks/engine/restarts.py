@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, IterativeAttack
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.threat import Ball
 
 
 @dataclass(frozen=True, kw_only=True)
-class Restarted(Attack):
+class WithRestarts(Attack):
     """An attack with independent starts; an author writes :meth:`tries`.
 
-    With a criterion each start is a stage, on the images that those before it left. A full budget makes them
+    With a criterion each start is a stage, on the images that those before it left. A fixed budget makes them
     all on every image, and the result with the highest :meth:`score` counts.
 
     Attributes:
@@ -45,7 +45,7 @@ class Restarted(Attack):
 
     @abstractmethod
     def tries(
-        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+        self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
     ) -> Iterator[Tensor]:
         """The result of each start, float32 ``(N, C, H, W)``; the arguments are those of :meth:`run`."""
 
@@ -58,23 +58,23 @@ class Restarted(Attack):
         """
         return self.goal.margin(logits, labels)
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         return worst_of(
-            self.tries(oracle, labels, ball, generator),
-            lambda images: self.score(oracle.logits(images), labels),
+            self.tries(attacked, labels, ball, generator),
+            lambda images: self.score(attacked.logits(images), labels),
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class RestartedSearch(Restarted, IterativeAttack):
+class IterativeWithRestarts(WithRestarts, IterativeAttack):
     """An iterative attack with independent starts; an author writes :meth:`begin`."""
 
     def tries(
-        self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator
+        self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
     ) -> Iterator[Tensor]:
-        task = self.task(oracle, labels, ball, generator)
-        for start in self.starts(task.clean_logits.shape[1]):
-            yield start.begin(task).spend(oracle)
+        inputs = self.inputs(attacked, labels, ball, generator)
+        for start in self.starts(inputs.clean_logits.shape[1]):
+            yield start.begin(inputs).spend(attacked)
 
 
 def worst_of(tries: Iterable[Tensor], score: Callable[[Tensor], Tensor]) -> Tensor:

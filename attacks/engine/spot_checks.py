@@ -1,9 +1,10 @@
-"""Spot checks of the form that is searched with: does it answer as the model does where the search takes it?
+"""Spot checks of the variant that is searched with: does it answer as the model does where the search takes
+it?
 
-A form is compared with the model before it is used, on a few images. A model may compute otherwise for others
-(a layer used twice if it is not sure, say), or only under attack. So the search itself is looked at: some of
-the points that it passes, and more of those that it ends with. What it takes for broken is verified by the
-model anyway; the images that it leaves are the ones that a wrong form would let survive.
+A variant is compared with the model before it is used, on a few images. A model may compute otherwise for
+others (a layer used twice if it is not sure, say), or only under attack. So the search itself is looked at:
+some of the points that it passes, and more of those that it ends with. What it takes for broken is verified
+by the model anyway; the images that it leaves are the ones that a wrong variant would let survive.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from robustbench_tin.attacks.acceleration.agreement import is_wrong
 from robustbench_tin.runtime import is_asynchronous
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.engine.attacked_model import Oracle
+    from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 
-# Points compared, at most: these parts of the passes that forms make, and some in advance. At a point on the
-# way the model is asked as well as the form, so that both together are 1.2 % of the passes; these are forward
-# passes, small ones, and some of them the model's, so that they take a little more of the time.
+# Points compared, at most: these parts of the passes that variants make, and some in advance. At a point on
+# the way the model is asked as well as the variant, so that both together are 1.2 % of the passes; these are
+# forward passes, small ones, and some of them the model's, so that they take a little more of the time.
 _ENDS, _ENDS_IN_ADVANCE = 1 / 150, 48
 _PASSED, _PASSED_IN_ADVANCE = 1 / 400, 24
 # Of a single pass this part of the points at most: the next ones are to be seen as well.
@@ -36,13 +37,13 @@ Result = TypeVar("Result")
 OnImages = Callable[[int], None]
 
 
-class WrongFormError(Exception):
-    """A form answered otherwise than its model, by more than rounding.
+class WrongVariantError(Exception):
+    """A variant answered otherwise than its model, by more than rounding.
 
     Attributes:
-        label: of the form.
+        label: of the variant.
         apart: points at which it did.
-        compared: points that were compared, this form's alone.
+        compared: points that were compared, this variant's alone.
     """
 
     def __init__(self, label: str, apart: int, compared: int) -> None:
@@ -57,17 +58,17 @@ class WrongFormError(Exception):
 
 
 class SpotChecks:
-    """Compares forms with their model during an attack.
+    """Compares variants with their model during an attack.
 
     Args:
-        oracle: the model, entered and prepared; it tells what its forms are asked. Of a search with the model
-            itself nothing is compared.
+        attacked: the model, entered and prepared; it tells what its variants are asked. Of a search with the
+            model itself nothing is compared.
     """
 
-    def __init__(self, oracle: Oracle) -> None:
-        self._oracle = oracle
-        self._oracle.on_form = self._passed
-        self._before = oracle.form_passes
+    def __init__(self, attacked: AttackedModel) -> None:
+        self._oracle = attacked
+        self._oracle.on_variant = self._passed
+        self._before = attacked.variant_passes
         self._generator = torch.Generator().manual_seed(0)
         self._points: list[Tensor] = []
         self._ends: list[Tensor] = []
@@ -91,8 +92,8 @@ class SpotChecks:
         self.insist(points, logits)
 
     def insist(self, points: Tensor, logits: Tensor | None = None) -> None:
-        """Take all of these: the form and the model seem not to be of one mind there."""
-        if not self._oracle.asked_forms or len(points) == 0:
+        """Take all of these: the variant and the model seem not to be of one mind there."""
+        if not self._oracle.used_variants or len(points) == 0:
             return
         self._ends_taken += len(points)
         if logits is None:
@@ -105,7 +106,7 @@ class SpotChecks:
         """Compare what has gathered, if that is enough for a pass; this waits for the device.
 
         Raises:
-            WrongFormError: if a form answers otherwise than the model.
+            WrongVariantError: if a variant answers otherwise than the model.
         """
         gathered = (*self._points, *self._ends)
         on_gpu = bool(gathered) and is_asynchronous(gathered[0].device)
@@ -116,7 +117,7 @@ class SpotChecks:
         """Compare all that has gathered; this waits for the device.
 
         Raises:
-            WrongFormError: likewise.
+            WrongVariantError: likewise.
         """
         gathered = [*self._ends, *self._points]
         logits = torch.cat(self._logits) if self._logits else None
@@ -124,15 +125,15 @@ class SpotChecks:
         if not gathered:
             return
         points = torch.cat(gathered)
-        for form, apart in self._oracle.apart(points, logits):
-            before, compared = self._found.get(form.label, (0, 0))
+        for variant, apart in self._oracle.apart(points, logits):
+            before, compared = self._found.get(variant.label, (0, 0))
             found = before + apart, compared + len(points)
-            self._found[form.label] = found
-            if is_wrong(form.precision, *found):
-                raise WrongFormError(form.label, *found)
+            self._found[variant.label] = found
+            if is_wrong(variant.precision, *found):
+                raise WrongVariantError(variant.label, *found)
 
     def _passed(self, images: Tensor) -> None:
-        """Take some of the images that a form was asked about; this does not wait for the device."""
+        """Take some of the images that a variant was asked about; this does not wait for the device."""
         room = self._room(_PASSED, _PASSED_IN_ADVANCE) - self._points_taken
         count = min(room, math.ceil(_OF_A_PASS * len(images)))
         if count > 0:
@@ -140,7 +141,7 @@ class SpotChecks:
             self._points_taken += count
 
     def _room(self, part: float, in_advance: int) -> int:
-        return in_advance + int(part * (self._oracle.form_passes - self._before))
+        return in_advance + int(part * (self._oracle.variant_passes - self._before))
 
     def _drawn(self, of: int, count: int, device: torch.device) -> Tensor:
         """Different row numbers at random, in their order."""
@@ -148,17 +149,17 @@ class SpotChecks:
         return rows.to(device, non_blocking=True)
 
 
-def with_right_form(oracle: Oracle, work: Callable[[], Result]) -> Result:
-    """Do some work; once more from its start, with the model itself, if its form turns out to be wrong.
+def with_right_variant(attacked: AttackedModel, work: Callable[[], Result]) -> Result:
+    """Do some work; once more from its start, with the model itself, if its variant turns out to be wrong.
 
     Args:
-        oracle: that it searches with.
-        work: the same each time it is called, but for the form; it raises what :class:`SpotChecks` raises.
+        attacked: that it searches with.
+        work: the same each time it is called, but for the variant; it raises what :class:`SpotChecks` raises.
     """
     try:
         return work()
-    except WrongFormError as error:
-        oracle.refute_form(error)
+    except WrongVariantError as error:
+        attacked.refute_variant(error)
         return work()
 
 

@@ -1,4 +1,4 @@
-"""A search: what an iterative attack is to the driver, rows of state and one step."""
+"""A search: what an iterative attack is to the runner, rows of state and one step."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.threat import Ball
 
 if TYPE_CHECKING:
-    from robustbench_tin.attacks.engine.attacked_model import Oracle
+    from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 
 
-class Rows:
+class BatchState:
     """A dataclass whose tensors and balls have a row an image; everything else is common to all rows.
 
     Rows come and go: an image that is done leaves, a waiting one takes its place.
@@ -32,7 +32,7 @@ class Rows:
                 setattr(self, field.name, value.index_select(0, index))
             elif isinstance(value, Ball):
                 setattr(self, field.name, value.select(index))
-            elif isinstance(value, Rows):
+            elif isinstance(value, BatchState):
                 value.keep(index)
 
     def extend(self, other: Self) -> None:
@@ -43,12 +43,12 @@ class Rows:
                 setattr(self, field.name, torch.cat([mine, theirs]))
             elif isinstance(mine, Ball):
                 setattr(self, field.name, mine.join(theirs))
-            elif isinstance(mine, Rows):
+            elif isinstance(mine, BatchState):
                 mine.extend(theirs)
 
 
 @dataclass
-class Task(Rows):
+class AttackInputs(BatchState):
     """What a search is about.
 
     Attributes:
@@ -67,7 +67,7 @@ class Task(Rows):
 
 
 @dataclass
-class Answer(Rows):
+class ModelOutput(BatchState):
     """What the model said at a search's points.
 
     Attributes:
@@ -82,49 +82,49 @@ class Answer(Rows):
 
 
 @dataclass
-class Search(Rows, ABC):
+class AttackState(BatchState, ABC):
     """A batch of images on their way, one row each.
 
-    The driver asks the model at :attr:`points`, takes out the rows that are broken there, and lets the
+    The runner asks the model at :attr:`points`, takes out the rows that are broken there, and lets the
     rest :meth:`move`. A row is over when nothing of its budget is left.
 
     Attributes:
-        task: images, labels and what is allowed.
+        inputs: images, labels and what is allowed.
         points: where the model is asked next, float32 ``(N, C, H, W)``.
-        left: questions left, int64 ``(N,)``; each :meth:`move` takes one from every row.
+        queries_left: int64 ``(N,)``; each :meth:`move` takes one from every row.
     """
 
     precise: ClassVar[bool] = False
     """Whether a model of lower precision would mislead this search (it compares nearly equal numbers)."""
 
-    task: Task
+    inputs: AttackInputs
     points: Tensor
-    left: Tensor
+    queries_left: Tensor
 
     def __len__(self) -> int:
-        return len(self.left)
+        return len(self.queries_left)
 
-    def spend(self, oracle: Oracle) -> Tensor:
+    def spend(self, attacked: AttackedModel) -> Tensor:
         """Take all questions that are left, and give what they end with, float32 ``(N, C, H, W)``.
 
         Nothing waits for the device between the first question and the last.
         """
-        for _ in range(int(self.left.max())):
-            self.move(self.ask(oracle))
+        for _ in range(int(self.queries_left.max())):
+            self.move(self.ask(attacked))
         return self.result()
 
-    def ask(self, oracle: Oracle) -> Answer:
+    def ask(self, attacked: AttackedModel) -> ModelOutput:
         """Ask the model at :attr:`points`; logits, losses and their gradients unless overridden."""
-        return oracle.ask(self.points, self.loss, precise=self.precise)
+        return attacked.ask(self.points, self.loss, precise=self.precise)
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
         """What the search climbs, ``(N,)``; the logits are those of these rows."""
         raise NotImplementedError
 
     @abstractmethod
-    def move(self, answer: Answer) -> None:
+    def move(self, answer: ModelOutput) -> None:
         """Take one step: set the next :attr:`points`, the last time the final ones."""
 
     def result(self) -> Tensor:
-        """What the full budget ends with, float32 ``(N, C, H, W)``; the last points unless overridden."""
+        """What the fixed budget ends with, float32 ``(N, C, H, W)``; the last points unless overridden."""
         return self.points

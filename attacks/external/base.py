@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
+from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import is_out_of_memory
@@ -173,24 +173,30 @@ class Bridge(Attack):
             ) from error
 
     def sweep(
-        self, oracle: Oracle, labels: Tensor, balls: Sequence[Ball], generators: Sequence[torch.Generator]
+        self,
+        attacked: AttackedModel,
+        labels: Tensor,
+        balls: Sequence[Ball],
+        generators: Sequence[torch.Generator],
     ) -> list[Tensor]:
         if self.knows_eps:
-            return super().sweep(oracle, labels, balls, generators)
-        moved = self._moved(oracle, labels, balls[0], generators[0])
-        return [self._without_mended(oracle, moved, labels, ball) for ball in balls]
+            return super().sweep(attacked, labels, balls, generators)
+        moved = self._moved(attacked, labels, balls[0], generators[0])
+        return [self._without_mended(attacked, moved, labels, ball) for ball in balls]
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        moved = self._moved(oracle, labels, ball, generator)
-        return self._without_mended(oracle, moved, labels, ball)
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        moved = self._moved(attacked, labels, ball, generator)
+        return self._without_mended(attacked, moved, labels, ball)
 
-    def _moved(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+    def _moved(
+        self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
+    ) -> Tensor:
         seed = int(torch.randint(2**31 - 1, (), generator=generator, device=generator.device))
         size = len(labels)
         while True:
             rows = torch.split(torch.arange(len(labels), device=labels.device), size)
             try:
-                parts = [self._part(oracle, labels[part], ball.select(part), seed) for part in rows]
+                parts = [self._part(attacked, labels[part], ball.select(part), seed) for part in rows]
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -200,8 +206,8 @@ class Bridge(Attack):
                 continue
             return torch.cat(parts)
 
-    def _part(self, oracle: Oracle, labels: Tensor, ball: Ball, seed: int) -> Tensor:
-        seen = Seen(oracle.tracked, ball.images.device)
+    def _part(self, attacked: AttackedModel, labels: Tensor, ball: Ball, seed: int) -> Tensor:
+        seen = Seen(attacked.tracked, ball.images.device)
         with torch.inference_mode(False), torch.enable_grad(), seeded_globally(seed, ball.images.device):
             with torch.no_grad():
                 classes = seen(ball.images[:1]).shape[1]
@@ -211,11 +217,11 @@ class Bridge(Attack):
             raise seen.failure
         return moved.detach().to(ball.images)
 
-    def _without_mended(self, oracle: Oracle, moved: Tensor, labels: Tensor, ball: Ball) -> Tensor:
+    def _without_mended(self, attacked: AttackedModel, moved: Tensor, labels: Tensor, ball: Ball) -> Tensor:
         if not self.ignores_labels:
             return moved
-        was_wrong = ~in_top(oracle.logits(ball.images), labels, 1)
-        mended = was_wrong & in_top(oracle.logits(ball.project(moved)), labels, 1)
+        was_wrong = ~in_top(attacked.logits(ball.images), labels, 1)
+        mended = was_wrong & in_top(attacked.logits(ball.project(moved)), labels, 1)
         return torch.where(mended.view(-1, 1, 1, 1), ball.images, moved)
 
     def arguments(self, eps: float) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.benchmarks.measurement.attack import Conditions, with_clean_gradients
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, with_clean_gradients
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
 from robustbench_tin.defenses import parse_defense
@@ -73,7 +73,7 @@ class Estimate:
     def clean(self, model: str) -> float:
         """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
         attacks = map(parse_attack, self.plan.attacks if self.plan.attacked_eps else ())
-        shares = with_clean_gradients(attacks, Conditions(search=self.plan.search)) is not None
+        shares = with_clean_gradients(attacks, AttackProtocol(search=self.plan.search)) is not None
         if shares and not self.plan.oblivious:
             return 0.0
         return self.plan.eval_images * self._forward(model)

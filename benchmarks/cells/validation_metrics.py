@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.engine.attacked_model import AttackFailure, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
 from robustbench_tin.data.base import Split
@@ -24,7 +24,7 @@ ATTACKS = ("fgsm", "pgd:steps=5")
 
 
 @dataclass(frozen=True)
-class AttackProbe:
+class RobustnessMetrics:
     """Accuracies under FGSM and PGD-5; what training is handed, since it knows no attacks.
 
     Attributes:
@@ -41,32 +41,32 @@ class AttackProbe:
         Raises:
             AttackFailure: where it gives no finite logits.
         """
-        pool = Pool(images, labels, evaluation_batch_size(images.device.type), images.device)
-        fgsm, pgd = self._right(classifier, pool)
-        return Robustness(fgsm / len(pool), pgd / len(pool))
+        batches = ImageBatches(images, labels, evaluation_batch_size(images.device.type), images.device)
+        fgsm, pgd = self._right(classifier, batches)
+        return Robustness(fgsm / len(batches), pgd / len(batches))
 
-    def _right(self, classifier: nn.Module, pool: Pool) -> Sequence[int]:
+    def _right(self, classifier: nn.Module, batches: ImageBatches) -> Sequence[int]:
         """Images that stay right under each of the attacks."""
         right = [0, 0]
         attacks = [parse_attack(text) for text in ATTACKS]
-        with Oracle(classifier, seed=self.seed) as oracle:
-            for start in pool.starts():
-                images, labels = pool.at(start)
+        with AttackedModel(classifier, seed=self.seed) as attacked:
+            for start in batches.starts():
+                images, labels = batches.at(start)
                 for index, attack in enumerate(attacks):
                     (moved,) = perturb_images(
                         attack,
-                        oracle,
+                        attacked,
                         images,
                         labels,
                         [self.threat.eps],
                         norm=self.threat.norm,
                         seed=self.seed + start,
                     )
-                    right[index] += int(in_top(oracle.logits(moved), labels, 1).sum())
+                    right[index] += int(in_top(attacked.logits(moved), labels, 1).sum())
         return right
 
 
-class ValidationLook:
+class ValidationMetrics:
     """What training curves show of validation images; the bare classifier is measured, as by the monitor.
 
     Args:
@@ -75,9 +75,9 @@ class ValidationLook:
         probe: attacks it too; None: clean only.
     """
 
-    def __init__(self, split: Split, device: str, probe: AttackProbe | None) -> None:
+    def __init__(self, split: Split, device: str, probe: RobustnessMetrics | None) -> None:
         images, labels = as_tensor(split.images).to(device), as_tensor(split.labels).to(device)
-        self._pool = Pool(images, labels, evaluation_batch_size(images.device.type), images.device)
+        self._batches = ImageBatches(images, labels, evaluation_batch_size(images.device.type), images.device)
         self._probe = probe
 
     def __call__(self, classifier: nn.Module) -> dict[str, float]:
@@ -85,16 +85,18 @@ class ValidationLook:
         try:
             seen = self._clean(classifier)
             if self._probe is not None:
-                robustness = self._probe(classifier, self._pool.images, self._pool.labels)
+                robustness = self._probe(classifier, self._batches.images, self._batches.labels)
                 seen |= {"val_fgsm": robustness.fgsm, "val_pgd5": robustness.pgd}
         except AttackFailure:
             return {}
         return seen
 
     def _clean(self, classifier: nn.Module) -> dict[str, float]:
-        with Oracle(classifier) as oracle, torch.no_grad():
-            logits = torch.cat([oracle.logits(self._pool.at(start)[0]) for start in self._pool.starts()])
-            labels = self._pool.labels
+        with AttackedModel(classifier) as attacked, torch.no_grad():
+            logits = torch.cat(
+                [attacked.logits(self._batches.at(start)[0]) for start in self._batches.starts()]
+            )
+            labels = self._batches.labels
             return {
                 "val_loss": float(classification_loss(classifier, logits, labels)),
                 "val_top1": float(in_top(logits, labels, 1).float().mean()),

@@ -41,7 +41,7 @@ class TrustCode(StrEnum):
     not_converged = "not-converged"
     probe_not_converged = "probe-not-converged"
     rising = "rising"
-    disputed = "disputed"
+    unverified_successes = "unverified-successes"
     black_box_beats = "black-box-beats"
     refuted = "refuted"
     transfer_beats = "transfer-beats"
@@ -150,12 +150,12 @@ TEXTS: Mapping[TrustCode, str] = {
         "gradients mislead the attack, add square"
     ),
     TrustCode.queries_win: (
-        "{queries} black-box queries broke {broke} of {images} images that PGD did not at eps {eps}: "
+        "{queries} black-box queries broke {successes} of {images} images that PGD did not at eps {eps}: "
         "gradients mislead the attack, add square"
     ),
     TrustCode.asked_nothing: "the attack never asked the model: check that it works",
     TrustCode.transfer_beats: (
-        "transfer from {name} broke {broke} of {images} images that this left at eps {eps}: gradients "
+        "transfer from {name} broke {successes} of {images} images that this left at eps {eps}: gradients "
         "mislead it"
     ),
     TrustCode.transfer_refutes: (
@@ -171,31 +171,31 @@ TEXTS: Mapping[TrustCode, str] = {
         "check its steps and their length"
     ),
     TrustCode.no_better_than_noise: (
-        "{name} broke {by_noise} of {images} images at eps {eps}, and this broke {broke}: it finds "
+        "{name} broke {by_noise} of {images} images at eps {eps}, and this broke {successes}: it finds "
         "hardly more than chance does, check that it works"
     ),
     TrustCode.catastrophic_overfitting: (
-        "PGD broke {broken} of the {images} images that FGSM left at eps {eps}: catastrophic "
+        "PGD broke {successes} of the {images} images that FGSM left at eps {eps}: catastrophic "
         "overfitting, believe PGD"
     ),
     TrustCode.single_step_blind: (
-        "PGD broke {broken} of the {images} images that FGSM left at eps {eps}: gradients mislead a "
+        "PGD broke {successes} of the {images} images that FGSM left at eps {eps}: gradients mislead a "
         "single step, believe PGD"
     ),
     TrustCode.not_converged: (
-        "still broke {late} of {images} images in the last tenth of its budget: give more steps"
+        "still broke {late_successes} of {images} images in the last tenth of its budget: give more steps"
     ),
     TrustCode.probe_not_converged: (
-        "a PGD of {steps} steps still broke {late} of {images} images in its last step at eps {eps}: "
-        "give more steps"
+        "a PGD of {steps} steps still broke {late_successes} of {images} images in its last step at eps "
+        "{eps}: give more steps"
     ),
     TrustCode.rising: ("accuracy rises from {lower} % at eps {low} to {higher} % at {high}: give more steps"),
-    TrustCode.disputed: (
-        "the search took {disputed} of {images} images for broken that the model in float32 gets "
+    TrustCode.unverified_successes: (
+        "the search took {unverified} of {images} images for broken that the model in float32 gets "
         "right: give search=exact"
     ),
     TrustCode.black_box_beats: (
-        "{name} broke {broke} of {images} images that this left at eps {eps}: gradients mislead it"
+        "{name} broke {successes} of {images} images that this left at eps {eps}: gradients mislead it"
     ),
     TrustCode.refuted: (
         "{name} left {theirs} of {images} images right at eps {eps}, and this left {mine}: believe {name}"

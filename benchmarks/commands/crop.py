@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robustbench_tin.benchmarks.planning.resolve import open_part
-from robustbench_tin.benchmarks.runs.resumable_output import claimed
+from robustbench_tin.benchmarks.runs.resumable_output import begun_output
 from robustbench_tin.data import Split
 from robustbench_tin.data.boxes import crop as cropped
 from robustbench_tin.data.boxes import usable
@@ -77,20 +77,20 @@ def crop(
     parts: dict[str, Split] = {"train": replace(train, boxes=None), "val": dataset.val}
     counts = {"images": len(train), "skipped": len(dataset.train) - len(train)}
     settings = {"crops": True, "fill": fill, "data": dataset.name, "data_fingerprint": dataset.fingerprint}
-    with claimed(out, settings, tuple(counts)) as claim:
-        if claim.result is not None:
+    with begun_output(out, settings, tuple(counts)) as output:
+        if output.result is not None:
             reporter.say(f"{out} is complete already: nothing to do.")
             return Cropping(out, **counts)
         with reporter.preparing() as progress, TinyImageNetWriter(out, dataset, parts) as writer:
             for name, split in parts.items():
                 for start in range(0, len(split), _BATCH):
                     stop = min(start + _BATCH, len(split))
-                    if not claim.is_done(f"{name}-{start}"):
+                    if not output.is_done(f"{name}-{start}"):
                         images = split.images[start:stop]
                         if name == "train":
                             images = cropped(images, boxes[rows[start:stop]], fill=fill)
-                        writer.add(name, start, images, partial(claim.note, f"{name}-{start}"))
+                        writer.add(name, start, images, partial(output.note, f"{name}-{start}"))
                     progress(f"writing {name} images", stop, len(split))
             writer.finish()
-        claim.complete(counts)
+        output.complete(counts)
     return Cropping(out, **counts)

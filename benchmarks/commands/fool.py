@@ -18,10 +18,10 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
-from robustbench_tin.benchmarks.runs.resumable_output import Claim, claimed
+from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.export import TinyImageNetWriter, require_size
@@ -118,13 +118,13 @@ def fool(
         "batch_size": evaluation_batch_size(device),
     }
     # The weights' digest says which model it is, by whatever path it was named.
-    with claimed(Path(out), settings, ("images", "fooled"), told=("source",)) as claim:
-        if claim.result is None:
-            worker = _Worker(claim, dataset, settings, found, chosen, threat, device)
+    with begun_output(Path(out), settings, ("images", "fooled"), told=("source",)) as output:
+        if output.result is None:
+            worker = _Worker(output, dataset, settings, found, chosen, threat, device)
             with reporter.preparing() as progress, failing(found.label):
                 counts = worker.work(progress)
         else:
-            counts = claim.result
+            counts = output.result
             reporter.say(f"{out} is complete already: nothing to do.")
     return Fooling(Path(out), **counts)
 
@@ -133,7 +133,7 @@ def fool(
 class _Worker:
     """Writes what is not there yet."""
 
-    claim: Claim
+    output: ResumableOutput
     dataset: Dataset
     settings: dict[str, Any]
     found: TrainedModel
@@ -144,29 +144,29 @@ class _Worker:
     def work(self, progress: Preparation) -> dict[str, int]:
         parts = {name: getattr(self.dataset, name) for name in SPLITS}
         model = self.found.load(self.device).model
-        with TinyImageNetWriter(self.claim.path, self.dataset, parts) as writer:
+        with TinyImageNetWriter(self.output.path, self.dataset, parts) as writer:
             for name, split in parts.items():
                 moved = name in self.settings["splits"].split(",")
-                pool = Pool(
+                batches = ImageBatches(
                     as_tensor(split.images),
                     as_tensor(split.labels),
                     self.settings["batch_size"],
                     torch.device(self.device),
                 )
-                todo = [start for start in pool.starts() if not self.claim.is_done(f"{name}-{start}")]
+                todo = [start for start in batches.starts() if not self.output.is_done(f"{name}-{start}")]
                 what = f"{'moving' if moved else 'copying'} {name} images"
-                batches: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
+                written: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
                 if moved:
                     made = fooled_batches(
-                        model, pool, self.attack, self.threat, seed=self.settings["seed"], starts=todo
+                        model, batches, self.attack, self.threat, seed=self.settings["seed"], starts=todo
                     )
-                    batches = ((batch.start, batch.images, batch.answers) for batch in made)
+                    written = ((batch.start, batch.images, batch.answers) for batch in made)
                 else:
-                    batches = ((start, split.images[start : start + pool.size], None) for start in todo)
-                for start, images, answers in batches:
+                    written = ((start, split.images[start : start + batches.size], None) for start in todo)
+                for start, images, answers in written:
                     lines = self._lines(writer, name, start, len(images), answers)
-                    writer.add(name, start, images, partial(self.claim.note, f"{name}-{start}", lines))
-                    progress(what, min(start + pool.size, len(split)), len(split))
+                    writer.add(name, start, images, partial(self.output.note, f"{name}-{start}", lines))
+                    progress(what, min(start + batches.size, len(split)), len(split))
             writer.finish()
         return self._conclude()
 
@@ -197,7 +197,7 @@ class _Worker:
         """Join the parts into the manifest, and mark the directory as complete."""
         size = self.settings["batch_size"]
         texts = [
-            self.claim.noted(f"{name}-{start}")
+            self.output.noted(f"{name}-{start}")
             for name in SPLITS
             for start in range(0, len(getattr(self.dataset, name)), size)
         ]
@@ -206,8 +206,8 @@ class _Worker:
             "images": sum(row[-1] != "" for row in rows),
             "fooled": sum(row[-1] == "1" for row in rows),
         }
-        write_text(self.claim.path / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
-        self.claim.complete(counts)
+        write_text(self.output.path / IMAGES, ",".join(_COLUMNS) + "\n" + "".join(texts))
+        self.output.complete(counts)
         return counts
 
 

@@ -15,8 +15,8 @@ import torch
 from torch import nn
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.attack import batch_logits, evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.planning.resolve import open_part
@@ -145,11 +145,11 @@ def _ranked(
     """The labels of the largest logits, largest first, int64 ``(N, ranks)``."""
     size = evaluation_batch_size(device)
     labels = torch.zeros(len(images), dtype=torch.int64)
-    pool = Pool(as_tensor(images), labels, size, torch.device(device))
+    batches = ImageBatches(as_tensor(images), labels, size, torch.device(device))
     ranked = []
-    with Oracle(model) as oracle:
-        for start in pool.starts():
-            logits = batch_logits(oracle, pool.at(start)[0], 0, start)
+    with AttackedModel(model) as attacked:
+        for start in batches.starts():
+            logits = batch_logits(attacked, batches.at(start)[0], 0, start)
             ranked.append(logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices.cpu().numpy())
             on_done(min(start + size, len(images)))
     return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)

@@ -16,7 +16,7 @@ import torch
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
@@ -25,7 +25,7 @@ from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.runs.cell_loader import Loader
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
 from robustbench_tin.benchmarks.runs.run_directory import Trained
@@ -43,7 +43,7 @@ from robustbench_tin.threat import parse_eps_list
 DEFAULT_ATTACK = "mi-fgsm"
 # What a target's record takes from its clean one.
 _FACTS = {
-    *("model", "defense", "seed", "norm", "learned", "n", "classes", "data", "data_fingerprint"),
+    *("model", "defense", "seed", "norm", "above_chance", "n", "classes", "data", "data_fingerprint"),
     *("image_size", "network_size", "epochs", "train_seconds", "train_precision"),
 }
 
@@ -60,12 +60,12 @@ def transfer(
 ) -> Run:
     """Make adversarial images on each finished cell of a run and measure every other one on them.
 
-    The full budget is spent on every image, in the plan's norm, with the source's seed; its ``eot``,
+    The fixed budget is spent on every image, in the plan's norm, with the source's seed; its ``eot``,
     ``eight_bit`` and ``oblivious`` hold for the source. What is measured already is not measured again.
 
     Args:
         run: a run directory.
-        attack: spec of an attack that spends its full budget.
+        attack: spec of an attack that spends its fixed budget.
         eps: budgets; None: the plan's. Only positive ones: at 0 there is the clean measure.
         device: None: the run's.
         plugins: the files that the run was made with.
@@ -91,7 +91,7 @@ def transfer(
     if chosen.criterion is not None:
         raise InvalidSettingError(
             f"attack '{chosen.spec}' stops at an image once its source is broken; expected one that spends"
-            " its full budget, such as mi-fgsm, pgd or apgd-ce:criterion=none"
+            " its fixed budget, such as mi-fgsm, pgd or apgd-ce:criterion=none"
         )
     budgets = sorted(
         {value for value in parse_eps_list(plan.eps if eps is None else eps, plan.norm) if value > 0}
@@ -190,16 +190,16 @@ class _Worker:
         )
         val = self.dataset.val
         size = evaluation_batch_size(self.device)
-        pool = Pool(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
-        loader = Loader(self.run, self.dataset.image_size, self.device)
+        batches = ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
+        loader = CellLoader(self.run, self.dataset.image_size, self.device)
         with self.reporter.overall(sum(seconds.values())):
             for source, targets in todo.items():
                 what = f"{self.attack.spec} on {source.label}"
-                with self.reporter.stage(what, len(pool), seconds[source]) as advance:
+                with self.reporter.stage(what, len(batches), seconds[source]) as advance:
                     measured = measure_transfer(
                         loader,
                         self.run.plan,
-                        pool,
+                        batches,
                         self.attack,
                         self.eps,
                         source,

@@ -28,13 +28,18 @@ from pydantic import (
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.codes.verdict import Reason
-from robustbench_tin.benchmarks.gate.candidate import Figure, Key, Model, Subject
+from robustbench_tin.benchmarks.gate.candidate import (
+    Candidate,
+    CandidateMeasurement,
+    CandidateModel,
+    MeasurementKey,
+)
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.trust.probe import Hits
 
-FORMAT: Literal[2] = 2
+FORMAT: Literal[3] = 3
 FORMAT_KEY = "robust-tin-baseline"
 
 # Characters of a text.
@@ -69,7 +74,7 @@ class Measure(_Part):
         norm: of the budget.
         eps: in units of the pixel range.
         settings: under what it was measured.
-        learned: whether every seed learned something; None if that is unknown.
+        above_chance: whether every seed learned something; None if that is unknown.
         checked: whether the trust checks judged every seed's figure.
         doubts: what speaks against the figure of any seed.
         unchecked: why they could not judge that of any seed.
@@ -81,7 +86,7 @@ class Measure(_Part):
     norm: Name
     eps: Annotated[float, Field(ge=0, le=1e6)]
     settings: dict[Name, Text]
-    learned: bool | None
+    above_chance: bool | None
     checked: bool
     doubts: list[Shown]
     unchecked: list[Shown]
@@ -89,9 +94,9 @@ class Measure(_Part):
     outcomes: Annotated[str, StringConstraints(max_length=20_000_000)]
 
     @property
-    def key(self) -> Key:
+    def key(self) -> MeasurementKey:
         """Its name."""
-        return Key(self.attack, self.norm, self.eps)
+        return MeasurementKey(self.attack, self.norm, self.eps)
 
     def hits(self, images: int) -> Hits:
         """The first seed's outcomes, bool ``(images,)``.
@@ -133,7 +138,7 @@ class Entry(_Part):
         """For people: ``resnet50 + fgsm-at``."""
         return f"{self.model} + {self.defense}"
 
-    def measure(self, key: Key) -> Measure | None:
+    def measure(self, key: MeasurementKey) -> Measure | None:
         """The measure of this name, if it is there."""
         return next((measure for measure in self.measures if measure.key == key), None)
 
@@ -166,7 +171,7 @@ class Baseline(_Part):
     """
 
     # No default: a file that does not name its format is none.
-    format: Annotated[Literal[2], Field(alias=FORMAT_KEY)]
+    format: Annotated[Literal[3], Field(alias=FORMAT_KEY)]
     digest: Text = ""
     versions: Text
     data: Name
@@ -213,25 +218,25 @@ class Baseline(_Part):
         write_text(path, self.text())
 
 
-def make_baseline(subjects: Sequence[Subject]) -> Baseline:
+def make_baseline(candidates: Sequence[Candidate]) -> Baseline:
     """The baseline of a run, or of runs that differ in their seeds only.
 
     Raises:
         RunError: where they differ in more, a seed stands in two of them, or a measure is missing or failed.
     """
-    first = subjects[0]
-    for other in subjects[1:]:
+    first = candidates[0]
+    for other in candidates[1:]:
         _require_same_settings(first, other)
-    groups: dict[tuple[str, str], list[Model]] = {}
-    for subject in subjects:
-        for name, models in subject.groups.items():
+    groups: dict[tuple[str, str], list[CandidateModel]] = {}
+    for candidate in candidates:
+        for name, models in candidate.groups.items():
             groups.setdefault(name, []).extend(models)
     entries = [_entry(sorted(models, key=lambda model: model.seed)) for _, models in sorted(groups.items())]
     record = next(figure.record for _, figure in first.figures)
     baseline = Baseline.model_validate(
         {
             FORMAT_KEY: FORMAT,
-            "versions": _printable("; ".join(dict.fromkeys(subject.versions for subject in subjects))),
+            "versions": _printable("; ".join(dict.fromkeys(candidate.versions for candidate in candidates))),
             "data": record.data,
             "data_fingerprint": record.data_fingerprint,
             "measured_on": record.measured_on,
@@ -245,7 +250,7 @@ def make_baseline(subjects: Sequence[Subject]) -> Baseline:
     return baseline.model_copy(update={"digest": baseline.content_digest})
 
 
-def _require_same_settings(first: Subject, other: Subject) -> None:
+def _require_same_settings(first: Candidate, other: Candidate) -> None:
     differing = [key for key in first.settings if first.settings[key] != other.settings.get(key)]
     if differing:
         shown = "; ".join(
@@ -257,7 +262,7 @@ def _require_same_settings(first: Subject, other: Subject) -> None:
         )
 
 
-def _entry(models: Sequence[Model]) -> Entry:
+def _entry(models: Sequence[CandidateModel]) -> Entry:
     first = models[0]
     seeds = [model.seed for model in models]
     for seed in seeds:
@@ -273,7 +278,7 @@ def _entry(models: Sequence[Model]) -> Entry:
     )
 
 
-def _measure(models: Sequence[Model], key: Key) -> Measure:
+def _measure(models: Sequence[CandidateModel], key: MeasurementKey) -> Measure:
     figures = [_require_figure(model, key) for model in models]
     first = figures[0]
     for model, figure in zip(models, figures, strict=True):
@@ -282,13 +287,13 @@ def _measure(models: Sequence[Model], key: Key) -> Measure:
                 f"{model.label}, {key.label}: seeds were measured in different ways; measure them alike"
             )
     assert first.hits is not None
-    learned = [figure.record.learned for figure in figures]
+    learned = [figure.record.above_chance for figure in figures]
     return Measure(
         attack=key.attack,
         norm=key.norm,
         eps=key.eps,
         settings=dict(sorted(first.settings.items())),
-        learned=None if None in learned else all(learned),
+        above_chance=None if None in learned else all(learned),
         checked=all(figure.checked for figure in figures),
         doubts=_sorted(doubt for figure in figures for doubt in figure.doubts),
         unchecked=_sorted(reason for figure in figures for reason in figure.unchecked),
@@ -297,7 +302,7 @@ def _measure(models: Sequence[Model], key: Key) -> Measure:
     )
 
 
-def _require_figure(model: Model, key: Key) -> Figure:
+def _require_figure(model: CandidateModel, key: MeasurementKey) -> CandidateMeasurement:
     figure = model.figure(key)
     if figure is None or figure.hits is None:
         why = "is not measured" if figure is None else figure.record.status

@@ -49,16 +49,28 @@ def read_baseline(path: str | Path) -> Baseline:
     return baseline
 
 
+# Words of earlier formats, and what they are now.
+_FIXED = "full budget", "fixed budget"
+_STOP = "until broken", "stop on success"
+
+
 def _updated(content: bytes) -> bytes:
-    """A file of format 1, which held texts instead of codes, as one of this format; others as they are."""
-    if _format_of(content) != 1:
+    """A file of an earlier format as one of this format; others as they are.
+
+    Format 1 held texts instead of codes, and both 1 and 2 had other names for two facts.
+    """
+    written = _format_of(content)
+    if written not in (1, 2):
         return content
     known = json.loads(content)
     with suppress(AttributeError, KeyError, TypeError):  # damaged: whoever validates it says how
         untouched = known.get("digest") == digest_of(known)
         for entry in known["entries"]:
             for measure in entry["measures"]:
-                for field in ("doubts", "unchecked"):
+                measure["above_chance"] = measure.pop("learned")
+                mode = measure["settings"]["mode"]
+                measure["settings"]["mode"] = mode.replace(*_FIXED).replace(*_STOP)
+                for field in ("doubts", "unchecked") if written == 1 else ():
                     measure[field] = [_reason(text) for text in measure.get(field, [])]
         known[FORMAT_KEY] = FORMAT
         if untouched:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import Measure
-from robustbench_tin.benchmarks.gate.candidate import Figure
+from robustbench_tin.benchmarks.gate.candidate import CandidateMeasurement
 from robustbench_tin.benchmarks.runs.records import CLEAN
 
 # The images are the baseline's, and its own test judges how many of them are right: no way round a check.
@@ -32,7 +32,9 @@ class Belief:
     unchecked: tuple[Reason, ...] = ()
 
 
-def belief(figures: Sequence[Figure], known: Measure | None, *, asked: bool, rises: bool) -> Belief:
+def belief(
+    figures: Sequence[CandidateMeasurement], known: Measure | None, *, asked: bool, rises: bool
+) -> Belief:
     """Hold what speaks against figures against what spoke against the baseline's.
 
     A doubt that the baseline did not have makes a figure suspicious. So does one that could not be checked
@@ -48,8 +50,8 @@ def belief(figures: Sequence[Figure], known: Measure | None, *, asked: bool, ris
     unchecked = _once(reason for figure in figures for reason in figure.unchecked)
     if not asked:
         return Belief(unchecked=unchecked)
-    unlearned = any(figure.record.learned is False for figure in figures)
-    if unlearned and (known is None or known.learned is not False):
+    unlearned = any(figure.record.above_chance is False for figure in figures)
+    if unlearned and (known is None or known.above_chance is not False):
         return Belief((_UNLEARNED,))
     doubts = _new_doubts(_once(doubt for figure in figures for doubt in figure.doubts), known, rises=rises)
     hidden = _newly_unchecked(unchecked, known, rises=rises)

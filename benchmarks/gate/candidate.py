@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Key:
+class MeasurementKey:
     """What names a measure within a backbone and defense."""
 
     attack: str
@@ -39,7 +39,7 @@ class Key:
 
 
 @dataclass(frozen=True)
-class Figure:
+class CandidateMeasurement:
     """One measure with its outcomes.
 
     Attributes:
@@ -52,9 +52,9 @@ class Figure:
     hits: Hits | None
 
     @property
-    def key(self) -> Key:
+    def key(self) -> MeasurementKey:
         """Its name."""
-        return Key(self.record.attack, self.record.norm, self.record.eps)
+        return MeasurementKey(self.record.attack, self.record.norm, self.record.eps)
 
     @property
     def right(self) -> int:
@@ -99,7 +99,7 @@ class Figure:
 
 
 @dataclass(frozen=True)
-class Model:
+class CandidateModel:
     """One trained model and its figures.
 
     Attributes:
@@ -114,20 +114,20 @@ class Model:
     defense: str
     seed: int
     weights: str | None
-    figures: tuple[Figure, ...]
+    figures: tuple[CandidateMeasurement, ...]
 
     @property
     def label(self) -> str:
         """Without the seed: ``resnet50 + fgsm-at``."""
         return f"{self.model} + {self.defense}"
 
-    def figure(self, key: Key) -> Figure | None:
+    def figure(self, key: MeasurementKey) -> CandidateMeasurement | None:
         """The measure of this name, if it is there."""
         return next((figure for figure in self.figures if figure.key == key), None)
 
 
 @dataclass(frozen=True)
-class Subject:
+class Candidate:
     """All that a check or a baseline is about.
 
     Attributes:
@@ -141,7 +141,7 @@ class Subject:
     """
 
     name: str
-    models: tuple[Model, ...]
+    models: tuple[CandidateModel, ...]
     settings: Mapping[str, str] = field(default_factory=dict)
     versions: str = ""
     command: str = ""
@@ -149,22 +149,22 @@ class Subject:
     notes: tuple[str, ...] = ()
 
     @property
-    def groups(self) -> dict[tuple[str, str], list[Model]]:
+    def groups(self) -> dict[tuple[str, str], list[CandidateModel]]:
         """The trainings of each backbone and defense."""
-        groups: dict[tuple[str, str], list[Model]] = {}
+        groups: dict[tuple[str, str], list[CandidateModel]] = {}
         for model in self.models:
             groups.setdefault((model.model, model.defense), []).append(model)
         return groups
 
     @property
-    def figures(self) -> Iterator[tuple[Model, Figure]]:
+    def figures(self) -> Iterator[tuple[CandidateModel, CandidateMeasurement]]:
         """Every figure with its model."""
         for model in self.models:
             for figure in model.figures:
                 yield model, figure
 
 
-def from_run(path: str | Path) -> Subject:
+def from_run(path: str | Path) -> Candidate:
     """Read a run with all its outcomes.
 
     Raises:
@@ -180,7 +180,7 @@ def from_run(path: str | Path) -> Subject:
         if key != "seeds"
     }
     said = {figure.record.versions for model in models for figure in model.figures}
-    return Subject(
+    return Candidate(
         str(run.path),
         models,
         settings,
@@ -195,14 +195,14 @@ def rank_of(record: Record) -> str:
     return "top5" if record.top1 is None and record.top5 is not None else "top1"
 
 
-def _model(run: Run, cell: Cell) -> Model:
+def _model(run: Run, cell: Cell) -> CandidateModel:
     figures = []
     for attack, eps in run.measures(cell):
         record = run.record(cell, attack, eps)
         if record is None:
             continue
-        figures.append(Figure(record, _hits(run, cell, record)))
-    return Model(cell.model, cell.defense, cell.seed, _digest(run, cell), tuple(figures))
+        figures.append(CandidateMeasurement(record, _hits(run, cell, record)))
+    return CandidateModel(cell.model, cell.defense, cell.seed, _digest(run, cell), tuple(figures))
 
 
 def _hits(run: Run, cell: Cell, record: Record) -> Hits | None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
-from robustbench_tin.benchmarks.gate.candidate import Subject
+from robustbench_tin.benchmarks.gate.candidate import Candidate
 from robustbench_tin.benchmarks.gate.comparison import check_floors, compare
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind, ask
-from robustbench_tin.benchmarks.gate.hints import causes, facts
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode, choose_mode
+from robustbench_tin.benchmarks.gate.hints import facts, hints
 from robustbench_tin.benchmarks.gate.power_warnings import blind_spots, weak_spots
-from robustbench_tin.benchmarks.gate.result import Finding, Report, Verdict
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.errors import InvalidSettingError
 
@@ -21,20 +21,20 @@ DEFAULT_FILE = "robustness-baseline.json"
 
 
 def check(
-    subject: Subject,
+    candidate: Candidate,
     baseline: str | Path | None,
     rules: Rules | None = None,
     *,
-    said: Kind | None = None,
+    forced_mode: ComparisonMode | None = None,
     part: bool = False,
-) -> Report:
+) -> CheckReport:
     """Compare a subject with a baseline file, or with floors alone.
 
     Args:
-        subject: what is checked.
+        candidate: what is checked.
         baseline: the file; None: the one that the rules name, else floors alone.
         rules: tolerances, floors and level; None: the defaults.
-        said: which question it is; None: the weights tell.
+        forced_mode: which question it is; None: the weights tell.
         part: whether the subject is one of several that the rules are for: what fits none of its measures is
             another's then, and no mistake.
 
@@ -43,76 +43,80 @@ def check(
     """
     rules = rules or Rules()
     if part:
-        rules = rules.of((model.model, model.defense, figure.key) for model, figure in subject.figures)
+        rules = rules.of((model.model, model.defense, figure.key) for model, figure in candidate.figures)
     path = baseline if baseline is not None else rules.baseline
     if path is None and not rules.floors:
         raise InvalidSettingError(
-            f"nothing to check '{subject.name}' against; give --baseline FILE (robust-tin baseline makes"
+            f"nothing to check '{candidate.name}' against; give --baseline FILE (robust-tin baseline makes"
             " one) or --min pgd@0.03=0.20"
         )
-    images = next(figure.record.n for _, figure in subject.figures)
+    images = next(figure.record.n for _, figure in candidate.figures)
     if path is None:
-        findings = check_floors(subject, rules)
-        _require_use(rules, findings)
-        return Report(subject.name, None, images, rules.level, tuple(findings), warnings=subject.notes)
-    return _compared(subject, read_baseline(path), Path(path), rules, said)
-
-
-def _compared(subject: Subject, known: Baseline, path: Path, rules: Rules, said: Kind | None) -> Report:
-    told: list[str] = []
-    own = _as_only_entry(known, subject)
-    if own is not subject:
-        told.append(
-            f"{subject.name} is compared with the only model of the baseline, {known.entries[0].label}"
+        results = check_floors(candidate, rules)
+        _require_use(rules, results)
+        return CheckReport(
+            candidate.name, None, images, rules.level, tuple(results), warnings=candidate.notes
         )
-        subject = own
-    groups = subject.groups
-    questions = {
-        (entry.model, entry.defense): ask(entry, groups[entry.model, entry.defense], said)
+    return _compared(candidate, read_baseline(path), Path(path), rules, forced_mode)
+
+
+def _compared(
+    candidate: Candidate, known: Baseline, path: Path, rules: Rules, forced_mode: ComparisonMode | None
+) -> CheckReport:
+    told: list[str] = []
+    own = _as_only_entry(known, candidate)
+    if own is not candidate:
+        told.append(
+            f"{candidate.name} is compared with the only model of the baseline, {known.entries[0].label}"
+        )
+        candidate = own
+    groups = candidate.groups
+    modes = {
+        (entry.model, entry.defense): choose_mode(entry, groups[entry.model, entry.defense], forced_mode)
         for entry in known.entries
         if (entry.model, entry.defense) in groups
     }
-    findings = compare(known, subject, rules, questions)
-    _require_use(rules, findings)
-    told += facts(known, subject, questions)
-    return Report(
-        subject=subject.name,
+    results = compare(known, candidate, rules, modes)
+    _require_use(rules, results)
+    told += facts(known, candidate, modes)
+    return CheckReport(
+        candidate=candidate.name,
         baseline=str(path),
         images=known.images,
         level=rules.level,
-        findings=tuple(findings),
+        results=tuple(results),
         facts=tuple(told),
-        warnings=(*subject.notes, *blind_spots(findings, rules.level), *weak_spots(known)),
-        causes=tuple(causes(known, subject, questions, findings)),
-        update=_update(subject, path, findings),
+        warnings=(*candidate.notes, *blind_spots(results, rules.level), *weak_spots(known)),
+        hints=tuple(hints(known, candidate, modes, results)),
+        update=_update(candidate, path, results),
     )
 
 
-def _as_only_entry(known: Baseline, subject: Subject) -> Subject:
+def _as_only_entry(known: Baseline, candidate: Candidate) -> Candidate:
     """A model of the user's own beside a baseline of one: whatever they are called, these two are meant."""
     names = {(entry.model, entry.defense) for entry in known.entries}
-    if not subject.own or len(names) > 1 or names & set(subject.groups):
-        return subject
+    if not candidate.own or len(names) > 1 or names & set(candidate.groups):
+        return candidate
     entry = known.entries[0]
-    models = (replace(model, model=entry.model, defense=entry.defense) for model in subject.models)
-    return replace(subject, models=tuple(models))
+    models = (replace(model, model=entry.model, defense=entry.defense) for model in candidate.models)
+    return replace(candidate, models=tuple(models))
 
 
-def _require_use(rules: Rules, findings: list[Finding]) -> None:
+def _require_use(rules: Rules, results: list[CheckResult]) -> None:
     """Refuse rules that guard nothing: a mistyped floor must not look like one that was kept."""
-    norms = {finding.key.norm for finding in findings}
+    norms = {result.key.norm for result in results}
     if len(norms) == 1:
         rules.require_budgets(*norms)
-    idle = rules.idle((finding.model, finding.defense, finding.key) for finding in findings)
+    idle = rules.idle((result.model, result.defense, result.key) for result in results)
     if idle:
-        known = list(dict.fromkeys(f"{f.model}/{f.defense}/{f.key.label}" for f in findings))
+        known = list(dict.fromkeys(f"{f.model}/{f.defense}/{f.key.label}" for f in results))
         raise InvalidSettingError(
             f"rule '{idle[0].text}' fits no measure; there are: {', '.join(known[:12])}"
             f"{', …' if len(known) > 12 else ''}"
         )
 
 
-def _update(subject: Subject, path: Path, findings: list[Finding]) -> str:
+def _update(candidate: Candidate, path: Path, results: list[CheckResult]) -> str:
     """The command for a baseline of what was checked; nothing where there would be nothing new in it."""
-    moved = any(finding.verdict in (Verdict.better, Verdict.new) for finding in findings)
-    return f"robust-tin baseline {subject.command} --out {shlex.quote(str(path))}" if moved else ""
+    moved = any(result.status in (CheckStatus.better, CheckStatus.new) for result in results)
+    return f"robust-tin baseline {candidate.command} --out {shlex.quote(str(path))}" if moved else ""

@@ -15,71 +15,74 @@ from urllib.parse import quote
 from robustbench_tin._version import __version__
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.codes.verdict import Trust
-from robustbench_tin.benchmarks.gate.result import Finding, Report, Verdict
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.text_report import notes, table
 from robustbench_tin.text import markdown, printable
 
 _RULES = {
-    Verdict.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
-    Verdict.below: ("robustness-below-floor", "Robustness is below the floor that a rule asks for."),
-    Verdict.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
-    Verdict.incomparable: ("robustness-not-comparable", "A measure cannot be compared with the baseline's."),
+    CheckStatus.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
+    CheckStatus.below: ("robustness-below-floor", "Robustness is below the floor that a rule asks for."),
+    CheckStatus.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
+    CheckStatus.incomparable: (
+        "robustness-not-comparable",
+        "A measure cannot be compared with the baseline's.",
+    ),
 }
 _FAILURE = ("robustness-check-failed", "The check came to no result.")
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
-def as_json(report: Report) -> str:
+def as_json(report: CheckReport) -> str:
     """Everything that the check found, for programs.
 
     Fractions are 0 to 1; ``exit_code`` is the command's.
     """
     content = {
-        "subject": report.subject,
+        "candidate": report.candidate,
         "baseline": report.baseline,
         "images": report.images,
         "level": report.level,
         "exit_code": report.exit_code,
         "summary": report.summary,
         "failure": report.failure,
-        "findings": [_as_dict(finding) for finding in report.findings],
+        "results": [_as_dict(result) for result in report.results],
         "facts": report.facts,
         "warnings": report.warnings,
-        "causes": report.causes,
+        "hints": report.hints,
         "update": report.update,
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def as_markdown(report: Report) -> str:
+def as_markdown(report: CheckReport) -> str:
     """The table and its notes, for a job's summary page."""
     shown = "" if report.failure else f"\n{table(report).markdown()}\n"
     return f"### {markdown(report.summary)}\n{shown}"
 
 
-def as_junit(report: Report) -> str:
+def as_junit(report: CheckReport) -> str:
     """One test case a measure: what fails the check is a failure, what cannot be compared an error.
 
     A check that came to no result is one test case with an error.
     """
     stopped = bool(report.failure)
-    failed, broken = len(report.failed), len(report.of(Verdict.incomparable)) + stopped
-    tests = len(report.findings) + stopped
+    failed, broken = len(report.failed), len(report.of(CheckStatus.incomparable)) + stopped
+    tests = len(report.results) + stopped
     counts = {"tests": str(tests), "failures": str(failed), "errors": str(broken)}
     suites = ET.Element("testsuites", counts)
     suite = ET.SubElement(suites, "testsuite", {"name": "robustness", **counts, "skipped": "0"})
-    for finding in report.findings:
-        group = f"{finding.model} + {finding.defense}"
-        names = {"classname": printable(group), "name": printable(finding.key.label)}
+    for result in report.results:
+        group = f"{result.model} + {result.defense}"
+        names = {"classname": printable(group), "name": printable(result.key.label)}
         case = ET.SubElement(suite, "testcase", names)
-        if finding.verdict.fails:
-            _problem(case, "failure", finding)
-        elif finding.verdict is Verdict.incomparable:
-            _problem(case, "error", finding)
+        if result.status.fails:
+            _problem(case, "failure", result)
+        elif result.status is CheckStatus.incomparable:
+            _problem(case, "error", result)
         else:
-            ET.SubElement(case, "system-out").text = printable(_message(finding))
+            ET.SubElement(case, "system-out").text = printable(_message(result))
     if report.failure:
-        case = ET.SubElement(suite, "testcase", {"classname": printable(report.subject), "name": "check"})
+        case = ET.SubElement(suite, "testcase", {"classname": printable(report.candidate), "name": "check"})
         message = printable(report.failure)
         ET.SubElement(case, "error", {"message": message, "type": "no result"}).text = message
     ET.SubElement(suite, "system-out").text = "\n".join(map(printable, notes(report)))
@@ -87,16 +90,16 @@ def as_junit(report: Report) -> str:
     return ET.tostring(suites, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def as_sarif(report: Report) -> str:
+def as_sarif(report: CheckReport) -> str:
     """A result for each measure that fails or cannot be compared, at the baseline's first line."""
     results = [
         # GitHub's own fingerprint is of the line, which all of them share: it would take them for one.
-        _result(report, _RULES[finding.verdict][0], finding.verdict.fails, finding.label, _message(finding))
-        for finding in report.findings
-        if finding.verdict in _RULES
+        _result(report, _RULES[result.status][0], result.status.fails, result.label, _message(result))
+        for result in report.results
+        if result.status in _RULES
     ]
     if report.failure:
-        results.append(_result(report, _FAILURE[0], True, report.subject, report.failure))
+        results.append(_result(report, _FAILURE[0], True, report.candidate, report.failure))
     known = (*_RULES.values(), _FAILURE)
     rules = [{"id": name, "shortDescription": {"text": text}} for name, text in known]
     driver = {"name": "robust-tin", "version": __version__, "rules": rules}
@@ -108,8 +111,8 @@ def as_sarif(report: Report) -> str:
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
-def _result(report: Report, rule: str, grave: bool, label: str, message: str) -> dict[str, Any]:
-    place = os.fsencode(Path(report.baseline or report.subject).as_posix())
+def _result(report: CheckReport, rule: str, grave: bool, label: str, message: str) -> dict[str, Any]:
+    place = os.fsencode(Path(report.baseline or report.candidate).as_posix())
     location = {"artifactLocation": {"uri": quote(place)}, "region": {"startLine": 1}}
     return {
         "ruleId": rule,
@@ -120,27 +123,27 @@ def _result(report: Report, rule: str, grave: bool, label: str, message: str) ->
     }
 
 
-def as_annotations(report: Report) -> str:
+def as_annotations(report: CheckReport) -> str:
     """Lines that GitHub shows beside a commit.
 
     An error for each measure that fails, a warning for each that cannot be compared, a notice for each that
     the trust checks could not judge.
     """
     lines = []
-    for finding in report.findings:
-        if finding.verdict in _RULES:
-            kind = "error" if finding.verdict.fails else "warning"
-            lines.append(_annotation(kind, finding.label, _message(finding)))
-        elif finding.unchecked:
-            lines.append(_annotation("notice", finding.label, _message(finding)))
+    for result in report.results:
+        if result.status in _RULES:
+            kind = "error" if result.status.fails else "warning"
+            lines.append(_annotation(kind, result.label, _message(result)))
+        elif result.unchecked:
+            lines.append(_annotation("notice", result.label, _message(result)))
     lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
-    lines += [_annotation("notice", "where to look", cause) for cause in report.causes]
+    lines += [_annotation("notice", "where to look", cause) for cause in report.hints]
     kind = "error" if report.failure else "notice"
     lines.append(_annotation(kind, "robustness", report.summary))
     return "\n".join(lines) + "\n"
 
 
-FORMATS: dict[str, Callable[[Report], str]] = {
+FORMATS: dict[str, Callable[[CheckReport], str]] = {
     "junit": as_junit,
     "sarif": as_sarif,
     "markdown": as_markdown,
@@ -149,7 +152,7 @@ FORMATS: dict[str, Callable[[Report], str]] = {
 """What a report can be written as, by the names of the options."""
 
 
-def write_reports(report: Report, files: dict[str, Path | None]) -> None:
+def write_reports(report: CheckReport, files: dict[str, Path | None]) -> None:
     """Write a report to files, by :data:`FORMATS`; of None there is none.
 
     Raises:
@@ -160,43 +163,43 @@ def write_reports(report: Report, files: dict[str, Path | None]) -> None:
             write_text(path, FORMATS[name](report))
 
 
-def _problem(case: ET.Element, kind: str, finding: Finding) -> None:
+def _problem(case: ET.Element, kind: str, result: CheckResult) -> None:
     """Some services show the attribute, others the text."""
-    message = printable(_message(finding))
-    ET.SubElement(case, kind, {"message": message, "type": finding.verdict.value}).text = message
+    message = printable(_message(result))
+    ET.SubElement(case, kind, {"message": message, "type": result.status.value}).text = message
 
 
 def _fingerprint(label: str) -> str:
     return hashlib.blake2b(label.encode(errors="backslashreplace"), digest_size=8).hexdigest()
 
 
-def _message(finding: Finding) -> str:
+def _message(result: CheckResult) -> str:
     """Verdict and figures in a sentence."""
     figures = []
-    if finding.before is not None:
-        figures.append(f"baseline {100 * finding.before:.1f} %")
-    if finding.now is not None:
-        figures.append(f"now {100 * finding.now:.1f} %")
-    said = f"{finding.verdict.value}{': ' if figures else ''}{', '.join(figures)}"
-    return "; ".join((said, *finding.reasons, *(f"{Trust.unchecked}: {why}" for why in finding.unchecked)))
+    if result.before is not None:
+        figures.append(f"baseline {100 * result.before:.1f} %")
+    if result.now is not None:
+        figures.append(f"now {100 * result.now:.1f} %")
+    said = f"{result.status.value}{': ' if figures else ''}{', '.join(figures)}"
+    return "; ".join((said, *result.reasons, *(f"{Trust.unchecked}: {why}" for why in result.unchecked)))
 
 
-def _as_dict(finding: Finding) -> dict[str, Any]:
-    key = finding.key
+def _as_dict(result: CheckResult) -> dict[str, Any]:
+    key = result.key
     named = {
-        "model": finding.model,
-        "defense": finding.defense,
+        "model": result.model,
+        "defense": result.defense,
         "attack": key.attack,
         "norm": key.norm,
         "eps": key.eps,
-        "verdict": finding.verdict.value,
-        "fails": finding.verdict.fails,
+        "status": result.status.value,
+        "fails": result.status.fails,
     }
-    rest = {name: value for name, value in asdict(finding).items() if name not in (*named, "key")}
+    rest = {name: value for name, value in asdict(result).items() if name not in (*named, "key")}
     # Texts, as ever, and the codes beside them.
     for name in ("doubts", "unchecked"):
-        rest[name] = [str(reason) for reason in getattr(finding, name)]
-    codes = [reason.model_dump(mode="json") for reason in (*finding.doubts, *finding.unchecked)]
+        rest[name] = [str(reason) for reason in getattr(result, name)]
+    codes = [reason.model_dump(mode="json") for reason in (*result.doubts, *result.unchecked)]
     return {**named, **rest, "trust_codes": codes}
 
 

@@ -7,9 +7,14 @@ from dataclasses import dataclass, replace
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
 from robustbench_tin.benchmarks.gate.belief import belief
-from robustbench_tin.benchmarks.gate.candidate import Figure, Key, Model, Subject
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind, Question
-from robustbench_tin.benchmarks.gate.result import Finding, Verdict
+from robustbench_tin.benchmarks.gate.candidate import (
+    Candidate,
+    CandidateMeasurement,
+    CandidateModel,
+    MeasurementKey,
+)
+from robustbench_tin.benchmarks.gate.comparison_mode import ChosenMode, ComparisonMode
+from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
 from robustbench_tin.benchmarks.trust.judge import needs_trust
@@ -22,31 +27,31 @@ class Aligned:
     """One measure of the baseline, the subject's figures of it, and what chance says.
 
     Attributes:
-        finding: what is known so far.
+        result: what is known so far.
         figures: of the trainings that are judged.
         measure: the baseline's; None where only floors are checked.
         chances: of a drop and of a rise, not corrected yet; None where nothing can be tested.
     """
 
-    finding: Finding
-    figures: tuple[Figure, ...]
+    result: CheckResult
+    figures: tuple[CandidateMeasurement, ...]
     measure: Measure | None
     chances: Chances | None = None
 
 
 def compare(
-    baseline: Baseline, subject: Subject, rules: Rules, questions: Mapping[tuple[str, str], Question]
-) -> list[Finding]:
+    baseline: Baseline, candidate: Candidate, rules: Rules, modes: Mapping[tuple[str, str], ChosenMode]
+) -> list[CheckResult]:
     """Judge every measure that the baseline or the subject has.
 
     Args:
         baseline: what was.
-        subject: what is.
+        candidate: what is.
         rules: tolerances, floors and the level.
-        questions: what is asked of each backbone and defense that both have.
+        modes: what is asked of each backbone and defense that both have.
     """
-    found: list[Finding | Aligned] = []
-    groups = subject.groups
+    found: list[CheckResult | Aligned] = []
+    groups = candidate.groups
     for entry in baseline.entries:
         models = groups.pop((entry.model, entry.defense), [])
         if not models:
@@ -54,60 +59,60 @@ def compare(
                 _incomparable(entry, measure, "the subject has none of it") for measure in entry.measures
             ]
             continue
-        question = questions[entry.model, entry.defense]
-        found += [_align(baseline, entry, measure, question, models) for measure in entry.measures]
+        mode = modes[entry.model, entry.defense]
+        found += [_align(baseline, entry, measure, mode, models) for measure in entry.measures]
         found += _new(models, [measure.key for measure in entry.measures])
     for models in groups.values():
         found += _new(models, [])
     return _judge(found, rules)
 
 
-def check_floors(subject: Subject, rules: Rules) -> list[Finding]:
+def check_floors(candidate: Candidate, rules: Rules) -> list[CheckResult]:
     """Judge a subject without a baseline: by floors, and each of its trainings must keep them."""
-    found: list[Finding | Aligned] = []
-    for models in subject.groups.values():
+    found: list[CheckResult | Aligned] = []
+    for models in candidate.groups.values():
         keys = dict.fromkeys(figure.key for model in models for figure in model.figures)
         for key in keys:
             figures = [model.figure(key) for model in models]
-            finding = Finding(models[0].model, models[0].defense, key, Verdict.same)
+            result = CheckResult(models[0].model, models[0].defense, key, CheckStatus.same)
             present = tuple(figure for figure in figures if figure is not None)
             problem = _problem(present, len(models))
             if problem is not None:
-                found.append(replace(finding, verdict=Verdict.incomparable, reasons=(problem,)))
+                found.append(replace(result, status=CheckStatus.incomparable, reasons=(problem,)))
             else:
-                found.append(Aligned(replace(finding, now=_mean(present)), present, None))
+                found.append(Aligned(replace(result, now=_mean(present)), present, None))
     return _judge(found, rules)
 
 
 def _align(
-    baseline: Baseline, entry: Entry, measure: Measure, question: Question, models: Sequence[Model]
-) -> Finding | Aligned:
+    baseline: Baseline, entry: Entry, measure: Measure, mode: ChosenMode, models: Sequence[CandidateModel]
+) -> CheckResult | Aligned:
     """Put the subject's figures beside a measure, or say why they cannot stand there."""
-    if question.kind is None:
-        return _incomparable(entry, measure, question.why)
-    figures = tuple(figure for model in question.models if (figure := model.figure(measure.key)) is not None)
-    problem = _problem(figures, len(question.models))
+    if mode.mode is None:
+        return _incomparable(entry, measure, mode.why)
+    figures = tuple(figure for model in mode.models if (figure := model.figure(measure.key)) is not None)
+    problem = _problem(figures, len(mode.models))
     if not figures:
         problem = f"missing{_instead(measure, models)}"
     problem = problem or _difference(baseline, measure, figures)
     if problem is not None:
         return _incomparable(entry, measure, problem)
-    finding = Finding(
-        entry.model, entry.defense, measure.key, Verdict.same, kind=question.kind, now=_mean(figures)
+    result = CheckResult(
+        entry.model, entry.defense, measure.key, CheckStatus.same, mode=mode.mode, now=_mean(figures)
     )
-    if question.kind is Kind.same_weights:
+    if mode.mode is ComparisonMode.same_weights:
         hits = figures[0].hits
         assert hits is not None
         changes = Changes.between(measure.hits(baseline.images), hits)
-        finding = replace(finding, before=measure.right[0] / baseline.images, changes=changes)
-        return Aligned(finding, figures, measure, changes.chances())
+        result = replace(result, before=measure.right[0] / baseline.images, changes=changes)
+        return Aligned(result, figures, measure, changes.chances())
     spread = Spread(tuple(measure.right), tuple(figure.right for figure in figures), baseline.images)
     before = sum(measure.right) / len(measure.right) / baseline.images
-    finding = replace(finding, before=before, spread=spread)
-    return Aligned(finding, figures, measure, spread.chances() if spread.known else None)
+    result = replace(result, before=before, spread=spread)
+    return Aligned(result, figures, measure, spread.chances() if spread.known else None)
 
 
-def _problem(figures: Sequence[Figure], trainings: int) -> str | None:
+def _problem(figures: Sequence[CandidateMeasurement], trainings: int) -> str | None:
     """Why figures that stand there say nothing."""
     failed = [figure.record for figure in figures if figure.hits is None]
     if failed:
@@ -117,7 +122,7 @@ def _problem(figures: Sequence[Figure], trainings: int) -> str | None:
     return None
 
 
-def _instead(measure: Measure, models: Sequence[Model]) -> str:
+def _instead(measure: Measure, models: Sequence[CandidateModel]) -> str:
     """What the subject has in the place of a missing measure: the same attack, set otherwise."""
     name = measure.attack.partition(":")[0]
     others = {
@@ -131,7 +136,7 @@ def _instead(measure: Measure, models: Sequence[Model]) -> str:
     return f": another attack setting, the subject has {', '.join(sorted(others))}"
 
 
-def _difference(baseline: Baseline, measure: Measure, figures: Sequence[Figure]) -> str | None:
+def _difference(baseline: Baseline, measure: Measure, figures: Sequence[CandidateMeasurement]) -> str | None:
     """Why two figures of the same name are not of the same thing."""
     for figure in figures:
         record = figure.record
@@ -155,99 +160,101 @@ def _difference(baseline: Baseline, measure: Measure, figures: Sequence[Figure])
     return None
 
 
-def _new(models: Sequence[Model], known: Sequence[Key]) -> list[Finding | Aligned]:
+def _new(models: Sequence[CandidateModel], known: Sequence[MeasurementKey]) -> list[CheckResult | Aligned]:
     """Measures that the baseline does not have; floors hold for them, too."""
     keys = dict.fromkeys(
         figure.key for model in models for figure in model.figures if figure.key not in known
     )
-    found: list[Finding | Aligned] = []
+    found: list[CheckResult | Aligned] = []
     for key in keys:
         figures = tuple(figure for model in models if (figure := model.figure(key)) is not None)
-        finding = Finding(models[0].model, models[0].defense, key, Verdict.new, ("not in the baseline",))
+        result = CheckResult(
+            models[0].model, models[0].defense, key, CheckStatus.new, ("not in the baseline",)
+        )
         problem = _problem(figures, len(models))
         if problem is None:
-            found.append(Aligned(replace(finding, now=_mean(figures)), figures, None))
+            found.append(Aligned(replace(result, now=_mean(figures)), figures, None))
         else:
-            found.append(replace(finding, reasons=(f"not in the baseline; {problem}",)))
+            found.append(replace(result, reasons=(f"not in the baseline; {problem}",)))
     return found
 
 
-def _judge(found: Sequence[Finding | Aligned], rules: Rules) -> list[Finding]:
+def _judge(found: Sequence[CheckResult | Aligned], rules: Rules) -> list[CheckResult]:
     tested = [item for item in found if isinstance(item, Aligned) and item.chances is not None]
     drops = holm([item.chances.of_drop for item in tested if item.chances])
     rises = holm([item.chances.of_rise for item in tested if item.chances])
     corrected = {id(item): Chances(*pair) for item, *pair in zip(tested, drops, rises, strict=True)}
-    findings = []
+    results = []
     for item in found:
-        finding = item.finding if isinstance(item, Aligned) else item
-        tolerance = rules.tolerance(finding.model, finding.defense, finding.key)
-        floor = rules.floor(finding.model, finding.defense, finding.key)
-        finding = replace(finding, tolerance=tolerance, floor=floor)
+        result = item.result if isinstance(item, Aligned) else item
+        tolerance = rules.tolerance(result.model, result.defense, result.key)
+        floor = rules.floor(result.model, result.defense, result.key)
+        result = replace(result, tolerance=tolerance, floor=floor)
         if isinstance(item, Aligned):
             chances = corrected.get(id(item))
-            finding = _verdict(replace(item, finding=finding, chances=chances), rules.level)
-        elif floor is not None and finding.verdict is Verdict.new:
-            finding = replace(
-                finding,
-                verdict=Verdict.incomparable,
-                reasons=(*finding.reasons, f"a floor of {_percent(floor)} is asked for"),
+            result = _verdict(replace(item, result=result, chances=chances), rules.level)
+        elif floor is not None and result.status is CheckStatus.new:
+            result = replace(
+                result,
+                status=CheckStatus.incomparable,
+                reasons=(*result.reasons, f"a floor of {_percent(floor)} is asked for"),
             )
-        findings.append(finding)
-    return _without_doubtful_rises(findings)
+        results.append(result)
+    return _without_doubtful_rises(results)
 
 
-def _without_doubtful_rises(findings: Sequence[Finding]) -> list[Finding]:
+def _without_doubtful_rises(results: Sequence[CheckResult]) -> list[CheckResult]:
     """No figure counts as better where another of the same model is not to be believed."""
     doubted = {
-        (finding.model, finding.defense) for finding in findings if finding.verdict is Verdict.suspicious
+        (result.model, result.defense) for result in results if result.status is CheckStatus.suspicious
     }
     reason = "a rise, and other figures of this model are not to be believed"
     return [
-        replace(finding, verdict=Verdict.suspicious, reasons=(*finding.reasons, reason))
-        if finding.verdict is Verdict.better and (finding.model, finding.defense) in doubted
-        else finding
-        for finding in findings
+        replace(result, status=CheckStatus.suspicious, reasons=(*result.reasons, reason))
+        if result.status is CheckStatus.better and (result.model, result.defense) in doubted
+        else result
+        for result in results
     ]
 
 
-def _verdict(item: Aligned, level: float) -> Finding:
+def _verdict(item: Aligned, level: float) -> CheckResult:
     """The verdict of one measure, with every reason that there is."""
-    finding, chances = item.finding, item.chances
-    verdicts, reasons = [finding.verdict], list(finding.reasons)
-    drop = finding.drop
+    result, chances = item.result, item.chances
+    statuses, reasons = [result.status], list(result.reasons)
+    drop = result.drop
     # A difference of two fractions that is the tolerance to the image is not above it.
-    allowed = finding.tolerance + _ROUNDING
+    allowed = result.tolerance + _ROUNDING
     if drop is not None and chances is None and drop > allowed:
-        verdicts.append(Verdict.incomparable)
+        statuses.append(CheckStatus.incomparable)
         reasons.append(
-            f"a drop of {points(drop)}, more than the {points(finding.tolerance)} that it may lose; but how"
+            f"a drop of {points(drop)}, more than the {points(result.tolerance)} that it may lose; but how"
             " far re-trainings lie apart cannot be known from one seed: make the baseline of more seeds, or"
             " allow a larger --max-drop"
         )
     if drop is not None and chances is not None:
         if drop > allowed and chances.of_drop <= level:
-            verdicts.append(Verdict.worse)
-            reasons.append(_why_worse(finding, drop, chances.of_drop, level))
+            statuses.append(CheckStatus.worse)
+            reasons.append(_why_worse(result, drop, chances.of_drop, level))
         elif -drop > allowed and chances.of_rise <= level:
-            verdicts.append(Verdict.better)
+            statuses.append(CheckStatus.better)
             reasons.append(f"a rise of {points(-drop)}, beyond chance (p = {chances.of_rise:.2g})")
-    if finding.floor is not None:
+    if result.floor is not None:
         lowest = min(figure.right / figure.record.n for figure in item.figures)
-        if lowest < finding.floor:
-            verdicts.append(Verdict.below)
-            reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(finding.floor)}")
-    asked = item.measure is not None or finding.floor is not None
-    believed = belief(item.figures, item.measure, asked=asked, rises=Verdict.better in verdicts)
+        if lowest < result.floor:
+            statuses.append(CheckStatus.below)
+            reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(result.floor)}")
+    asked = item.measure is not None or result.floor is not None
+    believed = belief(item.figures, item.measure, asked=asked, rises=CheckStatus.better in statuses)
     if believed.reasons:
-        verdicts.append(Verdict.suspicious)
+        statuses.append(CheckStatus.suspicious)
         reasons += believed.reasons
-    elif Verdict.better in verdicts and any(figure.doubts for figure in item.figures):
-        verdicts.remove(Verdict.better)
+    elif CheckStatus.better in statuses and any(figure.doubts for figure in item.figures):
+        statuses.remove(CheckStatus.better)
         reasons.append("and it is as little to be believed as the baseline's, so that it counts for nothing")
-    chosen = min(verdicts, key=list(Verdict).index)
+    chosen = min(statuses, key=list(CheckStatus).index)
     return replace(
-        finding,
-        verdict=chosen,
+        result,
+        status=chosen,
         reasons=tuple(reasons),
         chance=None if chances is None else chances.of_drop,
         doubts=believed.doubts,
@@ -255,19 +262,19 @@ def _verdict(item: Aligned, level: float) -> Finding:
     )
 
 
-def _why_worse(finding: Finding, drop: float, chance: float, level: float) -> str:
-    said = f"a drop of {points(drop)}, more than the {points(finding.tolerance)} that it may lose, "
-    if finding.changes is not None:
+def _why_worse(result: CheckResult, drop: float, chance: float, level: float) -> str:
+    lost = f"a drop of {points(drop)}, more than the {points(result.tolerance)} that it may lose, "
+    if result.changes is not None:
         return (
-            f"{said}and beyond chance (p = {chance:.2g}): {finding.changes.lost} images lost,"
-            f" {finding.changes.won} won"
+            f"{lost}and beyond chance (p = {chance:.2g}): {result.changes.lost} images lost,"
+            f" {result.changes.won} won"
         )
-    spread = finding.spread
+    spread = result.spread
     assert spread is not None
     # What Holm's correction made of the level for this measure.
     share = spread.chances().of_drop / chance if chance > 0 else 1.0
     return (
-        f"{said}and beyond what other seeds explain (p = {chance:.2g}): after {_seeds(spread)} at"
+        f"{lost}and beyond what other seeds explain (p = {chance:.2g}): after {_seeds(spread)} at"
         f" {_percent(sum(spread.before) / len(spread.before) / spread.images)}, one training deviating by"
         f" {points(spread.deviation)}, {_percent(spread.lowest(level * share))} or more was to be expected"
     )
@@ -277,11 +284,11 @@ def _seeds(spread: Spread) -> str:
     return f"{len(spread.before)} seed{'s' if len(spread.before) > 1 else ''}"
 
 
-def _incomparable(entry: Entry, measure: Measure, reason: str) -> Finding:
-    return Finding(entry.model, entry.defense, measure.key, Verdict.incomparable, (reason,))
+def _incomparable(entry: Entry, measure: Measure, reason: str) -> CheckResult:
+    return CheckResult(entry.model, entry.defense, measure.key, CheckStatus.incomparable, (reason,))
 
 
-def _mean(figures: Sequence[Figure]) -> float:
+def _mean(figures: Sequence[CandidateMeasurement]) -> float:
     return sum(figure.right / figure.record.n for figure in figures) / len(figures)
 
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from robustbench_tin.benchmarks.gate.baseline import Entry
-from robustbench_tin.benchmarks.gate.candidate import Model
+from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 
 
-class Kind(StrEnum):
+class ComparisonMode(StrEnum):
     """The question, and with it the test."""
 
     same_weights = "same weights"
@@ -18,48 +18,50 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True)
-class Question:
+class ChosenMode:
     """What is asked of one backbone and defense.
 
     Attributes:
-        kind: None where neither can be asked.
+        mode: None where neither can be asked.
         why: how that is known, or why nothing can be asked; for people.
         models: the trainings that are judged.
         left_out: what of the subject is not judged, for people; empty where all is.
     """
 
-    kind: Kind | None
+    mode: ComparisonMode | None
     why: str
-    models: tuple[Model, ...] = ()
+    models: tuple[CandidateModel, ...] = ()
     left_out: str = ""
 
 
-def ask(entry: Entry, models: Sequence[Model], said: Kind | None) -> Question:
+def choose_mode(
+    entry: Entry, models: Sequence[CandidateModel], forced_mode: ComparisonMode | None
+) -> ChosenMode:
     """Decide which question it is.
 
     Args:
         entry: the baseline's.
         models: the subject's trainings of the same backbone and defense, one or more.
-        said: what the user says it is; None: the weights tell.
+        forced_mode: what the user says it is; None: the weights tell.
     """
-    if said is Kind.retrained:
-        return Question(said, "said by --retrained", tuple(models))
-    if said is Kind.same_weights:
+    if forced_mode is ComparisonMode.retrained:
+        return ChosenMode(forced_mode, "said by --retrained", tuple(models))
+    if forced_mode is ComparisonMode.same_weights:
         return _paired(entry, models, "said by --same-weights")
     same = [model for model in models if model.weights is not None and model.weights in entry.weights]
     if any(model.weights is None for model in models):
-        return Question(None, "the weights are not at hand; say --same-weights or --retrained")
+        return ChosenMode(None, "the weights are not at hand; say --same-weights or --retrained")
     if not same:
-        return Question(Kind.retrained, "other weights than the baseline's", tuple(models))
+        return ChosenMode(ComparisonMode.retrained, "other weights than the baseline's", tuple(models))
     if len(same) < len(models):
-        return Question(
+        return ChosenMode(
             None,
             f"{_seeds(same)} has the baseline's weights and the others do not; say --same-weights or"
             " --retrained",
         )
     if all(model.weights != entry.weights[0] for model in models):
         seeds = [entry.seeds[entry.weights.index(model.weights)] for model in models]
-        return Question(
+        return ChosenMode(
             None,
             f"these are the weights of the baseline's seed {', '.join(map(str, seeds))}, and image by image"
             f" it keeps seed {entry.seeds[0]}; check that one, or say --retrained",
@@ -67,15 +69,15 @@ def ask(entry: Entry, models: Sequence[Model], said: Kind | None) -> Question:
     return _paired(entry, models, "the weights are the baseline's")
 
 
-def _paired(entry: Entry, models: Sequence[Model], why: str) -> Question:
+def _paired(entry: Entry, models: Sequence[CandidateModel], why: str) -> ChosenMode:
     """The one training that is compared image by image: of the same weights, else of the same seed."""
 
-    def unlike(model: Model) -> tuple[bool, bool]:
+    def unlike(model: CandidateModel) -> tuple[bool, bool]:
         return (model.weights is None or model.weights != entry.weights[0], model.seed != entry.seeds[0])
 
     chosen = min(models, key=unlike)
     if unlike(chosen) == (True, True) and len(models) > 1:
-        return Question(
+        return ChosenMode(
             None,
             f"none of seeds {_numbers(models)} is the baseline's {entry.seeds[0]}; check a run of one seed,"
             " or say --retrained",
@@ -86,12 +88,12 @@ def _paired(entry: Entry, models: Sequence[Model], why: str) -> Question:
         left_out = (
             f"{_seeds(others)} not judged: the baseline keeps only seed {entry.seeds[0]} image by image"
         )
-    return Question(Kind.same_weights, why, (chosen,), left_out)
+    return ChosenMode(ComparisonMode.same_weights, why, (chosen,), left_out)
 
 
-def _seeds(models: Sequence[Model]) -> str:
+def _seeds(models: Sequence[CandidateModel]) -> str:
     return f"seed{'s' if len(models) > 1 else ''} {_numbers(models)}"
 
 
-def _numbers(models: Sequence[Model]) -> str:
+def _numbers(models: Sequence[CandidateModel]) -> str:
     return ", ".join(str(model.seed) for model in models)

@@ -15,7 +15,7 @@ from robustbench_tin.benchmarks.gate.power import (
     seeds_needed,
     visible_drop,
 )
-from robustbench_tin.benchmarks.gate.result import Finding
+from robustbench_tin.benchmarks.gate.result import CheckResult
 from robustbench_tin.benchmarks.gate.statistics import Spread
 from robustbench_tin.benchmarks.reporting.results_table import Table
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
@@ -24,28 +24,28 @@ from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
 _CHANGED = (0.02, 0.1, 0.3)
 
 
-def blind_spots(findings: Sequence[Finding], level: float) -> list[str]:
+def blind_spots(results: Sequence[CheckResult], level: float) -> list[str]:
     """A warning for measures that would not see a drop of their tolerance in four of five cases.
 
     Args:
-        findings: all of a check.
+        results: all of a check.
         level: of the check.
     """
-    tested = [finding for finding in findings if finding.chance is not None and finding.tolerance > 0]
+    tested = [result for result in results if result.chance is not None and result.tolerance > 0]
     # Holm holds the smallest of the p-values against this.
-    level /= max(1, sum(finding.chance is not None for finding in findings))
+    level /= max(1, sum(result.chance is not None for result in results))
     images: dict[tuple[int, float], list[float]] = {}
     seeds: dict[tuple[int, float], list[Spread]] = {}
-    for finding in tested:
-        if finding.changes is not None:
-            changed = max(finding.changes.share, finding.tolerance)
-            if power_of_images(finding.changes.images, finding.tolerance, changed, level) < POWER:
-                images.setdefault((finding.changes.images, finding.tolerance), []).append(changed)
-        elif finding.spread is not None:
-            spread = finding.spread
+    for result in tested:
+        if result.changes is not None:
+            changed = max(result.changes.share, result.tolerance)
+            if power_of_images(result.changes.images, result.tolerance, changed, level) < POWER:
+                images.setdefault((result.changes.images, result.tolerance), []).append(changed)
+        elif result.spread is not None:
+            spread = result.spread
             before, now = len(spread.before), len(spread.now)
-            if power_of_seeds(before, now, finding.tolerance, spread.deviation, level) < POWER:
-                seeds.setdefault((before, finding.tolerance), []).append(spread)
+            if power_of_seeds(before, now, result.tolerance, spread.deviation, level) < POWER:
+                seeds.setdefault((before, result.tolerance), []).append(spread)
     return [
         *(_too_few_images(*key, changed, level) for key, changed in images.items()),
         *(_too_few_seeds(*key, spreads, level) for key, spreads in seeds.items()),
@@ -56,7 +56,7 @@ def weak_spots(baseline: Baseline) -> list[str]:
     """A warning for figures of a baseline that guard nothing, whatever is compared with them."""
     said = []
     for entry in baseline.entries:
-        if any(measure.learned is False for measure in entry.measures):
+        if any(measure.above_chance is False for measure in entry.measures):
             said.append(
                 f"{entry.label} has not learned anything in the baseline: its figures mean nothing, and"
                 " nor does a drop from them"

@@ -8,14 +8,14 @@ from enum import StrEnum
 from typing import Literal
 
 from robustbench_tin.benchmarks.codes.verdict import Reason
-from robustbench_tin.benchmarks.gate.candidate import Key
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
 
 PASSED, WORSE, INCOMPARABLE = 0, 1, 2
 
 
-class Verdict(StrEnum):
+class CheckStatus(StrEnum):
     """On one measure; the first of those that apply, in this order."""
 
     worse = "worse"
@@ -29,25 +29,25 @@ class Verdict(StrEnum):
     @property
     def grave(self) -> bool:
         """Whether it fails, or cannot be compared."""
-        return self.fails or self is Verdict.incomparable
+        return self.fails or self is CheckStatus.incomparable
 
     @property
     def fails(self) -> bool:
         """Whether robustness got worse, or may only look as if it had not."""
-        return self in (Verdict.worse, Verdict.below, Verdict.suspicious)
+        return self in (CheckStatus.worse, CheckStatus.below, CheckStatus.suspicious)
 
 
 @dataclass(frozen=True)
-class Finding:
+class CheckResult:
     """One measure beside its baseline.
 
     Attributes:
         model: the backbone.
         defense: canonical spec.
         key: attack, norm and eps.
-        verdict: on it.
+        status: on it.
         reasons: each a sentence for people: of the verdict, and whatever else must be known.
-        kind: the question that was asked; None where none could be.
+        mode: the question that was asked; None where none could be.
         before: the baseline's accuracy, a fraction, the mean over its seeds in a re-training; None where it
             has none.
         now: the accuracy that is checked, likewise.
@@ -62,10 +62,10 @@ class Finding:
 
     model: str
     defense: str
-    key: Key
-    verdict: Verdict
+    key: MeasurementKey
+    status: CheckStatus
     reasons: tuple[str, ...] = ()
-    kind: Kind | None = None
+    mode: ComparisonMode | None = None
     before: float | None = None
     now: float | None = None
     chance: float | None = None
@@ -88,66 +88,66 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Report:
+class CheckReport:
     """All that a check found.
 
     Attributes:
-        subject: what was checked, for people.
+        candidate: what was checked, for people.
         baseline: the file that it was compared with; None: floors only.
         images: that each measure has.
         level: at most this part of tables without a true drop fails by chance.
-        findings: every measure of the baseline and of the subject, in order.
+        results: every measure of the baseline and of the subject, in order.
         facts: which question was asked and what changed, a sentence each.
         warnings: what must not be missed, a sentence each.
-        causes: where to look for what made it worse.
+        hints: where to look for what made it worse.
         update: the command that makes a new baseline of the subject.
         failure: why the check came to no findings; empty if it came to its end.
     """
 
-    subject: str
+    candidate: str
     baseline: str | None
     images: int
     level: float
-    findings: tuple[Finding, ...]
+    results: tuple[CheckResult, ...]
     facts: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
-    causes: tuple[str, ...] = ()
+    hints: tuple[str, ...] = ()
     update: str = ""
     failure: str = ""
 
-    def of(self, *verdicts: Verdict) -> list[Finding]:
+    def of(self, *statuses: CheckStatus) -> list[CheckResult]:
         """The findings with one of these verdicts."""
-        return [finding for finding in self.findings if finding.verdict in verdicts]
+        return [result for result in self.results if result.status in statuses]
 
     @property
-    def failed(self) -> list[Finding]:
+    def failed(self) -> list[CheckResult]:
         """The findings that fail the check."""
-        return [finding for finding in self.findings if finding.verdict.fails]
+        return [result for result in self.results if result.status.fails]
 
     @property
     def exit_code(self) -> int:
         """0: none worse; 1: some worse, whatever else; 2: none seen to be worse, but some not comparable."""
         if self.failed:
             return WORSE
-        return INCOMPARABLE if self.failure or self.of(Verdict.incomparable) else PASSED
+        return INCOMPARABLE if self.failure or self.of(CheckStatus.incomparable) else PASSED
 
     @property
     def summary(self) -> str:
         """One line: how many measures are what, or why nothing could be compared."""
         if self.failure:
             return f"Robustness check CANNOT COMPARE: {self.failure}"
-        counts = [(verdict, len(self.of(verdict))) for verdict in Verdict]
-        said = ", ".join(f"{count} {verdict.value}" for verdict, count in counts if count)
+        counts = [(status, len(self.of(status))) for status in CheckStatus]
+        counted = ", ".join(f"{count} {status.value}" for status, count in counts if count)
         outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]
-        return f"Robustness check {outcome}: {len(self.findings)} measures: {said}."
+        return f"Robustness check {outcome}: {len(self.results)} measures: {counted}."
 
 
 def grouped(
-    findings: Sequence[Finding], field: Literal["reasons", "unchecked"] = "reasons"
-) -> dict[str | Reason, list[Finding]]:
+    results: Sequence[CheckResult], field: Literal["reasons", "unchecked"] = "reasons"
+) -> dict[str | Reason, list[CheckResult]]:
     """Each reason with the findings that it stands beside, so that it is said once."""
-    reasons: dict[str | Reason, list[Finding]] = {}
-    for finding in findings:
-        for reason in getattr(finding, field):
-            reasons.setdefault(reason, []).append(finding)
+    reasons: dict[str | Reason, list[CheckResult]] = {}
+    for result in results:
+        for reason in getattr(result, field):
+            reasons.setdefault(reason, []).append(result)
     return reasons

@@ -21,7 +21,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
-from robustbench_tin.benchmarks.gate.candidate import Key
+from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.files import read_text
 from robustbench_tin.specs import parse_number
@@ -57,7 +57,7 @@ class Rule:
     eps: float | None = None
     text: str = ""
 
-    def fits(self, model: str, defense: str, key: Key) -> bool:
+    def fits(self, model: str, defense: str, key: MeasurementKey) -> bool:
         """Whether it is about this measure."""
         return (
             fnmatchcase(model, self.model)
@@ -83,16 +83,16 @@ class Rules:
     level: float = LEVEL
     baseline: Path | None = None
 
-    def tolerance(self, model: str, defense: str, key: Key) -> float:
+    def tolerance(self, model: str, defense: str, key: MeasurementKey) -> float:
         """How much a measure may lose, a fraction."""
         fitting = [rule.number for rule in self.max_drop if rule.fits(model, defense, key)]
         return fitting[-1] if fitting else MAX_DROP
 
-    def floor(self, model: str, defense: str, key: Key) -> float | None:
+    def floor(self, model: str, defense: str, key: MeasurementKey) -> float | None:
         """What a measure must be at least, or None."""
         return max((rule.number for rule in self.floors if rule.fits(model, defense, key)), default=None)
 
-    def idle(self, measures: Iterable[tuple[str, str, Key]]) -> list[Rule]:
+    def idle(self, measures: Iterable[tuple[str, str, MeasurementKey]]) -> list[Rule]:
         """Rules that fit none of these measures, so that they guard nothing."""
         known = list(measures)
         return [
@@ -111,7 +111,7 @@ class Rules:
             if norm == "linf" and rule.eps is not None:
                 check_length(f"rule '{rule.text}' got eps", rule.eps)
 
-    def of(self, measures: Iterable[tuple[str, str, Key]]) -> Rules:
+    def of(self, measures: Iterable[tuple[str, str, MeasurementKey]]) -> Rules:
         """Those that fit some of these measures."""
         idle = self.idle(measures)
         return replace(

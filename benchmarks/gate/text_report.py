@@ -7,17 +7,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from robustbench_tin.benchmarks.codes.verdict import Trust
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind
-from robustbench_tin.benchmarks.gate.result import Finding, Report, grouped
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, grouped
 from robustbench_tin.benchmarks.reporting.results_table import UNCHECKED, Table, with_change
 from robustbench_tin.text import printable
 
-_TESTS = {Kind.same_weights: "same images", Kind.retrained: "re-training", None: "–"}
+_TESTS = {ComparisonMode.same_weights: "same images", ComparisonMode.retrained: "re-training", None: "–"}
 
 
-def table(report: Report) -> Table:
+def table(report: CheckReport) -> Table:
     """Every measure in a row; below them why, what changed, and where to look."""
-    rows = tuple(_row(finding) for finding in report.findings)
+    rows = tuple(_row(result) for result in report.results)
     return Table(
         title=_title(report),
         columns=(
@@ -30,7 +30,7 @@ def table(report: Report) -> Table:
             "may lose",
             "floor %",
             "p",
-            "verdict",
+            "status",
         ),
         rows=rows,
         label_columns=4,
@@ -38,7 +38,7 @@ def table(report: Report) -> Table:
     )
 
 
-def plain(report: Report) -> str:
+def plain(report: CheckReport) -> str:
     """The table and what stands below it as plain text, wide enough that nothing is cut."""
     from rich.console import Console
 
@@ -48,48 +48,48 @@ def plain(report: Report) -> str:
     return "\n".join([printable(shown.title), file.getvalue().rstrip(), "", *map(printable, shown.notes)])
 
 
-def notes(report: Report) -> list[str]:
+def notes(report: CheckReport) -> list[str]:
     """What stands below the table, a line each."""
     lines = [
-        f"{'! ' if any(each.verdict.grave for each in found) else ''}{reason} ({_measures(found)})"
-        for reason, found in grouped(report.findings).items()
+        f"{'! ' if any(each.status.grave for each in found) else ''}{reason} ({_measures(found)})"
+        for reason, found in grouped(report.results).items()
     ]
     lines += [
         f"{UNCHECKED} {Trust.unchecked}: {reason} ({_measures(found)})"
-        for reason, found in grouped(report.findings, "unchecked").items()
+        for reason, found in grouped(report.results, "unchecked").items()
     ]
     lines += [f"Compared: {fact}." for fact in report.facts]
     lines += [f"Warning: {warning}." for warning in report.warnings]
-    lines += [f"Look here: {cause}." for cause in report.causes]
+    lines += [f"Look here: {cause}." for cause in report.hints]
     lines += [f"To keep this as the new baseline: {report.update}"] if report.update else []
     return [*lines, report.summary]
 
 
-def _title(report: Report) -> str:
+def _title(report: CheckReport) -> str:
     beside = f"against {report.baseline}" if report.baseline else "against floors"
     level = (
         f", at most {report.level:.0%} of tables without a true drop fail by chance"
         if report.baseline
         else ""
     )
-    return f"Robustness of {report.subject} {beside}: {report.images:,} images{level}"
+    return f"Robustness of {report.candidate} {beside}: {report.images:,} images{level}"
 
 
-def _row(finding: Finding) -> tuple[str, ...]:
+def _row(result: CheckResult) -> tuple[str, ...]:
     return (
-        finding.model,
-        finding.defense,
-        finding.key.label if finding.key.norm == "linf" else f"{finding.key.label} {finding.key.norm}",
-        _TESTS[finding.kind],
-        _percent(finding.before),
+        result.model,
+        result.defense,
+        result.key.label if result.key.norm == "linf" else f"{result.key.label} {result.key.norm}",
+        _TESTS[result.mode],
+        _percent(result.before),
         with_change(
-            _percent(finding.now) + (UNCHECKED if finding.unchecked else ""),
-            None if finding.drop is None else 100 * finding.drop,
+            _percent(result.now) + (UNCHECKED if result.unchecked else ""),
+            None if result.drop is None else 100 * result.drop,
         ),
-        f"{100 * finding.tolerance:g}",
-        _percent(finding.floor),
-        "–" if finding.chance is None else f"{finding.chance:.2g}",
-        finding.verdict.value.upper() if finding.verdict.fails else finding.verdict.value,
+        f"{100 * result.tolerance:g}",
+        _percent(result.floor),
+        "–" if result.chance is None else f"{result.chance:.2g}",
+        result.status.value.upper() if result.status.fails else result.status.value,
     )
 
 
@@ -97,6 +97,6 @@ def _percent(value: float | None) -> str:
     return "–" if value is None else f"{100 * value:.1f}"
 
 
-def _measures(findings: Sequence[Finding]) -> str:
-    shown = "; ".join(finding.label for finding in findings[:4])
-    return shown if len(findings) <= 4 else f"{shown}; and {len(findings) - 4} more"
+def _measures(results: Sequence[CheckResult]) -> str:
+    shown = "; ".join(result.label for result in results[:4])
+    return shown if len(results) <= 4 else f"{shown}; and {len(results) - 4} more"

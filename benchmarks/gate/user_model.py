@@ -13,8 +13,8 @@ import torch
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.evaluate import count_classes, measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
-from robustbench_tin.benchmarks.gate.candidate import Figure, Model, Subject, rank_of
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel, rank_of
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
 from robustbench_tin.benchmarks.planning.resolve import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
@@ -48,7 +48,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class OwnSource(Asked):
+class UserModelSource(Asked):
     """A model by name, and what it is measured on and under: the options of ``robust-tin check --model``.
 
     Attributes:
@@ -79,7 +79,7 @@ class OwnSource(Asked):
         words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in plain.items()]
         return " ".join([*words, *([] if self.trust else ["--no-trust"])])
 
-    def measure(self, reporter: Reporter | None = None) -> Subject:
+    def measure(self, reporter: Reporter | None = None) -> Candidate:
         """Load the model, open the data and measure.
 
         Raises:
@@ -111,7 +111,7 @@ class OwnSource(Asked):
             "measured_on": dataset.val.fingerprint,
         }
         reporter.say(f"{own.name}: measuring on {len(dataset.val):,} images of {dataset.name}")
-        subject = measure(
+        candidate = measure(
             own,
             dataset.val.images,
             dataset.val.labels,
@@ -125,9 +125,9 @@ class OwnSource(Asked):
             "data": dataset.name,
             "classes": str(len(part.classes)),
             **{name.replace("_", "-"): value for name, value in named.items() if value is not None},
-            **subject.settings,
+            **candidate.settings,
         }
-        return Subject(own.name, subject.models, settings, subject.versions, self.command, own=True)
+        return Candidate(own.name, candidate.models, settings, candidate.versions, self.command, own=True)
 
     def _normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None]:
         """Mean and deviation, a number a channel; None: the model takes pixels."""
@@ -180,7 +180,7 @@ def measure(
     *,
     orders: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] | None = None,
-) -> Subject:
+) -> Candidate:
     """Measure a model on images.
 
     If it gives no gradients, it has no figures of the attacks that need them, and square stands in.
@@ -205,7 +205,7 @@ def measure(
         specs,
         asked.eps,
         # Nothing chosen by timing: the same model gives the same figures every time.
-        Conditions(asked.norm, search="fixed"),
+        AttackProtocol(asked.norm, search="fixed"),
         trust=asked.trust,
         facts={"model": own.name, **(facts or {})},
         orders=orders,
@@ -219,11 +219,15 @@ def measure(
             specs_left_out += [each.record.attack] if each.record.attack not in specs_left_out else []
             continue
         hits = each.top5 if rank_of(each.record) == "top5" else each.top1
-        figures.append(Figure(each.record, hits if each.record.status == OK else None))
+        figures.append(CandidateMeasurement(each.record, hits if each.record.status == OK else None))
     for status, attacks in left_out.items():
         if warn is not None:
             warn(f"{own.name}: {', '.join(attacks)} {status}")
     settings = {"attacks": ",".join(specs), "eps": asked.eps, "norm": asked.norm}
-    return Subject(
-        own.name, (Model(own.name, "none", 0, own.weights, tuple(figures)),), settings, versions(), own=True
+    return Candidate(
+        own.name,
+        (CandidateModel(own.name, "none", 0, own.weights, tuple(figures)),),
+        settings,
+        versions(),
+        own=True,
     )

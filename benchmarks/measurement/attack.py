@@ -14,13 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import Forms, probed
-from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool, batch_seed, drawn
+from robustbench_tin.attacks.acceleration.variants import VariantCache, probed
+from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
-from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
-from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.errors import FOREIGN, one_line
@@ -44,20 +44,20 @@ _COMPARED = 8
 
 
 @dataclass(frozen=True)
-class Conditions:
+class AttackProtocol:
     """Under what an attack works, beside its own settings.
 
     Attributes:
         norm: ``linf`` or ``l2``.
         seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
-        search: what to search with, as :meth:`Oracle.prepare` takes it. ``auto`` is ``fastest`` for
-            attacks until broken; a full budget is spent in the ``fixed`` form, so that the same command gives
-            the same table. ``fixed`` is ``exact`` for a full budget of so few gradients that no other form
-            would pay.
+        search: what to search with, as :meth:`AttackedModel.prepare` takes it. ``auto`` is ``fastest`` for
+            attacks that stop on success; a fixed budget is spent in the ``fixed`` variant, so that the same
+            command gives the same table. ``fixed`` is ``exact`` for a fixed budget of so few gradients that
+            no other variant would pay.
         eot: passes averaged for one gradient.
         eight_bit: adversarial images are rounded to 8 bits before they count.
         surrogate: searched with in the place of the model, for oblivious attacks; None: the model.
-        forms: of the one model that these conditions are for, chosen once.
+        variants: of the one model that these conditions are for, chosen once.
     """
 
     norm: str = "linf"
@@ -66,11 +66,13 @@ class Conditions:
     eot: int = 1
     eight_bit: bool = False
     surrogate: nn.Module | None = None
-    forms: Forms = field(default_factory=Forms)
+    variants: VariantCache = field(default_factory=VariantCache)
 
-    def oracle(self, model: nn.Module) -> Oracle:
-        """The oracle of a model under these conditions."""
-        return Oracle(model, eot=self.eot, surrogate=self.surrogate, forms=self.forms, seed=self.seed)
+    def attacked(self, model: nn.Module) -> AttackedModel:
+        """The attacked model of a model under these conditions."""
+        return AttackedModel(
+            model, eot=self.eot, surrogate=self.surrogate, variants=self.variants, seed=self.seed
+        )
 
     def search_for(self, attack: Attack) -> str:
         """The search that this attack is done with."""
@@ -85,8 +87,8 @@ class Conditions:
 def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Measurement:
     """What survives every one of several attacks at the same budget, image by image.
 
-    An attack until broken says nothing about the other criterion: that figure is of the rest, and the remarks
-    say so.
+    An attack that stops on success says nothing about the other criterion: that figure is of the rest, and
+    the remarks say so.
 
     Args:
         measures: each attack's record and its outcomes; None where it failed, and then the whole has.
@@ -123,51 +125,51 @@ def evaluation_batch_size(device: str) -> int:
 
 
 def measure_clean(
-    model: nn.Module, pool: Pool, *, seed: int = 0, on_images: OnImages | None = None
+    model: nn.Module, batches: ImageBatches, *, seed: int = 0, on_images: OnImages | None = None
 ) -> tuple[Measurement, Tensor | None]:
     """The clean measure, which images are right as they are, and the logits behind it.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
         seed: of what a model that is random at test time draws.
         on_images: called with the number of images done after each batch.
 
     Returns:
-        The outcomes, and the logits float32 ``(N, C)`` on the pool's device; None where the measure failed.
+        The outcomes, and the logits float32 ``(N, C)`` on the images' device; None where the measure failed.
     """
     started = time.perf_counter()
-    oracle = Oracle(model)
+    attacked = AttackedModel(model)
     status, logits = OK, None
     try:
-        with oracle:
+        with attacked:
             parts = []
-            for start in pool.starts():
-                images, labels = pool.at(start)
-                parts.append(batch_logits(oracle, images, seed, start))
+            for start in batches.starts():
+                images, labels = batches.at(start)
+                parts.append(batch_logits(attacked, images, seed, start))
                 if on_images is not None:
                     on_images(len(labels))
             logits = torch.cat(parts)
     except FOREIGN as error:  # whatever a model raises
         status = failure(error)
-    labels = pool.all_labels()
+    labels = batches.all_labels()
     return Measurement(
         eps=0.0,
         top1=None if logits is None else _hits(logits, labels, 1),
         top5=None if logits is None else _hits(logits, labels, 5),
         status=status,
         seconds=time.perf_counter() - started,
-        forward_passes=oracle.forward_passes,
+        forward_passes=attacked.forward_passes,
         backward_passes=0,
     ), logits
 
 
 def measure_attack(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: Sequence[float],
-    conditions: Conditions | None = None,
+    protocol: AttackProtocol | None = None,
     *,
     clean_logits: Tensor | None = None,
     on_images: OnImages | None = None,
@@ -178,29 +180,31 @@ def measure_attack(
     counts neither as robust nor as zero.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
         attack: what moves them.
         eps: positive budgets in units of the pixel range.
-        conditions: norm, seed and how to search.
-        clean_logits: of :func:`measure_clean`; None: worked out here, for attacks until broken only.
+        protocol: norm, seed and how to search.
+        clean_logits: of :func:`measure_clean`; None: worked out here, for attacks that stop on success only.
         on_images: called with the number of images done so far since the last call; over all budgets, each
             image counts once.
     """
-    conditions = conditions or Conditions()
+    protocol = protocol or AttackProtocol()
     if attack.criterion is None:
-        return _full_budget(model, pool, attack, eps, conditions, on_images)[0]
+        return _fixed_budget(model, batches, attack, eps, protocol, on_images)[0]
     if clean_logits is None:
-        clean, clean_logits = measure_clean(model, pool, seed=conditions.seed)
+        clean, clean_logits = measure_clean(model, batches, seed=protocol.seed)
         if clean_logits is None:
             return [
                 Measurement(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps
             ]
     report = _shared_progress(on_images, len(eps))
-    measures = [_until_broken(model, pool, attack, value, conditions, clean_logits, report) for value in eps]
+    measures = [
+        _stop_on_success(model, batches, attack, value, protocol, clean_logits, report) for value in eps
+    ]
     return [
-        _until_broken(model, pool, attack, each.eps, conditions, clean_logits, None)
-        if conditions.forms.misled(each.search)
+        _stop_on_success(model, batches, attack, each.eps, protocol, clean_logits, None)
+        if protocol.variants.misled(each.search)
         else each
         for each in measures
     ]
@@ -208,81 +212,84 @@ def measure_attack(
 
 def measured_again(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     done: Mapping[Attack, list[Measurement]],
-    conditions: Conditions,
+    protocol: AttackProtocol,
     clean_logits: Tensor | None,
 ) -> dict[Attack, list[Measurement]]:
-    """The measures; with the model itself those whose form was found to be wrong by another attack since.
+    """The measures; with the model itself those whose variant was found to be wrong by another attack since.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
         done: the measures of each attack, one a budget.
-        conditions: under which they were taken.
+        protocol: under which they were taken.
         clean_logits: of :func:`measure_clean`.
     """
     return {
         attack: measure_attack(
-            model, pool, attack, [each.eps for each in measures], conditions, clean_logits=clean_logits
+            model, batches, attack, [each.eps for each in measures], protocol, clean_logits=clean_logits
         )
-        if any(conditions.forms.misled(each.search) for each in measures)
+        if any(protocol.variants.misled(each.search) for each in measures)
         else measures
         for attack, measures in done.items()
     }
 
 
-def with_clean_gradients(attacks: Iterable[Attack], conditions: Conditions) -> Attack | None:
+def with_clean_gradients(attacks: Iterable[Attack], protocol: AttackProtocol) -> Attack | None:
     """The attack to give :func:`measure_from_clean`; None if no attack is fit for that.
 
-    A full budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
+    A fixed budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
     starts at the clean images and most others do not.
 
     Args:
         attacks: to be measured.
-        conditions: under which.
+        protocol: under which.
     """
     exact = [
         attack
         for attack in attacks
-        if attack.criterion is None and attack.needs_gradients and conditions.search_for(attack) == "exact"
+        if attack.criterion is None and attack.needs_gradients and protocol.search_for(attack) == "exact"
     ]
     return min(exact, key=lambda attack: attack.gradients(1), default=None)
 
 
 def measure_from_clean(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: Sequence[float],
-    conditions: Conditions,
+    protocol: AttackProtocol,
     *,
     on_images: OnImages | None = None,
 ) -> tuple[Measurement, Tensor | None, list[Measurement]]:
-    """The clean measure and a full budget together: gradients taken at the clean images give both.
+    """The clean measure and a fixed budget together: gradients taken at the clean images give both.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
         attack: without a criterion; see :func:`with_clean_gradients`.
         eps: positive budgets in units of the pixel range.
-        conditions: norm, seed and how to search.
+        protocol: norm, seed and how to search.
         on_images: called with the number of images done after each batch.
 
     Returns:
         What :func:`measure_clean` does, and what :func:`measure_attack` does.
     """
-    attacked, logits = _full_budget(model, pool, attack, eps, conditions, on_images, with_clean=True)
+    attacked, logits = _fixed_budget(model, batches, attack, eps, protocol, on_images, with_clean=True)
     if logits is None:
-        clean, logits = measure_clean(model, pool, seed=conditions.seed)
+        clean, logits = measure_clean(model, batches, seed=protocol.seed)
         return clean, logits, attacked
-    labels = pool.all_labels()
+    labels = batches.all_labels()
     top1, top5 = _hits(logits, labels, 1), _hits(logits, labels, 5)
-    return Measurement(0.0, top1, top5, OK, 0.0, len(pool), 0), logits, attacked
+    return Measurement(0.0, top1, top5, OK, 0.0, len(batches), 0), logits, attacked
 
 
 def with_stand_in(
-    model: nn.Module, pool: Pool, done: Mapping[Attack, list[Measurement]], conditions: Conditions
+    model: nn.Module,
+    batches: ImageBatches,
+    done: Mapping[Attack, list[Measurement]],
+    protocol: AttackProtocol,
 ) -> dict[Attack, list[Measurement]]:
     """The measures, with one by queries alone if the model gives no gradients.
 
@@ -290,10 +297,10 @@ def with_stand_in(
     claims to find adversarial images, :data:`STAND_IN` is measured in their place.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
         done: the measures of each attack, one a budget.
-        conditions: norm, seed and how to search.
+        protocol: norm, seed and how to search.
     """
     failed = [
         attack
@@ -302,7 +309,7 @@ def with_stand_in(
     ]
     if not failed:
         return dict(done)
-    why = _lacks_gradients(model, pool)
+    why = _lacks_gradients(model, batches)
     if why is None:
         return dict(done)
     stand_in = parse_attack(STAND_IN)
@@ -322,86 +329,86 @@ def with_stand_in(
         remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in failed)}"
         measures[stand_in] = [
             replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients"))
-            for each in measure_attack(model, pool, stand_in, eps, conditions)
+            for each in measure_attack(model, batches, stand_in, eps, protocol)
         ]
     return measures
 
 
-def _lacks_gradients(model: nn.Module, pool: Pool) -> str | None:
+def _lacks_gradients(model: nn.Module, batches: ImageBatches) -> str | None:
     """Why a model gives no gradients though it answers; None: it does, or fails altogether."""
-    images = pool.at(0)[0][:1]
-    with Oracle(model) as oracle:
+    images = batches.at(0)[0][:1]
+    with AttackedModel(model) as attacked:
         try:
-            oracle.logits(images)
-            return oracle.lacks_gradients(images)
+            attacked.logits(images)
+            return attacked.lacks_gradients(images)
         except Exception:  # noqa: BLE001 - whatever a model raises; the measures say what
             return None
 
 
-def verdicts(
+def attack_until_success(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: float,
-    conditions: Conditions,
+    protocol: AttackProtocol,
     clean_logits: Tensor,
     *,
-    oracle: Oracle | None = None,
+    attacked: AttackedModel | None = None,
     keep_images: bool = False,
     on_images: OnImages | None = None,
-) -> Verdicts:
-    """Attack a pool until broken and say what became of each image.
+) -> EarlyStopResult:
+    """Attack images until each is adversarial and say what became of each image.
 
     Raises:
         AttackFailure: where the model or the attack goes wrong.
     """
-    with oracle or conditions.oracle(model) as entered:
-        right = (~attack.goal.broken(clean_logits, pool.all_labels())).nonzero().squeeze(1).cpu()
-        threat = ThreatModel(conditions.norm, eps)
+    with attacked or protocol.attacked(model) as entered:
+        right = (~attack.goal.success(clean_logits, batches.all_labels())).nonzero().squeeze(1).cpu()
+        threat = ThreatModel(protocol.norm, eps)
         if len(right):
-            entered.prepare(drawn(pool, threat, probed(len(right)), right), conditions.search_for(attack))
-        driver = Driver(
+            entered.prepare(drawn(batches, threat, probed(len(right)), right), protocol.search_for(attack))
+        runner = EarlyStopRunner(
             entered,
-            pool,
+            batches,
             threat,
             attack.goal,
             clean_logits,
-            seed=conditions.seed,
-            finish=to_8bit if conditions.eight_bit else None,
+            seed=protocol.seed,
+            finish=to_8bit if protocol.eight_bit else None,
             on_images=on_images,
         )
-        return driver.attack(attack, keep_images=keep_images)
+        return runner.attack(attack, keep_images=keep_images)
 
 
-def batch_logits(oracle: Oracle, images: Tensor, seed: int, start: int) -> Tensor:
+def batch_logits(attacked: AttackedModel, images: Tensor, seed: int, start: int) -> Tensor:
     """The verdict on the batch that starts at row ``start``.
 
     A model that is random at test time draws for a batch the same each time, clean or attacked, at
     whatever eps: figures then differ by the attack alone. No search sees these draws.
     """
-    oracle.reseed("verdict", batch_seed(seed, start))
-    return oracle.logits(images)
+    attacked.reseed("verdict", batch_seed(seed, start))
+    return attacked.logits(images)
 
 
-def _until_broken(
+def _stop_on_success(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: float,
-    conditions: Conditions,
+    protocol: AttackProtocol,
     clean_logits: Tensor,
     on_images: OnImages | None,
 ) -> Measurement:
     started = time.perf_counter()
-    oracle = conditions.oracle(model)
+    attacked = protocol.attacked(model)
     status, found = OK, None
     try:
-        found = verdicts(
-            model, pool, attack, eps, conditions, clean_logits, oracle=oracle, on_images=on_images
+        found = attack_until_success(
+            model, batches, attack, eps, protocol, clean_logits, attacked=attacked, on_images=on_images
         )
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status = failure(error)
-    kept = None if found is None else (~found.broken).numpy()
+    kept = None if found is None else (~found.success).numpy()
     stages = () if found is None else tuple(found.stages)
     return Measurement(
         eps=eps,
@@ -409,23 +416,27 @@ def _until_broken(
         top5=kept if attack.goal.k == 5 else None,
         status=status,
         seconds=time.perf_counter() - started,
-        forward_passes=oracle.forward_passes,
-        backward_passes=oracle.backward_passes,
+        forward_passes=attacked.forward_passes,
+        backward_passes=attacked.backward_passes,
         mode=attack.mode,
-        search=oracle.search_label,
-        remarks=(*attack.remarks(clean_logits.shape[1]), *attack.conclusions(stages), *of_form(oracle)),
+        search=attacked.search_label,
+        remarks=(
+            *attack.remarks(clean_logits.shape[1]),
+            *attack.conclusions(stages),
+            *variant_remarks(attacked),
+        ),
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
-        disputed=None if found is None else int((found.disputed & ~found.broken).sum()),
+        unverified=None if found is None else int((found.unverified & ~found.success).sum()),
     )
 
 
-def _full_budget(
+def _fixed_budget(
     model: nn.Module,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: Sequence[float],
-    conditions: Conditions,
+    protocol: AttackProtocol,
     on_images: OnImages | None,
     *,
     with_clean: bool = False,
@@ -433,19 +444,20 @@ def _full_budget(
     """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
     started = time.perf_counter()
     status, spent = OK, None
-    oracle = conditions.oracle(model)
+    attacked = protocol.attacked(model)
     report = told_once(on_images)
     try:
-        with oracle:
-            prepare(oracle, pool, attack, eps, conditions)
-            spent = with_right_form(
-                oracle, lambda: _spent(oracle, pool, attack, eps, conditions, report(), with_clean=with_clean)
+        with attacked:
+            prepare(attacked, batches, attack, eps, protocol)
+            spent = with_right_variant(
+                attacked,
+                lambda: _spent(attacked, batches, attack, eps, protocol, report(), with_clean=with_clean),
             )
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status = failure(error)
     share = (time.perf_counter() - started) / len(eps)
     if spent is not None and spent.clean_logits is not None:
-        oracle.forward_passes -= len(pool)  # they are the clean measure's
+        attacked.forward_passes -= len(batches)  # they are the clean measure's
     outcomes = [
         Measurement(
             eps=value,
@@ -453,11 +465,11 @@ def _full_budget(
             top5=None if spent is None else spent.top5[index],
             status=status,
             seconds=share,
-            forward_passes=oracle.forward_passes // len(eps),
-            backward_passes=oracle.backward_passes // len(eps),
+            forward_passes=attacked.forward_passes // len(eps),
+            backward_passes=attacked.backward_passes // len(eps),
             mode=attack.mode,
-            search=oracle.search_label,
-            remarks=(*attack.remarks(0 if spent is None else spent.classes), *of_form(oracle)),
+            search=attacked.search_label,
+            remarks=(*attack.remarks(0 if spent is None else spent.classes), *variant_remarks(attacked)),
         )
         for index, value in enumerate(eps)
     ]
@@ -466,7 +478,7 @@ def _full_budget(
 
 @dataclass(frozen=True)
 class _Spent:
-    """What a full budget left of a pool.
+    """What a fixed budget left of the images.
 
     Attributes:
         top1: at each budget, was the label in the top 1, bool ``(K, N)``.
@@ -482,36 +494,36 @@ class _Spent:
 
 
 def _spent(
-    oracle: Oracle,
-    pool: Pool,
+    attacked: AttackedModel,
+    batches: ImageBatches,
     attack: Attack,
     eps: Sequence[float],
-    conditions: Conditions,
+    protocol: AttackProtocol,
     on_images: OnImages,
     *,
     with_clean: bool,
 ) -> _Spent:
-    """Spend a full budget on every image.
+    """Spend a fixed budget on every image.
 
     Raises:
-        WrongFormError: if the form that is searched with turns out to be wrong.
+        WrongVariantError: if the variant that is searched with turns out to be wrong.
     """
-    checks = SpotChecks(oracle)
+    checks = SpotChecks(attacked)
     clean: list[Tensor] = []
     hits: list[Tensor] = []
     classes = 0
-    for start in pool.starts():
-        images, labels = pool.at(start)
+    for start in batches.starts():
+        images, labels = batches.at(start)
         if with_clean:
             # An attack would copy a tensor made in inference mode.
             images = images.clone() if images.is_inference() else images
-            oracle.note(images)
-        moved = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
-        if with_clean and oracle.noted is not None:
+            attacked.note(images)
+        moved = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
+        if with_clean and attacked.noted is not None:
             if start == 0:
-                with_clean = _repeats(oracle, images, oracle.noted, conditions.seed)
-            clean.append(oracle.noted)
-        logits = [batch_logits(oracle, version, conditions.seed, start) for version in moved]
+                with_clean = _repeats(attacked, images, attacked.noted, protocol.seed)
+            clean.append(attacked.noted)
+        logits = [batch_logits(attacked, version, protocol.seed, start) for version in moved]
         checks.offer(moved.flatten(0, 1), torch.cat(logits))
         checks.look()
         classes = logits[0].shape[1]
@@ -519,43 +531,49 @@ def _spent(
         on_images(len(labels))
     checks.settle()
     top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
-    whole = with_clean and len(clean) == len(pool.starts())
+    whole = with_clean and len(clean) == len(batches.starts())
     return _Spent(top1, top5, classes, torch.cat(clean) if whole else None)
 
 
-def prepare(oracle: Oracle, pool: Pool, attack: Attack, eps: Sequence[float], conditions: Conditions) -> None:
-    """Choose the form that a full budget is spent in, on images that stand for the pool."""
-    few = drawn(pool, ThreatModel(conditions.norm, max(eps)), probed(len(pool)))
-    oracle.prepare(few, conditions.search_for(attack))
+def prepare(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+) -> None:
+    """Choose the variant that a fixed budget is spent in, on images that stand for all."""
+    few = drawn(batches, ThreatModel(protocol.norm, max(eps)), probed(len(batches)))
+    attacked.prepare(few, protocol.search_for(attack))
 
 
-def of_form(oracle: Oracle) -> tuple[str, ...]:
-    """What a reader must know of the form that was searched with."""
-    return () if oracle.wrong_form is None else (str(oracle.wrong_form),)
+def variant_remarks(attacked: AttackedModel) -> tuple[str, ...]:
+    """What a reader must know of the variant that was searched with."""
+    return () if attacked.wrong_variant is None else (str(attacked.wrong_variant),)
 
 
-def _repeats(oracle: Oracle, images: Tensor, logits: Tensor, seed: int) -> bool:
+def _repeats(attacked: AttackedModel, images: Tensor, logits: Tensor, seed: int) -> bool:
     """Whether the verdict on some images is what a search saw: not where the model is random."""
-    again = batch_logits(oracle, images[:_COMPARED], seed, 0)
-    oracle.forward_passes -= len(again)  # no attack's
+    again = batch_logits(attacked, images[:_COMPARED], seed, 0)
+    attacked.forward_passes -= len(again)  # no attack's
     return bool(torch.allclose(again, logits[:_COMPARED], rtol=1e-3, atol=1e-3 * float(logits.std())))
 
 
 def perturb_batch(
     attack: Attack,
-    oracle: Oracle,
+    attacked: AttackedModel,
     images: Tensor,
     labels: Tensor,
     eps: Sequence[float],
-    conditions: Conditions,
+    protocol: AttackProtocol,
     start: int,
 ) -> Tensor:
-    """The batch that starts at row ``start`` after the full budget, float32 ``(K, N, C, H, W)``."""
-    seed = batch_seed(conditions.seed, start)
-    moved = perturb_images(attack, oracle, images, labels, eps, norm=conditions.norm, seed=seed)
-    if conditions.eight_bit:
+    """The batch that starts at row ``start`` after the fixed budget, float32 ``(K, N, C, H, W)``."""
+    seed = batch_seed(protocol.seed, start)
+    moved = perturb_images(attack, attacked, images, labels, eps, norm=protocol.norm, seed=seed)
+    if protocol.eight_bit:
         for index, value in enumerate(eps):
-            moved[index] = to_8bit(moved[index], ThreatModel(conditions.norm, value).ball(images))
+            moved[index] = to_8bit(moved[index], ThreatModel(protocol.norm, value).ball(images))
     return moved
 
 

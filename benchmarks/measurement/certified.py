@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.rng import seed_of
 from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.benchmarks.codes.status import OK
@@ -54,14 +54,16 @@ class Certificates:
         return proved
 
 
-def certify(vote: NoiseVote, pool: Pool, *, seed: int = 0, on_images: OnImages | None = None) -> Certificates:
-    """Certify each image of a pool.
+def certify(
+    vote: NoiseVote, batches: ImageBatches, *, seed: int = 0, on_images: OnImages | None = None
+) -> Certificates:
+    """Certify each image.
 
     Images whose first votes choose another class than the label need no further ones.
 
     Args:
         vote: the classifier, its noise, and the numbers of votes.
-        pool: the images, on the classifier's device.
+        batches: the images, on the classifier's device.
         seed: of the noise.
         on_images: called with a number of images that are done.
 
@@ -69,28 +71,33 @@ def certify(vote: NoiseVote, pool: Pool, *, seed: int = 0, on_images: OnImages |
         InvalidSettingError: for a noise, a number of votes or a probability that is none.
         AttackFailure: where the classifier goes wrong.
     """
-    with _oracle(vote, seed) as oracle:
-        return _certified(oracle, vote, pool, seed, on_images)
+    with _oracle(vote, seed) as attacked:
+        return _certified(attacked, vote, batches, seed, on_images)
 
 
 def measure_certified(
-    vote: NoiseVote, pool: Pool, eps: Sequence[float], *, seed: int = 0, on_images: OnImages | None = None
+    vote: NoiseVote,
+    batches: ImageBatches,
+    eps: Sequence[float],
+    *,
+    seed: int = 0,
+    on_images: OnImages | None = None,
 ) -> list[Measurement]:
     """One measure a radius: which images are proved right. They share their passes, and their time.
 
     Args:
         vote: as of :func:`certify`.
-        pool: as of :func:`certify`.
+        batches: as of :func:`certify`.
         eps: radii above 0, l2, in units of the pixel range.
         seed: as of :func:`certify`.
         on_images: as of :func:`certify`.
     """
     started = time.perf_counter()
-    oracle = _oracle(vote, seed)
+    attacked = _oracle(vote, seed)
     status, found = OK, None
     try:
-        with oracle:
-            found = _certified(oracle, vote, pool, seed, on_images)
+        with attacked:
+            found = _certified(attacked, vote, batches, seed, on_images)
     except FOREIGN as error:  # whatever a model raises
         status = failure(error)
     return [
@@ -100,7 +107,7 @@ def measure_certified(
             top5=None,
             status=status,
             seconds=(time.perf_counter() - started) / len(eps),
-            forward_passes=oracle.forward_passes // len(eps),
+            forward_passes=attacked.forward_passes // len(eps),
             backward_passes=0,
             mode=MODE,
             remarks=(f"{vote.n0} + {vote.n} votes, each certificate wrong with probability {vote.alpha:g}",),
@@ -109,25 +116,25 @@ def measure_certified(
     ]
 
 
-def _oracle(vote: NoiseVote, seed: int) -> Oracle:
+def _oracle(vote: NoiseVote, seed: int) -> AttackedModel:
     if not (vote.sigma > 0 and min(vote.n0, vote.n) >= 1 and 0 < vote.alpha < 1):
         raise InvalidSettingError(
             f"certify got sigma={vote.sigma}, n0={vote.n0}, n={vote.n}, alpha={vote.alpha};"
             " expected sigma above 0, votes of 1 or more and alpha between 0 and 1"
         )
-    return Oracle(vote.base, seed=seed)
+    return AttackedModel(vote.base, seed=seed)
 
 
 def _certified(
-    oracle: Oracle, vote: NoiseVote, pool: Pool, seed: int, on_images: OnImages | None
+    attacked: AttackedModel, vote: NoiseVote, batches: ImageBatches, seed: int, on_images: OnImages | None
 ) -> Certificates:
     answers, radii = [], []
-    for start in pool.starts():
-        images, labels = pool.at(start)
-        generator = torch.Generator(pool.device).manual_seed(seed_of("certify", seed, start))
-        chosen = _votes(oracle, images, vote.n0, vote.sigma, generator).argmax(dim=1)
+    for start in batches.starts():
+        images, labels = batches.at(start)
+        generator = torch.Generator(batches.device).manual_seed(seed_of("certify", seed, start))
+        chosen = _votes(attacked, images, vote.n0, vote.sigma, generator).argmax(dim=1)
         candidates = (chosen == labels).nonzero().squeeze(1)
-        counts = _votes(oracle, images[candidates], vote.n, vote.sigma, generator)
+        counts = _votes(attacked, images[candidates], vote.n, vote.sigma, generator)
         won = counts.gather(1, labels[candidates].view(-1, 1)).squeeze(1)
         of_batch = np.full(len(labels), np.nan)
         of_batch[candidates.cpu().numpy()] = radius(won.cpu().numpy(), vote.n, vote.sigma, vote.alpha)
@@ -138,12 +145,14 @@ def _certified(
     return Certificates(np.concatenate(answers), np.concatenate(radii))
 
 
-def _votes(oracle: Oracle, images: Tensor, count: int, sigma: float, generator: torch.Generator) -> Tensor:
+def _votes(
+    attacked: AttackedModel, images: Tensor, count: int, sigma: float, generator: torch.Generator
+) -> Tensor:
     """How often each class wins under noise, int64 ``(N, C)``, a pass of each image a vote."""
     votes = torch.zeros(len(images), 1, dtype=torch.int64, device=images.device)
     for _ in range(count if len(images) else 0):
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=torch.float32)
-        logits = oracle.logits(images + sigma * noise)
+        logits = attacked.logits(images + sigma * noise)
         votes = votes + functional.one_hot(logits.argmax(dim=1), logits.shape[1])
     return votes
 

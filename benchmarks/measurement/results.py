@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.attacks.base import FULL_BUDGET
+from robustbench_tin.attacks.base import FIXED_BUDGET
 from robustbench_tin.attacks.engine.stop_on_success import StageReport
 from robustbench_tin.benchmarks.codes.status import Status
 
@@ -25,15 +25,16 @@ class Measurement:
         seconds: wall-clock time.
         forward_passes: summed over the images.
         backward_passes: summed over the images.
-        mode: ``full budget``, or ``until broken`` and the criterion.
-        search: precision and form of the model that was searched with; after a form was found to be wrong,
-            of the model itself, which then searched again.
-        remarks: what a reader must know of this figure; that a form was found to be wrong, for instance.
-        stages: what each stage of an attack until broken did, in the search that the figure rests on.
-        disagreements: times that the form searched with saw an image broken and the model did not, those with
-            a form found wrong since among them.
-        disputed: images that this happened to in the search that the figure rests on and that were not broken
-            in the end; None under a full budget.
+        mode: ``fixed budget``, or ``stop on success`` and the criterion.
+        search: precision and variant of the model that was searched with; after a variant was found to be
+            wrong, of the model itself, which then searched again.
+        remarks: what a reader must know of this figure; that a variant was found to be wrong, for instance.
+        stages: what each stage of an attack that stops on success did, in the search that the figure rests
+            on.
+        disagreements: times that the variant searched with saw an image broken and the model did not, those
+            with a variant found wrong since among them.
+        unverified: images that this happened to in the search that the figure rests on and that were not
+            broken in the end; None under a fixed budget.
     """
 
     eps: float
@@ -43,14 +44,14 @@ class Measurement:
     seconds: float
     forward_passes: int
     backward_passes: int
-    mode: str = FULL_BUDGET
+    mode: str = FIXED_BUDGET
     search: str = "float32"
     remarks: tuple[str, ...] = ()
     stages: tuple[StageReport, ...] = ()
     disagreements: int = 0
-    disputed: int | None = None
+    unverified: int | None = None
 
     @property
-    def late(self) -> int | None:
-        """Images that the last stage broke in the last tenth of its budget; None under a full budget."""
-        return self.stages[-1].late if self.stages else None
+    def late_successes(self) -> int | None:
+        """Images that the last stage broke in the last tenth of its budget; None under a fixed budget."""
+        return self.stages[-1].late_successes if self.stages else None

@@ -13,19 +13,19 @@ import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.acceleration.variants import probed
-from robustbench_tin.attacks.base import Attack, AttackFailure, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool, drawn
-from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_form
+from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.measurement.attack import (
-    Conditions,
+    AttackProtocol,
     batch_logits,
-    of_form,
     perturb_batch,
+    variant_remarks,
 )
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.runs.cell_loader import Loader
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -37,13 +37,13 @@ Moved = dict[int, Tensor]
 
 
 def measure_transfer(
-    loader: Loader,
+    loader: CellLoader,
     plan: Plan,
-    pool: Pool,
+    batches: ImageBatches,
     attack: Attack,
     eps: Sequence[float],
     source: Cell,
-    targets: Sequence[Cell],
+    cells: Sequence[Cell],
     *,
     on_images: OnImages | None = None,
 ) -> dict[Cell, list[Measurement]]:
@@ -54,68 +54,68 @@ def measure_transfer(
     Args:
         loader: gives the cells' models.
         plan: of the run: norm, ``eot``, ``eight_bit`` and ``oblivious``.
-        pool: the images.
-        attack: one that spends its full budget.
+        batches: the images.
+        attack: one that spends its fixed budget.
         eps: positive budgets.
-        source: where the images are made, with its seed, in the ``fixed`` form of its model.
-        targets: where they are measured.
+        source: where the images are made, with its seed, in the ``fixed`` variant of its model.
+        cells: the targets, where they are measured.
         on_images: called with the number of images moved after each batch.
 
     Returns:
         One measure a budget for each target; passes and seconds as if it was the only target.
     """
-    goals = [_Goal(target, len(eps)) for target in targets]
+    targets = [TransferTarget(cell, len(eps)) for cell in cells]
     started, making = time.perf_counter(), 0.0
-    oracle: Oracle | None = None
+    attacked: AttackedModel | None = None
     status, search = OK, "float32"
     remarks = tuple(attack.remarks(plan.classes))
     report = told_once(on_images)
     try:
         loaded = loader.load(source)
         surrogate = loaded.bare if plan.oblivious else None
-        conditions = Conditions(plan.norm, source.seed, "fixed", plan.eot, plan.eight_bit, surrogate)
-        oracle = conditions.oracle(loaded.model)
-        with oracle:
-            few = drawn(pool, ThreatModel(plan.norm, max(eps)), probed(len(pool)))
-            oracle.prepare(few, conditions.search)
+        protocol = AttackProtocol(plan.norm, source.seed, "fixed", plan.eot, plan.eight_bit, surrogate)
+        attacked = protocol.attacked(loaded.model)
+        with attacked:
+            few = drawn(batches, ThreatModel(plan.norm, max(eps)), probed(len(batches)))
+            attacked.prepare(few, protocol.search)
 
-        def passed(oracle: Oracle) -> None:
-            nonlocal goals, making
-            # Those of an earlier start have seen images that a wrong form made.
-            goals = [_Goal(target, len(eps)) for target in targets]
-            checks, told = SpotChecks(oracle), report()
-            for starts in _blocks(pool, len(eps)):
+        def passed(attacked: AttackedModel) -> None:
+            nonlocal targets, making
+            # Those of an earlier start have seen images that a wrong variant made.
+            targets = [TransferTarget(cell, len(eps)) for cell in cells]
+            checks, told = SpotChecks(attacked), report()
+            for starts in _blocks(batches, len(eps)):
                 began = time.perf_counter()
                 moved: Moved = {}
-                with oracle:
+                with attacked:
                     for start in starts:
-                        images, labels = pool.at(start)
-                        moved[start] = perturb_batch(attack, oracle, images, labels, eps, conditions, start)
+                        images, labels = batches.at(start)
+                        moved[start] = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
                         checks.offer(moved[start].flatten(0, 1))
                         checks.look()
                         told(len(labels))
                 making += time.perf_counter() - began
-                for goal in goals:
-                    goal.measure(loader, pool, moved)
-            with oracle:
+                for target in targets:
+                    target.measure(loader, batches, moved)
+            with attacked:
                 checks.settle()
 
-        with_right_form(oracle, partial(passed, oracle))
-        search = oracle.search_label
-        remarks += of_form(oracle)
+        with_right_variant(attacked, partial(passed, attacked))
+        search = attacked.search_label
+        remarks += variant_remarks(attacked)
     except FOREIGN as error:  # whatever a model or a plugged-in attack raises
         status, making = _failed(StatusCode.failed_at_source, error), time.perf_counter() - started
-    made_forward = 0 if oracle is None else oracle.forward_passes
-    made_backward = 0 if oracle is None else oracle.backward_passes
+    made_forward = 0 if attacked is None else attacked.forward_passes
+    made_backward = 0 if attacked is None else attacked.backward_passes
     return {
-        goal.cell: [
+        target.cell: [
             Measurement(
                 eps=value,
-                top1=None if failed != OK else goal.top1(index),
-                top5=None if failed != OK else goal.top5(index),
+                top1=None if failed != OK else target.top1(index),
+                top5=None if failed != OK else target.top5(index),
                 status=failed,
-                seconds=(making + goal.seconds) / len(eps),
-                forward_passes=(made_forward + goal.forward_passes) // len(eps),
+                seconds=(making + target.seconds) / len(eps),
+                forward_passes=(made_forward + target.forward_passes) // len(eps),
                 backward_passes=made_backward // len(eps),
                 mode=attack.mode,
                 search=search,
@@ -123,13 +123,13 @@ def measure_transfer(
             )
             for index, value in enumerate(eps)
         ]
-        for goal in goals
-        for failed in [goal.status if status == OK else status]
+        for target in targets
+        for failed in [target.status if status == OK else status]
     }
 
 
 @dataclass
-class _Goal:
+class TransferTarget:
     """A cell that is measured on another's images.
 
     Attributes:
@@ -146,24 +146,24 @@ class _Goal:
     forward_passes: int = 0
     hits: list[Tensor] = field(default_factory=list)
 
-    def measure(self, loader: Loader, pool: Pool, moved: Moved) -> None:
+    def measure(self, loader: CellLoader, batches: ImageBatches, moved: Moved) -> None:
         """Ask about a block of images, float32 ``(K, n, C, H, W)`` by the first row of each batch."""
         if self.status != OK:
             return
         started = time.perf_counter()
-        oracle: Oracle | None = None
+        attacked: AttackedModel | None = None
         try:
-            oracle = Oracle(loader.load(self.cell).model)
-            with oracle:
+            attacked = AttackedModel(loader.load(self.cell).model)
+            with attacked:
                 for start, versions in moved.items():
-                    labels = pool.at(start)[1]
-                    logits = [batch_logits(oracle, images, self.cell.seed, start) for images in versions]
+                    labels = batches.at(start)[1]
+                    logits = [batch_logits(attacked, images, self.cell.seed, start) for images in versions]
                     ranks = [torch.stack([in_top(answer, labels, k) for answer in logits]) for k in (1, 5)]
                     self.hits.append(torch.stack(ranks).cpu())
         except FOREIGN as error:  # whatever a model raises
             self.status = _failed(StatusCode.failed_at_target, error)
         self.seconds += time.perf_counter() - started
-        self.forward_passes += 0 if oracle is None else oracle.forward_passes
+        self.forward_passes += 0 if attacked is None else attacked.forward_passes
 
     def top1(self, budget: int) -> npt.NDArray[np.bool_]:
         """Was the label the top 1, bool ``(N,)``."""
@@ -178,13 +178,13 @@ class _Goal:
         return hits
 
 
-def _blocks(pool: Pool, budgets: int) -> Iterator[Iterable[int]]:
-    """The first rows of the batches, as many at a time as there is room for their adversarial images."""
-    starts = pool.starts()
-    batch_bytes = pool.size * pool.images[0].numel() * 4 * budgets
-    batches = max(1, _BLOCK_BYTES // batch_bytes)
-    for first in range(0, len(starts), batches):
-        yield starts[first : first + batches]
+def _blocks(batches: ImageBatches, budgets: int) -> Iterator[Iterable[int]]:
+    """The first rows of the batches, in blocks whose adversarial images fit into memory."""
+    starts = batches.starts()
+    batch_bytes = batches.size * batches.images[0].numel() * 4 * budgets
+    together = max(1, _BLOCK_BYTES // batch_bytes)
+    for first in range(0, len(starts), together):
+        yield starts[first : first + together]
 
 
 def _failed(code: StatusCode, error: BaseException) -> Status:

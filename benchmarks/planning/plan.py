@@ -13,9 +13,9 @@ from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
 from robustbench_tin.options import planned
-from robustbench_tin.threat import ThreatModel
 
 if TYPE_CHECKING:
+    from robustbench_tin.threat import ThreatModel
     from robustbench_tin.training.recipe import Recipe
 
 NONE = "none"
@@ -183,6 +183,7 @@ class Plan(BaseModel, _Settings, frozen=True):
         """
         # Needs torch, as above.
         from robustbench_tin.defenses import parse_defense
+        from robustbench_tin.threat import ThreatModel
 
         threat = parse_defense(cell.defense).threat
         if threat is None and self.attacked_eps:

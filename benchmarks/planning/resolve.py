@@ -24,7 +24,7 @@ from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import choose_device
 from robustbench_tin.specs import parse_spec, split_list
 from robustbench_tin.threat import parse_eps_list
-from robustbench_tin.training.distributed import team_size
+from robustbench_tin.training.distributed import group_size
 from robustbench_tin.training.progressive import sides
 from robustbench_tin.training.recipe import SGD_LR
 
@@ -109,7 +109,7 @@ def resolve(request: BenchConfig, reporter: Reporter, find_trained: FindTrained)
         "batch_size": request.batch_size or default_batch_size(len(dataset.train)),
         "weights": weights,
         "device": device,
-        "processes": team_size(),
+        "processes": group_size(),
         "plugins": tuple(file_digest(Path(plugin)) for plugin in request.plugins),
     }
     taken = {name: value for name, value in vars(request).items() if name in Plan.model_fields}

@@ -102,10 +102,10 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
     budgets = sorted(
         {float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)}
     )
-    # An attack until broken measures its criterion only.
+    # An attack that stops on success measures its criterion only.
     ranks = [k for k in (1, 5) if attacked[f"top{k}"].notna().any()] or [1, 5]
     with_seed = records["seed"].nunique() > 1
-    with_mark = bool((records["learned"] == False).any())  # noqa: E712 - the column also holds None
+    with_mark = bool((records["above_chance"] == False).any())  # noqa: E712 - the column also holds None
     labels = ["model", "defense", *(["seed"] if with_seed else []), *([""] if with_mark else [])]
     figures = [
         f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}"
@@ -129,7 +129,7 @@ def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, wors
             0.0 if row["attack"] == CLEAN else float(row["eps"]): row
             for row in cell[cell["attack"].isin([CLEAN, attack])].to_dict("records")
         }
-        learned = measures.get(0.0, {}).get("learned")
+        learned = measures.get(0.0, {}).get("above_chance")
         mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
         dimmed += [len(rows)] if learned is False else []
         texts = [_figure(measures, budget, f"top{k}") for k in ranks for budget in (0.0, *budgets)]

@@ -21,7 +21,7 @@ TAGS = {
 """Measures by what they are: ``loss/train_loss``; what stands before the slash shares a panel."""
 
 
-class Events:
+class TensorBoardWriter:
     """Follows :class:`robustbench_tin.training.curves.Curves` with a directory of events.
 
     Args:
@@ -59,12 +59,12 @@ class Events:
 
 
 @contextmanager
-def events(directory: Path | None) -> Iterator[Events | None]:
+def events(directory: Path | None) -> Iterator[TensorBoardWriter | None]:
     """Events in a directory for as long as the block lasts; none where there is no directory."""
     if directory is None:
         yield None
         return
-    opened = Events(directory)
+    opened = TensorBoardWriter(directory)
     try:
         yield opened
     finally:

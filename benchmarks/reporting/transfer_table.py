@@ -86,7 +86,7 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
     there = {key for pair in measures for key in pair}
     cells = [key for key in clean if key in there]
     numbers = {key: str(index) for index, key in enumerate(cells, 1)}
-    learned = {key: clean[key]["learned"] is not False for key in cells}
+    learned = {key: clean[key]["above_chance"] is not False for key in cells}
     with_mark = not all(learned.values())
 
     def line(label: str, mark: str, figures: Sequence[str]) -> tuple[str, ...]:

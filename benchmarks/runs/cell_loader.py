@@ -17,7 +17,7 @@ _KEPT_BYTES = 2 * 2**30
 
 
 @dataclass(frozen=True)
-class Loaded:
+class LoadedCell:
     """A cell's network with its weights.
 
     Attributes:
@@ -29,7 +29,7 @@ class Loaded:
     model: nn.Module
 
 
-class Loader:
+class CellLoader:
     """Loads cells; keeps them until they fill 2 GiB, and loads the others each time anew.
 
     Args:
@@ -42,10 +42,10 @@ class Loader:
         self._run = run
         self._image_size = image_size
         self._device = device
-        self._kept: dict[Cell, Loaded] = {}
+        self._kept: dict[Cell, LoadedCell] = {}
         self._room = _KEPT_BYTES
 
-    def load(self, cell: Cell) -> Loaded:
+    def load(self, cell: Cell) -> LoadedCell:
         """A cell's model.
 
         Raises:
@@ -67,7 +67,7 @@ class Loader:
         )
         load_weights(classifier, weights)
         bare = Runtime(self._device).place(classifier)
-        loaded = Loaded(bare, parse_defense(cell.defense).wrap(bare))
+        loaded = LoadedCell(bare, parse_defense(cell.defense).wrap(bare))
         size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
         if size <= self._room:
             self._room -= size

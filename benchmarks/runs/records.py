@@ -52,17 +52,17 @@ class Record(BaseModel):
             they were not asked for, and of a clean or certified measure that nothing speaks against. Tables
             of records show its text, and its codes beside it.
         remarks: what else a reader must know.
-        learned: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
+        above_chance: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
             0.001); None if that is unknown.
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
         forward_passes: summed over the images, the measuring pass included.
         backward_passes: summed over the images.
-        mode: ``full budget`` (every step on every image), ``until broken`` and the criterion, or ``certified
+        mode: ``fixed budget`` (every step on every image), ``stop on success`` and the criterion, or ``certified
             lower bound``.
-        search: precision and form of the model that was searched with; verdicts are always the model's own
+        search: precision and variant of the model that was searched with; verdicts are always the model's own
             in float32.
-        late: images that the last stage broke in the last tenth of its budget; None under a full budget.
-        disputed: images that survived although what was searched with saw them broken; None likewise.
+        late_successes: images that the last stage broke in the last tenth of its budget; None under a fixed budget.
+        unverified: images that survived although what was searched with saw them broken; None likewise.
         eot: passes averaged for one gradient.
         oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
         eight_bit: whether adversarial images were rounded to 8 bits before they counted.
@@ -101,14 +101,14 @@ class Record(BaseModel):
     status: Status
     trust: tuple[Reason, ...] | None = None
     remarks: tuple[str, ...] = ()
-    learned: bool | None
+    above_chance: bool | None
     seconds: NotNegative
     forward_passes: Count
     backward_passes: Count
     mode: str
     search: str
-    late: Count | None = None
-    disputed: Count | None = None
+    late_successes: Count | None = None
+    unverified: Count | None = None
     eot: Size = 1
     oblivious: bool = False
     eight_bit: bool = False
@@ -179,7 +179,7 @@ def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) ->
             f"{name}_high": high,
         }
     if facts["attack"] == CLEAN and outcomes.top1 is not None:
-        facts["learned"] = above_chance(int(outcomes.top1.sum()), n, classes)
+        facts["above_chance"] = above_chance(int(outcomes.top1.sum()), n, classes)
     remarks = [*outcomes.remarks]
     if outcomes.top5 is not None and classes <= _TOP:
         remarks.append(f"top-5 says nothing: with {classes} classes the true label is always in it")
@@ -193,8 +193,8 @@ def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) ->
         status=outcomes.status,
         remarks=tuple(remarks),
         search=outcomes.search,
-        late=outcomes.late,
-        disputed=outcomes.disputed,
+        late_successes=outcomes.late_successes,
+        unverified=outcomes.unverified,
         seconds=outcomes.seconds,
         forward_passes=outcomes.forward_passes,
         backward_passes=outcomes.backward_passes,

@@ -50,8 +50,8 @@ class _Repair:
 
     def cell(self, cell: Cell) -> None:
         again = f"{cell.label}: chosen again"
-        if not self._is_sound(again, partial(self.run.search_forms, cell)):
-            self.run.drop_search_forms(cell)
+        if not self._is_sound(again, partial(self.run.search_variants, cell)):
+            self.run.drop_search_variants(cell)
         again = f"{cell.label}: trained and measured again"
         if not self._is_sound(again, partial(self._look_at_training, cell)):
             self.run.drop_cell(cell)

@@ -19,7 +19,7 @@ LOCK = ".lock"
 _PARTS = ".parts"
 
 
-class Claim:
+class ResumableOutput:
     """A directory, held by this process.
 
     Attributes:
@@ -55,15 +55,15 @@ class Claim:
 
 
 @contextmanager
-def claimed(
+def begun_output(
     path: Path, settings: Mapping[str, Any], results: tuple[str, ...], *, told: tuple[str, ...] = ()
-) -> Iterator[Claim]:
+) -> Iterator[ResumableOutput]:
     """Begin in a directory, or go on there, alone.
 
     Args:
         path: missing, empty, or of a call with the same settings.
         settings: all that decides what it will hold, as JSON has it.
-        results: the keys of what :meth:`Claim.complete` will be given.
+        results: the keys of what :meth:`ResumableOutput.complete` will be given.
         told: the keys of settings that people are told and that decide nothing.
 
     Raises:
@@ -79,7 +79,7 @@ def claimed(
             result = _result(file, settings, results, told)
         else:
             write_text(file, json.dumps(settings, indent=2) + "\n")
-        yield Claim(path, settings, result)
+        yield ResumableOutput(path, settings, result)
 
 
 @contextmanager

@@ -85,8 +85,8 @@ class Trained(BaseModel):
     weights_digest: str = ""
 
 
-class SearchForms(RootModel[dict[str, list[str]]]):
-    """The forms that were chosen, and those found to be wrong, as ``search.json`` has them."""
+class SearchVariants(RootModel[dict[str, list[str]]]):
+    """The variants that were chosen, and those found to be wrong, as ``search.json`` has them."""
 
 
 class RunDirectory:
@@ -238,16 +238,16 @@ class RunDirectory:
             )
         return file
 
-    def search_forms(self, cell: Cell) -> dict[str, list[str]]:
-        """The forms chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
+    def search_variants(self, cell: Cell) -> dict[str, list[str]]:
+        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
 
         Raises:
             RunError: if the file is damaged.
         """
         file = self._cell(cell) / "search.json"
-        return read_json(file, SearchForms).root if file.exists() else {}
+        return read_json(file, SearchVariants).root if file.exists() else {}
 
-    def save_search_forms(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
+    def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
         """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
         write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
 
@@ -286,7 +286,7 @@ class RunDirectory:
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
 
-        An attack until broken has the column of its criterion only.
+        An attack that stops on success has the column of its criterion only.
 
         Raises:
             RunError: if the measure is not taken, has failed, or is damaged.
@@ -338,8 +338,8 @@ class RunDirectory:
         for suffix in ("json", "parquet"):
             forget(self._measure(cell, attack, eps, suffix))
 
-    def drop_search_forms(self, cell: Cell) -> None:
-        """Forget which forms were chosen."""
+    def drop_search_variants(self, cell: Cell) -> None:
+        """Forget which variants were chosen."""
         forget(self._cell(cell) / "search.json")
 
     def has_measures(self, cell: Cell) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
-from robustbench_tin.benchmarks.runs.cell_loader import Loaded
+from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
 from robustbench_tin.data.base import Dataset
@@ -45,7 +45,7 @@ class TrainedModel:
     defense: str = "none"
     plan: Plan | None = None
 
-    def load(self, device: str) -> Loaded:
+    def load(self, device: str) -> LoadedCell:
         """Build it, fill it and place it.
 
         Raises:
@@ -60,7 +60,7 @@ class TrainedModel:
         )
         load_weights(classifier, self.weights)
         bare = Runtime(device).place(classifier)
-        return Loaded(bare, parse_defense(self.defense).wrap(bare))
+        return LoadedCell(bare, parse_defense(self.defense).wrap(bare))
 
 
 def find_trained(text: str | Path) -> TrainedModel:

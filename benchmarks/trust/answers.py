@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 
 # Images that are shown alone.
 _ALONE = 8
@@ -65,7 +65,7 @@ class Questions:
         images: one batch, float32 ``(N, C, H, W)``.
     """
 
-    def __init__(self, subject: Subject, images: Tensor) -> None:
+    def __init__(self, subject: ProbedModel, images: Tensor) -> None:
         self._subject = subject
         self._images = images
         self._logits = subject.logits(images)

@@ -14,7 +14,7 @@ import math
 
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason
-from robustbench_tin.benchmarks.trust.probe import Evidence, Hits
+from robustbench_tin.benchmarks.trust.probe import Hits, ProbeResult
 from robustbench_tin.benchmarks.trust.slopes import KINDS
 from robustbench_tin.benchmarks.trust.trials import PROBE_QUERIES, PROBE_STEPS
 
@@ -73,16 +73,16 @@ def outdoes(one: Hits, other: Hits) -> bool:
     return more_than(gained, gained + lost, 0.5)
 
 
-def differing_passes(evidence: Evidence, eot: int) -> Reason | None:
+def differing_passes(probed: ProbeResult, eot: int) -> Reason | None:
     """The model is random at test time, and too few gradients were averaged to follow."""
-    answers = evidence.answers
+    answers = probed.answers
     # One that draws nothing and still answers otherwise remembers: see the next doubt.
     if answers.differing == 0 or not answers.draws:
         return None
     if eot == 1:
         return Reason.of(TrustCode.differing_passes, differing=answers.differing, images=answers.images)
     # Spearman and Brown: how alike two means of that many draws are.
-    alike = max(evidence.gradients.alike, 0.0)
+    alike = max(probed.gradients.alike, 0.0)
     averaged = eot * alike / (1 + (eot - 1) * alike)
     if averaged >= _ALIKE:
         return None
@@ -93,9 +93,9 @@ def differing_passes(evidence: Evidence, eot: int) -> Reason | None:
     return Reason.of(TrustCode.opposed_gradients, **facts, enough=enough)
 
 
-def remembered_calls(evidence: Evidence) -> Reason | None:
+def remembered_calls(probed: ProbeResult) -> Reason | None:
     """The same images, with the same random numbers, got another answer the second time."""
-    answers = evidence.answers
+    answers = probed.answers
     if not answers.remember:
         return None
     changed, images = answers.changed, answers.asked_again
@@ -104,105 +104,105 @@ def remembered_calls(evidence: Evidence) -> Reason | None:
     return Reason.of(TrustCode.remembered_calls, changed=changed, images=images)
 
 
-def other_clean_answers(right: Hits, evidence: Evidence) -> Reason | None:
+def other_clean_answers(right: Hits, probed: ProbeResult) -> Reason | None:
     """The probe found other images right than the clean measure did, and no random number explains it.
 
     Args:
         right: images right in the clean measure, bool ``(N,)``.
-        evidence: of the probe.
+        probed: of the probe.
     """
-    images = len(evidence.numbers)
-    changed = int((right[evidence.numbers] != evidence.right).sum())
-    if evidence.answers.draws or not more_than(changed, images, _TRICKLE):
+    images = len(probed.numbers)
+    changed = int((right[probed.numbers] != probed.right).sum())
+    if probed.answers.draws or not more_than(changed, images, _TRICKLE):
         return None
     return Reason.of(TrustCode.other_clean_answers, changed=changed, images=images)
 
 
-def depends_on_company(evidence: Evidence) -> Reason | None:
+def depends_on_company(probed: ProbeResult) -> Reason | None:
     """What an image is taken for follows from the images that are shown beside it."""
-    answers = evidence.answers
+    answers = probed.answers
     if not more_than(answers.moved, answers.regrouped, _TRICKLE):
         return None
     return Reason.of(TrustCode.depends_on_company, moved=answers.moved, images=answers.regrouped)
 
 
-def no_gradients(evidence: Evidence) -> Reason | None:
+def no_gradients(probed: ProbeResult) -> Reason | None:
     """Nobody can follow gradients, so that only queries were tried."""
-    if evidence.differentiable:
+    if probed.differentiable:
         return None
     return Reason.of(TrustCode.no_gradients)
 
 
-def beside_probe(left: Hits, evidence: Evidence) -> float | None:
+def beside_probe(left: Hits, probed: ProbeResult) -> float | None:
     """Images that an attack breaks for each that a PGD on margins breaks, whose gradients no scale kills.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        evidence: of the probe.
+        probed: of the probe.
 
     Returns:
         None if the PGD tells nothing: it did not run, could not follow gradients, or broke too few.
     """
-    near = evidence.gradients.near
-    if evidence.pgd is None or near is None or near.usable.mean() < 1 - _FEW:
+    near = probed.gradients.near
+    if probed.pgd is None or near is None or near.usable.mean() < 1 - _FEW:
         return None
-    mine = left[evidence.numbers[: len(evidence.pgd)]]
-    right = evidence.right[: len(mine)]
-    broken = int((right & ~evidence.pgd).sum())
+    mine = left[probed.numbers[: len(probed.pgd)]]
+    right = probed.right[: len(mine)]
+    broken = int((right & ~probed.pgd).sum())
     return int((right & ~mine).sum()) / broken if broken >= _TELLING else None
 
 
-def keeps_up(left: Hits, evidence: Evidence) -> bool:
+def keeps_up(left: Hits, probed: ProbeResult) -> bool:
     """Whether an attack breaks about as much as a PGD on margins.
 
     Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
     """
-    share = beside_probe(left, evidence)
+    share = beside_probe(left, probed)
     return share is not None and share >= 1 - _BESIDE_PROBE
 
 
-def dead_gradients(evidence: Evidence) -> Reason | None:
+def dead_gradients(probed: ProbeResult) -> Reason | None:
     """No attack that climbs the cross-entropy gets anywhere."""
-    if not evidence.differentiable:
+    if not probed.differentiable:
         return None
-    dead, right = evidence.gradients.dead, evidence.gradients.images
+    dead, right = probed.gradients.dead, probed.gradients.images
     if dead <= max(2, _FEW * right):
         return None
     return Reason.of(TrustCode.dead_gradients, dead=dead, images=right)
 
 
-def faint_logits(left: Hits, evidence: Evidence) -> Reason | None:
+def faint_logits(left: Hits, probed: ProbeResult) -> Reason | None:
     """The softmax is nearly even, so that cross-entropy raises all wrong classes, the near and the far ones.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        evidence: of the probe.
+        probed: of the probe.
     """
-    margin, share = evidence.gradients.margin, beside_probe(left, evidence)
+    margin, share = probed.gradients.margin, beside_probe(left, probed)
     if margin >= _FAINT or share is None or share >= 1 - _BESIDE_MARGINS:
         return None
     return Reason.of(TrustCode.faint_logits, margin=float(f"{margin:.2g}"))
 
 
-def jumping_answers(evidence: Evidence) -> Reason | None:
+def jumping_answers(probed: ProbeResult) -> Reason | None:
     """Answers change though no pixel does, in effect: noise whose seed follows the image, say."""
-    gradients = evidence.gradients
+    gradients = probed.gradients
     if not more_than(gradients.jumping, gradients.looked, _FEW):
         return None
     return Reason.of(TrustCode.jumping_answers, jumping=gradients.jumping, images=gradients.looked)
 
 
-def too_coarse(evidence: Evidence) -> Reason | None:
+def too_coarse(probed: ProbeResult) -> Reason | None:
     """No change of an answer stands out from rounding, so that no gradient can be checked."""
-    near = evidence.gradients.near
+    near = probed.gradients.near
     if near is None or near.usable.any():
         return None
     return Reason.of(TrustCode.too_coarse)
 
 
-def false_gradients(evidence: Evidence) -> Reason | None:
+def false_gradients(probed: ProbeResult) -> Reason | None:
     """Over a fraction of a level of 255 the answers do not change as the gradient says."""
-    gradients = evidence.gradients
+    gradients = probed.gradients
     at_images = TrustCode.false_gradients, TrustCode.false_directions
     beside_them = TrustCode.false_gradients_beside, TrustCode.false_directions_beside
     for slopes, (wrong_on, wrong_along) in ((gradients.near, at_images), (gradients.beside, beside_them)):
@@ -218,17 +218,17 @@ def false_gradients(evidence: Evidence) -> Reason | None:
     return None
 
 
-def shattered_gradients(evidence: Evidence) -> Reason | None:
+def shattered_gradients(probed: ProbeResult) -> Reason | None:
     """The gradient is right at one point, says nothing of a step further, and images survive.
 
     Networks that were trained plainly may be as rough; theirs do not survive.
     """
-    gradients = evidence.gradients
-    if gradients.far is None or evidence.pgd is None:
+    gradients = probed.gradients
+    if gradients.far is None or probed.pgd is None:
         return None
     kept = gradients.far.kept()
-    right = evidence.right[: len(evidence.pgd)]
-    survive = int((right & evidence.pgd).sum())
+    right = probed.right[: len(probed.pgd)]
+    survive = int((right & probed.pgd).sum())
     if kept is None or kept > _SHATTERED or not more_than(survive, int(right.sum()), _SURVIVE):
         return None
     return Reason.of(
@@ -236,17 +236,17 @@ def shattered_gradients(evidence: Evidence) -> Reason | None:
         percent=round(100 * max(kept, 0)),
         survive=survive,
         images=int(right.sum()),
-        eps=evidence.eps,
+        eps=probed.eps,
     )
 
 
-def stepwise_answers(evidence: Evidence) -> Reason | None:
+def stepwise_answers(probed: ProbeResult) -> Reason | None:
     """From image to image the answers change, and the gradients on the way do not say so."""
-    passage = evidence.gradients.passage
+    passage = probed.gradients.passage
     if passage is None or not (usable := int(passage.usable.sum())):
         return None
     off = float(passage.errors_by_direction()[0])
-    declared = evidence.gradients.declared
+    declared = probed.gradients.declared
     if off <= (_UNEXPLAINED_BY_STAND_IN if declared else _UNEXPLAINED):
         return None
     return Reason.of(
@@ -256,11 +256,11 @@ def stepwise_answers(evidence: Evidence) -> Reason | None:
     )
 
 
-def withstands_anything(evidence: Evidence, norm: str, classes: int) -> Reason | None:
+def withstands_anything(probed: ProbeResult, norm: str, classes: int) -> Reason | None:
     """Images survive where each can be made mid-grey, the same for all."""
-    if evidence.huge is None:
+    if probed.huge is None:
         return None
-    left, images = int(evidence.huge.left.sum()), len(evidence.huge.left)
+    left, images = int(probed.huge.left.sum()), len(probed.huge.left)
     if not more_than(left, images, 1 / classes):
         return None
     return Reason.of(
@@ -268,21 +268,21 @@ def withstands_anything(evidence: Evidence, norm: str, classes: int) -> Reason |
         left=left,
         images=images,
         norm=norm,
-        eps=float(f"{evidence.huge.eps:.3g}"),
+        eps=float(f"{probed.huge.eps:.3g}"),
     )
 
 
-def black_box_wins(evidence: Evidence) -> Reason | None:
+def black_box_wins(probed: ProbeResult) -> Reason | None:
     """Queries alone break what gradients do not, whatever attack was asked for."""
-    witness = evidence.witness
-    if witness is None or not more_than(witness.broke, witness.images, _TRICKLE):
+    witness = probed.witness
+    if witness is None or not more_than(witness.successes, witness.images, _TRICKLE):
         return None
     return Reason.of(
         TrustCode.queries_win,
         queries=PROBE_QUERIES,
-        broke=witness.broke,
+        successes=witness.successes,
         images=witness.images,
-        eps=evidence.eps,
+        eps=probed.eps,
     )
 
 
@@ -308,25 +308,25 @@ def single_step_blind(
     if kept.sum() < least * right.sum() or not more_than(broken, int(kept.sum()), share):
         return None
     code = TrustCode.catastrophic_overfitting if single_step_training else TrustCode.single_step_blind
-    return Reason.of(code, broken=broken, images=int(kept.sum()), eps=eps)
+    return Reason.of(code, successes=broken, images=int(kept.sum()), eps=eps)
 
 
-def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> Reason | None:
+def weaker_than_probe(left: Hits, probed: ProbeResult, *, iterative: bool) -> Reason | None:
     """A short PGD broke what the attack did not: a tenth of all images, or a third of what it broke itself.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        evidence: of the probe.
+        probed: of the probe.
         iterative: whether the attack claims to be as strong as that. One step or a black-box search does
             not; held against it is only that it breaks nothing at all where half of the images can be.
     """
-    if evidence.pgd is None:
+    if probed.pgd is None:
         return None
-    mine = left[evidence.numbers[: len(evidence.pgd)]]
-    right = evidence.right[: len(mine)]
-    broken = int((right & ~evidence.pgd).sum())
-    gained = int((right & mine & ~evidence.pgd).sum())
-    net = max(0, gained - int((right & evidence.pgd & ~mine).sum()))
+    mine = left[probed.numbers[: len(probed.pgd)]]
+    right = probed.right[: len(mine)]
+    broken = int((right & ~probed.pgd).sum())
+    gained = int((right & mine & ~probed.pgd).sum())
+    net = max(0, gained - int((right & probed.pgd & ~mine).sum()))
     if iterative:
         weaker = more_than(net, len(mine), _MUCH) or more_than(net, broken, _THIRD)
     else:
@@ -335,7 +335,7 @@ def weaker_than_probe(left: Hits, evidence: Evidence, *, iterative: bool) -> Rea
     if not weaker:
         return None
     return Reason.of(
-        TrustCode.weaker_than_probe, steps=PROBE_STEPS, gained=gained, images=len(mine), eps=evidence.eps
+        TrustCode.weaker_than_probe, steps=PROBE_STEPS, gained=gained, images=len(mine), eps=probed.eps
     )
 
 
@@ -362,7 +362,7 @@ def black_box_beats(
     if not more_than(broke, len(left), _TRICKLE):
         return None
     code = TrustCode.transfer_beats if transfer else TrustCode.black_box_beats
-    return Reason.of(code, name=name, broke=broke, images=len(left), eps=eps)
+    return Reason.of(code, name=name, successes=broke, images=len(left), eps=eps)
 
 
 def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> Reason | None:
@@ -381,31 +381,31 @@ def rising(lower: Hits, higher: Hits, low: float, high: float) -> Reason | None:
     return Reason.of(TrustCode.rising, lower=before, low=low, higher=after, high=high)
 
 
-def not_converged(late: int | None, images: int) -> Reason | None:
+def not_converged(late_successes: int | None, images: int) -> Reason | None:
     """Images were still being broken when the budget ended."""
-    if late is None or not more_than(late, images, _LATE):
+    if late_successes is None or not more_than(late_successes, images, _LATE):
         return None
-    return Reason.of(TrustCode.not_converged, late=late, images=images)
+    return Reason.of(TrustCode.not_converged, late_successes=late_successes, images=images)
 
 
-def probe_not_converged(evidence: Evidence) -> Reason | None:
-    """The same for an attack under a full budget, which does not tell: it is no longer than the probe."""
-    if evidence.pgd is None or not more_than(evidence.late, len(evidence.pgd), _LATE):
+def probe_not_converged(probed: ProbeResult) -> Reason | None:
+    """The same for an attack under a fixed budget, which does not tell: it is no longer than the probe."""
+    if probed.pgd is None or not more_than(probed.late_successes, len(probed.pgd), _LATE):
         return None
     return Reason.of(
         TrustCode.probe_not_converged,
         steps=PROBE_STEPS,
-        late=evidence.late,
-        images=len(evidence.pgd),
-        eps=evidence.eps,
+        late_successes=probed.late_successes,
+        images=len(probed.pgd),
+        eps=probed.eps,
     )
 
 
-def disputed_verdicts(disputed: int, images: int) -> Reason | None:
+def unverified_successes(unverified: int, images: int) -> Reason | None:
     """What was searched with is not the model."""
-    if not more_than(disputed, images, _TRICKLE):
+    if not more_than(unverified, images, _TRICKLE):
         return None
-    return Reason.of(TrustCode.disputed, disputed=disputed, images=images)
+    return Reason.of(TrustCode.unverified_successes, unverified=unverified, images=images)
 
 
 def refuted(left: Hits, other: Hits, eps: float, name: str, *, transfer: bool = False) -> Reason | None:
@@ -450,5 +450,5 @@ def no_better_than_noise(
     if by_noise < _NOISE_BROKE or broke > _BESIDE_NOISE * by_noise or images - broke <= _SATURATED * images:
         return None
     return Reason.of(
-        TrustCode.no_better_than_noise, name=name, by_noise=by_noise, images=images, eps=eps, broke=broke
+        TrustCode.no_better_than_noise, name=name, by_noise=by_noise, images=images, eps=eps, successes=broke
     )

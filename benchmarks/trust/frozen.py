@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Oracle
+from robustbench_tin.attacks.base import AttackedModel
 from robustbench_tin.attacks.engine.rng import random_state, seed_randomness
 
 
@@ -42,19 +42,19 @@ class FrozenModel(nn.Module):
         return answer
 
 
-class Subject:
+class ProbedModel:
     """A model that is looked into: frozen, every pass counted.
 
     Args:
         model: float32 pixels in [0, 1] to logits.
 
     Attributes:
-        oracle: of the frozen model; enter it first.
+        attacked: of the frozen model; enter it first.
     """
 
     def __init__(self, model: nn.Module) -> None:
         self._frozen = FrozenModel(model)
-        self.oracle = Oracle(self._frozen)
+        self.attacked = AttackedModel(self._frozen)
 
     @property
     def draws(self) -> bool:
@@ -76,7 +76,7 @@ class Subject:
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits of one batch, float32 ``(N, C)``, without a graph."""
-        return self.oracle.logits(images)
+        return self.attacked.logits(images)
 
     def gradient(self, images: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
         """Gradient of each image's own value, ``(N, C, H, W)``; zero if no pixel leads to the value.
@@ -89,8 +89,8 @@ class Subject:
         """
         with torch.enable_grad():
             variable = images.clone().requires_grad_()
-            logits = self.oracle.called(variable)
+            logits = self.attacked.called(variable)
             assert isinstance(logits, Tensor)
             (gradient,) = torch.autograd.grad(value(logits.float()).sum(), variable, allow_unused=True)
-        self.oracle.backward_passes += len(images)
+        self.attacked.backward_passes += len(images)
         return torch.zeros_like(images) if gradient is None else gradient

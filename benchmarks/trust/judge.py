@@ -14,14 +14,14 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack, IterativeAttack
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict, too_few
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
-from robustbench_tin.benchmarks.trust import checks as doubts
-from robustbench_tin.benchmarks.trust.probe import Evidence, Hits, gather
+from robustbench_tin.benchmarks.trust import checks
+from robustbench_tin.benchmarks.trust.probe import Hits, ProbeResult, gather
 from robustbench_tin.benchmarks.trust.trials import PROBE_STEPS
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
@@ -134,9 +134,9 @@ def uncheckable(record: Record) -> TrustCode | None:
     """Why the checks have nothing to look at; None if they have."""
     if record.status != OK:
         return TrustCode.no_figure
-    if record.learned is None:
+    if record.above_chance is None:
         return TrustCode.clean_failed
-    return None if record.learned else TrustCode.at_chance
+    return None if record.above_chance else TrustCode.at_chance
 
 
 def with_cause(record: Record) -> Record:
@@ -147,29 +147,31 @@ def with_cause(record: Record) -> Record:
     return record.model_copy(update={"trust": (Reason.of(cause),)})
 
 
-def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions: Conditions) -> Judgement:
+def judge(
+    model: nn.Module, batches: ImageBatches, measures: Sequence[Measured], protocol: AttackProtocol
+) -> Judgement:
     """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
 
     What cannot be judged is ``unchecked``; no figure under attack is left without a verdict.
 
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the cell's images.
+        batches: the cell's images.
         measures: all of the cell; the clean one among them.
-        conditions: under which they were taken.
+        protocol: under which they were taken.
     """
     checked = [measured for measured in measures if needs_trust(measured.record)]
     if not checked:
         return Judgement([with_cause(measured.record) for measured in measures])
     cell = _Cell(measures, checked)
-    evidence: Evidence | None = None
+    found: ProbeResult | None = None
     try:
-        evidence = gather(model, pool, cell.probe_eps(), conditions)
+        found = gather(model, batches, cell.probe_eps(), protocol)
         verdicts = {
-            id(measured): Verdict.of([*cell.reasons(measured, evidence), *cell.unchecked(evidence)])
+            id(measured): Verdict.of([*cell.reasons(measured, found), *cell.unchecked(found)])
             for measured in checked
         }
-        if of_answers := cell.answers(evidence):
+        if of_answers := cell.answers(found):
             verdicts[id(cell.clean)] = Verdict.of(of_answers)
     except FOREIGN as error:  # whatever a model raises; what fails meanwhile is not trusted
         failed = Verdict.of([Reason.of(TrustCode.checks_failed, error=one_line(error))])
@@ -180,9 +182,9 @@ def judge(model: nn.Module, pool: Pool, measures: Sequence[Measured], conditions
         else with_cause(measured.record)
         for measured in measures
     ]
-    if evidence is None:
+    if found is None:
         return Judgement(records)
-    return Judgement(records, evidence.forward_passes + evidence.backward_passes, evidence.seconds)
+    return Judgement(records, found.forward_passes + found.backward_passes, found.seconds)
 
 
 @dataclass(frozen=True)
@@ -197,14 +199,14 @@ class _Cell:
     measures: Sequence[Measured]
     checked: Sequence[Measured]
 
-    def reasons(self, measured: Measured, evidence: Evidence) -> list[Reason]:
+    def reasons(self, measured: Measured, found: ProbeResult) -> list[Reason]:
         """All that speaks against one figure."""
         return [
             reason
             for reason in (
-                *self._of_model(measured, evidence),
-                *self._of_attack(measured, evidence),
-                *self._of_measure(measured, evidence),
+                *self._of_model(measured, found),
+                *self._of_attack(measured, found),
+                *self._of_measure(measured, found),
             )
             if reason is not None
         ]
@@ -228,64 +230,69 @@ class _Cell:
         ]
         return max(telling, default=budgets[0])
 
-    def unchecked(self, evidence: Evidence) -> list[Reason | None]:
+    def unchecked(self, found: ProbeResult) -> list[Reason | None]:
         """Why the checks could not judge a figure of this cell in full."""
         return [
-            doubts.no_gradients(evidence),
-            doubts.too_coarse(evidence),
+            checks.no_gradients(found),
+            checks.too_coarse(found),
             too_few(len(self._right), int(self._right.sum())),
         ]
 
-    def answers(self, evidence: Evidence) -> list[Reason]:
+    def answers(self, found: ProbeResult) -> list[Reason]:
         """What speaks against any figure of the model, the clean one as well."""
-        return [reason for reason in self._of_answers(evidence) if reason is not None]
+        return [reason for reason in self._of_answers(found) if reason is not None]
 
-    def _of_answers(self, evidence: Evidence) -> Iterator[Reason | None]:
-        yield doubts.remembered_calls(evidence)
-        yield doubts.other_clean_answers(self._right, evidence)
-        yield doubts.depends_on_company(evidence)
+    def _of_answers(self, found: ProbeResult) -> Iterator[Reason | None]:
+        yield checks.remembered_calls(found)
+        yield checks.other_clean_answers(self._right, found)
+        yield checks.depends_on_company(found)
 
-    def _of_model(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+    def _of_model(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         record = measured.record
-        yield from self._of_answers(evidence)
-        yield doubts.differing_passes(evidence, measured.eot)
-        probed = self._at(record.attack, evidence.eps)
-        if probed is None or probed.top1 is None or not doubts.keeps_up(probed.top1, evidence):
-            yield doubts.dead_gradients(evidence)
+        yield from self._of_answers(found)
+        yield checks.differing_passes(found, measured.eot)
+        probed = self._at(record.attack, found.eps)
+        if probed is None or probed.top1 is None or not checks.keeps_up(probed.top1, found):
+            yield checks.dead_gradients(found)
         if probed is not None and probed.top1 is not None and probed.claims:
-            yield doubts.faint_logits(probed.top1, evidence)
-        yield doubts.withstands_anything(evidence, record.norm, record.classes)
-        yield doubts.jumping_answers(evidence)
-        yield doubts.false_gradients(evidence)
-        yield doubts.shattered_gradients(evidence)
-        yield doubts.stepwise_answers(evidence)
-        yield doubts.black_box_wins(evidence)
+            yield checks.faint_logits(probed.top1, found)
+        yield checks.withstands_anything(found, record.norm, record.classes)
+        yield checks.jumping_answers(found)
+        yield checks.false_gradients(found)
+        yield checks.shattered_gradients(found)
+        yield checks.stepwise_answers(found)
+        yield checks.black_box_wins(found)
 
-    def _of_attack(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+    def _of_attack(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         """What is wrong at the probe's budget is so at the others."""
         record = measured.record
         if measured.claims and measured.whole:
-            yield doubts.asked_nothing(record.forward_passes, record.backward_passes, record.n)
-        probed = self._at(measured.record.attack, evidence.eps)
+            yield checks.asked_nothing(record.forward_passes, record.backward_passes, record.n)
+        probed = self._at(measured.record.attack, found.eps)
         if probed is None or probed.top1 is None or not measured.claims:
             return
-        yield doubts.weaker_than_probe(probed.top1, evidence, iterative=measured.iterative)
+        yield checks.weaker_than_probe(probed.top1, found, iterative=measured.iterative)
         if not measured.iterative:
             return
-        mine = probed.top1[evidence.numbers]
-        yield doubts.no_better_than_noise(mine, evidence.noise, evidence.right, evidence.eps)
+        mine = probed.top1[found.numbers]
+        yield checks.no_better_than_noise(mine, found.noise, found.right, found.eps)
         if not any(other.single_step for other in self._beside(probed)):
-            yield doubts.weaker_than_one_step(mine, evidence.fgsm, evidence.eps, "a single step of FGSM")
+            yield checks.weaker_than_one_step(mine, found.fgsm, found.eps, "a single step of FGSM")
 
-    def _of_measure(self, measured: Measured, evidence: Evidence) -> Iterator[Reason | None]:
+    def _of_measure(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         record, left = measured.record, measured.top1
-        yield doubts.not_converged(record.late, record.n)
-        if record.late is None and record.eps == evidence.eps and measured.iterative and measured.is_short:
-            yield doubts.probe_not_converged(evidence)
+        yield checks.not_converged(record.late_successes, record.n)
+        if (
+            record.late_successes is None
+            and record.eps == found.eps
+            and measured.iterative
+            and measured.is_short
+        ):
+            yield checks.probe_not_converged(found)
         if not record.oblivious:
-            yield doubts.disputed_verdicts(record.disputed or 0, record.n)
+            yield checks.unverified_successes(record.unverified or 0, record.n)
         if left is not None and measured.single_step:
-            yield from self._of_single_step(record, left, evidence)
+            yield from self._of_single_step(record, left, found)
         if not measured.iterative:
             return
         yield from self._of_neighbours(measured)
@@ -293,7 +300,7 @@ class _Cell:
         if below is not None:
             for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
                 if lower is not None and higher is not None:
-                    yield doubts.rising(lower, higher, below.record.eps, record.eps)
+                    yield checks.rising(lower, higher, below.record.eps, record.eps)
                     break
 
     def _of_neighbours(self, measured: Measured) -> Iterator[Reason | None]:
@@ -316,7 +323,7 @@ class _Cell:
             yield reason
         if others:
             strongest, name = min(others, key=lambda other: int(other[0].sum()))
-            yield doubts.refuted(left, strongest, eps, name)
+            yield checks.refuted(left, strongest, eps, name)
 
     def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> Reason | None:
         """What one that claims less than an iterative attack shows of it."""
@@ -324,27 +331,27 @@ class _Cell:
         reason: Reason | None = None
         right = self.clean.hits(k)
         if not other.claims and right is not None:
-            reason = doubts.no_better_than_noise(left, theirs, right, eps, name)
+            reason = checks.no_better_than_noise(left, theirs, right, eps, name)
         if reason is None and other.single_step:
-            reason = doubts.weaker_than_one_step(left, theirs, eps, name)
+            reason = checks.weaker_than_one_step(left, theirs, eps, name)
         if reason is None and other.black_box:
-            reason = doubts.black_box_beats(left, theirs, eps, name)
+            reason = checks.black_box_beats(left, theirs, eps, name)
         return reason
 
-    def _of_single_step(self, record: Record, left: Hits, evidence: Evidence) -> Iterator[Reason | None]:
+    def _of_single_step(self, record: Record, left: Hits, found: ProbeResult) -> Iterator[Reason | None]:
         trained_so = self._trained_eps is not None
         for other in self._beside_record(record):
             if other.iterative and other.top1 is not None:
-                yield doubts.single_step_blind(
+                yield checks.single_step_blind(
                     self._right, left, other.top1, record.eps, single_step_training=trained_so
                 )
                 return
-        if evidence.pgd is not None and record.eps == evidence.eps:
-            count = len(evidence.pgd)
-            yield doubts.single_step_blind(
-                evidence.right[:count],
-                left[evidence.numbers[:count]],
-                evidence.pgd,
+        if found.pgd is not None and record.eps == found.eps:
+            count = len(found.pgd)
+            yield checks.single_step_blind(
+                found.right[:count],
+                left[found.numbers[:count]],
+                found.pgd,
                 record.eps,
                 single_step_training=trained_so,
             )

@@ -19,12 +19,12 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.losses import cross_entropy
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.trust.answers import Answers, Questions, typical_margin
-from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.benchmarks.trust.slopes import (
     FAR,
     NEAR,
@@ -92,7 +92,7 @@ class Gradients:
 
 
 @dataclass(frozen=True)
-class Evidence:
+class ProbeResult:
     """What the probe found.
 
     Attributes:
@@ -106,7 +106,7 @@ class Evidence:
         noise: which images random corners of the ball left right, likewise.
         pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None if the
             model is random, remembers earlier calls or gives no gradients.
-        late: images it broke in its last tenth.
+        late_successes: images it broke in its last tenth.
         witness: a black-box search on images that PGD left right; None if there was none.
         huge: a budget with which every image can be made mid-grey, and what it leaves.
         forward_passes: of the probe, summed over the images.
@@ -123,7 +123,7 @@ class Evidence:
     differentiable: bool = True
     gradients: Gradients = field(default_factory=Gradients)
     pgd: Hits | None = None
-    late: int = 0
+    late_successes: int = 0
     witness: Witness | None = None
     huge: Huge | None = None
     forward_passes: int = 0
@@ -131,28 +131,30 @@ class Evidence:
     seconds: float = 0.0
 
 
-def gather(model: nn.Module, pool: Pool, eps: float, conditions: Conditions) -> Evidence:
+def gather(model: nn.Module, batches: ImageBatches, eps: float, protocol: AttackProtocol) -> ProbeResult:
     """Probe a model.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
-        pool: the cell's images.
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the cell's images.
         eps: a budget above 0 to attack with.
-        conditions: of the cell's attacks; of them norm, seed and 8 bits hold here.
+        protocol: of the cell's attacks; of them norm, seed and 8 bits hold here.
 
     Raises:
         AttackFailure: if the model goes wrong.
     """
     started = time.perf_counter()
-    numbers = torch.randperm(len(pool), generator=torch.Generator().manual_seed(0))[:IMAGES]
-    sample = Pool(pool.images[numbers], pool.labels[numbers], min(pool.size, _ROWS), pool.device)
-    subject = Subject(model)
-    with subject.oracle as oracle:
-        evidence = _Probe(subject, sample, ThreatModel(conditions.norm, eps), conditions).evidence(numbers)
+    numbers = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))[:IMAGES]
+    sample = ImageBatches(
+        batches.images[numbers], batches.labels[numbers], min(batches.size, _ROWS), batches.device
+    )
+    subject = ProbedModel(model)
+    with subject.attacked as attacked:
+        found = _Probe(subject, sample, ThreatModel(protocol.norm, eps), protocol).found(numbers)
     return replace(
-        evidence,
-        forward_passes=oracle.forward_passes,
-        backward_passes=oracle.backward_passes,
+        found,
+        forward_passes=attacked.forward_passes,
+        backward_passes=attacked.backward_passes,
         seconds=time.perf_counter() - started,
     )
 
@@ -160,23 +162,25 @@ def gather(model: nn.Module, pool: Pool, eps: float, conditions: Conditions) -> 
 class _Probe:
     """The parts of the probe; each asks the subject and nothing else."""
 
-    def __init__(self, subject: Subject, sample: Pool, threat: ThreatModel, conditions: Conditions) -> None:
+    def __init__(
+        self, subject: ProbedModel, sample: ImageBatches, threat: ThreatModel, protocol: AttackProtocol
+    ) -> None:
         self.subject = subject
         self.sample = sample
         self.threat = threat
-        self.conditions = conditions
+        self.protocol = protocol
         self.logits = torch.cat([subject.logits(images) for images, _ in self._batches()])
         self.labels = sample.all_labels()
-        self.right = ~_TOP1.broken(self.logits, self.labels)
+        self.right = ~_TOP1.success(self.logits, self.labels)
         self.batch = self._one_batch()
-        self.differentiable = subject.oracle.lacks_gradients(self.batch[:1]) is None
+        self.differentiable = subject.attacked.lacks_gradients(self.batch[:1]) is None
 
-    def evidence(self, numbers: Tensor) -> Evidence:
+    def found(self, numbers: Tensor) -> ProbeResult:
         questions = Questions(self.subject, self.batch)
         answers = questions.answers()
         alive, fgsm, noise = self._single_steps()
-        trials = Trials(self.subject, self.sample, self.logits, self.threat, self.conditions)
-        found = Evidence(
+        trials = Trials(self.subject, self.sample, self.logits, self.threat, self.protocol)
+        found = ProbeResult(
             numbers=numbers.numpy(),
             right=_on_host(self.right),
             answers=answers,
@@ -194,8 +198,8 @@ class _Probe:
             if answers.random:
                 found = replace(found, witness=trials.on_one_batch(self.right))
             elif not answers.remember:
-                pgd, late, witness = trials.until_broken()
-                found = replace(found, pgd=_on_host(pgd), late=late, witness=witness)
+                pgd, late_successes, witness = trials.stop_on_success()
+                found = replace(found, pgd=_on_host(pgd), late_successes=late_successes, witness=witness)
         # Some remember what attacks ask for, and answer otherwise only then.
         return replace(found, answers=replace(answers, changed=max(answers.changed, questions.changed())))
 
@@ -212,7 +216,7 @@ class _Probe:
 
     def _single_steps(self) -> tuple[Tensor, Tensor, Tensor]:
         """Which images have a gradient, and which FGSM and noise leave right; bool ``(n,)`` each."""
-        generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed)
+        generator = torch.Generator(self.sample.device).manual_seed(self.protocol.seed)
         alive: list[Tensor] = []
         fgsm: list[Tensor] = []
         noise: list[Tensor] = []
@@ -227,9 +231,9 @@ class _Probe:
             )
             for direction, kept in ((gradient.nan_to_num(), fgsm), (corners, noise)):
                 moved = ball.project(images + self.threat.eps * ball.direction(direction))
-                if self.conditions.eight_bit:
+                if self.protocol.eight_bit:
                     moved = to_8bit(moved, ball)
-                kept.append(~_TOP1.broken(self.subject.logits(moved), labels))
+                kept.append(~_TOP1.success(self.subject.logits(moved), labels))
         return torch.cat(alive), torch.cat(fgsm), torch.cat(noise)
 
     def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
@@ -247,7 +251,7 @@ class _Probe:
         typical = typical_margin(logits)
         moves = jumps(subject, batch, logits)
         few, few_moves = batch[:_AT_OTHER_POINTS], moves[:_AT_OTHER_POINTS]
-        generator = torch.Generator(self.sample.device).manual_seed(self.conditions.seed + 1)
+        generator = torch.Generator(self.sample.device).manual_seed(self.protocol.seed + 1)
         beside = self.threat.ball(few).random(generator)
         found = replace(
             found,

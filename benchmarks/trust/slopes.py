@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 
 Numbers = npt.NDArray[np.float64]
 
@@ -142,7 +142,7 @@ class Margin:
         return over - under
 
 
-def jumps(subject: Subject, images: Tensor, logits: Tensor) -> Tensor:
+def jumps(subject: ProbedModel, images: Tensor, logits: Tensor) -> Tensor:
     """How far margins move when no pixel changes by more than 1/100,000, float32 ``(N,)``.
 
     Args:
@@ -160,7 +160,7 @@ def jumps(subject: Subject, images: Tensor, logits: Tensor) -> Tensor:
     return (margin(subject.logits(beside)) - margin(logits)).abs()
 
 
-def differences(subject: Subject, images: Tensor, length: float, floor: Tensor, seed: int) -> Slopes:
+def differences(subject: ProbedModel, images: Tensor, length: float, floor: Tensor, seed: int) -> Slopes:
     """Central differences along every kind of direction, and what the gradient promised.
 
     Args:
@@ -178,7 +178,7 @@ def differences(subject: Subject, images: Tensor, length: float, floor: Tensor, 
     return _along(subject, images, margin, gradient, directions, parts, length, floor)
 
 
-def climbs(subject: Subject, images: Tensor, length: float, floor: Tensor) -> Slopes:
+def climbs(subject: ProbedModel, images: Tensor, length: float, floor: Tensor) -> Slopes:
     """The same along the steepest direction alone, ``(N, 1)``."""
     images = images.clamp(length, 1 - length)
     margin = _top_two(subject.logits(images))
@@ -186,7 +186,7 @@ def climbs(subject: Subject, images: Tensor, length: float, floor: Tensor) -> Sl
     return _along(subject, images, margin, gradient, [gradient.sign()], (1,), length, floor)
 
 
-def passages(subject: Subject, images: Tensor, floor: Tensor) -> Slopes:
+def passages(subject: ProbedModel, images: Tensor, floor: Tensor) -> Slopes:
     """From each image towards the next one: the change of the margin, and the sum of what gradients promised.
 
     Gradients are taken at the middles of equal pieces of the way. A model that answers in steps changes
@@ -212,7 +212,7 @@ def passages(subject: Subject, images: Tensor, floor: Tensor) -> Slopes:
 
 
 def _along(
-    subject: Subject,
+    subject: ProbedModel,
     images: Tensor,
     margin: Margin,
     gradient: Tensor,

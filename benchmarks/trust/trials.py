@@ -11,14 +11,14 @@ from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
-from robustbench_tin.attacks.engine.stop_on_success import Driver, Verdicts
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner
 from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.attacks.square import Square
-from robustbench_tin.benchmarks.measurement.attack import Conditions
-from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.threat import ThreatModel
 
 PROBE_STEPS = 10
@@ -38,11 +38,11 @@ class Witness:
 
     Attributes:
         images: number of images that PGD left right and queries were spent on.
-        broke: images of them that the queries broke.
+        successes: images of them that the queries broke.
     """
 
     images: int
-    broke: int
+    successes: int
 
 
 @dataclass(frozen=True)
@@ -66,19 +66,24 @@ class Trials:
         sample: the probe's images.
         logits: of these images, float32 ``(n, C)`` on their device.
         threat: norm and eps.
-        conditions: of the cell's attacks.
+        protocol: of the cell's attacks.
     """
 
     def __init__(
-        self, subject: Subject, sample: Pool, logits: Tensor, threat: ThreatModel, conditions: Conditions
+        self,
+        subject: ProbedModel,
+        sample: ImageBatches,
+        logits: Tensor,
+        threat: ThreatModel,
+        protocol: AttackProtocol,
     ) -> None:
-        self._oracle = subject.oracle
+        self._oracle = subject.attacked
         self._sample = sample
         self._logits = logits
         self._threat = threat
-        self._conditions = conditions
+        self._conditions = protocol
 
-    def until_broken(self) -> tuple[Tensor, int, Witness]:
+    def stop_on_success(self) -> tuple[Tensor, int, Witness]:
         """A PGD on margins, and a black-box search on some of what it leaves.
 
         Returns:
@@ -88,12 +93,12 @@ class Trials:
         found = self._attack(
             _MarginPGD(steps=PROBE_STEPS), torch.arange(min(_PROBED, len(self._sample))), self._threat
         )
-        late = sum(stage.late for stage in found.stages)
-        rows = self._nearest(~found.broken)
-        broke = 0
+        late_successes = sum(stage.late_successes for stage in found.stages)
+        rows = self._nearest(~found.success)
+        successes = 0
         if len(rows):
-            broke = int(self._attack(Square(queries=PROBE_QUERIES), rows, self._threat).broken.sum())
-        return ~found.broken, late, Witness(len(rows), broke)
+            successes = int(self._attack(Square(queries=PROBE_QUERIES), rows, self._threat).success.sum())
+        return ~found.success, late_successes, Witness(len(rows), successes)
 
     def on_one_batch(self, right: Tensor) -> Witness:
         """The same for a frozen random model, on one batch that no image leaves, so each keeps its numbers.
@@ -118,10 +123,10 @@ class Trials:
         if self._threat.norm == "l2" and len(images):
             eps = float((images - 0.5).flatten(1).norm(dim=1).amax())
         attack = _MarginPGD(steps=_HUGE_STEPS, random_start=False)
-        broken = torch.zeros(len(rows), dtype=torch.bool)
+        success = torch.zeros(len(rows), dtype=torch.bool)
         if len(rows):
-            broken = self._attack(attack, rows, ThreatModel(self._threat.norm, eps)).broken
-        return Huge(eps, (~broken).numpy())
+            success = self._attack(attack, rows, ThreatModel(self._threat.norm, eps)).success
+        return Huge(eps, (~success).numpy())
 
     def _nearest(self, kept: Tensor) -> Tensor:
         """Numbers of the kept images that are nearest to a mistake, at most so many as are searched."""
@@ -131,7 +136,7 @@ class Trials:
         return order[: min(_SEARCHED, int(kept.sum()))].sort().values
 
     def _broken(self, images: Tensor, labels: Tensor) -> Tensor:
-        return _TOP1.broken(self._oracle.logits(images), labels)
+        return _TOP1.success(self._oracle.logits(images), labels)
 
     def _moved(self, attack: Attack, images: Tensor, labels: Tensor) -> Tensor:
         threat, seed = self._threat, self._conditions.seed
@@ -139,14 +144,14 @@ class Trials:
             attack, self._oracle, images, labels, [threat.eps], norm=threat.norm, seed=seed
         )[0]
 
-    def _attack(self, attack: Attack, rows: Tensor, threat: ThreatModel) -> Verdicts:
+    def _attack(self, attack: Attack, rows: Tensor, threat: ThreatModel) -> EarlyStopResult:
         """Until broken, in float32, with the model itself."""
         sample = self._sample
-        pool = Pool(sample.images[rows], sample.labels[rows], sample.size, sample.device)
+        batches = ImageBatches(sample.images[rows], sample.labels[rows], sample.size, sample.device)
         logits = self._logits[rows.to(self._logits.device)]
         finish = to_8bit if self._conditions.eight_bit else None
-        return Driver(
-            self._oracle, pool, threat, _TOP1, logits, seed=self._conditions.seed, finish=finish
+        return EarlyStopRunner(
+            self._oracle, batches, threat, _TOP1, logits, seed=self._conditions.seed, finish=finish
         ).attack(attack)
 
 

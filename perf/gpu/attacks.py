@@ -49,7 +49,7 @@ def main() -> None:
         undefended = _setting(options, dataset, model, "none")
         attacks.fgsm(undefended, rounds, say)
         attacks.pgd(undefended, rounds, say)
-        attacks.until_broken(undefended.only(slice(attacks.UNTIL_BROKEN_IMAGES)), rounds, say)
+        attacks.stop_on_success(undefended.only(slice(attacks.UNTIL_BROKEN_IMAGES)), rounds, say)
     # Last, and for one model: the reference makes some ten thousand passes, whatever the number of images.
     _autoattack(_setting(options, dataset, models[0], DEFENDED), few, smoke, say)
     results.close()

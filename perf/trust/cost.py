@@ -19,10 +19,10 @@ import torch
 from torch import Tensor, nn
 
 from perf.attacks import clock
-from perf.trust.zoo import Loaded, load
-from robustbench_tin.attacks.engine.image_batches import Pool
+from perf.trust.zoo import LoadedCell, load
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.evaluate import measured
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.benchmarks.trust.judge import judge
 from robustbench_tin.runtime import tune_allocator
@@ -99,7 +99,7 @@ def main() -> None:
     report(compare(loaded, arguments.images, arguments.rounds), arguments.images)
 
 
-def compare(loaded: Mapping[str, Loaded], images: int, rounds: int) -> dict[str, list[Cost]]:
+def compare(loaded: Mapping[str, LoadedCell], images: int, rounds: int) -> dict[str, list[Cost]]:
     """The costs of every case of :data:`CASES`, a round after the other.
 
     Args:
@@ -117,14 +117,14 @@ def compare(loaded: Mapping[str, Loaded], images: int, rounds: int) -> dict[str,
 
 def cost(model: nn.Module, images: Tensor, labels: Tensor) -> Cost:
     """Measure and judge a model once."""
-    conditions = Conditions("linf")
-    pool = Pool(images, labels, BATCH, images.device)
+    protocol = AttackProtocol("linf")
+    batches = ImageBatches(images, labels, BATCH, images.device)
     started = clock()
     measures = measured(
-        model, images, labels, ATTACKS, EPS, conditions, trust=False, batch_size=BATCH, facts={}
+        model, images, labels, ATTACKS, EPS, protocol, trust=False, batch_size=BATCH, facts={}
     )
     between = clock()
-    judgement = judge(model, pool, measures, conditions)
+    judgement = judge(model, batches, measures, protocol)
     ended = clock()
     records = [measure.record for measure in measures]
     return Cost(

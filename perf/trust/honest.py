@@ -25,11 +25,11 @@ from torch import Tensor, nn
 
 from perf.attacks import clock
 from perf.trust.configurations import CONFIGURATIONS, Configuration
-from perf.trust.zoo import Loaded, load
+from perf.trust.zoo import LoadedCell, load
 from robustbench_tin import evaluate
 from robustbench_tin.runtime import tune_allocator
 
-Host = Callable[[str], Loaded]
+Host = Callable[[str], LoadedCell]
 
 HEADER = (
     "| configuration | attack | eps | clean | attacked | `fast` | verdict | seconds |\n"
@@ -98,13 +98,13 @@ def main() -> int:
     return report(found, len(chosen))
 
 
-def host(folder: Path, network: str) -> Loaded:
+def host(folder: Path, network: str) -> LoadedCell:
     """A network of the zoo, or the toy network of the tests."""
     return toy() if network == "toy" else load(folder, network)
 
 
 @cache
-def toy() -> Loaded:
+def toy() -> LoadedCell:
     """The toy network of the tests, trained as they train it."""
     from tests.toys import TOY_CLASSES, draw_toy_images, train_toy_model
 
@@ -140,7 +140,7 @@ def figures(
             one.shown(record["eps"]),
             100 * clean["top1"],
             100 * record["top1"],
-            record["trust"] if record["learned"] else NOT_JUDGED,
+            record["trust"] if record["above_chance"] else NOT_JUDGED,
             seconds,
         )
         for record in attacked

@@ -30,7 +30,7 @@ from robustbench_tin.runtime import Runtime, choose_precision, tune_allocator
 from robustbench_tin.training.loop import Recipe, train
 
 Builder = Callable[[int, int], nn.Module]
-Loaded = tuple[nn.Module, Tensor, Tensor, int]
+LoadedCell = tuple[nn.Module, Tensor, Tensor, int]
 
 SEED = 0
 # Ten classes that look different, so that a network of 0.3 million weights tells most of them apart.
@@ -155,7 +155,7 @@ def main() -> None:
         print(_row(arguments.out, name), flush=True)
 
 
-def load(folder: str | Path, name: str) -> Loaded:
+def load(folder: str | Path, name: str) -> LoadedCell:
     """A network of the zoo and its evaluation images.
 
     Args:

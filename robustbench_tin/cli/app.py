@@ -184,7 +184,7 @@ def transfer(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     part: DataConfig,
     attack: Annotated[
-        str, typer.Option(help="Attack that spends its full budget: mi-fgsm, pgd:steps=20.")
+        str, typer.Option(help="Attack that spends its fixed budget: mi-fgsm, pgd:steps=20.")
     ] = "mi-fgsm",
     eps: Annotated[
         str | None, typer.Option(help="Budgets in units of the pixel range.", show_default="the run's")

@@ -18,9 +18,9 @@ from robustbench_tin.cli.process import CtrlC, say
 from robustbench_tin.streams import make_console
 
 if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.gate.candidate import Subject
-    from robustbench_tin.benchmarks.gate.comparison_mode import Kind
-    from robustbench_tin.benchmarks.gate.result import Report
+    from robustbench_tin.benchmarks.gate.candidate import Candidate
+    from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+    from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.benchmarks.gate.rules import Rules
 
 RULES = "Rules"
@@ -56,13 +56,13 @@ def baseline(
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
     from robustbench_tin.benchmarks.gate.power_warnings import weak_spots
 
-    subjects = _subjects(runs or (), own, **vars(part), device=device)
-    made = make_baseline(subjects)
+    candidates = _candidates(runs or (), own, **vars(part), device=device)
+    made = make_baseline(candidates)
     made.write(out)
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
     say(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
-    for spot in (*(note for subject in subjects for note in subject.notes), *weak_spots(made)):
+    for spot in (*(note for candidate in candidates for note in candidate.notes), *weak_spots(made)):
         say(f"Warning: {spot}.")
     if seeds == 1 and own.model is None:
         print(
@@ -164,7 +164,7 @@ def check(
     Exit code 0: no measure is worse; 1: some are, or are no longer to be believed; 2: some cannot be
     compared, or the check came to no result. The files of reports say the same in each case.
     """
-    from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+    from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
     from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
     from robustbench_tin.errors import InvalidSettingError
 
@@ -178,19 +178,21 @@ def check(
         chosen = chosen.then(max_drop or (), min or (), level)
         if same_weights and retrained:
             raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
-        said = Kind.same_weights if same_weights else Kind.retrained if retrained else None
-        told.report = _report(baseline, chosen, said, run, own, **vars(part), device=device)
+        forced_mode = (
+            ComparisonMode.same_weights if same_weights else ComparisonMode.retrained if retrained else None
+        )
+        told.report = _report(baseline, chosen, forced_mode, run, own, **vars(part), device=device)
     raise typer.Exit(told.report.exit_code)
 
 
 def _report(
     baseline: Path | None,
     rules: Rules,
-    said: Kind | None,
+    forced_mode: ComparisonMode | None,
     run: Path | None,
     own: OwnModelConfig,
     **options: Any,
-) -> Report:
+) -> CheckReport:
     from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
     from robustbench_tin.benchmarks.gate.check import check as run_check
     from robustbench_tin.benchmarks.gate.text_report import table
@@ -200,8 +202,8 @@ def _report(
         rules.require_budgets(own.norm)
     if own.model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
-    (subject,) = _subjects(() if run is None else (run,), own, **options)
-    report = run_check(subject, baseline, rules, said=said)
+    (candidate,) = _candidates(() if run is None else (run,), own, **options)
+    report = run_check(candidate, baseline, rules, forced_mode=forced_mode)
     _print_table(table(report))
     return report
 
@@ -210,17 +212,17 @@ def _report(
 class _Told:
     """What the reports of a check say."""
 
-    report: Report
+    report: CheckReport
 
 
 @contextmanager
 def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterator[_Told]:
     """Write reports in any case: an old file must not speak for a check that failed or was killed."""
     from robustbench_tin.benchmarks.gate.ci_reports import write_reports
-    from robustbench_tin.benchmarks.gate.result import Report
+    from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.errors import ForeignExitError, RobustTinError, one_line
 
-    unfinished = Report(name, None, 0, 0.0, (), failure="the check did not come to its end")
+    unfinished = CheckReport(name, None, 0, 0.0, (), failure="the check did not come to its end")
     write_reports(unfinished, files)
     told = _Told(unfinished)
     try:
@@ -238,7 +240,7 @@ def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterato
     _write(told.report, files, github)
 
 
-def _write(report: Report, files: dict[str, Path | None], github: bool) -> None:
+def _write(report: CheckReport, files: dict[str, Path | None], github: bool) -> None:
     from robustbench_tin.benchmarks.gate.ci_reports import as_annotations, as_markdown, write_reports
     from robustbench_tin.errors import RunError
 
@@ -258,7 +260,7 @@ def _write(report: Report, files: dict[str, Path | None], github: bool) -> None:
             ) from error
 
 
-def _subjects(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list[Subject]:
+def _candidates(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list[Candidate]:
     """The runs as they lie there, or the model measured now."""
     from robustbench_tin.benchmarks.gate.candidate import from_run
     from robustbench_tin.errors import InvalidSettingError
@@ -269,9 +271,9 @@ def _subjects(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list
         return [from_run(run) for run in runs]
     if runs:
         raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{own.model}'; give one of them")
-    from robustbench_tin.benchmarks.gate.user_model import OwnSource
+    from robustbench_tin.benchmarks.gate.user_model import UserModelSource
 
-    return [OwnSource(**vars(own), **options).measure(console_reporter())]
+    return [UserModelSource(**vars(own), **options).measure(console_reporter())]
 
 
 def _print_power(drop: float, baseline: Path | None, level: float) -> None:

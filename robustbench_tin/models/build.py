@@ -10,7 +10,7 @@ from torch import nn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.classifier import Classifier
-from robustbench_tin.models.network import calm_head, create_network, published_settings, seeded
+from robustbench_tin.models.network import create_network, init_head_small, published_settings, seeded
 from robustbench_tin.models.pretrained import create_pretrained
 from robustbench_tin.models.variant import Variant
 from robustbench_tin.models.weights import start_from
@@ -66,7 +66,7 @@ def build_classifier(
             weights = None
         else:
             network = create_network(backbone, num_classes, size)
-            calm_head(network)
+            init_head_small(network)
     if weights is not None:
         notes = start_from(network, backbone.name, Path(weights))
     published = published_settings(network)
@@ -103,5 +103,5 @@ def _on_base(
         pretrained=True,
         pretrained_cfg_overlay={"state_dict": whole.state_dict()},
     )
-    calm_head(network)
+    init_head_small(network)
     return network, (f"{backbone.name}: a new head for {num_classes} classes starts from scratch",)

@@ -50,7 +50,7 @@ def head_names(network: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
-def calm_head(network: nn.Module) -> None:
+def init_head_small(network: nn.Module) -> None:
     """Let a fresh head start from small weights, so that all classes are about equally likely at first.
 
     Some of timm's heads start with logits far apart, and a short training spends its steps on undoing it.

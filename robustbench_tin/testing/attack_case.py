@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.testing.toy import Toy, toy_problem
 
@@ -68,10 +68,10 @@ class AttackCase:
         seed: int = 0,
     ) -> Tensor:
         """Adversarial images, float32 ``(K, N, 3, 16, 16)``; of the toy problem unless others are given."""
-        with Oracle(self.toy.model if model is None else model) as oracle:
+        with AttackedModel(self.toy.model if model is None else model) as attacked:
             return perturb_images(
                 self.attack,
-                oracle,
+                attacked,
                 self.toy.images if images is None else images,
                 self.toy.labels if labels is None else labels,
                 self.eps if eps is None else eps,
@@ -99,20 +99,25 @@ class AttackCase:
             given: images in place of the toy problem's.
             search: the form of the model to search with.
         """
-        from robustbench_tin.attacks.engine.image_batches import Pool
-        from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack
+        from robustbench_tin.attacks.engine.image_batches import ImageBatches
+        from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack
 
         shown = self.toy.images if given is None else given
-        pool = Pool(shown[:images], self.toy.labels[:images], batch_size, torch.device("cpu"))
-        return measure_attack(model, pool, self.attack, eps, Conditions(self.norm, search=search))
+        batches = ImageBatches(shown[:images], self.toy.labels[:images], batch_size, torch.device("cpu"))
+        return measure_attack(model, batches, self.attack, eps, AttackProtocol(self.norm, search=search))
 
     def passes(self, eps: float, *, images: int) -> tuple[int, int]:
         """Forward and backward passes that the attack takes on the first images."""
-        with Oracle(self.toy.model) as oracle:
+        with AttackedModel(self.toy.model) as attacked:
             perturb_images(
-                self.attack, oracle, self.toy.images[:images], self.toy.labels[:images], [eps], norm=self.norm
+                self.attack,
+                attacked,
+                self.toy.images[:images],
+                self.toy.labels[:images],
+                [eps],
+                norm=self.norm,
             )
-        return oracle.forward_passes, oracle.backward_passes
+        return attacked.forward_passes, attacked.backward_passes
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:

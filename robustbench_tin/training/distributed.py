@@ -23,7 +23,7 @@ _PATIENCE = timedelta(days=30)
 
 
 @dataclass(frozen=True)
-class Team:
+class ProcessGroup:
     """The processes that train together; of one alone, nothing here does anything.
 
     After each backward pass the gradients are those of the whole batch, by DistributedDataParallel, so that
@@ -39,7 +39,7 @@ class Team:
     size: int = 1
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """Whether this is the process that says, measures and writes."""
         return self.rank == 0
 
@@ -82,7 +82,7 @@ class Team:
             values = values / self.size
         return values
 
-    def told(self, what: Any = None) -> Any:
+    def broadcast(self, what: Any = None) -> Any:
         """What the first process says; the others wait for it.
 
         Raises:
@@ -100,7 +100,7 @@ class Team:
         return said[0]
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 """One process."""
 
 
@@ -115,13 +115,13 @@ class _Asked(nn.Module):
         return objective()
 
 
-def team_size(environment: Mapping[str, str] = os.environ) -> int:
+def group_size(environment: Mapping[str, str] = os.environ) -> int:
     """How many processes ``torchrun`` started for this command; 1 without it."""
     return int(environment.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environment else 1
 
 
 @contextmanager
-def joined(device: str | None) -> Iterator[Team]:
+def joined(device: str | None) -> Iterator[ProcessGroup]:
     """The team of this process, while the block lasts; each takes a GPU of its own where there are any.
 
     Args:
@@ -130,8 +130,8 @@ def joined(device: str | None) -> Iterator[Team]:
     Raises:
         InvalidSettingError: for one GPU that all are to share, or more processes than GPUs.
     """
-    if team_size() == 1:
-        yield ALONE
+    if group_size() == 1:
+        yield SINGLE_PROCESS
         return
     rank, place = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     on_gpu = device != "cpu" and torch.cuda.is_available()
@@ -148,7 +148,7 @@ def joined(device: str | None) -> Iterator[Team]:
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
     try:
-        yield Team(rank, distributed.get_world_size())
+        yield ProcessGroup(rank, distributed.get_world_size())
     finally:
         distributed.destroy_process_group()
 

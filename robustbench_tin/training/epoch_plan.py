@@ -33,7 +33,7 @@ class Epoch:
     stage_steps: int
 
 
-def timetable(recipe: Recipe, replays: int, batches: int) -> tuple[Epoch, ...]:
+def epoch_plan(recipe: Recipe, replays: int, batches: int) -> tuple[Epoch, ...]:
     """The epochs in their order.
 
     A defense that replays each batch m times has one pass for every m epochs asked for: the cost is the same.
@@ -64,7 +64,7 @@ def timetable(recipe: Recipe, replays: int, batches: int) -> tuple[Epoch, ...]:
     return tuple(epochs)
 
 
-class Order:
+class EpochSampler:
     """The order of the images: each epoch a permutation of its own, cut into batches of equal size.
 
     Args:

@@ -24,8 +24,8 @@ from robustbench_tin.training.checkpoint import (
 )
 from robustbench_tin.training.context import Context, TrainingHooks, no_other
 from robustbench_tin.training.curves import Curves
-from robustbench_tin.training.distributed import ALONE, Team
-from robustbench_tin.training.epoch_plan import Epoch, Order, timetable
+from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
+from robustbench_tin.training.epoch_plan import Epoch, EpochSampler, epoch_plan
 from robustbench_tin.training.loss_log import Losses
 from robustbench_tin.training.monitor import Monitor, Probe, hold_out, some
 from robustbench_tin.training.optimiser import build_optimizer, set_rate
@@ -54,7 +54,7 @@ def train(
     probe: Probe | None = None,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
-    team: Team = ALONE,
+    group: ProcessGroup = SINGLE_PROCESS,
 ) -> TrainingRecord:
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
@@ -73,7 +73,7 @@ def train(
         checkpoint: written along the way, and gone on from where it is there already; the weights come out as
             if training had not been stopped. Whoever saves the weights removes it.
         curves: gets a point after each epoch; the weights and the seconds are the same without.
-        team: the processes that train it together, each of which calls this with the same arguments. The
+        group: the processes that train it together, each of which calls this with the same arguments. The
             weights of the first are the result.
 
     Raises:
@@ -95,7 +95,7 @@ def train(
         probe,
         checkpoint,
         curves,
-        team,
+        group,
     )
     forked = [run.device] if run.device.type == "cuda" else []
     with torch.random.fork_rng(devices=forked):
@@ -125,18 +125,18 @@ class _Run:
         probe: Probe | None,
         checkpoint: Checkpoint | None,
         curves: Curves | None,
-        team: Team,
+        group: ProcessGroup,
     ) -> None:
         self.started = time.perf_counter()
         self.classifier, self.defense, self.recipe, self.runtime = classifier, defense, recipe, runtime
         self.device = device = runtime.torch_device
-        self.team, self.seed = team, seed
-        self.checkpoint, self.curves = checkpoint, curves if team.leads else None
+        self.group, self.seed = group, seed
+        self.checkpoint, self.curves = checkpoint, curves if group.is_main else None
         self.identity = {
             "recipe": asdict(recipe),
             "defense": str(defense),
             "seed": seed,
-            "processes": team.size,
+            "processes": group.size,
         }
         self.notes: list[str] = []
         self.context = Context(
@@ -154,8 +154,8 @@ class _Run:
         prepared = defense.prepare(split, self.context)
         self.images = as_tensor(prepared.images).to(device)
         self.labels = as_tensor(prepared.labels).to(device)
-        self.order = Order(len(self.images), recipe.batch_size, seed)
-        self.epochs = timetable(recipe, defense.replays, self.order.batches)
+        self.order = EpochSampler(len(self.images), recipe.batch_size, seed)
+        self.epochs = epoch_plan(recipe, defense.replays, self.order.batches)
         self.context.epochs = len(self.epochs)
         self.steps = sum(epoch.steps for epoch in self.epochs)
 
@@ -163,7 +163,7 @@ class _Run:
         self.candidates = [parameter for parameter in classifier.parameters() if parameter.requires_grad]
         self.average = Average(recipe.average, classifier)
         self.monitor = None
-        if probe is not None and looked_at is not None and team.leads:
+        if probe is not None and looked_at is not None and group.is_main:
             self.monitor = Monitor(
                 as_tensor(looked_at.images).to(device),
                 as_tensor(looked_at.labels).to(device),
@@ -171,7 +171,7 @@ class _Run:
                 patience=recipe.early_stop,
                 single_step=defense.single_step,
             )
-        self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm, team)
+        self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm, group)
         # Where training stands: epoch, batch within it, whether it has ended before its time.
         self.epoch = 0
         self.batch = 0
@@ -193,9 +193,9 @@ class _Run:
         optimizer = self.begin(epoch)
         done = self.batch * epoch.replays
         for rows in self.order.of_epoch(self.epoch, self.device)[self.batch :]:
-            self.team.reseed(context.generator, self.seed, context.step)
+            self.group.reseed(context.generator, self.seed, context.step)
             images, labels = self.shown(rows)
-            weight = self.team.weight(len(images), len(rows))
+            weight = self.group.weight(len(images), len(rows))
             for _ in range(epoch.replays):
                 set_rate(optimizer, self.recipe, epoch.stage_step + done, epoch.stage_steps)
                 loss, norm, right = self.stepper.take(
@@ -227,7 +227,7 @@ class _Run:
 
     def shown(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """This process's share of a batch, as the defense shows it to the classifier."""
-        rows = self.team.share(rows)
+        rows = self.group.share(rows)
         return self.defense.augment(
             to_float(self.images[rows], self.runtime), self.labels[rows], self.context
         )
@@ -236,7 +236,7 @@ class _Run:
         """Average, look, ask the defense, write it down."""
         self.require_finite(epoch.steps)
         self.average.after_epoch(self.epoch, len(self.epochs))
-        self.losses.values = self.team.mean(self.losses.values)
+        self.losses.values = self.group.mean(self.losses.values)
         reason = None
         with self.average.shown():
             if self.monitor is not None and not epoch.clean:
@@ -246,7 +246,7 @@ class _Run:
         if reason is not None:
             self.notes.append(reason)
         ended = self.defense.after_epoch(self.classifier, self.context) or reason is not None
-        self.ended = self.team.told(ended)
+        self.ended = self.group.broadcast(ended)
         self.epoch, self.batch = self.epoch + 1, 0
         if self.is_due(epoch_over=True):
             self.save()
@@ -254,7 +254,7 @@ class _Run:
     def draw(self, curves: Curves, epoch: Epoch) -> None:
         """Add a point to the curves; the time that it takes is not training's."""
         begun = time.perf_counter()
-        top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays / self.team.size)
+        top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays / self.group.size)
         known = {"train_loss": self.losses.mean(), "train_top1": top1, "train_top5": top5}
         if self.monitor is not None and self.monitor.seen is not None and not epoch.clean:
             known |= {"monitor_fgsm": self.monitor.seen.fgsm, "monitor_pgd5": self.monitor.seen.pgd}
@@ -263,7 +263,7 @@ class _Run:
 
     def finish(self) -> None:
         """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""
-        if self.team.told(self.monitor is not None and self.monitor.decides):
+        if self.group.broadcast(self.monitor is not None and self.monitor.decides):
             if self.monitor is not None:
                 self.classifier.load_state_dict(self.monitor.kept)
         else:
@@ -299,7 +299,7 @@ class _Run:
         self.losses.require_finite(done, epoch=self.epoch, lr=self.optimizer.param_groups[0]["lr"])
 
     def is_due(self, *, epoch_over: bool) -> bool:
-        checkpoint = self.checkpoint if self.team.leads else None
+        checkpoint = self.checkpoint if self.group.is_main else None
         return checkpoint is not None and checkpoint.due(epoch_over=epoch_over)
 
     def save(self) -> None:

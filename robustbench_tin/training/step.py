@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustbench_tin.runtime import Runtime, is_out_of_memory
 from robustbench_tin.training.batch_accuracy import hearing, right_answers
 from robustbench_tin.training.context import Context, Objective, TrainingHooks
-from robustbench_tin.training.distributed import ALONE, Team
+from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
 from robustbench_tin.training.objective import classification_loss
 from robustbench_tin.training.recipe import TrainingFailure
 
@@ -27,7 +27,7 @@ class Stepper:
         context: where training stands.
         runtime: its autocast.
         clip_norm: longer gradients are scaled back to it; 0: none are.
-        team: the processes that take each step together.
+        group: the processes that take each step together.
 
     Attributes:
         part: images at a time; None: the whole batch.
@@ -40,7 +40,7 @@ class Stepper:
         context: Context,
         runtime: Runtime,
         clip_norm: float,
-        team: Team = ALONE,
+        group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self._classifier = classifier
         self._defense = defense
@@ -49,7 +49,7 @@ class Stepper:
         self._clip_norm = clip_norm or float("inf")
         self.part: int | None = None
         self._right = torch.zeros(2, dtype=torch.float32)
-        self._team = team
+        self._team = group
         self._ask: Callable[[Objective], Tensor] | None = None
 
     def trains_others(self) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.metrics import in_top
 
@@ -108,13 +108,13 @@ def test_pgd_from_random_starts_keeps_the_accuracy_that_art_keeps(
     """Over four starts each; only images at the edge of their ball depend on the start, here a few of 64."""
 
     def kept(images: Tensor) -> float:
-        with Oracle(toy.model) as oracle:
-            return float(in_top(oracle.logits(images), toy.labels, k=1).float().mean())
+        with AttackedModel(toy.model) as attacked:
+            return float(in_top(attacked.logits(images), toy.labels, k=1).float().mean())
 
     attack = parse_attack(f"pgd:alpha={alpha}")
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         ours = [
-            kept(perturb_images(attack, oracle, toy.images, toy.labels, [eps], norm=norm, seed=seed)[0])
+            kept(perturb_images(attack, attacked, toy.images, toy.labels, [eps], norm=norm, seed=seed)[0])
             for seed in range(4)
         ]
     state = np.random.get_state()  # noqa: NPY002 - ART draws from NumPy's global generator

@@ -11,31 +11,31 @@ from toys import Toy
 
 from robustbench_tin.attacks.acceleration.agreement import (
     FLOAT32_LIMIT,
-    Probe,
+    SampleOutput,
     distance,
     is_wrong,
     limit_of,
-    probe,
+    sample_output,
 )
-from robustbench_tin.attacks.acceleration.variants import Form
+from robustbench_tin.attacks.acceleration.variants import ModelVariant
 from robustbench_tin.strict_float32 import exact_float32
 
 NOISE = {"float32": 1e-6, "bfloat16": 5e-3, "float16": 5e-4}
 PRECISIONS = pytest.mark.parametrize("precision", NOISE)
 
 
-def answers(count: int = 40) -> Probe:
+def answers(count: int = 40) -> SampleOutput:
     generator = torch.Generator().manual_seed(0)
     logits = 3 * torch.randn(count, 10, generator=generator)
-    return Probe("float32", logits, torch.randn(8, 3, 4, 4, generator=generator), 0.1)
+    return SampleOutput("float32", logits, torch.randn(8, 3, 4, 4, generator=generator), 0.1)
 
 
-def rounded(ours: Probe, precision: str, times: float = 1.0) -> Probe:
+def rounded(ours: SampleOutput, precision: str, times: float = 1.0) -> SampleOutput:
     noise = torch.randn(ours.logits.shape, generator=torch.Generator().manual_seed(1))
     return replace(ours, precision=precision, logits=ours.logits + times * 3 * NOISE[precision] * noise)
 
 
-def wrong_on(theirs: Probe, rows: slice | list[int], by: float = 0.3) -> Probe:
+def wrong_on(theirs: SampleOutput, rows: slice | list[int], by: float = 0.3) -> SampleOutput:
     """Some answers differ by this part of the logits' spread."""
     logits = theirs.logits.clone()
     logits[rows] += by * logits[rows].roll(1, dims=1)
@@ -125,8 +125,8 @@ def test_a_probe_asks_all_images_and_takes_the_first_gradients(toy: Toy) -> None
             return logits
 
     with exact_float32():
-        found = probe(Form(Counting()), toy.images, 8)
-        whole = probe(Form(toy.model), toy.images[:8], 8)
+        found = sample_output(ModelVariant(Counting()), toy.images, 8)
+        whole = sample_output(ModelVariant(toy.model), toy.images[:8], 8)
     assert found is not None
     assert whole is not None
     assert asked == [8, 56]

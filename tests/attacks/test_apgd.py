@@ -24,9 +24,9 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.apgd import APGD, Ascent, on_the_rim
-from robustbench_tin.attacks.engine.state import Task
+from robustbench_tin.attacks import AttackedModel, parse_attack
+from robustbench_tin.attacks.apgd import APGD, Ascent, random_boundary_points
+from robustbench_tin.attacks.engine.state import AttackInputs
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -55,25 +55,25 @@ def draw_starts(toy: Toy, norm: str, eps: float, seed: int = 0) -> Tensor:
     return toy.images + eps * noise / noise.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
 
 
-def ascent(attack: APGD, oracle: Oracle, toy: Toy, norm: str, eps: float, start: Tensor) -> Ascent:
+def ascent(attack: APGD, attacked: AttackedModel, toy: Toy, norm: str, eps: float, start: Tensor) -> Ascent:
     ball = ThreatModel(norm, eps).ball(toy.images)
-    task = Task(toy.labels, ball, oracle.logits(toy.images), attack.goal, torch.Generator())
-    return Ascent.start(task, start, attack.objective, attack.aims(task), attack.steps, attack.eot)
+    inputs = AttackInputs(toy.labels, ball, attacked.logits(toy.images), attack.goal, torch.Generator())
+    return Ascent.start(inputs, start, attack.objective, attack.aims(inputs), attack.steps, attack.eot)
 
 
-def climb(oracle: Oracle, search: Ascent, questions: int = 10_000) -> Ascent:
+def climb(attacked: AttackedModel, search: Ascent, questions: int = 10_000) -> Ascent:
     for _ in range(questions):
-        if not bool((search.left > 0).any()):
+        if not bool((search.queries_left > 0).any()):
             break
-        search.move(search.ask(oracle))
+        search.move(search.ask(attacked))
     return search
 
 
 def climbed(spec: str, toy: Toy, norm: str, eps: float, start: Tensor) -> Ascent:
     attack = parse_attack(spec)
     assert isinstance(attack, APGD)
-    with Oracle(toy.model) as oracle:
-        return climb(oracle, ascent(attack, oracle, toy, norm, eps, start))
+    with AttackedModel(toy.model) as attacked:
+        return climb(attacked, ascent(attack, attacked, toy, norm, eps, start))
 
 
 def rows_apart(ours: Tensor, theirs: Tensor, within: float = 1e-4) -> int:
@@ -266,10 +266,10 @@ def test_of_a_linear_model_it_breaks_all_that_can_be_broken(name: str, classes: 
     reach = model.reach(toy.images, toy.labels, norm, eps)
     rivals = reach.scatter(1, toy.labels[:, None], -torch.inf).amax(dim=1)
     clear = rivals.abs() > 0.01
-    broken = verdicts(f"{name}:steps=30", toy, norm, eps)
+    success = verdicts(f"{name}:steps=30", toy, norm, eps)
     assert 0.1 < (rivals > 0).float().mean() < 0.9
-    assert not (broken & (rivals < 0) & clear).any()
-    missed = int((~broken & (rivals > 0) & clear).sum())
+    assert not (success & (rivals < 0) & clear).any()
+    missed = int((~success & (rivals > 0) & clear).sum())
     assert missed <= (0 if classes == 2 else {"apgd-ce": 8, "apgd-dlr": 2, "apgd-t": 0}[name])
 
 
@@ -284,11 +284,11 @@ def test_the_published_schedule_of_a_hundred_steps(toy: Toy) -> None:
     attack = parse_attack("apgd-ce")
     assert isinstance(attack, APGD)
     halvings = []
-    with Oracle(flat.model) as oracle:
-        search = ascent(attack, oracle, flat, "linf", 0.1, flat.images)
+    with AttackedModel(flat.model) as attacked:
+        search = ascent(attack, attacked, flat, "linf", 0.1, flat.images)
         for question in range(101):
             before = search.step_size
-            search.move(search.ask(oracle))
+            search.move(search.ask(attacked))
             if not torch.equal(search.step_size, before):
                 halvings.append(question)
     assert halvings == [22, 41, 57, 70, 80, 87, 93, 99]
@@ -301,17 +301,17 @@ def test_rows_that_start_later_keep_their_own_schedule(toy: Toy, name: str) -> N
     assert isinstance(attack, APGD)
     start = draw_starts(toy, "linf", 0.02).clamp(0, 1)
     parts = [Toy(toy.model, toy.images[rows], toy.labels[rows]) for rows in (slice(0, 5), slice(5, 12))]
-    with Oracle(toy.model) as oracle:
-        first = ascent(attack, oracle, parts[0], "linf", 0.02, start[:5])
-        late = ascent(attack, oracle, parts[1], "linf", 0.02, start[5:12])
-        together = climb(oracle, first, questions=7)
-        together.extend(late)
-        climb(oracle, together, questions=14)
+    with AttackedModel(toy.model) as attacked:
+        first = ascent(attack, attacked, parts[0], "linf", 0.02, start[:5])
+        late_successes = ascent(attack, attacked, parts[1], "linf", 0.02, start[5:12])
+        together = climb(attacked, first, questions=7)
+        together.extend(late_successes)
+        climb(attacked, together, questions=14)
         assert together.left.tolist() == [0] * 5 + [7] * 7
         left_over = together.left > 0
         early = together.best_loss[:5]
         together.keep(left_over)
-        climb(oracle, together)
+        climb(attacked, together)
     expected = climbed(with_settings(name, "steps=20"), toy, "linf", 0.02, start)
     assert torch.allclose(torch.cat([early, together.best_loss]), expected.best_loss[:12], rtol=1e-3)
 
@@ -321,18 +321,18 @@ def test_the_result_is_the_worst_point_it_saw(toy: Toy, name: str) -> None:
     attack = parse_attack(with_settings(name, "criterion=none,steps=12"))
     assert isinstance(attack, APGD)
     points, losses, breaks = [], [], []
-    with Oracle(toy.model) as oracle:
-        search = ascent(attack, oracle, toy, "linf", 0.015, draw_starts(toy, "linf", 0.015).clamp(0, 1))
-        while bool((search.left > 0).any()):
-            answer = search.ask(oracle)
+    with AttackedModel(toy.model) as attacked:
+        search = ascent(attack, attacked, toy, "linf", 0.015, draw_starts(toy, "linf", 0.015).clamp(0, 1))
+        while bool((search.queries_left > 0).any()):
+            answer = search.ask(attacked)
             points.append(search.points)
             losses.append(answer.losses)
             breaks.append(~in_top(answer.logits, toy.labels, 1))
             search.move(answer)
-    broken, loss = torch.stack(breaks), torch.stack(losses)  # (13, N)
-    ever = broken.any(dim=0)
+    success, loss = torch.stack(breaks), torch.stack(losses)  # (13, N)
+    ever = success.any(dim=0)
     assert 0 < ever.sum() < 64
-    chosen = loss.masked_fill(ever & ~broken, -torch.inf).argmax(dim=0)
+    chosen = loss.masked_fill(ever & ~success, -torch.inf).argmax(dim=0)
     assert torch.equal(search.result(), torch.stack(points)[chosen, torch.arange(64)])
 
 
@@ -340,7 +340,7 @@ def test_the_result_is_the_worst_point_it_saw(toy: Toy, name: str) -> None:
 def test_starts_lie_on_the_rim_of_the_ball(norm: str, eps: float) -> None:
     images = 0.4 + 0.2 * torch.rand(20, 3, 8, 8, generator=torch.Generator().manual_seed(0))
     ball = ThreatModel(norm, eps).ball(images)
-    starts = on_the_rim(ball, torch.Generator().manual_seed(1))
+    starts = random_boundary_points(ball, torch.Generator().manual_seed(1))
     assert torch.allclose(ball.distance(starts), torch.full((20,), eps, dtype=torch.float64), rtol=1e-4)
     assert ball.contains(starts).all()
     assert len(starts.unique(dim=0)) == 20
@@ -406,14 +406,16 @@ def test_a_target_is_a_wrong_class_by_its_clean_rank() -> None:
     assert len(parse_attack("apgd-t:criterion=top5").stages(10)) == 5
     attack = parse_attack("apgd-t:target=7")
     assert isinstance(attack, APGD)
-    task = Task(
+    inputs = AttackInputs(
         toy.labels,
         ThreatModel("linf", 0.1).ball(toy.images),
         model(toy.images),
         attack.goal,
         torch.Generator(),
     )
-    assert torch.equal(attack.aims(task).squeeze(1), model(toy.images).argsort(dim=1, descending=True)[:, 7])
+    assert torch.equal(
+        attack.aims(inputs).squeeze(1), model(toy.images).argsort(dim=1, descending=True)[:, 7]
+    )
 
 
 def test_two_hundred_classes_take_nine_targets() -> None:
@@ -469,7 +471,7 @@ def test_passes_are_averaged_where_the_attack_says_so(toy: Toy) -> None:
     assert record.backward_passes == 4 * 3 * 2
 
 
-def test_of_several_starts_and_targets_the_worst_counts_at_the_full_budget(toy: Toy) -> None:
+def test_of_several_starts_and_targets_the_worst_counts_at_the_fixed_budget(toy: Toy) -> None:
     specs = [f"apgd-t:criterion=none,steps=4,targets={targets}" for targets in (1, 4)]
     one, four = (
         (~in_top(toy.model(perturb(toy.model, toy.images, toy.labels, spec, 0.012)[0]), toy.labels, 1))
@@ -477,7 +479,7 @@ def test_of_several_starts_and_targets_the_worst_counts_at_the_full_budget(toy: 
     )
     assert not (one & ~four).any()
     record = evaluate(toy.model, toy.images, toy.labels, [specs[0]], [0.012]).iloc[-1]
-    assert record["mode"] == "full budget"
+    assert record["mode"] == "fixed budget"
     assert record.top1 == 1 - one.float().mean()
     assert record.top5 <= 1
 

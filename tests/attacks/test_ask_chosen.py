@@ -1,4 +1,4 @@
-"""The oracle's gradients of several losses a row, of which one is chosen."""
+"""The attacked model's gradients of several losses a row, of which one is chosen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 
 
@@ -32,14 +32,14 @@ def expected(toy: Toy, rows: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("eot", [1, 3])
 def test_each_row_gets_the_gradient_it_chose(toy: Toy, eot: int) -> None:
     values, gradient = expected(toy, 6)
-    with Oracle(toy.model, eot=eot) as oracle:
-        answer = oracle.ask_chosen(toy.images[:6], lambda logits, rows: logits, lengths_of, steepest)
+    with AttackedModel(toy.model, eot=eot) as attacked:
+        answer = attacked.ask_chosen(toy.images[:6], lambda logits, rows: logits, lengths_of, steepest)
     assert answer.losses is not None
     assert answer.gradient is not None
     assert torch.allclose(answer.losses, values, atol=1e-5)
     assert torch.allclose(answer.gradient, gradient, atol=1e-5)
-    assert oracle.forward_passes == 6 * eot
-    assert oracle.backward_passes == 6 * (TOY_CLASSES + 1) * eot
+    assert attacked.forward_passes == 6 * eot
+    assert attacked.backward_passes == 6 * (TOY_CLASSES + 1) * eot
 
 
 def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
@@ -49,8 +49,8 @@ def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
                 raise torch.OutOfMemoryError
             return toy.model(images)
 
-    with Oracle(Small()) as oracle:
-        answer = oracle.ask_chosen(
+    with AttackedModel(Small()) as attacked:
+        answer = attacked.ask_chosen(
             toy.images[:8], lambda logits, rows: logits * (1 + rows.start), lengths_of, steepest
         )
     assert answer.losses is not None
@@ -72,5 +72,5 @@ def test_what_is_no_gradient_is_a_failure(toy: Toy, spoil, reason: str) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return spoil(toy.model(images))
 
-    with Oracle(Spoilt()) as oracle, pytest.raises(AttackFailure, match=reason):
-        oracle.ask_chosen(toy.images[:2], lambda logits, rows: logits, lengths_of, steepest)
+    with AttackedModel(Spoilt()) as attacked, pytest.raises(AttackFailure, match=reason):
+        attacked.ask_chosen(toy.images[:2], lambda logits, rows: logits, lengths_of, steepest)

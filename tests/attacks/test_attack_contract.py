@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from toys import Toy
 
 from robustbench_tin import attacks
-from robustbench_tin.attacks import NORMS, AttackFailure, Oracle, parse_attack, registry
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks import NORMS, AttackedModel, AttackFailure, parse_attack, registry
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
 from robustbench_tin.testing.attack_case import AttackCase
 from robustbench_tin.testing.checks import hold_attack_rule
 from robustbench_tin.testing.contracts import EVERY_ATTACK_RULE
@@ -32,8 +32,8 @@ def toy(toy: Toy) -> Toy:
 
 
 def perturbed(model: nn.Module, name: str, images: Tensor, labels: Tensor, eps, norm, seed=0) -> Tensor:
-    with Oracle(model) as oracle:
-        return perturb_images(parse_attack(name), oracle, images, labels, eps, norm=norm, seed=seed)
+    with AttackedModel(model) as attacked:
+        return perturb_images(parse_attack(name), attacked, images, labels, eps, norm=norm, seed=seed)
 
 
 @EVERY_ATTACK
@@ -66,7 +66,7 @@ class TestPluggedIn:
         @attacks.register("reckless")
         @dataclass(frozen=True)
         class Reckless(attacks.Attack):
-            def run(self, oracle, labels, ball, generator):
+            def run(self, attacked, labels, ball, generator):
                 return (1e9 * torch.randn(ball.images.shape, generator=generator)).double()
 
         moved = perturbed(toy.model, "reckless", toy.images, toy.labels, [eps], norm)[0]
@@ -85,14 +85,14 @@ class TestPluggedIn:
         @attacks.register("useless")
         @dataclass(frozen=True)
         class Useless(attacks.Attack):
-            def run(self, oracle, labels, ball, generator):
+            def run(self, attacked, labels, ball, generator):
                 return result(ball.images)
 
         for norm in NORMS:
             with pytest.raises(AttackFailure, match=reason):
                 perturbed(toy.model, "useless", toy.images, toy.labels, [0.1], norm)
-        pool = Pool(toy.images, toy.labels, 64, torch.device("cpu"))
-        (outcomes,) = measure_attack(toy.model, pool, parse_attack("useless"), [0.1])
+        batches = ImageBatches(toy.images, toy.labels, 64, torch.device("cpu"))
+        (outcomes,) = measure_attack(toy.model, batches, parse_attack("useless"), [0.1])
         assert str(outcomes.status).startswith("failed: ")
         assert outcomes.top1 is None
 
@@ -104,13 +104,13 @@ class TestPluggedIn:
         @attacks.register("scribbler")
         @dataclass(frozen=True)
         class Scribbler(attacks.Attack):
-            def run(self, oracle, labels, ball, generator):
+            def run(self, attacked, labels, ball, generator):
                 return ball.images.add_(0.3).clamp_(0, 1)
 
         before = toy.images.clone()
-        pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
+        batches = ImageBatches(toy.images, toy.labels, 24, torch.device("cpu"))
         attack = parse_attack(f"scribbler:criterion={criterion}")
-        (outcomes,) = measure_attack(toy.model, pool, attack, [0.1], Conditions(norm))
+        (outcomes,) = measure_attack(toy.model, batches, attack, [0.1], AttackProtocol(norm))
         assert (
             str(outcomes.status)
             == "failed: scribbler wrote into the clean images; expected it to return new ones"
@@ -119,8 +119,8 @@ class TestPluggedIn:
 
 
 def test_a_model_without_gradients_still_has_a_clean_measure(toy: Toy) -> None:
-    pool = Pool(toy.images, toy.labels, 24, torch.device("cpu"))
-    outcomes, _ = measure_clean(Broken(toy.model, detach), pool)
+    batches = ImageBatches(toy.images, toy.labels, 24, torch.device("cpu"))
+    outcomes, _ = measure_clean(Broken(toy.model, detach), batches)
     assert str(outcomes.status) == "ok"
     assert outcomes.top1 is not None
     assert outcomes.top1.mean() > 0.9

@@ -15,21 +15,21 @@ from toys import TOY_CLASSES, Toy, build_toy_model
 
 from robustbench_tin import evaluate, perturb, threat
 from robustbench_tin.attacks import parse_attack, square
-from robustbench_tin.attacks.acceleration.variants import Form
-from robustbench_tin.attacks.base import Attack, AttackFailure, IterativeAttack, Oracle
-from robustbench_tin.attacks.engine import attacked_model as oracle
+from robustbench_tin.attacks.acceleration.variants import ModelVariant
+from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure, IterativeAttack
+from robustbench_tin.attacks.engine import attacked_model as attacked
 from robustbench_tin.attacks.engine import box_projection as hyperplane
-from robustbench_tin.attacks.engine import stop_on_success as driver
+from robustbench_tin.attacks.engine import stop_on_success as runner
 from robustbench_tin.attacks.engine.box_projection import change_by
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks
-from robustbench_tin.attacks.engine.state import Answer, Search, Task
-from robustbench_tin.attacks.engine.stop_on_success import Driver
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.threat import NORMS, Ball, ThreatModel
 
-LOOKERS = (driver, hyperplane, oracle, square, threat)
+LOOKERS = (runner, hyperplane, attacked, square, threat)
 
 
 def stages_of(spec: str) -> list[Attack]:
@@ -37,12 +37,12 @@ def stages_of(spec: str) -> list[Attack]:
 
 
 @contextmanager
-def attacked() -> Iterator[tuple[Oracle, torch.Tensor, torch.Tensor]]:
-    """An oracle, images and labels on the device that no one may wait for."""
+def attacked() -> Iterator[tuple[AttackedModel, torch.Tensor, torch.Tensor]]:
+    """An attacked model, images and labels on the device that no one may wait for."""
     with DEVICE:
         model = build_toy_model().eval()
         images, labels = torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.long)
-    with generators_of_the_host(), Oracle(model) as entered:
+    with generators_of_the_host(), AttackedModel(model) as entered:
         yield entered, images, labels
         entered._fault = None
 
@@ -53,8 +53,8 @@ def test_no_step_waits(spec: str, norm: str) -> None:
     with attacked() as (entered, images, labels):
         ball = ThreatModel(norm, 0.03).ball(images)
         clean = torch.zeros(6, TOY_CLASSES, device=DEVICE)
-        pool = Pool(images, labels, 6, DEVICE)
-        looking = Driver(entered, pool, ThreatModel(norm, 0.03), parse_attack(spec).goal, clean)
+        batches = ImageBatches(images, labels, 6, DEVICE)
+        looking = EarlyStopRunner(entered, batches, ThreatModel(norm, 0.03), parse_attack(spec).goal, clean)
         for stage in stages_of(spec):
             generator = torch.Generator(DEVICE)
             if not isinstance(stage, IterativeAttack):
@@ -63,7 +63,7 @@ def test_no_step_waits(spec: str, norm: str) -> None:
                 continue
             if isinstance(stage, Square) and norm == "l2":
                 continue  # it sorts its windows by their sizes on the host: a batch holds a few of them
-            search = stage.begin(Task(labels, ball, clean, stage.goal, generator))
+            search = stage.begin(AttackInputs(labels, ball, clean, stage.goal, generator))
             search.move(search.ask(entered))  # constants are copied to the device once
             with no_waiting():
                 search.move(search.ask(entered))
@@ -73,12 +73,12 @@ def test_no_step_waits(spec: str, norm: str) -> None:
 def test_gathering_points_to_compare_a_form_at_does_not_wait() -> None:
     with attacked() as (entered, images, _):
         with DEVICE:
-            entered._asked(Form(build_toy_model(), is_model=False))
+            entered._asked(ModelVariant(build_toy_model(), is_model=False))
         checks = SpotChecks(entered)
         logits = torch.zeros(6, TOY_CLASSES, device=DEVICE)
         with no_waiting():
-            assert entered.on_form is not None
-            entered.on_form(images)
+            assert entered.on_variant is not None
+            entered.on_variant(images)
             for _ in range(30):  # until no more are taken than some of them
                 checks.offer(images, logits)
             checks.insist(images)
@@ -88,15 +88,17 @@ def test_gathering_points_to_compare_a_form_at_does_not_wait() -> None:
 def test_each_move_takes_one_question_from_every_row(toy: Toy, spec: str) -> None:
     images, labels = toy.images[:5], toy.labels[:5]
     ball = ThreatModel("linf", 0.02).ball(images)
-    with Oracle(toy.model) as entered:
+    with AttackedModel(toy.model) as entered:
         clean = entered.logits(images)
         for stage in stages_of(spec):
             if not isinstance(stage, IterativeAttack):
                 continue
-            search = stage.begin(Task(labels, ball, clean, stage.goal, torch.Generator().manual_seed(0)))
-            before = search.left
+            search = stage.begin(
+                AttackInputs(labels, ball, clean, stage.goal, torch.Generator().manual_seed(0))
+            )
+            before = search.queries_left
             search.move(search.ask(entered))
-            assert torch.equal(search.left, before - 1)
+            assert torch.equal(search.queries_left, before - 1)
 
 
 @contextmanager
@@ -122,22 +124,22 @@ def test_fewer_looks_break_as_many_images(toy: Toy, spec: str, norm: str) -> Non
     assert bool(ThreatModel(norm, eps).ball(toy.images).contains(moved).all())
 
 
-class Walk(Search):
+class Walk(AttackState):
     """Moves its points in place, one value a step, and is broken at some of them only."""
 
-    def ask(self, entered: Oracle) -> Answer:
-        return Answer(entered.search_logits(self.points))
+    def ask(self, entered: AttackedModel) -> ModelOutput:
+        return ModelOutput(entered.search_logits(self.points))
 
-    def move(self, answer: Answer) -> None:
+    def move(self, answer: ModelOutput) -> None:
         self.points += 0.01
-        self.left -= 1
+        self.queries_left -= 1
 
 
 class Walking(IterativeAttack):
     name = "walking"
 
-    def begin(self, task: Task) -> Search:
-        return Walk(task, task.ball.images.clone(), torch.full_like(task.labels, 20))
+    def begin(self, inputs: AttackInputs) -> AttackState:
+        return Walk(inputs, inputs.ball.images.clone(), torch.full_like(inputs.labels, 20))
 
 
 class BetweenTwoValues(nn.Module):
@@ -156,13 +158,13 @@ def test_a_point_that_broke_an_image_is_kept_though_the_search_moved_on(unseen: 
     with ExitStack() as stack:
         if unseen:
             stack.enter_context(looking_as_on_a_gpu())
-        entered = stack.enter_context(Oracle(model))
-        pool = Pool(images, labels, 3, torch.device("cpu"))
+        entered = stack.enter_context(AttackedModel(model))
+        batches = ImageBatches(images, labels, 3, torch.device("cpu"))
         attack = Walking()
-        found = Driver(entered, pool, ThreatModel("linf", 0.3), attack.goal, model(images)).attack(
-            attack, keep_images=True
-        )
-    assert bool(found.broken.all())
+        found = EarlyStopRunner(
+            entered, batches, ThreatModel("linf", 0.3), attack.goal, model(images)
+        ).attack(attack, keep_images=True)
+    assert bool(found.success.all())
     assert found.images is not None
     assert model(found.images).argmax(dim=1).tolist() == [1] * 7
 
@@ -172,18 +174,18 @@ class NotFiniteAt(nn.Module):
 
     def __init__(self, base: nn.Module, passes: int) -> None:
         super().__init__()
-        self.base, self.left = base, passes
+        self.base, self.queries_left = base, passes
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        self.left -= 1
-        return self.base(images) * (torch.nan if self.left == 0 else 1.0)
+        self.queries_left -= 1
+        return self.base(images) * (torch.nan if self.queries_left == 0 else 1.0)
 
 
 @pytest.mark.parametrize("spec", ["pgd:steps=6", "pgd:steps=6,criterion=top1", "square:queries=9"])
 def test_a_number_that_is_not_finite_fails_the_measure_however_late_it_is_looked_at(
     toy: Toy, spec: str
 ) -> None:
-    with looking_as_on_a_gpu(), Oracle(NotFiniteAt(toy.model, 4)) as entered:
+    with looking_as_on_a_gpu(), AttackedModel(NotFiniteAt(toy.model, 4)) as entered:
         with pytest.raises(AttackFailure, match="logits are not finite"):
             perturb_images(parse_attack(spec), entered, toy.images[:4], toy.labels[:4], [0.01])
         assert entered._fault is None
@@ -193,7 +195,7 @@ def test_leaving_an_oracle_tells_what_no_one_looked_at(toy: Toy) -> None:
     with (
         looking_as_on_a_gpu(),
         pytest.raises(AttackFailure, match="logits are not finite"),
-        Oracle(NotFiniteAt(toy.model, 1)) as entered,
+        AttackedModel(NotFiniteAt(toy.model, 1)) as entered,
     ):
         entered.search_logits(toy.images[:2])
 

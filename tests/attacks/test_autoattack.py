@@ -1,6 +1,6 @@
 """AutoAttack: the published budgets, verdicts an image at a time, and the same ensemble of another library.
 
-The oracle is torchattacks 3.5.1, made of the authors' code. Its AutoAttack takes 10 steps and a target for
+The reference is torchattacks 3.5.1, made of the authors' code. Its AutoAttack takes 10 steps and a target for
 every wrong class unless told otherwise, and leaves the model in train mode; here both are given the same
 steps, targets and queries. (ART's AutoAttack is another ensemble: untargeted APGD, DeepFool and Square.)
 """
@@ -55,7 +55,7 @@ def test_the_stages_are_the_published_ones(version: str, classes: int) -> None:
 def test_a_spec_without_settings_is_the_published_one() -> None:
     assert parse_attack("autoattack:queries=5000,steps=100,targets=9,version=standard").spec == "autoattack"
     assert parse_attack("autoattack:steps=10").spec == "autoattack:steps=10"
-    assert parse_attack("autoattack").mode == "until broken (top-1)"
+    assert parse_attack("autoattack").mode == "stop on success (top-1)"
 
 
 def test_there_are_no_more_targets_than_wrong_classes() -> None:
@@ -117,15 +117,15 @@ def test_what_is_returned_gives_the_accuracy_that_is_reported(
 
 def test_later_stages_see_only_what_earlier_ones_left(toy: Toy) -> None:
     """Each does its part on its own images, so the verdict is an image's and not an attack's."""
-    from robustbench_tin.attacks.engine.image_batches import Pool
+    from robustbench_tin.attacks.engine.image_batches import ImageBatches
     from robustbench_tin.benchmarks.measurement.attack import measure_attack
 
-    pool = Pool(toy.images, toy.labels, 16, torch.device("cpu"))
-    (outcomes,) = measure_attack(toy.model, pool, parse_attack(f"autoattack:{QUICK}"), [0.012])
+    batches = ImageBatches(toy.images, toy.labels, 16, torch.device("cpu"))
+    (outcomes,) = measure_attack(toy.model, batches, parse_attack(f"autoattack:{QUICK}"), [0.012])
     reports = outcomes.stages
     assert [report.attack for report in reports][:2] == ["apgd-ce:steps=4", "apgd-t:steps=4,target=1"]
     right = int(in_top(toy.model(toy.images), toy.labels, 1).sum())
-    left = [right, *(report.entered - report.broke for report in reports)]
+    left = [right, *(report.entered - report.successes for report in reports)]
     assert [report.entered for report in reports] == left[:-1]
     assert outcomes.top1 is not None
     assert left[-1] == outcomes.top1.sum() > 0
@@ -135,7 +135,7 @@ def test_the_worst_top_5_is_measured_when_asked_for(toy: Toy) -> None:
     spec = f"autoattack:criterion=top5,{QUICK}"
     record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06], search="fixed").iloc[-1]
     moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06, search="fixed")[0]
-    assert (record.status, record["mode"]) == ("ok", "until broken (top-5)")
+    assert (record.status, record["mode"]) == ("ok", "stop on success (top-5)")
     assert record.top1 != record.top1
     with torch.no_grad():
         assert record.top5 == in_top(toy.model(moved), toy.labels, 5).float().mean()

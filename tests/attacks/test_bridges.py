@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from toys import Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.base import AttackFailure
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.external.base import Seen, seeded_globally
 from robustbench_tin.benchmarks.measurement.attack import measure_attack
@@ -30,15 +30,15 @@ EPS = {"linf": 8 / 255, "l2": 0.5}
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    with Oracle(model) as oracle:
-        return float(in_top(oracle.logits(images), labels, 1).float().mean())
+    with AttackedModel(model) as attacked:
+        return float(in_top(attacked.logits(images), labels, 1).float().mean())
 
 
 def counted(toy: Toy, spec: str, images: int = 8) -> tuple[float, float]:
     """Forward and backward passes an image."""
-    with Oracle(toy.model) as oracle:
-        perturb_images(parse_attack(spec), oracle, toy.images[:images], toy.labels[:images], [8 / 255])
-        return oracle.forward_passes / images, oracle.backward_passes / images
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(parse_attack(spec), attacked, toy.images[:images], toy.labels[:images], [8 / 255])
+        return attacked.forward_passes / images, attacked.backward_passes / images
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -73,12 +73,12 @@ def test_art_attacks_a_classifier(toy: Toy, spec: str, images: int, at_most: flo
 
 def test_an_attack_of_least_change_breaks_more_in_a_larger_ball(toy: Toy) -> None:
     images, labels = toy.images[:16], toy.labels[:16]
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         attack = parse_attack("art:DeepFool:max_iter=20")
-        moved = perturb_images(attack, oracle, images, labels, (0.1, 0.5, 2.0), norm="l2")
-        passes = oracle.backward_passes
-        perturb_images(attack, oracle, images, labels, (2.0,), norm="l2")
-        assert oracle.backward_passes == 2 * passes, "it should run once for all budgets"
+        moved = perturb_images(attack, attacked, images, labels, (0.1, 0.5, 2.0), norm="l2")
+        passes = attacked.backward_passes
+        perturb_images(attack, attacked, images, labels, (2.0,), norm="l2")
+        assert attacked.backward_passes == 2 * passes, "it should run once for all budgets"
     kept = [accuracy(toy.model, each, labels) for each in moved]
     assert kept == sorted(kept, reverse=True)
     assert kept[-1] < 0.1
@@ -87,8 +87,8 @@ def test_an_attack_of_least_change_breaks_more_in_a_larger_ball(toy: Toy) -> Non
 def test_deepfool_mends_no_mistake(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     """It walks away from the predicted class, right or wrong; a wrong image must not come back right."""
     images = toy.images[:16]
-    with Oracle(toy.model) as oracle:
-        second = oracle.logits(images).topk(2).indices[:, 1]
+    with AttackedModel(toy.model) as attacked:
+        second = attacked.logits(images).topk(2).indices[:, 1]
     moved = perturb(toy.model, images, second, "art:DeepFool:max_iter=20", 2.0, "l2")[0]
     assert accuracy(toy.model, moved, second) == 0
     monkeypatch.setattr(type(parse_attack("art:DeepFool")), "ignores_labels", False)
@@ -99,8 +99,8 @@ def test_deepfool_mends_no_mistake(toy: Toy, monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize("criterion", ["top1", "top5"])
 def test_it_can_go_on_until_broken(toy: Toy, criterion: str) -> None:
     attack = parse_attack(f"art:ProjectedGradientDescent:criterion={criterion},max_iter=5")
-    pool = Pool(toy.images, toy.labels, 16, torch.device("cpu"))
-    (outcomes,) = measure_attack(toy.model, pool, attack, [0.1])
+    batches = ImageBatches(toy.images, toy.labels, 16, torch.device("cpu"))
+    (outcomes,) = measure_attack(toy.model, batches, attack, [0.1])
     assert str(outcomes.status) == "ok"
     measured = outcomes.top1 if criterion == "top1" else outcomes.top5
     other = outcomes.top5 if criterion == "top1" else outcomes.top1
@@ -280,22 +280,25 @@ class TestSeen:
             raise AssertionError
 
         monkeypatch.setattr(type(attack), "move", careless)
-        with Oracle(toy.model) as oracle, pytest.raises(AttackFailure, match="image that is not finite"):
-            perturb_images(attack, oracle, toy.images[:2], toy.labels[:2], [0.1])
+        with (
+            AttackedModel(toy.model) as attacked,
+            pytest.raises(AttackFailure, match="image that is not finite"),
+        ):
+            perturb_images(attack, attacked, toy.images[:2], toy.labels[:2], [0.1])
 
     def test_switching_it_to_train_mode_switches_nothing(self, mixed_model: nn.Module) -> None:
-        with Oracle(mixed_model) as oracle:
-            seen = Seen(oracle.tracked, torch.device("cpu"))
+        with AttackedModel(mixed_model) as attacked:
+            seen = Seen(attacked.tracked, torch.device("cpu"))
             seen.train()
             assert not any(module.training for module in mixed_model.modules())
 
     def test_gradients_are_the_models_and_counted(self, toy: Toy) -> None:
         images = toy.images[:3].clone().requires_grad_()
-        with Oracle(toy.model) as oracle:
-            loss = nn.functional.cross_entropy(oracle.tracked(images), toy.labels[:3], reduction="sum")
+        with AttackedModel(toy.model) as attacked:
+            loss = nn.functional.cross_entropy(attacked.tracked(images), toy.labels[:3], reduction="sum")
             (gradient,) = torch.autograd.grad(loss, images)
-            assert (oracle.forward_passes, oracle.backward_passes) == (3, 3)
-            expected = oracle.gradient(toy.images[:3], toy.labels[:3])
+            assert (attacked.forward_passes, attacked.backward_passes) == (3, 3)
+            expected = attacked.gradient(toy.images[:3], toy.labels[:3])
         assert torch.allclose(gradient, expected, atol=1e-6)
 
     def test_expectation_over_transformations_averages_passes(self, toy: Toy) -> None:
@@ -304,10 +307,10 @@ class TestSeen:
                 logits: Tensor = toy.model(images + 0.3 * torch.randn_like(images))
                 return logits
 
-        with Oracle(Noisy(), eot=4) as oracle:
+        with AttackedModel(Noisy(), eot=4) as attacked:
             images = toy.images[:2].clone().requires_grad_()
-            oracle.tracked(images).sum().backward()
-            assert (oracle.forward_passes, oracle.backward_passes) == (8, 8)
+            attacked.tracked(images).sum().backward()
+            assert (attacked.forward_passes, attacked.backward_passes) == (8, 8)
 
 
 def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
@@ -321,9 +324,9 @@ def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
             logits: Tensor = toy.model(images)
             return logits
 
-    with Oracle(Hungry()) as oracle:
+    with AttackedModel(Hungry()) as attacked:
         moved = perturb_images(
-            parse_attack("art:FastGradientMethod"), oracle, toy.images[:8], toy.labels[:8], [8 / 255]
+            parse_attack("art:FastGradientMethod"), attacked, toy.images[:8], toy.labels[:8], [8 / 255]
         )[0]
     assert 8 in sizes
     assert torch.equal(moved, perturb(toy.model, toy.images[:8], toy.labels[:8], "fgsm", 8 / 255)[0])

@@ -25,7 +25,7 @@ def test_a_margin_of_zero_or_more_is_broken(seed: int, k: int, classes: int, *, 
     logits = logits.round() if coarse else logits
     labels = torch.randint(classes, (8,), generator=generator)
     criterion = Criterion(k)
-    assert torch.equal(criterion.broken(logits, labels), criterion.margin(logits, labels) >= 0)
+    assert torch.equal(criterion.success(logits, labels), criterion.margin(logits, labels) >= 0)
 
 
 @given(seed=st.integers(0, 10_000), k=st.sampled_from([1, 5]), rank=st.integers(1, 4))
@@ -38,7 +38,7 @@ def test_all_targets_above_the_label_is_broken(seed: int, k: int, rank: int) -> 
     assert targets.shape == (8, k)
     assert not (targets == labels.view(-1, 1)).any()
     reached = targeted_margin(logits, labels, targets) >= 0
-    assert (criterion.broken(logits, labels) | ~reached).all()
+    assert (criterion.success(logits, labels) | ~reached).all()
 
 
 def test_margins_by_hand() -> None:

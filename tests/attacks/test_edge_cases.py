@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toys import Toy
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
 
@@ -48,8 +48,8 @@ def many_classes(classes: int = 200) -> tuple[nn.Module, Tensor, Tensor]:
 
 
 def hits(model: nn.Module, images: Tensor, labels: Tensor, k: int = 1) -> float:
-    with Oracle(model) as oracle:
-        return float(in_top(oracle.logits(images), labels, k).double().mean())
+    with AttackedModel(model) as attacked:
+        return float(in_top(attacked.logits(images), labels, k).double().mean())
 
 
 def measured(frame: pd.DataFrame) -> pd.Series:
@@ -149,9 +149,9 @@ def test_the_images_returned_give_the_accuracy_that_is_reported(
 ) -> None:
     images, labels = (toy.images[:16] * 255).round().byte(), toy.labels[:16]
     # Not the fastest form: two calls may find another one fastest.
-    conditions = {"seed": 3, "eight_bit": eight_bit, "batch_size": 6, "search": "fixed"}
-    row = measured(evaluate(toy.model, images, labels, [name], eps, norm, **conditions))
-    moved = perturb(toy.model, images, labels, name, eps, norm, **conditions)[0]
+    protocol = {"seed": 3, "eight_bit": eight_bit, "batch_size": 6, "search": "fixed"}
+    row = measured(evaluate(toy.model, images, labels, [name], eps, norm, **protocol))
+    moved = perturb(toy.model, images, labels, name, eps, norm, **protocol)[0]
     assert row.top1 == hits(toy.model, moved, labels)
     if name in SPENT:
         assert row.top5 == hits(toy.model, moved, labels, k=5)

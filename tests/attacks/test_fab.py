@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
 from robustbench_tin.attacks.engine.box_projection import change_by, length
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.attacks.engine.state import Task
-from robustbench_tin.attacks.engine.stop_on_success import Driver
+from robustbench_tin.attacks.engine.state import AttackInputs
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
 from robustbench_tin.attacks.fab import FAB, FABT
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import ThreatModel
@@ -135,11 +135,13 @@ def right(toy: Toy) -> tuple[Tensor, Tensor]:
 def searched(toy: Toy, attack: FAB, norm: str) -> Any:
     images, labels = right(toy)
     ball = ThreatModel(norm, EPS[norm]).ball(images)
-    with Oracle(toy.model) as oracle:
-        task = Task(labels, ball, oracle.logits(images), Criterion(1), torch.Generator().manual_seed(0))
-        search = attack.begin(task)
-        while bool((search.left > 0).any()):
-            search.move(search.ask(oracle))
+    with AttackedModel(toy.model) as attacked:
+        inputs = AttackInputs(
+            labels, ball, attacked.logits(images), Criterion(1), torch.Generator().manual_seed(0)
+        )
+        search = attack.begin(inputs)
+        while bool((search.queries_left > 0).any()):
+            search.move(search.ask(attacked))
     return search
 
 
@@ -185,7 +187,7 @@ def test_ten_steps_come_as_near_as_those_of_torchattacks(toy: Toy, norm: str, ta
     expected = theirs(toy, norm, 10, target=target)
     same = (search.nearest - expected).abs().amax(dim=(1, 2, 3)) <= 1e-5
     assert same.float().mean() >= 0.9
-    distance = search.task.ball.distance(expected)
+    distance = search.inputs.ball.distance(expected)
     assert search.nearest_distance.mean() == pytest.approx(float(distance.mean()), rel=0.01)
     assert ((search.nearest_distance <= EPS[norm]) != (distance <= EPS[norm])).sum() <= 1
 
@@ -201,22 +203,22 @@ def test_the_nearest_points_found_are_adversarial(toy: Toy, norm: str, attack: F
     assert (margin[found] >= -1e-5).all()
     assert (margin[~found] < 0).all()
     assert found.float().mean() > 0.9
-    assert torch.equal(search.task.ball.distance(search.nearest)[found], search.nearest_distance[found])
+    assert torch.equal(search.inputs.ball.distance(search.nearest)[found], search.nearest_distance[found])
 
 
 def survivors(toy: Toy, spec: str, norm: str, rows: int) -> set[int]:
-    """Of a driver whose batch holds so many rows, of the first 32 images."""
+    """Of a runner whose batch holds so many rows, of the first 32 images."""
     attack = parse_attack(spec)
     images, labels = toy.images[:32], toy.labels[:32]
     threat = ThreatModel(norm, EPS[norm] * (2 if attack.criterion == "top5" else 1))
-    pool = Pool(images, labels, rows, torch.device("cpu"))
-    with Oracle(toy.model) as oracle:
-        driver = Driver(oracle, pool, threat, attack.goal, oracle.logits(images))
-        verdicts = driver.attack(attack, keep_images=True)
-        assert verdicts.images is not None
-        assert torch.equal(attack.goal.broken(oracle.logits(verdicts.images), labels), verdicts.broken)
-    assert threat.ball(images).contains(verdicts.images).all()
-    return set(driver.survivors().tolist())
+    batches = ImageBatches(images, labels, rows, torch.device("cpu"))
+    with AttackedModel(toy.model) as attacked:
+        runner = EarlyStopRunner(attacked, batches, threat, attack.goal, attacked.logits(images))
+        result = runner.attack(attack, keep_images=True)
+        assert result.images is not None
+        assert torch.equal(attack.goal.success(attacked.logits(result.images), labels), result.success)
+    assert threat.ball(images).contains(result.images).all()
+    return set(runner.survivors().tolist())
 
 
 @BOTH_NORMS
@@ -231,15 +233,15 @@ def test_rows_that_come_and_go_change_no_verdict(toy: Toy, spec: str, norm: str)
 
 
 @BOTH_NORMS
-def test_until_broken_and_the_full_budget_break_the_same_images(toy: Toy, norm: str) -> None:
+def test_until_broken_and_the_fixed_budget_break_the_same_images(toy: Toy, norm: str) -> None:
     for spec in ("fab:steps=4", "fab-t:steps=8,target=1"):
         attack = parse_attack(f"{spec},criterion=none")
-        with Oracle(toy.model) as oracle:
-            moved = perturb_images(attack, oracle, toy.images[:32], toy.labels[:32], [EPS[norm]], norm=norm)[
-                0
-            ]
-            broken = attack.goal.broken(oracle.logits(moved), toy.labels[:32])
-        assert set((~broken).nonzero().squeeze(1).tolist()) == survivors(toy, spec, norm, 32)
+        with AttackedModel(toy.model) as attacked:
+            moved = perturb_images(
+                attack, attacked, toy.images[:32], toy.labels[:32], [EPS[norm]], norm=norm
+            )[0]
+            success = attack.goal.success(attacked.logits(moved), toy.labels[:32])
+        assert set((~success).nonzero().squeeze(1).tolist()) == survivors(toy, spec, norm, 32)
 
 
 @BOTH_NORMS
@@ -258,12 +260,12 @@ def test_the_top5_boundary_is_farther_than_the_top1_boundary(toy: Toy, norm: str
     for k in (1, 5):
         attack = parse_attack(f"{name}:steps=10" + (",target=1" if name == "fab-t" else ""))
         assert isinstance(attack, FAB)
-        with Oracle(toy.model) as oracle:
-            task = Task(labels, ball, oracle.logits(images), Criterion(k), torch.Generator())
-            search = attack.begin(task)
-            while bool((search.left > 0).any()):
-                search.move(search.ask(oracle))
-            margin = Criterion(k).margin(oracle.logits(search.nearest), labels)
+        with AttackedModel(toy.model) as attacked:
+            inputs = AttackInputs(labels, ball, attacked.logits(images), Criterion(k), torch.Generator())
+            search = attack.begin(inputs)
+            while bool((search.queries_left > 0).any()):
+                search.move(search.ask(attacked))
+            margin = Criterion(k).margin(attacked.logits(search.nearest), labels)
             assert (margin[search.nearest_distance.isfinite()] >= -1e-5).all()
         distances.append(search.nearest_distance)
     found = distances[0].isfinite() & distances[1].isfinite()
@@ -283,20 +285,20 @@ def test_the_top5_boundary_is_farther_than_the_top1_boundary(toy: Toy, norm: str
     ],
 )
 def test_passes_are_counted_an_image(toy: Toy, spec: str, forward: int, backward: int) -> None:
-    with Oracle(toy.model) as oracle:
-        perturb_images(parse_attack(spec), oracle, toy.images[:5], toy.labels[:5], [0.01])
-    assert (oracle.forward_passes, oracle.backward_passes) == (5 * forward, 5 * backward)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(parse_attack(spec), attacked, toy.images[:5], toy.labels[:5], [0.01])
+    assert (attacked.forward_passes, attacked.backward_passes) == (5 * forward, 5 * backward)
 
 
 def test_random_starts_are_half_way_to_the_edge(toy: Toy) -> None:
     for norm, eps in EPS.items():
         ball = ThreatModel(norm, eps).ball(torch.full((8, 3, 16, 16), 0.5))
-        task = Task(
+        inputs = AttackInputs(
             torch.zeros(8, dtype=torch.int64), ball, torch.zeros(8, 10), Criterion(1), torch.Generator()
         )
-        start = FAB(random_start=True).begin(task).points
+        start = FAB(random_start=True).begin(inputs).points
         assert torch.allclose(ball.distance(start), torch.tensor(eps / 2, dtype=torch.float64), rtol=1e-5)
-        assert torch.equal(FAB().begin(task).points, ball.images)
+        assert torch.equal(FAB().begin(inputs).points, ball.images)
 
 
 def test_the_stages_are_the_targets_there_are_and_their_starts() -> None:

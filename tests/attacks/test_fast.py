@@ -15,8 +15,8 @@ from robustbench_tin.attacks.fast import Fast, expected
 from robustbench_tin.errors import InvalidSettingError
 
 
-def reports(*broke: int, entered: int = 100) -> Sequence[StageReport]:
-    return [StageReport("margin", entered, count, 0) for count in broke]
+def reports(*successes: int, entered: int = 100) -> Sequence[StageReport]:
+    return [StageReport("margin", entered, count, 0) for count in successes]
 
 
 def kept(toy: Toy, model: nn.Module, attack: str, eps: float, norm: str = "linf") -> float:

@@ -8,7 +8,7 @@ from torch.nn import functional
 from toys import Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
@@ -40,9 +40,9 @@ def test_l2_is_one_step_along_the_gradient_cut_to_the_box(toy: Toy, gradient: to
 
 
 def test_one_gradient_serves_all_budgets(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle:
-        perturb_images(parse_attack("fgsm"), oracle, toy.images, toy.labels, EPS)
-    assert (oracle.forward_passes, oracle.backward_passes) == (64, 64)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(parse_attack("fgsm"), attacked, toy.images, toy.labels, EPS)
+    assert (attacked.forward_passes, attacked.backward_passes) == (64, 64)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -60,9 +60,9 @@ def test_pixels_without_a_gradient_stay(norm: str) -> None:
 
 def test_it_fools_a_network_that_was_right(toy: Toy) -> None:
     clean, moved = perturb(toy.model, toy.images, toy.labels, "fgsm", (0.0, 0.1))
-    with Oracle(toy.model) as oracle:
-        assert in_top(oracle.logits(clean), toy.labels, k=1).float().mean() > 0.9
-        assert in_top(oracle.logits(moved), toy.labels, k=1).float().mean() < 0.1
+    with AttackedModel(toy.model) as attacked:
+        assert in_top(attacked.logits(clean), toy.labels, k=1).float().mean() > 0.9
+        assert in_top(attacked.logits(moved), toy.labels, k=1).float().mean() < 0.1
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -76,8 +76,8 @@ def test_from_a_random_start_it_is_one_step_from_there(
     (gradient,) = torch.autograd.grad(loss, start)
     expected = ball.project(start.detach() + step * ball.direction(gradient))
     attack = parse_attack(f"fgsm:random_start=true{setting}")
-    with Oracle(toy.model) as oracle:
-        moved = perturb_images(attack, oracle, toy.images, toy.labels, [0.05], norm=norm, seed=3)[0]
+    with AttackedModel(toy.model) as attacked:
+        moved = perturb_images(attack, attacked, toy.images, toy.labels, [0.05], norm=norm, seed=3)[0]
     assert ((moved - expected).abs() > 1e-6).float().mean() <= 1e-3
 
 
@@ -85,8 +85,8 @@ def test_from_a_random_start_it_keeps_the_accuracy_that_torchattacks_keeps(toy: 
     torchattacks = pytest.importorskip("torchattacks")
 
     def kept(images: torch.Tensor) -> float:
-        with Oracle(toy.model) as oracle:
-            return float(in_top(oracle.logits(images), toy.labels, k=1).float().mean())
+        with AttackedModel(toy.model) as attacked:
+            return float(in_top(attacked.logits(images), toy.labels, k=1).float().mean())
 
     eps = 8 / 255
     spec = "fgsm:random_start=true"
@@ -103,16 +103,16 @@ def test_from_a_random_start_it_keeps_the_accuracy_that_torchattacks_keeps(toy: 
 
 def test_a_random_start_takes_a_gradient_for_each_budget(toy: Toy) -> None:
     attack = parse_attack("fgsm:random_start=true")
-    with Oracle(toy.model) as oracle:
-        perturb_images(attack, oracle, toy.images, toy.labels, (0.0, 0.01, 0.02))
-    assert (oracle.forward_passes, oracle.backward_passes) == (2 * 64, 2 * 64)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(attack, attacked, toy.images, toy.labels, (0.0, 0.01, 0.02))
+    assert (attacked.forward_passes, attacked.backward_passes) == (2 * 64, 2 * 64)
     assert attack.gradients(2) == 2
 
 
 def test_a_step_of_its_own_length_still_takes_one_gradient(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle:
-        moved = perturb_images(parse_attack("fgsm:alpha=0.01"), oracle, toy.images, toy.labels, (0.02, 0.1))
-    assert (oracle.forward_passes, oracle.backward_passes) == (64, 64)
+    with AttackedModel(toy.model) as attacked:
+        moved = perturb_images(parse_attack("fgsm:alpha=0.01"), attacked, toy.images, toy.labels, (0.02, 0.1))
+    assert (attacked.forward_passes, attacked.backward_passes) == (64, 64)
     assert torch.equal(moved[0], moved[1])
     assert (moved[0] - toy.images).abs().max() == pytest.approx(0.01, abs=1e-6)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
@@ -113,16 +113,16 @@ def test_pixels_and_images_without_a_gradient_stay(norm: str) -> None:
 
 def test_it_fools_a_network_that_was_right(toy: Toy) -> None:
     clean, moved = perturb(toy.model, toy.images, toy.labels, "mi-fgsm", (0.0, 0.1))
-    with Oracle(toy.model) as oracle:
-        assert in_top(oracle.logits(clean), toy.labels, k=1).float().mean() > 0.9
-        assert in_top(oracle.logits(moved), toy.labels, k=1).float().mean() < 0.1
+    with AttackedModel(toy.model) as attacked:
+        assert in_top(attacked.logits(clean), toy.labels, k=1).float().mean() > 0.9
+        assert in_top(attacked.logits(moved), toy.labels, k=1).float().mean() < 0.1
 
 
 def test_passes_are_the_steps(toy: Toy) -> None:
     attack = parse_attack("mi-fgsm:steps=4")
-    with Oracle(toy.model) as oracle:
-        perturb_images(attack, oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
-    assert (oracle.forward_passes, oracle.backward_passes) == (2 * 5 * 4, 2 * 5 * 4)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(attack, attacked, toy.images[:5], toy.labels[:5], (0.01, 0.02))
+    assert (attacked.forward_passes, attacked.backward_passes) == (2 * 5 * 4, 2 * 5 * 4)
     assert attack.gradients(2) == 2 * 4
 
 

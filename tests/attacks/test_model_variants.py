@@ -14,11 +14,11 @@ from toys import Toy, draw_toy_images
 from two_way_networks import TwoWays, trained
 
 from robustbench_tin import evaluate
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.attacks.acceleration import variants as module
 from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
-from robustbench_tin.attacks.acceleration.variants import Form, Forms, probed
-from robustbench_tin.attacks.engine.image_batches import Pool, drawn
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache, probed
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.threat import ThreatModel
@@ -112,34 +112,34 @@ def test_a_wrong_fold_is_noticed_and_not_used() -> None:
 
     model = Around().eval().requires_grad_(False)
     images, _ = draw_toy_images(16, 6)
-    form = Forms().choose("fixed", model, images).form()
-    assert form.is_model
-    assert form.module is model
+    variant = VariantCache().choose("fixed", model, images).variant()
+    assert variant.is_model
+    assert variant.module is model
 
 
-def sorted_pool(model: TwoWays) -> tuple[Pool, Tensor]:
+def sorted_pool(model: TwoWays) -> tuple[ImageBatches, Tensor]:
     """120 images, those that go the other way last, and their number of them each, bool ``(N,)``."""
     images, labels = draw_toy_images(120, seed=2)
     others = model.others(images)
     order = others.long().sort(stable=True).indices
-    return Pool(images[order], labels[order], 40, torch.device("cpu")), others[order]
+    return ImageBatches(images[order], labels[order], 40, torch.device("cpu")), others[order]
 
 
 @pytest.mark.parametrize("name", ["unsure", "confident", "bright"])
 def test_a_norm_that_some_images_go_around_is_not_folded(name: str) -> None:
     """The drawn images have some of them, so that the rest of the network may have a form."""
     model = trained(name)
-    pool, others = sorted_pool(model)
+    batches, others = sorted_pool(model)
     assert 12 <= others.sum() <= 15
-    few = drawn(pool, ThreatModel("linf", 0.02), probed(len(pool)))
+    few = drawn(batches, ThreatModel("linf", 0.02), probed(len(batches)))
     assert len(few) == 32
-    assert (norms(folded(model, few)), norms(folded(model, pool.images[:2]))) == (1, 0)
-    form = Forms().choose("fixed", model, few).form()
-    assert not form.is_model
-    assert norms(form.module) == 1
-    logits = form.logits(pool.images)
+    assert (norms(folded(model, few)), norms(folded(model, batches.images[:2]))) == (1, 0)
+    variant = VariantCache().choose("fixed", model, few).variant()
+    assert not variant.is_model
+    assert norms(variant.module) == 1
+    logits = variant.logits(batches.images)
     assert isinstance(logits, Tensor)
-    assert torch.allclose(logits, model(pool.images), atol=1e-4)
+    assert torch.allclose(logits, model(batches.images), atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["unsure", "confident", "bright"])
@@ -150,23 +150,23 @@ def test_a_form_that_is_wrong_for_a_tenth_of_the_images_is_not_taken(
     name: str, labels: tuple[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = trained(name)
-    pool, others = sorted_pool(model)
-    monkeypatch.setattr(module, "folded", lambda model, images: folded(model, pool.images[:2]))
+    batches, others = sorted_pool(model)
+    monkeypatch.setattr(module, "folded", lambda model, images: folded(model, batches.images[:2]))
     threat = ThreatModel("linf", 0.02)
-    choose = Forms({"fastest": labels}).choose
-    assert choose("fastest", model, drawn(pool, threat, 64)).form().is_model
+    choose = VariantCache({"fastest": labels}).choose
+    assert choose("fastest", model, drawn(batches, threat, 64)).variant().is_model
     # It is right for all the others.
-    alike = drawn(pool, threat, 64, (~others).nonzero().squeeze(1))
+    alike = drawn(batches, threat, 64, (~others).nonzero().squeeze(1))
     alike = alike[~model.others(alike)]
-    assert not Forms({"fastest": labels}).choose("fastest", model, alike).form().is_model
+    assert not VariantCache({"fastest": labels}).choose("fastest", model, alike).variant().is_model
 
 
 def test_images_are_drawn_over_the_pool_and_half_of_them_moved() -> None:
     images, labels = draw_toy_images(100, 3)
-    pool = Pool(images, labels, 10, torch.device("cpu"))
+    batches = ImageBatches(images, labels, 10, torch.device("cpu"))
     threat = ThreatModel("linf", 0.02)
-    few = drawn(pool, threat, 20)
-    assert torch.equal(few, drawn(pool, threat, 20))
+    few = drawn(batches, threat, 20)
+    assert torch.equal(few, drawn(batches, threat, 20))
     distances = (few.unsqueeze(1) - images).flatten(2).abs().amax(dim=2)
     near, numbers = distances.min(dim=1)
     assert near[::2].tolist() == [0] * 10
@@ -175,10 +175,10 @@ def test_images_are_drawn_over_the_pool_and_half_of_them_moved() -> None:
     assert len(numbers.unique()) == 20
     assert numbers.max() > 80
     among = torch.tensor([5, 50, 95])
-    assert (drawn(pool, threat, 20, among).unsqueeze(1) - images).flatten(2).abs().amax(dim=2).argmin(
+    assert (drawn(batches, threat, 20, among).unsqueeze(1) - images).flatten(2).abs().amax(dim=2).argmin(
         dim=1
     ).sort().values.tolist() == [5, 50, 95]
-    assert torch.equal(pool.images, images)
+    assert torch.equal(batches.images, images)
 
 
 def test_a_lower_precision_is_only_tried_of_a_copy_that_agrees_in_float32(
@@ -187,48 +187,50 @@ def test_a_lower_precision_is_only_tried_of_a_copy_that_agrees_in_float32(
     model, (images, _) = normed(), draw_toy_images(32, 6)
     made: list[str] = []
 
-    def agreeing(form: Form | None, ours: object, images: Tensor, graded: int) -> Form | None:
-        assert form is not None
-        made.append(form.label)
-        return None if form.precision == "float32" else form
+    def agreeing(
+        variant: ModelVariant | None, ours: object, images: Tensor, graded: int
+    ) -> ModelVariant | None:
+        assert variant is not None
+        made.append(variant.label)
+        return None if variant.precision == "float32" else variant
 
     monkeypatch.setattr(module, "_agreeing", agreeing)
     monkeypatch.setattr(module, "_lower_precisions", lambda device: ["bfloat16"])
-    assert Forms().choose("fastest", model, images).form().is_model
+    assert VariantCache().choose("fastest", model, images).variant().is_model
     assert made == ["float32, channels-last, folded"]
 
 
 @pytest.mark.parametrize("search", ["auto", "fixed", "exact"])
 def test_forms_agree_with_the_model(search: str) -> None:
     model, (images, _) = normed(), draw_toy_images(16, 6)
-    chosen = Forms().choose(search, model, images)
-    assert chosen.form(precise=True).precision == "float32"
+    chosen = VariantCache().choose(search, model, images)
+    assert chosen.variant(precise=True).precision == "float32"
     expected = model(images)
     for precise, tolerance in ((False, 0.05), (True, 1e-4)):
-        logits = chosen.form(precise=precise).logits(images)
+        logits = chosen.variant(precise=precise).logits(images)
         assert isinstance(logits, Tensor)
         assert (logits.float() - expected).abs().max() <= tolerance * expected.abs().max()
 
 
 def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyPatch) -> None:
     model, (images, _) = normed(), draw_toy_images(16, 6)
-    chosen = Forms()
+    chosen = VariantCache()
     first = chosen.choose("auto", model, images)
     assert chosen.choose("auto", model, images) == first
     monkeypatch.delattr(module, "_timed")
-    recalled = Forms(chosen.labels).choose("auto", model, images)
+    recalled = VariantCache(chosen.labels).choose("auto", model, images)
     assert recalled.labels == chosen.labels["fastest"]
 
 
 def test_a_copy_is_made_when_it_is_first_asked_for_and_kept() -> None:
     model, (images, _) = normed(), draw_toy_images(16, 6)
     labels = ["float32, channels-last, folded", "float32, contiguous, folded"]
-    chosen = Forms({"fastest": labels}).choose("fastest", model, images)
+    chosen = VariantCache({"fastest": labels}).choose("fastest", model, images)
     for precise in (False, True):
-        form = chosen.form(precise=precise)
-        assert form.label == labels[precise]
-        assert chosen.form(precise=precise) is form
-        logits = form.logits(images)
+        variant = chosen.variant(precise=precise)
+        assert variant.label == labels[precise]
+        assert chosen.variant(precise=precise) is variant
+        logits = variant.logits(images)
         assert isinstance(logits, Tensor)
         assert torch.allclose(logits, model(images), atol=1e-3)
 
@@ -240,20 +242,20 @@ def test_the_precise_form_is_the_one_that_answers_fastest(
     model, (images, _) = normed(), draw_toy_images(8, 6)
     asked: list[str] = []
 
-    def quickest(forms: Sequence[Form], batch: Tensor) -> Form:
-        asked.extend(form.label for form in forms)
-        return next(form for form in forms if form.label == fastest)
+    def quickest(variants: Sequence[ModelVariant], batch: Tensor) -> ModelVariant:
+        asked.extend(variant.label for variant in variants)
+        return next(variant for variant in variants if variant.label == fastest)
 
     monkeypatch.setattr(module, "_quickest", quickest)
-    forms = Forms()
-    chosen = forms.choose("fastest", model, images)
+    variants = VariantCache()
+    chosen = variants.choose("fastest", model, images)
     assert asked == []  # only who asks for it pays for the choice
     assert chosen.answering().label == fastest
     assert sorted(asked) == ["float32", "float32, channels-last, folded"]
     assert chosen.answering() is chosen.answering()
-    assert chosen.form(precise=True).label == fastest
+    assert chosen.variant(precise=True).label == fastest
     assert len(asked) == 2
-    assert forms.labels["fastest"][1] == fastest
+    assert variants.labels["fastest"][1] == fastest
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
@@ -270,9 +272,9 @@ def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
 
     images, _ = draw_toy_images(16, 6)
     for search in ("auto", "fixed"):
-        chosen = Forms().choose(search, Stubborn(), images)
-        assert chosen.form().is_model
-        assert chosen.form(precise=True).is_model
+        chosen = VariantCache().choose(search, Stubborn(), images)
+        assert chosen.variant().is_model
+        assert chosen.variant(precise=True).is_model
 
 
 def test_a_model_whose_copies_share_its_parts_is_left_alone() -> None:
@@ -290,7 +292,7 @@ def test_a_model_whose_copies_share_its_parts_is_left_alone() -> None:
     inner, (images, _) = normed(), draw_toy_images(16, 6)
     before = [type(module) for module in inner.modules()]
     for search in ("auto", "fixed"):
-        assert Forms().choose(search, Sharing(inner), images).form().is_model
+        assert VariantCache().choose(search, Sharing(inner), images).variant().is_model
     assert [type(module) for module in inner.modules()] == before
 
 
@@ -303,16 +305,16 @@ def test_the_model_keeps_its_parameters_and_modes(mixed_model: nn.Module, toy: T
 
 
 def test_an_unknown_way_of_searching_is_refused(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle, pytest.raises(InvalidSettingError, match="search got 'quick'"):
-        oracle.prepare(toy.images, "quick")
+    with AttackedModel(toy.model) as attacked, pytest.raises(InvalidSettingError, match="search got 'quick'"):
+        attacked.prepare(toy.images, "quick")
     with pytest.raises(InvalidSettingError, match="search got 'quick'"):
         evaluate(toy.model, toy.images, toy.labels, search="quick")
 
 
 def test_a_label_says_what_the_form_is(toy: Toy) -> None:
-    assert Form(toy.model).label == "float32"
+    assert ModelVariant(toy.model).label == "float32"
     assert (
-        Form(toy.model, "bfloat16", "channels-last", is_model=False).label
+        ModelVariant(toy.model, "bfloat16", "channels-last", is_model=False).label
         == "bfloat16, channels-last, folded"
     )
 
@@ -346,15 +348,15 @@ class Watching(nn.Module):
 def test_tf32_is_for_searches_alone(toy: Toy) -> None:
     model = Watching(toy.model).eval()
     labels = ("tf32, channels-last, folded", "float32, channels-last, folded")
-    with Oracle(model, forms=Forms({"fixed": labels})) as oracle:
-        oracle.prepare(toy.images[:32], "fixed")
-        assert oracle.search_label == labels[0]
+    with AttackedModel(model, variants=VariantCache({"fixed": labels})) as attacked:
+        attacked.prepare(toy.images[:32], "fixed")
+        assert attacked.search_label == labels[0]
         Watching.seen.clear()
-        oracle.gradient(toy.images, toy.labels)
+        attacked.gradient(toy.images, toy.labels)
         assert Watching.seen == {("forward", True), ("backward", True)}
         Watching.seen.clear()
-        oracle.logits(toy.images)
-        oracle.ask(toy.images, lambda logits, rows: logits.sum(dim=1), precise=True)
+        attacked.logits(toy.images)
+        attacked.ask(toy.images, lambda logits, rows: logits.sum(dim=1), precise=True)
         assert Watching.seen == {("forward", False), ("backward", False)}
 
 
@@ -363,5 +365,5 @@ def test_tf32_is_refused_to_a_model_whose_copy_is_wrong(toy: Toy) -> None:
     with mock.patch.object(
         module, "limit_of", lambda theirs, ours: None if theirs.precision == "float32" else 0.01
     ):
-        chosen = Forms({"fixed": labels}).choose("fixed", toy.model, toy.images)
+        chosen = VariantCache({"fixed": labels}).choose("fixed", toy.model, toy.images)
     assert chosen.labels == ("float32", "float32")

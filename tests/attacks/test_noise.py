@@ -8,7 +8,7 @@ import torch
 from toys import Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 
@@ -47,8 +47,8 @@ def test_gaussian_l2_noise_is_as_long_as_the_ball_is_wide(toy: Toy) -> None:
 
 
 def margins(toy: Toy, images: torch.Tensor) -> torch.Tensor:
-    with Oracle(toy.model) as oracle:
-        return parse_attack("noise").goal.margin(oracle.logits(images), toy.labels)
+    with AttackedModel(toy.model) as attacked:
+        return parse_attack("noise").goal.margin(attacked.logits(images), toy.labels)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
@@ -67,9 +67,9 @@ def test_of_several_draws_the_worst_counts(toy: Toy, norm: str) -> None:
 )
 def test_only_a_choice_or_a_verdict_costs_a_pass(toy: Toy, spec: str, forward: int) -> None:
     """Until broken: one for the clean logits, one for the verdict."""
-    with Oracle(toy.model) as oracle:
-        perturb_images(parse_attack(spec), oracle, toy.images[:1], toy.labels[:1], [1e-6])
-    assert (oracle.forward_passes, oracle.backward_passes) == (forward, 0)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(parse_attack(spec), attacked, toy.images[:1], toy.labels[:1], [1e-6])
+    assert (attacked.forward_passes, attacked.backward_passes) == (forward, 0)
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])

@@ -8,7 +8,7 @@ from torch.nn import functional
 from toys import Toy
 
 from robustbench_tin import perturb
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
@@ -60,9 +60,9 @@ def test_more_restarts_never_spare_an_image_that_fewer_fooled(toy: Toy) -> None:
 def test_passes_are_counted_an_image_and_a_budget(toy: Toy, spec: str, forward: int, backward: int) -> None:
     """Restarts add one forward pass each, to tell which start came out worst."""
     attack = parse_attack(spec)
-    with Oracle(toy.model) as oracle:
-        perturb_images(attack, oracle, toy.images[:5], toy.labels[:5], (0.01, 0.02))
-    assert (oracle.forward_passes, oracle.backward_passes) == (2 * 5 * forward, 2 * 5 * backward)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(attack, attacked, toy.images[:5], toy.labels[:5], (0.01, 0.02))
+    assert (attacked.forward_passes, attacked.backward_passes) == (2 * 5 * forward, 2 * 5 * backward)
     assert attack.gradients(2) == 2 * backward
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.prepacked_weights import pack
 from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
-from robustbench_tin.attacks.acceleration.variants import Form, Forms
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache
 from robustbench_tin.models import backbones, build_classifier
 
 
@@ -78,23 +78,23 @@ def test_maps_may_come_in_another_size_afterwards() -> None:
             assert torch.allclose(twin(images), model(images), atol=1e-6)
 
 
-def _kinds(form: Form) -> set[bool]:
+def _kinds(variant: ModelVariant) -> set[bool]:
     """Of the layers, whether they are packed."""
-    return {type(layer).__name__.startswith("_Packed") for layer in form.module.modules()}
+    return {type(layer).__name__.startswith("_Packed") for layer in variant.module.modules()}
 
 
 def test_answers_come_from_packed_weights_and_gradients_do_not() -> None:
     model = network("timm:test_resnet")
     images = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     # Packed is a form of its own, not the one to search with.
-    assert _kinds(Forms().choose("fixed", model, images).answering()) == {False}
+    assert _kinds(VariantCache().choose("fixed", model, images).answering()) == {False}
     labels = ["float32", "float32, channels-last, folded"]
-    chosen = Forms({"fastest": labels}).choose("fastest", model, images)
+    chosen = VariantCache({"fastest": labels}).choose("fastest", model, images)
     answering = chosen.answering()
     assert chosen.answering() is answering
     assert _kinds(answering) == {True, False}
     variable = images.clone().requires_grad_()
-    logits = chosen.form(precise=True).logits(variable)
+    logits = chosen.variant(precise=True).logits(variable)
     assert isinstance(logits, Tensor)
     assert torch.autograd.grad(logits.sum(), variable)[0].abs().sum() > 0
     with torch.inference_mode():
@@ -106,5 +106,5 @@ def test_answers_come_from_packed_weights_and_gradients_do_not() -> None:
 
 def test_the_model_itself_is_never_packed() -> None:
     model = network("timm:test_resnet")
-    chosen = Forms().choose("exact", model, torch.rand(2, 3, 32, 32))
+    chosen = VariantCache().choose("exact", model, torch.rand(2, 3, 32, 32))
     assert chosen.answering().module is model

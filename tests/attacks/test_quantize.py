@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from toys import Toy
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.metrics import in_top
@@ -150,8 +150,8 @@ class TestMeasured:
             read.append(torch.from_numpy(np.array(Image.open(path))).permute(2, 0, 1))
         back = torch.stack(read).float() / 255
         assert torch.equal(back, moved)
-        with Oracle(toy.model) as oracle:
-            hits = in_top(oracle.logits(back), toy.labels, 1)
+        with AttackedModel(toy.model) as attacked:
+            hits = in_top(attacked.logits(back), toy.labels, 1)
         assert float(hits.double().mean()) == frame.top1[1] < frame.top1[0]
 
     def test_it_is_never_below_the_truth(self, attack: str, norm: str) -> None:

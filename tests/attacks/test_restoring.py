@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from toys import TOY_CLASSES, Toy
 
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 
 
 class Changing(nn.Module):
@@ -42,8 +42,8 @@ def test_tensors_are_put_back_values_and_objects() -> None:
     model = Changing()
     before = {name: (value, value.clone()) for name, value in model.state_dict(keep_vars=True).items()}
     plain = model.plain
-    with Oracle(model) as oracle:
-        oracle.logits(torch.rand(2, 3, 4, 4))
+    with AttackedModel(model) as attacked:
+        attacked.logits(torch.rand(2, 3, 4, 4))
         assert int(model.seen) == 1
     for name, value in model.state_dict(keep_vars=True).items():
         assert value is before[name][0]
@@ -58,8 +58,8 @@ def test_tensors_are_put_back_values_and_objects() -> None:
 def test_what_nothing_changed_is_not_written_to(toy: Toy) -> None:
     """A write would tell the caller's pending graph that the weights have changed."""
     loss = toy.model(toy.images[:2].clone().requires_grad_()).sum()
-    with Oracle(toy.model) as oracle:
-        oracle.logits(toy.images[:2])
+    with AttackedModel(toy.model) as attacked:
+        attacked.logits(toy.images[:2])
     loss.backward()
     toy.model.zero_grad(set_to_none=True)
 
@@ -69,8 +69,8 @@ def test_it_is_put_back_after_an_error() -> None:
     before = {name: value.clone() for name, value in model.state_dict().items()}
 
     def stop() -> None:
-        with Oracle(model) as oracle:
-            oracle.logits(torch.rand(2, 3, 4, 4))
+        with AttackedModel(model) as attacked:
+            attacked.logits(torch.rand(2, 3, 4, 4))
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -105,15 +105,15 @@ def test_a_model_that_learns_as_it_answers_is_measured_and_put_back(mixed_model:
         parameter.grad if parameter.grad is None else parameter.grad.clone() for parameter in parameters
     ]
     images = torch.rand(4, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    with Oracle(model) as oracle:
-        first, second = oracle.logits(images), oracle.logits(images)
+    with AttackedModel(model) as attacked:
+        first, second = attacked.logits(images), attacked.logits(images)
         assert not torch.equal(first, second)
     for parameter, weight, gradient in zip(parameters, weights, gradients, strict=True):
         assert torch.equal(parameter, weight)
         assert (parameter.grad is None) == (gradient is None)
         assert gradient is None or torch.equal(parameter.grad, gradient)
-    with Oracle(model) as oracle:
-        assert torch.equal(oracle.logits(images), first)
+    with AttackedModel(model) as attacked:
+        assert torch.equal(attacked.logits(images), first)
 
 
 def test_tensors_made_in_inference_mode_give_gradients(toy: Toy) -> None:
@@ -132,11 +132,11 @@ def test_tensors_made_in_inference_mode_give_gradients(toy: Toy) -> None:
     with torch.inference_mode():
         model(toy.images[:2])
     made = model.scale
-    with Oracle(model) as oracle:
-        gradient = oracle.gradient(toy.images[:2], toy.labels[:2])
-    with Oracle(Scaling()) as oracle:
-        oracle.logits(toy.images[:2])
-        assert torch.equal(oracle.gradient(toy.images[:2], toy.labels[:2]), gradient)
+    with AttackedModel(model) as attacked:
+        gradient = attacked.gradient(toy.images[:2], toy.labels[:2])
+    with AttackedModel(Scaling()) as attacked:
+        attacked.logits(toy.images[:2])
+        assert torch.equal(attacked.gradient(toy.images[:2], toy.labels[:2]), gradient)
     assert model.scale is made
 
 
@@ -149,10 +149,10 @@ def test_answers_do_not_share_memory_with_the_model(toy: Toy) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return self.answer.copy_(toy.model(images).detach())
 
-    with Oracle(Reusing()) as oracle:
-        first = oracle.logits(toy.images[:4])
+    with AttackedModel(Reusing()) as attacked:
+        first = attacked.logits(toy.images[:4])
         kept = first.clone()
-        oracle.logits(toy.images[4:8])
+        attacked.logits(toy.images[4:8])
     assert torch.equal(first, kept)
 
 
@@ -175,8 +175,8 @@ def test_one_oracle_at_a_time_whatever_its_model(toy: Toy) -> None:
             return logits
 
     def ask(seed: int) -> Tensor:
-        with Oracle(Watching(), seed=seed) as oracle:
-            return torch.cat([oracle.logits(toy.images) for _ in range(5)])
+        with AttackedModel(Watching(), seed=seed) as attacked:
+            return torch.cat([attacked.logits(toy.images) for _ in range(5)])
 
     alone = [ask(seed) for seed in range(4)]
     before = torch.get_rng_state()
@@ -188,7 +188,7 @@ def test_one_oracle_at_a_time_whatever_its_model(toy: Toy) -> None:
 
 
 def test_an_oracle_may_be_entered_within_another(toy: Toy) -> None:
-    with Oracle(toy.model) as outer, Oracle(toy.model) as inner:
+    with AttackedModel(toy.model) as outer, AttackedModel(toy.model) as inner:
         assert torch.equal(outer.logits(toy.images), inner.logits(toy.images))
 
 
@@ -197,12 +197,12 @@ def test_a_model_that_cannot_be_entered_holds_up_nobody(toy: Toy) -> None:
         def train(self, mode: bool = True) -> nn.Module:
             raise RuntimeError("no modes here")
 
-    with pytest.raises(RuntimeError, match="no modes"), Oracle(Stubborn()):
+    with pytest.raises(RuntimeError, match="no modes"), AttackedModel(Stubborn()):
         pass
     with ThreadPoolExecutor(1) as threads:
 
         def ask() -> Tensor:
-            with Oracle(toy.model) as oracle:
-                return oracle.logits(toy.images[:1])
+            with AttackedModel(toy.model) as attacked:
+                return attacked.logits(toy.images[:1])
 
         assert threads.submit(ask).result(timeout=60).shape == (1, TOY_CLASSES)

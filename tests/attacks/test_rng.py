@@ -16,8 +16,8 @@ from torch.nn import functional
 from toys import Toy
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.acceleration.variants import Forms
+from robustbench_tin.attacks import AttackedModel, parse_attack
+from robustbench_tin.attacks.acceleration.variants import VariantCache
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.rng import own_randomness, random_state, seed_of, seed_randomness
 from robustbench_tin.defenses import parse_defense
@@ -51,8 +51,8 @@ def test_the_random_state_is_left_as_it_was(noisy: nn.Module, toy: Toy) -> None:
     before = torch.random.get_rng_state()
     table(noisy, toy, search="auto", eot=2)
     perturb(noisy, toy.images, toy.labels, "pgd:criterion=top1", 0.03)
-    with Oracle(noisy) as oracle:
-        oracle.logits(toy.images)
+    with AttackedModel(noisy) as attacked:
+        attacked.logits(toy.images)
     assert torch.equal(torch.random.get_rng_state(), before)
 
 
@@ -100,12 +100,12 @@ def test_neither_search_nor_attack_sees_the_draws_of_the_verdict(toy: Toy) -> No
 def test_expectation_averages_over_draws(toy: Toy) -> None:
     model = parse_defense("random-resize:least=0.5").wrap(toy.model)
     images, labels = toy.images[:8], toy.labels[:8]
-    with Oracle(model, eot=300) as oracle:
-        one = oracle.gradient(images, labels)
-        other = oracle.gradient(images, labels)
-    assert (oracle.forward_passes, oracle.backward_passes) == (4800, 4800)
-    with Oracle(model) as oracle:
-        single = [oracle.gradient(images, labels) for _ in range(2)]
+    with AttackedModel(model, eot=300) as attacked:
+        one = attacked.gradient(images, labels)
+        other = attacked.gradient(images, labels)
+    assert (attacked.forward_passes, attacked.backward_passes) == (4800, 4800)
+    with AttackedModel(model) as attacked:
+        single = [attacked.gradient(images, labels) for _ in range(2)]
 
     def alike(a: Tensor, b: Tensor) -> float:
         return float(torch.cosine_similarity(a.flatten(1), b.flatten(1)).mean())
@@ -117,8 +117,8 @@ class TestForms:
     """A form of a random model is compared with it under the same draws."""
 
     def test_one_that_draws_alike_is_taken(self, noisy: nn.Module, toy: Toy) -> None:
-        form = Forms().choose("fixed", noisy, toy.images).form()
-        assert form.label == "float32, channels-last, folded"
+        variant = VariantCache().choose("fixed", noisy, toy.images).variant()
+        assert variant.label == "float32, channels-last, folded"
 
     def test_one_that_draws_otherwise_is_not(self, toy: Toy) -> None:
         class DrawsMoreAsCopy(nn.Module):
@@ -137,19 +137,19 @@ class TestForms:
                 return logits
 
         model = DrawsMoreAsCopy(0)
-        form = Forms().choose("fixed", model, toy.images).form()
-        assert form.module is model
+        variant = VariantCache().choose("fixed", model, toy.images).variant()
+        assert variant.module is model
 
     def test_the_choice_leaves_the_random_state(self, noisy: nn.Module, toy: Toy) -> None:
         before = torch.random.get_rng_state()
         for search in ("auto", "fixed", "exact"):
-            Forms().choose(search, noisy, toy.images)
+            VariantCache().choose(search, noisy, toy.images)
         assert torch.equal(torch.random.get_rng_state(), before)
 
     def test_another_model_gets_its_own(self, noisy: nn.Module, toy: Toy) -> None:
-        forms = Forms()
-        forms.choose("exact", noisy, toy.images)
-        assert forms.choose("exact", toy.model, toy.images).form().module is toy.model
+        variants = VariantCache()
+        variants.choose("exact", noisy, toy.images)
+        assert variants.choose("exact", toy.model, toy.images).variant().module is toy.model
 
 
 def test_a_dropout_left_on_is_measured_as_the_random_model_it_is(toy: Toy) -> None:
@@ -159,7 +159,7 @@ def test_a_dropout_left_on_is_measured_as_the_random_model_it_is(toy: Toy) -> No
             return logits
 
     frames = [table(Dropping(), toy, search="auto") for _ in range(2)]
-    full = [frame[frame["mode"] != "until broken (top-1)"] for frame in frames]
+    full = [frame[frame["mode"] != "stop on success (top-1)"] for frame in frames]
     assert full[0].equals(full[1])
 
 
@@ -167,11 +167,11 @@ def test_a_budgets_randomness_is_the_attacks_and_the_models(noisy: nn.Module, to
     """Also of an attack that is called by itself."""
     for name in ("pgd:steps=2", "pgd:criterion=top1,steps=2"):
         attack = parse_attack(name)
-        with Oracle(noisy) as oracle:
-            both = perturb_images(attack, oracle, toy.images, toy.labels, [0.02, 0.04], seed=5)
-        with Oracle(noisy, seed=9) as oracle:
-            oracle.logits(toy.images)
-            alone = perturb_images(attack, oracle, toy.images, toy.labels, [0.04], seed=5)
+        with AttackedModel(noisy) as attacked:
+            both = perturb_images(attack, attacked, toy.images, toy.labels, [0.02, 0.04], seed=5)
+        with AttackedModel(noisy, seed=9) as attacked:
+            attacked.logits(toy.images)
+            alone = perturb_images(attack, attacked, toy.images, toy.labels, [0.04], seed=5)
         assert torch.equal(both[1], alone[0])
 
 

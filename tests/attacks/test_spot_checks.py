@@ -13,20 +13,20 @@ from test_attacks_do_not_wait import looking_as_on_a_gpu
 from torch import Tensor, nn
 from toys import Toy, draw_toy_images
 from two_way_networks import WAYS, TwoWays, trained
-from wrong_forms import comparisons
+from wrong_variants import comparisons
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.acceleration import variants as forms_module
-from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, Probe
+from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, SampleOutput
 from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
-from robustbench_tin.attacks.acceleration.variants import Form, Forms
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache
 from robustbench_tin.attacks.engine.adversarial_sets import Fooled, fool
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool, drawn
-from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongFormError, told_once
-from robustbench_tin.attacks.engine.stop_on_success import Driver
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongVariantError, told_once
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
@@ -41,17 +41,19 @@ CPU = torch.device("cpu")
 FOUND = [name for name in WAYS if name != "confident"]
 
 
-def pool_of(model: TwoWays, count: int = 120, size: int = 40) -> Pool:
+def pool_of(model: TwoWays, count: int = 120, size: int = 40) -> ImageBatches:
     """Images that go the one way first."""
     images, labels = draw_toy_images(count, seed=2)
     levels = (images * 255).round().byte()
     order = model.others(levels / 255).long().sort(stable=True).indices
-    return Pool(levels[order], labels[order], size, CPU)
+    return ImageBatches(levels[order], labels[order], size, CPU)
 
 
-def measured(model: TwoWays, spec: str, search: str = "fixed", forms: Forms | None = None) -> Measurement:
-    conditions = Conditions(search=search, forms=forms or Forms())
-    (outcomes,) = measure_attack(model, pool_of(model), parse_attack(spec), [EPS], conditions)
+def measured(
+    model: TwoWays, spec: str, search: str = "fixed", variants: VariantCache | None = None
+) -> Measurement:
+    protocol = AttackProtocol(search=search, variants=variants or VariantCache())
+    (outcomes,) = measure_attack(model, pool_of(model), parse_attack(spec), [EPS], protocol)
     assert str(outcomes.status) == "ok"
     return outcomes
 
@@ -63,7 +65,7 @@ def credulous() -> Iterator[None]:
     def by_easy_images(model: TwoWays, images: Tensor) -> nn.Module:
         return folded(model, images[~model.others(images)][:2])
 
-    def trusted(theirs: Probe, ours: Probe) -> float:
+    def trusted(theirs: SampleOutput, ours: SampleOutput) -> float:
         return FLOAT32_LIMIT if theirs.precision == "float32" else 0.1
 
     with (
@@ -78,7 +80,7 @@ def credulous() -> Iterator[None]:
 def test_no_image_survives_that_the_model_itself_would_lose(name: str, spec: str) -> None:
     exact, found = measured(trained(name), spec, "exact"), measured(trained(name), spec)
     assert not (found.top1 & ~exact.top1).any()
-    assert found.disputed in (None, 0)
+    assert found.unverified in (None, 0)
 
 
 @pytest.mark.parametrize("name", FOUND)
@@ -94,12 +96,12 @@ def test_no_image_survives_that_the_model_itself_would_lose(name: str, spec: str
 )
 @pytest.mark.usefixtures("credulous")
 def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec: str, unseen: bool) -> None:
-    model, forms = trained(name), Forms({"fastest": (label, FOLDED)})
+    model, variants = trained(name), VariantCache({"fastest": (label, FOLDED)})
     with looking_as_on_a_gpu() if unseen else nullcontext():
         exact = measured(model, spec, "exact")
-        found = measured(model, spec, "fastest", forms)
+        found = measured(model, spec, "fastest", variants)
         # What is written down makes a run that goes on search with the model from its start.
-        again = measured(model, spec, "fixed", Forms(forms.labels))
+        again = measured(model, spec, "fixed", VariantCache(variants.labels))
     assert found.search == exact.search == "float32"
     assert f"{label} answered otherwise than the model at " in found.remarks[-1]
     assert found.remarks[:-1] == exact.remarks
@@ -110,8 +112,8 @@ def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec:
     else:
         assert not (found.top1 & ~exact.top1).any()
         assert found.stages == exact.stages
-        assert found.disputed == 0
-    assert forms.labels == {"fastest": ("float32", "float32"), "refuted": (label,)}
+        assert found.unverified == 0
+    assert variants.labels == {"fastest": ("float32", "float32"), "refuted": (label,)}
     assert np.array_equal(again.top1, exact.top1)
     assert (again.search, again.remarks) == ("float32", exact.remarks)
     assert again.backward_passes == exact.backward_passes
@@ -121,48 +123,50 @@ def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec:
 def test_images_broken_by_then_stay_broken_and_the_rest_is_as_with_the_model_alone() -> None:
     """With one image a batch and no random start, the verdict on an image depends on no other."""
     model = trained("unsure")
-    pool = pool_of(model, size=1)
-    clean = measure_clean(model, pool)[1]
+    batches = pool_of(model, size=1)
+    clean = measure_clean(model, batches)[1]
     attack = parse_attack("pgd:steps=4,random_start=false,criterion=top1")
     told: list[int] = []
 
-    def drive(search: str) -> tuple[Driver, Oracle]:
-        with Oracle(model) as oracle:
+    def drive(search: str) -> tuple[EarlyStopRunner, AttackedModel]:
+        with AttackedModel(model) as attacked:
             threat = ThreatModel("linf", EPS)
-            oracle.prepare(drawn(pool, threat, 32), search)
-            driver = Driver(oracle, pool, threat, attack.goal, clean, on_images=told.append)
-            driver.attack(attack, keep_images=True)
-            return driver, oracle
+            attacked.prepare(drawn(batches, threat, 32), search)
+            runner = EarlyStopRunner(attacked, batches, threat, attack.goal, clean, on_images=told.append)
+            runner.attack(attack, keep_images=True)
+            return runner, attacked
 
     exact, _ = drive("exact")
     told.clear()
-    with mock.patch.object(Oracle, "refute_form", autospec=True, side_effect=Oracle.refute_form) as refute:
-        found, oracle = drive("fixed")
+    with mock.patch.object(
+        AttackedModel, "refute_variant", autospec=True, side_effect=AttackedModel.refute_variant
+    ) as refute:
+        found, attacked = drive("fixed")
     refute.assert_called_once()
-    assert oracle.search_label == "float32"
-    assert sum(told) == len(pool)
-    assert found.verdicts.images is not None
-    assert not (exact.verdicts.broken & ~found.verdicts.broken).any()
-    still = model(found.verdicts.images).argmax(dim=1) == pool.labels
-    assert torch.equal(~still, found.verdicts.broken)
+    assert attacked.search_label == "float32"
+    assert sum(told) == len(batches)
+    assert found.result.images is not None
+    assert not (exact.result.success & ~found.result.success).any()
+    still = model(found.result.images).argmax(dim=1) == batches.labels
+    assert torch.equal(~still, found.result.success)
     # Where the form had not broken anything yet, images and verdicts are the model's own.
-    same = (found.verdicts.images == exact.verdicts.images).flatten(1).all(dim=1)
-    assert torch.equal(found.verdicts.broken[same], exact.verdicts.broken[same])
-    assert same[exact.verdicts.broken].float().mean() == 1
+    same = (found.result.images == exact.result.images).flatten(1).all(dim=1)
+    assert torch.equal(found.result.success[same], exact.result.success[same])
+    assert same[exact.result.success].float().mean() == 1
 
 
 @pytest.mark.usefixtures("credulous")
 def test_perturb_gives_the_images_of_the_model_itself() -> None:
     model = trained("unsure")
-    pool = pool_of(model)
+    batches = pool_of(model)
     settings = {"batch_size": 40, "eps": (0.0, EPS)}
     found, exact = (
-        perturb(model, pool.images, pool.labels, FULL, search=search, **settings)
+        perturb(model, batches.images, batches.labels, FULL, search=search, **settings)
         for search in ("fixed", "exact")
     )
     assert torch.equal(found, exact)
-    frame = evaluate(model, pool.images, pool.labels, FULL, search="fixed", **settings)
-    kept = (model(found[1]).argmax(dim=1) == pool.labels).float().mean()
+    frame = evaluate(model, batches.images, batches.labels, FULL, search="fixed", **settings)
+    kept = (model(found[1]).argmax(dim=1) == batches.labels).float().mean()
     assert frame["top1"].iloc[1] == pytest.approx(float(kept))
     assert frame["remarks"].iloc[1].endswith("points: searched again with the model itself")
 
@@ -170,10 +174,10 @@ def test_perturb_gives_the_images_of_the_model_itself() -> None:
 @pytest.mark.usefixtures("credulous")
 def test_images_of_fool_are_those_of_the_model_itself_from_the_batch_on_that_finds_it_out() -> None:
     model = trained("unsure")
-    pool, attack, threat = pool_of(model), parse_attack(FULL), ThreatModel("linf", EPS)
+    batches, attack, threat = pool_of(model), parse_attack(FULL), ThreatModel("linf", EPS)
 
     def made() -> list[Fooled]:
-        return list(fool(model, pool, attack, threat))
+        return list(fool(model, batches, attack, threat))
 
     found = made()
     with mock.patch.dict(forms_module._FIXED, {"fixed": forms_module._FIXED["exact"]}):
@@ -225,10 +229,10 @@ def test_the_form_of_a_surrogate_is_compared_with_the_surrogate(toy: Toy) -> Non
             logits: Tensor = toy.model(images.flip(-1))
             return logits
 
-    pool = Pool(toy.images, toy.labels, 20, CPU)
+    batches = ImageBatches(toy.images, toy.labels, 20, CPU)
     for spec in (FULL, UNTIL):
         (found,) = measure_attack(
-            Other(), pool, parse_attack(spec), [0.02], Conditions(search="fixed", surrogate=toy.model)
+            Other(), batches, parse_attack(spec), [0.02], AttackProtocol(search="fixed", surrogate=toy.model)
         )
         assert (str(found.status), found.search, found.remarks) == ("ok", FOLDED, ())
 
@@ -247,16 +251,16 @@ def test_comparing_takes_at_most_1_2_percent_of_the_passes_and_some_in_advance(t
 
 
 def test_comparing_counts_no_pass_and_draws_nothing(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle:
-        oracle.prepare(toy.images, "fixed")
-        oracle.gradient(toy.images, toy.labels)
-        counts = oracle.forward_passes, oracle.backward_passes, oracle.form_passes
+    with AttackedModel(toy.model) as attacked:
+        attacked.prepare(toy.images, "fixed")
+        attacked.gradient(toy.images, toy.labels)
+        counts = attacked.forward_passes, attacked.backward_passes, attacked.variant_passes
         state = torch.get_rng_state()
-        for logits in (None, oracle.logits(toy.images[:5]), torch.zeros(5, 10)):
-            oracle.forward_passes = counts[0]
-            ((form, apart),) = oracle.apart(toy.images[:5], logits)
-            assert (form.label, apart) == (FOLDED, 0)
-            assert (oracle.forward_passes, oracle.backward_passes, oracle.form_passes) == counts
+        for logits in (None, attacked.logits(toy.images[:5]), torch.zeros(5, 10)):
+            attacked.forward_passes = counts[0]
+            ((variant, apart),) = attacked.apart(toy.images[:5], logits)
+            assert (variant.label, apart) == (FOLDED, 0)
+            assert (attacked.forward_passes, attacked.backward_passes, attacked.variant_passes) == counts
         assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -265,21 +269,21 @@ def test_an_answer_that_is_no_number_lies_apart(toy: Toy) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return toy.model(images) * torch.tensor([1.0, torch.inf]).repeat(len(images) // 2).view(-1, 1)
 
-    with Oracle(toy.model) as oracle:
-        oracle.asked_forms[0] = Form(Overflowing(), is_model=False)
-        ((_, apart),) = oracle.apart(toy.images[:6])
+    with AttackedModel(toy.model) as attacked:
+        attacked.used_variants[0] = ModelVariant(Overflowing(), is_model=False)
+        ((_, apart),) = attacked.apart(toy.images[:6])
         assert apart == 3
 
 
 def test_what_gathered_is_compared_once_it_fills_a_pass_or_at_the_end(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle:
-        oracle.prepare(toy.images, "fixed")
-        checks = SpotChecks(oracle)
+    with AttackedModel(toy.model) as attacked:
+        attacked.prepare(toy.images, "fixed")
+        checks = SpotChecks(attacked)
         checks.offer(toy.images)  # no form has been asked
-        oracle.search_logits(toy.images)  # of these a sixteenth is taken
-        with mock.patch.object(oracle, "apart", side_effect=oracle.apart) as apart:
+        attacked.search_logits(toy.images)  # of these a sixteenth is taken
+        with mock.patch.object(attacked, "apart", side_effect=attacked.apart) as apart:
             checks.look()
-            checks.insist(toy.images[:27], oracle.logits(toy.images[:27]))
+            checks.insist(toy.images[:27], attacked.logits(toy.images[:27]))
             checks.look()
             apart.assert_not_called()
             checks.insist(toy.images[:1])
@@ -292,7 +296,7 @@ def test_what_gathered_is_compared_once_it_fills_a_pass_or_at_the_end(toy: Toy) 
             assert apart.call_args_list[1].args[1] is None
             apart.side_effect = lambda points, logits: [(mock.Mock(label="odd", precision="float32"), 2)]
             checks.insist(toy.images[:3])
-            with pytest.raises(WrongFormError, match=r"^odd answered .* at 2 of 3 points"):
+            with pytest.raises(WrongVariantError, match=r"^odd answered .* at 2 of 3 points"):
                 checks.settle()
 
 

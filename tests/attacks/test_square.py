@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
-from robustbench_tin.attacks import Oracle, parse_attack
+from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.criterion import Criterion
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.attacks.engine.state import Task
-from robustbench_tin.attacks.engine.stop_on_success import Driver
+from robustbench_tin.attacks.engine.state import AttackInputs
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
 from robustbench_tin.attacks.square import (
     Square,
     SquareWindows,
@@ -41,8 +41,8 @@ BOTH_NORMS = pytest.mark.parametrize("norm", ["linf", "l2"])
 def begun(toy: Toy, norm: str, queries: int, *, criterion: int = 1, rows: int = 64) -> _Squares:
     images, labels = toy.images[:rows], toy.labels[:rows]
     ball = ThreatModel(norm, EPS[norm]).ball(images)
-    task = Task(labels, ball, images.new_empty(rows, 0), Criterion(criterion), torch.Generator())
-    search = Square(queries=queries).begin(task)
+    inputs = AttackInputs(labels, ball, images.new_empty(rows, 0), Criterion(criterion), torch.Generator())
+    search = Square(queries=queries).begin(inputs)
     assert isinstance(search, _Squares)
     return search
 
@@ -61,7 +61,7 @@ def published_share(asked: int, queries: int, p: float) -> float:
 def test_each_row_follows_the_published_schedule_at_its_own_count(toy: Toy, queries: int) -> None:
     search = begun(toy, "linf", queries)
     made = torch.linspace(0, queries - 1, 64).long()
-    search.left = queries - made - 1
+    search.queries_left = queries - made - 1
     expected = [published_share(int(asked), queries, 0.8) for asked in made]
     assert search._shares().tolist() == pytest.approx(expected)
 
@@ -152,14 +152,14 @@ def test_the_first_stripes_are_vertical_and_one_pixel_wide() -> None:
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_margin_never_gets_better_for_the_model(toy: Toy, norm: str, k: int) -> None:
     search = begun(toy, norm, 30, criterion=k, rows=16)
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         before = torch.full((16,), -torch.inf)
-        while bool((search.left > 0).any()):
-            assert search.task.ball.contains(search.points).all()
-            search.move(search.ask(oracle))
+        while bool((search.queries_left > 0).any()):
+            assert search.inputs.ball.contains(search.points).all()
+            search.move(search.ask(attacked))
             assert (search.best_margin >= before).all()
             before = search.best_margin
-        margin = Criterion(k).margin(oracle.logits(search.result()), search.task.labels)
+        margin = Criterion(k).margin(attacked.logits(search.result()), search.inputs.labels)
     assert torch.allclose(margin, search.best_margin, atol=1e-5)
 
 
@@ -170,14 +170,14 @@ def test_what_the_driver_calls_broken_is_broken(toy: Toy, norm: str, criterion: 
     attack = parse_attack(f"square:criterion={criterion},queries=20")
     images, labels = toy.images[:24], toy.labels[:24]
     threat = ThreatModel(norm, EPS[norm] * (2 if criterion == "top1" else 8))
-    with Oracle(toy.model) as oracle:
-        pool = Pool(images, labels, rows, torch.device("cpu"))
-        driver = Driver(oracle, pool, threat, attack.goal, oracle.logits(images))
-        verdicts = driver.attack(attack, keep_images=True)
-        assert verdicts.images is not None
-        assert torch.equal(attack.goal.broken(oracle.logits(verdicts.images), labels), verdicts.broken)
-    assert threat.ball(images).contains(verdicts.images).all()
-    assert verdicts.broken.any()
+    with AttackedModel(toy.model) as attacked:
+        batches = ImageBatches(images, labels, rows, torch.device("cpu"))
+        runner = EarlyStopRunner(attacked, batches, threat, attack.goal, attacked.logits(images))
+        result = runner.attack(attack, keep_images=True)
+        assert result.images is not None
+        assert torch.equal(attack.goal.success(attacked.logits(result.images), labels), result.success)
+    assert threat.ball(images).contains(result.images).all()
+    assert result.success.any()
 
 
 def kept(toy: Toy, images: Tensor) -> float:
@@ -187,11 +187,13 @@ def kept(toy: Toy, images: Tensor) -> float:
 
 def ours(toy: Toy, norm: str, queries: int, seeds: int) -> list[float]:
     attack = parse_attack(f"square:queries={queries}")
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         return [
             kept(
                 toy,
-                perturb_images(attack, oracle, toy.images, toy.labels, [EPS[norm]], norm=norm, seed=seed)[0],
+                perturb_images(attack, attacked, toy.images, toy.labels, [EPS[norm]], norm=norm, seed=seed)[
+                    0
+                ],
             )
             for seed in range(seeds)
         ]
@@ -240,21 +242,21 @@ def test_it_keeps_the_accuracy_that_art_keeps(toy: Toy) -> None:
 
 @BOTH_NORMS
 def test_more_restarts_never_spare_an_image(toy: Toy, norm: str) -> None:
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         margins = []
         for restarts in (1, 3):
             attack = parse_attack(f"square:criterion=none,queries=8,restarts={restarts}")
-            moved = perturb_images(attack, oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
-            margins.append(Criterion(1).margin(oracle.logits(moved), toy.labels))
-        broken = []
+            moved = perturb_images(attack, attacked, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
+            margins.append(Criterion(1).margin(attacked.logits(moved), toy.labels))
+        success = []
         for restarts in (1, 3):
             attack = parse_attack(f"square:queries=8,restarts={restarts}")
-            moved = perturb_images(attack, oracle, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
-            broken.append(moved.ne(toy.images).flatten(1).any(dim=1))
+            moved = perturb_images(attack, attacked, toy.images, toy.labels, [2 * EPS[norm]], norm=norm)[0]
+            success.append(moved.ne(toy.images).flatten(1).any(dim=1))
     assert (margins[1] >= margins[0]).all()
     assert (margins[1] > margins[0]).any()
-    assert not (broken[0] & ~broken[1]).any()
-    assert broken[1].sum() > broken[0].sum()
+    assert not (success[0] & ~success[1]).any()
+    assert success[1].sum() > success[0].sum()
 
 
 def test_logits_of_a_lower_precision_hide_what_it_looks_for(toy: Toy) -> None:
@@ -268,11 +270,11 @@ def test_logits_of_a_lower_precision_hide_what_it_looks_for(toy: Toy) -> None:
     for model in (toy.model, Coarse()):
         search = begun(toy, "linf", 200, rows=32)
         count = 0
-        with Oracle(model) as oracle:
-            while bool((search.left > 0).any()):
+        with AttackedModel(model) as attacked:
+            while bool((search.queries_left > 0).any()):
                 before = search.best_margin
-                search.move(search.ask(oracle))
-                if search.left[0] < 100:
+                search.move(search.ask(attacked))
+                if search.queries_left[0] < 100:
                     count += int((search.best_margin > before).sum())
         taken[model] = count
     exact, coarse = taken.values()
@@ -292,17 +294,17 @@ def test_logits_of_a_lower_precision_hide_what_it_looks_for(toy: Toy) -> None:
 )
 @BOTH_NORMS
 def test_passes_are_the_queries(toy: Toy, spec: str, forward: int, norm: str) -> None:
-    with Oracle(toy.model) as oracle:
-        perturb_images(parse_attack(spec), oracle, toy.images[:5], toy.labels[:5], [0.01], norm=norm)
-    assert (oracle.forward_passes, oracle.backward_passes) == (5 * forward, 0)
+    with AttackedModel(toy.model) as attacked:
+        perturb_images(parse_attack(spec), attacked, toy.images[:5], toy.labels[:5], [0.01], norm=norm)
+    assert (attacked.forward_passes, attacked.backward_passes) == (5 * forward, 0)
 
 
 def test_a_survivor_costs_its_queries_and_its_clean_pass(toy: Toy) -> None:
-    with Oracle(toy.model) as oracle:
+    with AttackedModel(toy.model) as attacked:
         perturb_images(
-            parse_attack("square:queries=9,restarts=2"), oracle, toy.images[:1], toy.labels[:1], [1e-6]
+            parse_attack("square:queries=9,restarts=2"), attacked, toy.images[:1], toy.labels[:1], [1e-6]
         )
-    assert (oracle.forward_passes, oracle.backward_passes) == (1 + 2 * 9, 0)
+    assert (attacked.forward_passes, attacked.backward_passes) == (1 + 2 * 9, 0)
 
 
 @pytest.mark.parametrize("setting", ["queries=0", "restarts=0", "p=0", "p=1.1", "p=nan"])

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from robustbench_tin.benchmarks.planning import config, resolve
+from robustbench_tin.benchmarks.planning import config
 from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.progress import Reporter
 

@@ -11,7 +11,7 @@ import pytest
 
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.runs.resumable_output import claimed
+from robustbench_tin.benchmarks.runs.resumable_output import begun_output
 from robustbench_tin.errors import RunError
 
 KILLED = """
@@ -33,8 +33,8 @@ with Run.begun(Path(sys.argv[1]), plan):
     pass
 """
 CLAIM = """
-from robustbench_tin.benchmarks.runs.resumable_output import claimed
-with claimed(Path(sys.argv[1]), {"a": 1}, ("images",)):
+from robustbench_tin.benchmarks.runs.resumable_output import begun_output
+with begun_output(Path(sys.argv[1]), {"a": 1}, ("images",)):
     pass
 """
 
@@ -94,10 +94,10 @@ def test_a_run_killed_in_its_first_write_is_begun_again(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs SIGKILL")
-def test_a_claim_killed_in_its_first_write_is_begun_again(tmp_path: Path) -> None:
+def test_an_output_killed_in_its_first_write_is_begun_again(tmp_path: Path) -> None:
     killed(CLAIM, "os.rename", "manifest.json", 1, tmp_path / "out")
-    with claimed(tmp_path / "out", {"a": 1}, ("images",)) as claim:
-        assert claim.result is None
+    with begun_output(tmp_path / "out", {"a": 1}, ("images",)) as output:
+        assert output.result is None
     assert {file.name for file in (tmp_path / "out").iterdir()} <= {"manifest.json", ".lock"}
 
 
@@ -109,9 +109,9 @@ def test_a_second_process_hears_of_the_first(plan: Plan, tmp_path: Path) -> None
     ):
         pass
     with (
-        claimed(tmp_path / "out", {"a": 1}, ()),
+        begun_output(tmp_path / "out", {"a": 1}, ()),
         pytest.raises(RunError, match="another process is writing to"),
-        claimed(tmp_path / "out", {"a": 1}, ()),
+        begun_output(tmp_path / "out", {"a": 1}, ()),
     ):
         pass
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from wrong_forms import comparisons
+from wrong_variants import comparisons
 
 from robustbench_tin import bench
-from robustbench_tin.attacks.acceleration import variants as forms
+from robustbench_tin.attacks.acceleration import variants as variants
 from robustbench_tin.benchmarks import bench as bench_module
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
@@ -69,7 +69,7 @@ def test_records_of_a_run(small):
         assert (records[name] <= records[f"{name}_high"]).all()
     assert (records["top5"] >= records["top1"]).all()
     learned = clean[clean["defense"] == "none"]
-    assert learned["learned"].all()
+    assert learned["above_chance"].all()
 
 
 def test_accuracies_are_the_means_of_the_outcomes(small):
@@ -100,7 +100,7 @@ def test_passes_are_counted(small):
 def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trust):
     """Counted at the model itself: what FGSM's gradient gives for nothing, nobody asks for again."""
     images, made, of_checks = 24, [], []
-    real_asked, real_judge = forms.asked, bench_module.judge
+    real_asked, real_judge = variants.asked, bench_module.judge
 
     def asked(model, shown, **layout):
         made.append(len(shown))
@@ -112,7 +112,7 @@ def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trus
         of_checks.append(sum(made) - before)
         return judgement
 
-    monkeypatch.setattr(forms, "asked", asked)
+    monkeypatch.setattr(variants, "asked", asked)
     monkeypatch.setattr(bench_module, "judge", judge)
     small |= {"attacks": attacks, "eps": "0.03", "curves": "none", "trust": trust}
     records = bench(**{**small, "deterministic": False, "search": "exact"}).records
@@ -128,7 +128,7 @@ def test_the_clean_measure_is_the_same_with_any_attack(small, tmp_path):
         bench(**{**small, "attacks": attacks, "out": tmp_path / attacks}) for attacks in ("fgsm", "noise")
     ]
     shared, apart = (run.records.iloc[0] for run in runs)
-    same = ["attack", "top1", "top5", "forward_passes", "backward_passes", "status", "learned"]
+    same = ["attack", "top1", "top5", "forward_passes", "backward_passes", "status", "above_chance"]
     pd.testing.assert_series_equal(shared[same], apart[same])
     cell = next(runs[0].plan.cells())
     one, other = (run.outcomes(cell, "clean", 0.0) for run in runs)
@@ -221,7 +221,7 @@ def _is_trained(path: Path, cell: Cell) -> bool:
 
 
 def forms_of(run: Run) -> dict[str, list[str]]:
-    return run.search_forms(next(run.plan.cells()))
+    return run.search_variants(next(run.plan.cells()))
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -240,11 +240,11 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp
     with comparisons(wrong=len(made)), monkeypatch.context() as patch:
         calls, real = [], bench_module.measure_attack
 
-        def counted(model, pool, attack, *args, **keywords):
+        def counted(model, batches, attack, *args, **keywords):
             calls.append(attack.spec)
             if stopped and len(calls) == 3:
                 raise Stop
-            return real(model, pool, attack, *args, **keywords)
+            return real(model, batches, attack, *args, **keywords)
 
         patch.setattr(bench_module, "measure_attack", counted)
         try:
@@ -313,7 +313,7 @@ from robustbench_tin import attacks
 class Broken(attacks.Attack):
     """Raises."""
 
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         raise RuntimeError("out of luck")
 '''
 
@@ -389,7 +389,7 @@ def test_a_defense_runs_at_test_time_too(small, tmp_path):
     )
     run = bench(**small, defenses="blind", plugins=[plugin])
     assert (run.records["top1"] == 1 / 3).all()
-    assert not run.records["learned"].any()
+    assert not run.records["above_chance"].any()
     assert "not learned" in run.tables[0].markdown()
 
 

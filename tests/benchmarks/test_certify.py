@@ -15,8 +15,8 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
 from robustbench_tin.benchmarks.measurement.certified import MODE, certify, measure_certified, radius
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.base import NoiseVote
@@ -37,7 +37,7 @@ def linear(seed: int = 0) -> nn.Module:
 
 
 @pytest.fixture
-def plane() -> tuple[NoiseVote, Pool, np.ndarray]:
+def plane() -> tuple[NoiseVote, ImageBatches, np.ndarray]:
     """A linear classifier's vote, 200 images of its own labels, and their distances from the plane."""
     model = linear()
     images = torch.rand(200, 3, 4, 4, generator=torch.Generator().manual_seed(1))
@@ -45,13 +45,13 @@ def plane() -> tuple[NoiseVote, Pool, np.ndarray]:
         logits = model(images)
     distances = ((logits[:, 0] - logits[:, 1]).abs() / 2).double().numpy()
     vote = NoiseVote(model, sigma=0.25, n0=50, n=1000, alpha=0.001)
-    return vote, Pool(images, logits.argmax(dim=1), 64, CPU), distances
+    return vote, ImageBatches(images, logits.argmax(dim=1), 64, CPU), distances
 
 
 def test_of_a_linear_classifier_it_is_the_distance_to_the_plane(plane: tuple) -> None:
     """Under noise of deviation sigma, the answer wins a part Φ(distance / sigma) of all votes."""
-    vote, pool, distances = plane
-    found = certify(vote, pool)
+    vote, batches, distances = plane
+    found = certify(vote, batches)
     proved = ~np.isnan(found.radii)
     # Each bound is wrong with probability 0.001.
     assert (found.radii[proved] > distances[proved]).mean() < 0.02
@@ -68,23 +68,23 @@ def test_of_a_linear_classifier_it_is_the_distance_to_the_plane(plane: tuple) ->
 
 
 def test_more_votes_come_nearer_and_a_smaller_risk_costs_radius(plane: tuple) -> None:
-    vote, pool, _ = plane
-    pool = pool.first(40)
+    vote, batches, _ = plane
+    batches = batches.first(40)
 
     def mean(**settings: float) -> float:
-        return float(np.nan_to_num(certify(replace(vote, **settings), pool).radii).mean())
+        return float(np.nan_to_num(certify(replace(vote, **settings), batches).radii).mean())
 
     assert mean(n=100) < mean(n=1000) < mean(n=4000)
     assert mean(alpha=1e-6) < mean(alpha=1e-3) < mean(alpha=0.1)
 
 
 def test_what_is_wrong_or_unsure_is_not_certified(plane: tuple) -> None:
-    vote, pool, _ = plane
-    wrong = Pool(pool.images, 1 - pool.labels, 64, CPU)
-    far = measure_clean(vote.base, pool)[1].diff(dim=1).abs().squeeze(1) > 1
+    vote, batches, _ = plane
+    wrong = ImageBatches(batches.images, 1 - batches.labels, 64, CPU)
+    far = measure_clean(vote.base, batches)[1].diff(dim=1).abs().squeeze(1) > 1
     found = certify(vote, wrong)
     assert np.isnan(found.radii[far.numpy()]).all()
-    on_plane = Pool(torch.full((50, 3, 4, 4), 0.5), torch.zeros(50, dtype=torch.int64), 50, CPU)
+    on_plane = ImageBatches(torch.full((50, 3, 4, 4), 0.5), torch.zeros(50, dtype=torch.int64), 50, CPU)
     unsure = certify(vote, on_plane)
     assert np.isnan(unsure.radii).mean() > 0.95
     (outcomes,) = measure_certified(vote, on_plane, [1e-6])
@@ -92,9 +92,9 @@ def test_what_is_wrong_or_unsure_is_not_certified(plane: tuple) -> None:
 
 
 def test_accuracy_falls_with_the_radius(plane: tuple) -> None:
-    vote, pool, _ = plane
+    vote, batches, _ = plane
     radii = [0.01, 0.1, 0.2, 0.4, 0.9, 5.0]
-    measures = measure_certified(vote, pool, radii)
+    measures = measure_certified(vote, batches, radii)
     kept = [float(outcomes.top1.mean()) for outcomes in measures]
     assert kept == sorted(kept, reverse=True)
     assert kept[0] > 0.8
@@ -106,25 +106,25 @@ def test_accuracy_falls_with_the_radius(plane: tuple) -> None:
 
 
 def test_passes_are_counted_and_wrong_answers_cost_no_second_vote(plane: tuple) -> None:
-    vote, pool, _ = plane
+    vote, batches, _ = plane
     vote = replace(vote, n0=10, n=30)
-    right = int((certify(vote, pool).answers == pool.labels.numpy()).sum())
-    (outcomes,) = measure_certified(vote, pool, [0.1])
+    right = int((certify(vote, batches).answers == batches.labels.numpy()).sum())
+    (outcomes,) = measure_certified(vote, batches, [0.1])
     assert 0 < right < 200
     assert (outcomes.forward_passes, outcomes.backward_passes) == (200 * 10 + right * 30, 0)
-    shared = measure_certified(vote, pool, [0.1, 0.2])
+    shared = measure_certified(vote, batches, [0.1, 0.2])
     assert [each.forward_passes for each in shared] == [outcomes.forward_passes // 2] * 2
 
 
 def test_the_seed_alone_decides(plane: tuple) -> None:
-    vote, pool, _ = plane
-    vote, pool = replace(vote, n=50), pool.first(100)
+    vote, batches, _ = plane
+    vote, batches = replace(vote, n=50), batches.first(100)
     before = torch.random.get_rng_state()
-    one = certify(vote, pool, seed=3)
+    one = certify(vote, batches, seed=3)
     assert torch.equal(torch.random.get_rng_state(), before)
     torch.rand(5)
-    assert np.array_equal(certify(vote, pool, seed=3).radii, one.radii, equal_nan=True)
-    assert not np.array_equal(certify(vote, pool, seed=4).radii, one.radii, equal_nan=True)
+    assert np.array_equal(certify(vote, batches, seed=3).radii, one.radii, equal_nan=True)
+    assert not np.array_equal(certify(vote, batches, seed=4).radii, one.radii, equal_nan=True)
 
 
 @pytest.mark.parametrize(("won", "votes"), [(0, 10), (55, 100), (80, 100), (100, 100), (990, 1000), (1, 1)])
@@ -139,11 +139,11 @@ def test_the_bound_is_that_of_clopper_and_pearson(won: int, votes: int, alpha: f
 def test_no_attack_leaves_less_than_is_certified(toy: Toy) -> None:
     """But for images whose certificate is wrong, or whose vote of 100 went against the odds."""
     defense = parse_defense("smoothing:sigma=0.15,n0=100,n=300")
-    pool = Pool(toy.images[:32], toy.labels[:32], 32, CPU)
+    batches = ImageBatches(toy.images[:32], toy.labels[:32], 32, CPU)
     radii = [0.1, 0.25, 0.4]
     smoothed, vote = defense.wrap(toy.model), defense.noise_vote(toy.model)
-    certified = [outcomes.top1 for outcomes in measure_certified(vote, pool, radii)]
-    attacked = measure_attack(smoothed, pool, parse_attack("pgd:steps=3"), radii, Conditions("l2"))
+    certified = [outcomes.top1 for outcomes in measure_certified(vote, batches, radii)]
+    attacked = measure_attack(smoothed, batches, parse_attack("pgd:steps=3"), radii, AttackProtocol("l2"))
     for proved, outcomes in zip(certified, attacked, strict=True):
         assert str(outcomes.status) == "ok"
         assert (proved & ~outcomes.top1).sum() <= 1
@@ -157,17 +157,17 @@ def test_a_classifier_that_fails_is_a_failed_measure(plane: tuple) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return images.flatten(1)[:, :2] * float("nan")
 
-    vote, pool, _ = plane
-    for outcomes in measure_certified(replace(vote, base=Failing()), pool, [0.1, 0.2]):
+    vote, batches, _ = plane
+    for outcomes in measure_certified(replace(vote, base=Failing()), batches, [0.1, 0.2]):
         assert str(outcomes.status) == "failed: the model's logits are not finite"
         assert outcomes.top1 is None
 
 
 @pytest.mark.parametrize("setting", [{"sigma": 0.0}, {"n0": 0}, {"n": 0}, {"alpha": 0.0}, {"alpha": 1.0}])
 def test_impossible_votes_are_refused(plane: tuple, setting: dict) -> None:
-    vote, pool, _ = plane
+    vote, batches, _ = plane
     with pytest.raises(InvalidSettingError, match="certify got") as caught:
-        certify(replace(vote, **setting), pool)
+        certify(replace(vote, **setting), batches)
     assert "\n" not in str(caught.value)
 
 
@@ -193,7 +193,7 @@ class TestRun:
         assert set(certified["mode"]) == {MODE}
         assert certified["top5"].isna().all()
         assert certified["top1"].is_monotonic_decreasing
-        assert certified["learned"].notna().all()
+        assert certified["above_chance"].notna().all()
         cell = list(run.plan.cells())[1]
         assert run.outcomes(cell, "certified", 0.1)["top1"].mean() == certified["top1"].iloc[1]
         (table,) = (table for table in run.tables if "certified" in table.title)
@@ -228,7 +228,7 @@ def test_a_constant_classifier_is_certified_as_far_as_the_votes_reach() -> None:
 
     images = torch.rand(5, 3, 4, 4)
     vote = NoiseVote(Constant(), sigma=0.5, n0=2, n=20, alpha=0.01)
-    found = certify(vote, Pool(images, torch.tensor([3, 3, 0, 1, 3]), 2, CPU))
+    found = certify(vote, ImageBatches(images, torch.tensor([3, 3, 0, 1, 3]), 2, CPU))
     assert found.answers.tolist() == [3] * 5
     assert np.isnan(found.radii).tolist() == [False, False, True, True, False]
     assert found.radii[0] == pytest.approx(0.5 * norm.ppf(0.01 ** (1 / 20)))

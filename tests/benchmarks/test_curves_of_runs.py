@@ -9,9 +9,10 @@ import pytest
 from safetensors import safe_open
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks.reporting import plots as curve_plots
-from robustbench_tin.benchmarks.reporting import tensorboard as events
+from robustbench_tin.benchmarks.planning import resolve
+from robustbench_tin.benchmarks.reporting import plots
 from robustbench_tin.benchmarks.reporting.plots import draw_curves
+from robustbench_tin.benchmarks.reporting.tensorboard import TAGS
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.training.checkpoint import Checkpoint
@@ -74,7 +75,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(quick: dict, changed: 
 
 
 def test_what_is_not_installed_is_one_line(quick: dict, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (curve_plots, events):
+    for module in (plots, resolve):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InvalidSettingError, match=r"tensorboard is not installed, .*pip install"):
         bench(**quick, tensorboard=True)
@@ -139,7 +140,7 @@ def test_a_resumed_run_s_events_are_its_curves(quick: dict, monkeypatch: pytest.
         expected = [
             (point.epoch, getattr(point, name)) for point in points if getattr(point, name) is not None
         ]
-        told = there.Scalars(events.TAGS[name]) if expected else []
+        told = there.Scalars(TAGS[name]) if expected else []
         assert [event.step for event in told] == [epoch for epoch, _ in expected]
         assert [event.value for event in told] == pytest.approx([value for _, value in expected], rel=1e-4)
-    assert sorted(there.Tags()["scalars"]) == sorted(events.TAGS[name] for name in MEASURES[:6])
+    assert sorted(there.Tags()["scalars"]) == sorted(TAGS[name] for name in MEASURES[:6])

@@ -14,7 +14,7 @@ from torch.nn import functional
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.benchmarks.runs.records import Record, columns
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
@@ -28,8 +28,8 @@ def same(one: pd.DataFrame, other: pd.DataFrame) -> bool:
 
 
 def kept(model: nn.Module, images: Tensor, labels: Tensor, k: int, batch_size: int = 64) -> float:
-    with Oracle(model) as oracle:
-        logits = torch.cat([oracle.logits(batch) for batch in images.split(batch_size)])
+    with AttackedModel(model) as attacked:
+        logits = torch.cat([attacked.logits(batch) for batch in images.split(batch_size)])
     return float(in_top(logits, labels, k).double().mean())
 
 
@@ -52,7 +52,7 @@ def test_there_is_one_clean_row_and_one_an_attack_and_budget(toy: Toy) -> None:
     assert set(frame.n) == {64}
     assert set(frame.classes) == {TOY_CLASSES}
     assert set(frame.model) == {"Sequential"}
-    assert frame.learned.all()
+    assert frame.above_chance.all()
     assert set(frame.image_size) == {16}
     clean = frame.iloc[0]
     assert (clean.forward_passes, clean.backward_passes) == (64, 0)
@@ -112,7 +112,7 @@ def test_intervals_and_verdict_follow_from_the_counts(toy: Toy) -> None:
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, TOY_CLASSES))
     frame = evaluate(untrained, toy.images, toy.labels, "fgsm", 0.03)
     successes = round(frame.top1.iloc[0] * 64)
-    assert frame.learned.tolist() == [above_chance(successes, 64, TOY_CLASSES)] * 2 == [False] * 2
+    assert frame.above_chance.tolist() == [above_chance(successes, 64, TOY_CLASSES)] * 2 == [False] * 2
 
 
 def test_bytes_floats_and_arrays_are_the_same_images(toy: Toy, bytes_of_toy: np.ndarray) -> None:
@@ -259,7 +259,7 @@ def test_a_model_that_fails_has_failed_measures(
     frame = evaluate(model, toy.images, toy.labels)
     assert frame.status.str.match(f"failed: .*{reason}").all()
     assert frame[["top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high"]].isna().all(axis=None)
-    assert frame.learned.isna().all()
+    assert frame.above_chance.isna().all()
     with pytest.raises(AttackFailure, match=reason):
         perturb(model, toy.images, toy.labels)
 

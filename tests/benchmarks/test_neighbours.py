@@ -13,9 +13,9 @@ from toys import Toy, draw_toy_images
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, WORST_CASE, make_record
 from robustbench_tin.benchmarks.trust.judge import Measured, judge
@@ -44,16 +44,16 @@ def taken(spec: str, left: int | None, left5: int | None, *, images: int = IMAGE
         **{"data_fingerprint": "", "image_size": 16, "network_size": None, "epochs": None},
         **{"train_seconds": None, "train_precision": None},
     }
-    record = make_record(outcomes, n=images, classes=10, attack=spec, learned=True, **facts)
+    record = make_record(outcomes, n=images, classes=10, attack=spec, above_chance=True, **facts)
     return Measured(record, *hits)
 
 
 def trusts(toy: Toy, table: Mapping[str, tuple[int | None, int | None]]) -> dict[str, str]:
     """The verdicts on a table of made-up measures; those of the probe are of the toy."""
     pixels, labels = draw_toy_images(IMAGES, seed=3)
-    pool = Pool(pixels, labels, 50, torch.device("cpu"))
+    batches = ImageBatches(pixels, labels, 50, torch.device("cpu"))
     measures = [taken(CLEAN, 95, 100), *(taken(spec, *counts) for spec, counts in table.items())]
-    records = judge(toy.model, pool, measures, Conditions()).records
+    records = judge(toy.model, batches, measures, AttackProtocol()).records
     return {record.attack: "" if record.trust is None else str(record.verdict) for record in records}
 
 
@@ -89,7 +89,7 @@ def test_a_worst_case_has_its_attacks_in_it(toy: Toy) -> None:
 def test_only_outcomes_of_the_same_criterion_are_compared(toy: Toy) -> None:
     top5 = "apgd-t:criterion=top5"
     found = trusts(toy, {"pgd": (41, 80), top5: (None, 40)})
-    # A full budget is after top-1; that it leaves more in the top 5 is no fault of it.
+    # A fixed budget is after top-1; that it leaves more in the top 5 is no fault of it.
     assert "believe" not in found["pgd"]
     assert "believe" not in found[top5]
     found = trusts(toy, {"pgd": (41, 40), top5: (None, 80)})

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 from toys import TOY_CLASSES, build_toy_model, draw_toy_images
 
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.evaluate import measured
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.trust.judge import Measured, judge
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.n_fgsm import NoiseFGSM
@@ -47,14 +47,14 @@ def judged() -> Judge:
     """The measures of one overfitted network, judged as the cell of any defense."""
     model = overfitted()
     images, labels = draw_toy_images(160, seed=2)
-    taken = measured(model, images, labels, "fgsm,pgd", EPS, Conditions(), trust=False, facts={})
-    pool = Pool(images, labels, 50, images.device)
+    taken = measured(model, images, labels, "fgsm,pgd", EPS, AttackProtocol(), trust=False, facts={})
+    batches = ImageBatches(images, labels, 50, images.device)
 
     def as_cell_of(defense: str) -> Sequence[Measured]:
         of_cell = [
             replace(each, record=each.record.model_copy(update={"defense": defense})) for each in taken
         ]
-        records = judge(model, pool, of_cell, Conditions()).records
+        records = judge(model, batches, of_cell, AttackProtocol()).records
         return [replace(each, record=record) for each, record in zip(of_cell, records, strict=True)]
 
     return as_cell_of

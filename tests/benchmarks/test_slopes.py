@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from toys import Toy, draw_toy_images
 
 from robustbench_tin.benchmarks.trust.answers import apart, typical_margin
-from robustbench_tin.benchmarks.trust.frozen import Subject
+from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.benchmarks.trust.slopes import KINDS, NEAR, climbs, differences, jumps, passages
 
 
@@ -30,8 +30,8 @@ def floor(images: Tensor) -> Tensor:
 
 
 def test_a_linear_model_keeps_what_its_gradient_promises(images: Tensor) -> None:
-    subject = Subject(linear())
-    with subject.oracle:
+    subject = ProbedModel(linear())
+    with subject.attacked:
         near = differences(subject, images, 0.01, floor(images), seed=0)
         far = climbs(subject, images, 0.2, floor(images))
         passage = passages(subject, images, floor(images))
@@ -44,8 +44,8 @@ def test_a_linear_model_keeps_what_its_gradient_promises(images: Tensor) -> None
 
 
 def test_a_gradient_of_the_wrong_sign_keeps_nothing(images: Tensor) -> None:
-    subject = Subject(Before(linear(), lambda images: with_gradient(images, Tensor.neg)))
-    with subject.oracle:
+    subject = ProbedModel(Before(linear(), lambda images: with_gradient(images, Tensor.neg)))
+    with subject.attacked:
         near = differences(subject, images, NEAR, floor(images), seed=0)
         passage = passages(subject, images, floor(images))
     assert near.errors().min() > 0.99
@@ -62,8 +62,8 @@ def test_a_cut_channel_shows_along_directions_of_one_channel(toy: Toy, images: T
     def without_channel(images: Tensor) -> Tensor:
         return images * mask + (images * (1 - mask)).detach()
 
-    subject = Subject(Before(toy.model, without_channel))
-    with subject.oracle:
+    subject = ProbedModel(Before(toy.model, without_channel))
+    with subject.attacked:
         near = differences(subject, images, NEAR, floor(images), seed=0)
     assert near.errors_by_direction()[KINDS.index("one-channel")] > 0.95
     # What is left of the gradient is right: along its own sign nothing shows.
@@ -78,8 +78,8 @@ def test_answers_in_steps_show_between_images_only(toy: Toy, images: Tensor) -> 
             one_hot = nn.functional.one_hot(toy.model(images).argmax(dim=1), 10)
             return 100 * one_hot + slope(images).repeat(1, 3)[:, :10]
 
-    subject = Subject(Steps())
-    with subject.oracle:
+    subject = ProbedModel(Steps())
+    with subject.attacked:
         near = differences(subject, images, NEAR, torch.full((24,), 2e-5), seed=0)
         passage = passages(subject, images, floor(images))
     assert near.errors_by_direction().max() < 0.05
@@ -87,8 +87,8 @@ def test_answers_in_steps_show_between_images_only(toy: Toy, images: Tensor) -> 
 
 
 def test_rounding_is_no_error(images: Tensor) -> None:
-    subject = Subject(After(linear(), lambda logits: logits + 1e-4 * (1e6 * logits.detach()).sin()))
-    with subject.oracle:
+    subject = ProbedModel(After(linear(), lambda logits: logits + 1e-4 * (1e6 * logits.detach()).sin()))
+    with subject.attacked:
         blind = differences(subject, images, NEAR, torch.full((24,), 1.0), seed=0)
         noisy = differences(subject, images, NEAR, torch.full((24,), 2e-4), seed=0)
     assert not blind.usable.any()
@@ -105,23 +105,23 @@ def test_jumps_are_those_of_the_answers_not_of_the_slope(images: Tensor) -> None
         return moved
 
     for model, jumping in ((linear(), False), (Before(linear(), seeded), True)):
-        subject = Subject(model)
-        with subject.oracle:
+        subject = ProbedModel(model)
+        with subject.attacked:
             logits = subject.logits(images)
             moves = jumps(subject, images, logits)
         assert bool((moves > 0.05 * typical_margin(logits)).any()) == jumping
 
 
 def test_a_frozen_model_draws_the_same_each_time_and_says_that_it_draws(toy: Toy, images: Tensor) -> None:
-    noisy = Subject(Before(toy.model, lambda images: images + 0.1 * torch.randn_like(images)))
-    plain = Subject(toy.model)
-    with noisy.oracle:
+    noisy = ProbedModel(Before(toy.model, lambda images: images + 0.1 * torch.randn_like(images)))
+    plain = ProbedModel(toy.model)
+    with noisy.attacked:
         first, again = noisy.logits(images), noisy.logits(images)
         with noisy.drawing(1):
             other = noisy.logits(images)
         # The gradient is that of the same draw.
         near = differences(noisy, images, NEAR, floor(images), seed=0)
-    with plain.oracle:
+    with plain.attacked:
         plain.logits(images)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

@@ -14,7 +14,9 @@ from robustbench_tin.benchmarks.reporting.results_table import Table, tables
 from robustbench_tin.progress import ConsoleReporter
 
 
-def row(model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", learned=True, seed=0):
+def row(
+    model: str, attack: str, eps: float, top1: float | None, *, status: str = "ok", above_chance=True, seed=0
+):
     names = ("top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high")
     figures = dict.fromkeys(names, top1)
     if top1 is not None:
@@ -22,7 +24,7 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
     facts = {
         **{"defense": "none", "norm": "linf", "n": 50, "data": "demo", "classes": 10},
         **{
-            "mode": "full budget",
+            "mode": "fixed budget",
             "remark_list": [],
             "trust_codes": None,
             "eot": 1,
@@ -36,7 +38,7 @@ def row(model: str, attack: str, eps: float, top1: float | None, *, status: str 
         "eps": eps,
         "status": status,
         "status_code": Status.parse(status).code,
-        "learned": learned,
+        "above_chance": above_chance,
         "seed": seed,
         **figures,
         **facts,
@@ -55,9 +57,9 @@ def records() -> pd.DataFrame:
             row("inceptionv3", "clean", 0.0, 0.76),
             row("inceptionv3", "fgsm", 0.01, 0.32),
             row("inceptionv3", "fgsm", 0.03, 0.46),
-            row("nasnetlarge", "clean", 0.0, 0.10, learned=False),
-            row("nasnetlarge", "fgsm", 0.01, 0.12, learned=False),
-            row("nasnetlarge", "fgsm", 0.03, None, status="failed: no luck", learned=False),
+            row("nasnetlarge", "clean", 0.0, 0.10, above_chance=False),
+            row("nasnetlarge", "fgsm", 0.01, 0.12, above_chance=False),
+            row("nasnetlarge", "fgsm", 0.03, None, status="failed: no luck", above_chance=False),
         ]
     )
 
@@ -116,10 +118,10 @@ def test_an_attack_until_broken_shows_its_criterion_only_and_says_so(records: pd
     records = records[records["model"] == "inceptionv3"].copy()
     attacked = records["attack"] == "fgsm"
     records.loc[attacked, ["top5", "top5_low", "top5_high"]] = None
-    records.loc[attacked, "mode"] = "until broken (top-1)"
+    records.loc[attacked, "mode"] = "stop on success (top-1)"
     records["remark_list"] = [["cross-entropy stands in"] if fgsm else [] for fgsm in attacked]
     (table,) = tables(records)
-    assert "until broken (top-1)" in table.title
+    assert "stop on success (top-1)" in table.title
     assert not any("top-5" in column for column in table.columns)
     assert "cross-entropy stands in" in table.notes
 

@@ -16,7 +16,7 @@ from toys import build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
 from robustbench_tin.benchmarks import bench as bench_module
-from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe
+from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.errors import RobustTinError, RunError
@@ -209,7 +209,7 @@ def test_the_probe_agrees_with_evaluate(norm: str) -> None:
     images, labels = draw_toy_images(60, seed=3)
     pixels = (images * 255).round().byte()
     eps = 0.005 if norm == "linf" else 0.1
-    seen = AttackProbe(ThreatModel(norm, eps), seed=5)(model, pixels, labels)
+    seen = RobustnessMetrics(ThreatModel(norm, eps), seed=5)(model, pixels, labels)
     assert model.training
     records = evaluate(
         model, pixels, labels, "fgsm,pgd:steps=5", eps=eps, norm=norm, seed=5, search="exact", trust=False

@@ -9,10 +9,10 @@ import pandas as pd
 import pytest
 import torch
 from typer.testing import CliRunner
-from wrong_forms import comparisons
+from wrong_variants import comparisons
 
 from robustbench_tin import bench, perturb
-from robustbench_tin.attacks.acceleration import variants as forms
+from robustbench_tin.attacks.acceleration import variants as variants
 from robustbench_tin.benchmarks.cells import time_estimate as estimate
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
@@ -142,7 +142,7 @@ def test_images_of_a_form_that_is_found_wrong_are_made_again_with_the_model(
     monkeypatch.setattr(passage, "_BLOCK_BYTES", 1)
     runs = {name: Path(shutil.copytree(fresh, tmp_path / name)) for name in ("exact", "found")}
     with monkeypatch.context() as patch:
-        patch.setitem(forms._FIXED, "fixed", forms._FIXED["exact"])
+        patch.setitem(variants._FIXED, "fixed", variants._FIXED["exact"])
         exact = transfer(runs["exact"], **QUICK, data=str(small_folder))
     with comparisons() as made:
         transfer(fresh, **QUICK, data=str(small_folder))
@@ -284,7 +284,7 @@ def test_the_tables_say_what_the_records_say(transferred):
 def test_sources_that_did_not_learn_are_marked(done):
     run = Run.load(done)
     cell = next(run.plan.cells())
-    run.save_record(cell, run.record(cell, "clean", 0.0).model_copy(update={"learned": False}))
+    run.save_record(cell, run.record(cell, "clean", 0.0).model_copy(update={"above_chance": False}))
     table = run.transfers.tables[0]
     assert table.label_columns == 2
     assert table.rows[1][1] == "not learned"
@@ -330,7 +330,7 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     for attack in run.plan.attacks:
         record = run.record(target, attack, 0.1)
         kept = Measurement(0.1, all_right, all_right, OK, 0.0, 0, 0)
-        told = {"trust": before, "learned": True, **figures(1.0)}
+        told = {"trust": before, "above_chance": True, **figures(1.0)}
         run.save_measure(target, record.model_copy(update=told), kept)
     known = run.transfers.record("mi-fgsm", source, target, 0.1)
     lost = known.model_copy(update=figures(0.0))

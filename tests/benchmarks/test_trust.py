@@ -24,14 +24,14 @@ from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
-from robustbench_tin.attacks import Attack, Ball, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks import Attack, AttackedModel, Ball
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
-from robustbench_tin.benchmarks.measurement.attack import Conditions
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, Evidence, gather
+from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, ProbeResult, gather
 from robustbench_tin.progress import Reporter
 from robustbench_tin.threat import ThreatModel
 
@@ -82,7 +82,7 @@ def test_a_figure_of_one_image_a_batch_depends_on_the_batch_too(
 ) -> None:
     model = Before(toy.model, change)
     frame = evaluate(model, *images, "fgsm", 0.01, batch_size=1, trust=True)
-    assert frame["learned"].all()
+    assert frame["above_chance"].all()
     assert frame["trust"].str.contains("other images of their batch").all()
 
 
@@ -143,7 +143,7 @@ def test_an_honest_model_is_not_flagged(
     frame = evaluate(honest(seed, training_eps), *images, HONEST_ATTACKS, EPS[norm], norm, trust=True)
     attacked = frame[frame["attack"] != "clean"]
     assert len(attacked) == 8
-    assert attacked["learned"].all()
+    assert attacked["above_chance"].all()
     assert attacked["trust"].tolist() == ["ok"] * 8
 
 
@@ -151,12 +151,12 @@ def test_an_honest_model_is_not_flagged(
 @pytest.mark.parametrize("change", [Tensor.clone, wrong_sign, noisy, centred])
 def test_the_probe_costs_no_more_than_it_says(toy: Toy, change, norm: str) -> None:
     images, labels = draw_toy_images(300, seed=4)
-    pool = Pool(images, labels, 50, images.device)
-    evidence = gather(Before(toy.model, change), pool, 1e-4, Conditions(norm))
-    passes = evidence.forward_passes + evidence.backward_passes
+    batches = ImageBatches(images, labels, 50, images.device)
+    probed = gather(Before(toy.model, change), batches, 1e-4, AttackProtocol(norm))
+    passes = probed.forward_passes + probed.backward_passes
     assert 0 < passes <= PASSES * IMAGES
-    assert evidence.backward_passes <= 20 * IMAGES
-    assert len(set(evidence.numbers.tolist())) == len(evidence.right) == IMAGES
+    assert probed.backward_passes <= 20 * IMAGES
+    assert len(set(probed.numbers.tolist())) == len(probed.right) == IMAGES
 
 
 def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
@@ -170,7 +170,7 @@ def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
 
 def test_what_did_not_learn_is_not_checked(toy: Toy) -> None:
     frame = evaluate(build_toy_model(), toy.images, toy.labels, "fgsm", 0.03, trust=True)
-    assert not frame["learned"].any()
+    assert not frame["above_chance"].any()
     assert pd.isna(frame["trust"][0])
     assert frame["trust"][1] == "unchecked: clean accuracy is not above chance"
 
@@ -193,7 +193,7 @@ def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: i
     # Of a hundred classes 9 of 40 images are above chance, and of ten they are not.
     model = nn.Sequential(copy.deepcopy(toy.model), nn.ConstantPad1d((0, 90), -100.0))
     frame = evaluate(model, pixels, labels, "fgsm,pgd:steps=5", 0.005, trust=True)
-    assert frame["learned"].all()
+    assert frame["above_chance"].all()
     assert frame["top1"][0] == right / images
     assert pd.isna(frame["trust"][0])
     assert frame["trust"].tolist()[1:] == [said] * 2
@@ -243,7 +243,7 @@ def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None
 
 
 def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
-    from robustbench_tin.benchmarks.trust.judge import judge as trust
+    from robustbench_tin.benchmarks.trust import judge as trust
 
     def fail(*args: object) -> None:
         raise RuntimeError("two lines\nof trouble")
@@ -253,15 +253,15 @@ def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pyt
     assert frame["trust"].iloc[1] == "the checks failed: RuntimeError: two lines of trouble"
 
 
-def test_a_full_budget_is_doubted_where_the_probe_was_not_through(
+def test_a_fixed_budget_is_doubted_where_the_probe_was_not_through(
     toy: Toy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from robustbench_tin.benchmarks.trust.judge import judge as trust
+    from robustbench_tin.benchmarks.trust import judge as trust
 
-    def late(*args: object) -> Evidence:
-        return dataclasses.replace(gather(*args), late=30)
+    def slow(*args: object) -> ProbeResult:
+        return dataclasses.replace(gather(*args), late_successes=30)
 
-    monkeypatch.setattr(trust, "gather", late)
+    monkeypatch.setattr(trust, "gather", slow)
     attacks = ["pgd", "pgd:steps=30", "pgd:criterion=top1"]
     frame = evaluate(toy.model, toy.images, toy.labels, attacks, (0.01, 0.03), trust=True)
     doubted = frame[frame["trust"].str.contains("in its last step", na=False)]
@@ -292,7 +292,7 @@ def test_a_bench_judges_each_cell_apart_from_its_measures(small: dict, tmp_path:
     plain = bench(**{**small, "out": tmp_path / "plain"}).records
     assert plain["trust"].isna().all()
     assert checked["trust"].notna().tolist() == [False, True, True, True]
-    for column in ("top1", "forward_passes", "backward_passes", "late", "disputed"):
+    for column in ("top1", "forward_passes", "backward_passes", "late_successes", "unverified"):
         pd.testing.assert_series_equal(plain[column], checked[column])
     assert any("trust checks" in line and "passes" in line for line in listener.lines)
 
@@ -304,7 +304,7 @@ from robustbench_tin import attacks
 @attacks.register("out-of-luck")
 @dataclass(frozen=True, kw_only=True)
 class OutOfLuck(attacks.Attack):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         raise RuntimeError("out of luck")
 """
 
@@ -377,8 +377,8 @@ class Unregistered(Attack):
 
     name: ClassVar[str] = "nobody-knows-it"
 
-    def run(self, oracle: Oracle, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return ball.project(ball.images + ball.eps * oracle.gradient(ball.images, labels).sign())
+    def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
+        return ball.project(ball.images + ball.eps * attacked.gradient(ball.images, labels).sign())
 
 
 def test_an_attack_that_no_registry_knows_is_judged(toy: Toy, images: tuple[Tensor, Tensor]) -> None:

@@ -12,10 +12,10 @@ from torch.nn import functional
 from toys import Toy, build_toy_model, draw_toy_images
 
 from robustbench_tin import evaluate
-from robustbench_tin.attacks import Oracle, parse_attack
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks import AttackedModel, parse_attack
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack
 from robustbench_tin.defenses import bit_depth, jpeg, parse_defense
 from robustbench_tin.defenses.differentiable_jpeg import softened_jpeg
 from robustbench_tin.defenses.input_transform import softly_rounded, straight_through
@@ -169,10 +169,10 @@ def test_the_gradient_is_taken_at_what_the_classifier_sees(spec: str, toy: Toy) 
     images, labels = toy.images[:6], toy.labels[:6]
     assert bool((images == 0).any())
     assert bool((images == 1).any())
-    with Oracle(parse_defense(spec).wrap(toy.model)) as oracle:
-        gradient = oracle.gradient(images, labels)
-    with Oracle(toy.model) as oracle:
-        seen = oracle.gradient(transformed(spec, images), labels)
+    with AttackedModel(parse_defense(spec).wrap(toy.model)) as attacked:
+        gradient = attacked.gradient(images, labels)
+    with AttackedModel(toy.model) as attacked:
+        seen = attacked.gradient(transformed(spec, images), labels)
     given = images.clone().requires_grad_()
     (expected,) = torch.autograd.grad(stand_in(given), given, seen)
     assert torch.allclose(gradient, expected, rtol=1e-3, atol=1e-7)
@@ -221,15 +221,15 @@ def test_outside_the_pixel_box_there_is_no_gradient(spec: str) -> None:
     ("spec", "norm", "eps"), [("jpeg", "linf", 0.03), ("jpeg", "l2", 0.5), ("bit-depth:bits=2", "l2", 0.7)]
 )
 def test_attacks_through_the_stand_in_leave_less_than_through_the_identity(
-    spec: str, norm: str, eps: float, toy: Toy, many: Pool, monkeypatch: pytest.MonkeyPatch
+    spec: str, norm: str, eps: float, toy: Toy, many: ImageBatches, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    conditions = Conditions(norm, search="exact")
-    left = robust(toy.model, spec, many, "pgd", eps, conditions)
+    protocol = AttackProtocol(norm, search="exact")
+    left = robust(toy.model, spec, many, "pgd", eps, protocol)
     for module in (jpeg, bit_depth):
         monkeypatch.setattr(
             module, "straight_through", lambda given, transform, _: straight_through(given, transform)
         )
-    assert left < robust(toy.model, spec, many, "pgd", eps, conditions)
+    assert left < robust(toy.model, spec, many, "pgd", eps, protocol)
 
 
 @pytest.mark.parametrize("spec", [*FIXED, *RANDOM])
@@ -247,9 +247,11 @@ def test_a_combination_wraps_from_left_to_right(images: Tensor) -> None:
     assert not torch.equal(both, transformed("bit-depth:bits=2+jpeg", images))
 
 
-def robust(model: nn.Module, spec: str, pool: Pool, attack: str, eps: float, conditions: Conditions) -> int:
+def robust(
+    model: nn.Module, spec: str, batches: ImageBatches, attack: str, eps: float, protocol: AttackProtocol
+) -> int:
     (outcomes,) = measure_attack(
-        parse_defense(spec).wrap(model), pool, parse_attack(attack), [eps], conditions
+        parse_defense(spec).wrap(model), batches, parse_attack(attack), [eps], protocol
     )
     assert str(outcomes.status) == "ok"
     assert outcomes.top1 is not None
@@ -257,14 +259,14 @@ def robust(model: nn.Module, spec: str, pool: Pool, attack: str, eps: float, con
 
 
 @pytest.fixture(scope="module")
-def many() -> Pool:
-    return Pool(*draw_toy_images(300, seed=2), 300, torch.device("cpu"))
+def many() -> ImageBatches:
+    return ImageBatches(*draw_toy_images(300, seed=2), 300, torch.device("cpu"))
 
 
 @pytest.mark.parametrize("spec", ["jpeg", "bit-depth:bits=1"])
 @pytest.mark.parametrize("attack", ["pgd:steps=5", "pgd:criterion=top1,steps=5"])
-def test_an_oblivious_attack_leaves_more(spec: str, attack: str, toy: Toy, many: Pool) -> None:
-    aware = Conditions(search="exact")
+def test_an_oblivious_attack_leaves_more(spec: str, attack: str, toy: Toy, many: ImageBatches) -> None:
+    aware = AttackProtocol(search="exact")
     oblivious = replace(aware, surrogate=toy.model)
     assert robust(toy.model, spec, many, attack, 0.03, aware) < robust(
         toy.model, spec, many, attack, 0.03, oblivious
@@ -283,16 +285,16 @@ def test_an_oblivious_attack_never_asks_the_defense(toy: Toy) -> None:
             return logits
 
     attack = parse_attack("pgd:steps=4")
-    with Oracle(toy.model) as oracle:
-        expected = perturb_images(attack, oracle, toy.images, toy.labels, [0.03])
-    with Oracle(Counting(), surrogate=toy.model) as oracle:
-        assert torch.equal(perturb_images(attack, oracle, toy.images, toy.labels, [0.03]), expected)
+    with AttackedModel(toy.model) as attacked:
+        expected = perturb_images(attack, attacked, toy.images, toy.labels, [0.03])
+    with AttackedModel(Counting(), surrogate=toy.model) as attacked:
+        assert torch.equal(perturb_images(attack, attacked, toy.images, toy.labels, [0.03]), expected)
     assert Counting.seen == 0
 
 
 @pytest.mark.parametrize(("norm", "eps"), [("linf", 0.03), ("l2", 0.6)])
 def test_expectation_over_transformations_makes_the_attack_stronger(
-    norm: str, eps: float, toy: Toy, many: Pool
+    norm: str, eps: float, toy: Toy, many: ImageBatches
 ) -> None:
     left = [
         robust(
@@ -301,7 +303,7 @@ def test_expectation_over_transformations_makes_the_attack_stronger(
             many,
             "pgd:steps=5",
             eps,
-            Conditions(norm, search="exact", eot=eot),
+            AttackProtocol(norm, search="exact", eot=eot),
         )
         for eot in (1, 16)
     ]

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import binomtest
 
 from robustbench_tin import evaluate
-from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe
+from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
@@ -42,7 +42,7 @@ def test_catastrophic_overfitting_is_noticed_and_good_weights_are_kept(dataset: 
     images = torch.from_numpy(np.array(dataset.val.images)).float() / 255
     labels = torch.from_numpy(np.array(dataset.val.labels))
 
-    def trained(probe: AttackProbe | None) -> tuple[dict[str, int], tuple[str, ...]]:
+    def trained(probe: RobustnessMetrics | None) -> tuple[dict[str, int], tuple[str, ...]]:
         classifier = build_classifier(backbones.get("timm:test_resnet"), CLASSES, image_size=64, seed=0)
         record = train(
             classifier,
@@ -57,7 +57,7 @@ def test_catastrophic_overfitting_is_noticed_and_good_weights_are_kept(dataset: 
         frame = evaluate(classifier, images, labels, ["fgsm", "pgd:steps=20"], EPS).set_index("attack")
         return {name: round(top1 * len(labels)) for name, top1 in frame["top1"].items()}, record.notes
 
-    kept, notes = trained(AttackProbe(ThreatModel("linf", EPS), seed=0))
+    kept, notes = trained(RobustnessMetrics(ThreatModel("linf", EPS), seed=0))
     left, silence = trained(None)
     print(f"of {len(labels)} images right: kept {kept}, without the monitor {left}; {notes}")
     assert any("catastrophic overfitting" in note for note in notes)

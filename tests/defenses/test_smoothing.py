@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate
-from robustbench_tin.attacks import Oracle
+from robustbench_tin.attacks import AttackedModel
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.training.context import Context
@@ -95,9 +95,9 @@ def test_a_vote_is_finite_whatever_the_network_is_sure_of(toy: Toy) -> None:
             logits: Tensor = toy.model(images) * 1e6
             return logits
 
-    with Oracle(parse_defense("smoothing:n0=5,samples=2").wrap(Sure())) as oracle:
-        assert bool(torch.isfinite(oracle.logits(toy.images)).all())
-        assert bool(torch.isfinite(oracle.gradient(toy.images, toy.labels)).all())
+    with AttackedModel(parse_defense("smoothing:n0=5,samples=2").wrap(Sure())) as attacked:
+        assert bool(torch.isfinite(attacked.logits(toy.images)).all())
+        assert bool(torch.isfinite(attacked.gradient(toy.images, toy.labels)).all())
 
 
 def test_what_wraps_inside_votes_too(toy: Toy) -> None:

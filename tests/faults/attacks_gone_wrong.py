@@ -13,8 +13,8 @@ from robustbench_tin import attacks
 class _ReturnsClean(attacks.Attack):
     """Forgets to hand back what it found."""
 
-    def run(self, oracle, labels, ball, generator):
-        oracle.gradient(ball.images, labels)
+    def run(self, attacked, labels, ball, generator):
+        attacked.gradient(ball.images, labels)
         return ball.images
 
 
@@ -30,7 +30,7 @@ class ReturnsTheCleanImage(AttackFault):
 class _DoesNothing(attacks.Attack):
     """Does not even look at the model."""
 
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images
 
 
@@ -45,10 +45,10 @@ class DoesNothing(AttackFault):
 class _WrongScale(attacks.Attack):
     """Takes eps for a number of 255ths once more, as a bridge between two conventions may."""
 
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         moved = ball.images
         for _ in range(10):
-            step = ball.eps / 255 * ball.direction(oracle.gradient(moved, labels))
+            step = ball.eps / 255 * ball.direction(attacked.gradient(moved, labels))
             moved = ball.project(moved + step)
         return moved
 
@@ -64,10 +64,10 @@ class WrongScale(AttackFault):
 class _GivesUp(attacks.Attack):
     """Leaves its loop too early where the budget is large."""
 
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         moved = ball.images
         for _ in range(8 if ball.eps < 0.025 else 1):
-            moved = ball.project(moved + 0.005 * ball.direction(oracle.gradient(moved, labels)))
+            moved = ball.project(moved + 0.005 * ball.direction(attacked.gradient(moved, labels)))
         return moved
 
 
@@ -83,10 +83,10 @@ class GivesUp(AttackFault):
 class _Downhill(attacks.Attack):
     """Makes the model surer of the truth."""
 
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         moved = ball.images
         for _ in range(10):
-            moved = ball.project(moved - ball.eps / 4 * ball.direction(oracle.gradient(moved, labels)))
+            moved = ball.project(moved - ball.eps / 4 * ball.direction(attacked.gradient(moved, labels)))
         return moved
 
 

@@ -12,7 +12,7 @@ from reader_runs import make_run
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, make_baseline
 from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
-from robustbench_tin.benchmarks.gate.candidate import Subject, from_run
+from robustbench_tin.benchmarks.gate.candidate import Candidate, from_run
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.ci_reports import FORMATS
 from robustbench_tin.benchmarks.gate.rules import read_rules
@@ -71,6 +71,6 @@ def _resealed(file: Path) -> None:
 
 
 @cache
-def _subject() -> Subject:
+def _subject() -> Candidate:
     with tempfile.TemporaryDirectory() as place:
         return from_run(make_run(Path(place) / "run").path)

@@ -110,7 +110,7 @@ def _fill(run: Run, cell: Cell) -> None:
     about = {"backbone": cell.model, "num_classes": "10", "image_size": "64", "resize_to": "64"}
     save_file({"head.bias": torch.arange(10.0) + cell.seed}, weights, about)
     run.save_trained(cell, Trained(lr=0.1, precision="float32", network_size=64, loss=1.0))
-    run.save_search_forms(cell, {"pgd:steps=2": ["float32", "channels last"]})
+    run.save_search_variants(cell, {"pgd:steps=2": ["float32", "channels last"]})
     for attack, eps in run.measures(cell):
         outcomes = _outcomes(eps, IMAGES - 1 if attack == CLEAN else 5 + cell.seed)
         record = make_record(outcomes, attack=attack, **_facts(cell), trust=None if attack == CLEAN else ())
@@ -132,7 +132,13 @@ def _outcomes(eps: float, right: int) -> Measurement:
 def _facts(cell: Cell) -> dict[str, object]:
     return {
         **{"model": cell.model, "defense": cell.defense, "seed": cell.seed, "norm": "linf", "n": IMAGES},
-        **{"classes": 10, "learned": True, "data": "drawn", "data_fingerprint": "aaaa", "image_size": 64},
+        **{
+            "classes": 10,
+            "above_chance": True,
+            "data": "drawn",
+            "data_fingerprint": "aaaa",
+            "image_size": 64,
+        },
         **{"network_size": 64, "epochs": 1, "train_seconds": 1.0, "train_precision": "float32"},
         "device": "cpu",
     }

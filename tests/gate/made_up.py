@@ -6,7 +6,7 @@ import numpy as np
 
 from robustbench_tin.benchmarks.codes.status import OK, Status
 from robustbench_tin.benchmarks.codes.verdict import Reason
-from robustbench_tin.benchmarks.gate.candidate import Figure, Model, Subject
+from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 
@@ -27,7 +27,9 @@ def reasons(text: str) -> tuple[Reason, ...]:
     return () if text == "ok" else tuple(reason for part in parts if (reason := Reason.parse(part)))
 
 
-def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True, **facts) -> Figure:
+def figure(
+    attack, eps, hits, *, seed=0, status=OK, trust="unset", above_chance=True, **facts
+) -> CandidateMeasurement:
     """A measure with these outcomes; under attack it was checked and found trustworthy."""
     status = Status.parse(status) if isinstance(status, str) else status
     taken = status == OK
@@ -35,7 +37,7 @@ def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True,
     if isinstance(trust, str):
         trust = reasons(trust)
     outcomes = Measurement(
-        eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "full budget")
+        eps, hits if taken else None, None, status, 0.0, 0, 0, mode=facts.pop("mode", "fixed budget")
     )
     settings = {
         **{
@@ -43,7 +45,7 @@ def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True,
             "defense": "none",
             "seed": seed,
             "norm": "linf",
-            "learned": learned,
+            "above_chance": above_chance,
             "image_size": 8,
         },
         **{
@@ -57,22 +59,22 @@ def figure(attack, eps, hits, *, seed=0, status=OK, trust="unset", learned=True,
         **facts,
     }
     record = make_record(outcomes, n=len(hits), classes=10, attack=attack, **settings)
-    record = record.model_copy(update={"trust": trust, "learned": learned})
-    return Figure(record, hits if taken else None)
+    record = record.model_copy(update={"trust": trust, "above_chance": above_chance})
+    return CandidateMeasurement(record, hits if taken else None)
 
 
-def model(hits: dict, *, seed=0, weights="w0", name="net", defense="none", **facts) -> Model:
+def model(hits: dict, *, seed=0, weights="w0", name="net", defense="none", **facts) -> CandidateModel:
     """A trained model; ``hits`` maps (attack, eps) to outcomes."""
     figures = tuple(
         figure(attack, eps, outcomes, seed=seed, model=name, defense=defense, **facts)
         for (attack, eps), outcomes in hits.items()
     )
-    return Model(name, defense, seed, weights, figures)
+    return CandidateModel(name, defense, seed, weights, figures)
 
 
-def subject(*models: Model, **settings) -> Subject:
+def candidate(*models: CandidateModel, **settings) -> Candidate:
     """A run, as it were."""
-    return Subject("runs/made-up", models, {"epochs": "8", **settings}, "robust-tin 1", "runs/made-up")
+    return Candidate("runs/made-up", models, {"epochs": "8", **settings}, "robust-tin 1", "runs/made-up")
 
 
 def table(clean=340, fgsm=240, pgd=200) -> dict:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_up import figure, model, right, subject, table
+from made_up import candidate, figure, model, right, table
 
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, Baseline, make_baseline
 from robustbench_tin.benchmarks.gate.baseline_io import LARGEST, MOST_VALUES, BaselineError, read_baseline
-from robustbench_tin.benchmarks.gate.candidate import Model
+from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.user_model import asked_by
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.errors import RobustTinError, RunError
@@ -27,7 +27,7 @@ def written(tmp_path) -> Path:
     """The file of three seeds."""
     models = [model(table(fgsm=240 + seed), seed=seed, weights=f"w{seed}") for seed in range(3)]
     path = tmp_path / "baseline.json"
-    make_baseline([subject(*models)]).write(path)
+    make_baseline([candidate(*models)]).write(path)
     return path
 
 
@@ -57,51 +57,59 @@ def test_it_holds_why_a_figure_is_unchecked(tmp_path):
     for seed, trust in enumerate(("ok", f"unchecked: {few}", f"accuracy rises; unchecked: {few}")):
         seeds.append(model({("fgsm", 0.03): right(240)}, seed=seed, weights=f"w{seed}", trust=trust))
     path = tmp_path / "baseline.json"
-    made = make_baseline([subject(*seeds)])
+    made = make_baseline([candidate(*seeds)])
     made.write(path)
     (measure,) = read_baseline(path).entries[0].measures
     found = measure.checked, [*map(str, measure.doubts)], [*map(str, measure.unchecked)]
     assert found == (False, ["accuracy rises"], [few])
     assert asked_by(made).trust
-    checked = make_baseline([subject(*seeds[::2])]).entries[0].measures[0]
+    checked = make_baseline([candidate(*seeds[::2])]).entries[0].measures[0]
     assert checked.checked
 
 
-def of_format_1(baseline: Baseline, change=lambda measure: measure) -> str:
-    """The file as the version before would have written it: texts in the place of codes."""
+def of_format(number: int, baseline: Baseline, change=lambda measure: measure) -> str:
+    """The file as an earlier version would have written it: other names, and in format 1 texts for codes."""
     content = json.loads(baseline.text())
     del content["digest"]
-    content[FORMAT_KEY] = 1
+    content[FORMAT_KEY] = number
     for measure in content["entries"][0]["measures"]:
-        for field in ("doubts", "unchecked"):
+        measure["learned"] = measure.pop("above_chance")
+        measure["settings"]["mode"] = "full budget"
+        for field in ("doubts", "unchecked") if number == 1 else ():
             measure[field] = [str(Reason.model_validate(reason)) for reason in measure[field]]
-        if not measure["unchecked"]:
+        if number == 1 and not measure["unchecked"]:
             del measure["unchecked"]
         change(measure)
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return json.dumps({**content, "digest": hashlib.blake2b(text.encode(), digest_size=8).hexdigest()})
 
 
-def test_a_file_of_the_format_before_is_read(tmp_path):
+def test_files_of_earlier_formats_are_read(tmp_path):
     late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
     few = "unchecked: too few images: 8, and 20 are needed"
-    made = make_baseline([subject(model({("fgsm", 0.03): right(240)}, trust=f"{late}; {few}"))])
+    made = make_baseline([candidate(model({("fgsm", 0.03): right(240)}, trust=f"{late}; {few}"))])
     path = tmp_path / "old.json"
-    path.write_text(of_format_1(made))
+    path.write_text(of_format(1, made))
     (measure,) = read_baseline(path).entries[0].measures
     assert [reason.code for reason in measure.doubts] == [TrustCode.not_converged]
     assert [reason.code for reason in measure.unchecked] == [TrustCode.few_images]
     assert [*map(str, (*measure.doubts, *measure.unchecked))] == [late, few.removeprefix("unchecked: ")]
     # What no version says is kept as it is, and a change by hand is seen.
-    path.write_text(of_format_1(made, lambda measure: measure["doubts"].append("the moon was full")))
+    path.write_text(of_format(1, made, lambda measure: measure["doubts"].append("the moon was full")))
     assert str(read_baseline(path).entries[0].measures[0].doubts[1]) == "the moon was full"
-    path.write_text(of_format_1(made).replace("60 of 400", "61 of 400"))
+    path.write_text(of_format(1, made).replace("60 of 400", "61 of 400"))
     with pytest.raises(BaselineError, match="changed by hand or merged"):
         read_baseline(path)
 
 
+def test_a_file_of_format_2_is_the_same_but_for_names(tmp_path):
+    made = make_baseline([candidate(model(table()))])
+    (tmp_path / "old.json").write_text(of_format(2, made))
+    assert read_baseline(tmp_path / "old.json").entries == made.entries
+
+
 def test_figures_are_blank_if_nobody_asked(tmp_path):
-    blank = make_baseline([subject(model(table(), trust=None))])
+    blank = make_baseline([candidate(model(table(), trust=None))])
     blank.write(tmp_path / "blank.json")
     measures = read_baseline(tmp_path / "blank.json").entries[0].measures
     assert [(measure.checked, measure.unchecked) for measure in measures] == [(False, [])] * 3
@@ -122,24 +130,26 @@ def test_it_holds_the_first_seed_by_image_and_the_others_counts(written):
 @given(st.lists(st.booleans(), min_size=1, max_size=70))
 def test_outcomes_come_back_bit_by_bit(hits):
     hits = np.array(hits)
-    baseline = make_baseline([subject(model({(CLEAN, 0.0): hits}))])
+    baseline = make_baseline([candidate(model({(CLEAN, 0.0): hits}))])
     np.testing.assert_array_equal(baseline.entries[0].measures[0].hits(len(hits)), hits)
 
 
 def test_it_is_stable_and_sorted(tmp_path):
     measures = table()
-    one = subject(model(measures, seed=1, weights="b"), model(measures, seed=0, weights="a"), z="1", a="2")
+    one = candidate(model(measures, seed=1, weights="b"), model(measures, seed=0, weights="a"), z="1", a="2")
     shuffled = dict(reversed(measures.items()))
-    other = subject(model(shuffled, seed=0, weights="a"), model(shuffled, seed=1, weights="b"), a="2", z="1")
+    other = candidate(
+        model(shuffled, seed=0, weights="a"), model(shuffled, seed=1, weights="b"), a="2", z="1"
+    )
     assert make_baseline([one]).text() == make_baseline([other]).text()
-    names = [make_baseline([subject(model(measures, name=n))]).entries[0].label for n in ("a", "b")]
-    both = make_baseline([subject(*(model(measures, name=n) for n in ("b", "a")))])
+    names = [make_baseline([candidate(model(measures, name=n))]).entries[0].label for n in ("a", "b")]
+    both = make_baseline([candidate(*(model(measures, name=n) for n in ("b", "a")))])
     assert [entry.label for entry in both.entries] == names
 
 
 def test_short_lists_stand_on_one_line_whatever_texts_hold(tmp_path):
     odd = 'a [ "b", 1 ] c'
-    baseline = make_baseline([subject(model(table(), defense=odd), note=odd)])
+    baseline = make_baseline([candidate(model(table(), defense=odd), note=odd)])
     assert '"right": [340],' in baseline.text()
     baseline.write(tmp_path / "b.json")
     assert read_baseline(tmp_path / "b.json").entries[0].defense == odd
@@ -149,39 +159,45 @@ def test_twelve_measures_of_ten_thousand_images_and_ten_seeds_are_small(tmp_path
     random = np.random.default_rng(0)
     measures = {(f"pgd:steps={n}", 0.01): random.random(10_000) < 0.5 for n in range(12)}
     models = [model(measures, seed=seed, weights=f"{seed:016x}") for seed in range(10)]
-    make_baseline([subject(*models)]).write(tmp_path / "b.json")
+    make_baseline([candidate(*models)]).write(tmp_path / "b.json")
     assert (tmp_path / "b.json").stat().st_size < 200_000
     assert len(read_baseline(tmp_path / "b.json").entries[0].measures) == 12
 
 
 def test_runs_of_other_seeds_are_one_baseline():
-    runs = [subject(model(table(), seed=seed, weights=f"w{seed}")) for seed in (3, 1)]
+    runs = [candidate(model(table(), seed=seed, weights=f"w{seed}")) for seed in (3, 1)]
     (entry,) = make_baseline(runs).entries
     assert entry.seeds == [1, 3]
 
 
 @pytest.mark.parametrize(
-    ("subjects", "message"),
+    ("candidates", "message"),
     [
-        ([subject(model(table())), subject(model(table(), seed=1), epochs="2")], "more than their seeds"),
-        ([subject(model(table())), subject(model(table()))], "stands in two runs"),
+        ([candidate(model(table())), candidate(model(table(), seed=1), epochs="2")], "more than their seeds"),
+        ([candidate(model(table())), candidate(model(table()))], "stands in two runs"),
         (
-            [subject(model(table()), model({(CLEAN, 0.0): right(1)}, seed=1))],
+            [candidate(model(table()), model({(CLEAN, 0.0): right(1)}, seed=1))],
             "seed 1, fgsm@0.03 is not measured",
         ),
         (
-            [subject(Model("net", "none", 0, "w", (figure("pgd", 0.03, right(3), status="failed: nan"),)))],
+            [
+                candidate(
+                    CandidateModel(
+                        "net", "none", 0, "w", (figure("pgd", 0.03, right(3), status="failed: nan"),)
+                    )
+                )
+            ],
             "pgd@0.03 failed: nan",
         ),
         (
-            [subject(model(table()), model(table(), seed=1, eot=5))],
+            [candidate(model(table()), model(table(), seed=1, eot=5))],
             "measured in different ways",
         ),
     ],
 )
-def test_what_is_no_baseline_is_refused(subjects, message):
+def test_what_is_no_baseline_is_refused(candidates, message):
     with pytest.raises(RunError, match=re.escape(message)):
-        make_baseline(subjects)
+        make_baseline(candidates)
 
 
 def test_a_reformatted_file_is_the_same(written):
@@ -228,7 +244,7 @@ def forget_version(content):
         (change_count, "changed by hand or merged"),
         (change_first_count, "do not have 231 right images"),
         (change_bits, "do not have 240 right images"),
-        (change_version, "is of format 99, and this robust-tin reads 2; update robust-tin"),
+        (change_version, "is of format 99, and this robust-tin reads 3; update robust-tin"),
         (forget_version, "is no baseline"),
         (lambda content: content.update(images=401), "do not have 240|are not 401 bits"),
         (lambda content: content.update(images=10**9), "images: "),
@@ -331,7 +347,7 @@ def test_any_json_is_told(tmp_path_factory, content):
 @given(st.data())
 def test_any_part_replaced_by_anything_is_told_or_is_the_same(tmp_path_factory, data):
     """Walk to some place of a good file and put something else there."""
-    baseline = make_baseline([subject(model(table()), model(table(), seed=1, weights="w1"))])
+    baseline = make_baseline([candidate(model(table()), model(table(), seed=1, weights="w1"))])
     content = json.loads(baseline.text())
     place, key = content, data.draw(st.sampled_from(sorted(content)))
     while isinstance(place[key], dict | list) and place[key] and data.draw(st.booleans()):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from made_up import IMAGES, figure, model, right, subject, table
+from made_up import IMAGES, candidate, figure, model, right, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
-from robustbench_tin.benchmarks.gate.candidate import Model
+from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind
-from robustbench_tin.benchmarks.gate.result import Report, Verdict
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.text_report import plain
 from robustbench_tin.benchmarks.runs.records import CLEAN
@@ -35,25 +35,25 @@ def file(tmp_path):
     return written(tmp_path, model(table()))
 
 
-def written(tmp_path, *models: Model):
+def written(tmp_path, *models: CandidateModel):
     path = tmp_path / "baseline.json"
-    make_baseline([subject(*models)]).write(path)
+    make_baseline([candidate(*models)]).write(path)
     return path
 
 
-def verdicts(report: Report) -> dict[str, str]:
-    return {finding.key.label: finding.verdict.value for finding in report.findings}
+def verdicts(report: CheckReport) -> dict[str, str]:
+    return {result.key.label: result.status.value for result in report.results}
 
 
 def test_the_same_outcomes_are_not_worse(file):
-    report = check(subject(model(table())), file)
+    report = check(candidate(model(table())), file)
     assert set(verdicts(report).values()) == {"not worse"}
     assert report.exit_code == 0
-    assert all(finding.kind is Kind.same_weights for finding in report.findings)
+    assert all(result.mode is ComparisonMode.same_weights for result in report.results)
 
 
 @pytest.mark.parametrize(
-    ("lost", "won", "verdict"),
+    ("lost", "won", "status"),
     [
         (4, 0, "not worse"),  # exactly the tolerance of 1 point
         (8, 0, "worse"),  # p = 1/256, times three measures
@@ -62,19 +62,19 @@ def test_the_same_outcomes_are_not_worse(file):
         (0, 8, "better"),
     ],
 )
-def test_a_drop_must_be_larger_than_the_tolerance_and_beyond_chance(file, lost, won, verdict):
+def test_a_drop_must_be_larger_than_the_tolerance_and_beyond_chance(file, lost, won, status):
     now = table() | {("pgd", 0.03): fewer(right(200), lost, won)}
-    report = check(subject(model(now)), file)
-    assert verdicts(report) == {CLEAN: "not worse", "fgsm@0.03": "not worse", "pgd@0.03": verdict}
-    assert report.exit_code == (verdict == "worse")
-    assert bool(report.update) == (verdict == "better")
-    if verdict == "better":
+    report = check(candidate(model(now)), file)
+    assert verdicts(report) == {CLEAN: "not worse", "fgsm@0.03": "not worse", "pgd@0.03": status}
+    assert report.exit_code == (status == "worse")
+    assert bool(report.update) == (status == "better")
+    if status == "better":
         assert report.update == f"robust-tin baseline runs/made-up --out {file}"
 
 
 def test_a_larger_tolerance_lets_it_pass_and_each_measure_has_its_own(file):
     twelve_lost = {("pgd", 0.03): fewer(right(200), 12), ("fgsm", 0.03): fewer(right(240), 12)}
-    now = subject(model(table() | twelve_lost))
+    now = candidate(model(table() | twelve_lost))
     assert verdicts(check(now, file))["pgd@0.03"] == "worse"
     assert set(verdicts(check(now, file, rules("0.03"))).values()) == {"not worse"}
     report = check(now, file, rules("pgd*=0.03"))
@@ -82,25 +82,25 @@ def test_a_larger_tolerance_lets_it_pass_and_each_measure_has_its_own(file):
 
 
 def test_floors_hold_whatever_the_baseline(file):
-    report = check(subject(model(table())), file, rules(floors=("pgd@0.03=0.6",)))
+    report = check(candidate(model(table())), file, rules(floors=("pgd@0.03=0.6",)))
     assert verdicts(report)["pgd@0.03"] == "below its floor"
     assert report.exit_code == 1
-    assert check(subject(model(table())), None, rules(floors=("pgd@0.03=0.5",))).exit_code == 0
-    alone = check(subject(model(table())), None, rules(floors=("pgd@0.03=0.51",)))
+    assert check(candidate(model(table())), None, rules(floors=("pgd@0.03=0.5",))).exit_code == 0
+    alone = check(candidate(model(table())), None, rules(floors=("pgd@0.03=0.51",)))
     assert alone.exit_code == 1
-    assert len(alone.findings) == 3
+    assert len(alone.results) == 3
 
 
 def test_every_measure_is_reported_and_not_only_the_first_that_fails(file):
     now = {(CLEAN, 0.0): right(300), ("fgsm", 0.03): right(150), ("pgd", 0.03): right(100)}
-    report = check(subject(model(now)), file)
+    report = check(candidate(model(now)), file)
     assert set(verdicts(report).values()) == {"worse"}
     assert report.summary.endswith("3 measures: 3 worse.")
 
 
 def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
     base = {key: hits for key, hits in table().items() if key[0] != "pgd"}
-    report = check(subject(model(base | {("square", 0.03): right(9)})), file)
+    report = check(candidate(model(base | {("square", 0.03): right(9)})), file)
     assert verdicts(report) == {
         CLEAN: "not worse",
         "fgsm@0.03": "not worse",
@@ -110,33 +110,33 @@ def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
     assert report.exit_code == 2
 
     otherwise = model(base | {("pgd:steps=5", 0.03): right(200)})
-    (finding,) = check(subject(otherwise), file).of(Verdict.incomparable)
-    assert "another attack setting, the subject has pgd:steps=5@0.03" in finding.reasons[0]
+    (result,) = check(candidate(otherwise), file).of(CheckStatus.incomparable)
+    assert "another attack setting, the subject has pgd:steps=5@0.03" in result.reasons[0]
 
     failed = figure("pgd", 0.03, right(200), status="failed: out of memory")
     one = model(base)
-    broken = Model(one.model, one.defense, 0, one.weights, (*one.figures, failed))
-    (finding,) = check(subject(broken), file).of(Verdict.incomparable)
-    assert "out of memory" in finding.reasons[0]
+    broken = CandidateModel(one.model, one.defense, 0, one.weights, (*one.figures, failed))
+    (result,) = check(candidate(broken), file).of(CheckStatus.incomparable)
+    assert "out of memory" in result.reasons[0]
 
-    until = model(table(), mode="until broken: top1")
-    reasons = {f.key.label: f.reasons for f in check(subject(until), file).of(Verdict.incomparable)}
-    assert all("another attack setting: mode full budget in the baseline" in r[0] for r in reasons.values())
+    until = model(table(), mode="stop on success: top1")
+    reasons = {f.key.label: f.reasons for f in check(candidate(until), file).of(CheckStatus.incomparable)}
+    assert all("another attack setting: mode fixed budget in the baseline" in r[0] for r in reasons.values())
 
 
 def test_another_data_set_cannot_be_compared(file):
     for facts in ({"measured_on": "cccc"}, {"measured_on": "", "data_fingerprint": "cccc"}):
-        report = check(subject(model(table(), **facts)), file)
+        report = check(candidate(model(table(), **facts)), file)
         assert set(verdicts(report).values()) == {"cannot compare"}
         assert report.exit_code == 2
-        assert "another data set" in report.findings[0].reasons[0]
+        assert "another data set" in report.results[0].reasons[0]
 
 
 def test_a_model_that_is_not_there_cannot_be_compared(tmp_path):
     file = written(tmp_path, model(table()), model(table(), name="other"))
-    report = check(subject(model(table())), file)
-    assert len(report.findings) == 6
-    assert len(report.of(Verdict.incomparable)) == 3
+    report = check(candidate(model(table())), file)
+    assert len(report.results) == 6
+    assert len(report.of(CheckStatus.incomparable)) == 3
     assert report.exit_code == 2
 
 
@@ -148,56 +148,56 @@ def test_a_figure_that_is_suspicious_where_the_baselines_was_not_fails(file):
         else f
         for f in now.figures
     )
-    report = check(subject(Model("net", "none", 0, "w0", doubted)), file)
+    report = check(candidate(CandidateModel("net", "none", 0, "w0", doubted)), file)
     assert verdicts(report)["pgd@0.03"] == "suspicious"
     assert report.exit_code == 1
-    assert any("look at changed activations" in cause for cause in report.causes)
+    assert any("look at changed activations" in cause for cause in report.hints)
 
-    unlearned = model(table(), learned=False)
-    assert check(subject(unlearned), file).exit_code == 1
+    unlearned = model(table(), above_chance=False)
+    assert check(candidate(unlearned), file).exit_code == 1
 
 
-def doubted(hits, doubt, **facts) -> Model:
+def doubted(hits, doubt, **facts) -> CandidateModel:
     """A model whose PGD figure is doubted."""
     figures = tuple(
         figure(attack, eps, outcomes, trust=doubt if attack == "pgd" else "unset", **facts)
         for (attack, eps), outcomes in hits.items()
     )
-    return Model("net", "none", 0, "w0", figures)
+    return CandidateModel("net", "none", 0, "w0", figures)
 
 
 def test_a_doubted_baseline_does_not_let_a_masked_gradient_pass_for_an_improvement(tmp_path):
     late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
     file = written(tmp_path, doubted(table(), late))
     higher = table(pgd=390)
-    masked = check(subject(doubted(higher, "the gradient is zero or not finite on 90 of 400 images")), file)
+    masked = check(candidate(doubted(higher, "the gradient is zero or not finite on 90 of 400 images")), file)
     assert verdicts(masked)["pgd@0.03"] == "suspicious"
     assert masked.exit_code == 1
     # The same doubt with other counts: as before, and nothing to be proud of.
-    again = check(subject(doubted(higher, late.replace("60", "75"))), file)
+    again = check(candidate(doubted(higher, late.replace("60", "75"))), file)
     assert verdicts(again)["pgd@0.03"] == "not worse"
     assert again.exit_code == 0
-    assert "as little to be believed" in str(again.findings)
+    assert "as little to be believed" in str(again.results)
     assert again.update == ""
 
 
 def test_what_a_baseline_cannot_guard_is_said(tmp_path):
     for base, said in (
         (doubted(table(), "the gradient is zero on 90 of 400 images"), "own figures are not to be believed"),
-        (model(table(), learned=False), "has not learned anything in the baseline"),
+        (model(table(), above_chance=False), "has not learned anything in the baseline"),
         (model(table(), trust=None), r"was not checked (fgsm@0.03, pgd@0.03)"),
         (doubted(table(), FEW), f"own figures are unchecked (pgd@0.03: {FEW.removeprefix('unchecked: ')})"),
     ):
-        report = check(subject(base), written(tmp_path, base), rules("0.2"))
+        report = check(candidate(base), written(tmp_path, base), rules("0.2"))
         assert report.exit_code == 0
         (warning,) = report.warnings
         assert said in warning
 
 
 def test_unchecked_figures_beside_checked_ones_cannot_be_compared(file):
-    report = check(subject(model(table(), trust=None)), file)
+    report = check(candidate(model(table(), trust=None)), file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
-    assert "was not checked" in report.of(Verdict.incomparable)[0].reasons[0]
+    assert "was not checked" in report.of(CheckStatus.incomparable)[0].reasons[0]
 
 
 GRADIENTS = (
@@ -208,7 +208,7 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
 
 
 @pytest.mark.parametrize(
-    ("before", "now", "pgd", "verdict"),
+    ("before", "now", "pgd", "status"),
     [
         # A way round the checks is as suspicious as what they would have found.
         ("ok", GRADIENTS, 200, "suspicious"),
@@ -234,29 +234,29 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
         ("ok", f"accuracy rises; {FEW}", 200, "suspicious"),
     ],
 )
-def test_a_figure_must_be_checked_as_far_as_the_baselines_was(tmp_path, before, now, pgd, verdict):
+def test_a_figure_must_be_checked_as_far_as_the_baselines_was(tmp_path, before, now, pgd, status):
     file = written(tmp_path, doubted(table(), before))
-    report = check(subject(doubted(table(pgd=pgd), now)), file)
-    assert verdicts(report)["pgd@0.03"] == verdict
-    assert report.exit_code == (1 if verdict == "suspicious" else 0)
-    (finding,) = (finding for finding in report.findings if finding.key.attack == "pgd")
+    report = check(candidate(doubted(table(pgd=pgd), now)), file)
+    assert verdicts(report)["pgd@0.03"] == status
+    assert report.exit_code == (1 if status == "suspicious" else 0)
+    (result,) = (result for result in report.results if result.key.attack == "pgd")
     if now.startswith("unchecked"):
         reason = now.removeprefix("unchecked: ")
         held = f"unchecked for a cause that the baseline does not have: {reason}"
-        assert (held in finding.reasons) == (verdict == "suspicious")
+        assert (held in result.reasons) == (status == "suspicious")
         # It is said in any case.
-        assert list(map(str, finding.unchecked)) == ([] if verdict == "suspicious" else [reason])
+        assert list(map(str, result.unchecked)) == ([] if status == "suspicious" else [reason])
         assert reason in plain(report)
 
 
 def test_a_model_without_gradients_is_told_where_to_look(file):
-    report = check(subject(doubted(table(), GRADIENTS)), file)
-    assert any("look at changed activations" in cause for cause in report.causes)
+    report = check(candidate(doubted(table(), GRADIENTS)), file)
+    assert any("look at changed activations" in cause for cause in report.hints)
     assert "! unchecked for a cause" in plain(report)
 
 
 def test_a_floor_holds_for_an_unchecked_figure_and_the_check_says_so():
-    report = check(subject(doubted(table(), GRADIENTS)), None, rules(floors=("pgd@0.03=0.2",)))
+    report = check(candidate(doubted(table(), GRADIENTS)), None, rules(floors=("pgd@0.03=0.2",)))
     assert report.exit_code == 0
     assert verdicts(report)["pgd@0.03"] == "not worse"
     assert f"? {GRADIENTS} (net + none, pgd@0.03)" in plain(report)
@@ -265,17 +265,17 @@ def test_a_floor_holds_for_an_unchecked_figure_and_the_check_says_so():
 
 def test_what_did_not_learn_in_both_is_said_to_be_unchecked(tmp_path):
     chance = "unchecked: clean accuracy is not above chance"
-    unlearned = doubted(table(), chance, learned=False)
-    report = check(subject(unlearned), written(tmp_path, unlearned))
+    unlearned = doubted(table(), chance, above_chance=False)
+    report = check(candidate(unlearned), written(tmp_path, unlearned))
     assert report.exit_code == 0
     assert f"? {chance} (net + none, pgd@0.03)" in plain(report)
     # It is one reason, not two, if the baseline learned something.
-    report = check(subject(unlearned), written(tmp_path, model(table())))
-    (finding,) = (finding for finding in report.findings if finding.key.attack == "pgd")
-    assert finding.reasons == (
+    report = check(candidate(unlearned), written(tmp_path, model(table())))
+    (result,) = (result for result in report.results if result.key.attack == "pgd")
+    assert result.reasons == (
         "clean accuracy is not above chance: nothing was learned, so this figure means nothing",
     )
-    assert finding.unchecked == ()
+    assert result.unchecked == ()
 
 
 def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):
@@ -283,46 +283,46 @@ def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):
     file = written(
         tmp_path, *(model(table(pgd=c), seed=seed, weights=f"w{seed}") for seed, c in enumerate(counts))
     )
-    near = check(subject(model(table(pgd=180), seed=9, weights="new")), file)
+    near = check(candidate(model(table(pgd=180), seed=9, weights="new")), file)
     assert verdicts(near)["pgd@0.03"] == "not worse"
-    assert all(finding.kind is Kind.retrained for finding in near.findings)
-    far = check(subject(model(table(pgd=100), seed=9, weights="new")), file)
+    assert all(result.mode is ComparisonMode.retrained for result in near.results)
+    far = check(candidate(model(table(pgd=100), seed=9, weights="new")), file)
     assert verdicts(far)["pgd@0.03"] == "worse"
-    assert "neither plan nor data have changed" in far.causes[0]
+    assert "neither plan nor data have changed" in far.hints[0]
     assert any("spread of 5 seeds" in fact for fact in far.facts)
 
 
 def test_one_seed_says_what_it_cannot_know(file):
-    new = subject(model(table(pgd=100), seed=1, weights="new"))
+    new = candidate(model(table(pgd=100), seed=1, weights="new"))
     report = check(new, file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
     assert report.exit_code == 2
-    assert "make the baseline of more seeds, or allow a larger --max-drop" in str(report.findings)
+    assert "make the baseline of more seeds, or allow a larger --max-drop" in str(report.results)
     assert check(new, file, rules("0.5")).exit_code == 0
-    assert check(new, file, said=Kind.same_weights).exit_code == 1
+    assert check(new, file, forced_mode=ComparisonMode.same_weights).exit_code == 1
 
 
 def test_what_changed_stands_beside_what_fell(file):
     worse = model(table() | {(CLEAN, 0.0): fewer(right(340), 60)})
-    causes = check(subject(worse), file).causes
-    assert "normalisation, value range, channel order" in causes[0]
+    hints = check(candidate(worse), file).hints
+    assert "normalisation, value range, channel order" in hints[0]
     noisy = model(table(pgd=100), weights="other")
-    causes = check(subject(noisy), file, said=Kind.same_weights).causes
-    assert "the weights (other) are not the baseline's (w0)" in causes[0]
-    longer = check(subject(model(table()), epochs="9"), file)
+    hints = check(candidate(noisy), file, forced_mode=ComparisonMode.same_weights).hints
+    assert "the weights (other) are not the baseline's (w0)" in hints[0]
+    longer = check(candidate(model(table()), epochs="9"), file)
     assert any("epochs was 8, is 9" in fact for fact in longer.facts)
 
 
 def test_a_check_warns_where_so_few_images_cannot_see_the_tolerance(file):
-    (warning,) = check(subject(model(table())), file).warnings
+    (warning,) = check(candidate(model(table())), file).warnings
     assert f"{IMAGES} images see a drop of 1 point in as few as" in warning
-    assert not check(subject(model(table())), file, rules("0.1")).warnings
+    assert not check(candidate(model(table())), file, rules("0.1")).warnings
 
 
 def test_rules_that_fit_nothing_are_refused(file):
     with pytest.raises(
         InvalidSettingError, match=r"rule 'pdg=0.2' fits no measure; there are: net/none/clean"
     ):
-        check(subject(model(table())), file, rules(floors=("pdg=0.2",)))
+        check(candidate(model(table())), file, rules(floors=("pdg=0.2",)))
     with pytest.raises(InvalidSettingError, match="nothing to check"):
-        check(subject(model(table())), None)
+        check(candidate(model(table())), None)

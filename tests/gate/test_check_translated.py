@@ -6,10 +6,10 @@ import itertools
 from pathlib import Path
 
 import pytest
-from made_up import figure, subject, table
+from made_up import candidate, figure, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
-from robustbench_tin.benchmarks.gate.candidate import Model
+from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.messages import translated
 
@@ -23,12 +23,12 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
 TRUST = (None, "ok", LATE, DEAD, f"{LATE}; {FEW}")
 
 
-def made(trust: str | None, pgd: int) -> Model:
+def made(trust: str | None, pgd: int) -> CandidateModel:
     figures = tuple(
         figure(attack, eps, hits, trust=trust if attack == "pgd" else "unset")
         for (attack, eps), hits in table(pgd=pgd).items()
     )
-    return Model("net", "none", 0, "w0", figures)
+    return CandidateModel("net", "none", 0, "w0", figures)
 
 
 @pytest.mark.parametrize("pgd", [200, 390])
@@ -39,7 +39,7 @@ def test_verdicts_do_not_follow_from_texts(tmp_path: Path, pgd: int) -> None:
         for translate in (str, lambda text: "?"):
             with translated(translate):
                 file = tmp_path / f"{number}.json"
-                make_baseline([subject(models[0])]).write(file)
-                report = check(subject(models[1]), file)
-                found.append([(each.verdict, each.doubts, each.unchecked) for each in report.findings])
+                make_baseline([candidate(models[0])]).write(file)
+                report = check(candidate(models[1]), file)
+                found.append([(each.status, each.doubts, each.unchecked) for each in report.results])
         assert found[0] == found[1], (before, now)

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.user_model import Asked, OwnSource, measure
+from robustbench_tin.benchmarks.gate.user_model import Asked, UserModelSource, measure
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.models import user_model as own_module
@@ -75,10 +75,10 @@ def export(model: nn.Module, path: Path) -> None:
 
 
 def accuracies(spec: str, **options) -> dict[str, float | None]:
-    subject = OwnSource(
+    candidate = UserModelSource(
         model=spec, eval_images=40, attacks=options.pop("attacks", "fgsm"), eps="0.02", trust=False, **options
     ).measure()
-    return {figure.key.label: figure.record.top1 for _, figure in subject.figures}
+    return {figure.key.label: figure.record.top1 for _, figure in candidate.figures}
 
 
 def test_a_module_a_script_and_an_onnx_file_of_one_network_have_the_same_figures(
@@ -210,16 +210,16 @@ def test_without_gradients_the_default_attacks_give_way_to_square(
     own = load_own_model(f"{tmp_path}/kinds.py:quantised")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
     said: list[str] = []
-    subject = measure(own, images, labels, Asked(eps="0.02"), warn=said.append)
-    assert [figure.key.label for _, figure in subject.figures] == ["clean", "square:queries=5@0.02"]
+    candidate = measure(own, images, labels, Asked(eps="0.02"), warn=said.append)
+    assert [figure.key.label for _, figure in candidate.figures] == ["clean", "square:queries=5@0.02"]
     (line,) = said
     assert line.startswith("quantised: fgsm, pgd not measured: the model gives no gradients")
     # Gradients that are gone are no way around a floor, nor around a baseline of attacks that need them.
     with pytest.raises(RobustTinError, match="fits no measure"):
-        check(subject, None, Rules().then((), ["fgsm@0.02=0"], None))
+        check(candidate, None, Rules().then((), ["fgsm@0.02=0"], None))
     sound = measure(load_own_model(f"{tmp_path}/kinds.py:extra"), images, labels, Asked(eps="0.02"))
     make_baseline([sound]).write(tmp_path / "baseline.json")
-    report = check(subject, tmp_path / "baseline.json", Rules(), said=Kind.same_weights)
+    report = check(candidate, tmp_path / "baseline.json", Rules(), forced_mode=ComparisonMode.same_weights)
     assert report.exit_code == 2
 
 
@@ -227,8 +227,8 @@ def test_a_factory_may_give_a_function(tmp_path: Path) -> None:
     (tmp_path / "kinds.py").write_text(KINDS)
     own = load_own_model(f"{tmp_path}/kinds.py:function")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
-    subject = measure(own, images, labels, Asked("fgsm", "0.02"))
-    assert [str(figure.record.status) for _, figure in subject.figures] == ["ok", "ok"]
+    candidate = measure(own, images, labels, Asked("fgsm", "0.02"))
+    assert [str(figure.record.status) for _, figure in candidate.figures] == ["ok", "ok"]
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -370,7 +370,7 @@ def test_the_command_checks_it_and_its_update_is_a_command(source: Path, tmp_pat
     checked = runner.invoke(app, ["check", *words, "--baseline", str(file), "--max-drop", "0.2"])
     assert checked.exit_code == 0, checked.output
     assert "Robustness check passed: 2 measures: 2 not worse." in checked.output
-    command = OwnSource(
+    command = UserModelSource(
         model=f"{source}:net", eval_images=40, attacks="fgsm", eps="0.02", trust=False
     ).command
     again = runner.invoke(app, ["baseline", *command.split(), "--out", str(tmp_path / "again.json")])
@@ -380,8 +380,10 @@ def test_the_command_checks_it_and_its_update_is_a_command(source: Path, tmp_pat
 
 def test_it_is_measured_in_memory_too(built: nn.Module) -> None:
     own = own_module.OwnModel(built, "net", "w")
-    subject = measure(own, torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long), Asked("fgsm", "0.02"))
-    assert [figure.key.label for _, figure in subject.figures] == ["clean", "fgsm@0.02"]
+    candidate = measure(
+        own, torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long), Asked("fgsm", "0.02")
+    )
+    assert [figure.key.label for _, figure in candidate.figures] == ["clean", "fgsm@0.02"]
 
 
 PERFECT = """

@@ -17,8 +17,8 @@ from robustbench_tin import bench
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.gate.check import check
-from robustbench_tin.benchmarks.gate.comparison_mode import Kind
-from robustbench_tin.benchmarks.gate.result import Report
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+from robustbench_tin.benchmarks.gate.result import CheckReport
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.models import Classifier
 
@@ -72,14 +72,14 @@ def measured_again(place: Path, out: Path) -> Path:
     return out
 
 
-def checked(place: Path, run: Path, said: Kind | None = None) -> Report:
-    return check(from_run(run), place / "baseline.json", said=said)
+def checked(place: Path, run: Path, said: ComparisonMode | None = None) -> CheckReport:
+    return check(from_run(run), place / "baseline.json", forced_mode=said)
 
 
 def test_without_a_change_it_passes(place: Path, tmp_path: Path) -> None:
     report = checked(place, measured_again(place, tmp_path / "same"))
     assert report.exit_code == 0
-    assert {finding.drop for finding in report.findings} == {0.0}
+    assert {result.drop for result in report.results} == {0.0}
 
 
 def test_noise_on_the_weights(place: Path, tmp_path: Path) -> None:
@@ -98,17 +98,17 @@ def test_noise_on_the_weights(place: Path, tmp_path: Path) -> None:
     run.save_trained(cell, run.trained(cell))  # these are its weights from now on
     shutil.rmtree(file.parent / "measures")
     bench(**SETTINGS, data=str(place / "images"), seeds="0", out=run.path)
-    report = checked(place, run.path, Kind.same_weights)
+    report = checked(place, run.path, ComparisonMode.same_weights)
     assert report.exit_code == 1
-    assert "look at what changed them (conversion, quantisation, pruning, noise" in report.causes[0]
+    assert "look at what changed them (conversion, quantisation, pruning, noise" in report.hints[0]
 
 
 def test_the_wrong_normalisation(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Classifier, "_normalise", lambda self, images: images)
     report = checked(place, measured_again(place, tmp_path / "run"))
     assert report.exit_code == 1
-    assert all(finding.kind is Kind.same_weights for finding in report.findings)
-    assert "look at what happens to images before the network (normalisation" in report.causes[0]
+    assert all(result.mode is ComparisonMode.same_weights for result in report.results)
+    assert "look at what happens to images before the network (normalisation" in report.hints[0]
 
 
 class Masked(torch.autograd.Function):
@@ -129,15 +129,15 @@ def test_an_activation_that_masks_gradients(
     monkeypatch.setattr(nn.ReLU, "forward", lambda self, values: Masked.apply(values))
     monkeypatch.setattr("torch.nn.functional.relu", lambda values, inplace=False: Masked.apply(values))
     report = checked(place, measured_again(place, tmp_path / "run"))
-    attacked = [finding for finding in report.findings if finding.key.attack != "clean"]
-    assert all(finding.drop <= 0 for finding in attacked)  # it looks more robust than it was
-    assert {finding.verdict.value for finding in attacked} == {"suspicious"}
+    attacked = [result for result in report.results if result.key.attack != "clean"]
+    assert all(result.drop <= 0 for result in attacked)  # it looks more robust than it was
+    assert {result.status.value for result in attacked} == {"suspicious"}
     assert report.exit_code == 1
-    assert any("want of a gradient" in cause and "changed activations" in cause for cause in report.causes)
+    assert any("want of a gradient" in cause and "changed activations" in cause for cause in report.hints)
 
 
 def test_shuffled_training_labels(place: Path) -> None:
     report = checked(place, place / "mislabelled")
     assert report.exit_code == 1
-    assert "the training images, labels or boxes have changed" in report.causes[0]
-    assert "look at labels and files first" in report.causes[0]
+    assert "the training images, labels or boxes have changed" in report.hints[0]
+    assert "look at labels and files first" in report.hints[0]

@@ -7,22 +7,22 @@ import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
-from made_up import model, right, subject, table
+from made_up import candidate, model, right, table
 
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.ci_reports import FORMATS, as_annotations, write_reports
-from robustbench_tin.benchmarks.gate.result import Report
+from robustbench_tin.benchmarks.gate.result import CheckReport
 from robustbench_tin.benchmarks.gate.rules import Rules
 
 
 @pytest.fixture
-def report(tmp_path) -> Report:
+def report(tmp_path) -> CheckReport:
     """One measure worse, one missing, one new, one as it was."""
     file = tmp_path / "baseline.json"
-    make_baseline([subject(model(table()))]).write(file)
+    make_baseline([candidate(model(table()))]).write(file)
     now = {("clean", 0.0): right(340), ("fgsm", 0.03): right(100), ("square", 0.03): right(50)}
-    return check(subject(model(now)), file)
+    return check(candidate(model(now)), file)
 
 
 def test_junit_has_a_case_for_each_measure(report):
@@ -39,7 +39,7 @@ def test_junit_has_a_case_for_each_measure(report):
 def test_a_figure_that_could_not_be_checked_is_said_and_fails_nothing():
     few = "unchecked: too few images: 8, and 20 are needed"
     now = model({("clean", 0.0): right(340), ("fgsm", 0.03): right(100)}, trust=few)
-    report = check(subject(now), None, Rules().then((), ("fgsm=0.1",), None))
+    report = check(candidate(now), None, Rules().then((), ("fgsm=0.1",), None))
     suites = ET.fromstring(FORMATS["junit"](report))
     assert (suites.get("failures"), suites.get("errors")) == ("0", "0")
     said = {case.get("name"): case.find("system-out").text for case in suites.iter("testcase")}
@@ -48,8 +48,8 @@ def test_a_figure_that_could_not_be_checked_is_said_and_fails_nothing():
     lines = as_annotations(report).splitlines()
     assert any(line.startswith("::notice title=net + none%2C fgsm@0.03::not worse") for line in lines)
     assert f"? {few} (net + none, clean; net + none, fgsm@0.03)" in FORMATS["markdown"](report)
-    findings = json.loads(FORMATS["json"](report))["findings"]
-    assert [finding["unchecked"] for finding in findings] == [[few.removeprefix("unchecked: ")]] * 2
+    results = json.loads(FORMATS["json"](report))["results"]
+    assert [result["unchecked"] for result in results] == [[few.removeprefix("unchecked: ")]] * 2
 
 
 def test_sarif_has_a_result_for_each_measure_that_needs_a_look(report):
@@ -86,8 +86,8 @@ def test_annotations_are_one_line_each_with_nothing_that_starts_another(report):
 def test_json_and_markdown_hold_every_measure(report):
     content = json.loads(FORMATS["json"](report))
     assert content["exit_code"] == report.exit_code == 1
-    assert [f["verdict"] for f in content["findings"]] == ["not worse", "worse", "cannot compare", "new"]
-    assert content["findings"][1]["before"] == pytest.approx(0.6)
+    assert [f["status"] for f in content["results"]] == ["not worse", "worse", "cannot compare", "new"]
+    assert content["results"][1]["before"] == pytest.approx(0.6)
     text = FORMATS["markdown"](report)
     assert text.startswith("### Robustness check FAILED")
     assert sum(line.startswith("| net ") for line in text.splitlines()) == 4

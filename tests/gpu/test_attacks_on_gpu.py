@@ -13,12 +13,12 @@ from toys import TOY_CLASSES, Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.agreement import limit_of, probe
-from robustbench_tin.attacks.acceleration.variants import _LAYOUTS, Form, _make
-from robustbench_tin.attacks.base import IterativeAttack, Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
-from robustbench_tin.attacks.engine.state import Task
-from robustbench_tin.attacks.engine.stop_on_success import Driver
+from robustbench_tin.attacks.acceleration.agreement import limit_of, sample_output
+from robustbench_tin.attacks.acceleration.variants import _LAYOUTS, ModelVariant, _make
+from robustbench_tin.attacks.base import AttackedModel, IterativeAttack
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.attacks.engine.state import AttackInputs
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.strict_float32 import exact_float32, has_tf32
 from robustbench_tin.threat import NORMS, ThreatModel
@@ -64,22 +64,22 @@ def test_the_ball_holds_to_the_last_bit(there: Toy, spec: str, norm: str) -> Non
 def test_each_form_agrees_with_the_model(there: Toy, precision: str, layout: str) -> None:
     if precision == "float16" and there.images.device.type == "cpu":
         pytest.skip("no CPU searches in float16")
-    with Oracle(there.model):
-        form = _make(there.model, there.images, precision, layout)
-        assert form is not None
-        assert form.label == f"{precision}, {layout}, folded"
-        ours = probe(Form(there.model), there.images[:32], 32)
-        assert limit_of(probe(form, there.images[:32], 32), ours) is not None
+    with AttackedModel(there.model):
+        variant = _make(there.model, there.images, precision, layout)
+        assert variant is not None
+        assert variant.label == f"{precision}, {layout}, folded"
+        ours = sample_output(ModelVariant(there.model), there.images[:32], 32)
+        assert limit_of(sample_output(variant, there.images[:32], 32), ours) is not None
 
 
 def test_a_gpu_searches_in_tf32_and_judges_in_float32(gpu: torch.device, there: Toy) -> None:
     if not has_tf32(gpu):
         pytest.skip("this GPU has no TF32")
-    with Oracle(there.model) as oracle:
-        oracle.prepare(there.images[:32], "fixed")
-        searched = oracle.search_logits(there.images)
-        judged = oracle.logits(there.images)
-    assert oracle.search_label == "tf32, channels-last, folded"
+    with AttackedModel(there.model) as attacked:
+        attacked.prepare(there.images[:32], "fixed")
+        searched = attacked.search_logits(there.images)
+        judged = attacked.logits(there.images)
+    assert attacked.search_label == "tf32, channels-last, folded"
     assert 1e-5 < float((searched - judged).norm() / judged.norm()) < 1e-2
 
 
@@ -108,8 +108,8 @@ def test_verdicts_are_float32_whatever_the_caller_allows(network: Toy, there: To
     torch.set_float32_matmul_precision("medium")
     torch.backends.cudnn.allow_tf32 = True
     try:
-        with torch.autocast(there.images.device.type, torch.bfloat16), Oracle(there.model) as oracle:
-            logits = oracle.logits(there.images)
+        with torch.autocast(there.images.device.type, torch.bfloat16), AttackedModel(there.model) as attacked:
+            logits = attacked.logits(there.images)
         assert torch.get_float32_matmul_precision() == "medium"
         assert torch.backends.cudnn.allow_tf32
     finally:
@@ -165,23 +165,25 @@ def waiting_is_an_error(device: torch.device) -> Iterator[None]:
 @pytest.mark.parametrize("spec", SPECS)
 def test_no_step_waits(gpu: torch.device, there: Toy, spec: str, norm: str) -> None:
     ball = ThreatModel(norm, EPS[norm]).ball(there.images)
-    with Oracle(there.model) as oracle:
-        clean = oracle.logits(there.images)
-        pool = Pool(there.images, there.labels, 96, gpu)
-        driver = Driver(oracle, pool, ThreatModel(norm, EPS[norm]), parse_attack(spec).goal, clean)
+    with AttackedModel(there.model) as attacked:
+        clean = attacked.logits(there.images)
+        batches = ImageBatches(there.images, there.labels, 96, gpu)
+        runner = EarlyStopRunner(
+            attacked, batches, ThreatModel(norm, EPS[norm]), parse_attack(spec).goal, clean
+        )
         for stage in parse_attack(spec).stages(TOY_CLASSES):
             generator = torch.Generator(gpu).manual_seed(0)
             if norm not in stage.norms or (isinstance(stage, Square) and norm == "l2"):
                 continue
             if not isinstance(stage, IterativeAttack):
                 with waiting_is_an_error(gpu):
-                    stage.sweep(oracle, there.labels, [ball, ball], [generator, generator])
+                    stage.sweep(attacked, there.labels, [ball, ball], [generator, generator])
                 continue
-            search = stage.begin(Task(there.labels, ball, clean, stage.goal, generator))
-            search.move(search.ask(oracle))
+            search = stage.begin(AttackInputs(there.labels, ball, clean, stage.goal, generator))
+            search.move(search.ask(attacked))
             with waiting_is_an_error(gpu):
-                search.move(search.ask(oracle))
-                driver._advance(search, 1)
+                search.move(search.ask(attacked))
+                runner._advance(search, 1)
 
 
 class Narrow(nn.Module):

@@ -9,8 +9,8 @@ import torch
 from toys import TOY_CLASSES, Toy, draw_toy_images
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.base import IterativeAttack, Oracle
-from robustbench_tin.attacks.engine.state import Search, Task
+from robustbench_tin.attacks.base import AttackedModel, IterativeAttack
+from robustbench_tin.attacks.engine.state import AttackInputs, AttackState
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
@@ -41,32 +41,32 @@ def test_a_step_of_an_attack_can_be_captured(gpu: torch.device, there: Toy, spec
     attack = parse_attack(spec)
     assert isinstance(attack, IterativeAttack)
     ball = ThreatModel("linf", 0.03).ball(there.images)
-    with Oracle(there.model) as oracle:
-        clean = oracle.logits(there.images)
+    with AttackedModel(there.model) as attacked:
+        clean = attacked.logits(there.images)
 
         generator = torch.Generator(gpu).manual_seed(0)
-        begun = attack.begin(Task(there.labels, ball, clean, attack.goal, generator))
+        begun = attack.begin(AttackInputs(there.labels, ball, clean, attack.goal, generator))
 
-        def search_from(start: torch.Tensor) -> Search:
+        def search_from(start: torch.Tensor) -> AttackState:
             search = copy.copy(begun)
             search.points = start
             return search
 
         start = ball.random(generator)
         eager = search_from(start)
-        eager.move(eager.ask(oracle))
+        eager.move(eager.ask(attacked))
         given, moved = start.clone(), torch.empty_like(start)
 
         def step() -> None:
             search = search_from(given)
-            search.move(search.ask(oracle))
+            search.move(search.ask(attacked))
             moved.copy_(search.points)
 
         graph = captured(step)
         moved.zero_()
         graph.replay()
         torch.cuda.synchronize()
-        oracle._fault = None
+        attacked._fault = None
     assert float((moved - eager.points).abs().max()) <= 0.03 / 4
     assert float(((moved - eager.points).abs() > 1e-6).float().mean()) < 0.01
 

@@ -62,25 +62,25 @@ def images() -> Tensor:
 def test_a_rewrite_is_applied_and_changes_no_answer(
     model: nn.Module, images: Tensor, rewrites: Rewrites
 ) -> None:
-    plain, form = made(model, images, Rewrites()), made(model, images, rewrites)
+    plain, variant = made(model, images, Rewrites()), made(model, images, rewrites)
     assert plain is not None
-    assert form is not None
+    assert variant is not None
     with torch.no_grad():
-        expected, answers = model(images), form.logits(images).float()
+        expected, answers = model(images), variant.logits(images).float()
     tolerance = 0.05 if BFLOAT16 in rewrites else 1e-5
     torch.testing.assert_close(answers, expected, rtol=tolerance, atol=tolerance)
-    assert (kinds(plain) != kinds(form)) == bool(rewrites & {FOLDING, STEMS, TINY_MAPS, PACKING})
-    assert (form.layout == "channels-last") == (CHANNELS_LAST in rewrites)
-    assert any(each.dtype == torch.bfloat16 for each in form.module.parameters()) == (BFLOAT16 in rewrites)
+    assert (kinds(plain) != kinds(variant)) == bool(rewrites & {FOLDING, STEMS, TINY_MAPS, PACKING})
+    assert (variant.layout == "channels-last") == (CHANNELS_LAST in rewrites)
+    assert any(each.dtype == torch.bfloat16 for each in variant.module.parameters()) == (BFLOAT16 in rewrites)
 
 
 @pytest.mark.parametrize("passes", PASSES)
 def test_what_changes_is_timed_and_what_does_not_is_left_out(
     model: nn.Module, images: Tensor, passes: str
 ) -> None:
-    form = made(model, images, FORM)
-    assert form is not None
-    assert seconds(form, images, passes) > 0
+    variant = made(model, images, FORM)
+    assert variant is not None
+    assert seconds(variant, images, passes) > 0
     ratio = timed(model, images, FORM - {TINY_MAPS}, TINY_MAPS, passes, rounds=3)
     assert ratio is not None
     assert 0 < ratio.low <= ratio.median <= ratio.high

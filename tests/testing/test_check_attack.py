@@ -24,66 +24,66 @@ class Sound(attacks.Attack):
 
     length: float = 1.0
 
-    def run(self, oracle, labels, ball, generator):
-        step = self.length * ball.eps * ball.direction(oracle.gradient(ball.images, labels))
+    def run(self, attacked, labels, ball, generator):
+        step = self.length * ball.eps * ball.direction(attacked.gradient(ball.images, labels))
         return ball.project(ball.images + step)
 
 
 @dataclass(frozen=True)
 class NotANumber(Sound):
-    def run(self, oracle, labels, ball, generator):
-        return super().run(oracle, labels, ball, generator) * float("nan")
+    def run(self, attacked, labels, ball, generator):
+        return super().run(attacked, labels, ball, generator) * float("nan")
 
 
 @dataclass(frozen=True)
 class OutOfTheBall(Sound):
-    def run(self, oracle, labels, ball, generator):
-        return (super().run(oracle, labels, ball, generator) + 0.01).clamp(0, 1)
+    def run(self, attacked, labels, ball, generator):
+        return (super().run(attacked, labels, ball, generator) + 0.01).clamp(0, 1)
 
 
 @dataclass(frozen=True)
 class OutOfTheBox(Sound):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images + ball.eps
 
 
 @dataclass(frozen=True)
 class InFloat64(Sound):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images.double()
 
 
 @dataclass(frozen=True)
 class Idle(Sound):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images
 
 
 @dataclass(frozen=True)
 class Squeezing(Sound):
-    def run(self, oracle, labels, ball, generator):
-        return super().run(oracle, labels, ball, generator).squeeze()
+    def run(self, attacked, labels, ball, generator):
+        return super().run(attacked, labels, ball, generator).squeeze()
 
 
 @dataclass(frozen=True)
 class OverwritesLabels(Sound):
-    def run(self, oracle, labels, ball, generator):
-        moved = super().run(oracle, labels, ball, generator)
+    def run(self, attacked, labels, ball, generator):
+        moved = super().run(attacked, labels, ball, generator)
         labels.fill_(0)
         return moved
 
 
 @dataclass(frozen=True)
 class OverwritesImages(Sound):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         return ball.images.add_(0.001).clamp_(0, 1)
 
 
 @dataclass(frozen=True)
 class HidesErrors(Sound):
-    def run(self, oracle, labels, ball, generator):
+    def run(self, attacked, labels, ball, generator):
         try:
-            return super().run(oracle, labels, ball, generator)
+            return super().run(attacked, labels, ball, generator)
         except Exception:  # noqa: BLE001
             return ball.images
 
@@ -92,9 +92,9 @@ class HidesErrors(Sound):
 class LargestForAll(Sound):
     """Moves in the largest ball, and cuts that to the others."""
 
-    def sweep(self, oracle, labels, balls, generators):
+    def sweep(self, attacked, labels, balls, generators):
         largest = max(range(len(balls)), key=lambda index: balls[index].eps)
-        moved = self.run(oracle, labels, balls[largest], generators[largest])
+        moved = self.run(attacked, labels, balls[largest], generators[largest])
         return [ball.project(moved) for ball in balls]
 
 
@@ -104,8 +104,8 @@ class CountsItsCalls(Sound):
 
     calls: ClassVar[list[int]] = []
 
-    def run(self, oracle, labels, ball, generator):
-        oracle.gradient(ball.images, labels)
+    def run(self, attacked, labels, ball, generator):
+        attacked.gradient(ball.images, labels)
         self.calls.append(1)
         own = torch.Generator().manual_seed(len(self.calls))
         return ball.project(ball.images + ball.eps * (2 * torch.rand(ball.images.shape, generator=own) - 1))

@@ -10,7 +10,7 @@ from loop_toys import assert_same_weights, build_full_model, split_of, trained_f
 from torch import Tensor, nn
 from toys import build_toy_model
 
-from robustbench_tin.benchmarks.cells.validation_metrics import AttackProbe, ValidationLook
+from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics, ValidationMetrics
 from robustbench_tin.errors import RunError
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
@@ -33,8 +33,10 @@ def learnt_model() -> nn.Module:
     return trained_full(Recipe(3, 16, 1e-2), model=build_toy_model())[0]
 
 
-def look(device: str = "cpu") -> ValidationLook:
-    return ValidationLook(split_of(40, seed=9), device, AttackProbe(ThreatModel("linf", 0.02), seed=3))
+def look(device: str = "cpu") -> ValidationMetrics:
+    return ValidationMetrics(
+        split_of(40, seed=9), device, RobustnessMetrics(ThreatModel("linf", 0.02), seed=3)
+    )
 
 
 def points_of(path: Path, model: nn.Module, defense: str = "none", recipe: Recipe = STILL) -> list[Point]:

@@ -17,7 +17,7 @@ from toys import TOY_CLASSES
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.defenses import Defense
 from robustbench_tin.training.checkpoint import Checkpoint
-from robustbench_tin.training.distributed import Team, team_size
+from robustbench_tin.training.distributed import ProcessGroup, group_size
 from robustbench_tin.training.loop import Recipe, TrainingFailure
 
 # 66 images in batches of 17, 17, 16, 16: shares are not all of one size.
@@ -45,7 +45,7 @@ def built() -> nn.Module:
     return model
 
 
-def failure_of_both(team: Team) -> str:
+def failure_of_both(group: ProcessGroup) -> str:
     """What a process says of a training whose loss the second alone loses, in an epoch's last step."""
 
     class Losing(Defense):
@@ -53,10 +53,10 @@ def failure_of_both(team: Team) -> str:
 
         def loss(self, classifier, images, labels, context):
             usual = super().loss(classifier, images, labels, context)
-            return usual * float("nan") if context.step == 3 and not team.leads else usual
+            return usual * float("nan") if context.step == 3 and not group.is_main else usual
 
     try:
-        trained_full(RECIPE, Losing(), images=IMAGES, model=built(), team=team)
+        trained_full(RECIPE, Losing(), images=IMAGES, model=built(), group=group)
     except TrainingFailure as failure:
         return str(failure)
     return "went on"
@@ -65,18 +65,18 @@ def failure_of_both(team: Team) -> str:
 def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=meeting, rank=rank, world_size=2)
-    team = Team(rank, 2)
+    group = ProcessGroup(rank, 2)
     for defense in ("none", "pgd-at:steps=2,eps=0.02", "awp:gamma=0.01+trades:steps=2", "free-at:replays=2"):
-        model, record = trained_full(RECIPE, defense, images=IMAGES, model=built(), team=team)
+        model, record = trained_full(RECIPE, defense, images=IMAGES, model=built(), group=group)
         torch.save((model.state_dict(), record.loss), out / f"{defense.partition(':')[0]}-{rank}.pt")
 
     recipe = Recipe(3, 16, 3e-2, train="last:1:epochs=1,all", average="swa", clip_norm=0.1)
-    model, record = trained_full(recipe, images=IMAGES, model=built(), team=team)
+    model, record = trained_full(recipe, images=IMAGES, model=built(), group=group)
     torch.save((model.state_dict(), record.loss), out / f"stages-{rank}.pt")
 
-    (out / f"lost-{rank}.txt").write_text(failure_of_both(team))
+    (out / f"lost-{rank}.txt").write_text(failure_of_both(group))
     augmented = "augment+pgd-at:steps=1"
-    whole, _ = trained_full(RECIPE, augmented, images=IMAGES, team=team)
+    whole, _ = trained_full(RECIPE, augmented, images=IMAGES, group=group)
     checkpoint = Checkpoint(out / "checkpoint.safetensors", minutes=0)
 
     def stop(step: int, steps: int) -> None:
@@ -84,17 +84,17 @@ def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
             raise Stop
 
     with pytest.raises(Stop):
-        trained_full(RECIPE, augmented, images=IMAGES, team=team, checkpoint=checkpoint, on_step=stop)
+        trained_full(RECIPE, augmented, images=IMAGES, group=group, checkpoint=checkpoint, on_step=stop)
     distributed.barrier()
-    gone_on, _ = trained_full(RECIPE, augmented, images=IMAGES, team=team, checkpoint=checkpoint)
-    if team.leads:  # the other's running statistics are of its own share, and nobody's result
+    gone_on, _ = trained_full(RECIPE, augmented, images=IMAGES, group=group, checkpoint=checkpoint)
+    if group.is_main:  # the other's running statistics are of its own share, and nobody's result
         assert_same_weights(gone_on, whole)
     distributed.destroy_process_group()
 
 
 @pytest.fixture(scope="module")
 def of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("team")
+    out = tmp_path_factory.mktemp("group")
     multiprocessing.spawn(train_as_one_of_two, (f"file://{out}/meeting", out), nprocs=2)
     return out
 
@@ -139,7 +139,7 @@ def test_each_draws_its_own_noise_anew_at_each_step() -> None:
     def draws(rank: int, step: int) -> list[float]:
         generator = torch.Generator()
         with torch.random.fork_rng(devices=[]):
-            Team(rank, 2).reseed(generator, 3, step)
+            ProcessGroup(rank, 2).reseed(generator, 3, step)
             return [*torch.rand(2, generator=generator).tolist(), float(torch.rand(()))]
 
     assert draws(0, 5) == draws(0, 5)
@@ -147,8 +147,8 @@ def test_each_draws_its_own_noise_anew_at_each_step() -> None:
 
 
 def test_without_torchrun_a_process_is_alone() -> None:
-    assert team_size({"WORLD_SIZE": "4"}) == 1
-    assert team_size({"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}) == 4
+    assert group_size({"WORLD_SIZE": "4"}) == 1
+    assert group_size({"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}) == 4
 
 
 def bench_under_torchrun(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:

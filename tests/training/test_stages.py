@@ -11,7 +11,7 @@ from torch import nn
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones, build_classifier
-from robustbench_tin.training.epoch_plan import timetable
+from robustbench_tin.training.epoch_plan import epoch_plan
 from robustbench_tin.training.loop import Recipe
 from robustbench_tin.training.stages import Stage, head_parameters, last_parameters, parse_stages, train_only
 
@@ -153,7 +153,7 @@ def test_train_only_puts_a_network_into_train_mode() -> None:
     ],
 )
 def test_replays_count_as_epochs(recipe: Recipe, replays: int, expected: list[int]) -> None:
-    epochs = timetable(recipe, replays, batches=10)
+    epochs = epoch_plan(recipe, replays, batches=10)
     assert [epoch.replays for epoch in epochs] == expected
     assert [epoch.steps for epoch in epochs] == [10 * times for times in expected]
     assert [epoch.clean for epoch in epochs] == [index < recipe.clean_epochs for index in range(len(epochs))]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
-from robustbench_tin.benchmarks.trust import checks as doubts
+from robustbench_tin.benchmarks.trust import checks
 from robustbench_tin.benchmarks.trust.answers import Answers
-from robustbench_tin.benchmarks.trust.probe import Evidence, Gradients, Hits
+from robustbench_tin.benchmarks.trust.probe import Gradients, Hits, ProbeResult
 from robustbench_tin.benchmarks.trust.slopes import KINDS, Slopes
 from robustbench_tin.benchmarks.trust.trials import Huge, Witness
 
@@ -29,10 +29,10 @@ def slopes(*errors: float, floor: float = 0.0) -> Slopes:
 
 
 @pytest.fixture
-def honest() -> Evidence:
+def honest() -> ProbeResult:
     """Of 128 images, all right; PGD leaves 60 and FGSM 70."""
     right_gradient = slopes(*[0.02] * 48)
-    return Evidence(
+    return ProbeResult(
         numbers=np.arange(128),
         right=left(128),
         answers=Answers(images=128),
@@ -48,42 +48,42 @@ def honest() -> Evidence:
             passage=right_gradient,
         ),
         pgd=left(60),
-        witness=Witness(images=12, broke=0),
+        witness=Witness(images=12, successes=0),
         huge=Huge(0.5, left(0, 64)),
     )
 
 
-def with_answers(evidence: Evidence, **facts: object) -> Evidence:
-    return dataclasses.replace(evidence, answers=dataclasses.replace(evidence.answers, **facts))
+def with_answers(probed: ProbeResult, **facts: object) -> ProbeResult:
+    return dataclasses.replace(probed, answers=dataclasses.replace(probed.answers, **facts))
 
 
-def with_gradients(evidence: Evidence, **facts: object) -> Evidence:
-    return dataclasses.replace(evidence, gradients=dataclasses.replace(evidence.gradients, **facts))
+def with_gradients(probed: ProbeResult, **facts: object) -> ProbeResult:
+    return dataclasses.replace(probed, gradients=dataclasses.replace(probed.gradients, **facts))
 
 
-def test_an_honest_model_raises_no_doubt(honest: Evidence) -> None:
+def test_an_honest_model_raises_no_doubt(honest: ProbeResult) -> None:
     of_model = [
-        doubts.dead_gradients,
-        doubts.jumping_answers,
-        doubts.false_gradients,
-        doubts.shattered_gradients,
-        doubts.stepwise_answers,
-        doubts.black_box_wins,
-        doubts.too_coarse,
-        doubts.no_gradients,
-        doubts.remembered_calls,
-        doubts.depends_on_company,
+        checks.dead_gradients,
+        checks.jumping_answers,
+        checks.false_gradients,
+        checks.shattered_gradients,
+        checks.stepwise_answers,
+        checks.black_box_wins,
+        checks.too_coarse,
+        checks.no_gradients,
+        checks.remembered_calls,
+        checks.depends_on_company,
     ]
     assert [doubt(honest) for doubt in of_model] == [None] * len(of_model)
-    assert doubts.differing_passes(honest, 1) is None
-    assert doubts.withstands_anything(honest, "linf", 10) is None
-    assert doubts.weaker_than_probe(left(62), honest, iterative=True) is None
+    assert checks.differing_passes(honest, 1) is None
+    assert checks.withstands_anything(honest, "linf", 10) is None
+    assert checks.weaker_than_probe(left(62), honest, iterative=True) is None
 
 
-def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: Evidence) -> None:
-    evidence = with_answers(honest, differing=3)
-    assert "3 of 128" in str(doubts.differing_passes(evidence, 1))
-    assert doubts.differing_passes(evidence, 20) is None
+def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: ProbeResult) -> None:
+    probed = with_answers(honest, differing=3)
+    assert "3 of 128" in str(checks.differing_passes(probed, 1))
+    assert checks.differing_passes(probed, 20) is None
 
 
 @pytest.mark.parametrize(
@@ -92,86 +92,86 @@ def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: Evidence
     [(0.5, 2, None), (0.2, 2, "cosine 0.33"), (0.2, 20, None), (0.04, 20, "eot=96"), (0.0, 20, "no number")],
 )
 def test_as_many_gradients_are_averaged_as_agree(
-    honest: Evidence, alike: float, eot: int, said: str | None
+    honest: ProbeResult, alike: float, eot: int, said: str | None
 ) -> None:
-    reason = doubts.differing_passes(with_gradients(with_answers(honest, differing=3), alike=alike), eot)
+    reason = checks.differing_passes(with_gradients(with_answers(honest, differing=3), alike=alike), eot)
     assert reason is None if said is None else said in str(reason)
 
 
-def test_one_that_remembers_is_not_taken_for_a_random_one(honest: Evidence) -> None:
-    assert doubts.remembered_calls(honest) is None
-    evidence = with_answers(honest, differing=3, draws=False)
-    assert doubts.differing_passes(evidence, 1) is None
-    assert "3 of 128" in str(doubts.remembered_calls(evidence))
-    evidence = with_answers(evidence, asked_again=64, changed=2)
-    assert "2 of 64" in str(doubts.remembered_calls(evidence))
+def test_one_that_remembers_is_not_taken_for_a_random_one(honest: ProbeResult) -> None:
+    assert checks.remembered_calls(honest) is None
+    probed = with_answers(honest, differing=3, draws=False)
+    assert checks.differing_passes(probed, 1) is None
+    assert "3 of 128" in str(checks.remembered_calls(probed))
+    probed = with_answers(probed, asked_again=64, changed=2)
+    assert "2 of 64" in str(checks.remembered_calls(probed))
     # One that is both is told both, and averaging answers for one of them only.
-    both = with_answers(evidence, draws=True)
-    assert doubts.differing_passes(both, 1) is not None
-    assert doubts.differing_passes(both, 20) is None
-    assert doubts.remembered_calls(both) is not None
+    both = with_answers(probed, draws=True)
+    assert checks.differing_passes(both, 1) is not None
+    assert checks.differing_passes(both, 20) is None
+    assert checks.remembered_calls(both) is not None
 
 
 @pytest.mark.parametrize(
     ("changed", "draws", "doubted"), [(3, False, False), (12, False, True), (12, True, False)]
 )
 def test_the_probe_finds_right_what_the_clean_measure_did(
-    honest: Evidence, changed: int, draws: bool, doubted: bool
+    honest: ProbeResult, changed: int, draws: bool, doubted: bool
 ) -> None:
-    evidence = with_answers(honest, draws=draws)
-    assert (doubts.other_clean_answers(left(128 - changed), evidence) is not None) == doubted
+    probed = with_answers(honest, draws=draws)
+    assert (checks.other_clean_answers(left(128 - changed), probed) is not None) == doubted
 
 
 @pytest.mark.parametrize(("wrong", "doubted"), [(0, False), (6, False), (7, True), (48, True)])
 @pytest.mark.parametrize("where", ["near", "beside"])
 def test_gradients_that_differences_contradict_are_false(
-    honest: Evidence, where: str, wrong: int, doubted: bool
+    honest: ProbeResult, where: str, wrong: int, doubted: bool
 ) -> None:
-    evidence = with_gradients(honest, **{where: slopes(*[0.8] * wrong, *[0.02] * (48 - wrong))})
-    reason = doubts.false_gradients(evidence)
+    probed = with_gradients(honest, **{where: slopes(*[0.8] * wrong, *[0.02] * (48 - wrong))})
+    reason = checks.false_gradients(probed)
     assert (reason is not None and f"on {wrong} of 48 images" in str(reason)) == doubted
     assert not doubted or ("beside the images" in str(reason)) == (where == "beside")
 
 
-def test_a_direction_that_the_gradient_misses_is_named(honest: Evidence) -> None:
+def test_a_direction_that_the_gradient_misses_is_named(honest: ProbeResult) -> None:
     near = slopes(*[0.02] * 48)
     near.promised[:, KINDS.index("alternating")] = 0.3
-    reason = doubts.false_gradients(with_gradients(honest, near=near))
+    reason = checks.false_gradients(with_gradients(honest, near=near))
     assert "in alternating directions" in str(reason)
     assert "by 52 %" in str(reason)  # 0.96 against 0.3
 
 
-def test_a_cut_channel_is_found_even_if_it_matters_less(honest: Evidence) -> None:
+def test_a_cut_channel_is_found_even_if_it_matters_less(honest: ProbeResult) -> None:
     parts = [3 if kind == "one-channel" else 1 for kind in KINDS]
     near = dataclasses.replace(slopes(*[0.02] * 48), parts=parts)
     third, column = np.arange(48) % 3 == 2, KINDS.index("one-channel")
     near.measured[third, column] *= 0.05
     near.promised[third, column] = 0
-    assert "in one-channel directions" in str(doubts.false_gradients(with_gradients(honest, near=near)))
+    assert "in one-channel directions" in str(checks.false_gradients(with_gradients(honest, near=near)))
 
 
-def test_half_precision_is_granted_turns_of_the_gradient(honest: Evidence) -> None:
+def test_half_precision_is_granted_turns_of_the_gradient(honest: ProbeResult) -> None:
     near = slopes(*[0.8] * 14, *[0.3] * 34)
-    assert doubts.false_gradients(with_gradients(honest, near=near)) is not None
-    assert doubts.false_gradients(with_gradients(honest, near=near, coarse=True)) is None
-    assert doubts.false_gradients(with_gradients(honest, near=slopes(*[1.0] * 48), coarse=True)) is not None
+    assert checks.false_gradients(with_gradients(honest, near=near)) is not None
+    assert checks.false_gradients(with_gradients(honest, near=near, coarse=True)) is None
+    assert checks.false_gradients(with_gradients(honest, near=slopes(*[1.0] * 48), coarse=True)) is not None
 
 
-def test_what_rounding_hides_is_unchecked(honest: Evidence) -> None:
-    evidence = with_gradients(honest, near=slopes(*[0.8] * 48, floor=1.0), beside=None)
-    assert doubts.false_gradients(evidence) is None
-    assert doubts.too_coarse(evidence).code is TrustCode.too_coarse
+def test_what_rounding_hides_is_unchecked(honest: ProbeResult) -> None:
+    probed = with_gradients(honest, near=slopes(*[0.8] * 48, floor=1.0), beside=None)
+    assert checks.false_gradients(probed) is None
+    assert checks.too_coarse(probed).code is TrustCode.too_coarse
 
 
 @pytest.mark.parametrize(
     ("kept", "pgd", "doubted"), [(0.05, 60, True), (-0.5, 60, True), (0.3, 60, False), (0.05, 10, False)]
 )
 def test_rough_gradients_are_a_doubt_if_images_survive(
-    honest: Evidence, kept: float, pgd: int, doubted: bool
+    honest: ProbeResult, kept: float, pgd: int, doubted: bool
 ) -> None:
     far = Slopes(np.full((24, 1), kept), np.ones((24, 1)), np.zeros(24), [1])
-    evidence = dataclasses.replace(with_gradients(honest, far=far), pgd=left(pgd))
-    assert (doubts.shattered_gradients(evidence) is not None) == doubted
+    probed = dataclasses.replace(with_gradients(honest, far=far), pgd=left(pgd))
+    assert (checks.shattered_gradients(probed) is not None) == doubted
 
 
 @pytest.mark.parametrize(
@@ -179,37 +179,37 @@ def test_rough_gradients_are_a_doubt_if_images_survive(
     [(0.15, False, False), (0.3, False, True), (0.3, True, False), (0.5, True, True)],
 )
 def test_gradients_explain_how_answers_change_from_image_to_image(
-    honest: Evidence, error: float, declared: bool, doubted: bool
+    honest: ProbeResult, error: float, declared: bool, doubted: bool
 ) -> None:
     passage = slopes(*[error] * 24)
-    reason = doubts.stepwise_answers(with_gradients(honest, passage=passage, declared=declared))
+    reason = checks.stepwise_answers(with_gradients(honest, passage=passage, declared=declared))
     assert (reason is not None) == doubted
     assert not doubted or ("stand-in" in str(reason)) == declared
 
 
 @pytest.mark.parametrize(("jumping", "doubted"), [(0, False), (8, False), (9, True)])
-def test_a_few_answers_may_jump(honest: Evidence, jumping: int, doubted: bool) -> None:
-    reason = doubts.jumping_answers(with_gradients(honest, jumping=jumping))
+def test_a_few_answers_may_jump(honest: ProbeResult, jumping: int, doubted: bool) -> None:
+    reason = checks.jumping_answers(with_gradients(honest, jumping=jumping))
     assert (reason is not None) == doubted
 
 
 @pytest.mark.parametrize(("moved", "doubted"), [(0, False), (3, False), (4, True), (32, True)])
-def test_a_few_images_may_move_in_other_company(honest: Evidence, moved: int, doubted: bool) -> None:
-    reason = doubts.depends_on_company(with_answers(honest, regrouped=32, moved=moved))
+def test_a_few_images_may_move_in_other_company(honest: ProbeResult, moved: int, doubted: bool) -> None:
+    reason = checks.depends_on_company(with_answers(honest, regrouped=32, moved=moved))
     assert (reason is not None) == doubted
 
 
-def test_without_gradients_none_is_called_dead(honest: Evidence) -> None:
-    evidence = dataclasses.replace(with_gradients(honest, dead=128), differentiable=False)
-    assert doubts.dead_gradients(evidence) is None
-    assert "black-box attacks" in str(doubts.no_gradients(evidence))
-    assert doubts.no_gradients(evidence).code is TrustCode.no_gradients
-    assert doubts.no_gradients(honest) is None
+def test_without_gradients_none_is_called_dead(honest: ProbeResult) -> None:
+    probed = dataclasses.replace(with_gradients(honest, dead=128), differentiable=False)
+    assert checks.dead_gradients(probed) is None
+    assert "black-box attacks" in str(checks.no_gradients(probed))
+    assert checks.no_gradients(probed).code is TrustCode.no_gradients
+    assert checks.no_gradients(honest) is None
 
 
 @pytest.mark.parametrize(("dead", "doubted"), [(2, False), (6, False), (7, True), (128, True)])
-def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: bool) -> None:
-    reason = doubts.dead_gradients(with_gradients(honest, dead=dead))
+def test_a_few_dead_gradients_are_granted(honest: ProbeResult, dead: int, doubted: bool) -> None:
+    reason = checks.dead_gradients(with_gradients(honest, dead=dead))
     assert (reason is not None) == doubted
 
 
@@ -217,38 +217,38 @@ def test_a_few_dead_gradients_are_granted(honest: Evidence, dead: int, doubted: 
     ("margin", "survive", "doubted"), [(0.19, 80, True), (0.19, 70, False), (0.2, 80, False)]
 )
 def test_faint_logits_mislead_an_attack_that_lags_behind_one_on_margins(
-    honest: Evidence, margin: float, survive: int, doubted: bool
+    honest: ProbeResult, margin: float, survive: int, doubted: bool
 ) -> None:
     """The PGD on margins leaves 60 of 128."""
-    evidence = with_gradients(honest, margin=margin)
-    assert (doubts.faint_logits(left(survive), evidence) is not None) == doubted
-    assert doubts.faint_logits(left(survive), dataclasses.replace(evidence, pgd=None)) is None
+    probed = with_gradients(honest, margin=margin)
+    assert (checks.faint_logits(left(survive), probed) is not None) == doubted
+    assert checks.faint_logits(left(survive), dataclasses.replace(probed, pgd=None)) is None
 
 
-def test_survivors_of_a_huge_budget_count_against_chance(honest: Evidence) -> None:
+def test_survivors_of_a_huge_budget_count_against_chance(honest: ProbeResult) -> None:
     some = dataclasses.replace(honest, huge=Huge(0.5, left(20, 64)))
-    assert "20 of 64 images survive at l2 eps 0.5" in str(doubts.withstands_anything(some, "l2", 10))
-    assert doubts.withstands_anything(some, "l2", 2) is None
+    assert "20 of 64 images survive at l2 eps 0.5" in str(checks.withstands_anything(some, "l2", 10))
+    assert checks.withstands_anything(some, "l2", 2) is None
 
 
 @pytest.mark.parametrize(("broke", "doubted"), [(0, False), (2, False), (3, True)])
 def test_a_black_box_that_breaks_what_pgd_did_not_is_a_doubt(
-    honest: Evidence, broke: int, doubted: bool
+    honest: ProbeResult, broke: int, doubted: bool
 ) -> None:
-    reason = doubts.black_box_wins(dataclasses.replace(honest, witness=Witness(12, broke)))
+    reason = checks.black_box_wins(dataclasses.replace(honest, witness=Witness(12, broke)))
     assert (reason is not None and f"broke {broke} of 12" in str(reason)) == doubted
 
 
-def test_one_that_claims_less_is_doubted_only_where_it_breaks_nothing(honest: Evidence) -> None:
+def test_one_that_claims_less_is_doubted_only_where_it_breaks_nothing(honest: ProbeResult) -> None:
     strong = dataclasses.replace(honest, pgd=left(20))
-    assert "broke 80" in str(doubts.weaker_than_probe(left(100), strong, iterative=True))
-    assert doubts.weaker_than_probe(left(100), strong, iterative=False) is None
-    assert "broke 108" in str(doubts.weaker_than_probe(left(128), strong, iterative=False))
+    assert "broke 80" in str(checks.weaker_than_probe(left(100), strong, iterative=True))
+    assert checks.weaker_than_probe(left(100), strong, iterative=False) is None
+    assert "broke 108" in str(checks.weaker_than_probe(left(128), strong, iterative=False))
 
 
 def test_overfitting_to_a_single_step_needs_fgsm_to_leave_most_and_pgd_to_break_them() -> None:
     def blind(fgsm: int, pgd: int, *, trained: bool) -> str | None:
-        return doubts.single_step_blind(left(128), left(fgsm), left(pgd), 0.03, single_step_training=trained)
+        return checks.single_step_blind(left(128), left(fgsm), left(pgd), 0.03, single_step_training=trained)
 
     assert "catastrophic overfitting" in str(blind(90, 10, trained=True))
     assert blind(90, 70, trained=True) is None
@@ -259,34 +259,34 @@ def test_overfitting_to_a_single_step_needs_fgsm_to_leave_most_and_pgd_to_break_
 
 
 def test_a_single_step_may_not_outdo_many() -> None:
-    assert doubts.weaker_than_one_step(left(60), left(58), 0.03, "fgsm") is None
-    assert "fgsm broke 40" in str(doubts.weaker_than_one_step(left(100), left(60), 0.03, "fgsm"))
+    assert checks.weaker_than_one_step(left(60), left(58), 0.03, "fgsm") is None
+    assert "fgsm broke 40" in str(checks.weaker_than_one_step(left(100), left(60), 0.03, "fgsm"))
 
 
 def test_another_attack_may_break_a_few_images_more() -> None:
-    assert doubts.black_box_beats(left(60), left(57), 0.03, "square") is None
-    assert "square broke 20 of 128" in str(doubts.black_box_beats(left(60), left(40), 0.03, "square"))
+    assert checks.black_box_beats(left(60), left(57), 0.03, "square") is None
+    assert "square broke 20 of 128" in str(checks.black_box_beats(left(60), left(40), 0.03, "square"))
 
 
 def test_accuracy_may_not_rise_with_the_budget() -> None:
-    assert doubts.rising(left(60), left(63), 0.01, 0.03) is None
-    assert doubts.rising(left(60), left(20), 0.01, 0.03) is None
-    assert "from 46.9 % at eps 0.01 to 70.3 % at 0.03" in str(doubts.rising(left(60), left(90), 0.01, 0.03))
+    assert checks.rising(left(60), left(63), 0.01, 0.03) is None
+    assert checks.rising(left(60), left(20), 0.01, 0.03) is None
+    assert "from 46.9 % at eps 0.01 to 70.3 % at 0.03" in str(checks.rising(left(60), left(90), 0.01, 0.03))
 
 
-@pytest.mark.parametrize(("doubt", "granted"), [(doubts.not_converged, 10), (doubts.disputed_verdicts, 2)])
+@pytest.mark.parametrize(("doubt", "granted"), [(checks.not_converged, 10), (checks.unverified_successes, 2)])
 def test_a_trickle_is_granted(doubt, granted: int) -> None:
     assert doubt(granted, 128) is None
     assert "20 of 128" in str(doubt(20, 128))
 
 
-def test_a_short_attack_is_doubted_where_the_probe_was_not_through(honest: Evidence) -> None:
-    assert doubts.probe_not_converged(dataclasses.replace(honest, late=3)) is None
-    assert "20 of 128" in str(doubts.probe_not_converged(dataclasses.replace(honest, late=20)))
+def test_a_short_attack_is_doubted_where_the_probe_was_not_through(honest: ProbeResult) -> None:
+    assert checks.probe_not_converged(dataclasses.replace(honest, late_successes=3)) is None
+    assert "20 of 128" in str(checks.probe_not_converged(dataclasses.replace(honest, late_successes=20)))
 
 
-def test_a_full_budget_says_nothing_of_its_last_steps() -> None:
-    assert doubts.not_converged(None, 128) is None
+def test_a_fixed_budget_says_nothing_of_its_last_steps() -> None:
+    assert checks.not_converged(None, 128) is None
 
 
 @pytest.mark.parametrize(
@@ -309,14 +309,14 @@ def test_a_full_budget_says_nothing_of_its_last_steps() -> None:
 def test_another_attack_refutes_by_the_size_of_what_it_breaks_more(
     mine: int, theirs: int, of: int, refuted: bool
 ) -> None:
-    reason = doubts.refuted(left(mine, of), left(theirs, of), 0.03, "fast")
+    reason = checks.refuted(left(mine, of), left(theirs, of), 0.03, "fast")
     expected = f"fast left {theirs} of {of} images right at eps 0.03, and this left {mine}: believe fast"
     assert (reason and str(reason)) == (expected if refuted else None)
 
 
 def test_what_another_attack_breaks_counts_net_of_the_reverse() -> None:
     mine = left(50, 100)
-    assert doubts.refuted(mine, ~mine, 0.03, "fast") is None
+    assert checks.refuted(mine, ~mine, 0.03, "fast") is None
 
 
 @pytest.mark.parametrize(
@@ -336,7 +336,7 @@ def test_what_another_attack_breaks_counts_net_of_the_reverse() -> None:
     ],
 )
 def test_an_attack_may_not_be_as_weak_as_noise(mine: int, noise: int, right: int, said: bool) -> None:
-    reason = doubts.no_better_than_noise(left(mine), left(noise), left(right), 0.03)
+    reason = checks.no_better_than_noise(left(mine), left(noise), left(right), 0.03)
     assert (reason is not None) == said
     if reason is not None:
         counts = f"noise broke {right - noise} of {right} images at eps 0.03, and this broke {right - mine}:"
@@ -346,8 +346,8 @@ def test_an_attack_may_not_be_as_weak_as_noise(mine: int, noise: int, right: int
 def test_images_wrong_from_the_start_are_broken_by_nobody() -> None:
     wrong_before = ~left(28)
     # Both break the four images that are right: too few to tell.
-    assert doubts.no_better_than_noise(left(4), left(4), left(8), 0.03) is None
-    assert doubts.no_better_than_noise(left(0), left(0), wrong_before, 0.03) is None
+    assert checks.no_better_than_noise(left(4), left(4), left(8), 0.03) is None
+    assert checks.no_better_than_noise(left(0), left(0), wrong_before, 0.03) is None
 
 
 def test_nothing_is_said_by_chance() -> None:
@@ -356,6 +356,6 @@ def test_nothing_is_said_by_chance() -> None:
     fired = 0
     for _ in range(2_000):
         one, other = random.random((2, 200)) < 0.5
-        fired += doubts.outdoes(one, other)
-        fired += doubts.more_than(int(random.binomial(200, 0.01)), 200, 0.01)
-    assert fired <= 2_000 * 2 * doubts.LEVEL * 2
+        fired += checks.outdoes(one, other)
+        fired += checks.more_than(int(random.binomial(200, 0.01)), 200, 0.01)
+    assert fired <= 2_000 * 2 * checks.LEVEL * 2

@@ -1,9 +1,9 @@
 """What it takes to make sure that the form which is searched with is the model.
 
-``python perf/forms.py RUN/cells/CELL/weights.safetensors --data DATA --classes 20 --last 1000`` attacks these
-validation images and prints, attack by attack, the time of the choice of a form and of the comparisons while
-it is used, as parts of all other work of the measure: medians of the rounds, and their range. Time is the
-processor's, on one thread.
+``python perf/variants.py RUN/cells/CELL/weights.safetensors --data DATA --classes 20 --last 1000`` attacks
+these validation images and prints, attack by attack, the time of the choice of a form and of the comparisons
+while it is used, as parts of all other work of the measure: medians of the rounds, and their range. Time is
+the processor's, on one thread.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ import torch
 from reference import add_arguments, opened
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import Forms
-from robustbench_tin.attacks.engine.attacked_model import Oracle
-from robustbench_tin.attacks.engine.image_batches import Pool
+from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks
-from robustbench_tin.benchmarks.measurement.attack import Conditions, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 
@@ -52,21 +52,25 @@ def main() -> None:
     dataset, model = opened(arguments)
     part = slice(arguments.first, arguments.last)
     images, labels = as_tensor(dataset.val.images)[part], as_tensor(dataset.val.labels)[part]
-    pool = Pool(images, labels, BATCH_SIZE, torch.device("cpu"))
-    clean, logits = measure_clean(model, pool)
+    batches = ImageBatches(images, labels, BATCH_SIZE, torch.device("cpu"))
+    clean, logits = measure_clean(model, batches)
     assert logits is not None, clean.status
     print(HEADER)
     for spec, search in WORK.items():
         rows = []
         for _ in range(arguments.rounds):
             started = time.process_time()
-            with timed(Forms, "choose") as choice, timed(Oracle, "apart") as asked, taken() as gathered:
+            with (
+                timed(VariantCache, "choose") as choice,
+                timed(AttackedModel, "apart") as asked,
+                taken() as gathered,
+            ):
                 (found,) = measure_attack(
                     model,
-                    pool,
+                    batches,
                     parse_attack(spec),
                     [parse_eps(arguments.eps)],
-                    Conditions(arguments.norm, search=search),
+                    AttackProtocol(arguments.norm, search=search),
                     clean_logits=logits,
                 )
             compared = sum(asked) + sum(gathered)

@@ -8,8 +8,8 @@ from unittest import mock
 
 from torch import Tensor
 
-from robustbench_tin.attacks.acceleration.variants import Form
-from robustbench_tin.attacks.engine.attacked_model import Oracle
+from robustbench_tin.attacks.acceleration.variants import ModelVariant
+from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 
 
 @contextmanager
@@ -21,13 +21,15 @@ def comparisons(wrong: int | None = None) -> Iterator[list[tuple[int, int]]]:
     Args:
         wrong: the comparison that finds a form to be wrong at many of its points, the first is 1; None: none.
     """
-    apart: Callable[..., list[tuple[Form, int]]] = Oracle.apart
+    apart: Callable[..., list[tuple[ModelVariant, int]]] = AttackedModel.apart
     made: list[tuple[int, int]] = []
 
-    def compared(oracle: Oracle, points: Tensor, logits: Tensor | None = None) -> list[tuple[Form, int]]:
+    def compared(
+        attacked: AttackedModel, points: Tensor, logits: Tensor | None = None
+    ) -> list[tuple[ModelVariant, int]]:
         made.append((len(points), 0 if logits is None else len(logits)))
-        found = apart(oracle, points, logits)
-        return [(form, len(points)) for form, _ in found] if len(made) == wrong else found
+        found = apart(attacked, points, logits)
+        return [(variant, len(points)) for variant, _ in found] if len(made) == wrong else found
 
-    with mock.patch.object(Oracle, "apart", compared):
+    with mock.patch.object(AttackedModel, "apart", compared):
         yield made
