@@ -22,12 +22,12 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustbench_tin.benchmarks.evaluate import Model
     from robustbench_tin.benchmarks.gate.candidate import Candidate
     from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.benchmarks.gate.rules import Rules
     from robustbench_tin.benchmarks.gate.user_model import Asked
     from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
+    from robustbench_tin.benchmarks.measurement.preparation import Model
     from robustbench_tin.models.normalisation import Values
     from robustbench_tin.models.user_model import OwnModel
     from robustbench_tin.threat import Number

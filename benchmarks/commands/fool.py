@@ -19,7 +19,7 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit

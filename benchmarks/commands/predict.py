@@ -17,7 +17,8 @@ from torch import nn
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import batch_logits, evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.clean import batch_logits
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.planning.resolve import open_part
 from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.evaluate import count_classes, measured
+from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel, rank_of
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
+from robustbench_tin.benchmarks.measurement.preparation import count_classes
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.resolve import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders

@@ -26,7 +26,9 @@ from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongVariantError, told_once
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
