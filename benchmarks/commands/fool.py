@@ -17,7 +17,7 @@ import torch
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
+from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
@@ -157,7 +157,7 @@ class _Worker:
                 what = f"{'moving' if moved else 'copying'} {name} images"
                 written: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
                 if moved:
-                    made = fooled_batches(
+                    made = adversarial_batches(
                         model, batches, self.attack, self.threat, seed=self.settings["seed"], starts=todo
                     )
                     written = ((batch.start, batch.images, batch.answers) for batch in made)
