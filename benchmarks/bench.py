@@ -50,6 +50,8 @@ from robustbench_tin.models import Classifier, backbones, build_classifier, load
 from robustbench_tin.presets import with_preset
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.runtime import Runtime, as_tensor, choose_precision, tune_allocator
+from robustbench_tin.specs import eps_text
+from robustbench_tin.text import counted
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.compiling import compiled
 from robustbench_tin.training.curves import Curves
@@ -424,7 +426,7 @@ class _Worker:
         for outcomes in results:
             record = self._save(cell, text, outcomes, trained, clean.above_chance)
             if record.status != OK:
-                self.reporter.warn(f"{cell.label}, {text} at {record.eps:g}: {record.status}")
+                self.reporter.warn(f"{cell.label}, {text} at {eps_text(record.eps)}: {record.status}")
 
     def _certify(
         self, cell: Cell, bare: nn.Module, batches: ImageBatches, trained: Trained, above_chance: bool | None
@@ -440,7 +442,7 @@ class _Worker:
         for outcomes in results:
             record = self._save(cell, CERTIFIED, outcomes, trained, above_chance)
             if record.status != OK:
-                self.reporter.warn(f"{cell.label}, certified at {record.eps:g}: {record.status}")
+                self.reporter.warn(f"{cell.label}, certified at {eps_text(record.eps)}: {record.status}")
 
     def _judge(self, cell: Cell, model: nn.Module, batches: ImageBatches, protocol: AttackProtocol) -> None:
         """Put a verdict into every record; a run that stops meanwhile judges the whole cell again."""
@@ -565,16 +567,16 @@ def _announce(
     )
     finished = f", {len(done)} done" if done else ""
     reporter.say(
-        f"Plan: {cells} cells{finished}, {plan.measures} measures, {_epochs(plan)} epochs of"
+        f"Plan: {counted(cells, 'cell')}{finished}, {counted(plan.measures, 'measure')}, {_epochs(plan)} of"
         f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(done))}."
         f" Run directory: {path}"
     )
 
 
 def _epochs(plan: Plan) -> str:
-    """``8``, or ``2 to 8`` where backbones differ."""
+    """``8 epochs``, or ``2 to 8 epochs`` where backbones differ."""
     low, high = min(plan.epochs), max(plan.epochs)
-    return str(low) if low == high else f"{low} to {high}"
+    return counted(low, "epoch") if low == high else f"{low} to {high} epochs"
 
 
 def _summary(run: Run, cell: Cell) -> str:
@@ -582,6 +584,6 @@ def _summary(run: Run, cell: Cell) -> str:
     for attack, eps in run.measures(cell):
         record = run.record(cell, attack, eps)
         if record is not None and record.top1 is not None:
-            name = CLEAN if attack == CLEAN else f"{attack}@{eps:g}"
+            name = CLEAN if attack == CLEAN else f"{attack}@{eps_text(eps)}"
             parts.append(f"{name} {100 * record.top1:.1f}")
     return "top-1 " + ", ".join(parts) if parts else "nothing measured"

@@ -15,6 +15,8 @@ from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.data.base import Split
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.runtime import as_tensor
+from robustbench_tin.specs import eps_text
+from robustbench_tin.text import counted
 from robustbench_tin.threat import ThreatModel, check_length
 from robustbench_tin.training.context import Context
 
@@ -64,8 +66,8 @@ class FGSMStatic(Defense):
         fooled = list(adversarial_batches(model, batches, FGSM(), ThreatModel("linf", self.eps)))
         answers = np.concatenate([batch.answers for batch in fooled])
         context.note(
-            f"fgsm-static: {len(train):,} images moved by eps {self.eps:g} on {self.source} added, of which"
-            f" {(answers != train.labels).sum():,} fool it"
+            f"fgsm-static: {counted(len(train), 'image')} moved by eps {eps_text(self.eps)} on {self.source} added,"
+            f" of which {(answers != train.labels).sum():,} fool it"
         )
         boxes = train.boxes
         if boxes is not None:

@@ -13,11 +13,14 @@ from typing import Any, ClassVar, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
+from robustbench_tin.specs import eps_text
+
 Fact = bool | int | float | str
 
 # Facts that are words; others are numbers. A text of many free words would take long to match.
 _WORDS = {"name", "kind", "norm", "error", "text", "why"}
-_NUMBER = r"[-+.\de]+"
+_NUMBER = r"[-+.\de/]+"
+_BUDGETS = {"eps", "low", "high"}
 
 _translations: list[Callable[[str], str]] = []
 
@@ -62,7 +65,7 @@ class Message(BaseModel):
         return self
 
     def __str__(self) -> str:
-        shown = {name: f"{fact:g}" if isinstance(fact, float) else fact for name, fact in self.facts.items()}
+        shown = {name: _shown(name, fact) for name, fact in self.facts.items()}
         text = self.TEXTS[self.code].format_map(shown)
         for translate in _translations:
             text = translate(text)
@@ -80,6 +83,12 @@ def translated(translate: Callable[[str], str]) -> Iterator[None]:
         yield
     finally:
         _translations.remove(translate)
+
+
+def _shown(name: str, fact: Fact) -> Fact:
+    if not isinstance(fact, float):
+        return fact
+    return eps_text(fact) if name in _BUDGETS else f"{fact:g}"
 
 
 def _names(template: str) -> set[str]:

@@ -9,12 +9,19 @@ key and test id.
 from __future__ import annotations
 
 import dataclasses
+import math
+import re
 import typing
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any, ClassVar, Self
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
+
+# Longer decimals are written as fractions, if they are some.
+_SHORT = 8
+_LONG_DECIMAL = re.compile(r"(?<![\w./])\d+\.\d{7,}(?:e-?\d+)?(?![\w./])")
 
 
 @dataclass(frozen=True)
@@ -55,14 +62,31 @@ def parse_spec(text: str, prefixes: Collection[str] = ()) -> Spec:
     return Spec(name, settings)
 
 
+def split_items(text: str) -> list[str]:
+    """Split at commas; no items for an empty text.
+
+    Raises:
+        InvalidSettingError: for an empty item, as in ``fgsm,,pgd``.
+    """
+    items = [part.strip() for part in text.split(",")] if text.strip() else []
+    if not all(items):
+        raise InvalidSettingError(
+            f"'{text}' has an empty item; expected one between each two commas, such as a,b"
+        )
+    return items
+
+
 def split_list(text: str) -> list[str]:
     """Split a comma list of specs; an item with ``=`` but no name of its own goes to the one before.
+
+    Raises:
+        InvalidSettingError: for an empty item.
 
     >>> split_list("fgsm,pgd:steps=20,restarts=2")
     ['fgsm', 'pgd:steps=20,restarts=2']
     """
     specs: list[str] = []
-    for item in filter(None, (part.strip() for part in text.split(","))):
+    for item in split_items(text):
         key, equals, _ = item.partition("=")
         if equals and ":" not in key and specs:
             separator = "," if "=" in specs[-1].rpartition("+")[2] else ":"
@@ -83,6 +107,46 @@ def parse_number(text: str) -> float:
         return float(numerator) / float(denominator) if slash else float(numerator)
     except ZeroDivisionError:
         raise ValueError(f"division by zero in {text!r}") from None
+
+
+def number_text(value: float) -> str:
+    """A number as people write it, in full: :func:`parse_number` reads the same number back.
+
+    A long decimal is written as a fraction if it is one: of 255 levels, in quarters, else with a denominator
+    up to 255.
+
+    >>> number_text(8 / 255), number_text(2.5 / 255), number_text(0.03), number_text(1 / 7)
+    ('8/255', '2.5/255', '0.03', '1/7')
+    """
+    value = float(value)
+    decimal = repr(value)
+    if len(decimal) <= _SHORT or not math.isfinite(value):
+        return decimal
+    other = Fraction(value).limit_denominator(255)
+    fractions = (
+        f"{round(4 * 255 * value) / 4:.15g}/255",
+        f"{other.numerator}/{other.denominator}" if other.denominator > 1 else decimal,
+    )
+    return next((text for text in fractions if parse_number(text) == value), decimal)
+
+
+def eps_text(eps: float) -> str:
+    """A budget for tables and messages: as :func:`number_text`, but six digits of a longer decimal.
+
+    >>> eps_text(8 / 255), eps_text(0.03), eps_text(0.0), eps_text(0.123456789)
+    ('8/255', '0.03', '0', '0.123457')
+    """
+    text, rounded = number_text(eps), f"{eps:g}"
+    return text if "/" in text or (float(rounded) != eps and len(text) <= _SHORT + 2) else rounded
+
+
+def short_numbers(text: str) -> str:
+    """A text of an earlier version with its long decimals written as :func:`number_text` does.
+
+    >>> short_numbers("pgd-at:eps=0.01568627450980392")
+    'pgd-at:eps=4/255'
+    """
+    return _LONG_DECIMAL.sub(lambda found: number_text(float(found[0])), text)
 
 
 @dataclass(frozen=True)
@@ -144,7 +208,7 @@ class Configurable:
     def describe_settings(cls) -> str:
         """The settings with their defaults, where they have some: ``steps=10, alpha=None``."""
         return ", ".join(
-            f"{field.name}={_short(field.default)}" if _has_default(field) else field.name
+            f"{field.name}={_default_text(field)}" if _has_default(field) else field.name
             for field in dataclasses.fields(cls)
         )
 
@@ -152,14 +216,15 @@ class Configurable:
         """Refuse a setting out of its range; for use in ``__post_init__``."""
         if not condition:
             raise InvalidSettingError(
-                f"{self.kind} '{self.name}' got {setting}={getattr(self, setting)}; expected {expected}"
+                f"{self.kind} '{self.name}' got {setting}={_text(getattr(self, setting))}; expected"
+                f" {expected}"
             )
 
     @property
     def spec(self) -> str:
         """The canonical spec: defaults left out, keys sorted."""
         changed = [
-            f"{field.name}={getattr(self, field.name)}"
+            f"{field.name}={_text(getattr(self, field.name))}"
             for field in sorted(dataclasses.fields(self), key=lambda field: field.name)
             if getattr(self, field.name) != field.default
         ]
@@ -173,5 +238,10 @@ def _has_default(field: dataclasses.Field[Any]) -> bool:
     return not (field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING)
 
 
-def _short(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+def _default_text(field: dataclasses.Field[Any]) -> str:
+    default = field.default
+    return eps_text(default) if isinstance(default, float) else str(default)
+
+
+def _text(value: object) -> str:
+    return number_text(value) if isinstance(value, float) else str(value)

@@ -60,6 +60,15 @@ def spreadsheet_path(text: str) -> str:
     return f"./{text}" if _is_formula(text) else text
 
 
+def counted(number: int, noun: str, several: str | None = None) -> str:
+    """A number of things; ``several`` is the plural, if it is not the noun with an s.
+
+    >>> counted(1, "cell"), counted(1200, "image")
+    ('1 cell', '1,200 images')
+    """
+    return f"{number:,} {noun if number == 1 else several or f'{noun}s'}"
+
+
 def brief(value: object) -> str:
     """A value for a message: its text if that is short, else its type."""
     text = " ".join(repr(value).split())

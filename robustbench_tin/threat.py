@@ -24,7 +24,7 @@ from torch import Tensor
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.runtime import is_asynchronous
-from robustbench_tin.specs import parse_number
+from robustbench_tin.specs import eps_text, number_text, parse_number, split_items
 
 NORMS = ("linf", "l2")
 L2_TOLERANCE = 1e-6
@@ -65,7 +65,7 @@ def check_eps(eps: float, norm: str | None = None) -> float:
     """
     if not (math.isfinite(eps) and eps >= 0):
         raise InvalidSettingError(
-            f"eps got {eps}; expected 0 or more, in units of the pixel range [0, 1] (8/255, not 8)"
+            f"eps got {eps_text(eps)}; expected 0 or more, in units of the pixel range [0, 1] (8/255, not 8)"
         )
     if norm == "linf":
         check_length("eps got", eps)
@@ -104,7 +104,7 @@ def parse_eps_list(eps: Budgets, norm: str | None = None) -> tuple[float, ...]:
     (0.5, 0.25)
     """
     if isinstance(eps, str):
-        values: list[str | Number] = [item for item in eps.split(",") if item.strip()]
+        values: list[str | Number] = list(split_items(eps))
     elif _is_one(eps) or not isinstance(eps, Iterable):
         values = [cast("Number", eps)]
     else:
@@ -123,7 +123,7 @@ def _is_one(value: object) -> bool:
 
 
 def _as_float(value: object) -> float:
-    """The number that was written: 0.03 of a float32, not the float64 next to it."""
+    """The number that was written: 0.03 or 8/255 of a float32, not the float64 next to it."""
     if isinstance(value, Tensor):
         if value.ndim:
             raise TypeError
@@ -132,10 +132,19 @@ def _as_float(value: object) -> float:
     elif isinstance(value, np.ndarray):
         value = value[()]
     if isinstance(value, np.floating):
-        return float(np.format_float_scientific(value))
+        return _as_levels(value) or float(np.format_float_scientific(value))
     if isinstance(value, bool | np.bool_) or not isinstance(value, Real):
         raise TypeError
     return float(value)
+
+
+def _as_levels(value: np.floating[Any]) -> float | None:
+    """k/255 in float64, if this is it in another precision; None otherwise and for a short decimal."""
+    if not 0 < value <= 1:
+        return None
+    levels = round(255 * float(value)) / 255
+    exact = "/" in number_text(levels) and value.dtype.itemsize >= 4 and type(value)(levels) == value
+    return levels if exact else None
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
-from robustbench_tin.specs import Configurable, Spec, parse_number, parse_spec, split_list
+from robustbench_tin.specs import (
+    Configurable,
+    Spec,
+    eps_text,
+    number_text,
+    parse_number,
+    parse_spec,
+    short_numbers,
+    split_list,
+)
 
 
 @dataclass(frozen=True)
@@ -69,7 +78,6 @@ def test_what_is_no_spec_is_refused_in_one_line(text: str, reason: str) -> None:
     ("text", "items"),
     [
         ("", []),
-        (" , ,", []),
         ("fgsm", ["fgsm"]),
         ("fgsm, pgd", ["fgsm", "pgd"]),
         ("fgsm,pgd:steps=20,restarts=2", ["fgsm", "pgd:steps=20,restarts=2"]),
@@ -200,10 +208,77 @@ def test_a_spec_read_back_is_the_same_thing(thing: Thing) -> None:
 
 @given(st.text(alphabet="ab:=,+/ 1.-", max_size=20))
 def test_whatever_is_typed_is_read_or_refused(text: str) -> None:
-    for item in split_list(text):
+    items: list[str] = []
+    with suppress(RobustTinError):
+        items = split_list(text)
+    for item in items:
         with suppress(RobustTinError):
             assert Thing.from_settings(parse_spec(item, {"a"}).settings) == Thing()
 
 
 def test_settings_are_described_with_their_defaults() -> None:
-    assert Thing.describe_settings().startswith("count=3, rate=0.03137, limit=None")
+    assert Thing.describe_settings().startswith("count=3, rate=8/255, limit=None")
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [
+        *((level / 255, f"{level}/255") for level in (1, 2, 4, 8, 16, 128)),
+        (2.5 / 255, "2.5/255"),
+        (0.25 / 255, "0.25/255"),
+        (0.03, "0.03"),
+        (0.2, "0.2"),  # which 51/255 is, too: the shorter
+        (1.0, "1.0"),
+        (1 / 3, "85/255"),
+        (1 / 7, "1/7"),
+        (510 / 255, "2.0"),
+        (0.012345678901, "0.012345678901"),
+        (0.0, "0.0"),
+        (1e-300, "1e-300"),
+        (float("inf"), "inf"),
+    ],
+)
+def test_a_number_is_written_as_people_type_it(number: float, text: str) -> None:
+    assert number_text(number) == text
+    assert parse_number(number_text(number)) == number
+
+
+@given(st.floats(allow_nan=False) | st.integers(1, 2000).map(lambda level: level / 1020))
+def test_a_written_number_reads_back_as_itself(number: float) -> None:
+    assert parse_number(number_text(number)) == number
+
+
+@pytest.mark.parametrize(
+    ("eps", "text"),
+    [
+        (8 / 255, "8/255"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (0.03, "0.03"),
+        (0.1234567891, "0.123457"),
+        (0.1 + 0.2, "0.3"),
+    ],
+)
+def test_a_budget_in_a_table_is_short(eps: float, text: str) -> None:
+    assert eps_text(eps) == text
+
+
+def test_specs_of_earlier_versions_get_their_fractions_back() -> None:
+    earlier = "n-fgsm:alpha=0.0392156862745098,eps=0.03137254901960784+awp:gamma=0.005"
+    assert short_numbers(earlier) == "n-fgsm:alpha=10/255,eps=8/255+awp:gamma=0.005"
+    for text in ("pgd:steps=20", "0.01,0.03", "version 2.9.01234567", "densenet169"):
+        assert short_numbers(text) == text
+
+
+def test_the_spec_has_the_fraction_and_the_default_too() -> None:
+    assert Thing(limit=4 / 255).spec == "thing:limit=4/255"
+    assert Thing.from_settings({"limit": "0.01568627450980392"}).spec == "thing:limit=4/255"
+    with pytest.raises(InvalidSettingError, match="got rate=4/255; expected more"):
+        Thing(rate=4 / 255).require(False, "rate", "more")
+
+
+@pytest.mark.parametrize("text", ["fgsm,,pgd", ",fgsm", "fgsm,", " , ,"])
+def test_an_empty_item_is_refused_in_one_line(text: str) -> None:
+    with pytest.raises(InvalidSettingError, match="has an empty item; expected") as caught:
+        split_list(text)
+    assert "\n" not in str(caught.value)

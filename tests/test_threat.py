@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import hypothesis.strategies as st
 import numpy as np
@@ -209,6 +210,14 @@ def test_what_leaves_the_box_or_the_ball_is_outside(norm: str) -> None:
 )
 def test_budgets_are_read_as_people_write_them(text: str, eps: float) -> None:
     assert parse_eps(text) == eps
+
+
+@pytest.mark.parametrize(
+    "number", [np.float32, np.float64, torch.tensor, lambda eps: np.array(eps, np.float32)]
+)
+@pytest.mark.parametrize("eps", [8 / 255, 1 / 255, 0.03, 0.2, 1.0])
+def test_a_budget_in_another_precision_is_the_number_that_was_meant(number: Callable, eps: float) -> None:
+    assert parse_eps(number(eps)) == eps
 
 
 @pytest.mark.parametrize("text", ["", "x", "8/", "/255", "8/0", "-0.1", "nan", "inf", "1/2/3", "1/inf/2"])

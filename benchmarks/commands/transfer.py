@@ -36,6 +36,7 @@ from robustbench_tin.errors import DataError, InvalidSettingError, RunError
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
+from robustbench_tin.text import counted
 from robustbench_tin.threat import parse_eps_list
 
 # Made for this: with momentum an attack follows the source's own quirks less (Dong et al., 2018,
@@ -185,8 +186,8 @@ class _Worker:
         costs = self._costs()
         seconds = {source: self._seconds(costs, source, targets) for source, targets in todo.items()}
         self.reporter.say(
-            f"Transfer of {self.attack.spec} from {len(todo)} cells, to {len(self.cells) - 1} others each;"
-            f" about {duration(sum(seconds.values()))}."
+            f"Transfer of {self.attack.spec} from {counted(len(todo), 'cell')}, to"
+            f" {counted(len(self.cells) - 1, 'other')} each; about {duration(sum(seconds.values()))}."
         )
         val = self.dataset.val
         size = evaluation_batch_size(self.device)

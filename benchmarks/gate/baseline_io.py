@@ -14,6 +14,7 @@ from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import FORMAT, FORMAT_KEY, LONGEST, Baseline, digest_of
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.files import IrregularError, read_bytes
+from robustbench_tin.specs import short_numbers
 
 # 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
 LARGEST = 64 * 2**20
@@ -46,7 +47,25 @@ def read_baseline(path: str | Path) -> Baseline:
             f"baseline '{path}' was changed by hand or merged: its digest is {_short(baseline.digest)}, that"
             f" of its content {baseline.content_digest}; {_AGAIN}"
         )
-    return baseline
+    return _with_short_numbers(baseline)
+
+
+def _with_short_numbers(baseline: Baseline) -> Baseline:
+    """An earlier version wrote 4/255 as a long decimal, in specs that are compared."""
+    entries = [
+        entry.model_copy(
+            update={
+                "defense": short_numbers(entry.defense),
+                "measures": [
+                    measure.model_copy(update={"attack": short_numbers(measure.attack)})
+                    for measure in entry.measures
+                ],
+            }
+        )
+        for entry in baseline.entries
+    ]
+    settings = {key: short_numbers(value) for key, value in baseline.settings.items()}
+    return baseline.model_copy(update={"entries": entries, "settings": settings})
 
 
 # Words of earlier formats, and what they are now.

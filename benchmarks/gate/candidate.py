@@ -13,6 +13,7 @@ from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, versions
 from robustbench_tin.errors import RunError
+from robustbench_tin.specs import eps_text, number_text, short_numbers
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.planning.plan import Cell
@@ -30,7 +31,7 @@ class MeasurementKey:
     @property
     def label(self) -> str:
         """For people: ``pgd@0.03``, ``clean``."""
-        return CLEAN if self.attack == CLEAN else f"{self.attack}@{self.eps:g}"
+        return CLEAN if self.attack == CLEAN else f"{self.attack}@{eps_text(self.eps)}"
 
     @property
     def order(self) -> tuple[bool, str, str, float]:
@@ -54,7 +55,7 @@ class CandidateMeasurement:
     @property
     def key(self) -> MeasurementKey:
         """Its name."""
-        return MeasurementKey(self.record.attack, self.record.norm, self.record.eps)
+        return MeasurementKey(short_numbers(self.record.attack), self.record.norm, self.record.eps)
 
     @property
     def right(self) -> int:
@@ -175,7 +176,7 @@ def from_run(path: str | Path) -> Candidate:
     if not any(model.figures for model in models):
         raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
     settings = {
-        key: ",".join(map(str, value)) if isinstance(value, tuple | list) else str(value)
+        key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
         for key, value in run.plan.model_dump().items()
         if key != "seeds"
     }
@@ -190,6 +191,10 @@ def from_run(path: str | Path) -> Candidate:
     )
 
 
+def _setting(value: object) -> str:
+    return number_text(value) if isinstance(value, float) else short_numbers(str(value))
+
+
 def rank_of(record: Record) -> str:
     """What of a record counts: ``top1``, or ``top5`` where its criterion was that."""
     return "top5" if record.top1 is None and record.top5 is not None else "top1"
@@ -202,7 +207,9 @@ def _model(run: Run, cell: Cell) -> CandidateModel:
         if record is None:
             continue
         figures.append(CandidateMeasurement(record, _hits(run, cell, record)))
-    return CandidateModel(cell.model, cell.defense, cell.seed, _digest(run, cell), tuple(figures))
+    return CandidateModel(
+        cell.model, short_numbers(cell.defense), cell.seed, _digest(run, cell), tuple(figures)
+    )
 
 
 def _hits(run: Run, cell: Cell, record: Record) -> Hits | None:

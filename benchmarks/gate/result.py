@@ -11,6 +11,7 @@ from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
+from robustbench_tin.text import counted
 
 PASSED, WORSE, INCOMPARABLE = 0, 1, 2
 
@@ -137,9 +138,9 @@ class CheckReport:
         if self.failure:
             return f"Robustness check CANNOT COMPARE: {self.failure}"
         counts = [(status, len(self.of(status))) for status in CheckStatus]
-        counted = ", ".join(f"{count} {status.value}" for status, count in counts if count)
+        statuses = ", ".join(f"{count} {status.value}" for status, count in counts if count)
         outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]
-        return f"Robustness check {outcome}: {len(self.results)} measures: {counted}."
+        return f"Robustness check {outcome}: {counted(len(self.results), 'measure')}: {statuses}."
 
 
 def grouped(

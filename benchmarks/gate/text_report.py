@@ -10,7 +10,7 @@ from robustbench_tin.benchmarks.codes.verdict import Trust
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, grouped
 from robustbench_tin.benchmarks.reporting.results_table import UNCHECKED, Table, with_change
-from robustbench_tin.text import printable
+from robustbench_tin.text import counted, printable
 
 _TESTS = {ComparisonMode.same_weights: "same images", ComparisonMode.retrained: "re-training", None: "–"}
 
@@ -72,7 +72,7 @@ def _title(report: CheckReport) -> str:
         if report.baseline
         else ""
     )
-    return f"Robustness of {report.candidate} {beside}: {report.images:,} images{level}"
+    return f"Robustness of {report.candidate} {beside}: {counted(report.images, 'image')}{level}"
 
 
 def _row(result: CheckResult) -> tuple[str, ...]:

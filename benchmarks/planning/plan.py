@@ -13,6 +13,8 @@ from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
 from robustbench_tin.options import planned
+from robustbench_tin.specs import eps_text, number_text
+from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
     from robustbench_tin.threat import ThreatModel
@@ -171,9 +173,12 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     def describe(self) -> list[str]:
         """What would run, for people: a line a cell, then every setting."""
-        eps = ", ".join(f"{value:g}" for value in self.attacked_eps)
+        eps = ", ".join(eps_text(value) for value in self.attacked_eps)
         measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
-        cells = [f"{cell.label}: {self.epochs_of(cell.model)} epochs; {measured}" for cell in self.cells()]
+        cells = [
+            f"{cell.label}: {counted(self.epochs_of(cell.model), 'epoch')}; {measured}"
+            for cell in self.cells()
+        ]
         return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
 
     def watched_threat(self, cell: Cell) -> ThreatModel | None:
@@ -239,5 +244,16 @@ def slug(text: str) -> str:
     return f"{safe}-{hashlib.blake2b(text.encode(), digest_size=2).hexdigest()}"
 
 
+def eps_slug(eps: float) -> str:
+    """A budget as part of a file name.
+
+    >>> eps_slug(0.03), eps_slug(8 / 255)
+    ('0.03', '8-255')
+    """
+    return number_text(eps).replace("/", "-")
+
+
 def _shown(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+    if isinstance(value, tuple):
+        return ",".join(map(_shown, value))
+    return eps_text(value) if isinstance(value, float) else str(value)

@@ -10,6 +10,7 @@ from robustbench_tin.atomic import replacing
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.errors import InvalidSettingError, RunError
+from robustbench_tin.specs import eps_text
 from robustbench_tin.training.curves import Point, read_curves
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ def _draw(run: RunDirectory, cell: Cell, points: list[Point], picture: Path) -> 
     title = cell.label
     threat = run.plan.watched_threat(cell)
     if attacked and threat is not None:
-        title += f"; attacks: {threat.norm}, eps {threat.eps:.4g}"
+        title += f"; attacks: {threat.norm}, eps {eps_text(threat.eps)}"
     figure.suptitle(title, fontsize="medium")
     with replacing(picture) as temporary:
         figure.savefig(temporary, format=picture.suffix[1:], dpi=150)

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from robustbench_tin.benchmarks.codes.status import StatusCode
 from robustbench_tin.benchmarks.reporting.results_table import NOT_LEARNED, Table
 from robustbench_tin.benchmarks.runs.records import CLEAN
+from robustbench_tin.specs import eps_text
+from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +45,7 @@ class Worst:
             for value, row in sorted(by_eps.items()):
                 if value in eps and row["status_code"] == StatusCode.ok:
                     source = f"{_label(_source_of(row))} by {row['attack']}"
-                    targets.setdefault(source, []).append(f"{_label(key)} at {value:g}")
+                    targets.setdefault(source, []).append(f"{_label(key)} at {eps_text(value)}")
         notes = ["worst transfer: top-1 on images made on the one other cell whose images do most harm."]
         notes += [f"Made on {source}, for {'; '.join(names)}" for source, names in targets.items()]
         if self.failed:
@@ -121,13 +123,13 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
 
 
 def _title(row: Mapping[Any, Any]) -> str:
-    conditions = [row["norm"], f"eps {row['eps']:g}", row["mode"]]
+    conditions = [row["norm"], f"eps {eps_text(row['eps'])}", row["mode"]]
     conditions += [f"{row['eot']} passes a gradient"] if row["eot"] > 1 else []
     conditions += ["oblivious: on the bare classifier"] if row["oblivious"] else []
     conditions += ["rounded to 8 bits"] if row["eight_bit"] else []
     return (
         f"Transfer of {row['attack']} ({', '.join(conditions)}), top-1 in %: {row['data']},"
-        f" {row['classes']} classes, {row['n']:,} images"
+        f" {counted(row['classes'], 'class', 'classes')}, {counted(row['n'], 'image')}"
     )
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
-from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.progress import Reporter
-from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.progress import Reporter
+from robustbench_tin.specs import eps_text
 
 
 def repair(run: RunDirectory, reporter: Reporter) -> None:
@@ -57,7 +58,7 @@ class _Repair:
             self.run.drop_cell(cell)
             return
         for attack, eps in self.run.measures(cell):
-            again = f"{cell.label}, {attack} at {eps:g}: measured again"
+            again = f"{cell.label}, {attack} at {eps_text(eps)}: measured again"
             if not self._is_sound(again, partial(self.run.record, cell, attack, eps)):
                 self.run.drop_measure(cell, attack, eps)
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Self
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from robustbench_tin.atomic import remove_abandoned, write_text
-from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan, eps_slug, slug
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
@@ -36,7 +37,6 @@ from robustbench_tin.benchmarks.runs.files import (
     read_results,
     write_results,
 )
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
@@ -46,9 +46,10 @@ from robustbench_tin.benchmarks.runs.records import (
     Record,
     to_frame,
 )
-from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
 from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
 from robustbench_tin.errors import RunError
+from robustbench_tin.specs import eps_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,7 +240,7 @@ class RunDirectory:
         return file
 
     def search_variants(self, cell: Cell) -> dict[str, list[str]]:
-        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
+        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen.
 
         Raises:
             RunError: if the file is damaged.
@@ -293,7 +294,9 @@ class RunDirectory:
         """
         known = self._checked(cell, attack, eps)
         if known is None or known[1] is None:
-            raise RunError(f"run '{self.path}' has no outcomes of {cell.label} under {attack} at eps {eps:g}")
+            raise RunError(
+                f"run '{self.path}' has no outcomes of {cell.label} under {attack} at eps {eps_text(eps)}"
+            )
         return known[1]
 
     def require_of_run(self, record: Record, file: Path) -> None:
@@ -387,7 +390,9 @@ class RunDirectory:
         return self.path / "cells" / cell.slug
 
     def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:
-        return self._cell(cell) / "measures" / f"{slug(attack)}@{eps!r}.{suffix}"
+        folder = self._cell(cell) / "measures"
+        earlier = folder / f"{slug(attack)}@{eps!r}.{suffix}"
+        return earlier if earlier.exists() else folder / f"{slug(attack)}@{eps_slug(eps)}.{suffix}"
 
 
 def _require_same(path: Path, plan: Plan) -> None:

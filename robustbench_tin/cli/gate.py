@@ -16,6 +16,7 @@ from robustbench_tin.cli.images import Device, console_reporter
 from robustbench_tin.cli.options import with_options
 from robustbench_tin.cli.process import CtrlC, say
 from robustbench_tin.streams import make_console
+from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.gate.candidate import Candidate
@@ -61,7 +62,10 @@ def baseline(
     made.write(out)
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
-    say(f"{out}: {measures} measures of {made.images:,} images, {out.stat().st_size / 1000:.1f} kB")
+    say(
+        f"{out}: {counted(measures, 'measure')} of {counted(made.images, 'image')},"
+        f" {out.stat().st_size / 1000:.1f} kB"
+    )
     for spot in (*(note for candidate in candidates for note in candidate.notes), *weak_spots(made)):
         say(f"Warning: {spot}.")
     if seeds == 1 and own.model is None:

@@ -12,6 +12,7 @@ from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, T
 from robustbench_tin.cli.options import as_option, with_options
 from robustbench_tin.cli.process import say
 from robustbench_tin.streams import make_console
+from robustbench_tin.text import counted
 
 Device = Annotated[str | None, as_option(TrainingConfig, "device", rich_help_panel=None)]
 Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
@@ -95,7 +96,8 @@ def crop(
         **vars(part),
     )
     say(
-        f"{made.images:,} crops, {made.skipped:,} images without a usable box left out. Data set: {made.path}"
+        f"{counted(made.images, 'crop')}, {counted(made.skipped, 'image')} without a usable box left out."
+        f" Data set: {made.path}"
     )
 
 
@@ -131,8 +133,8 @@ def predict(
         reporter=console_reporter(),
         **vars(part),
     )
-    left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
-    say(f"{made.images:,} predictions{left_out}: {made.path}")
+    left_out = f", {counted(made.left_out, 'unreadable image')} left out" if made.left_out else ""
+    say(f"{counted(made.images, 'prediction')}{left_out}: {made.path}")
 
 
 def console_reporter() -> Any:
