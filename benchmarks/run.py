@@ -6,7 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.reporting.results_table import Table, tables
+from robustbench_tin.benchmarks.reporting.results_table import tables
+from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables, worst_sources
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles

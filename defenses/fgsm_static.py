@@ -66,8 +66,8 @@ class FGSMStatic(Defense):
         fooled = list(adversarial_batches(model, batches, FGSM(), ThreatModel("linf", self.eps)))
         answers = np.concatenate([batch.answers for batch in fooled])
         context.note(
-            f"fgsm-static: {counted(len(train), 'image')} moved by eps {eps_text(self.eps)} on {self.source} added,"
-            f" of which {(answers != train.labels).sum():,} fool it"
+            f"fgsm-static: {counted(len(train), 'image')} moved by eps {eps_text(self.eps)} on {self.source}"
+            f" added, of which {(answers != train.labels).sum():,} fool it"
         )
         boxes = train.boxes
         if boxes is not None:

@@ -17,7 +17,7 @@ from robustbench_tin.benchmarks.gate.power import (
 )
 from robustbench_tin.benchmarks.gate.result import CheckResult
 from robustbench_tin.benchmarks.gate.statistics import Spread
-from robustbench_tin.benchmarks.reporting.results_table import Table
+from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
 
 # How many images change their outcome is not known before a run; between a light touch and another network.

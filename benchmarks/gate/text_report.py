@@ -9,7 +9,8 @@ from dataclasses import replace
 from robustbench_tin.benchmarks.codes.verdict import Trust
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, grouped
-from robustbench_tin.benchmarks.reporting.results_table import UNCHECKED, Table, with_change
+from robustbench_tin.benchmarks.reporting.figure import UNCHECKED, with_change
+from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.text import counted, printable
 
 _TESTS = {ComparisonMode.same_weights: "same images", ComparisonMode.retrained: "re-training", None: "–"}

@@ -1,266 +1,154 @@
-"""Tables: records arranged to be read, and rendered for the terminal and as Markdown.
+"""The tables of a run: records arranged to be read.
 
-One table an attack. Rows are cells; columns are top-1 and top-5 at each eps, in percent, each attacked
-figure with its drop from the clean one in points.
+Rows are cells, the seeds of a backbone and defense as one row; columns are top-1 and top-5, clean and under
+each attack at each eps, in percent. A figure under attack has its change from the clean one in points.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
-from robustbench_tin.benchmarks.codes.status import StatusCode
-from robustbench_tin.benchmarks.codes.verdict import Reason, Trust, Verdict
+from robustbench_tin.benchmarks.reporting.cell_figure import cell_figure
+from robustbench_tin.benchmarks.reporting.sorting import sorted_tables
+from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
+from robustbench_tin.benchmarks.reporting.table_columns import Column, columns_of
+from robustbench_tin.benchmarks.reporting.table_notes import table_notes
+from robustbench_tin.benchmarks.reporting.table_rows import TRANSFER, TableRow, table_rows
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
-from robustbench_tin.text import markdown, printable
+from robustbench_tin.specs import short_numbers
+from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
     import pandas as pd
-    from rich.console import Group
 
     from robustbench_tin.benchmarks.reporting.transfer_table import Worst
 
-NOT_LEARNED = "not learned"
-DOUBTED, UNCHECKED = "!", "?"
-_MARKS = {Trust.ok: "", Trust.unchecked: UNCHECKED, Trust.doubted: DOUBTED}
-
-
-@dataclass(frozen=True)
-class Table:
-    """What a table says, free of how it is shown.
-
-    Attributes:
-        title: one line.
-        columns: headings; the first :attr:`label_columns` of them name a row.
-        rows: texts, one a column.
-        notes: lines below the table.
-        dimmed: numbers of the rows whose figures mean nothing.
-        label_columns: how many columns hold names rather than figures.
-    """
-
-    title: str
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-    label_columns: int
-    notes: tuple[str, ...] = field(default=())
-    dimmed: frozenset[int] = frozenset()
-
-    def markdown(self) -> str:
-        """As a Markdown table under a bold title."""
-        marks = ["---" if index < self.label_columns else "---:" for index in range(len(self.columns))]
-        texts = [[markdown(text) for text in line] for line in (self.columns, *self.rows)]
-        body = "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], marks, *texts[1:]))
-        notes = "".join(f"\n\n{markdown(note)}" for note in self.notes)
-        return f"**{markdown(self.title)}**\n\n{body}{notes}"
-
-    def rich(self) -> Group:
-        """For the terminal; every text is shown as it is, whatever markup or control characters it holds."""
-        from rich import box
-        from rich.console import Group
-        from rich.table import Table as RichTable
-        from rich.text import Text
-
-        table = RichTable(
-            box=box.SIMPLE_HEAD,
-            padding=(0, 1, 0, 0),
-        )
-        for index, column in enumerate(self.columns):
-            label = index < self.label_columns
-            # On a narrow terminal a drop goes below its figure; a figure is never cut.
-            heading = printable(column) if label else "\n".join(map(printable, column.split(" ")))
-            table.add_column(
-                Text(heading), justify="left" if label else "right", no_wrap=index == 0, min_width=5
-            )
-        for number, row in enumerate(self.rows):
-            style = "dim" if number in self.dimmed else None
-            table.add_row(*(_styled(Text, text) for text in row), style=style)
-        # Not the table's own title and caption, which would be as narrow as the table.
-        above = [Text(printable(self.title), "table.title")] if self.title else []
-        below = [Text(printable(note), "table.caption") for note in self.notes]
-        return Group(*above, table, *below)
-
 
 def tables(
-    records: pd.DataFrame, eps: Sequence[float] | None = None, worst: Worst | None = None
+    records: pd.DataFrame,
+    eps: Sequence[float] | None = None,
+    worst: Worst | None = None,
+    *,
+    by_attack: bool = False,
+    per_seed: bool = False,
+    intervals: bool = False,
+    sort: str | None = None,
 ) -> list[Table]:
-    """One table an attack, in the records' order; only clean measures make a single table.
+    """One table for all attacks, and one for certified accuracy if there is any.
 
     Args:
         records: as of :class:`robustbench_tin.benchmarks.runs.records.Record`.
         eps: the budgets to show; None: all there are. The clean columns are always there.
         worst: what images made on other cells leave right, shown as columns of its own.
+        by_attack: one table an attack instead.
+        per_seed: one row a seed; otherwise one row has the mean over seeds, with their standard deviation.
+        intervals: show the interval at 95 % of each figure.
+        sort: heading of the column to sort rows by, or ``clean``, ``worst``, ``top1``, ``top5``; None: the
+            records' order.
+
+    Raises:
+        InvalidSettingError: if there is no column ``sort``.
     """
     if records.empty:
         return []
-    attacks = [name for name in records["attack"].unique() if name != CLEAN] or [CLEAN]
-    return [_table(records, attack, eps, worst) for attack in attacks]
+    attacks = [name for name in records["attack"].unique() if name not in (CLEAN, CERTIFIED)]
+    groups = [[attack] for attack in attacks] if by_attack else [attacks] if attacks else []
+    groups += [[CERTIFIED]] if (records["attack"] == CERTIFIED).any() else []
+    rows = table_rows(records, worst, per_seed=per_seed)
+    made = []
+    for group in groups or [[CLEAN]]:
+        columns = columns_of(records, group, eps, worst)
+        # A defense that proves nothing has no place among certificates.
+        told = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
+        made.append((_table(records, group, told, columns, worst, intervals=intervals), columns))
+    return sorted_tables(made, sort) if sort is not None else [table for table, _ in made]
 
 
-def _table(records: pd.DataFrame, attack: str, eps: Sequence[float] | None, worst: Worst | None) -> Table:
-    attacked = records[records["attack"] == attack]
-    budgets = sorted(
-        {float(value) for value in attacked["eps"] if value > 0 and (eps is None or value in eps)}
-    )
-    # An attack that stops on success measures its criterion only.
-    ranks = [k for k in (1, 5) if attacked[f"top{k}"].notna().any()] or [1, 5]
-    with_seed = records["seed"].nunique() > 1
-    with_mark = bool((records["above_chance"] == False).any())  # noqa: E712 - the column also holds None
-    labels = ["model", "defense", *(["seed"] if with_seed else []), *([""] if with_mark else [])]
-    figures = [
-        f"top-{k} {'clean' if budget == 0 else f'eps {budget:g}'}"
-        for k in ranks
-        for budget in (0.0, *budgets)
-    ]
-    if attack in (CLEAN, CERTIFIED):
-        worst = None
-    transferred = [value for value in worst.eps if eps is None or value in eps] if worst is not None else []
-    figures += [f"worst transfer eps {budget:g}" for budget in transferred]
-    rows: list[tuple[str, ...]] = []
-    failures: list[str] = []
-    remarks: list[str] = []
-    dimmed: list[int] = []
-    doubts: dict[Reason, list[str]] = {}
-    unchecked: dict[Reason, list[str]] = {}
-    for (model, defense, seed), cell in records.groupby(["model", "defense", "seed"], sort=False):
-        if attack == CERTIFIED and not (cell["attack"] == CERTIFIED).any():
-            continue  # a defense that proves nothing
-        measures = {
-            0.0 if row["attack"] == CLEAN else float(row["eps"]): row
-            for row in cell[cell["attack"].isin([CLEAN, attack])].to_dict("records")
-        }
-        learned = measures.get(0.0, {}).get("above_chance")
-        mark = [NOT_LEARNED if learned is False else ""] if with_mark else []
-        dimmed += [len(rows)] if learned is False else []
-        texts = [_figure(measures, budget, f"top{k}") for k in ranks for budget in (0.0, *budgets)]
-        if worst is not None:
-            others = worst.rows.get((str(model), str(defense), int(str(seed))), {})
-            texts += [_figure({**measures, **others}, budget, "top1") for budget in transferred]
-        rows.append((str(model), str(defense), *([str(seed)] if with_seed else []), *mark, *texts))
-        whole = cell["status"].nunique() == 1  # of a cell that was not trained, for one
-        failures += [
-            f"{model} + {defense}, seed {seed}{'' if whole else _at(row)}: {row['status']}"
-            for row in measures.values()
-            if row["status_code"] != StatusCode.ok
-        ]
-        remarks += [remark for row in measures.values() for remark in row["remark_list"]]
-        name = f"{model} + {defense}, seed {seed}"
-        for budget in (0.0, *budgets):
-            verdict = _verdict(measures.get(budget))
-            at = f"eps {budget:g}" if budget else CLEAN
-            for reason in verdict.doubts:
-                doubts.setdefault(reason, []).append(f"{name}, {at}")
-            # What could not be checked of a cell, could not at any eps.
-            for reason in verdict.unchecked if verdict.state is Trust.unchecked else ():
-                unchecked.setdefault(reason, []).append(name)
-    return Table(
-        title=_title(records, attack),
-        columns=(*labels, *figures),
-        rows=tuple(rows),
+def _table(
+    records: pd.DataFrame,
+    attacks: Sequence[str],
+    rows: Sequence[TableRow],
+    columns: Sequence[Column],
+    worst: Worst | None,
+    *,
+    intervals: bool,
+) -> Table:
+    figures = [[cell_figure(row, column) for column in columns] for row in rows]
+    labels = _labels(rows)
+    transferred = [column.eps for column in columns if column.attack == TRANSFER]
+    table = Table(
+        title=_title(records, attacks),
+        columns=(*labels, *(column.name for column in columns)),
+        rows=tuple((*_label(row, labels), *texts) for row, texts in zip(rows, figures, strict=True)),
         label_columns=len(labels),
-        notes=(
-            *_notes(records, with_mark),
-            *(worst.notes(transferred) if worst is not None else ()),
-            *dict.fromkeys(remarks),
-            *dict.fromkeys(failures),
-            *_reasons(DOUBTED, doubts),
-            *_reasons(f"{UNCHECKED} {Trust.unchecked}:", unchecked),
+        notes=table_notes(
+            rows,
+            columns,
+            [text for texts in figures for text in texts],
+            worst.notes(transferred) if worst is not None else (),
         ),
-        dimmed=frozenset(dimmed),
+        dimmed=frozenset(number for number, row in enumerate(rows) if row.not_learned),
+        minor=frozenset(
+            len(labels) + number
+            for number, column in enumerate(columns)
+            if column.rank > min(each.rank for each in columns)
+        ),
+        minor_name="top-5",
+        explained=True,
     )
+    return table if intervals else table.without(interval=True)
 
 
-def _title(records: pd.DataFrame, attack: str) -> str:
-    attacked = records[records["attack"] == attack]
-    first = attacked.iloc[0]
-    conditions = [first["norm"], first["mode"]]
-    conditions += [f"{first['eot']} passes a gradient"] if first["eot"] > 1 else []
-    conditions += ["oblivious: on the bare classifier"] if first["oblivious"] else []
-    conditions += ["rounded to 8 bits"] if first["eight_bit"] else []
-    under = "clean" if attack == CLEAN else f"under {attack} ({', '.join(conditions)})"
-    if attack == CERTIFIED:
-        under = f"that no attack within {first['norm']} eps can take (certified lower bound)"
-    return f"Accuracy in % {under}: {first['data']}, {first['classes']} classes, {first['n']:,} images"
-
-
-def _notes(records: pd.DataFrame, with_mark: bool) -> list[str]:
-    ok = records[records["status_code"] == StatusCode.ok]
-    notes = []
-    if not ok.empty:
-        half = max(((ok[f"{k}_high"] - ok[f"{k}_low"]) / 2).astype(float).max() for k in ("top1", "top5"))
-        notes.append(
-            f"▼ points lost to the attack. 95 % intervals reach at most {100 * half:.1f} points either way."
-        )
-    if with_mark:
-        notes.append(
-            f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001);"
-            " such a row's figures under attack mean nothing."
-        )
-    return notes
-
-
-def _verdict(row: Mapping[Any, Any] | None) -> Verdict:
-    """The verdict on a figure; of one that is not there, or of which no checks were asked for, nothing."""
-    reasons = None if row is None or row["status_code"] != StatusCode.ok else row["trust_codes"]
-    return Verdict.of(map(Reason.model_validate, reasons)) if isinstance(reasons, list) else Verdict()
-
-
-def _reasons(mark: str, cells_by_reason: Mapping[Reason, Sequence[str]]) -> list[str]:
-    """One line a reason, with the cells that it holds for."""
+def _labels(rows: Sequence[TableRow]) -> list[str]:
+    """The headings of the columns that name a row."""
+    several = any(len(row.seeds) > 1 for row in rows)
+    seeds = {cell.seed for row in rows for cell in row.seeds}
+    with_mark = any(row.not_learned for row in rows)
     return [
-        f"{mark} {reason} ({'; '.join(dict.fromkeys(cells))})" for reason, cells in cells_by_reason.items()
+        *("model", "defense"),
+        *(["seeds"] if several else ["seed"] if len(seeds) > 1 else []),
+        *([""] if with_mark else []),
     ]
 
 
-def _figure(measures: Mapping[float, Any], eps: float, column: str) -> str:
-    row = measures.get(eps)
-    if row is None:
-        return "–"
-    if row["status_code"] != StatusCode.ok:
-        return StatusCode(row["status_code"]).figure
-    if row[column] is None or row[column] != row[column]:
-        return "–"
-    text = f"{100 * row[column]:.1f}" + _MARKS[_verdict(row).state]
-    clean = measures.get(0.0)
-    if eps > 0 and clean is not None and clean["status_code"] == StatusCode.ok:
-        return with_change(text, 100 * (clean[column] - row[column]))
-    return text
+def _label(row: TableRow, labels: Sequence[str]) -> list[str]:
+    few = len(row.not_learned)
+    mark = "" if not few else NOT_LEARNED if few == len(row.seeds) else f"{few} {NOT_LEARNED}"
+    texts = {
+        "model": row.model,
+        "defense": row.defense,
+        "seeds": str(len(row.seeds)),
+        "seed": str(row.seeds[0].seed),
+        "": mark,
+    }
+    return [texts[label] for label in labels]
 
 
-def _at(row: Mapping[Any, Any]) -> str:
-    """Which measure a line is about."""
-    return ", " + (CLEAN if row["attack"] == CLEAN else f"{row['attack']} at {row['eps']:g}")
+def _is_certified(row: TableRow) -> bool:
+    return any(attack == CERTIFIED for cell in row.seeds for attack, _ in cell.measures)
 
 
-class Dropped(str):
-    """A figure's text with the points that it lost behind it.
-
-    Attributes:
-        figure: the text before them.
-        lost: points, 0 or more.
-    """
-
-    figure: str
-    lost: float
-
-    def __new__(cls, figure: str, lost: float) -> Self:
-        """The text of both."""
-        text = super().__new__(cls, f"{figure} ▼{lost:.1f}")
-        text.figure, text.lost = figure, lost
-        return text
+def _title(records: pd.DataFrame, attacks: Sequence[str]) -> str:
+    first = records[records["attack"].isin(attacks)].iloc[0]
+    data = f"{first['data']}, {counted(first['classes'], 'class', 'classes')}, {counted(first['n'], 'image')}"
+    if list(attacks) == [CLEAN]:
+        return f"Accuracy in % when clean: {data}"
+    if list(attacks) == [CERTIFIED]:
+        proved = f"no attack within {first['norm']} eps can take (certified lower bound)"
+        return f"Accuracy in % that {proved}: {data}"
+    by_conditions: dict[str, list[str]] = {}
+    for attack in attacks:
+        row = records[records["attack"] == attack].iloc[0].to_dict()
+        by_conditions.setdefault(_conditions(row), []).append(short_numbers(attack))
+    under = " and ".join(f"{', '.join(names)} ({said})" for said, names in by_conditions.items())
+    return f"Accuracy in % under {under}: {data}"
 
 
-def with_change(figure: str, drop: float | None) -> str:
-    """A figure with the points that it lost or won behind it; None: neither is known."""
-    if drop is None:
-        return figure
-    return Dropped(figure, drop) if drop >= 0 else f"{figure} ▲{-drop:.1f}"
-
-
-def _styled(text_type: Any, text: str) -> Any:
-    """A figure with its drop in red, the stronger the larger."""
-    if not isinstance(text, Dropped):
-        return text_type(printable(text))
-    styled = text_type(f"{printable(text.figure)} ")
-    styled.append(f"▼{text.lost:.1f}", style="red" if text.lost >= 10 else "yellow")
-    return styled
+def _conditions(row: dict[Any, Any]) -> str:
+    """How an attack was run."""
+    conditions = [row["norm"], row["mode"]]
+    conditions += [f"{row['eot']} passes a gradient"] if row["eot"] > 1 else []
+    conditions += ["oblivious: on the bare classifier"] if row["oblivious"] else []
+    conditions += ["rounded to 8 bits"] if row["eight_bit"] else []
+    return ", ".join(conditions)

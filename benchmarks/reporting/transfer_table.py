@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.codes.status import StatusCode
-from robustbench_tin.benchmarks.reporting.results_table import NOT_LEARNED, Table
+from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.specs import eps_text
 from robustbench_tin.text import counted

@@ -19,7 +19,7 @@ from robustbench_tin.streams import (
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from robustbench_tin.benchmarks.reporting.results_table import Table
+    from robustbench_tin.benchmarks.reporting.table import Table
 
 Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 

@@ -1,0 +1,91 @@
+"""A figure of a table: a text with parts, some of which give way on a narrow terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from robustbench_tin.benchmarks.codes.verdict import Trust
+
+DOUBTED, UNCHECKED, MISSING = "!", "?", "–"
+MARKS = {Trust.ok: "", Trust.unchecked: UNCHECKED, Trust.doubted: DOUBTED}
+
+
+class Figure(str):
+    """A figure's text in full, which knows its parts.
+
+    Attributes:
+        number: what is always shown: ``32.7``, or ``failed`` in its place.
+        value: the number in percent; None if there is none.
+        mark: ``!``, ``?`` or nothing, behind the number.
+        deviation: standard deviation over seeds in points; None for one seed.
+        seeds: ``(2 of 3 seeds)`` if some have no figure, else empty.
+        lost: points lost to the attack; below 0: won; None: there is nothing to compare with.
+        interval: its ends in percent; None: not shown.
+    """
+
+    number: str
+    value: float | None
+    mark: str
+    deviation: float | None
+    seeds: str
+    lost: float | None
+    interval: tuple[float, float] | None
+
+    def __new__(
+        cls,
+        number: str,
+        *,
+        value: float | None = None,
+        mark: str = "",
+        deviation: float | None = None,
+        seeds: str = "",
+        lost: float | None = None,
+        interval: tuple[float, float] | None = None,
+    ) -> Self:
+        """The text of these parts; the arguments are the attributes."""
+        parts: dict[str, Any] = {
+            "value": value,
+            "mark": mark,
+            "deviation": deviation,
+            "seeds": seeds,
+            "lost": lost,
+            "interval": interval,
+        }
+        text = super().__new__(cls, " ".join(cls._texts(number, **parts)))
+        text.__dict__.update(parts, number=number)
+        return text
+
+    @property
+    def parts(self) -> list[str]:
+        """The text, part by part: the number first, each part with its mark."""
+        return list(self._texts(**self.__dict__))
+
+    def without(self, *, change: bool = False, interval: bool = False) -> Figure:
+        """The same figure without some of its parts."""
+        known = dict(self.__dict__)
+        known |= {"lost": None} if change else {}
+        known |= {"interval": None} if interval else {}
+        return Figure(**known)
+
+    @staticmethod
+    def _texts(
+        number: str,
+        value: float | None,
+        mark: str,
+        deviation: float | None,
+        seeds: str,
+        lost: float | None,
+        interval: tuple[float, float] | None,
+    ) -> Sequence[str]:
+        texts = [number + mark]
+        texts += [] if deviation is None else [f"± {deviation:.1f}"]
+        texts += [seeds] if seeds else []
+        texts += [] if lost is None else [f"▼{lost:.1f}" if lost >= 0 else f"▲{-lost:.1f}"]
+        texts += [] if interval is None else [f"[{interval[0]:.1f}, {interval[1]:.1f}]"]
+        return texts
+
+
+def with_change(figure: str, drop: float | None) -> str:
+    """A figure with the points that it lost or won behind it; None: neither is known."""
+    return figure if drop is None else Figure(figure, lost=drop)

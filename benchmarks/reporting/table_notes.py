@@ -1,0 +1,98 @@
+"""The lines below a results table: what failed, remarks, and the reasons behind each mark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
+from robustbench_tin.benchmarks.reporting.cell_figure import is_ok, verdict_on
+from robustbench_tin.benchmarks.reporting.figure import DOUBTED, UNCHECKED, Figure
+from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED
+from robustbench_tin.benchmarks.reporting.table_columns import Column
+from robustbench_tin.benchmarks.reporting.table_rows import TRANSFER, SeedMeasures, TableRow
+from robustbench_tin.benchmarks.runs.records import CLEAN
+from robustbench_tin.specs import eps_text, short_numbers
+
+Row = Mapping[Any, Any]
+
+
+def table_notes(
+    rows: Sequence[TableRow], columns: Sequence[Column], figures: Sequence[Figure], transfer: Sequence[str]
+) -> tuple[str, ...]:
+    """The notes of a table, each once.
+
+    Args:
+        rows: of the table.
+        columns: of figures.
+        figures: all of them.
+        transfer: notes on the columns of transfers.
+    """
+    measures = [(cell, measure) for row in rows for cell in row.seeds for measure in _shown(cell, columns)]
+    return (
+        *_reach(figures, several=any(len(row.seeds) > 1 for row in rows)),
+        *_not_learned(rows),
+        *transfer,
+        *dict.fromkeys(remark for _, measure in measures for remark in measure["remark_list"]),
+        *dict.fromkeys(
+            f"{cell.name}{'' if cell.one_status else f', {_where(measure)}'}: {measure['status']}"
+            for cell, measure in measures
+            if not is_ok(measure)
+        ),
+        *_doubts(measures),
+        *_unchecked(measures),
+    )
+
+
+def _shown(cell: SeedMeasures, columns: Sequence[Column]) -> Iterator[Row]:
+    """The records of a cell that a table is about, each once."""
+    for key in dict.fromkeys((column.attack, column.eps) for column in columns if column.attack != TRANSFER):
+        if key in cell.measures:
+            yield cell.measures[key]
+
+
+def _reach(figures: Sequence[Figure], *, several: bool) -> list[str]:
+    ends = [each.interval for each in figures if each.interval is not None]
+    if not ends:
+        return []
+    reach = max((high - low) / 2 for low, high in ends)
+    over = " over seeds and images" if several else ""
+    return [f"95 % intervals{over} reach at most {reach:.1f} points either way."]
+
+
+def _not_learned(rows: Sequence[TableRow]) -> list[str]:
+    """Which seeds of a row did not learn; a row of one seed says so itself."""
+    names = [cell.name for row in rows if len(row.seeds) > 1 for cell in row.not_learned]
+    return [f"{NOT_LEARNED}: {'; '.join(names)}"] if names else []
+
+
+def _where(measure: Row) -> str:
+    """The measurement that a line is about."""
+    if measure["attack"] == CLEAN:
+        return CLEAN
+    return f"{short_numbers(measure['attack'])} at {eps_text(measure['eps'])}"
+
+
+def _doubts(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
+    found: dict[Reason, list[str]] = {}
+    for cell, measure in measures:
+        for reason in verdict_on(measure).doubts:
+            found.setdefault(reason, []).append(f"{cell.name}, {_where(measure)}")
+    return _reasons(DOUBTED, found)
+
+
+def _unchecked(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
+    """What could not be checked of a cell, could not at any eps."""
+    found: dict[Reason, list[str]] = {}
+    for cell, measure in measures:
+        verdict = verdict_on(measure)
+        for reason in verdict.unchecked if verdict.state is Trust.unchecked else ():
+            found.setdefault(reason, []).append(cell.name)
+    return _reasons(f"{UNCHECKED} {Trust.unchecked}:", found)
+
+
+def _reasons(mark: str, cells_by_reason: Mapping[Reason, Sequence[str]]) -> list[str]:
+    """One line a reason, with the cells that it holds for."""
+    return [
+        f"{mark} {reason} ({'; '.join(dict.fromkeys(cells))})" for reason, cells in cells_by_reason.items()
+    ]

@@ -1,0 +1,177 @@
+"""A table on a terminal: at each width it shows as much as fits, and says what it left out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from rich import box
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.measure import Measurement
+from rich.table import Table as RichTable
+from rich.text import Text
+
+from robustbench_tin.benchmarks.reporting.figure import Figure
+from robustbench_tin.benchmarks.reporting.table import Table
+from robustbench_tin.text import printable
+
+# A longer name, or word of a heading, is broken at its punctuation if it has to be.
+_LONG_LABEL, _LONG_HEADING = 28, 12
+_UNBOUNDED = 100_000
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """The parts of a table that are shown, and how.
+
+    Attributes:
+        minor: its minor columns.
+        changes: points lost and won.
+        intervals: of its figures.
+        lines: lines of a figure: one; two or more, ``32.7 ± 1.2`` on the first; or a line for each part.
+    """
+
+    minor: bool = False
+    changes: bool = False
+    intervals: bool = False
+    lines: str = "one"
+
+    def of(self, table: Table) -> Table:
+        """What it shows of a table."""
+        kept = [number for number in range(len(table.columns)) if self.minor or number not in table.minor]
+        return table.with_columns(kept).without(change=not self.changes, interval=not self.intervals)
+
+    def left_out(self, table: Table) -> list[str]:
+        """A line that names what it does not show; none if it shows all."""
+        figures = table.figures
+        gone = {
+            table.minor_name: bool(table.minor) and not self.minor,
+            "points lost": any(each.lost is not None for each in figures) and not self.changes,
+            "intervals": any(each.interval for each in figures) and not self.intervals,
+        }
+        names = ", ".join(name for name, is_gone in gone.items() if is_gone)
+        more = "A wider terminal shows more, --format csv all."
+        return [f"Left out at this width: {names}. {more}"] if names else []
+
+
+# From all to the least; if that does not fit either, its columns are shown in several parts.
+_LAYOUTS = (
+    _Layout(minor=True, changes=True, intervals=True),
+    _Layout(changes=True, intervals=True),
+    _Layout(changes=True, intervals=True, lines="two"),
+    _Layout(intervals=True),
+    _Layout(intervals=True, lines="two"),
+    _Layout(),
+    _Layout(lines="each"),
+)
+
+
+@dataclass(frozen=True)
+class TerminalTable:
+    """Renders a table; every text is shown as it is, whatever markup or control characters it holds.
+
+    Names of rows are never cut: minor columns, points lost and intervals give way first.
+    """
+
+    table: Table
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
+        if self.table.title:
+            # Not the table's own title and caption, which would be as narrow as the table.
+            yield Text(printable(self.table.title), "table.title")
+        layout, parts = _fitted(self.table, console, options)
+        for number, part in enumerate(parts):
+            yield from [Text("(more columns)", "table.caption")] if number else []
+            yield part
+        legend = layout.of(self.table).legend(dims=console.is_terminal and not console.no_color)
+        for line in (*legend, *layout.left_out(self.table), *self.table.notes):
+            yield Text(printable(line), "table.caption")
+
+
+def _fitted(table: Table, console: Console, options: ConsoleOptions) -> tuple[_Layout, list[RichTable]]:
+    """The first layout that fits, with its grid; else the last, with the grids of its parts."""
+    room = options.max_width
+    unbounded = options.update(width=_UNBOUNDED)
+
+    def fits(grid: RichTable) -> bool:
+        return Measurement.get(console, unbounded, grid).maximum <= room
+
+    labels = sum(max(map(cell_len, column)) for column in _columns(table)[: table.label_columns])
+    folded = labels > room / 2
+    for layout in _LAYOUTS:
+        grid = _grid(layout.of(table), layout.lines, folded)
+        if fits(grid):
+            return layout, [grid]
+    least = _LAYOUTS[-1]
+    shown = least.of(table)
+    parts: list[list[int]] = []
+    for number in range(table.label_columns, len(shown.columns)):
+        wider = [*(parts[-1] if parts else []), number]
+        if parts and fits(_part(shown, wider, folded)):
+            parts[-1] = wider
+        else:
+            parts.append([number])
+    return least, [_part(shown, numbers, folded) for numbers in parts]
+
+
+def _part(shown: Table, numbers: Sequence[int], folded: bool) -> RichTable:
+    """Some columns of figures, with all names of the rows before them."""
+    return _grid(shown.with_columns([*range(shown.label_columns), *numbers]), "each", folded)
+
+
+def _columns(table: Table) -> list[tuple[str, ...]]:
+    return list(zip(table.columns, *table.rows, strict=True))
+
+
+def _grid(table: Table, lines: str, folded: bool) -> RichTable:
+    grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for index, column in enumerate(table.columns):
+        label = index < table.label_columns
+        heading = printable(column) if label else _heading(column)
+        grid.add_column(
+            Text(heading),
+            justify="left" if label else "right",
+            overflow="fold",
+        )
+    for number, row in enumerate(table.rows):
+        longest = _LONG_LABEL if folded else None
+        names = [Text(_folded(printable(name), longest)) for name in row[: table.label_columns]]
+        figures = [_figure(text, lines) for text in row[table.label_columns :]]
+        grid.add_row(*names, *figures, style="dim" if number in table.dimmed else None)
+    return grid
+
+
+def _heading(column: str) -> str:
+    """A heading with each word on a line of its own."""
+    return "\n".join(_folded(printable(word), _LONG_HEADING) for word in column.split(" "))
+
+
+def _folded(text: str, longest: int | None) -> str:
+    """A long name in lines, broken behind ``,`` and ``:`` and before ``+``; no piece is cut."""
+    if longest is None or cell_len(text) <= longest:
+        return text
+    lines = [""]
+    for piece in re.split(r"(?<=[,:])|(?=\+)", text):
+        if lines[-1] and cell_len(lines[-1] + piece) > longest:
+            lines.append("")
+        lines[-1] += piece
+    return "\n".join(lines)
+
+
+def _figure(text: str, lines: str) -> Text:
+    """A figure with its drop in red, the stronger the larger."""
+    parts = text.parts if isinstance(text, Figure) else [text]
+    first = 2 if isinstance(text, Figure) and text.deviation is not None and lines == "two" else 1
+    shown = Text()
+    for number, part in enumerate(parts):
+        separator = "" if not number else " " if lines == "one" or number < first else "\n"
+        shown.append(separator)
+        shown.append(printable(part), style=_style(text, part))
+    return shown
+
+
+def _style(text: str, part: str) -> str | None:
+    lost = text.lost if isinstance(text, Figure) and part.startswith("▼") else None
+    return None if lost is None else "red" if lost >= 10 else "yellow"
