@@ -6,6 +6,8 @@ import json
 from typing import TYPE_CHECKING
 
 from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.planning.cell_names import select_cells
+from robustbench_tin.benchmarks.planning.config import TableConfig
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables, worst_sources
@@ -34,8 +36,48 @@ class Run(RunDirectory):
 
     @property
     def tables(self) -> list[Table]:
-        """The run's tables: one for each attack, with the worst transfer if there is one."""
-        return tables(self.records, eps=self.plan.eps, worst=worst_sources(self.transfers.records))
+        """The run's tables as ``results.md`` has them: all attacks in one, with the worst transfer."""
+        return self.tables_of()
+
+    def tables_of(
+        self, shown: TableConfig | None = None, *, sort: str | None = None, cell: str = "*"
+    ) -> list[Table]:
+        """The run's tables as they are asked for.
+
+        Args:
+            shown: how; None: with the defaults.
+            sort: a column, see :func:`robustbench_tin.benchmarks.reporting.results_table.tables`.
+            cell: name or pattern of the cells to show.
+
+        Raises:
+            RobustTinError: if there is no such column or cell.
+        """
+        shown = shown or TableConfig()
+        return tables(
+            self.records_of(cell),
+            eps=self.plan.eps,
+            worst=worst_sources(self.transfers.records),
+            by_attack=shown.by == "attack",
+            per_seed=shown.per_seed,
+            intervals=shown.intervals,
+            sort=sort,
+        )
+
+    def records_of(self, cell: str) -> pd.DataFrame:
+        """The records of the cells that a name or pattern stands for.
+
+        Raises:
+            RunError: if there is no such cell.
+        """
+        records = self.records
+        if cell == "*":
+            return records
+        chosen = {
+            (one.model, one.defense, one.seed)
+            for one in select_cells(self.plan.cells(), cell, str(self.path))
+        }
+        keys = zip(records["model"], records["defense"], records["seed"], strict=True)
+        return records[[key in chosen for key in keys]]
 
     @property
     def transfers(self) -> Transfers:

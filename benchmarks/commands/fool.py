@@ -56,6 +56,7 @@ def fool(
     model: str | Path,
     *,
     out: str | Path,
+    cell: str | None = None,
     eps: str | float = 0.03,
     attack: str = "fgsm",
     norm: str = "linf",
@@ -76,6 +77,7 @@ def fool(
     Args:
         model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
         out: directory to write into; empty, missing, or of the same call.
+        cell: of the run ``model``: ``mobilenet/fgsm-at/0``.
         eps: one budget in units of the pixel range.
         attack: a spec.
         norm: ``linf`` or ``l2``.
@@ -98,7 +100,7 @@ def fool(
     threat = ThreatModel(norm, parse_eps(eps, norm))
     splits = _splits(split)
     device = choose_device(device)
-    found = find_trained(model)
+    found = find_trained(model, cell)
     dataset = open_part(reporter, **data)
     require_fit(found, dataset)
     require_size(dataset)
@@ -212,7 +214,7 @@ class _Worker:
 
 
 def _splits(text: str) -> tuple[str, ...]:
-    chosen = tuple(dict.fromkeys(item.strip() for item in text.split(",") if item.strip()))
+    chosen = tuple(dict.fromkeys(item.strip() for item in text.split(",")))
     if not chosen or set(chosen) - set(SPLITS):
         raise InvalidSettingError(f"split got '{text}'; expected train, val or train,val")
     return tuple(name for name in SPLITS if name in chosen)

@@ -60,6 +60,7 @@ def predict(
     model: str | Path,
     *,
     out: str | Path,
+    cell: str | None = None,
     split: str = "test",
     images: str | Path | None = None,
     boxes: bool = False,
@@ -78,6 +79,7 @@ def predict(
     Args:
         model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
         out: the CSV file; what was there is replaced.
+        cell: of the run ``model``: ``mobilenet/fgsm-at/0``.
         split: ``train``, ``val`` or ``test`` of the data set.
         images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
             paths from its own place, apart by commas, semicolons or tabs. The data set then only names the
@@ -102,7 +104,7 @@ def predict(
     if fill and not boxes:
         raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
     device = choose_device(device)
-    found = find_trained(model)
+    found = find_trained(model, cell)
     dataset = open_part(reporter, **data)
     require_fit(found, dataset)
     tune_allocator()

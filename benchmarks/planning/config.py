@@ -179,6 +179,25 @@ class OutputConfig(Config, panel="Run"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TableConfig(Config, panel="Tables"):
+    """How tables are shown; only the command line has these options."""
+
+    by: str = option(
+        "run", "Tables: run, one for all attacks; attack, one for each.", choices=("run", "attack")
+    )
+    per_seed: bool = option(
+        False,
+        "Give each seed a row. Otherwise a row has the mean over seeds ± their standard deviation.",
+        in_preset=False,
+    )
+    intervals: bool = option(
+        False,
+        "Show the 95 % interval of each figure; over several seeds it covers seeds and images.",
+        in_preset=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig):
     """All options of ``bench``; None leaves the choice to the data set or the backbone.
 

@@ -35,7 +35,7 @@ def table_notes(
         *transfer,
         *dict.fromkeys(remark for _, measure in measures for remark in measure["remark_list"]),
         *dict.fromkeys(
-            f"{cell.name}{'' if cell.one_status else f', {_where(measure)}'}: {measure['status']}"
+            f"{cell.name}{'' if cell.one_status else f', {_all_of([measure])}'}: {measure['status']}"
             for cell, measure in measures
             if not is_ok(measure)
         ),
@@ -66,19 +66,26 @@ def _not_learned(rows: Sequence[TableRow]) -> list[str]:
     return [f"{NOT_LEARNED}: {'; '.join(names)}"] if names else []
 
 
-def _where(measure: Row) -> str:
-    """The measurement that a line is about."""
-    if measure["attack"] == CLEAN:
-        return CLEAN
-    return f"{short_numbers(measure['attack'])} at {eps_text(measure['eps'])}"
-
-
 def _doubts(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
-    found: dict[Reason, list[str]] = {}
+    found: dict[Reason, dict[str, list[Row]]] = {}
     for cell, measure in measures:
         for reason in verdict_on(measure).doubts:
-            found.setdefault(reason, []).append(f"{cell.name}, {_where(measure)}")
-    return _reasons(DOUBTED, found)
+            found.setdefault(reason, {}).setdefault(cell.name, []).append(measure)
+    named = {
+        reason: [f"{name}, {_all_of(doubted)}" for name, doubted in cells.items()]
+        for reason, cells in found.items()
+    }
+    return _reasons(DOUBTED, named)
+
+
+def _all_of(measures: Sequence[Row]) -> str:
+    """``clean, fgsm at 2/255 and 8/255``."""
+    budgets: dict[str, list[str]] = {}
+    for measure in measures:
+        budgets.setdefault(short_numbers(measure["attack"]), []).append(eps_text(measure["eps"]))
+    return ", ".join(
+        attack if attack == CLEAN else f"{attack} at {' and '.join(eps)}" for attack, eps in budgets.items()
+    )
 
 
 def _unchecked(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
+from robustbench_tin.benchmarks.planning.cell_names import cell_name, listed, select_cells
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
@@ -18,7 +19,10 @@ from robustbench_tin.models import backbones, build_classifier, load_weights
 from robustbench_tin.models.weights_file import read_weights_file
 from robustbench_tin.runtime import Runtime
 
-_EXPECTED = "expected a run with one cell, RUN/CELL, or a weights file that robust-tin wrote"
+_EXPECTED = (
+    "expected a run with one cell, RUN with --cell, RUN/MODEL/DEFENSE/SEED, or a weights file that robust-tin"
+    " wrote"
+)
 
 
 @dataclass(frozen=True)
@@ -63,33 +67,39 @@ class TrainedModel:
         return LoadedCell(bare, parse_defense(self.defense).wrap(bare))
 
 
-def find_trained(text: str | Path) -> TrainedModel:
+def find_trained(text: str | Path, cell: str | None = None) -> TrainedModel:
     """The trained model that ``RUN`` (of one cell), ``RUN/CELL`` or ``FILE`` stands for, not loaded yet.
 
-    A cell is named as its directory in ``RUN/cells``; ``RUN/cells/CELL`` will do too.
+    A cell is named as :func:`robustbench_tin.benchmarks.planning.cell_names.is_named` says: as
+    ``mobilenet/fgsm-at/0`` or as its directory; ``RUN/cells/CELL`` will do too.
+
+    Args:
+        text: the run, a cell of it, or a file.
+        cell: of the run ``text``; None: ``text`` names it, or the run has only one.
 
     Raises:
-        RunError: where nothing such lies there, or a run has several cells.
+        RunError: if no such model lies there, or a run has several such cells.
         WeightsError: for a weights file that does not say what network it is of.
     """
     path = Path(text).expanduser()
-    if path.is_file():
+    if path.is_file() and cell is None:
         return _of_file(path)
     if (path / PLAN_FILE).is_file():
-        run = RunDirectory.load(path)
-        cells = list(run.plan.cells())
-        if len(cells) > 1:
-            names = ", ".join(f"{path}/{cell.slug}" for cell in cells[:3]) + (", …" if len(cells) > 3 else "")
-            raise RunError(f"run '{path}' has {len(cells)} cells; name one of them: {names}")
-        return _of_cell(run, cells[0])
-    home = path.parent.parent if path.parent.name == "cells" else path.parent
-    if not (home / PLAN_FILE).is_file():
-        raise RunError(f"no trained model at '{text}'; {_EXPECTED}")
-    run = RunDirectory.load(home)
-    found = [cell for cell in run.plan.cells() if cell.slug == path.name]
-    if not found:
-        known = ", ".join(cell.slug for cell in run.plan.cells())
-        raise RunError(f"run '{home}' has no cell '{path.name}'; known: {known}")
+        return _only_cell(RunDirectory.load(path), "*" if cell is None else cell)
+    home = next((folder for folder in path.parents if (folder / PLAN_FILE).is_file()), None)
+    if home is None or cell is not None:
+        raise RunError(f"no {'run' if cell is not None else 'trained model'} at '{text}'; {_EXPECTED}")
+    return _only_cell(RunDirectory.load(home), path.relative_to(home).as_posix().removeprefix("cells/"))
+
+
+def _only_cell(run: RunDirectory, name: str) -> TrainedModel:
+    found = select_cells(run.plan.cells(), name, str(run.path))
+    if len(found) > 1:
+        names = listed([cell_name(cell) for cell in found])
+        raise RunError(
+            f"run '{run.path}' has {len(found)} cells{'' if name == '*' else f' {name!r}'}; name one of them"
+            f" with --cell, or behind the run's path: {names}"
+        )
     return _of_cell(run, found[0])
 
 

@@ -20,7 +20,12 @@ Fill = Annotated[
     bool,
     typer.Option("--fill", help="Enlarge the box to the image's size, instead of padding it with black."),
 ]
-TRAINED = "RUN of one cell, RUN/CELL, or a weights file that robust-tin wrote."
+TRAINED = (
+    "A run (with --cell if it has several), RUN/MODEL/DEFENSE/SEED, or a weights file that robust-tin wrote."
+)
+OneCell = Annotated[
+    str | None, typer.Option(help="Cell of the run: MODEL/DEFENSE/SEED, such as mobilenet/fgsm-at/0.")
+]
 
 
 class Part(StrEnum):
@@ -34,12 +39,12 @@ class Part(StrEnum):
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
-        epilog="Example: robust-tin fool --model runs/tin/densenet169--none--s0 --eps 0.03"
+        epilog="Example: robust-tin fool --model runs/tin --cell densenet169/none/0 --eps 8/255"
         " --data DATA/tiny-imagenet-200 --out fooled"
     )(fool)
     app.command(epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops")(crop)
     app.command(
-        epilog="Example: robust-tin predict runs/tin/densenet169--none--s0 --data DATA/tiny-imagenet-200"
+        epilog="Example: robust-tin predict runs/tin --cell densenet169/none/0 --data DATA/tiny-imagenet-200"
         " --split test --out predictions.csv"
     )(predict)
 
@@ -49,6 +54,7 @@ def fool(
     model: Annotated[str, typer.Option(help=TRAINED)],
     out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
     part: DataConfig,
+    cell: OneCell = None,
     eps: Annotated[
         str, typer.Option(help="Budget in units of the pixel range [0, 1]; 8/255 works.")
     ] = "0.03",
@@ -66,6 +72,7 @@ def fool(
     made = run_fool(
         model,
         out=out,
+        cell=cell,
         eps=eps,
         attack=attack,
         norm=norm,
@@ -106,6 +113,7 @@ def predict(
     model: Annotated[str, typer.Argument(help=TRAINED)],
     out: Annotated[Path, typer.Option(help="The CSV file.")],
     part: DataConfig,
+    cell: OneCell = None,
     split: Annotated[Part, typer.Option(help="What to predict.")] = Part.test,
     images: Annotated[
         Path | None,
@@ -124,6 +132,7 @@ def predict(
     made = run_predict(
         model,
         out=out,
+        cell=cell,
         split=split.value,
         images=images,
         boxes=boxes,

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, CellConfig, DataConfig, TrainingConfig
+from robustbench_tin.benchmarks.planning.config import (
+    BenchConfig,
+    CellConfig,
+    DataConfig,
+    TableConfig,
+    TrainingConfig,
+)
 from robustbench_tin.cli.options import as_option, given_options, with_options
 from robustbench_tin.cli.process import complain, say
 from robustbench_tin.streams import (
@@ -49,7 +55,7 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @with_options
-def bench(context: typer.Context, asked: BenchConfig) -> None:
+def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> None:
     """Train backbones, attack them, and print accuracy clean against attacked."""
     from robustbench_tin.benchmarks.bench import bench as run_bench
     from robustbench_tin.progress import ConsoleReporter
@@ -57,13 +63,27 @@ def bench(context: typer.Context, asked: BenchConfig) -> None:
     console = make_console()
     run = run_bench(**given_options(context, asked), reporter=ConsoleReporter(console))
     if run is not None:
-        _print_tables(run, console)
+        _print_tables(run, run.tables_of(shown), console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")
         _require_no_failure(run)
 
 
+@with_options
 def show(
     run: Annotated[Path, typer.Argument(help="A run directory.")],
+    shown: TableConfig,
+    cell: Annotated[
+        str,
+        typer.Option(metavar="CELL", help="Only these cells: MODEL/DEFENSE/SEED, such as '*/fgsm-at/*'."),
+    ] = "*",
+    sort: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Sort rows by a column: its heading, clean, worst (lowest top-1 under attack), top1 or top5"
+            " (mean under attack).",
+        ),
+    ] = None,
     format: Annotated[
         Format, typer.Option(help="csv and json are the records, one row a measure.")
     ] = Format.table,
@@ -75,13 +95,13 @@ def show(
     for note in opened.notes:
         complain(f"note: {note}")
     if format is Format.table:
-        _print_tables(opened, make_console())
+        _print_tables(opened, opened.tables_of(shown, sort=sort, cell=cell), make_console())
     elif format is Format.markdown:
-        print("\n\n".join(table.markdown() for table in opened.tables))
+        print("\n\n".join(table.markdown() for table in opened.tables_of(shown, sort=sort, cell=cell)))
     elif format is Format.csv:
-        print(records_csv(opened.records), end="")
+        print(records_csv(opened.records_of(cell)), end="")
     else:
-        print(records_json(opened.records), end="")
+        print(records_json(opened.records_of(cell)), end="")
 
 
 def curves(
@@ -158,10 +178,9 @@ def _require_no_failure(run: Any) -> None:
         )
 
 
-def _print_tables(run: Any, console: Any) -> None:
+def _print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
     from robustbench_tin.errors import RunError
 
-    tables = run.tables
     if not tables:
         raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
     _print(tables, console)
