@@ -67,7 +67,7 @@ class APGD(IterativeWithRestarts):
 
 @dataclass(frozen=True, kw_only=True)
 class CrossEntropyAPGD(APGD):
-    """Auto-PGD on the cross-entropy; :class:`APGD` has the paper and the settings."""
+    """Auto-PGD on the cross-entropy."""
 
     name: ClassVar[str] = "apgd-ce"
 
@@ -77,7 +77,7 @@ class CrossEntropyAPGD(APGD):
 
 @dataclass(frozen=True, kw_only=True)
 class DLRAPGD(APGD):
-    """Auto-PGD on the difference of logits ratio; :class:`APGD` has the paper and the settings.
+    """Auto-PGD on the difference of logits ratio.
 
     The ratio needs three classes (seven for the top-5 criterion); with fewer, cross-entropy stands in.
     """

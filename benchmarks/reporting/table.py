@@ -95,12 +95,12 @@ class Table:
             "▼ points lost to the attack": any(lost >= 0 for lost in changes),
             "▲ points gained under attack": any(lost < 0 for lost in changes),
             "± standard deviation over seeds": any(each.deviation is not None for each in figures),
-            "(n of m seeds) the other seeds have no figure": any(each.seeds for each in figures),
+            "(n of m seeds): the other seeds have no figure": any(each.seeds for each in figures),
             "[ ] 95 % interval": any(each.interval for each in figures),
             f"{DOUBTED} unreliable, for a reason below": any(each.mark == DOUBTED for each in figures),
             f"{UNCHECKED} not checked, for a reason below": any(each.mark == UNCHECKED for each in figures),
             f"{MISSING} no figure": any(each.number == MISSING for each in figures),
-            f"{NOT_LEARNED}{dimmed} clean top-1 is not above chance (p ≥ 0.001), so the row's figures under"
+            f"{NOT_LEARNED}{dimmed}: clean top-1 is not above chance (p ≥ 0.001), so the row's figures under"
             " attack mean nothing": any(NOT_LEARNED in label for label in labels),
         }
         said = [words for words, occurs in marks.items() if occurs]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
@@ -62,8 +62,8 @@ def _reach(figures: Sequence[Figure], *, several: bool) -> list[str]:
 
 def _not_learned(rows: Sequence[TableRow]) -> list[str]:
     """Which seeds of a row did not learn; a row of one seed says so itself."""
-    names = [cell.name for row in rows if len(row.seeds) > 1 for cell in row.not_learned]
-    return [f"{NOT_LEARNED}: {'; '.join(names)}"] if names else []
+    cells = [cell for row in rows if len(row.seeds) > 1 for cell in row.not_learned]
+    return [f"{NOT_LEARNED}: {_names(cells)}"] if cells else []
 
 
 def _doubts(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
@@ -71,11 +71,10 @@ def _doubts(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
     for cell, measure in measures:
         for reason in verdict_on(measure).doubts:
             found.setdefault(reason, {}).setdefault(cell.name, []).append(measure)
-    named = {
-        reason: [f"{name}, {_all_of(doubted)}" for name, doubted in cells.items()]
+    return [
+        f"{DOUBTED} {reason} ({'; '.join(f'{name}, {_all_of(doubted)}' for name, doubted in cells.items())})"
         for reason, cells in found.items()
-    }
-    return _reasons(DOUBTED, named)
+    ]
 
 
 def _all_of(measures: Sequence[Row]) -> str:
@@ -90,16 +89,20 @@ def _all_of(measures: Sequence[Row]) -> str:
 
 def _unchecked(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
     """What could not be checked of a cell, could not at any eps."""
-    found: dict[Reason, list[str]] = {}
+    found: dict[Reason, list[SeedMeasures]] = {}
     for cell, measure in measures:
         verdict = verdict_on(measure)
         for reason in verdict.unchecked if verdict.state is Trust.unchecked else ():
-            found.setdefault(reason, []).append(cell.name)
-    return _reasons(f"{UNCHECKED} {Trust.unchecked}:", found)
+            found.setdefault(reason, []).append(cell)
+    return [f"{UNCHECKED} {Trust.unchecked}: {reason} ({_names(cells)})" for reason, cells in found.items()]
 
 
-def _reasons(mark: str, cells_by_reason: Mapping[Reason, Sequence[str]]) -> list[str]:
-    """One line a reason, with the cells that it holds for."""
-    return [
-        f"{mark} {reason} ({'; '.join(dict.fromkeys(cells))})" for reason, cells in cells_by_reason.items()
-    ]
+def _names(cells: Iterable[SeedMeasures]) -> str:
+    """Cells, those of one backbone and defense together: ``a + none, seeds 0, 1; b + none, seed 0``."""
+    seeds: dict[str, dict[int, None]] = {}
+    for cell in cells:
+        seeds.setdefault(cell.label, {})[cell.seed] = None
+    return "; ".join(
+        f"{label}, seed{'s' if len(found) > 1 else ''} {', '.join(map(str, found))}"
+        for label, found in seeds.items()
+    )

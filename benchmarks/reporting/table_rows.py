@@ -25,16 +25,21 @@ class SeedMeasures:
     """One cell.
 
     Attributes:
-        name: for people: ``resnet50 + fgsm-at, seed 0``.
+        label: without the seed, for people: ``resnet50 + fgsm-at``.
         seed: of the cell.
         measures: its records by attack and eps.
         one_status: whether all its records have the same status, as those of a cell that was not trained.
     """
 
-    name: str
+    label: str
     seed: int
     measures: Measures
     one_status: bool
+
+    @property
+    def name(self) -> str:
+        """For people: ``resnet50 + fgsm-at, seed 0``."""
+        return f"{self.label}, seed {self.seed}"
 
     @property
     def clean(self) -> Mapping[Any, Any] | None:
@@ -82,7 +87,6 @@ def table_rows(records: pd.DataFrame, worst: Worst | None, *, per_seed: bool) ->
 
 
 def _cells(records: pd.DataFrame, worst: Worst | None) -> Iterator[tuple[str, str, SeedMeasures]]:
-    frame: pd.DataFrame
     for (model, defense, seed), frame in records.groupby(["model", "defense", "seed"], sort=False):
         key = str(model), str(defense), int(str(seed))
         measures: dict[tuple[str, float], Mapping[Any, Any]] = {
@@ -92,5 +96,8 @@ def _cells(records: pd.DataFrame, worst: Worst | None) -> Iterator[tuple[str, st
         others = worst.rows.get(key, {}) if worst is not None else {}
         measures |= {(TRANSFER, eps): row for eps, row in others.items()}
         shown = short_numbers(key[1])
-        name = f"{key[0]} + {shown}, seed {key[2]}"
-        yield key[0], shown, SeedMeasures(name, key[2], measures, frame["status"].nunique() == 1)
+        yield (
+            key[0],
+            shown,
+            SeedMeasures(f"{key[0]} + {shown}", key[2], measures, frame["status"].nunique() == 1),
+        )

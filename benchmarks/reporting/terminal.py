@@ -14,7 +14,7 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from robustbench_tin.benchmarks.reporting.figure import Figure
-from robustbench_tin.benchmarks.reporting.table import Table
+from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.text import printable
 
 # A longer name, or word of a heading, is broken at its punctuation if it has to be.
@@ -136,8 +136,10 @@ def _grid(table: Table, lines: str, folded: bool) -> RichTable:
             overflow="fold",
         )
     for number, row in enumerate(table.rows):
-        longest = _LONG_LABEL if folded else None
-        names = [Text(_folded(printable(name), longest)) for name in row[: table.label_columns]]
+        names = [
+            Text(_name(printable(name), folded=folded, tall=lines == "each"))
+            for name in row[: table.label_columns]
+        ]
         figures = [_figure(text, lines) for text in row[table.label_columns :]]
         grid.add_row(*names, *figures, style="dim" if number in table.dimmed else None)
     return grid
@@ -146,6 +148,13 @@ def _grid(table: Table, lines: str, folded: bool) -> RichTable:
 def _heading(column: str) -> str:
     """A heading with each word on a line of its own."""
     return "\n".join(_folded(printable(word), _LONG_HEADING) for word in column.split(" "))
+
+
+def _name(text: str, *, folded: bool, tall: bool) -> str:
+    """A row's name or mark; in a tall row a mark of two words takes two lines."""
+    if tall and text.endswith(NOT_LEARNED):
+        return text.replace(" ", "\n")
+    return _folded(text, _LONG_LABEL if folded else None)
 
 
 def _folded(text: str, longest: int | None) -> str:

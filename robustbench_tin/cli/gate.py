@@ -14,7 +14,7 @@ import typer
 from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, UserModelConfig
 from robustbench_tin.cli.images import Device, console_reporter
 from robustbench_tin.cli.options import with_options
-from robustbench_tin.cli.process import CtrlC, say
+from robustbench_tin.cli.process import Command, CtrlC, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
 
@@ -30,12 +30,15 @@ REPORTS = "Reports"
 
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
-    app.command(epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json")(baseline)
+    app.command(cls=Command, epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json")(
+        baseline
+    )
     app.command(
+        cls=Command,
         epilog="Examples:\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json --max-drop 0.01 --min"
-        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03"
+        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03",
     )(check)
 
 

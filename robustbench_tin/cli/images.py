@@ -10,7 +10,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli.options import as_option, with_options
-from robustbench_tin.cli.process import say
+from robustbench_tin.cli.process import Command, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
 
@@ -39,13 +39,17 @@ class Part(StrEnum):
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
+        cls=Command,
         epilog="Example: robust-tin fool --model runs/tin --cell densenet169/none/0 --eps 8/255"
-        " --data DATA/tiny-imagenet-200 --out fooled"
+        " --data DATA/tiny-imagenet-200 --out fooled",
     )(fool)
-    app.command(epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops")(crop)
+    app.command(cls=Command, epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops")(
+        crop
+    )
     app.command(
+        cls=Command,
         epilog="Example: robust-tin predict runs/tin --cell densenet169/none/0 --data DATA/tiny-imagenet-200"
-        " --split test --out predictions.csv"
+        " --split test --out predictions.csv",
     )(predict)
 
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import inspect
 import re
 from dataclasses import dataclass
-from enum import StrEnum
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig
+from robustbench_tin.citations import paper_of
 from robustbench_tin.cli.options import as_option
-from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
+from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError, UnknownNameError, one_line
+from robustbench_tin.options import either
 from robustbench_tin.registry import Entry, Registry
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import printable
@@ -25,37 +27,52 @@ _BRIDGES = {
 }
 
 
-class What(StrEnum):
-    """What ``robust-tin list`` lists."""
-
-    models = "models"
-    attacks = "attacks"
-    defenses = "defenses"
-    datasets = "datasets"
+KINDS = ("models", "attacks", "defenses", "datasets")
 
 
 def add_commands(app: typer.Typer) -> None:
     """Register the command."""
-    app.command("list", epilog="Example: robust-tin list attacks")(list_)
+    app.command("list", epilog="Example: robust-tin list attacks 'pgd*'")(list_)
 
 
 def list_(
-    what: Annotated[What, typer.Argument(help="What to list.")],
+    what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="The kind to list.")],
+    pattern: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="Only this name, or those that fit a pattern: 'pgd*'."),
+    ] = None,
     plugin: Annotated[list[Path] | None, as_option(CellConfig, "plugins")] = None,
 ) -> None:
-    """List backbones, attacks, defenses or data sets: what each is and where it came from."""
+    """List backbones, attacks, defenses or data sets: each with its settings, paper and origin."""
     from rich.table import Table
 
     from robustbench_tin.registry import load_plugin
 
     for path in plugin or ():
         load_plugin(path)
+    kind = kind_of(what)
+    rows = matching(describe(kind), pattern, kind)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for column in ("name", "what it is", "from"):
-        table.add_column(column, overflow="fold")
-    for row in describe(what.value):
-        table.add_row(*map(printable, (row.name, row.summary, row.origin)))
+    with_paper = any(row.paper for row in rows)
+    for column in ("name", "what it is", *(["paper"] if with_paper else []), "from"):
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        paper = [row.paper] if with_paper else []
+        table.add_row(*map(printable, (row.name, row.summary, *paper, row.origin)))
     make_console().print(table)
+
+
+def kind_of(text: str) -> str:
+    """One of :data:`KINDS`; the singular, and backbones, will do too.
+
+    Raises:
+        InvalidSettingError: for anything else.
+    """
+    plural = text.lower() if text.lower().endswith("s") else f"{text.lower()}s"
+    kind = "models" if plural == "backbones" else plural
+    if kind not in KINDS:
+        raise InvalidSettingError(f"list got '{text}'; expected {either(KINDS)}")
+    return kind
 
 
 @dataclass(frozen=True)
@@ -65,6 +82,19 @@ class Row:
     name: str
     summary: str
     origin: str
+    paper: str = ""
+
+
+def matching(rows: list[Row], pattern: str | None, kind: str) -> list[Row]:
+    """The rows whose names fit a pattern; None: all.
+
+    Raises:
+        UnknownNameError: if none does, with the close names.
+    """
+    found = [row for row in rows if pattern is None or fnmatchcase(row.name, pattern)]
+    if not found and pattern is not None:
+        raise UnknownNameError(kind.removesuffix("s"), pattern, [row.name for row in rows])
+    return found
 
 
 def describe(what: str) -> list[Row]:
@@ -74,7 +104,7 @@ def describe(what: str) -> list[Row]:
     their defaults behind it.
     """
     registry = _registry(what)
-    rows = [Row(entry.name, _described(entry), entry.origin) for entry in registry.entries()]
+    rows = [Row(entry.name, _described(entry), entry.origin, _paper(entry)) for entry in registry.entries()]
     if what == "models":
         rows.append(Row("timm:NAME", "any network that timm has by that name", "built-in"))
     if what == "attacks":
@@ -106,6 +136,13 @@ def _described(entry: Entry[Any]) -> str:
         return _summary(entry.load())
     except FOREIGN as error:
         return f"cannot be used: {error if isinstance(error, RobustTinError) else one_line(error)}"
+
+
+def _paper(entry: Entry[Any]) -> str:
+    try:
+        return paper_of(entry.load())
+    except FOREIGN:  # its summary says that it cannot be used
+        return ""
 
 
 def _summary(value: Any) -> str:

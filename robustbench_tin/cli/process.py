@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from robustbench_tin.errors import ForeignExitError, InterruptedByUserError, RobustTinWarning
 from robustbench_tin.text import printable
@@ -22,6 +22,24 @@ _RESUMABLE = frozenset({"bench", "transfer", "fool", "crop"})
 
 class CtrlC(KeyboardInterrupt):
     """A real Ctrl-C, as opposed to a KeyboardInterrupt that a model raises."""
+
+
+class Command(TyperCommand):
+    """A command whose help leaves ``--no-`` forms out if the switch is off anyway: they take a column."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help."""
+        switches = [
+            param for param in self.params if getattr(param, "secondary_opts", None) and not param.default
+        ]
+        hidden = [(param, param.secondary_opts) for param in switches]
+        try:
+            for param in switches:
+                param.secondary_opts = []
+            super().format_help(ctx, formatter)
+        finally:
+            for param, names in hidden:
+                param.secondary_opts = names
 
 
 class CommandGroup(TyperGroup):

@@ -17,7 +17,7 @@ from robustbench_tin.benchmarks.planning.config import (
     TrainingConfig,
 )
 from robustbench_tin.cli.options import as_option, given_options, with_options
-from robustbench_tin.cli.process import complain, say
+from robustbench_tin.cli.process import Command, complain, say
 from robustbench_tin.streams import (
     make_console,
 )
@@ -42,16 +42,19 @@ class Format(StrEnum):
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
-        epilog="Examples:\n\n"
+        cls=Command,
+        epilog="A switch that a preset turns on is turned off by its --no- form: --no-worst-case.\n\n"
+        "Examples:\n\n"
         "robust-tin bench --models all --eps 0.0,0.01,0.03\n\n"
         "robust-tin bench --data DATA/tiny-imagenet-200 --classes 10 --models mobilenet,resnet50"
         " --defenses none,bbox-crop,fgsm-at\n\n"
-        "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255"
+        "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255",
     )(bench)
-    app.command(epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")(show)
-    app.command(epilog="Example: robust-tin curves runs/demo-1a2b3c4d --format svg")(curves)
-    app.command(epilog="Example: robust-tin presets quick > mine.toml")(presets)
-    app.command(epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")(transfer)
+    app.command(cls=Command, epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")(show)
+    app.command(epilog="Example: robust-tin runs")(runs)
+    app.command(cls=Command, epilog="Example: robust-tin curves runs/demo-1a2b3c4d --format svg")(curves)
+    app.command(cls=Command, epilog="Example: robust-tin presets quick > mine.toml")(presets)
+    app.command(cls=Command, epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")(transfer)
 
 
 @with_options
@@ -102,6 +105,25 @@ def show(
         print(records_csv(opened.records_of(cell)), end="")
     else:
         print(records_json(opened.records_of(cell)), end="")
+
+
+def runs(
+    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look, at any depth.")] = Path(
+        "runs"
+    ),
+) -> None:
+    """List runs: date, state, best robust accuracy, and the plan in short."""
+    from robustbench_tin.benchmarks.reporting.run_list import BEST, run_summaries, run_table
+
+    found = run_summaries(directory)
+    if any(not each.damage for each in found):
+        make_console().print(run_table(found))
+        say(BEST)
+    for each in found:
+        if each.damage:
+            say(f"{each.name} is damaged: {each.damage}")
+    if not found:
+        say(f"No runs in {directory}.")
 
 
 def curves(

@@ -1,0 +1,135 @@
+"""The runs below a directory: plan in short, date, state and the best robust accuracy of each."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.cell_names import listed
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.reporting.figure import MISSING
+from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, Record
+from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
+from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.specs import eps_text, short_numbers
+from robustbench_tin.text import counted, printable
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+BEST = "best %: the highest over cells of the lowest top-1 under any attack at the largest eps."
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """One run in a list.
+
+    Attributes:
+        name: its path below the listed directory.
+        date: when its plan was written: ``2026-01-31 12:00``.
+        plan: what it does, in short.
+        state: ``done``, or ``3 of 12 cells``.
+        best: highest robust accuracy of a cell, in [0, 1]; None if there is none to rely on.
+        damage: why it cannot be read; empty if it can.
+    """
+
+    name: str
+    date: str
+    plan: str = ""
+    state: str = ""
+    best: float | None = None
+    damage: str = ""
+
+
+def run_summaries(directory: str | Path) -> list[RunSummary]:
+    """The runs in a directory, at any depth, by name; links are not followed.
+
+    Raises:
+        RunError: if there is no such directory.
+    """
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise RunError(f"no directory '{directory}'; expected one that holds runs, such as runs")
+    return [_summary(path, directory) for path in _run_paths(directory)]
+
+
+def run_table(summaries: Sequence[RunSummary]) -> RichTable:
+    """A row for each run that can be read; only its plan may take more lines than one."""
+    from rich.table import Table as RichTable
+
+    table = RichTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for heading in ("run", "date", "state", "best %"):
+        table.add_column(
+            heading, no_wrap=True, overflow="fold", justify="right" if "%" in heading else "left"
+        )
+    table.add_column("plan")
+    for each in summaries:
+        if not each.damage:
+            best = MISSING if each.best is None else f"{100 * each.best:.1f}"
+            table.add_row(*map(printable, (each.name, each.date, each.state, best, each.plan)))
+    return table
+
+
+def _run_paths(directory: Path) -> Iterator[Path]:
+    for folder, subfolders, files in os.walk(directory):
+        subfolders.sort()
+        if PLAN_FILE in files:
+            subfolders.clear()  # a run holds no run
+            yield Path(folder)
+
+
+def _summary(path: Path, directory: Path) -> RunSummary:
+    name = path.relative_to(directory).as_posix()
+    began = datetime.fromtimestamp((path / PLAN_FILE).stat().st_mtime)
+    date = f"{began:%Y-%m-%d %H:%M}"
+    try:
+        run = RunDirectory.load(path)
+        records = {cell: list(_records(run, cell)) for cell in run.plan.cells()}
+    except RobustTinError as error:
+        return RunSummary(name, date, damage=str(error))
+    done = sum(
+        len(found) == run.plan.measures_of(cell) and all(record.status == OK for record in found)
+        for cell, found in records.items()
+    )
+    rates = [rate for known in records.values() if (rate := _robust_accuracy(known)) is not None]
+    state = "done" if done == len(records) else f"{done} of {counted(len(records), 'cell')}"
+    return RunSummary(name, date, plan_in_short(run.plan), state, max(rates, default=None))
+
+
+def _records(run: RunDirectory, cell: Cell) -> Iterator[Record]:
+    for attack, eps in run.measures(cell):
+        record = run.record(cell, attack, eps)
+        if record is not None:
+            yield record
+
+
+def plan_in_short(plan: Plan) -> str:
+    """One line: ``demo: vgg16, mobilenet × none × 3 seeds; fgsm, pgd linf 4/255, 8/255``."""
+    cells = [listed(plan.models), listed([short_numbers(name) for name in plan.defenses])]
+    cells += [counted(len(plan.seeds), "seed")] if len(plan.seeds) > 1 else []
+    eps = ", ".join(map(eps_text, plan.attacked_eps))
+    attacks = listed([short_numbers(name) for name in plan.attacks])
+    return f"{plan.data}: {' × '.join(cells)}; " + (f"{attacks} {plan.norm} {eps}" if eps else CLEAN)
+
+
+def _robust_accuracy(records: Sequence[Record]) -> float | None:
+    """The lowest top-1 of a cell under any attack at the largest eps.
+
+    None if nothing was attacked, a figure is doubted, or the cell did not learn.
+    """
+    attacked = [record for record in records if record.attack not in (CLEAN, CERTIFIED)]
+    largest = max((record.eps for record in attacked), default=0.0)
+    measured = [record for record in attacked if record.eps == largest and record.top1 is not None]
+    if not measured or any(_is_unreliable(record) for record in measured):
+        return None
+    return min(record.top1 for record in measured if record.top1 is not None)
+
+
+def _is_unreliable(record: Record) -> bool:
+    doubted = record.verdict is not None and bool(record.verdict.doubts)
+    return doubted or record.above_chance is False
