@@ -98,12 +98,11 @@ def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folde
     assert not (tmp_path / "fooled").exists()
 
 
-def test_bench_prints_a_table_an_attack_and_show_prints_it_again(small, tmp_path):
+def test_bench_prints_a_table_and_show_prints_it_again(small, tmp_path):
     result = robust_tin(*small)
     assert result.returncode == 0, result.stderr
-    assert "Plan: 1 cells, 5 measures" in result.stdout
-    for attack in ("fgsm", "pgd"):
-        assert f"under {attack} (linf, fixed budget)" in result.stdout
+    assert "Plan: 1 cell, 5 measures, 3 epochs" in result.stdout
+    assert "under fgsm, pgd (linf, fixed budget)" in result.stdout
     shown = robust_tin("show", tmp_path / "run")
     assert shown.returncode == 0
     assert shown.stdout in result.stdout
@@ -115,6 +114,26 @@ def test_bench_prints_a_table_an_attack_and_show_prints_it_again(small, tmp_path
     assert csv.splitlines()[0].startswith("model,defense,seed,attack,norm,eps,n,top1")
     markdown = robust_tin("show", tmp_path / "run", "--format", "markdown").stdout
     assert markdown == (tmp_path / "run" / "results.md").read_text()
+
+    by_attack = robust_tin("show", tmp_path / "run", "--by", "attack", "--intervals", "--per-seed").stdout
+    for attack in ("fgsm", "pgd"):
+        assert f"under {attack} (linf, fixed budget)" in by_attack
+    assert "[ ] 95 % interval" in by_attack
+    for options, said in [
+        (["--sort", "speed"], "sort got 'speed'; expected a column: clean, worst, top1, top5, model"),
+        (["--cell", "vgg16/none/0"], "has no cell 'vgg16/none/0'; known: timm:test_resnet/none/0"),
+        (["--by", "model"], "by got 'model'; expected run or attack"),
+    ]:
+        refused = robust_tin("show", tmp_path / "run", *options)
+        assert refused.returncode == 2
+        (line,) = refused.stderr.splitlines()
+        assert said in line
+    sorted_ = robust_tin("show", tmp_path / "run", "--sort", "worst", "--cell", "*/none/*")
+    assert sorted_.stdout == shown.stdout
+
+    listed = robust_tin("runs", tmp_path)
+    assert listed.returncode == 0, listed.stderr
+    assert re.search(r"^run +\d{4}-\d\d-\d\d \d\d:\d\d +done +\d", listed.stdout, flags=re.MULTILINE)
 
 
 def test_the_demo_set_is_announced_on_the_first_line(tmp_path):
@@ -138,6 +157,28 @@ def test_list_says_what_each_is_and_where_it_came_from(what, names):
     assert result.returncode == 0, result.stderr
     for name in names:
         assert re.search(rf"^{name} +\w.* built-in *$", result.stdout, flags=re.MULTILINE), name
+
+
+@pytest.mark.parametrize(
+    ("arguments", "names"),
+    [
+        (["attacks", "pgd*"], ["pgd"]),
+        (["attack", "apgd-?e"], ["apgd-ce"]),
+        (["defense", "none"], ["none"]),
+        (["backbones", "vgg*"], ["vgg16", "vgg19"]),
+        (["Model", "timm*"], ["timm:NAME"]),
+    ],
+)
+def test_list_takes_patterns_and_singulars(arguments: list[str], names: list[str]):
+    result = robust_tin("list", *arguments)
+    assert result.returncode == 0, result.stderr
+    assert re.findall(r"^(\S+)  ", result.stdout, flags=re.MULTILINE) == ["name", *names]
+
+
+def test_list_shows_papers_and_defaults_as_fractions():
+    result = robust_tin("list", "defenses", "pgd-at")
+    assert "Madry et al., 2018, arXiv:1706.06083" in result.stdout
+    assert "eps=8/255" in result.stdout
 
 
 def test_list_shows_a_plugin_with_its_file(tmp_path):
@@ -168,7 +209,12 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
         (["bench", "--modles", "all"], "No such option"),
         (["bench", "--epochs", "few"], "--epochs"),
         (["show", "no/such/run"], "is no run directory"),
-        (["list", "things"], "things"),
+        (["list", "things"], "list got 'things'; expected models, attacks, defenses or datasets"),
+        (["list", "attacks", "pgdd"], "unknown attack 'pgdd'; did you mean 'pgd'"),
+        (["bench", "--attacks", "fgsm,,pgd"], "'fgsm,,pgd' has an empty item"),
+        (["bench", "--eps", "0,,0.01"], "'0,,0.01' has an empty item"),
+        (["bench", "--models", "vgg16,"], "'vgg16,' has an empty item"),
+        (["runs"], "no directory 'runs'"),
         (["walk"], "No such command 'walk' (see robust-tin --help)"),
     ],
 )
@@ -271,6 +317,29 @@ def test_ctrl_c_says_that_the_same_command_continues(small, tmp_path):
     _, told = process.communicate()
     assert process.returncode == 130
     assert told == "robust-tin: interrupted; the same command continues where it stopped\n"
+
+
+def test_completion_ends_with_success_and_names_commands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    monkeypatch.setenv("_ROBUST_TIN_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", "robust-tin pre")
+    monkeypatch.setenv("COMP_CWORD", "1")
+    # The program's name decides which variable asks for completion.
+    code = "import sys; sys.argv = ['robust-tin']; from robustbench_tin.cli.app import main; main()"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.split() == ["predict", "presets"]
+
+
+@pytest.mark.parametrize(
+    "command", ["bench", "show", "fool", "crop", "predict", "transfer", "baseline", "check"]
+)
+def test_help_cuts_no_name_at_80_columns(command: str, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    result = robust_tin(command, "--help")
+    assert result.returncode == 0
+    assert "…" not in result.stdout
+    assert max(map(len, result.stdout.splitlines())) == 80
 
 
 def test_a_defect_keeps_its_traceback_and_does_not_end_as_what_got_worse(

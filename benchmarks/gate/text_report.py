@@ -43,9 +43,11 @@ def plain(report: CheckReport) -> str:
     """The table and what stands below it as plain text, wide enough that nothing is cut."""
     from rich.console import Console
 
+    from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
+
     shown = table(report)
     file = io.StringIO()
-    Console(file=file, width=160, color_system=None).print(replace(shown, title="", notes=()).rich())
+    Console(file=file, width=160, color_system=None).print(TerminalTable(replace(shown, title="", notes=())))
     return "\n".join([printable(shown.title), file.getvalue().rstrip(), "", *map(printable, shown.notes)])
 
 

@@ -1,15 +1,11 @@
-"""A table: names and figures, free of how they are shown, as Markdown or for the terminal."""
+"""A table: names and figures, free of how they are shown, and as Markdown; terminal.py prints it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.reporting.figure import DOUBTED, MISSING, UNCHECKED, Figure
 from robustbench_tin.text import markdown
-
-if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 
 NOT_LEARNED = "not learned"
 
@@ -47,12 +43,6 @@ class Table:
         body = "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], marks, *texts[1:]))
         notes = "".join(f"\n\n{markdown(line)}" for line in (*self.legend(), *self.notes))
         return f"**{markdown(self.title)}**\n\n{body}{notes}"
-
-    def rich(self) -> TerminalTable:
-        """For the terminal; it shows what fits the width at which it is printed."""
-        from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
-
-        return TerminalTable(self)
 
     @property
     def figures(self) -> list[Figure]:

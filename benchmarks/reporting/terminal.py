@@ -18,7 +18,7 @@ from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.text import printable
 
 # A longer name, or word of a heading, is broken at its punctuation if it has to be.
-_LONG_LABEL, _LONG_HEADING = 28, 12
+_LONG_LABEL, _LONG_HEADING = 28, 8
 _UNBOUNDED = 100_000
 
 
@@ -52,7 +52,7 @@ class _Layout:
             "intervals": any(each.interval for each in figures) and not self.intervals,
         }
         names = ", ".join(name for name, is_gone in gone.items() if is_gone)
-        more = "A wider terminal shows more, --format csv all."
+        more = "A wider terminal shows more" + (", --format csv all." if table.explained else ".")
         return [f"Left out at this width: {names}. {more}"] if names else []
 
 
@@ -104,6 +104,8 @@ def _fitted(table: Table, console: Console, options: ConsoleOptions) -> tuple[_L
         grid = _grid(layout.of(table), layout.lines, folded)
         if fits(grid):
             return layout, [grid]
+    if table.label_columns == len(table.columns):
+        return _LAYOUTS[0], [_grid(table, "one", folded)]
     least = _LAYOUTS[-1]
     shown = least.of(table)
     parts: list[list[int]] = []

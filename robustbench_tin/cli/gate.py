@@ -299,7 +299,9 @@ def _print_power(drop: float, baseline: Path | None, level: float) -> None:
 
 def _print_table(table: Any) -> None:
     """The table on a console wide enough for it, and its notes as plain lines that can be searched."""
+    from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
+
     say(table.title)
-    make_console().print(replace(table, title="", notes=()).rich())
+    make_console().print(TerminalTable(replace(table, title="", notes=())))
     for note in table.notes:
         say(note)

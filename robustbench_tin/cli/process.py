@@ -45,6 +45,18 @@ class Command(TyperCommand):
 class CommandGroup(TyperGroup):
     """The commands; no exit of a model, a plug-in or another package becomes an exit of this program."""
 
+    def main(self, *args: Any, **named: Any) -> Any:
+        """Parse the command line and run the command.
+
+        Only typer's own completion ends the program from here: other exits are errors, see :meth:`invoke`.
+        """
+        try:
+            return super().main(*args, **named)
+        except SystemExit as end:
+            if end.code not in (0, None):
+                raise
+            return 0
+
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for.
 

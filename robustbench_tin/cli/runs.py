@@ -210,7 +210,9 @@ def _print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
 
 def _print(tables: Sequence[Table], console: Console) -> None:
     """Print tables with an empty line between them."""
+    from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
+
     for index, table in enumerate(tables):
         if index:
             console.print()
-        console.print(table.rich())
+        console.print(TerminalTable(table))

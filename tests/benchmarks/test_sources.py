@@ -151,7 +151,7 @@ def test_a_trained_model_is_found_by_run_cell_and_file(small, tmp_path):
     assert found.defense == "jpeg"
     assert find_trained(run.path / "cells" / other.slug) == found
     assert find_trained(run.weights_file(one)).defense == "none"
-    with pytest.raises(RobustTinError, match=f"has 2 cells; name one of them: {run.path}/{one.slug}"):
+    with pytest.raises(RobustTinError, match=f"has 2 cells; name one of them .*: {SOURCE}/none/0"):
         find_trained(run.path)
     with pytest.raises(RobustTinError, match="has no cell 'resnet'; known: "):
         find_trained(run.path / "resnet")

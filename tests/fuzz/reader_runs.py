@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import tempfile
 from functools import cache
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from rich.console import Console
 from safetensors.torch import save_file
 
 from robustbench_tin.benchmarks.codes.status import OK
@@ -16,6 +18,7 @@ from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 from robustbench_tin.benchmarks.run import Run, records_csv, records_json
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair
@@ -148,7 +151,7 @@ def _show(folder: Path) -> None:
     run = Run.load(folder)
     for table in (*run.tables, *run.transfers.tables):
         table.markdown()
-        table.rich()
+        Console(file=io.StringIO(), width=80).print(TerminalTable(table))
     records = run.records
     records_csv(records)
     records_json(records)
