@@ -26,7 +26,7 @@ from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_cle
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.worst_case import worst_case
-from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import default_lr, is_backbone, resolve
 from robustbench_tin.benchmarks.reporting.tensorboard import TensorBoardWriter, events
@@ -39,6 +39,7 @@ from robustbench_tin.benchmarks.runs.records import (
     Record,
     make_record,
 )
+from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
@@ -108,6 +109,7 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         return None
     with Run.begun(path, plan) as run:
         repair(run, reporter)
+        remember(path, DataConfig(**request.of(DataConfig)))
         done = frozenset(cell.slug for cell in plan.cells() if _is_done(run, cell))
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")

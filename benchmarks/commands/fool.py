@@ -21,6 +21,7 @@ from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
@@ -86,8 +87,8 @@ def fool(
         device: None: the best there is.
         plugins: files that register what the model or the attack needs.
         reporter: told how far it is; None: silent.
-        **data: the data set and the part of it, as ``bench`` takes them: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+        **data: the data set and the part of it: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -101,7 +102,7 @@ def fool(
     splits = _splits(split)
     device = choose_device(device)
     found = find_trained(model, cell)
-    dataset = open_part(reporter, **data)
+    dataset = open_part(reporter, **data_options(run_of(found), data))
     require_fit(found, dataset)
     require_size(dataset)
     tune_allocator()

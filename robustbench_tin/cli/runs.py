@@ -152,6 +152,7 @@ def presets(
 
 @with_options
 def transfer(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     part: DataConfig,
     attack: Annotated[
@@ -167,7 +168,7 @@ def transfer(
 ) -> None:
     """Make adversarial images on each cell of a run and measure every other cell on them.
 
-    The data options are those that the run was made with.
+    The data options are those of the run's bench, unless given here.
     """
     from robustbench_tin.benchmarks.commands.transfer import transfer as run_transfer
     from robustbench_tin.progress import ConsoleReporter
@@ -180,7 +181,7 @@ def transfer(
         device=device,
         plugins=plugin or (),
         reporter=ConsoleReporter(console),
-        **vars(part),
+        **given_options(context, part),
     )
     _print(opened.transfers.tables, console)
     say(f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show")
