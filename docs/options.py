@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, UserModelConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, TableConfig, UserModelConfig
 from robustbench_tin.options import Config, Option, default_of, flag_of, in_words, options_of, types_of
 from robustbench_tin.text import markdown
 
@@ -15,6 +15,11 @@ _HEAD = """# Options
 `bench(...)` in Python and the table `[bench]` of a preset take the same names, with `_` for `-`:
 `batch_size = 64`. A list is `a,b` on the command line. `--no-` turns a switch off, as in `--no-trust`.
 """
+_TABLES = """
+## Tables of robust-tin bench and robust-tin show
+
+Only the command line has these. `show` also has `--cell`, `--sort` and `--format`.
+"""
 _GATE = """
 ## robust-tin baseline and robust-tin check
 
@@ -26,7 +31,8 @@ def page() -> str:
     """The whole page."""
     panels = dict.fromkeys(declared.panel or "" for declared in options_of(BenchConfig).values())
     tables = [_table(BenchConfig, panel) for panel in panels]
-    return "".join([_HEAD, *tables, _GATE, _table(UserModelConfig, UserModelConfig.panel)])
+    shown = [_TABLES, _table(TableConfig, TableConfig.panel)]
+    return "".join([_HEAD, *tables, *shown, _GATE, _table(UserModelConfig, UserModelConfig.panel)])
 
 
 def _table(config: type[Config], panel: str) -> str:

@@ -14,6 +14,7 @@ table ``[tool.robust-tin]``::
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -24,7 +25,7 @@ from typing import Any
 from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.files import read_text
-from robustbench_tin.specs import parse_number
+from robustbench_tin.specs import parse_number, short_numbers
 from robustbench_tin.threat import check_length
 
 MAX_DROP = 0.01
@@ -32,6 +33,7 @@ LEVEL = 0.05
 PYPROJECT = "pyproject.toml"
 _LARGEST = 4 * 2**20
 _OPTIONS = ("baseline", "max-drop", "min", "level")
+_FRACTION, _OVER = re.compile(r"(=[\d.]+)/(\d)"), "\0"
 _GRAMMAR = (
     "expected a number from 0 to 1, or SELECTOR=NUMBER such as pgd@0.03=0.20 or resnet*/none/pgd@*=0.02"
 )
@@ -142,6 +144,8 @@ def parse_rule(option: str, text: str) -> Rule:
 
     >>> parse_rule("min", "resnet*/none/pgd:steps=20@8/255=0.2").attack
     'pgd:steps=20'
+    >>> parse_rule("min", "resnet*/pgd-at:eps=4/255/pgd:alpha=2/255@8/255=0.2").defense
+    'pgd-at:eps=4/255'
     """
     selector, equals, number = text.strip().rpartition("=")
     if equals and not selector.strip():
@@ -158,7 +162,10 @@ def _rule(option: str, selector: str, number: object, text: str) -> Rule:
     names, at, budget = selector.rpartition("@")
     if not at:
         names, budget = selector, "*"
-    parts = names.split("/")
+    # A slash within a setting's number, as in eps=4/255, separates nothing.
+    parts = [
+        part.replace(_OVER, "/") for part in _FRACTION.sub(rf"\1{_OVER}\2", short_numbers(names)).split("/")
+    ]
     try:
         eps = None if budget.strip() == "*" else parse_number(budget)
     except ValueError:

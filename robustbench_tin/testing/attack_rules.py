@@ -14,7 +14,7 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.benchmarks.codes.status import OK, StatusCode
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.specs import parse_spec
+from robustbench_tin.specs import eps_text, parse_spec
 from robustbench_tin.testing.attack_case import AttackCase, changed, state_of
 from robustbench_tin.testing.models import (
     FAILURES,
@@ -55,14 +55,16 @@ def _require_images(case: AttackCase, moved: Tensor, images: Tensor, eps: tuple[
         else:
             lengths, most = of_images.norm(dim=1), budget * (1 + L2_TOLERANCE)
         longest = max(lengths.tolist(), default=0.0)
-        require(longest <= most, f"for eps {budget:g} it moved an image by {longest:.9g}")
+        require(longest <= most, f"for eps {eps_text(budget)} it moved an image by {longest:.9g}")
 
 
 @rule("move images if the budget is large enough", each_norm=True)
 def images_move(case: AttackCase) -> None:
     """An attack that stops on success may find nothing in a small ball; in the whole pixel box, it must."""
     eps = case.usual if case.attack.criterion is None else case.eps[3]
-    require(not torch.equal(case.perturb([eps])[0], case.toy.images), f"for eps {eps:g} no image moved")
+    require(
+        not torch.equal(case.perturb([eps])[0], case.toy.images), f"for eps {eps_text(eps)} no image moved"
+    )
 
 
 @rule("take batches of any size", each_norm=True)
@@ -155,11 +157,15 @@ def budget_does_not_depend_on_the_others(case: AttackCase) -> None:
     together = case.perturb(eps)
     for budget, moved in zip(eps, together, strict=True):
         alone = case.perturb([budget])[0]
-        require(torch.equal(alone, moved), f"eps {budget:g} gives other images beside other eps than alone")
+        require(
+            torch.equal(alone, moved),
+            f"eps {eps_text(budget)} gives other images beside other eps than alone",
+        )
     twice = case.perturb([case.usual] * 2)
-    require(torch.equal(twice[0], twice[1]), f"eps {case.usual:g} given twice gives two results")
+    require(torch.equal(twice[0], twice[1]), f"eps {eps_text(case.usual)} given twice gives two results")
     require(
-        torch.equal(twice[0], together[1]), f"eps {case.usual:g} given twice gives other images than once"
+        torch.equal(twice[0], together[1]),
+        f"eps {eps_text(case.usual)} given twice gives other images than once",
     )
 
 
@@ -270,7 +276,7 @@ def impossible_threat_model_is_refused(case: AttackCase) -> None:
             lambda eps=eps, norm=norm: case.perturb([eps], norm=norm),  # type: ignore[misc]
             InvalidSettingError,
             start,
-            f"for eps {eps}",
+            f"for eps {eps_text(eps)}",
         )
     must_raise(lambda: case.perturb([0.1], norm="l1"), InvalidSettingError, "norm got", "for the norm l1")
     must_raise(
