@@ -21,7 +21,7 @@ from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 
 # Longer decimals are written as fractions, if they are some.
 _SHORT = 8
-_LONG_DECIMAL = re.compile(r"(?<![\w./])\d+\.\d{7,}(?:e-?\d+)?(?![\w./])")
+_LONG_DECIMAL = re.compile(r"(?<![\w./])\d+\.\d{7,}(?:e-?\d+)?(?![\w.]|/\d)")
 
 
 @dataclass(frozen=True)
