@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -92,39 +92,37 @@ class TerminalTable:
 
 def _fitted(table: Table, console: Console, options: ConsoleOptions) -> tuple[_Layout, list[RichTable]]:
     """The first layout that fits, with its grid; else the last, with the grids of its parts."""
-    room = options.max_width
     unbounded = options.update(width=_UNBOUNDED)
 
     def fits(grid: RichTable) -> bool:
-        return Measurement.get(console, unbounded, grid).maximum <= room
+        return Measurement.get(console, unbounded, grid).maximum <= options.max_width
 
-    labels = sum(max(map(cell_len, column)) for column in _columns(table)[: table.label_columns])
-    folded = labels > room / 2
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    labels = sum(max(map(cell_len, column)) for column in columns[: table.label_columns])
+    folded = labels > options.max_width / 2
     for layout in _LAYOUTS:
         grid = _grid(layout.of(table), layout.lines, folded)
-        if fits(grid):
+        if fits(grid) or table.label_columns == len(columns):
             return layout, [grid]
-    if table.label_columns == len(table.columns):
-        return _LAYOUTS[0], [_grid(table, "one", folded)]
     least = _LAYOUTS[-1]
-    shown = least.of(table)
+    return least, _parts(least.of(table), folded, fits)
+
+
+def _parts(shown: Table, folded: bool, fits: Callable[[RichTable], bool]) -> list[RichTable]:
+    """As few grids as hold all columns, each with as many as fit; all have the names of the rows."""
     parts: list[list[int]] = []
-    for number in range(table.label_columns, len(shown.columns)):
-        wider = [*(parts[-1] if parts else []), number]
-        if parts and fits(_part(shown, wider, folded)):
+    for number in range(shown.label_columns, len(shown.columns)):
+        wider = [*parts[-1], number] if parts else []
+        if wider and fits(_part(shown, wider, folded)):
             parts[-1] = wider
         else:
             parts.append([number])
-    return least, [_part(shown, numbers, folded) for numbers in parts]
+    return [_part(shown, numbers, folded) for numbers in parts]
 
 
 def _part(shown: Table, numbers: Sequence[int], folded: bool) -> RichTable:
     """Some columns of figures, with all names of the rows before them."""
     return _grid(shown.with_columns([*range(shown.label_columns), *numbers]), "each", folded)
-
-
-def _columns(table: Table) -> list[tuple[str, ...]]:
-    return list(zip(table.columns, *table.rows, strict=True))
 
 
 def _grid(table: Table, lines: str, folded: bool) -> RichTable:
