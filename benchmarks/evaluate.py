@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import AttackedModel
-from robustbench_tin.attacks.acceleration.variants import SEARCHES
+from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import VariantCache, probed
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache, probed
 from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
 from robustbench_tin.attacks.engine.perturb import perturb_images
