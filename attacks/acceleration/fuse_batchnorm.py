@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robustbench_tin.attacks.acceleration.module_surgery import put
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 
 
 def fuse_batchnorm(model: nn.Module, images: Tensor) -> nn.Module:
@@ -55,7 +55,7 @@ def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
     try:
         # No inference mode: the copy keeps no inference tensors that way.
         with torch.no_grad():
-            asked(model, images)
+            call_model(model, images)
     finally:
         for handle in handles:
             handle.remove()

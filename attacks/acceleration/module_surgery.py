@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 
 
 def independent_copy(model: nn.Module) -> nn.Module:
@@ -49,7 +49,7 @@ def input_shapes(
     ]
     try:
         with torch.no_grad():
-            asked(model, images)
+            call_model(model, images)
     finally:
         for handle in handles:
             handle.remove()

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 
 # Largest distance between the logits with and without packing, in units of their spread.
 _MOST_APART = 1e-4
@@ -28,9 +28,9 @@ def prepack_weights(model: nn.Module, images: Tensor) -> nn.Module:
             unusable then.
     """
     with torch.no_grad():
-        expected = asked(model, images)
+        expected = call_model(model, images)
         _pack(model, images)
-        apart = (expected - asked(model, images)).abs().max()
+        apart = (expected - call_model(model, images)).abs().max()
         if not bool(apart <= _MOST_APART * (expected.std() + 1e-12)):
             raise ValueError("the model with packed weights gives other logits")
     return model

@@ -20,7 +20,7 @@ from robustbench_tin.attacks.acceleration.prepacked_weights import prepack_weigh
 from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, Precision, VariantLabel
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.strict_float32 import tf32
 
@@ -53,7 +53,7 @@ class ModelVariant:
     def logits(self, images: Tensor) -> object:
         """The module's output for float32 images."""
         with self._autocast(images.device.type):
-            return asked(self.module, images, channels_last=self.label.channels_last)
+            return call_model(self.module, images, channels_last=self.label.channels_last)
 
     def laid_out(self, images: Tensor) -> Tensor:
         """The images in the variant's memory layout."""

@@ -82,8 +82,7 @@ class ModelPasses:
         return self.split.run(len(images), part).logits
 
     def tracked(self, variant: ModelVariant, images: Tensor, eot: int) -> Tensor:
-        """Mean logits of ``eot`` passes, with a graph; the backward pass is counted and checked when it
-        happens.
+        """Mean logits of ``eot`` passes, with a graph whose backward pass is counted and checked.
 
         Args:
             variant: a variant in float32.

@@ -52,14 +52,13 @@ class WrongVariantError(Exception):
 
     def __str__(self) -> str:
         return (
-            f"{self.label} answered otherwise than the model at {self.apart} of {self.compared} points:"
+            f"{self.label} gave other logits than the model at {self.apart} of {self.compared} points:"
             " searched again with the model itself"
         )
 
 
 class SpotChecks:
-    """Compares variants with their model during an attack; a search with the model itself needs no
-    comparison.
+    """Compares variants with their model during an attack; does nothing if the model itself is searched.
 
     Args:
         attacked: the attacked model, entered and prepared.

@@ -91,9 +91,9 @@ def find(name: str) -> type[ArtAttack]:
     """The attack ``art:name``.
 
     Raises:
-        InvalidSettingError: where ART is not installed or does not load, or another package is missing that
+        InvalidSettingError: if ART is not installed or does not load, or another package is missing that
             the class needs.
-        UnknownNameError: where ART has no such evasion attack on image classifiers, with the close names.
+        UnknownNameError: if ART has no such evasion attack on image classifiers, with the close names.
     """
     for package in ("art", "art.estimators.classification"):  # the second takes scikit-learn along
         require_package(f"art:{name}", package, "pip install adversarial-robustness-toolbox")

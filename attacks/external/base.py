@@ -47,7 +47,7 @@ class Seen(nn.Module):
         device: of the model.
 
     Attributes:
-        failure: the first error of a pass, even where the library went on as if nothing had happened.
+        failure: the first error of a pass, even if the library continued as if nothing had happened.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -68,7 +68,7 @@ class Seen(nn.Module):
         try:
             images = images.to(self.device, torch.float32)
             if not bool(torch.isfinite(images).all()):
-                raise AttackFailure("the attack asked about an image that is not finite")
+                raise AttackFailure("the attack queried the model at an image that is not finite")
             return self._logits(images)
         except Exception as error:
             self.failure = self.failure or error
@@ -85,7 +85,7 @@ class Bridge(Attack):
         set_by_us: what its constructor takes that is no setting here.
         knows_eps: it is given the budget.
         eps_name: what its constructor calls the budget; None: it takes none.
-        steps_of_eps: step lengths that follow the budget where they are left out, as parts of it: the
+        steps_of_eps: step lengths that follow the budget if they are left out, as parts of it: the
             library's own defaults divided.
         required: settings without a default.
         ignores_labels: it moves away from what the model says, right or wrong, and might mend a mistake;
@@ -239,7 +239,7 @@ def require_package(name: str, package: str, install: str) -> ModuleType:
     """Import a library that no other attack needs.
 
     Raises:
-        InvalidSettingError: where it is not installed or does not load, with what to do.
+        InvalidSettingError: if it is not installed or does not load, with what to do.
     """
     try:
         return importlib.import_module(package)

@@ -1,4 +1,4 @@
-"""``foolbox:CLASS``: any gradient- or decision-based attack of foolbox, where that package is installed.
+"""``foolbox:CLASS``: any gradient- or decision-based attack of foolbox; that package must be installed.
 
 Rauber, Zimmermann, Bethge and Brendel, 2020, "Foolbox Native", Journal of Open Source Software 5(53), 2607.
 Step lengths are parts of eps there already (``rel_stepsize``).
@@ -57,8 +57,8 @@ def find(name: str) -> type[FoolboxAttack]:
     """The attack ``foolbox:name``.
 
     Raises:
-        InvalidSettingError: where foolbox is not installed.
-        UnknownNameError: where it has no such attack, with the close names.
+        InvalidSettingError: if foolbox is not installed.
+        UnknownNameError: if it has no such attack, with the close names.
     """
     require_package(f"foolbox:{name}", "foolbox", "pip install foolbox")
     targets = _targets()

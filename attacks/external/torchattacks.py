@@ -1,4 +1,4 @@
-"""``torchattacks:CLASS``: any attack of torchattacks, where that package is installed.
+"""``torchattacks:CLASS``: any attack of torchattacks; that package must be installed.
 
 Kim, 2020, "Torchattacks: A PyTorch Repository for Adversarial Attacks", arXiv 2010.01950. Two things to know
 when comparing: its ``AutoAttack`` runs 10 steps of APGD, not the published 100, and aims at all classes but
@@ -51,8 +51,8 @@ def find(name: str) -> type[TorchattacksAttack]:
     """The attack ``torchattacks:name``.
 
     Raises:
-        InvalidSettingError: where torchattacks is not installed.
-        UnknownNameError: where it has no such attack, with the close names.
+        InvalidSettingError: if torchattacks is not installed.
+        UnknownNameError: if it has no such attack, with the close names.
     """
     # Its pinned requests is older than ours may be; nothing that attacks needs it.
     install = "pip install --no-deps torchattacks"

@@ -105,7 +105,7 @@ def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec:
         # What is written down makes a run that goes on search with the model from its start.
         again = measured(model, spec, "fixed", VariantCache(cache.labels))
     assert found.search == exact.search == "float32"
-    assert f"{label} answered otherwise than the model at " in found.remarks[-1]
+    assert f"{label} gave other logits than the model at " in found.remarks[-1]
     assert found.remarks[:-1] == exact.remarks
     assert found.backward_passes > exact.backward_passes  # those of the first start were made as well
     if spec == FULL:
@@ -298,7 +298,7 @@ def test_what_gathered_is_compared_once_it_fills_a_pass_or_at_the_end(toy: Toy) 
             assert apart.call_args_list[1].args[1] is None
             apart.side_effect = lambda points, logits: [(mock.Mock(label="odd", precision="float32"), 2)]
             checks.insist(toy.images[:3])
-            with pytest.raises(WrongVariantError, match=r"^odd answered .* at 2 of 3 points"):
+            with pytest.raises(WrongVariantError, match=r"^odd gave .* at 2 of 3 points"):
                 checks.settle()
 
 

@@ -151,7 +151,7 @@ def test_images_of_a_form_that_is_found_wrong_are_made_again_with_the_model(
         found = transfer(runs["found"], **QUICK, data=str(small_folder))
     assert len(compared) < len(made) + 3
     records = list(found.transfers)
-    told = [record for record in records if "answered otherwise than the model at" in str(record.remarks)]
+    told = [record for record in records if "gave other logits than the model at" in str(record.remarks)]
     assert len(told) == 2
     assert {record.search for record in told} == {"float32"}
     assert len({record.source for record in told}) == 1
