@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
+from robustbench_tin.benchmarks.runs.remembered import remember
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
@@ -19,18 +20,14 @@ from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics, ValidationMetrics
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.verdict import Trust, Verdict
-from robustbench_tin.benchmarks.measurement.attack import (
-    AttackProtocol,
-    evaluation_batch_size,
-    measure_attack,
-    measure_clean,
-    measure_from_clean,
-    with_clean_gradients,
-    worst_case,
-)
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.benchmarks.measurement.certified import measure_certified
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.measurement.worst_case import worst_case
+from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import default_lr, is_backbone, resolve
 from robustbench_tin.benchmarks.reporting.tensorboard import TensorBoardWriter, events
@@ -110,6 +107,7 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         return None
     with Run.begun(path, plan) as run:
         repair(run, reporter)
+        remember(path, DataConfig(**request.of(DataConfig)))
         done = frozenset(cell.slug for cell in plan.cells() if _is_done(run, cell))
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")

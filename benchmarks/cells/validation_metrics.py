@@ -12,7 +12,7 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.data.base import Split
 from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import as_tensor

@@ -13,13 +13,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
+from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
@@ -84,8 +85,8 @@ def fool(
         device: None: the best there is.
         plugins: files that register what the model or the attack needs.
         reporter: told how far it is; None: silent.
-        **data: the data set and the part of it, as ``bench`` takes them: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+        **data: the data set and the part of it: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -99,7 +100,7 @@ def fool(
     splits = _splits(split)
     device = choose_device(device)
     found = find_trained(model)
-    dataset = open_part(reporter, **data)
+    dataset = open_part(reporter, **data_options(run_of(found), data))
     require_fit(found, dataset)
     require_size(dataset)
     tune_allocator()
@@ -157,7 +158,7 @@ class _Worker:
                 what = f"{'moving' if moved else 'copying'} {name} images"
                 written: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
                 if moved:
-                    made = fooled_batches(
+                    made = adversarial_batches(
                         model, batches, self.attack, self.threat, seed=self.settings["seed"], starts=todo
                     )
                     written = ((batch.start, batch.images, batch.answers) for batch in made)
