@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-from robustbench_tin.benchmarks.runs.remembered import remember
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import parse_attack
@@ -40,6 +39,7 @@ from robustbench_tin.benchmarks.runs.records import (
     Record,
     make_record,
 )
+from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained

@@ -83,7 +83,7 @@ class AttackedModel:
             self._passes.finite.clear()
             self._frozen.__exit__(kind, *details)
 
-    # What an attack needs
+    # Queries of attacks
 
     def logits(self, images: Tensor) -> Tensor:
         """The model's own logits, float32 ``(N, C)``, without a graph; every verification uses them.

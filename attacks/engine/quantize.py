@@ -8,7 +8,7 @@ from torch import Tensor
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball, L2Ball
 
-# What rounding adds to a length is at most a small part of one level; a bound, so that NaN ends too.
+# Rounding adds at most a small part of one level to a length; the bound also ends the loop for NaN.
 _CORRECTIONS = 4
 
 

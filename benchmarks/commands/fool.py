@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks import parse_attack
@@ -22,6 +21,7 @@ from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from torch import nn
 
 from robustbench_tin.atomic import write_text
@@ -22,6 +21,7 @@ from robustbench_tin.benchmarks.measurement.clean import batch_logits
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit
 from robustbench_tin.data import UNLABELLED, Dataset, Split
 from robustbench_tin.data.boxes import crop, usable

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from robustbench_tin.benchmarks.runs.remembered import data_options
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
@@ -28,6 +27,7 @@ from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
+from robustbench_tin.benchmarks.runs.remembered import data_options
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
 from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord

@@ -7,10 +7,10 @@ import warnings
 
 import pandas as pd
 import pytest
-from robustbench_tin.benchmarks.runs.record_frame import RENAMED
 from toys import Toy
 
 from robustbench_tin import evaluate
+from robustbench_tin.benchmarks.runs.record_frame import RENAMED
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from robustbench_tin.benchmarks.runs.remembered import DATA_FILE, data_options, remember
 
 from robustbench_tin.benchmarks.planning.config import DataConfig
+from robustbench_tin.benchmarks.runs.remembered import DATA_FILE, data_options, remember
 from robustbench_tin.errors import RunError
 
 ASKED: dict[str, Any] = {"classes": 3, "train_per_class": 5, "eval_images": 7, "skip_broken": True}
