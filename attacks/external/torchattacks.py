@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from robustbench_tin.attacks.external.base import Bridge, Seen, require_package
+from robustbench_tin.attacks.external.base import Bridge, CountedModule, require_package
 from robustbench_tin.attacks.external.signature import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
@@ -36,12 +36,12 @@ class TorchattacksAttack(Bridge):
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     taken: ClassVar[frozenset[str]]
 
-    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         chosen = {"norm": _NORMS[norm], "n_classes": classes, "seed": 0, "verbose": False}
         given = {name: value for name, value in chosen.items() if name in self.taken}
         return self.foreign_class(seen, **self.arguments(eps), **given)
 
-    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+    def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
         moved: Tensor = built(ball.images, labels)
         return moved
 

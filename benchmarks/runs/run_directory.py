@@ -239,7 +239,8 @@ class RunDirectory:
         return file
 
     def search_variants(self, cell: Cell) -> dict[str, list[str]]:
-        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen yet.
+        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen
+        yet.
 
         Raises:
             RunError: if the file is damaged.
