@@ -17,8 +17,8 @@ from robustbench_tin.errors import FOREIGN, RunError, one_line
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustbench_tin.benchmarks.runs.records import Record
     from robustbench_tin.benchmarks.measurement.results import Measurement
+    from robustbench_tin.benchmarks.runs.records import Record
 
 T = TypeVar("T", bound=BaseModel)
 

@@ -26,7 +26,8 @@ from typing import TYPE_CHECKING, Self
 from pydantic import BaseModel, ConfigDict, RootModel
 
 from robustbench_tin.atomic import remove_abandoned, write_text
-from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
@@ -36,7 +37,6 @@ from robustbench_tin.benchmarks.runs.files import (
     read_results,
     write_results,
 )
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
@@ -46,7 +46,7 @@ from robustbench_tin.benchmarks.runs.records import (
     Record,
     to_frame,
 )
-from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
 from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
 from robustbench_tin.errors import RunError
 

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.plan import Cell, slug
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
@@ -24,9 +26,7 @@ from robustbench_tin.benchmarks.runs.files import (
     read_results,
     write_results,
 )
-from robustbench_tin.benchmarks.planning.plan import Cell, slug
 from robustbench_tin.benchmarks.runs.records import Record, columns, shown
-from robustbench_tin.benchmarks.codes.status import OK
 
 if TYPE_CHECKING:
     import pandas as pd
