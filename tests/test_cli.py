@@ -88,7 +88,7 @@ def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folde
     options = ("--data", folder, "--device", "cpu")
     result = robust_tin("predict", cell, "--split", "val", "--out", out, *options)
     assert result.returncode == 0, result.stderr
-    assert f"20 predictions: {out}" in result.stdout
+    assert f"20 predictions of val: {out}" in result.stdout
     assert out.read_text().startswith("file,class,class_name,class_2,true_class\nval/blue/0.png,")
     # What these images cannot be written as is told in one line.
     result = robust_tin("fool", "--model", cell, "--out", tmp_path / "fooled", *options)
@@ -133,7 +133,7 @@ def test_bench_prints_a_table_and_show_prints_it_again(small, tmp_path):
 
     listed = robust_tin("runs", tmp_path)
     assert listed.returncode == 0, listed.stderr
-    assert re.search(r"^run +\d{4}-\d\d-\d\d \d\d:\d\d +done +\d", listed.stdout, flags=re.MULTILINE)
+    assert re.search(r"^run +\d{4}-\d\d-\d\d \d\d:\d\d +done +(\d|–)", listed.stdout, flags=re.MULTILINE)
 
 
 def test_the_demo_set_is_announced_on_the_first_line(tmp_path):
@@ -327,7 +327,7 @@ def test_completion_ends_with_success_and_names_commands(monkeypatch: pytest.Mon
     code = "import sys; sys.argv = ['robust-tin']; from robustbench_tin.cli.app import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.split() == ["predict", "presets"]
+    assert result.stdout.split() == ["presets", "predict"]
 
 
 @pytest.mark.parametrize(
@@ -361,4 +361,9 @@ def test_what_a_preset_switches_on_the_command_line_can_switch_off():
         option.name: option.secondary_opts for option in command.params if getattr(option, "is_flag", False)
     }
     assert {"worst_case", "pretrained"} <= set(switches)
-    assert {name for name, off in switches.items() if not off} == {"dry_run", "print_plan"}
+    assert {name for name, off in switches.items() if not off} == {
+        "dry_run",
+        "print_plan",
+        "per_seed",
+        "intervals",
+    }

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import SEARCHES
+from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.attacks.requested import given_twice
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig, Names
 from robustbench_tin.benchmarks.planning.plan import Plan

@@ -169,7 +169,7 @@ def test_from_the_same_start_it_goes_where_torchattacks_goes(
     best, right, _, _ = theirs.attack_single_run(toy.images, toy.labels)
     toy.model.eval()
     assert rows_apart(search.best_points, best) <= len(toy.labels) // 16
-    assert int((search.breaks != ~right).sum()) <= len(toy.labels) // 32
+    assert int((search.adversarial != ~right).sum()) <= len(toy.labels) // 32
 
 
 def kept_by_art(toy: Toy, norm: str, eps: float, loss: str, steps: int) -> float:
