@@ -27,10 +27,7 @@ def is_named(cell: Cell, text: str) -> bool:
     """
     wanted = text.strip().strip("/")
     name = cell_name(cell)
-    return any(
-        fnmatchcase(known, wanted)
-        for known in (name, name.rpartition("/")[0], cell.slug, short_numbers(cell.label))
-    )
+    return any(fnmatchcase(known, wanted) for known in (name, name.rpartition("/")[0], cell.slug, cell.label))
 
 
 def select_cells(cells: Iterable[Cell], text: str, run: str) -> list[Cell]:

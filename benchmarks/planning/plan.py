@@ -13,7 +13,7 @@ from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
 from robustbench_tin.options import planned
-from robustbench_tin.specs import eps_text, number_text
+from robustbench_tin.specs import eps_text, number_text, short_numbers
 from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Cell:
     @property
     def label(self) -> str:
         """For people: ``resnet50 + fgsm-at, seed 0``."""
-        return f"{self.model} + {self.defense}, seed {self.seed}"
+        return f"{self.model} + {short_numbers(self.defense)}, seed {self.seed}"
 
     @property
     def slug(self) -> str:
