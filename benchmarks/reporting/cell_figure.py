@@ -11,7 +11,7 @@ from robustbench_tin.benchmarks.codes.verdict import Reason, Trust, Verdict
 from robustbench_tin.benchmarks.reporting.figure import MARKS, MISSING, Figure
 from robustbench_tin.benchmarks.reporting.seed_interval import interval_over_seeds
 from robustbench_tin.benchmarks.reporting.table_columns import Column
-from robustbench_tin.benchmarks.reporting.table_rows import TableRow
+from robustbench_tin.benchmarks.reporting.table_rows import SeedMeasures, TableRow
 
 Row = Mapping[Any, Any]
 
@@ -28,21 +28,31 @@ def cell_figure(row: TableRow, column: Column) -> Figure:
         return Figure(_instead([measure for _, measure in found]))
     rates = [float(measure[field]) for _, measure in known if measure is not None]
     mean = 100 * fmean(rates)
-    lost = [
-        100 * (float(cell.clean[field]) - float(measure[field]))
-        for cell, measure in known
-        if column.eps > 0 and measure is not None and cell.clean is not None and _has(cell.clean, field)
-    ]
-    states = [verdict_on(measure).state for _, measure in known]
     return Figure(
         f"{mean:.1f}",
         value=mean,
-        mark=MARKS[max(states, key=list(Trust).index)],
+        mark=_mark([measure for _, measure in known]),
         deviation=100 * stdev(rates) if len(rates) > 1 else None,
         seeds=f"({len(known)} of {len(found)} seeds)" if len(known) < len(found) else "",
-        lost=fmean(lost) if lost else None,
+        lost=_lost(known, field) if column.eps > 0 else None,
         interval=_interval(rates, [measure for _, measure in known if measure is not None], field),
     )
+
+
+def _lost(known: Sequence[tuple[SeedMeasures, Row | None]], field: str) -> float | None:
+    """Mean points lost by the seeds that have a clean figure, too."""
+    lost = [
+        100 * (float(cell.clean[field]) - float(measure[field]))
+        for cell, measure in known
+        if measure is not None and cell.clean is not None and _has(cell.clean, field)
+    ]
+    return fmean(lost) if lost else None
+
+
+def _mark(measures: Sequence[Row | None]) -> str:
+    """That of the worst verdict."""
+    states = [verdict_on(measure).state for measure in measures]
+    return MARKS[max(states, key=list(Trust).index)]
 
 
 def verdict_on(measure: Row | None) -> Verdict:

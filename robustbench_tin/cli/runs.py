@@ -73,7 +73,7 @@ def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> Non
 
 @with_options
 def show(
-    run: Annotated[Path, typer.Argument(help="A run directory.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")],
     shown: TableConfig,
     cell: Annotated[
         str,
