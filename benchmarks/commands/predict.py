@@ -19,7 +19,7 @@ from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.attack import batch_logits, evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
-from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit
 from robustbench_tin.data import UNLABELLED, Dataset, Split
 from robustbench_tin.data.boxes import crop, usable

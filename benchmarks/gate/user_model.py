@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel, rank_of
 from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
-from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError

@@ -17,25 +17,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from pydantic import BaseModel, ConfigDict, RootModel
 
-from robustbench_tin.atomic import remove_abandoned, write_text
+from robustbench_tin.atomic import remove_abandoned
 from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
     file_digest,
-    forget,
     read_json,
-    read_results,
-    write_results,
 )
+from robustbench_tin.benchmarks.runs.kept_files import KeptFiles
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan, slug
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
@@ -95,11 +92,13 @@ class RunDirectory:
     Attributes:
         path: its directory.
         plan: what it does.
+        files: reads and writes them; keeps what is written under the lock until that is released.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.plan = plan
+        self.files = KeptFiles()
 
     @classmethod
     @contextmanager
@@ -121,7 +120,7 @@ class RunDirectory:
             if (path / PLAN_FILE).exists():
                 _require_same(path, plan)
             else:
-                write_text(path / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+                run.files.write(path / PLAN_FILE, plan)
             yield run
 
     @classmethod
@@ -137,13 +136,18 @@ class RunDirectory:
             raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
         return cls(path, read_json(file, Plan))
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep other processes from working on this run.
 
         Raises:
             RunError: if one is.
         """
-        return locked(self.path, f"another process is working on run '{self.path}'")
+        with locked(self.path, f"another process is working on run '{self.path}'"):
+            try:
+                yield
+            finally:
+                self.files.clear()
 
     @property
     def records(self) -> pd.DataFrame:
@@ -205,7 +209,7 @@ class RunDirectory:
         file = self._cell(cell) / "training.json"
         if not file.exists():
             return None
-        trained = read_json(file, Trained)
+        trained = self.files.read(file, Trained)
         if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
             raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
         return trained
@@ -215,8 +219,7 @@ class RunDirectory:
         known = {"cell": cell.slug, "plan_digest": self.plan.digest}
         if trained.status == OK:
             known["weights_digest"] = file_digest(self.weights_file(cell))
-        text = trained.model_copy(update=known).model_dump_json(indent=2)
-        write_text(self._cell(cell) / "training.json", text + "\n")
+        self.files.write(self._cell(cell) / "training.json", trained.model_copy(update=known))
 
     def checked_weights(self, cell: Cell) -> Path:
         """The weights file of a trained cell, whose content is that of the training.
@@ -245,11 +248,12 @@ class RunDirectory:
             RunError: if the file is damaged.
         """
         file = self._cell(cell) / "search.json"
-        return read_json(file, SearchVariants).root if file.exists() else {}
+        return self.files.read(file, SearchVariants).root if file.exists() else {}
 
     def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
         """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
-        write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
+        lists = {name: list(chosen) for name, chosen in labels.items()}
+        self.files.write(self._cell(cell) / "search.json", SearchVariants(lists))
 
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
         """One measure's record, or None if it is not taken yet.
@@ -274,14 +278,14 @@ class RunDirectory:
         }
         if outcomes.status == OK:
             file = self._measure(cell, record.attack, record.eps, "parquet")
-            known["results_digest"] = write_results(file, outcomes)
+            known["results_digest"] = self.files.write_results(file, outcomes)
         return self.save_record(cell, record.model_copy(update=known))
 
     def save_record(self, cell: Cell, record: Record) -> Record:
         """Write a record alone, once more is known of a measure whose outcomes are there."""
-        file = self._measure(cell, record.attack, record.eps, "json")
-        write_text(file, record.sealed.model_dump_json(indent=2) + "\n")
-        return record.sealed
+        sealed = record.sealed
+        self.files.write(self._measure(cell, record.attack, record.eps, "json"), sealed)
+        return sealed
 
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
@@ -329,18 +333,18 @@ class RunDirectory:
         """Forget a cell's weights, training and measures, so that the run does them again."""
         directory = self._cell(cell)
         for file in (directory / "training.json", self.weights_file(cell)):
-            forget(file)
+            self.files.forget(file)
         for attack, eps in self.measures(cell):
             self.drop_measure(cell, attack, eps)
 
     def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
         """Forget a measure, so that the run takes it again."""
         for suffix in ("json", "parquet"):
-            forget(self._measure(cell, attack, eps, suffix))
+            self.files.forget(self._measure(cell, attack, eps, suffix))
 
     def drop_search_variants(self, cell: Cell) -> None:
         """Forget which variants were chosen."""
-        forget(self._cell(cell) / "search.json")
+        self.files.forget(self._cell(cell) / "search.json")
 
     def has_measures(self, cell: Cell) -> bool:
         """Whether any measure of a cell was taken, damaged or not."""
@@ -373,7 +377,7 @@ class RunDirectory:
         file = self._measure(cell, attack, eps, "json")
         if not file.exists():
             return None
-        record = read_json(file, Record)
+        record = self.files.read(file, Record)
         if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
             raise DamagedError(f"'{file}' is of another cell; {AGAIN}")
         if (record.attack, record.eps) != (attack, eps):
@@ -381,7 +385,7 @@ class RunDirectory:
         self.require_of_run(record, file)
         if record.status != OK:
             return record, None
-        return record, read_results(file.with_suffix(".parquet"), record)
+        return record, self.files.read_results(file.with_suffix(".parquet"), record)
 
     def _cell(self, cell: Cell) -> Path:
         return self.path / "cells" / cell.slug
