@@ -18,7 +18,7 @@ def is_ok(record: Record | None) -> TypeGuard[Record]:
 
 
 def is_complete(run: RunDirectory, cell: Cell) -> bool:
-    """Whether nothing is left to do for a cell: each measurement is taken and, if the plan says so, checked."""
+    """Whether nothing is left to do for a cell: each measurement taken and, if the plan says so, checked."""
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
     if misled_attacks(run, cell, VariantCache(run.search_variants(cell))):
         return False
