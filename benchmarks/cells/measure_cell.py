@@ -30,7 +30,8 @@ from robustbench_tin.benchmarks.measurement.certified import measure_certified
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
-from robustbench_tin.benchmarks.runs.run_directory import RunDirectory, Trained
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.defenses.base import NoiseVote
 from robustbench_tin.progress import Advance
 from robustbench_tin.runtime import Runtime, as_tensor

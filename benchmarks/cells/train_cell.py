@@ -19,8 +19,8 @@ from robustbench_tin.benchmarks.planning.defense_sources import is_backbone
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell
 from robustbench_tin.benchmarks.reporting.tensorboard import TensorBoardWriter, events
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
-from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.errors import FOREIGN, RobustTinError, WeightsError, one_line
 from robustbench_tin.models import Classifier, load_weights, save_weights, select
 from robustbench_tin.progress import Advance, duration

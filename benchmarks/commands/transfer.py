@@ -29,7 +29,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
-from robustbench_tin.benchmarks.runs.run_directory import Trained
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.data import Dataset

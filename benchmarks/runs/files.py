@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     import pandas as pd
 
-    from robustbench_tin.benchmarks.runs.records import Record
     from robustbench_tin.benchmarks.measurement.results import Measurement
+    from robustbench_tin.benchmarks.runs.records import Record
 
 T = TypeVar("T", bound=BaseModel)
 

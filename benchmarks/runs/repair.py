@@ -6,11 +6,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
-from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.progress import Reporter
-from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.progress import Reporter
 
 
 def repair(run: RunDirectory, reporter: Reporter) -> None:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
-from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.defenses import parse_defense

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
-from robustbench_tin.benchmarks.planning.plan import Cell, slug
-from robustbench_tin.benchmarks.runs.records import Record, columns, shown
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.plan import Cell, slug
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.runs.records import Record, columns, shown
 
 if TYPE_CHECKING:
     import pandas as pd
