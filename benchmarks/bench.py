@@ -11,10 +11,11 @@ from robustbench_tin.benchmarks.cells.cell_progress import is_complete
 from robustbench_tin.benchmarks.cells.complete_cell import complete_cell
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.cells.train_cell import train_cell
-from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset
@@ -68,6 +69,7 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         return None
     with Run.begun(path, plan) as run:
         repair(run, reporter)
+        remember(path, DataConfig(**request.of(DataConfig)))
         done = frozenset(cell.slug for cell in plan.cells() if is_complete(run, cell))
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")

@@ -1,4 +1,4 @@
-"""What adversarial training has in common: images are fooled, then the weights learn from them."""
+"""Adversarial training: each batch is perturbed, then the weights learn from it."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ class BallTraining(Defense):
 
 @dataclass(frozen=True)
 class AdversarialTraining(BallTraining):
-    """Base of defenses that fool each batch first and train on it then.
+    """Base of defenses that perturb each batch and train on the result.
 
-    An author writes :meth:`fool`, and :meth:`risk` where it is not the classification loss on those images.
+    An author writes :meth:`perturb`, and :meth:`risk` if it is not the classification loss on those images.
     """
 
     @abstractmethod
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         """Adversarial images, float32 ``(N, 3, H, W)`` in [0, 1], without a graph."""
 
     def risk(
@@ -72,7 +72,7 @@ class AdversarialTraining(BallTraining):
             raise InvalidSettingError(
                 f"defense '{self.spec}' got labels as probabilities; expected one class for each image"
             )
-        adversarial = self.fool(classifier, images, labels, context)
+        adversarial = self.perturb(classifier, images, labels, context)
         return lambda: self.risk(classifier, images, adversarial, labels, context)
 
 

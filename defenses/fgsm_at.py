@@ -36,7 +36,7 @@ class FGSMAdversarialTraining(AdversarialTraining):
         super().__post_init__()
         self.require(self.alpha is None or 0 < self.alpha < math.inf, "alpha", "more than 0")
 
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         alpha = 1.25 * self.eps if self.alpha is None else self.alpha
         ball = self.threat.ball(images)
         start = ball.random(context.generator)

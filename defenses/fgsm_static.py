@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustbench_tin.attacks.engine.adversarial_sets import fool
+from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.data.base import Split
@@ -61,7 +61,7 @@ class FGSMStatic(Defense):
     def prepare(self, train: Split, context: Context) -> Split:
         batches = ImageBatches(as_tensor(train.images), as_tensor(train.labels), _BATCH, context.device)
         model = context.trained(self.source)
-        fooled = list(fool(model, batches, FGSM(), ThreatModel("linf", self.eps)))
+        fooled = list(adversarial_batches(model, batches, FGSM(), ThreatModel("linf", self.eps)))
         answers = np.concatenate([batch.answers for batch in fooled])
         context.note(
             f"fgsm-static: {len(train):,} images moved by eps {self.eps:g} on {self.source} added, of which"

@@ -40,7 +40,7 @@ class MART(DivergenceTraining):
 
     beta: float = 5.0
 
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         with eval_mode(classifier):
             return self.climb(
                 classifier,

@@ -38,7 +38,7 @@ class NoiseFGSM(AdversarialTraining):
         super().__post_init__()
         self.require(0 <= self.noise < math.inf, "noise", "0 or more")
 
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         drawn = torch.rand(
             images.shape, generator=context.generator, device=images.device, dtype=torch.float32
         )

@@ -36,7 +36,7 @@ class PGDAdversarialTraining(MultiStepTraining):
     def relative_cost(self) -> float:  # type: ignore[override]
         return 1 + 0.7 * self.steps
 
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         ball = self.threat.ball(images)
         loss = partial(classification_loss, classifier, labels=labels)
         return self.climb(classifier, ball, ball.random(context.generator), loss)

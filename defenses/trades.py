@@ -57,7 +57,7 @@ class TRADES(DivergenceTraining):
 
     name: ClassVar[str] = "trades"
 
-    def fool(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
+    def perturb(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Tensor:
         with eval_mode(classifier):
             with torch.no_grad():
                 clean = classifier(images).log_softmax(dim=1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, OwnModelConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, UserModelConfig
 from robustbench_tin.options import Config, Option, default_of, flag_of, in_words, options_of, types_of
 from robustbench_tin.text import markdown
 
@@ -26,7 +26,7 @@ def page() -> str:
     """The whole page."""
     panels = dict.fromkeys(declared.panel or "" for declared in options_of(BenchConfig).values())
     tables = [_table(BenchConfig, panel) for panel in panels]
-    return "".join([_HEAD, *tables, _GATE, _table(OwnModelConfig, OwnModelConfig.panel)])
+    return "".join([_HEAD, *tables, _GATE, _table(UserModelConfig, UserModelConfig.panel)])
 
 
 def _table(config: type[Config], panel: str) -> str:

@@ -42,12 +42,10 @@ from torch.nn import functional
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import (
-    AttackProtocol,
-    attack_until_success,
-    measure_attack,
-    measure_clean,
-)
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.data import open_dataset, subset
 from robustbench_tin.defenses import parse_defense

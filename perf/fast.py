@@ -20,7 +20,9 @@ from torch import nn
 
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, attack_until_success, measure_clean
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 

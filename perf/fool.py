@@ -34,7 +34,7 @@ from torch.nn import functional
 from robustbench_tin.attacks.acceleration.variants import VariantCache
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.commands.fool import fool
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.data import Dataset, open_dataset, subset
 from robustbench_tin.models import backbones, build_classifier, save_weights
 from robustbench_tin.runtime import Runtime, as_tensor, choose_device, tune_allocator

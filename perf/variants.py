@@ -24,7 +24,9 @@ from robustbench_tin.attacks.acceleration.variants import VariantCache
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import parse_eps
 

@@ -19,7 +19,7 @@ from robustbench_tin.lazy import lazy_names
 if TYPE_CHECKING:
     from robustbench_tin.benchmarks.bench import bench as bench
     from robustbench_tin.benchmarks.evaluate import evaluate as evaluate
-    from robustbench_tin.benchmarks.evaluate import perturb as perturb
+    from robustbench_tin.benchmarks.perturb import perturb as perturb
 
 __all__ = ["__version__", "bench", "evaluate", "perturb"]
 
@@ -28,6 +28,7 @@ __getattr__, __dir__ = lazy_names(
     __all__,
     {
         "robustbench_tin.benchmarks.bench": ["bench"],
-        "robustbench_tin.benchmarks.evaluate": ["evaluate", "perturb"],
+        "robustbench_tin.benchmarks.evaluate": ["evaluate"],
+        "robustbench_tin.benchmarks.perturb": ["perturb"],
     },
 )

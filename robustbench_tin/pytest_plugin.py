@@ -22,14 +22,14 @@ import pytest
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from robustbench_tin.benchmarks.evaluate import Model
     from robustbench_tin.benchmarks.gate.candidate import Candidate
     from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.benchmarks.gate.rules import Rules
-    from robustbench_tin.benchmarks.gate.user_model import Asked
+    from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
     from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
+    from robustbench_tin.benchmarks.measurement.preparation import Model
     from robustbench_tin.models.normalisation import Values
-    from robustbench_tin.models.user_model import OwnModel
+    from robustbench_tin.models.user_model import UserModel
     from robustbench_tin.threat import Number
 
 
@@ -39,12 +39,12 @@ class Robustness:
     A measure is taken when an assertion first needs it, and once.
     """
 
-    def __init__(self, own: OwnModel, images: Tensor, labels: Tensor, facts: dict[str, str]) -> None:
+    def __init__(self, own: UserModel, images: Tensor, labels: Tensor, facts: dict[str, str]) -> None:
         self._own = own
         self._images = images
         self._labels = labels
         self._facts = facts
-        self._measured: dict[Asked, Candidate] = {}
+        self._measured: dict[UserModelSettings, Candidate] = {}
 
     def at_least(self, *, eps: str | Number = 0.0, norm: str = "linf", **floors: float) -> Robustness:
         """Require accuracies: ``at_least(clean=0.9)``, ``at_least(fgsm=0.5, pgd=0.3, eps=0.01)``.
@@ -59,7 +59,7 @@ class Robustness:
         """
         from robustbench_tin.benchmarks.gate.check import check
         from robustbench_tin.benchmarks.gate.rules import Rules
-        from robustbench_tin.benchmarks.gate.user_model import Asked
+        from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
         from robustbench_tin.threat import parse_eps
 
         with _mistakes_told():
@@ -68,7 +68,7 @@ class Robustness:
         attacks = [name for name in named if name != "clean"]
         if attacks and budget <= 0:
             pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected one above 0", pytrace=False)
-        asked = Asked(",".join(attacks) or "fgsm", str(budget), norm)
+        asked = UserModelSettings(",".join(attacks) or "fgsm", str(budget), norm)
         texts = [f"{name}{'' if name == 'clean' else f'@{budget}'}={floor}" for name, floor in named.items()]
         with _mistakes_told():
             _require(check(self._candidate(asked), None, Rules().then((), texts, None)))
@@ -111,12 +111,12 @@ class Robustness:
     def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
         """Write a baseline file for :meth:`not_worse_than`, for a first time or after an improvement."""
         from robustbench_tin.benchmarks.gate.baseline import make_baseline
-        from robustbench_tin.benchmarks.gate.user_model import Asked
+        from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
 
         with _mistakes_told():
-            make_baseline([self._candidate(Asked(attacks, eps, norm))]).write(Path(path))
+            make_baseline([self._candidate(UserModelSettings(attacks, eps, norm))]).write(Path(path))
 
-    def _candidate(self, asked: Asked) -> Candidate:
+    def _candidate(self, asked: UserModelSettings) -> Candidate:
         from robustbench_tin.benchmarks.gate.user_model import measure
 
         if asked not in self._measured:
@@ -145,13 +145,13 @@ def robustness() -> Callable[..., Robustness]:
         from robustbench_tin.data.base import Split
         from robustbench_tin.models.called import as_module, name_of
         from robustbench_tin.models.normalisation import normalized
-        from robustbench_tin.models.user_model import OwnModel, weights_digest
+        from robustbench_tin.models.user_model import UserModel, weights_digest
 
         with _mistakes_told():
             module = as_module(model)
             require_values(module)
             shown, true = as_images_and_labels(images, labels)
-            own = OwnModel(normalized(module, mean, std), name or name_of(module), weights_digest(module))
+            own = UserModel(normalized(module, mean, std), name or name_of(module), weights_digest(module))
         digest = Split(shown.cpu().numpy(), true.cpu().numpy()).fingerprint
         # Two models with the same tensors may still answer differently.
         key = (f"{id(model)} {own.name} {own.weights} {mean} {std}", digest)

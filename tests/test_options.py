@@ -15,7 +15,7 @@ import typer
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, OwnModelConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, UserModelConfig
 from robustbench_tin.cli import app as cli
 from robustbench_tin.cli.options import given_options, with_options
 from robustbench_tin.errors import InvalidSettingError
@@ -94,7 +94,7 @@ def test_values_at_the_bounds_are_taken() -> None:
     Toy(part=1e-9, rest=0.999)
 
 
-@pytest.mark.parametrize("config", [BenchConfig, OwnModelConfig])
+@pytest.mark.parametrize("config", [BenchConfig, UserModelConfig])
 def test_every_option_has_a_help_text_and_a_default_within_its_bounds(config: type[Config]) -> None:
     config()
     for name, declared in options_of(config).items():

@@ -156,8 +156,8 @@ def test_settings_and_facts_that_a_spec_or_a_table_could_not_hold(
         ("attacks.Attack", "gradients(self)", "gradients(self, budgets)"),
         (
             "defenses.AdversarialTraining",
-            "fool(self, classifier, images)",
-            "fool(self, classifier, images, labels, context)",
+            "perturb(self, classifier, images)",
+            "perturb(self, classifier, images, labels, context)",
         ),
     ],
 )
@@ -272,13 +272,12 @@ def test_a_hook_that_training_could_not_call(
 
 def test_what_adversarial_training_needs(write_plugin: Callable[..., Path]) -> None:
     base = "defenses.AdversarialTraining"
-    fool = "fool(self, classifier, images, labels, context)"
+    perturb = "perturb(self, classifier, images, labels, context)"
     assert refused(write_plugin, defense("alpha: float = 0.1", base)) == (
-        f"class Mine does not define {fool}; expected that method"
+        f"class Mine does not define {perturb}; expected that method"
     )
-    both = (
-        f"def {fool}:\n    return images\ndef loss(self, classifier, images, labels, context):\n    return 0"
-    )
+    loss = "loss(self, classifier, images, labels, context)"
+    both = f"def {perturb}:\n    return images\ndef {loss}:\n    return 0"
     path = write_plugin(HEAD + defense(both, base), "both.py")
     with pytest.raises(
         InvalidSettingError,

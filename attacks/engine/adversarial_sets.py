@@ -21,7 +21,7 @@ from robustbench_tin.threat import ThreatModel
 
 
 @dataclass(frozen=True)
-class Fooled:
+class AdversarialBatch:
     """A batch of fooling images.
 
     Attributes:
@@ -35,7 +35,7 @@ class Fooled:
     answers: npt.NDArray[np.int64]
 
 
-def fool(
+def adversarial_batches(
     model: nn.Module,
     batches: ImageBatches,
     attack: Attack,
@@ -43,7 +43,7 @@ def fool(
     *,
     seed: int = 0,
     starts: Iterable[int] | None = None,
-) -> Iterator[Fooled]:
+) -> Iterator[AdversarialBatch]:
     """Make fooling images of a set, a batch at a time; the search is in the ``fixed`` variant of the model.
 
     A batch depends on its first row and the seed alone, so the work may stop and continue at any of them.
@@ -78,7 +78,7 @@ def _fooled(
     threat: ThreatModel,
     seed: int,
     start: int,
-) -> Fooled:
+) -> AdversarialBatch:
     images, labels = batches.at(start)
     moved = perturb_images(
         attack, attacked, images, labels, [threat.eps], norm=threat.norm, seed=batch_seed(seed, start)
@@ -88,7 +88,7 @@ def _fooled(
     logits = attacked.logits(rounded)
     checks.offer(rounded, logits)
     checks.look()
-    return Fooled(start, _bytes(rounded), logits.argmax(dim=1).cpu().numpy())
+    return AdversarialBatch(start, _bytes(rounded), logits.argmax(dim=1).cpu().numpy())
 
 
 def _bytes(images: Tensor) -> npt.NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.verdict import Trust, Verdict
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import Record
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory

@@ -17,17 +17,13 @@ from robustbench_tin.benchmarks.cells.cell_progress import is_ok, misled_attacks
 from robustbench_tin.benchmarks.cells.cell_records import CellRecords
 from robustbench_tin.benchmarks.cells.judge_cell import judge_cell
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.attack import (
-    AttackProtocol,
-    evaluation_batch_size,
-    measure_attack,
-    measure_clean,
-    measure_from_clean,
-    with_clean_gradients,
-    worst_case,
-)
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.benchmarks.measurement.certified import measure_certified
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.worst_case import worst_case
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory

@@ -14,7 +14,8 @@ import torch
 from torch import nn
 
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, with_clean_gradients
+from robustbench_tin.benchmarks.measurement.fixed_budget import with_clean_gradients
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
 from robustbench_tin.models.flops import Cost, cost

@@ -13,7 +13,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.attacks.pgd import PGD
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.data.base import Split
 from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import as_tensor

@@ -17,12 +17,13 @@ from torch import nn
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.engine.adversarial_sets import fool as fooled_batches
+from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.requested import requested_attack
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
@@ -90,8 +91,8 @@ def fool(
         device: None: the best there is.
         plugins: files that register what the model or the attack needs.
         reporter: told how far it is; None: silent.
-        **data: the data set and the part of it, as ``bench`` takes them: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+        **data: the data set and the part of it: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -105,7 +106,7 @@ def fool(
     splits = _splits(split)
     device = choose_device(device)
     found = find_trained(model)
-    dataset = open_part(reporter, **data)
+    dataset = open_part(reporter, **data_options(run_of(found), data))
     require_fit(found, dataset)
     require_size(dataset)
     tune_allocator()
@@ -183,7 +184,7 @@ class _FoolingSet:
                 yield start, split.images[start : start + batches.size], None
             return
         seed = self.settings["seed"]
-        for batch in fooled_batches(model, batches, self.attack, self.threat, seed=seed, starts=todo):
+        for batch in adversarial_batches(model, batches, self.attack, self.threat, seed=seed, starts=todo):
             yield batch.start, batch.images, batch.answers
 
     def _lines(

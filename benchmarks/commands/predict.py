@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,11 @@ from torch import nn
 from robustbench_tin.atomic import write_text
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import batch_logits, evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.clean import batch_logits
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit
 from robustbench_tin.data import UNLABELLED, Dataset, Split
 from robustbench_tin.data.boxes import crop, usable
@@ -48,18 +50,26 @@ class Predictions:
         path: the CSV file.
         images: its lines.
         left_out: images that could not be read.
+        labelled: images whose class is known.
+        top1: part of the labelled images whose class has the largest logit; None if there are no labels.
+        top5: the same for the five largest logits.
+        split: the split that was predicted; None for other images.
     """
 
     path: Path
     images: int
     left_out: int = 0
+    labelled: int = 0
+    top1: float | None = None
+    top5: float | None = None
+    split: str | None = None
 
 
 def predict(
     model: str | Path,
     *,
     out: str | Path,
-    split: str = "test",
+    split: str | None = None,
     images: str | Path | None = None,
     boxes: bool = False,
     fill: bool = False,
@@ -68,16 +78,20 @@ def predict(
     reporter: Reporter | None = None,
     **data: Any,
 ) -> Predictions:
-    """Write a CSV file with a line an image: ``file, class, class_name, class_2 … class_5``.
+    """Write the classes that a model finds likeliest for each image into a CSV file, a line an image.
 
-    Where the image's class is known, it follows as ``true_class``; with ``boxes``, so do ``cropped_class``,
-    ``cropped_class_name``, ``cropped_class_2 …``: the same of the image cropped to its box, empty where it
-    has no usable one. The model answers as it is measured, with its defense around it, in float32.
+    The columns are ``file, class, class_name, confidence, class_2, confidence_2`` and so on to the fifth; a
+    confidence is the probability that the model gives a
+    class. If the image's class is known, it follows as ``true_class``; with ``boxes``, so do
+    ``cropped_class``, ``cropped_class_name``, ``cropped_confidence`` and so on for the image cropped to its
+    box, empty if it has no usable one. The model answers as it is measured, with its defense around it, in
+    float32.
 
     Args:
         model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
         out: the CSV file; what was there is replaced.
-        split: ``train``, ``val`` or ``test`` of the data set.
+        split: ``train``, ``val`` or ``test`` of the data set; None: ``test``, or ``val`` if there is no test
+            split.
         images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
             paths from its own place, apart by commas, semicolons or tabs. The data set then only names the
             classes. Hidden files are left out.
@@ -86,9 +100,9 @@ def predict(
         device: None: the best there is.
         plugins: files that register what the model needs.
         reporter: told how far it is; None: silent.
-        **data: the data set and the part of it, as ``bench`` takes them: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`. ``skip_broken`` also
-            leaves out unreadable ``images``.
+        **data: the data set and the part of it: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
+            ``skip_broken`` also leaves out unreadable ``images``.
 
     Raises:
         RobustTinError: for anything that cannot be done as asked.
@@ -96,40 +110,72 @@ def predict(
     reporter = reporter or Reporter()
     for plugin in plugins:
         load_plugin(plugin)
-    if split not in SPLITS:
+    if split is not None and split not in SPLITS:
         raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
     if fill and not boxes:
         raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
     device = choose_device(device)
     found = find_trained(model)
-    dataset = open_part(reporter, **data)
+    options = data_options(run_of(found), data)
+    dataset = open_part(reporter, **options)
     require_fit(found, dataset)
     tune_allocator()
     left_out = 0
     if images is None:
+        split = split or ("val" if dataset.test is None else "test")
         asked = _split(dataset, split)
     else:
-        skip_broken = DataConfig(**data).skip_broken
+        skip_broken = DataConfig(**options).skip_broken
         asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
     if boxes and asked.boxes is None:
         raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
     network = found.load(device).model
     with reporter.preparing() as progress, failing(found.label):
 
-        def rank(pictures: npt.NDArray[np.uint8], what: str) -> npt.NDArray[np.int64]:
+        def rank(pictures: npt.NDArray[np.uint8], what: str) -> Ranked:
             return _ranked(network, pictures, device, lambda done: progress(what, done, len(pictures)))
 
         whole = rank(asked.images, "predicting images")
-        cropped: dict[int, npt.NDArray[np.int64]] | None = None
+        cropped: dict[int, Answer] | None = None
         if boxes:
             assert asked.boxes is not None
             rows = np.flatnonzero(usable(asked.boxes, *asked.images.shape[-2:]))
             crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
-            cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops"), strict=True))
+            cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops").answers(), strict=True))
     # Names of files may hold bytes that are no UTF-8: in the CSV they are escapes.
     text = _table(dataset, asked, whole, cropped).encode("utf-8", "backslashreplace").decode()
     write_text(Path(out), text)
-    return Predictions(Path(out), len(asked), left_out)
+    known = asked.labels != UNLABELLED
+    right = whole.labels[known] == asked.labels[known, None]
+    return Predictions(
+        Path(out),
+        len(asked),
+        left_out,
+        labelled=int(known.sum()),
+        top1=float(right[:, 0].mean()) if known.any() else None,
+        top5=float(right.any(axis=1).mean()) if known.any() else None,
+        split=split if images is None else None,
+    )
+
+
+Answer = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """The likeliest classes of images, largest logit first.
+
+    Attributes:
+        labels: int64 ``(N, ranks)``.
+        confidences: the probability of each, float64 ``(N, ranks)``.
+    """
+
+    labels: npt.NDArray[np.int64]
+    confidences: npt.NDArray[np.float64]
+
+    def answers(self) -> Iterator[Answer]:
+        """Labels and confidences of one image after the other."""
+        return zip(self.labels, self.confidences, strict=True)
 
 
 def _split(dataset: Dataset, name: str) -> Split:
@@ -141,18 +187,24 @@ def _split(dataset: Dataset, name: str) -> Split:
 
 def _ranked(
     model: nn.Module, images: npt.NDArray[np.uint8], device: str, on_done: Callable[[int], None]
-) -> npt.NDArray[np.int64]:
-    """The labels of the largest logits, largest first, int64 ``(N, ranks)``."""
+) -> Ranked:
+    """The classes of the largest logits of each image."""
     size = evaluation_batch_size(device)
     labels = torch.zeros(len(images), dtype=torch.int64)
     batches = ImageBatches(as_tensor(images), labels, size, torch.device(device))
-    ranked = []
+    one_vs_rest = any(getattr(module, "one_vs_rest", False) for module in model.modules())
+    ranked, confidences = [], []
     with AttackedModel(model) as attacked:
         for start in batches.starts():
             logits = batch_logits(attacked, batches.at(start)[0], 0, start)
-            ranked.append(logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices.cpu().numpy())
+            chances = logits.double().sigmoid() if one_vs_rest else logits.double().softmax(dim=1)
+            best = logits.topk(min(_RANKS, logits.shape[1]), dim=1).indices
+            ranked.append(best.cpu().numpy())
+            confidences.append(chances.gather(1, best).cpu().numpy())
             on_done(min(start + size, len(images)))
-    return np.concatenate(ranked) if ranked else np.empty((0, 0), np.int64)
+    if not ranked:
+        return Ranked(np.empty((0, 0), np.int64), np.empty((0, 0)))
+    return Ranked(np.concatenate(ranked), np.concatenate(confidences))
 
 
 def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
@@ -249,20 +301,22 @@ def _located(base: Path, name: str) -> Path:
 def _table(
     dataset: Dataset,
     asked: Split,
-    whole: npt.NDArray[np.int64],
-    cropped: dict[int, npt.NDArray[np.int64]] | None,
+    whole: Ranked,
+    cropped: dict[int, Answer] | None,
 ) -> str:
     text = io.StringIO()
     lines = csv.writer(text, lineterminator="\n")
     labelled = bool((asked.labels != UNLABELLED).any())
-    columns = ["class", "class_name", *(f"class_{rank}" for rank in range(2, whole.shape[1] + 1))]
+    columns = ["class", "class_name", "confidence"]
+    for rank in range(2, whole.labels.shape[1] + 1):
+        columns += [f"class_{rank}", f"confidence_{rank}"]
     header = ["file", *columns, *(["true_class"] if labelled else [])]
     if cropped is not None:
         header += [f"cropped_{column}" for column in columns]
     lines.writerow(header)
-    for row, answers in enumerate(whole):
+    for row, answer in enumerate(whole.answers()):
         name = str(row) if asked.ids is None else spreadsheet_path(asked.ids[row])
-        line = [name, *_answer(dataset, answers)]
+        line = [name, *_answer(dataset, answer)]
         if labelled:
             line.append(spreadsheet_cell(dataset.classes[asked.labels[row]]))
         if cropped is not None:
@@ -271,7 +325,10 @@ def _table(
     return text.getvalue()
 
 
-def _answer(dataset: Dataset, ranked: npt.NDArray[np.int64]) -> list[str]:
-    best, *others = ranked.tolist()
-    names = [dataset.classes[best], dataset.class_names[best], *(dataset.classes[each] for each in others)]
-    return [spreadsheet_cell(name) for name in names]
+def _answer(dataset: Dataset, answer: Answer) -> list[str]:
+    labels, confidences = (each.tolist() for each in answer)
+    texts = [spreadsheet_cell(dataset.classes[labels[0]]), spreadsheet_cell(dataset.class_names[labels[0]])]
+    texts.append(f"{confidences[0]:.4f}")
+    for label, confidence in zip(labels[1:], confidences[1:], strict=True):
+        texts += [spreadsheet_cell(dataset.classes[label]), f"{confidence:.4f}"]
+    return texts

@@ -18,7 +18,7 @@ from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.attack import evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
@@ -28,6 +28,7 @@ from robustbench_tin.benchmarks.planning.requested import requested_attack
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
+from robustbench_tin.benchmarks.runs.remembered import data_options
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
@@ -71,8 +72,8 @@ def transfer(
         device: None: the run's.
         plugins: the files that the run was made with.
         reporter: told how far it is; None: silent.
-        **data: the data set and the part of it that the run was made on: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+        **data: the data set and the part of it that the run was made on, if they are not where the bench
+            found them: the fields of :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
 
     Returns:
         The run; ``.transfers.records`` is a DataFrame of one row a measure, ``.transfers.tables`` renders it,
@@ -103,7 +104,7 @@ def transfer(
         )
     cells = _finished(opened, reporter)
     device = choose_device(device or plan.device)
-    dataset = open_part(reporter, **data)
+    dataset = open_part(reporter, **data_options(opened.path, data))
     _require_same(plan, dataset)
     tune_allocator()
     with opened.locked():

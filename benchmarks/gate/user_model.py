@@ -11,17 +11,18 @@ from typing import Any
 import torch
 
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.evaluate import count_classes, measured
+from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
 from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel, rank_of
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
+from robustbench_tin.benchmarks.measurement.preparation import count_classes
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import NAMED, normalized
-from robustbench_tin.models.user_model import OwnModel, load_own_model
+from robustbench_tin.models.user_model import UserModel, load_user_model
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.specs import parse_number, split_list
@@ -31,7 +32,7 @@ _CONFIRMED = 8
 
 
 @dataclass(frozen=True)
-class Asked:
+class UserModelSettings:
     """What a model is measured under.
 
     Attributes:
@@ -48,11 +49,11 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class UserModelSource(Asked):
+class UserModelSource(UserModelSettings):
     """A model by name, and what it is measured on and under: the options of ``robust-tin check --model``.
 
     Attributes:
-        model: as :func:`robustbench_tin.models.user_model.load_own_model` takes it; likewise ``weights``.
+        model: as :func:`robustbench_tin.models.user_model.load_user_model` takes it; likewise ``weights``.
         data: as ``bench`` takes it; likewise ``classes`` and ``eval_images``.
         device: None: the best there is.
         class_order: of the model's outputs, as :func:`robustbench_tin.data.class_order.in_class_order` takes
@@ -89,7 +90,7 @@ class UserModelSource(Asked):
         mean, std = self._normalisation()
         tune_allocator()
         device = choose_device(self.device)
-        own = load_own_model(self.model, self.weights, device)
+        own = load_user_model(self.model, self.weights, device)
         part = open_part(
             reporter,
             data=self.data,
@@ -151,7 +152,7 @@ def _numbers(setting: str, text: str | None) -> Sequence[float] | None:
         ) from None
 
 
-def asked_by(baseline: Baseline) -> Asked:
+def asked_by(baseline: Baseline) -> UserModelSettings:
     """What a model must be measured under to be compared with a baseline of one model.
 
     Raises:
@@ -163,7 +164,7 @@ def asked_by(baseline: Baseline) -> Asked:
             f"the baseline is of several models ({labels}); expected one of a single model"
         )
     attacked = [measure for measure in baseline.entries[0].measures if measure.attack != CLEAN]
-    return Asked(
+    return UserModelSettings(
         attacks=",".join(dict.fromkeys(measure.attack for measure in attacked)) or "fgsm",
         eps=",".join(dict.fromkeys(str(measure.eps) for measure in attacked)) or "0",
         norm=attacked[0].norm if attacked else "linf",
@@ -172,10 +173,10 @@ def asked_by(baseline: Baseline) -> Asked:
 
 
 def measure(
-    own: OwnModel,
+    own: UserModel,
     images: Images,
     labels: Labels | None,
-    asked: Asked,
+    asked: UserModelSettings,
     facts: Mapping[str, Any] | None = None,
     *,
     orders: Mapping[str, Any] | None = None,

@@ -24,7 +24,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.rng import seed_of
 from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.attack import failure
+from robustbench_tin.benchmarks.measurement.clean import failed
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.defenses.base import NoiseVote
 from robustbench_tin.errors import FOREIGN, InvalidSettingError
@@ -99,7 +99,7 @@ def measure_certified(
         with attacked:
             found = _certified(attacked, vote, batches, seed, on_images)
     except FOREIGN as error:  # whatever a model raises
-        status = failure(error)
+        status = failed(error)
     return [
         Measurement(
             eps=value,

@@ -17,12 +17,9 @@ from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.measurement.attack import (
-    AttackProtocol,
-    batch_logits,
-    perturb_batch,
-    variant_remarks,
-)
+from robustbench_tin.benchmarks.measurement.clean import batch_logits
+from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, variant_remarks
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader

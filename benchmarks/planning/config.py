@@ -198,7 +198,7 @@ class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellCo
 
 
 @dataclass(frozen=True, kw_only=True)
-class OwnModelConfig(Config, panel="Model of your own"):
+class UserModelConfig(Config, panel="Model of your own"):
     """The model that a gate command measures instead of reading a run."""
 
     model: str | None = option(

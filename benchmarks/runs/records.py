@@ -204,9 +204,9 @@ def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) ->
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
     """Records as a DataFrame, one row a measure, columns in the order of :class:`Record`."""
-    import pandas as pd
+    from robustbench_tin.benchmarks.runs.record_frame import RecordFrame
 
-    return pd.DataFrame([shown(record) for record in records], columns=columns(Record))
+    return RecordFrame([shown(record) for record in records], columns=columns(Record))
 
 
 def shown(record: Record) -> dict[str, Any]:

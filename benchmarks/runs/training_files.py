@@ -116,7 +116,7 @@ class TrainingFiles:
         return file
 
     def search_variants(self, cell: Cell) -> dict[str, list[str]]:
-        """The variants chosen for a cell's searches, and those found to be wrong; empty if none is chosen yet.
+        """The variants chosen for a cell's searches, and those found to be wrong; empty if none is chosen.
 
         Raises:
             RunError: if the file is damaged.

@@ -70,9 +70,9 @@ class TransferFiles:
     @property
     def records(self) -> pd.DataFrame:
         """All measures taken so far, one row each: by attack, then source, target and eps."""
-        import pandas as pd
+        from robustbench_tin.benchmarks.runs.record_frame import RecordFrame
 
-        return pd.DataFrame([shown(record) for record in self], columns=columns(TransferRecord))
+        return RecordFrame([shown(record) for record in self], columns=columns(TransferRecord))
 
     def __iter__(self) -> Iterator[TransferRecord]:
         order = {cell: index for index, cell in enumerate(self._run.plan.cells())}

@@ -18,7 +18,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict, too_few
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
 from robustbench_tin.benchmarks.trust import checks
 from robustbench_tin.benchmarks.trust.probe import Hits, ProbeResult, gather

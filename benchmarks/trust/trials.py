@@ -17,7 +17,7 @@ from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner
 from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.attacks.square import Square
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.threat import ThreatModel
 

@@ -22,7 +22,7 @@ from perf.attacks import clock
 from perf.trust.zoo import LoadedCell, load
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.evaluate import measured
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.benchmarks.trust.judge import judge
 from robustbench_tin.runtime import tune_allocator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, OwnModelConfig
+from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, UserModelConfig
 from robustbench_tin.cli.images import Device, console_reporter
 from robustbench_tin.cli.options import with_options
 from robustbench_tin.cli.process import CtrlC, say
@@ -45,7 +45,7 @@ def baseline(
         list[Path] | None,
         typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only."),
     ] = None,
-    own: OwnModelConfig,
+    own: UserModelConfig,
     part: EvaluationDataConfig,
     device: Device = None,
     out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
@@ -118,7 +118,7 @@ def check(
             rich_help_panel=RULES,
         ),
     ] = None,
-    own: OwnModelConfig,
+    own: UserModelConfig,
     part: EvaluationDataConfig,
     device: Device = None,
     same_weights: Annotated[
@@ -190,7 +190,7 @@ def _report(
     rules: Rules,
     forced_mode: ComparisonMode | None,
     run: Path | None,
-    own: OwnModelConfig,
+    own: UserModelConfig,
     **options: Any,
 ) -> CheckReport:
     from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
@@ -260,7 +260,7 @@ def _write(report: CheckReport, files: dict[str, Path | None], github: bool) -> 
             ) from error
 
 
-def _candidates(runs: Sequence[Path], own: OwnModelConfig, **options: Any) -> list[Candidate]:
+def _candidates(runs: Sequence[Path], own: UserModelConfig, **options: Any) -> list[Candidate]:
     """The runs as they lie there, or the model measured now."""
     from robustbench_tin.benchmarks.gate.candidate import from_run
     from robustbench_tin.errors import InvalidSettingError

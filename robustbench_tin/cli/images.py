@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
-from robustbench_tin.cli.options import as_option, with_options
+from robustbench_tin.cli.options import as_option, given_options, with_options
 from robustbench_tin.cli.process import say
 from robustbench_tin.streams import make_console
 
@@ -45,6 +45,7 @@ def add_commands(app: typer.Typer) -> None:
 
 @with_options
 def fool(
+    context: typer.Context,
     model: Annotated[str, typer.Option(help=TRAINED)],
     out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
     part: DataConfig,
@@ -58,7 +59,10 @@ def fool(
     device: Device = None,
     plugin: Plugin = None,
 ) -> None:
-    """Write a data set whose images were moved to fool a trained model, as PNG with a manifest."""
+    """Write a data set whose images were moved to fool a trained model, as PNG with a manifest.
+
+    The data options are those of the run's bench, unless given here.
+    """
     from robustbench_tin.benchmarks.commands.fool import IMAGES
     from robustbench_tin.benchmarks.commands.fool import fool as run_fool
 
@@ -73,7 +77,7 @@ def fool(
         device=device,
         plugins=plugin or (),
         reporter=console_reporter(),
-        **vars(part),
+        **given_options(context, part),
     )
     say(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
     say(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
@@ -101,10 +105,14 @@ def crop(
 
 @with_options
 def predict(
+    context: typer.Context,
     model: Annotated[str, typer.Argument(help=TRAINED)],
     out: Annotated[Path, typer.Option(help="The CSV file.")],
     part: DataConfig,
-    split: Annotated[Part, typer.Option(help="What to predict.")] = Part.test,
+    split: Annotated[
+        Part | None,
+        typer.Option(help="Split to predict.", show_default="test, or val if there is no test split"),
+    ] = None,
     images: Annotated[
         Path | None,
         typer.Option(help="Instead of a split: a directory, or a CSV file whose first column has paths."),
@@ -116,23 +124,32 @@ def predict(
     device: Device = None,
     plugin: Plugin = None,
 ) -> None:
-    """Write what a trained model answers for each image: file, class, class name, the top five."""
+    """Write what a trained model answers for each image: the five likeliest classes and their probabilities.
+
+    The data options are those of the run's bench, unless given here.
+    """
     from robustbench_tin.benchmarks.commands.predict import predict as run_predict
 
     made = run_predict(
         model,
         out=out,
-        split=split.value,
+        split=None if split is None else split.value,
         images=images,
         boxes=boxes,
         fill=fill,
         device=device,
         plugins=plugin or (),
         reporter=console_reporter(),
-        **vars(part),
+        **given_options(context, part),
     )
     left_out = f", {made.left_out:,} unreadable images left out" if made.left_out else ""
-    say(f"{made.images:,} predictions{left_out}: {made.path}")
+    of = f" of {made.split}" if made.split else ""
+    say(f"{made.images:,} predictions{of}{left_out}: {made.path}")
+    if made.top1 is not None and made.top5 is not None:
+        say(
+            f"Accuracy on {made.labelled:,} labelled images: top-1 {100 * made.top1:.1f} %,"
+            f" top-5 {100 * made.top5:.1f} %."
+        )
 
 
 def console_reporter() -> Any:

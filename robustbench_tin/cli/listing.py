@@ -1,20 +1,61 @@
-"""What is registered, for people: names, one line each, and where each came from."""
+"""``robust-tin list``: what is registered, one line each, and where each came from."""
 
 from __future__ import annotations
 
 import inspect
 import re
 from dataclasses import dataclass
-from typing import Any
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
 
+import typer
+
+from robustbench_tin.benchmarks.planning.config import CellConfig
+from robustbench_tin.cli.options import as_option
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 from robustbench_tin.registry import Entry, Registry
+from robustbench_tin.streams import make_console
+from robustbench_tin.text import printable
 
 _BRIDGES = {
     "art": "any evasion attack on image classifiers of the Adversarial Robustness Toolbox",
     "foolbox": "any attack of foolbox, where it is installed",
     "torchattacks": "any attack of torchattacks, where it is installed",
 }
+
+
+class What(StrEnum):
+    """What ``robust-tin list`` lists."""
+
+    models = "models"
+    attacks = "attacks"
+    defenses = "defenses"
+    datasets = "datasets"
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register the command."""
+    app.command("list", epilog="Example: robust-tin list attacks")(list_)
+
+
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")],
+    plugin: Annotated[list[Path] | None, as_option(CellConfig, "plugins")] = None,
+) -> None:
+    """List backbones, attacks, defenses or data sets: what each is and where it came from."""
+    from rich.table import Table
+
+    from robustbench_tin.registry import load_plugin
+
+    for path in plugin or ():
+        load_plugin(path)
+    table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
+    for column in ("name", "what it is", "from"):
+        table.add_column(column, overflow="fold")
+    for row in describe(what.value):
+        table.add_row(*map(printable, (row.name, row.summary, row.origin)))
+    make_console().print(table)
 
 
 @dataclass(frozen=True)

@@ -29,7 +29,7 @@ _EXPECTED = (
 
 
 @dataclass(frozen=True)
-class OwnModel:
+class UserModel:
     """A model and what is known of it.
 
     Attributes:
@@ -48,7 +48,7 @@ class OwnModel:
     notes: tuple[str, ...] = ()
     original: nn.Module | None = None
 
-    def confirmed(self, images: Tensor) -> OwnModel:
+    def confirmed(self, images: Tensor) -> UserModel:
         """The original in the place of a conversion that does not answer as it does.
 
         Args:
@@ -107,7 +107,7 @@ class OnnxSession(nn.Module):
         return torch.from_numpy(logits)[:asked]
 
 
-def load_own_model(spec: str, weights: Path | None = None, device: str = "cpu") -> OwnModel:
+def load_user_model(spec: str, weights: Path | None = None, device: str = "cpu") -> UserModel:
     """Build or read a model.
 
     Args:
@@ -133,7 +133,7 @@ def load_own_model(spec: str, weights: Path | None = None, device: str = "cpu") 
     return own
 
 
-def _from_factory(spec: str, weights: Path | None) -> OwnModel:
+def _from_factory(spec: str, weights: Path | None) -> UserModel:
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise InvalidSettingError(f"model got '{spec}'; {_EXPECTED}")
@@ -158,7 +158,7 @@ def _from_factory(spec: str, weights: Path | None) -> OwnModel:
             )
         notes = _fill(built, weights)
     module = as_module(built)
-    return OwnModel(module, name, weights_digest(module), notes=notes)
+    return UserModel(module, name, weights_digest(module), notes=notes)
 
 
 @contextmanager
@@ -245,7 +245,7 @@ def _fill(module: nn.Module, weights: Path) -> tuple[str, ...]:
     return () if fitted is None else fitted.notes
 
 
-def _from_torchscript(path: Path) -> OwnModel:
+def _from_torchscript(path: Path) -> UserModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch's plans for its file format are no news of this model
@@ -255,10 +255,10 @@ def _from_torchscript(path: Path) -> OwnModel:
             f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}; a state dict goes to"
             " --weights"
         ) from error
-    return OwnModel(module, path.stem, weights_digest(module) or _digest(_constants(module)))
+    return UserModel(module, path.stem, weights_digest(module) or _digest(_constants(module)))
 
 
-def _from_exported(path: Path) -> OwnModel:
+def _from_exported(path: Path) -> UserModel:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -267,7 +267,7 @@ def _from_exported(path: Path) -> OwnModel:
         raise InvalidSettingError(
             f"model '{path}' is no exported program: {one_line(error)}; {_EXPECTED}"
         ) from error
-    return OwnModel(module, path.stem, weights_digest(module))
+    return UserModel(module, path.stem, weights_digest(module))
 
 
 def _constants(module: Any) -> dict[str, Tensor]:
@@ -280,7 +280,7 @@ def _constants(module: Any) -> dict[str, Tensor]:
     return {str(index): tensor for index, tensor in enumerate(held)}
 
 
-def _from_onnx(path: Path) -> OwnModel:
+def _from_onnx(path: Path) -> UserModel:
     """As torch where the conversion knows every operation, else as a black box."""
     if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
         raise InvalidSettingError(
@@ -300,10 +300,10 @@ def _from_onnx(path: Path) -> OwnModel:
     try:
         from onnx2torch import convert
 
-        return OwnModel(convert(graph), path.stem, weights, original=session)
+        return UserModel(convert(graph), path.stem, weights, original=session)
     except Exception as error:  # noqa: BLE001 - not installed, or an operation that it does not know
         note = f"no gradients: its conversion to torch failed ({one_line(error)}); black-box attacks only"
-        return OwnModel(session, path.stem, weights, gradients=False, notes=(note,))
+        return UserModel(session, path.stem, weights, gradients=False, notes=(note,))
 
 
 def _onnx_tensors(graph: Any) -> dict[str, Tensor]:

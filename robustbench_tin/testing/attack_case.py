@@ -100,7 +100,8 @@ class AttackCase:
             search: the form of the model to search with.
         """
         from robustbench_tin.attacks.engine.image_batches import ImageBatches
-        from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack
+        from robustbench_tin.benchmarks.measurement.attack import measure_attack
+        from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
         shown = self.toy.images if given is None else given
         batches = ImageBatches(shown[:images], self.toy.labels[:images], batch_size, torch.device("cpu"))

@@ -72,7 +72,7 @@ class ProcessGroup:
             # Running statistics follow each process's own batches, but for those that are synchronised: on
             # GPUs.
             return DistributedDataParallel(
-                _Asked(classifier), broadcast_buffers=False, find_unused_parameters=True
+                _ObjectiveModule(classifier), broadcast_buffers=False, find_unused_parameters=True
             )
 
     def mean(self, values: Tensor) -> Tensor:
@@ -104,7 +104,7 @@ SINGLE_PROCESS = ProcessGroup()
 """One process."""
 
 
-class _Asked(nn.Module):
+class _ObjectiveModule(nn.Module):
     """Runs an objective in its forward pass: how a classifier is asked is the defense's affair."""
 
     def __init__(self, classifier: nn.Module) -> None:

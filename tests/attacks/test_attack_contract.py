@@ -15,7 +15,9 @@ from robustbench_tin import attacks
 from robustbench_tin.attacks import NORMS, AttackedModel, AttackFailure, parse_attack, registry
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.testing.attack_case import AttackCase
 from robustbench_tin.testing.checks import hold_attack_rule
 from robustbench_tin.testing.contracts import EVERY_ATTACK_RULE

@@ -21,12 +21,14 @@ from robustbench_tin.attacks.acceleration import variants as forms_module
 from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, SampleOutput
 from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
 from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache
-from robustbench_tin.attacks.engine.adversarial_sets import Fooled, fool
+from robustbench_tin.attacks.engine.adversarial_sets import AdversarialBatch, adversarial_batches
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, WrongVariantError, told_once
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.models import backbones, build_classifier
@@ -176,8 +178,8 @@ def test_images_of_fool_are_those_of_the_model_itself_from_the_batch_on_that_fin
     model = trained("unsure")
     batches, attack, threat = pool_of(model), parse_attack(FULL), ThreatModel("linf", EPS)
 
-    def made() -> list[Fooled]:
-        return list(fool(model, batches, attack, threat))
+    def made() -> list[AdversarialBatch]:
+        return list(adversarial_batches(model, batches, attack, threat))
 
     found = made()
     with mock.patch.dict(forms_module._FIXED, {"fixed": forms_module._FIXED["exact"]}):

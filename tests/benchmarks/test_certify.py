@@ -16,8 +16,10 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack, measure_clean
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.benchmarks.measurement.certified import MODE, certify, measure_certified, radius
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.base import NoiseVote
 from robustbench_tin.errors import InvalidSettingError

@@ -128,14 +128,14 @@ def test_stopped_anywhere_it_goes_on_to_the_same_files(
     with pytest.raises(RobustTinError):
         open_dataset(str(out))
     made: list[int] = []
-    real_batches = fool_module.fooled_batches
+    real_batches = fool_module.adversarial_batches
 
     def counting(*args, **options):
         for batch in real_batches(*args, **options):
             made.append(batch.start)
             yield batch
 
-    monkeypatch.setattr(fool_module, "fooled_batches", counting)
+    monkeypatch.setattr(fool_module, "adversarial_batches", counting)
     fool(run.path, out=out, **call)
     done = [start for start in (0, 4, 8, 12) if start not in made]
     assert len(made) == len(set(made))
@@ -156,7 +156,7 @@ def test_a_complete_directory_is_not_made_again(
     run: Run, drawn: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = fool(run.path, out=tmp_path / "out", data=str(drawn))
-    monkeypatch.setattr(fool_module, "fooled_batches", None)
+    monkeypatch.setattr(fool_module, "adversarial_batches", None)
     assert fool(run.path, out=tmp_path / "out", data=str(drawn)) == first
 
 

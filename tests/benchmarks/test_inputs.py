@@ -17,8 +17,9 @@ from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 from toys import Toy
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.benchmarks.evaluate import evaluate, perturb
+from robustbench_tin.benchmarks.evaluate import evaluate
 from robustbench_tin.benchmarks.measurement.inputs import as_images_and_labels
+from robustbench_tin.benchmarks.perturb import perturb
 from robustbench_tin.errors import InvalidSettingError, RobustTinError
 
 FIGURES = ["attack", "eps", "top1", "top5", "status"]

@@ -15,7 +15,7 @@ from robustbench_tin import evaluate
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, WORST_CASE, make_record
 from robustbench_tin.benchmarks.trust.judge import Measured, judge

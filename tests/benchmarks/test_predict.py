@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,9 @@ def test_the_hidden_test_images_are_predicted_by_file(
     made = predict(run.path, out=tmp_path / "p.csv", data=str(drawn))
     rows = read(tmp_path / "p.csv")
     assert made.images == len(rows) == 3
-    assert list(rows[0]) == ["file", "class", "class_name", "class_2", "class_3"]
+    ranks = [f"{column}_{rank}" for rank in (2, 3) for column in ("class", "confidence")]
+    assert list(rows[0]) == ["file", "class", "class_name", "confidence", *ranks]
+    assert (made.labelled, made.top1, made.top5) == (0, None, None)
     assert [row["file"] for row in rows] == [f"test/images/test_{i}.JPEG" for i in range(3)]
     for row, labels in zip(rows, ranked(run, dataset.test.images), strict=True):
         assert ids(row) == [dataset.classes[label] for label in labels]
@@ -69,10 +72,34 @@ def test_the_hidden_test_images_are_predicted_by_file(
 def test_labelled_predictions_are_right_as_often_as_the_run_says(
     run: Run, drawn: Path, tmp_path: Path
 ) -> None:
-    predict(run.path, out=tmp_path / "p.csv", split="val", data=str(drawn))
+    made = predict(run.path, out=tmp_path / "p.csv", split="val", data=str(drawn))
     rows = read(tmp_path / "p.csv")
     right = [row["class"] == row["true_class"] for row in rows]
-    assert np.mean(right) == run.records.iloc[0]["top1"]
+    assert np.mean(right) == run.records.iloc[0]["top1"] == made.top1
+    assert (made.labelled, made.top5) == (len(rows), run.records.iloc[0]["top5"])
+
+
+def test_confidences_are_the_model_s_probabilities(
+    run: Run, drawn: Path, dataset: Dataset, tmp_path: Path
+) -> None:
+    predict(run.path, out=tmp_path / "p.csv", split="val")
+    model = find_trained(run.path).load("cpu").model.eval()
+    with torch.no_grad():
+        chances = model(torch.from_numpy(np.array(dataset.val.images)).float() / 255).softmax(dim=1)
+    for row, each in zip(read(tmp_path / "p.csv"), chances, strict=True):
+        told = [float(row[name]) for name in ("confidence", "confidence_2", "confidence_3")]
+        assert told == pytest.approx(each.sort(descending=True).values.tolist(), abs=1e-3)
+
+
+def test_without_a_test_split_val_is_predicted(tmp_path: Path, drawn: Path, run: Run) -> None:
+    made = predict(run.path, out=tmp_path / "test.csv")
+    assert made.split == "test"
+    copy = tmp_path / "copy"
+    shutil.copytree(drawn, copy)
+    shutil.rmtree(copy / "test")
+    made = predict(run.path, out=tmp_path / "val.csv", data=str(copy))
+    assert made.split == "val"
+    assert made.top1 is not None
 
 
 @pytest.mark.parametrize("fill", [False, True])

@@ -28,7 +28,7 @@ from robustbench_tin.attacks import Attack, AttackedModel, Ball
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, ProbeResult, gather

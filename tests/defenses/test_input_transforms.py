@@ -15,7 +15,8 @@ from robustbench_tin import evaluate
 from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.benchmarks.measurement.attack import AttackProtocol, measure_attack
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.defenses import bit_depth, jpeg, parse_defense
 from robustbench_tin.defenses.differentiable_jpeg import softened_jpeg
 from robustbench_tin.defenses.input_transform import softly_rounded, straight_through

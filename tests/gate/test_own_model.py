@@ -20,11 +20,11 @@ from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.user_model import Asked, UserModelSource, measure
+from robustbench_tin.benchmarks.gate.user_model import UserModelSettings, UserModelSource, measure
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.models import user_model as own_module
-from robustbench_tin.models.user_model import load_own_model
+from robustbench_tin.models.user_model import load_user_model
 
 SOURCE = """
 import torch
@@ -60,7 +60,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def built(source: Path) -> nn.Module:
-    return load_own_model(f"{source}:net").module
+    return load_user_model(f"{source}:net").module
 
 
 def export(model: nn.Module, path: Path) -> None:
@@ -91,7 +91,7 @@ def test_a_module_a_script_and_an_onnx_file_of_one_network_have_the_same_figures
     assert set(first) == {"clean", "fgsm@0.02"}
     assert accuracies(str(script)) == first
     assert accuracies(str(onnx)) == first
-    assert load_own_model(str(script)).weights == load_own_model(f"{source}:net").weights
+    assert load_user_model(str(script)).weights == load_user_model(f"{source}:net").weights
 
 
 def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
@@ -105,25 +105,25 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
         raise NotImplementedError("Converter is not implemented (Einsum)")
 
     monkeypatch.setattr(onnx2torch, "convert", unknown)
-    own = load_own_model(str(onnx))
+    own = load_user_model(str(onnx))
     assert own.notes[0].startswith("no gradients: its conversion to torch failed (NotImplementedError")
     images = torch.rand(4, 3, 64, 64)
     torch.testing.assert_close(own.module(images), built(images), rtol=1e-4, atol=1e-5)
     assert accuracies(str(onnx), attacks="square:queries=5")["square:queries=5@0.02"] is not None
-    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.attack.STAND_IN", "square:queries=5")
+    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.stand_in.STAND_IN", "square:queries=5")
     assert set(accuracies(str(onnx))) == {"clean", "square:queries=5@0.02"}
 
     # A conversion that answers otherwise is worse than none.
     monkeypatch.setattr(onnx2torch, "convert", lambda graph: nn.Sequential(built, nn.Softmax(1)))
-    assert load_own_model(str(onnx)).gradients
-    assert not load_own_model(str(onnx)).confirmed(images).gradients
+    assert load_user_model(str(onnx)).gradients
+    assert not load_user_model(str(onnx)).confirmed(images).gradients
 
 
 def test_an_onnx_file_for_batches_of_one_size_is_measured(built: nn.Module, tmp_path: Path) -> None:
     onnx = tmp_path / "net.onnx"
     torch.onnx.export(built, (torch.rand(3, 3, 64, 64),), onnx, dynamo=False)
     images = torch.rand(8, 3, 64, 64)
-    own = load_own_model(str(onnx))
+    own = load_user_model(str(onnx))
     torch.testing.assert_close(own.original(images), built(images), rtol=1e-4, atol=1e-5)
     assert own.confirmed(images).gradients
     with pytest.raises(RobustTinError, match=r"'net' fails on images of shape \(8, 3, 32, 32\)"):
@@ -137,7 +137,7 @@ def test_a_conversion_that_fails_is_worse_than_none(
     import onnx2torch
 
     monkeypatch.setattr(onnx2torch, "convert", lambda graph: nn.Flatten(9))
-    own = load_own_model(str(tmp_path / "net.onnx")).confirmed(torch.rand(4, 3, 64, 64))
+    own = load_user_model(str(tmp_path / "net.onnx")).confirmed(torch.rand(4, 3, 64, 64))
     assert not own.gradients
     assert own.notes[0].startswith("no gradients: its conversion to torch fails (IndexError")
 
@@ -191,7 +191,7 @@ def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> Non
     (tmp_path / "kinds.py").write_text(KINDS)
 
     def digest(name: str) -> str | None:
-        return load_own_model(f"{tmp_path}/kinds.py:{name}").weights
+        return load_user_model(f"{tmp_path}/kinds.py:{name}").weights
 
     for one, other in (("extra", "other"), ("quantised", "other_quantised")):
         assert digest(one) == digest(one)
@@ -205,19 +205,21 @@ def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> Non
 def test_without_gradients_the_default_attacks_give_way_to_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.attack.STAND_IN", "square:queries=5")
+    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.stand_in.STAND_IN", "square:queries=5")
     (tmp_path / "kinds.py").write_text(KINDS)
-    own = load_own_model(f"{tmp_path}/kinds.py:quantised")
+    own = load_user_model(f"{tmp_path}/kinds.py:quantised")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
     said: list[str] = []
-    candidate = measure(own, images, labels, Asked(eps="0.02"), warn=said.append)
+    candidate = measure(own, images, labels, UserModelSettings(eps="0.02"), warn=said.append)
     assert [figure.key.label for _, figure in candidate.figures] == ["clean", "square:queries=5@0.02"]
     (line,) = said
     assert line.startswith("quantised: fgsm, pgd not measured: the model gives no gradients")
     # Gradients that are gone are no way around a floor, nor around a baseline of attacks that need them.
     with pytest.raises(RobustTinError, match="fits no measure"):
         check(candidate, None, Rules().then((), ["fgsm@0.02=0"], None))
-    sound = measure(load_own_model(f"{tmp_path}/kinds.py:extra"), images, labels, Asked(eps="0.02"))
+    sound = measure(
+        load_user_model(f"{tmp_path}/kinds.py:extra"), images, labels, UserModelSettings(eps="0.02")
+    )
     make_baseline([sound]).write(tmp_path / "baseline.json")
     report = check(candidate, tmp_path / "baseline.json", Rules(), forced_mode=ComparisonMode.same_weights)
     assert report.exit_code == 2
@@ -225,9 +227,9 @@ def test_without_gradients_the_default_attacks_give_way_to_square(
 
 def test_a_factory_may_give_a_function(tmp_path: Path) -> None:
     (tmp_path / "kinds.py").write_text(KINDS)
-    own = load_own_model(f"{tmp_path}/kinds.py:function")
+    own = load_user_model(f"{tmp_path}/kinds.py:function")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)
-    candidate = measure(own, images, labels, Asked("fgsm", "0.02"))
+    candidate = measure(own, images, labels, UserModelSettings("fgsm", "0.02"))
     assert [str(figure.record.status) for _, figure in candidate.figures] == ["ok", "ok"]
 
 
@@ -235,12 +237,12 @@ def test_a_factory_may_give_a_function(tmp_path: Path) -> None:
 def test_an_exported_program_is_read_from_its_file(source: Path, built: nn.Module, tmp_path: Path) -> None:
     file = tmp_path / "net.pt2"
     torch.export.save(torch.export.export(built.eval(), (torch.rand(4, 3, 64, 64),)), file)
-    own, images = load_own_model(str(file)), torch.rand(6, 3, 64, 64)
+    own, images = load_user_model(str(file)), torch.rand(6, 3, 64, 64)
     torch.testing.assert_close(own.module(images), built(images))
-    assert own.weights == load_own_model(f"{source}:net").weights
+    assert own.weights == load_user_model(f"{source}:net").weights
     (tmp_path / "bad.pt2").write_bytes(b"no program")
     with pytest.raises(RobustTinError, match=r"bad.pt2' is no exported program"):
-        load_own_model(str(tmp_path / "bad.pt2"))
+        load_user_model(str(tmp_path / "bad.pt2"))
 
 
 def test_weights_that_became_constants_are_told_apart(source: Path, built: nn.Module, tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ def test_weights_that_became_constants_are_told_apart(source: Path, built: nn.Mo
         for tensor in held:
             graph.graph.node.insert(0, onnx.helper.make_node("Constant", [], [tensor.name], value=tensor))
         onnx.save(graph, tmp_path / f"{name}.onnx")
-        digests.append([load_own_model(str(tmp_path / f"{name}.{kind}")).weights for kind in ("pt", "onnx")])
+        digests.append([load_user_model(str(tmp_path / f"{name}.{kind}")).weights for kind in ("pt", "onnx")])
         with torch.no_grad():
             built[0].weight += 0.1
     assert None not in digests[0]
@@ -264,7 +266,7 @@ def test_weights_that_became_constants_are_told_apart(source: Path, built: nn.Mo
 def test_a_model_that_shows_no_weights_has_no_digest(tmp_path: Path) -> None:
     """Two of them cannot be told apart: a check asks which question it is."""
     (tmp_path / "bare.py").write_text("from torch import nn\n\n\ndef net():\n    return nn.Flatten()\n")
-    assert load_own_model(f"{tmp_path}/bare.py:net").weights is None
+    assert load_user_model(f"{tmp_path}/bare.py:net").weights is None
 
 
 FILE = """
@@ -295,7 +297,7 @@ def test_a_file_may_hold_dataclasses_and_import_what_lies_beside_it(tmp_path: Pa
     (tmp_path / "mine.py").write_text(FILE)
     (tmp_path / "beside.py").write_text("CLASSES = 7\n")
     before = list(sys.path)
-    assert load_own_model(f"{tmp_path}/mine.py:net").module.out_features == 7
+    assert load_user_model(f"{tmp_path}/mine.py:net").module.out_features == 7
     assert sys.path == before
 
 
@@ -304,7 +306,7 @@ def test_a_model_that_ends_the_program_does_not_pass(tmp_path: Path) -> None:
     (tmp_path / "script.py").write_text("raise SystemExit(0)\n")
     for spec in ("mine.py:ends", "script.py:net"):
         with pytest.raises(RobustTinError, match="SystemExit: 0"):
-            load_own_model(f"{tmp_path}/{spec}")
+            load_user_model(f"{tmp_path}/{spec}")
 
 
 def test_a_baseline_that_cannot_be_read_is_told_before_anything_is_measured(source: Path) -> None:
@@ -315,11 +317,11 @@ def test_a_baseline_that_cannot_be_read_is_told_before_anything_is_measured(sour
 def test_weights_are_put_into_what_is_built(source: Path, built: nn.Module, tmp_path: Path) -> None:
     state = {name: torch.zeros_like(value) for name, value in built.state_dict().items()}
     save_file(state, tmp_path / "zeros.safetensors")
-    own = load_own_model(f"{source}:net", tmp_path / "zeros.safetensors")
+    own = load_user_model(f"{source}:net", tmp_path / "zeros.safetensors")
     assert not any(value.any() for value in own.module.state_dict().values())
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
     with pytest.raises(RobustTinError, match="are not this model's"):
-        load_own_model(f"{source}:net", tmp_path / "other.safetensors")
+        load_user_model(f"{source}:net", tmp_path / "other.safetensors")
 
 
 @pytest.mark.parametrize(
@@ -341,7 +343,7 @@ def test_what_is_no_model_is_one_line(source: Path, spec: str, message: str) -> 
     for suffix in (".pt", ".onnx"):
         Path(f"{source}{suffix}").write_bytes(b"not a model")
     with pytest.raises(RobustTinError, match=message) as caught:
-        load_own_model(spec.format(source))
+        load_user_model(spec.format(source))
     assert "\n" not in str(caught.value)
 
 
@@ -349,7 +351,7 @@ def test_without_onnx_it_says_what_to_install(tmp_path: Path, monkeypatch: pytes
     (tmp_path / "net.onnx").touch()
     monkeypatch.setattr(own_module.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(RobustTinError, match=r"pip install 'robustbench-tin\[onnx\]'"):
-        load_own_model(str(tmp_path / "net.onnx"))
+        load_user_model(str(tmp_path / "net.onnx"))
 
 
 def test_the_command_checks_it_and_its_update_is_a_command(source: Path, tmp_path: Path) -> None:
@@ -379,9 +381,9 @@ def test_the_command_checks_it_and_its_update_is_a_command(source: Path, tmp_pat
 
 
 def test_it_is_measured_in_memory_too(built: nn.Module) -> None:
-    own = own_module.OwnModel(built, "net", "w")
+    own = own_module.UserModel(built, "net", "w")
     candidate = measure(
-        own, torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long), Asked("fgsm", "0.02")
+        own, torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long), UserModelSettings("fgsm", "0.02")
     )
     assert [figure.key.label for _, figure in candidate.figures] == ["clean", "fgsm@0.02"]
 

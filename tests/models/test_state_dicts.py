@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from robustbench_tin.errors import WeightsError
-from robustbench_tin.models.user_model import load_own_model
+from robustbench_tin.models.user_model import load_user_model
 from robustbench_tin.models.weights_file import read_weights_file
 
 SOURCE = """
@@ -55,7 +55,7 @@ def source(tmp_path: Path) -> Path:
 
 def built(source: Path, name: str, seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return load_own_model(f"{source}:{name}").module
+    return load_user_model(f"{source}:{name}").module
 
 
 def saved(content: Any, source: Path) -> Path:
@@ -70,7 +70,7 @@ def values(state: dict[str, Tensor]) -> list[Tensor]:
 
 def filled(source: Path, name: str, content: Any) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     torch.manual_seed(99)
-    own = load_own_model(f"{source}:{name}", saved(content, source))
+    own = load_user_model(f"{source}:{name}", saved(content, source))
     return own.module.state_dict(), own.notes
 
 
@@ -178,7 +178,7 @@ def test_averaged_model_of_torch(source: Path) -> None:
 
 def test_float64_weights_keep_their_precision(source: Path) -> None:
     torch.manual_seed(1)
-    double = load_own_model(f"{source}:plain").module.double()
+    double = load_user_model(f"{source}:plain").module.double()
     path = saved(double.state_dict(), source)
     fitted = read_weights_file(path).fitted(double)
     assert fitted is not None

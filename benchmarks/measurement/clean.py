@@ -1,0 +1,84 @@
+"""The clean measurement, and the logits that others start from."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.base import AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed
+from robustbench_tin.attacks.engine.spot_checks import OnImages
+from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.errors import FOREIGN, one_line
+from robustbench_tin.metrics import in_top
+
+if TYPE_CHECKING:
+    pass
+
+
+def measure_clean(
+    model: nn.Module, batches: ImageBatches, *, seed: int = 0, on_images: OnImages | None = None
+) -> tuple[Measurement, Tensor | None]:
+    """The clean measure, which images are right as they are, and the logits behind it.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
+        seed: of what a model that is random at test time draws.
+        on_images: called with the number of images done after each batch.
+
+    Returns:
+        The outcomes, and the logits float32 ``(N, C)`` on the images' device; None where the measure failed.
+    """
+    started = time.perf_counter()
+    attacked = AttackedModel(model)
+    status, logits = OK, None
+    try:
+        with attacked:
+            parts = []
+            for start in batches.starts():
+                images, labels = batches.at(start)
+                parts.append(batch_logits(attacked, images, seed, start))
+                if on_images is not None:
+                    on_images(len(labels))
+            logits = torch.cat(parts)
+    except FOREIGN as error:  # whatever a model raises
+        status = failed(error)
+    labels = batches.all_labels()
+    return Measurement(
+        eps=0.0,
+        top1=None if logits is None else hits_of(logits, labels, 1),
+        top5=None if logits is None else hits_of(logits, labels, 5),
+        status=status,
+        seconds=time.perf_counter() - started,
+        forward_passes=attacked.forward_passes,
+        backward_passes=0,
+    ), logits
+
+
+def batch_logits(attacked: AttackedModel, images: Tensor, seed: int, start: int) -> Tensor:
+    """The verdict on the batch that starts at row ``start``.
+
+    A model that is random at test time draws for a batch the same each time, clean or attacked, at
+    whatever eps: figures then differ by the attack alone. No search sees these draws.
+    """
+    attacked.reseed("verdict", batch_seed(seed, start))
+    return attacked.logits(images)
+
+
+def hits_of(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
+    """Is the label in the top ``k``, bool ``(N,)``."""
+    hits: npt.NDArray[np.bool_] = in_top(logits, labels, k).cpu().numpy()
+    return hits
+
+
+def failed(error: BaseException) -> Status:
+    """The status of a measure that an error ended."""
+    why = str(error) if isinstance(error, AttackFailure) else one_line(error)
+    return Status.of(StatusCode.failed, why=why)

@@ -1,0 +1,228 @@
+"""A fixed budget: every step of an attack on every image, then one verification."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.acceleration.variants import probed
+from robustbench_tin.attacks.base import Attack, AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
+from robustbench_tin.attacks.engine.perturb import perturb_images
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.errors import FOREIGN
+from robustbench_tin.metrics import in_top
+from robustbench_tin.threat import ThreatModel
+
+if TYPE_CHECKING:
+    pass
+from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, hits_of, measure_clean
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+
+# So many images tell a model that is random at test time.
+_COMPARED = 8
+
+
+def with_clean_gradients(attacks: Iterable[Attack], protocol: AttackProtocol) -> Attack | None:
+    """The attack to give :func:`measure_from_clean`; None if no attack is fit for that.
+
+    A fixed budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
+    starts at the clean images and most others do not.
+
+    Args:
+        attacks: to be measured.
+        protocol: under which.
+    """
+    exact = [
+        attack
+        for attack in attacks
+        if attack.criterion is None and attack.needs_gradients and protocol.search_for(attack) == "exact"
+    ]
+    return min(exact, key=lambda attack: attack.gradients(1), default=None)
+
+
+def measure_from_clean(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    *,
+    on_images: OnImages | None = None,
+) -> tuple[Measurement, Tensor | None, list[Measurement]]:
+    """The clean measure and a fixed budget together: gradients taken at the clean images give both.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
+        attack: without a criterion; see :func:`with_clean_gradients`.
+        eps: positive budgets in units of the pixel range.
+        protocol: norm, seed and how to search.
+        on_images: called with the number of images done after each batch.
+
+    Returns:
+        What :func:`measure_clean` does, and what :func:`measure_attack` does.
+    """
+    attacked, logits = measure_fixed_budget(model, batches, attack, eps, protocol, on_images, with_clean=True)
+    if logits is None:
+        clean, logits = measure_clean(model, batches, seed=protocol.seed)
+        return clean, logits, attacked
+    labels = batches.all_labels()
+    top1, top5 = hits_of(logits, labels, 1), hits_of(logits, labels, 5)
+    return Measurement(0.0, top1, top5, OK, 0.0, len(batches), 0), logits, attacked
+
+
+def measure_fixed_budget(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    on_images: OnImages | None,
+    *,
+    with_clean: bool = False,
+) -> tuple[list[Measurement], Tensor | None]:
+    """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
+    started = time.perf_counter()
+    status, spent = OK, None
+    attacked = protocol.attacked(model)
+    report = told_once(on_images)
+    try:
+        with attacked:
+            prepare(attacked, batches, attack, eps, protocol)
+            spent = with_right_variant(
+                attacked,
+                lambda: _spent(attacked, batches, attack, eps, protocol, report(), with_clean=with_clean),
+            )
+    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
+        status = failed(error)
+    share = (time.perf_counter() - started) / len(eps)
+    if spent is not None and spent.clean_logits is not None:
+        attacked.forward_passes -= len(batches)  # they are the clean measure's
+    outcomes = [
+        Measurement(
+            eps=value,
+            top1=None if spent is None else spent.top1[index],
+            top5=None if spent is None else spent.top5[index],
+            status=status,
+            seconds=share,
+            forward_passes=attacked.forward_passes // len(eps),
+            backward_passes=attacked.backward_passes // len(eps),
+            mode=attack.mode,
+            search=attacked.search_label,
+            remarks=(*attack.remarks(0 if spent is None else spent.classes), *variant_remarks(attacked)),
+        )
+        for index, value in enumerate(eps)
+    ]
+    return outcomes, None if spent is None else spent.clean_logits
+
+
+@dataclass(frozen=True)
+class _Spent:
+    """What a fixed budget left of the images.
+
+    Attributes:
+        top1: at each budget, was the label in the top 1, bool ``(K, N)``.
+        top5: was it in the top 5, likewise.
+        classes: of the model.
+        clean_logits: float32 ``(N, C)``; None if they did not come with the attack's gradients.
+    """
+
+    top1: npt.NDArray[np.bool_]
+    top5: npt.NDArray[np.bool_]
+    classes: int
+    clean_logits: Tensor | None
+
+
+def _spent(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    on_images: OnImages,
+    *,
+    with_clean: bool,
+) -> _Spent:
+    """Spend a fixed budget on every image.
+
+    Raises:
+        WrongVariantError: if the variant that is searched with turns out to be wrong.
+    """
+    checks = SpotChecks(attacked)
+    clean: list[Tensor] = []
+    hits: list[Tensor] = []
+    classes = 0
+    for start in batches.starts():
+        images, labels = batches.at(start)
+        if with_clean:
+            # An attack would copy a tensor made in inference mode.
+            images = images.clone() if images.is_inference() else images
+            attacked.note(images)
+        moved = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
+        if with_clean and attacked.noted is not None:
+            if start == 0:
+                with_clean = _repeats(attacked, images, attacked.noted, protocol.seed)
+            clean.append(attacked.noted)
+        logits = [batch_logits(attacked, version, protocol.seed, start) for version in moved]
+        checks.offer(moved.flatten(0, 1), torch.cat(logits))
+        checks.look()
+        classes = logits[0].shape[1]
+        hits.append(torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)]))
+        on_images(len(labels))
+    checks.settle()
+    top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
+    whole = with_clean and len(clean) == len(batches.starts())
+    return _Spent(top1, top5, classes, torch.cat(clean) if whole else None)
+
+
+def prepare(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+) -> None:
+    """Choose the variant that a fixed budget is spent in, on images that stand for all."""
+    few = drawn(batches, ThreatModel(protocol.norm, max(eps)), probed(len(batches)))
+    attacked.prepare(few, protocol.search_for(attack))
+
+
+def variant_remarks(attacked: AttackedModel) -> tuple[str, ...]:
+    """What a reader must know of the variant that was searched with."""
+    return () if attacked.wrong_variant is None else (str(attacked.wrong_variant),)
+
+
+def _repeats(attacked: AttackedModel, images: Tensor, logits: Tensor, seed: int) -> bool:
+    """Whether the verdict on some images is what a search saw: not where the model is random."""
+    again = batch_logits(attacked, images[:_COMPARED], seed, 0)
+    attacked.forward_passes -= len(again)  # no attack's
+    return bool(torch.allclose(again, logits[:_COMPARED], rtol=1e-3, atol=1e-3 * float(logits.std())))
+
+
+def perturb_batch(
+    attack: Attack,
+    attacked: AttackedModel,
+    images: Tensor,
+    labels: Tensor,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    start: int,
+) -> Tensor:
+    """The batch that starts at row ``start`` after the fixed budget, float32 ``(K, N, C, H, W)``."""
+    seed = batch_seed(protocol.seed, start)
+    moved = perturb_images(attack, attacked, images, labels, eps, norm=protocol.norm, seed=seed)
+    if protocol.eight_bit:
+        for index, value in enumerate(eps):
+            moved[index] = to_8bit(moved[index], ThreatModel(protocol.norm, value).ball(images))
+    return moved

@@ -1,0 +1,86 @@
+"""An attack by queries alone, for models that give no gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from textwrap import shorten
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack, AttackedModel
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
+from robustbench_tin.benchmarks.measurement.results import Measurement
+
+if TYPE_CHECKING:
+    pass
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+
+STAND_IN = "square:queries=1000"
+"""What is measured where no attack that was asked for can be, for want of gradients."""
+# Of an error that stands in a status.
+_BRIEF = 120
+
+
+def with_stand_in(
+    model: nn.Module,
+    batches: ImageBatches,
+    done: Mapping[Attack, list[Measurement]],
+    protocol: AttackProtocol,
+) -> dict[Attack, list[Measurement]]:
+    """The measures, with one by queries alone if the model gives no gradients.
+
+    Attacks that failed for want of gradients were not measured, and say so. If no other attack worked that
+    claims to find adversarial images, :data:`STAND_IN` is measured in their place.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
+        done: the measures of each attack, one a budget.
+        protocol: norm, seed and how to search.
+    """
+    failed = [
+        attack
+        for attack, measures in done.items()
+        if attack.needs_gradients and any(each.status != OK for each in measures)
+    ]
+    if not failed:
+        return dict(done)
+    why = _lacks_gradients(model, batches)
+    if why is None:
+        return dict(done)
+    stand_in = parse_attack(STAND_IN)
+    needed = stand_in not in done and not any(
+        attack.gradients(1) > 0 for attack in done if attack not in failed
+    )
+    said = f"the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
+    if needed:
+        said += f", {stand_in.spec} is measured instead"
+    status = Status.of(StatusCode.not_measured, why=said)
+    measures = {
+        attack: [replace(each, status=status) for each in of_attack] if attack in failed else of_attack
+        for attack, of_attack in done.items()
+    }
+    if needed:
+        eps = [each.eps for each in done[failed[0]]]
+        remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in failed)}"
+        measures[stand_in] = [
+            replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients"))
+            for each in measure_attack(model, batches, stand_in, eps, protocol)
+        ]
+    return measures
+
+
+def _lacks_gradients(model: nn.Module, batches: ImageBatches) -> str | None:
+    """Why a model gives no gradients though it answers; None: it does, or fails altogether."""
+    images = batches.at(0)[0][:1]
+    with AttackedModel(model) as attacked:
+        try:
+            attacked.logits(images)
+            return attacked.lacks_gradients(images)
+        except Exception:  # noqa: BLE001 - whatever a model raises; the measures say what
+            return None

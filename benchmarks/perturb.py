@@ -1,0 +1,139 @@
+"""``perturb``: the adversarial images of a caller's own model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks import AttackedModel
+from robustbench_tin.attacks.base import Attack, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
+from robustbench_tin.attacks.requested import as_attacks
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.fixed_budget import (
+    perturb_batch,
+    prepare,
+)
+from robustbench_tin.benchmarks.measurement.inputs import (
+    Images,
+    Labels,
+)
+from robustbench_tin.benchmarks.measurement.preparation import (
+    Model,
+    as_batches,
+    protocol_of,
+    require_possible,
+    tell_of_normalisation,
+    warn,
+)
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.called import as_module
+from robustbench_tin.models.normalisation import Values, normalized
+from robustbench_tin.threat import Budgets, parse_eps_list
+
+
+def perturb(
+    model: Model,
+    images: Images,
+    labels: Labels | None = None,
+    attack: str | Attack = "pgd",
+    eps: Budgets = (0.01, 0.03),
+    norm: str = "linf",
+    *,
+    seed: int = 0,
+    search: str = "fixed",
+    eot: int = 1,
+    eight_bit: bool = False,
+    batch_size: int | None = None,
+    mean: Values | None = None,
+    std: Values | None = None,
+) -> Tensor:
+    """The adversarial images themselves, each inside its ball and the pixel box in float32.
+
+    Args:
+        model: float32 ``(N, C, H, W)`` in [0, 1] to logits; left as it was.
+        images: as of :func:`evaluate`; likewise ``labels``.
+        attack: a spec or an attack.
+        eps: K budgets, in the order of the result; for 0 the images themselves.
+        norm: ``linf`` or ``l2``.
+        seed: of the attack's randomness.
+        search: as of :func:`evaluate`.
+        eot: as of :func:`evaluate`.
+        eight_bit: as of :func:`evaluate`.
+        batch_size: images a batch; None: a default of the device.
+        mean: as of :func:`evaluate`; likewise ``std``.
+
+    Returns:
+        float32 ``(K, N, C, H, W)`` on the CPU; of an attack that stops on success, what broke each image, and
+        the clean image where nothing did. Measured with the same seed and batch size, they give
+        exactly what :func:`evaluate` reports.
+
+    Raises:
+        RobustTinError: as :func:`evaluate`.
+        AttackFailure: where the attack or the model fails.
+    """
+    budgets = parse_eps_list(eps, norm)
+    (chosen, *more) = as_attacks(attack)
+    if more:
+        raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected one")
+    protocol = protocol_of(norm, seed, search, eot, eight_bit)
+    model = normalized(as_module(model), mean, std)
+    batches, classes = as_batches(model, images, labels, batch_size)
+    tell_of_normalisation(model, batches, warn)
+    require_possible(chosen, protocol, classes)
+    if chosen.criterion is not None:
+        outcomes, clean_logits = measure_clean(model, batches, seed=seed)
+        if clean_logits is None:
+            raise AttackFailure(str(outcomes.status))
+        return torch.stack(
+            [_stop_on_success(model, batches, chosen, value, protocol, clean_logits) for value in budgets]
+        )
+    with protocol.attacked(model) as attacked:
+        prepare(attacked, batches, chosen, budgets, protocol)
+        return with_right_variant(
+            attacked, lambda: _fixed_budget(attacked, batches, chosen, budgets, protocol)
+        )
+
+
+def _fixed_budget(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    budgets: Sequence[float],
+    protocol: AttackProtocol,
+) -> Tensor:
+    """As :func:`perturb` returns them.
+
+    Raises:
+        WrongVariantError: if the variant that is searched with turns out to be wrong.
+    """
+    checks = SpotChecks(attacked)
+    positive = [index for index, eps in enumerate(budgets) if eps > 0]
+    parts = []
+    for start in batches.starts():
+        moved = perturb_batch(attack, attacked, *batches.at(start), budgets, protocol, start)
+        checks.offer(moved[positive].flatten(0, 1))
+        checks.look()
+        parts.append(moved.cpu())
+    checks.settle()
+    return torch.cat(parts, dim=1)
+
+
+def _stop_on_success(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: float,
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
+) -> Tensor:
+    if eps == 0:
+        return batches.all_images().cpu()
+    found = attack_until_success(model, batches, attack, eps, protocol, clean_logits, keep_images=True)
+    assert found.images is not None
+    return found.images

@@ -1,0 +1,78 @@
+"""The data options of a bench, kept beside its run, so that other commands need not be given them again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.planning.config import DataConfig
+from robustbench_tin.benchmarks.runs.files import read_json
+from robustbench_tin.benchmarks.runs.trained_model import TrainedModel
+from robustbench_tin.data import datasets
+
+DATA_FILE = "data.json"
+
+
+class _Options(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data: str
+    classes: int | str | list[str] | None = None
+    train_per_class: int | None = None
+    eval_images: int | None = None
+    skip_broken: bool = False
+
+
+def remember(run: Path, asked: DataConfig) -> None:
+    """Write down a bench's data options in its run directory; a relative path becomes absolute.
+
+    Args:
+        run: the directory.
+        asked: the options as they were given.
+    """
+    values = {**vars(asked), "data": _absolute(asked.data)}
+    if values["classes"] is not None and not isinstance(values["classes"], int | str):
+        values["classes"] = list(values["classes"])
+    options = _Options(**{name: values[name] for name in _Options.model_fields})
+    write_text(run / DATA_FILE, options.model_dump_json(indent=2) + "\n")
+
+
+def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The data options of a command: those given, and for the others those of the run's bench.
+
+    If other data is given than the run's, nothing is taken from the run.
+
+    Args:
+        run: a run directory; None: there is no run.
+        given: the options that the caller gives, by name.
+
+    Raises:
+        RunError: if the run's file is damaged and its content is needed.
+    """
+    if run is None or not (run / DATA_FILE).is_file():
+        return dict(given)
+    if "data" in given and set(given) == set(_Options.model_fields):
+        return dict(given)
+    kept = read_json(run / DATA_FILE, _Options).model_dump()
+    if "data" in given and _absolute(given["data"]) != kept["data"]:
+        return dict(given)
+    return {**kept, **given}
+
+
+def run_of(found: TrainedModel) -> Path | None:
+    """The run directory that a trained model lies in; None for a weights file by itself."""
+    return None if found.plan is None else found.weights.parents[2]
+
+
+def _absolute(data: str) -> str:
+    """A data set as it is found from any directory."""
+    prefix, colon, path = data.partition(":")
+    if colon and prefix in datasets.names():
+        return f"{prefix}:{Path(path).expanduser().absolute()}"
+    if data in datasets.names():
+        return data
+    return str(Path(data).expanduser().absolute())
