@@ -110,7 +110,7 @@ class _CellMeasurement:
 
     @cached_property
     def protocol(self) -> AttackProtocol:
-        """How the plan attacks; it goes on with the variants that were chosen before a stop."""
+        """How the plan attacks, with the variants that were chosen before a stop."""
         plan = self.plan
         return AttackProtocol(
             plan.norm,
