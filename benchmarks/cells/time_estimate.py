@@ -13,13 +13,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
-from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.base import Attack
 from robustbench_tin.benchmarks.measurement.fixed_budget import with_clean_gradients
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
-from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones
 from robustbench_tin.models.flops import Cost, cost
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
@@ -53,17 +51,17 @@ class Estimate:
     def training(self, model: str, defense: str) -> float:
         """Seconds to train one cell."""
         epochs = self.plan.epochs_of(model)
-        images = self.plan.train_images * epochs * parse_defense(defense).relative_cost
+        images = self.plan.train_images * epochs * self.plan.defense(defense).relative_cost
         steps = images / self.plan.batch_size
         images *= sum((size / _WHOLE) ** 2 for size in sides(_WHOLE, self.plan.progressive, epochs)) / epochs
         kind = torch.device(self.plan.device).type
         update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)
         return images * 3 * self.costs[model].flops_per_image / self.training_flops_per_second[model] + update
 
-    def attack(self, model: str, attack: str) -> float:
+    def attack(self, model: str, attack: Attack) -> float:
         """Seconds of one attack at all budgets on one cell."""
         budgets = len(self.plan.attacked_eps)
-        gradients = parse_attack(attack).gradients(budgets)
+        gradients = attack.gradients(budgets)
         # Frozen parameters: a backward pass to the pixels costs about a forward pass.
         return self.plan.eval_images * (2 * gradients + budgets) * self._forward(model)
 
@@ -73,7 +71,7 @@ class Estimate:
 
     def clean(self, model: str) -> float:
         """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
-        attacks = map(parse_attack, self.plan.attacks if self.plan.attacked_eps else ())
+        attacks = map(self.plan.attack, self.plan.attacks if self.plan.attacked_eps else ())
         shares = with_clean_gradients(attacks, AttackProtocol(search=self.plan.search)) is not None
         if shares and not self.plan.oblivious:
             return 0.0
@@ -89,14 +87,16 @@ class Estimate:
             self.training(cell.model, cell.defense)
             + self.clean(cell.model)
             + self.checking(cell.model)
-            + sum(self.attack(cell.model, attack) for attack in self.plan.attacks)
+            + sum(self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks)
             + self.certifying(cell.model, self._votes(cell.defense))
             for cell in self.plan.cells()
             if cell.slug not in done
         )
 
     def _votes(self, defense: str) -> int:
-        vote = parse_defense(defense).noise_vote(nn.Identity()) if defense in self.plan.certified else None
+        vote = (
+            self.plan.defense(defense).noise_vote(nn.Identity()) if defense in self.plan.certified else None
+        )
         return 0 if vote is None else vote.n0 + vote.n
 
     def _forward(self, model: str) -> float:
@@ -107,7 +107,7 @@ def estimate(plan: Plan, image_size: int) -> Estimate:
     """Count the work of a plan and time this machine for a moment."""
     costs, precisions = {}, {}
     for name in plan.backbones:
-        backbone = backbones.get(name)
+        backbone = plan.backbone(name)
         size = backbone.check_size(image_size, plan.image_size)
         skeleton = create_skeleton(backbone, plan.classes, size)
         costs[name] = cost(skeleton, size)

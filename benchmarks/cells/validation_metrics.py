@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
+from robustbench_tin.attacks.fgsm import FGSM
+from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.data.base import Split
 from robustbench_tin.metrics import in_top
@@ -20,7 +21,7 @@ from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.monitor import Robustness
 from robustbench_tin.training.objective import classification_loss
 
-ATTACKS = ("fgsm", "pgd:steps=5")
+ATTACKS = (FGSM(), PGD(steps=5))
 
 
 @dataclass(frozen=True)
@@ -48,11 +49,10 @@ class RobustnessMetrics:
     def _right(self, classifier: nn.Module, batches: ImageBatches) -> Sequence[int]:
         """Images that stay right under each of the attacks."""
         right = [0, 0]
-        attacks = [parse_attack(text) for text in ATTACKS]
         with AttackedModel(classifier, seed=self.seed) as attacked:
             for start in batches.starts():
                 images, labels = batches.at(start)
-                for index, attack in enumerate(attacks):
+                for index, attack in enumerate(ATTACKS):
                     (moved,) = perturb_images(
                         attack,
                         attacked,

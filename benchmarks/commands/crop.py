@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.resumable_output import begun_output
 from robustbench_tin.data import Split
 from robustbench_tin.data.boxes import crop as cropped

@@ -13,18 +13,21 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
-from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.planning.defense_sources import file_digest
+from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.planning.requested import requested_attack
 from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit
 from robustbench_tin.data import Dataset
+from robustbench_tin.data.base import Split
 from robustbench_tin.data.export import TinyImageNetWriter, require_size
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Preparation, Reporter
@@ -36,6 +39,9 @@ from robustbench_tin.threat import ThreatModel, parse_eps
 IMAGES = "manifest.csv"
 _COLUMNS = ("split", "file", "original", "class", "label", "answer", "fooled")
 SPLITS = ("train", "val")
+
+# First row, images and, if they were moved, the model's answers.
+_Batch = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +65,7 @@ def fool(
     out: str | Path,
     cell: str | None = None,
     eps: str | float = 0.03,
-    attack: str = "fgsm",
+    attack: str | Attack = "fgsm",
     norm: str = "linf",
     seed: int = 0,
     split: str = "train",
@@ -80,7 +86,7 @@ def fool(
         out: directory to write into; empty, missing, or of the same call.
         cell: of the run ``model``: ``mobilenet/fgsm-at/0``.
         eps: one budget in units of the pixel range.
-        attack: a spec.
+        attack: a spec or an attack.
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
         split: ``train``, ``val`` or ``train,val``: what is moved.
@@ -96,7 +102,7 @@ def fool(
     reporter = reporter or Reporter()
     for plugin in plugins:
         load_plugin(plugin)
-    chosen = parse_attack(attack)
+    chosen = requested_attack(attack)
     chosen.check(norm)
     threat = ThreatModel(norm, parse_eps(eps, norm))
     splits = _splits(split)
@@ -123,9 +129,9 @@ def fool(
     # The weights' digest says which model it is, by whatever path it was named.
     with begun_output(Path(out), settings, ("images", "fooled"), told=("source",)) as output:
         if output.result is None:
-            worker = _Worker(output, dataset, settings, found, chosen, threat, device)
+            maker = _FoolingSet(output, dataset, settings, found, chosen, threat, device)
             with reporter.preparing() as progress, failing(found.label):
-                counts = worker.work(progress)
+                counts = maker.write(progress)
         else:
             counts = output.result
             reporter.say(f"{out} is complete already: nothing to do.")
@@ -133,8 +139,8 @@ def fool(
 
 
 @dataclass(frozen=True)
-class _Worker:
-    """Writes what is not there yet."""
+class _FoolingSet:
+    """Makes the images of a set and writes those that are not there yet."""
 
     output: ResumableOutput
     dataset: Dataset
@@ -144,34 +150,44 @@ class _Worker:
     threat: ThreatModel
     device: str
 
-    def work(self, progress: Preparation) -> dict[str, int]:
+    def write(self, progress: Preparation) -> dict[str, int]:
+        """Write every split and the manifest; returns the counts that it ends with."""
         parts = {name: getattr(self.dataset, name) for name in SPLITS}
         model = self.found.load(self.device).model
         with TinyImageNetWriter(self.output.path, self.dataset, parts) as writer:
             for name, split in parts.items():
-                moved = name in self.settings["splits"].split(",")
-                batches = ImageBatches(
-                    as_tensor(split.images),
-                    as_tensor(split.labels),
-                    self.settings["batch_size"],
-                    torch.device(self.device),
-                )
-                todo = [start for start in batches.starts() if not self.output.is_done(f"{name}-{start}")]
-                what = f"{'moving' if moved else 'copying'} {name} images"
-                written: Iterator[tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]]
-                if moved:
-                    made = adversarial_batches(
-                        model, batches, self.attack, self.threat, seed=self.settings["seed"], starts=todo
-                    )
-                    written = ((batch.start, batch.images, batch.answers) for batch in made)
-                else:
-                    written = ((start, split.images[start : start + batches.size], None) for start in todo)
-                for start, images, answers in written:
-                    lines = self._lines(writer, name, start, len(images), answers)
-                    writer.add(name, start, images, partial(self.output.note, f"{name}-{start}", lines))
-                    progress(what, min(start + batches.size, len(split)), len(split))
+                self._write_split(writer, name, split, model, progress)
             writer.finish()
         return self._conclude()
+
+    def _write_split(
+        self, writer: TinyImageNetWriter, name: str, split: Split, model: nn.Module, progress: Preparation
+    ) -> None:
+        moved = name in self.settings["splits"].split(",")
+        batches = ImageBatches(
+            as_tensor(split.images),
+            as_tensor(split.labels),
+            self.settings["batch_size"],
+            torch.device(self.device),
+        )
+        todo = [start for start in batches.starts() if not self.output.is_done(f"{name}-{start}")]
+        what = f"{'moving' if moved else 'copying'} {name} images"
+        for start, images, answers in self._made(split, model if moved else None, batches, todo):
+            lines = self._lines(writer, name, start, len(images), answers)
+            writer.add(name, start, images, partial(self.output.note, f"{name}-{start}", lines))
+            progress(what, min(start + batches.size, len(split)), len(split))
+
+    def _made(
+        self, split: Split, model: nn.Module | None, batches: ImageBatches, todo: Sequence[int]
+    ) -> Iterator[_Batch]:
+        """The images of the batches that are left to do, moved on a model; None: as they are."""
+        if model is None:
+            for start in todo:
+                yield start, split.images[start : start + batches.size], None
+            return
+        seed = self.settings["seed"]
+        for batch in adversarial_batches(model, batches, self.attack, self.threat, seed=seed, starts=todo):
+            yield batch.start, batch.images, batch.answers
 
     def _lines(
         self,

@@ -20,7 +20,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.clean import batch_logits
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.config import DataConfig
-from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.trained_model import failing, find_trained, require_fit
 from robustbench_tin.data import UNLABELLED, Dataset, Split

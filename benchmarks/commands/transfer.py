@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
@@ -22,14 +21,16 @@ from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
+from robustbench_tin.benchmarks.planning.defense_sources import file_digest
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning.resolve import file_digest, open_part
+from robustbench_tin.benchmarks.planning.requested import requested_attack
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.remembered import data_options
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
-from robustbench_tin.benchmarks.runs.run_directory import Trained
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.data import Dataset
@@ -53,7 +54,7 @@ _FACTS = {
 def transfer(
     run: str | Path,
     *,
-    attack: str = DEFAULT_ATTACK,
+    attack: str | Attack = DEFAULT_ATTACK,
     eps: str | float | Sequence[float] | None = None,
     device: str | None = None,
     plugins: Sequence[str | Path] = (),
@@ -67,7 +68,7 @@ def transfer(
 
     Args:
         run: a run directory.
-        attack: spec of an attack that spends its fixed budget.
+        attack: spec of an attack that spends its fixed budget, or the attack.
         eps: budgets; None: the plan's. Only positive ones: at 0 there is the clean measure.
         device: None: the run's.
         plugins: the files that the run was made with.
@@ -88,7 +89,7 @@ def transfer(
     opened = Run.load(run)
     plan = opened.plan
     _load_plugins(plan, plugins)
-    chosen = parse_attack(attack)
+    chosen = requested_attack(attack)
     chosen.check(plan.norm)
     if chosen.criterion is not None:
         raise InvalidSettingError(
@@ -109,8 +110,7 @@ def transfer(
     tune_allocator()
     with opened.locked():
         repair_transfers(opened, reporter)
-        worker = _Worker(opened, dataset, cells, chosen, budgets, device, reporter)
-        worker.work()
+        _TransferMeasurement(opened, dataset, cells, chosen, budgets, device, reporter).run_all()
         for line in doubt_beaten(opened):
             reporter.warn(line)
         opened.write_transfer_tables()
@@ -166,7 +166,7 @@ def _counted(name: str, classes: int, train: int, val: int) -> str:
 
 
 @dataclass(frozen=True)
-class _Worker:
+class _TransferMeasurement:
     """Takes one source after the other to its end."""
 
     run: Run
@@ -177,7 +177,8 @@ class _Worker:
     device: str
     reporter: Reporter
 
-    def work(self) -> None:
+    def run_all(self) -> None:
+        """Measure every target that is not measured yet on the images of each source."""
         todo = {source: targets for source in self.cells if (targets := self._targets(source))}
         if not todo:
             self.reporter.say(
@@ -190,30 +191,37 @@ class _Worker:
             f"Transfer of {self.attack.spec} from {counted(len(todo), 'cell')}, to"
             f" {counted(len(self.cells) - 1, 'other')} each; about {duration(sum(seconds.values()))}."
         )
-        val = self.dataset.val
-        size = evaluation_batch_size(self.device)
-        batches = ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
+        batches = self._batches()
         loader = CellLoader(self.run, self.dataset.image_size, self.device)
         with self.reporter.overall(sum(seconds.values())):
             for source, targets in todo.items():
-                what = f"{self.attack.spec} on {source.label}"
-                with self.reporter.stage(what, len(batches), seconds[source]) as advance:
-                    measured = measure_transfer(
-                        loader,
-                        self.run.plan,
-                        batches,
-                        self.attack,
-                        self.eps,
-                        source,
-                        targets,
-                        on_images=advance,
-                    )
-                for target, of_target in measured.items():
-                    for outcomes in of_target:
-                        self._save(source, target, outcomes)
-                    if of_target[0].status != OK:
-                        self.reporter.warn(f"{what}, for {target.label}: {of_target[0].status}")
-                self.reporter.finished(f"{what}: measured on {len(targets)} others")
+                self._run_source(loader, batches, source, targets, seconds[source])
+
+    def _batches(self) -> ImageBatches:
+        val = self.dataset.val
+        size = evaluation_batch_size(self.device)
+        return ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
+
+    def _run_source(
+        self,
+        loader: CellLoader,
+        batches: ImageBatches,
+        source: Cell,
+        targets: Sequence[Cell],
+        seconds: float,
+    ) -> None:
+        """Make images on one source and measure its targets on them."""
+        what = f"{self.attack.spec} on {source.label}"
+        with self.reporter.stage(what, len(batches), seconds) as advance:
+            measured = measure_transfer(
+                loader, self.run.plan, batches, self.attack, self.eps, source, targets, on_images=advance
+            )
+        for target, of_target in measured.items():
+            for outcomes in of_target:
+                self._save(source, target, outcomes)
+            if of_target[0].status != OK:
+                self.reporter.warn(f"{what}, for {target.label}: {of_target[0].status}")
+        self.reporter.finished(f"{what}: measured on {len(targets)} others")
 
     def _targets(self, source: Cell) -> list[Cell]:
         """The other cells of which a budget is missing; all are then done, since they share gradients."""
@@ -236,7 +244,7 @@ class _Worker:
 
     def _seconds(self, costs: Estimate, source: Cell, targets: Sequence[Cell]) -> float:
         measuring = sum(costs.clean(target.model) for target in targets)
-        return costs.attack(source.model, self.attack.spec) + len(self.eps) * measuring
+        return costs.attack(source.model, self.attack) + len(self.eps) * measuring
 
     def _save(self, source: Cell, target: Cell, outcomes: Measurement) -> None:
         plan = self.run.plan

@@ -17,7 +17,7 @@ from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasur
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
 from robustbench_tin.benchmarks.measurement.preparation import count_classes
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.planning.resolve import open_part
+from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError

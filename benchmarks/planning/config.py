@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from robustbench_tin.options import Config, option
 from robustbench_tin.training.settings import TrainingSettings
@@ -17,13 +18,23 @@ from robustbench_tin.training.settings import TrainingSettings
 Names = str | Sequence[str]
 """Names, as a sequence or with commas between them."""
 
+if TYPE_CHECKING:
+    from robustbench_tin.attacks.base import Attack
+    from robustbench_tin.defenses.base import Defense
+
+    Attacks = str | Attack | Sequence[str | Attack]
+    Defenses = str | Defense | Sequence[str | Defense]
+else:
+    # A command line and a preset have names only, and their checks read these types.
+    Attacks = Defenses = Names
+
 
 @dataclass(frozen=True, kw_only=True)
 class CellConfig(Config, panel="Run"):
     """The cells that are trained: every backbone × defense × seed."""
 
     models: Names = option("all", "Backbones: names, patterns (densenet*), timm:NAME, or all.")
-    defenses: Names = option("none", "Defenses, combined with +: none,bbox-crop+fgsm-at.")
+    defenses: Defenses = option("none", "Defenses, combined with +: none,bbox-crop+fgsm-at.")
     seeds: str | int | Sequence[int] = option("0", "Seeds, such as 0,1,2; one cell is trained for each.")
     plugins: Sequence[str | Path] = option(
         (),
@@ -38,7 +49,7 @@ class CellConfig(Config, panel="Run"):
 class AttackConfig(Config, panel="Attack"):
     """The attacks, their threat model, and how they run."""
 
-    attacks: Names = option(
+    attacks: Attacks = option(
         "fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=20.", resolved=True
     )
     eps: str | float | Sequence[float] = option(

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_serializer, model_validator
 from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
+from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.options import planned
 from robustbench_tin.specs import eps_text, number_text, short_numbers
 from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
+    from robustbench_tin.attacks.base import Attack
+    from robustbench_tin.defenses.base import Defense
+    from robustbench_tin.models.backbone import Backbone
     from robustbench_tin.threat import ThreatModel
     from robustbench_tin.training.recipe import Recipe
 
@@ -85,6 +89,8 @@ class Plan(BaseModel, _Settings, frozen=True):
     before the others. ``source_files`` are the weights of trained models that they make images on.
     ``epochs`` goes by :attr:`backbones`; ``lr`` holds for ``models``, and what only sources need takes its
     backbone's own.
+
+    Fields hold specs, which name files; :meth:`attack`, :meth:`defense` and :meth:`backbone` give objects.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -111,6 +117,32 @@ class Plan(BaseModel, _Settings, frozen=True):
     processes: int = 1
     plugins: tuple[str, ...]
 
+    _specs: ParsedSpecs = PrivateAttr(default_factory=ParsedSpecs)
+
+    @classmethod
+    def settled(cls, specs: ParsedSpecs, values: Mapping[str, Any]) -> Self:
+        """A plan whose specs were parsed already; one that is read from a file parses those it is asked for.
+
+        Args:
+            specs: the objects.
+            values: its fields.
+        """
+        plan = cls(**values)
+        plan._specs.take(specs)
+        return plan
+
+    def attack(self, spec: str) -> Attack:
+        """The attack of a spec, parsed once; every caller gets the same one."""
+        return self._specs.attack(spec)
+
+    def defense(self, spec: str) -> Defense:
+        """The defense of a spec, parsed once; every caller gets a copy, because its hooks may keep state."""
+        return self._specs.defense(spec)
+
+    def backbone(self, name: str) -> Backbone:
+        """The backbone of a name or spec, looked up once."""
+        return self._specs.backbone(name)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.epochs) != len(self.backbones):
@@ -130,10 +162,11 @@ class Plan(BaseModel, _Settings, frozen=True):
         """Passes over the training images for one of the plan's backbones."""
         return self.epochs[self.backbones.index(model)]
 
-    def recipe(self, model: str, lr: float) -> Recipe:
-        """How one of the plan's backbones is trained; ``lr`` where the plan leaves the rate open.
+    def recipe(self, model: str) -> Recipe:
+        """How one of the plan's backbones is trained.
 
-        The plan's own rate is for the models asked for; what only sources need takes ``lr``.
+        The plan's own learning rate is for the models asked for. If there is none, and for backbones that are
+        only sources, it is the optimizer's or the backbone's.
 
         Raises:
             InvalidSettingError: for a setting out of its range.
@@ -142,8 +175,14 @@ class Plan(BaseModel, _Settings, frozen=True):
         from robustbench_tin.training.recipe import SETTINGS, Recipe
 
         settings = {name: getattr(self, name) for name in SETTINGS}
-        rate = self.lr if self.lr is not None and model in self.models else lr
+        given = self.lr if model in self.models else None
+        rate = self._default_lr(model) if given is None else given
         return Recipe(self.epochs_of(model), self.batch_size, rate, **settings)
+
+    def _default_lr(self, model: str) -> float:
+        from robustbench_tin.training.recipe import SGD_LR
+
+        return SGD_LR if self.optimizer == "sgd" else self.backbone(model).lr
 
     def cells(self) -> Iterator[Cell]:
         """Every cell, seeds innermost; those that others need first."""
@@ -187,10 +226,9 @@ class Plan(BaseModel, _Settings, frozen=True):
         The one that it trains against, else the largest measured; None if there is no budget above 0.
         """
         # Needs torch, as above.
-        from robustbench_tin.defenses import parse_defense
         from robustbench_tin.threat import ThreatModel
 
-        threat = parse_defense(cell.defense).threat
+        threat = self.defense(cell.defense).threat
         if threat is None and self.attacked_eps:
             threat = ThreatModel(self.norm, max(self.attacked_eps))
         return threat

@@ -8,8 +8,7 @@ from torch import nn
 
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
-from robustbench_tin.defenses import parse_defense
-from robustbench_tin.models import backbones, build_classifier, load_weights
+from robustbench_tin.models import build_classifier, load_weights
 from robustbench_tin.runtime import Runtime
 
 # Building a large network takes a second or two, its attack on few images not much more.
@@ -57,7 +56,7 @@ class CellLoader:
         weights = self._run.checked_weights(cell)
         plan = self._run.plan
         classifier = build_classifier(
-            backbones.get(cell.model),
+            plan.backbone(cell.model),
             plan.classes,
             image_size=self._image_size,
             resize_to=plan.image_size,
@@ -67,7 +66,7 @@ class CellLoader:
         )
         load_weights(classifier, weights)
         bare = Runtime(self._device).place(classifier)
-        loaded = LoadedCell(bare, parse_defense(cell.defense).wrap(bare))
+        loaded = LoadedCell(bare, plan.defense(cell.defense).wrap(bare))
         size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
         if size <= self._room:
             self._room -= size

@@ -15,6 +15,8 @@ from robustbench_tin.benchmarks.runs.records import WORST_CASE
 from robustbench_tin.errors import FOREIGN, RunError, one_line
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     import pandas as pd
 
     from robustbench_tin.benchmarks.measurement.results import Measurement
@@ -117,11 +119,22 @@ def write_results(file: Path, found: Measurement) -> str:
     import pyarrow
     from pyarrow import parquet
 
-    hits = {"top1": found.top1, "top5": found.top5}
-    table = pyarrow.table({name: column for name, column in hits.items() if column is not None})
+    table = pyarrow.table(_hits(found))
     with replacing(file) as temporary:
         parquet.write_table(table, temporary)
         return bytes_digest(temporary.read_bytes())
+
+
+def results_frame(found: Measurement) -> pd.DataFrame:
+    """What :func:`read_results` reads of a file that was written of this measure."""
+    import pandas as pd
+
+    return pd.DataFrame(_hits(found))
+
+
+def _hits(found: Measurement) -> dict[str, npt.NDArray[np.bool_]]:
+    hits = {"top1": found.top1, "top5": found.top5}
+    return {name: column for name, column in hits.items() if column is not None}
 
 
 def bytes_digest(content: bytes) -> str:

@@ -17,36 +17,28 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from pydantic import BaseModel, ConfigDict, RootModel
-
-from robustbench_tin.atomic import remove_abandoned, write_text
-from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.atomic import remove_abandoned
+from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan, eps_slug, slug
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
-    file_digest,
-    forget,
     read_json,
-    read_results,
-    write_results,
 )
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
     WORST_CASE,
-    Count,
-    NotNegative,
     Record,
     to_frame,
 )
 from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
+from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
 from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
 from robustbench_tin.errors import RunError
 from robustbench_tin.specs import eps_text
@@ -61,46 +53,14 @@ PLAN_FILE = "plan.json"
 _OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "classes", "data", "data_fingerprint")
 
 
-class Trained(BaseModel):
-    """What is known of a trained cell; a cell that could not be trained says why in ``status``.
-
-    Attributes:
-        cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
-        plan_digest: of the run's plan.
-        weights_digest: of the weights file.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    status: Status = OK
-    images: Count = 0
-    steps: Count = 0
-    seconds: NotNegative = 0.0
-    lr: float
-    loss: float | None = None
-    precision: str
-    network_size: Count
-    notes: tuple[str, ...] = ()
-    cell: str = ""
-    plan_digest: str = ""
-    weights_digest: str = ""
-
-
-class SearchVariants(RootModel[dict[str, list[str]]]):
-    """The variants that were chosen, and those found to be wrong, as ``search.json`` has them."""
-
-
-class RunDirectory:
-    """The files of a run.
+class RunDirectory(TrainingFiles):
+    """The files of a run: those of its trainings, and its measurements.
 
     Attributes:
         path: its directory.
         plan: what it does.
+        files: reads and writes them; keeps what is written under the lock until that is released.
     """
-
-    def __init__(self, path: Path, plan: Plan) -> None:
-        self.path = path
-        self.plan = plan
 
     @classmethod
     @contextmanager
@@ -122,7 +82,7 @@ class RunDirectory:
             if (path / PLAN_FILE).exists():
                 _require_same(path, plan)
             else:
-                write_text(path / PLAN_FILE, plan.model_dump_json(indent=2) + "\n")
+                run.files.write(path / PLAN_FILE, plan)
             yield run
 
     @classmethod
@@ -138,13 +98,15 @@ class RunDirectory:
             raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
         return cls(path, read_json(file, Plan))
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Keep other processes from working on this run.
 
         Raises:
             RunError: if one is.
         """
-        return locked(self.path, f"another process is working on run '{self.path}'")
+        with locked(self.path, f"another process is working on run '{self.path}'"), self.files.kept():
+            yield
 
     @property
     def records(self) -> pd.DataFrame:
@@ -181,77 +143,6 @@ class RunDirectory:
         for eps in self.plan.attacked_eps if cell.defense in self.plan.certified else ():
             yield CERTIFIED, eps
 
-    def weights_file(self, cell: Cell) -> Path:
-        """Where a cell's weights are."""
-        return self._cell(cell) / "weights.safetensors"
-
-    def checkpoint_file(self, cell: Cell) -> Path:
-        """Where a cell's training is written down while it goes on."""
-        return self._cell(cell) / "checkpoint.safetensors"
-
-    def curves_file(self, cell: Cell) -> Path:
-        """Where a cell's training curves are."""
-        return self._cell(cell) / "curves.csv"
-
-    def events_directory(self, cell: Cell) -> Path:
-        """Where they are as TensorBoard events."""
-        return self.path / "tensorboard" / cell.slug
-
-    def trained(self, cell: Cell) -> Trained | None:
-        """What is known of a trained cell; None if it is not trained yet.
-
-        Raises:
-            RunError: if the file is damaged, or of another cell or run.
-        """
-        file = self._cell(cell) / "training.json"
-        if not file.exists():
-            return None
-        trained = read_json(file, Trained)
-        if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
-            raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
-        return trained
-
-    def save_trained(self, cell: Cell, trained: Trained) -> None:
-        """Mark a cell as trained; its weights are written before."""
-        known = {"cell": cell.slug, "plan_digest": self.plan.digest}
-        if trained.status == OK:
-            known["weights_digest"] = file_digest(self.weights_file(cell))
-        text = trained.model_copy(update=known).model_dump_json(indent=2)
-        write_text(self._cell(cell) / "training.json", text + "\n")
-
-    def checked_weights(self, cell: Cell) -> Path:
-        """The weights file of a trained cell, whose content is that of the training.
-
-        Raises:
-            RunError: if there is none, saying why, or it is not the one that was written.
-        """
-        trained = self.trained(cell)
-        if trained is None or trained.status != OK:
-            why = "not trained" if trained is None else trained.status
-            raise RunError(f"{cell.label} has no weights ({why}); train it again")
-        file = self.weights_file(cell)
-        if not file.exists():
-            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
-        if trained.weights_digest and file_digest(file) != trained.weights_digest:
-            raise DamagedError(
-                f"the weights of {cell.label}, '{file}', are damaged or exchanged (their digest is not that"
-                f" of the training); {AGAIN}"
-            )
-        return file
-
-    def search_variants(self, cell: Cell) -> dict[str, list[str]]:
-        """The variants chosen for a cell's searches, and those found to be wrong; empty if none was chosen.
-
-        Raises:
-            RunError: if the file is damaged.
-        """
-        file = self._cell(cell) / "search.json"
-        return read_json(file, SearchVariants).root if file.exists() else {}
-
-    def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
-        """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
-        write_text(self._cell(cell) / "search.json", json.dumps(labels, indent=2) + "\n")
-
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
         """One measure's record, or None if it is not taken yet.
 
@@ -275,14 +166,14 @@ class RunDirectory:
         }
         if outcomes.status == OK:
             file = self._measure(cell, record.attack, record.eps, "parquet")
-            known["results_digest"] = write_results(file, outcomes)
+            known["results_digest"] = self.files.write_results(file, outcomes)
         return self.save_record(cell, record.model_copy(update=known))
 
     def save_record(self, cell: Cell, record: Record) -> Record:
         """Write a record alone, once more is known of a measure whose outcomes are there."""
-        file = self._measure(cell, record.attack, record.eps, "json")
-        write_text(file, record.sealed.model_dump_json(indent=2) + "\n")
-        return record.sealed
+        sealed = record.sealed
+        self.files.write(self._measure(cell, record.attack, record.eps, "json"), sealed)
+        return sealed
 
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
@@ -318,65 +209,29 @@ class RunDirectory:
         cell = Cell(record.model, record.defense, record.seed)
         self.require_of_training(cell, record.weights_digest, file)
 
-    def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
-        """Check that what a file says of a cell is of the cell's last training.
-
-        Raises:
-            RunError: if it is not.
-        """
-        trained = self.trained(cell)
-        if trained is None or weights_digest not in ("", trained.weights_digest):
-            raise DamagedError(f"'{file}' is of other weights than those of {cell.label}; {AGAIN}")
-
     def drop_cell(self, cell: Cell) -> None:
         """Forget a cell's weights, training and measures, so that the run does them again."""
         directory = self._cell(cell)
         for file in (directory / "training.json", self.weights_file(cell)):
-            forget(file)
+            self.files.forget(file)
         for attack, eps in self.measures(cell):
             self.drop_measure(cell, attack, eps)
 
     def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
         """Forget a measure, so that the run takes it again."""
         for suffix in ("json", "parquet"):
-            forget(self._measure(cell, attack, eps, suffix))
-
-    def drop_search_variants(self, cell: Cell) -> None:
-        """Forget which variants were chosen."""
-        forget(self._cell(cell) / "search.json")
+            self.files.forget(self._measure(cell, attack, eps, suffix))
 
     def has_measures(self, cell: Cell) -> bool:
         """Whether any measure of a cell was taken, damaged or not."""
         return any(self._measure(cell, attack, eps, "json").exists() for attack, eps in self.measures(cell))
-
-    @property
-    def notes(self) -> list[str]:
-        """What a reader of the run's figures must know of its files, a sentence each."""
-        trained = {cell: self.trained(cell) for cell in self.plan.cells()}
-        finished = {
-            cell: known for cell, known in trained.items() if known is not None and known.status == OK
-        }
-        gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
-        untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
-        notes = []
-        if gone:
-            notes.append(
-                f"the weights of {'; '.join(gone)} are missing, so these figures cannot be checked against"
-                " them; the run's bench command trains them again"
-            )
-        if untied:
-            notes.append(
-                f"{'; '.join(untied)}: written by an earlier version, without digests; damage to the weights"
-                " cannot be noticed"
-            )
-        return notes
 
     def _checked(self, cell: Cell, attack: str, eps: float) -> tuple[Record, pd.DataFrame | None] | None:
         """A measure's record and its results, None where it failed; both checked against each other."""
         file = self._measure(cell, attack, eps, "json")
         if not file.exists():
             return None
-        record = read_json(file, Record)
+        record = self.files.read(file, Record)
         if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
             raise DamagedError(f"'{file}' is of another cell; {AGAIN}")
         if (record.attack, record.eps) != (attack, eps):
@@ -384,10 +239,7 @@ class RunDirectory:
         self.require_of_run(record, file)
         if record.status != OK:
             return record, None
-        return record, read_results(file.with_suffix(".parquet"), record)
-
-    def _cell(self, cell: Cell) -> Path:
-        return self.path / "cells" / cell.slug
+        return record, self.files.read_results(file.with_suffix(".parquet"), record)
 
     def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:
         folder = self._cell(cell) / "measures"

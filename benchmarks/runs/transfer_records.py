@@ -15,17 +15,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell, eps_slug, slug
-from robustbench_tin.benchmarks.runs.files import (
-    AGAIN,
-    DamagedError,
-    forget,
-    read_json,
-    read_results,
-    write_results,
-)
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
 from robustbench_tin.benchmarks.runs.records import Record, columns, shown
 
 if TYPE_CHECKING:
@@ -100,7 +92,7 @@ class TransferFiles:
         Raises:
             RunError: if it is damaged, of other cells or another run, or contradicts the results beside it.
         """
-        record = read_json(file, TransferRecord)
+        record = self._run.files.read(file, TransferRecord)
         if file != self._file(record.attack, record.source, record.target, record.eps, "json"):
             raise DamagedError(f"'{file}' is of another transfer; {AGAIN}")
         if not {record.source, record.target} <= set(self._run.plan.cells()):
@@ -108,13 +100,13 @@ class TransferFiles:
         self._run.require_of_run(record, file)
         self._run.require_of_training(record.source, record.source_weights_digest, file)
         if record.status == OK:
-            read_results(file.with_suffix(".parquet"), record)
+            self._run.files.read_results(file.with_suffix(".parquet"), record)
         return record
 
     def drop(self, file: Path) -> None:
         """Forget a measure, so that it is taken again."""
         for suffix in (".json", ".parquet"):
-            forget(file.with_suffix(suffix))
+            self._run.files.forget(file.with_suffix(suffix))
 
     def record(self, attack: str, source: Cell, target: Cell, eps: float) -> TransferRecord | None:
         """One measure's record, or None if it is not taken yet."""
@@ -131,14 +123,13 @@ class TransferFiles:
             "results_digest": "",
         }
         if outcomes.status == OK:
-            known["results_digest"] = write_results(self._file(*key, "parquet"), outcomes)
-        sealed = record.model_copy(update=known).sealed
-        write_text(self._file(*key, "json"), sealed.model_dump_json(indent=2) + "\n")
+            known["results_digest"] = self._run.files.write_results(self._file(*key, "parquet"), outcomes)
+        self._run.files.write(self._file(*key, "json"), record.model_copy(update=known).sealed)
 
     def top1(self, record: TransferRecord) -> npt.NDArray[np.bool_]:
         """Per evaluated image, in the data set's order: was its label in the top 1."""
         file = self._file(record.attack, record.source, record.target, record.eps, "parquet")
-        hits: npt.NDArray[np.bool_] = read_results(file, record)["top1"].to_numpy()
+        hits: npt.NDArray[np.bool_] = self._run.files.read_results(file, record)["top1"].to_numpy()
         return hits
 
     def _weights_digest(self, cell: Cell) -> str:

@@ -23,6 +23,8 @@ from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE
 from robustbench_tin.benchmarks.trust import checks
 from robustbench_tin.benchmarks.trust.probe import Hits, ProbeResult, gather
 from robustbench_tin.benchmarks.trust.trials import PROBE_STEPS
+from robustbench_tin.defenses import parse_defense
+from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # A budget at which this part of the right images is left can still show a fault.
@@ -148,7 +150,12 @@ def with_cause(record: Record) -> Record:
 
 
 def judge(
-    model: nn.Module, batches: ImageBatches, measures: Sequence[Measured], protocol: AttackProtocol
+    model: nn.Module,
+    batches: ImageBatches,
+    measures: Sequence[Measured],
+    protocol: AttackProtocol,
+    *,
+    defense: Defense | None = None,
 ) -> Judgement:
     """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
 
@@ -159,13 +166,14 @@ def judge(
         batches: the cell's images.
         measures: all of the cell; the clean one among them.
         protocol: under which they were taken.
+        defense: of the cell; None: the one that the records name, if they name one.
     """
     checked = [measured for measured in measures if needs_trust(measured.record)]
     if not checked:
         return Judgement([with_cause(measured.record) for measured in measures])
-    cell = _Cell(measures, checked)
     found: ProbeResult | None = None
     try:
+        cell = _Cell(measures, checked, defense or _named_defense(checked[0].record))
         found = gather(model, batches, cell.probe_eps(), protocol)
         verdicts = {
             id(measured): Verdict.of([*cell.reasons(measured, found), *cell.unchecked(found)])
@@ -187,6 +195,14 @@ def judge(
     return Judgement(records, found.forward_passes + found.backward_passes, found.seconds)
 
 
+def _named_defense(record: Record) -> Defense | None:
+    """The defense that a record names; None: a user's own model may have any name there."""
+    try:
+        return parse_defense(record.defense)
+    except RobustTinError:
+        return None
+
+
 @dataclass(frozen=True)
 class _Cell:
     """The measures of a cell, and how they look beside each other.
@@ -194,10 +210,12 @@ class _Cell:
     Attributes:
         measures: all of them.
         checked: those that get a verdict.
+        defense: of the model; None: unknown.
     """
 
     measures: Sequence[Measured]
     checked: Sequence[Measured]
+    defense: Defense | None
 
     def reasons(self, measured: Measured, found: ProbeResult) -> list[Reason]:
         """All that speaks against one figure."""
@@ -369,17 +387,10 @@ class _Cell:
     @cached_property
     def _trained_eps(self) -> float | None:
         """The budget of single-step adversarial training; None without it, or where it is of another norm."""
-        from robustbench_tin.defenses import parse_defense
-
-        record = self.checked[0].record
-        try:
-            defense = parse_defense(record.defense)
-        except RobustTinError:  # a model of the user's own may be called anything
+        threat = None if self.defense is None else self.defense.threat
+        if self.defense is None or not self.defense.single_step or threat is None:
             return None
-        threat = defense.threat
-        if not defense.single_step or threat is None or threat.norm != record.norm:
-            return None
-        return threat.eps
+        return threat.eps if threat.norm == self.checked[0].record.norm else None
 
     def _at(self, attack: str, eps: float) -> Measured | None:
         return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.options import refuse, types_of
@@ -54,7 +55,7 @@ class Recipe(TrainingSettings):
         """The weight decay that applies."""
         return WEIGHT_DECAY[self.optimizer] if self.weight_decay is None else self.weight_decay
 
-    @property
+    @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """What is trained, for how many epochs, at what rate; their epochs add up to all."""
         return parse_stages(self.train, self.epochs)

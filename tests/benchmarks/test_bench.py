@@ -11,9 +11,10 @@ from wrong_variants import comparisons
 
 from robustbench_tin import bench
 from robustbench_tin.attacks.acceleration import variants as variants
-from robustbench_tin.benchmarks import bench as bench_module
+from robustbench_tin.benchmarks.cells import judge_cell, measure_cell, train_cell
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs import kept_files
 from robustbench_tin.benchmarks.runs.records import Record, columns
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.progress import Reporter
@@ -47,7 +48,7 @@ def trained_cells(monkeypatch):
         cells.append(options["seed"])
         return real_train(*args, **options)
 
-    monkeypatch.setattr(bench_module, "train", counting)
+    monkeypatch.setattr(train_cell, "train", counting)
     return cells
 
 
@@ -100,20 +101,20 @@ def test_passes_are_counted(small):
 def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trust):
     """Counted at the model itself: what FGSM's gradient gives for nothing, nobody asks for again."""
     images, made, of_checks = 24, [], []
-    real_asked, real_judge = variants.call_model, bench_module.judge
+    real_asked, real_judge = variants.call_model, judge_cell.judge
 
     def asked(model, shown, **layout):
         made.append(len(shown))
         return real_asked(model, shown, **layout)
 
-    def judge(*args):
+    def judge(*args, **options):
         before = sum(made)
-        judgement = real_judge(*args)
+        judgement = real_judge(*args, **options)
         of_checks.append(sum(made) - before)
         return judgement
 
     monkeypatch.setattr(variants, "call_model", asked)
-    monkeypatch.setattr(bench_module, "judge", judge)
+    monkeypatch.setattr(judge_cell, "judge", judge)
     small |= {"attacks": attacks, "eps": "0.03", "curves": "none", "trust": trust}
     records = bench(**{**small, "deterministic": False, "search": "exact"}).records
     # FGSM's gradient and what is measured; eight images tell a model that is random at test time.
@@ -184,14 +185,9 @@ def test_a_run_stopped_anywhere_goes_on(
     small, tmp_path, monkeypatch, trained_cells, undisturbed, moment, occurrence
 ):
     options = {**small, "seeds": "0,1", "out": tmp_path / "stopped"}
-    home = (
-        "robustbench_tin.benchmarks.runs.run_directory"
-        if moment == "write_text"
-        else "robustbench_tin.benchmarks.bench"
-    )
+    module = next(home for home in (kept_files, train_cell, measure_cell) if hasattr(home, moment))
     with monkeypatch.context() as patch:
         calls = 0
-        module = __import__(home, fromlist=[moment])
         real = getattr(module, moment)
 
         def stopping(*args, **keywords):
@@ -238,7 +234,7 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp
 
     options["out"] = tmp_path / "found"
     with comparisons(wrong=len(made)), monkeypatch.context() as patch:
-        calls, real = [], bench_module.measure_attack
+        calls, real = [], measure_cell.measure_attack
 
         def counted(model, batches, attack, *args, **keywords):
             calls.append(attack.spec)
@@ -246,7 +242,7 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp
                 raise Stop
             return real(model, batches, attack, *args, **keywords)
 
-        patch.setattr(bench_module, "measure_attack", counted)
+        patch.setattr(measure_cell, "measure_attack", counted)
         try:
             found = bench(**options)
         except Stop:
@@ -457,7 +453,6 @@ def test_a_full_disk_loses_nothing(small, monkeypatch):
     import errno
 
     from robustbench_tin.atomic import replacing
-    from robustbench_tin.benchmarks.runs import run_directory as run_module
 
     with monkeypatch.context() as patch:
 
@@ -467,8 +462,8 @@ def test_a_full_disk_loses_nothing(small, monkeypatch):
                     raise OSError(errno.ENOSPC, "No space left on device")
             real(path, text)
 
-        real = run_module.write_text
-        patch.setattr(run_module, "write_text", full)
+        real = kept_files.write_text
+        patch.setattr(kept_files, "write_text", full)
         with pytest.raises(RunError, match="No space left on device"):
             bench(**small)
     assert not list(small["out"].rglob(".*.json.*"))

@@ -212,7 +212,7 @@ class TestRun:
             raise Stop
 
         with monkeypatch.context() as patch:
-            patch.setattr("robustbench_tin.benchmarks.bench.measure_certified", stop)
+            patch.setattr("robustbench_tin.benchmarks.cells.measure_cell.measure_certified", stop)
             with pytest.raises(Stop):
                 bench(**options)
         assert bench(**options).complete

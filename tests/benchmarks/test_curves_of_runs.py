@@ -9,7 +9,7 @@ import pytest
 from safetensors import safe_open
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks.planning import resolve
+from robustbench_tin.benchmarks.planning import checks
 from robustbench_tin.benchmarks.reporting import plots
 from robustbench_tin.benchmarks.reporting.plots import draw_curves
 from robustbench_tin.benchmarks.reporting.tensorboard import TAGS
@@ -75,7 +75,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(quick: dict, changed: 
 
 
 def test_what_is_not_installed_is_one_line(quick: dict, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plots, resolve):
+    for module in (plots, checks):
         monkeypatch.setattr(module, "find_spec", lambda name: None)
     with pytest.raises(InvalidSettingError, match=r"tensorboard is not installed, .*pip install"):
         bench(**quick, tensorboard=True)

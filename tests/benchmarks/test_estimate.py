@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.benchmarks.cells import time_estimate as estimate
 from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.runtime import Runtime
@@ -53,7 +54,7 @@ def test_training_is_estimated_in_its_precision_and_attacks_in_float32() -> None
         each.training(MODEL, "none") - each.costs[MODEL].parameters * 20 * 3e-9 for each in (exact, half)
     ]
     assert arithmetic[0] == pytest.approx(4 * arithmetic[1])
-    assert exact.attack(MODEL, "fgsm") == half.attack(MODEL, "fgsm") > 0
+    assert exact.attack(MODEL, FGSM()) == half.attack(MODEL, FGSM()) > 0
     assert exact.total() - half.total() == pytest.approx(arithmetic[0] - arithmetic[1])
     assert exact.total(done=frozenset(cell.slug for cell in exact.plan.cells())) == 0
 

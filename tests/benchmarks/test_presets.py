@@ -138,7 +138,7 @@ def test_without_its_weights_a_cell_is_not_measured_and_the_others_are(small, mo
     def found(backbone, *args, pretrained=False, **options):
         return build_classifier(backbone, *args, **options)
 
-    place = "robustbench_tin.benchmarks.bench.build_classifier"
+    place = "robustbench_tin.benchmarks.cells.cell_context.build_classifier"
     monkeypatch.setattr(place, build)
     options = {**small, "models": "timm:test_efficientnet,timm:test_resnet", "pretrained": True}
     options |= {"epochs": 1, "attacks": "fgsm", "eps": "0.03", "eval_images": 6}

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks import bench as bench_module
+from robustbench_tin.benchmarks.cells import measure_cell, train_cell
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.errors import InvalidSettingError, RobustTinError
 from robustbench_tin.progress import Reporter
@@ -43,7 +43,7 @@ def trainings(monkeypatch) -> list[str]:
         done.append(f"{classifier.backbone} {defense.name}")
         return real_train(classifier, split, defense, *args, **options)
 
-    monkeypatch.setattr(bench_module, "train", counting)
+    monkeypatch.setattr(train_cell, "train", counting)
     return done
 
 
@@ -82,7 +82,7 @@ def test_a_run_stopped_after_its_source_goes_on(fooling, tmp_path, monkeypatch, 
 
     again = {**fooling, "out": tmp_path / "again"}
     with monkeypatch.context() as patch:
-        patch.setattr(bench_module, "measure_from_clean", stopping)
+        patch.setattr(measure_cell, "measure_from_clean", stopping)
         with pytest.raises(Stop):
             bench(**again)
     trainings.clear()
@@ -100,7 +100,7 @@ def test_a_source_that_failed_fails_what_needs_it_and_nothing_else(fooling, monk
             raise TrainingFailure("out of luck")
         return real_train(classifier, *args, **options)
 
-    monkeypatch.setattr(bench_module, "train", failing)
+    monkeypatch.setattr(train_cell, "train", failing)
     records = bench(**fooling).records
     static = records[records["defense"] != "none"]
     assert static["status"].str.contains(f"its source {SOURCE} [+] none, seed 0 failed: out of luck").all()

@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from toys import build_toy_model, draw_toy_images
 
 from robustbench_tin import bench, evaluate
-from robustbench_tin.benchmarks import bench as bench_module
+from robustbench_tin.benchmarks.cells import train_cell
 from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Plan
@@ -55,7 +55,7 @@ def trainings(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         seen.append((args[3], options["probe"]))
         return real_train(*args, **options)
 
-    monkeypatch.setattr(bench_module, "train", watched)
+    monkeypatch.setattr(train_cell, "train", watched)
     return seen
 
 

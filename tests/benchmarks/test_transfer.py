@@ -190,10 +190,10 @@ class Stop(BaseException):
 
 @pytest.mark.parametrize("occurrence", [4, 9])
 def test_a_transfer_stopped_anywhere_goes_on(fresh, transferred, small_folder, monkeypatch, occurrence):
-    from robustbench_tin.benchmarks.runs import transfer_records
+    from robustbench_tin.benchmarks.runs import kept_files
 
     calls = 0
-    real = transfer_records.write_text
+    real = kept_files.write_text
 
     def stopping(*arguments):
         nonlocal calls
@@ -203,7 +203,7 @@ def test_a_transfer_stopped_anywhere_goes_on(fresh, transferred, small_folder, m
         real(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(transfer_records, "write_text", stopping)
+        patch.setattr(kept_files, "write_text", stopping)
         with pytest.raises(Stop):
             transfer(fresh, data=str(small_folder))
     assert len(list(Run.load(fresh).transfers)) == occurrence - 1

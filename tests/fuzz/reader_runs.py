@@ -22,8 +22,8 @@ from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 from robustbench_tin.benchmarks.run import Run, records_csv, records_json
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair
-from robustbench_tin.benchmarks.runs.run_directory import Trained
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.errors import RobustTinError

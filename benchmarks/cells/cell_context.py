@@ -1,0 +1,91 @@
+"""What training and measuring a run's cells share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.data import Dataset
+from robustbench_tin.models import Classifier, build_classifier
+from robustbench_tin.progress import Reporter
+from robustbench_tin.training.checkpoint import Checkpoint
+from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
+
+
+@dataclass(frozen=True)
+class CellContext:
+    """A run, its data, and who is told of progress.
+
+    Attributes:
+        run: holds the plan, and gets weights, records and results.
+        dataset: of the plan.
+        request: options that the plan does not have, such as how often a checkpoint is written.
+        costs: seconds of each part of the work.
+        reporter: told how far it is.
+        group: processes that train together.
+    """
+
+    run: RunDirectory
+    dataset: Dataset
+    request: BenchConfig
+    costs: Estimate
+    reporter: Reporter
+    group: ProcessGroup = SINGLE_PROCESS
+
+    @classmethod
+    def opened(
+        cls,
+        path: Path,
+        request: BenchConfig,
+        reporter: Reporter | None = None,
+        group: ProcessGroup = SINGLE_PROCESS,
+    ) -> Self:
+        """The context in another process than the one that began the run.
+
+        Args:
+            path: the run directory.
+            request: as it was given to the process that began the run.
+            reporter: told how far each cell is; None: silent.
+            group: processes that train together.
+
+        Raises:
+            RobustTinError: if the run cannot be read, or the request no longer be done.
+        """
+        plan, dataset = resolve(request, Reporter(), find_trained)
+        costs = estimate(plan, dataset.image_size)
+        return cls(RunDirectory.load(path), dataset, request, costs, reporter or Reporter(), group)
+
+    @property
+    def plan(self) -> Plan:
+        """What the run does."""
+        return self.run.plan
+
+    def build(self, cell: Cell, *, fresh: bool = False) -> Classifier:
+        """A cell's classifier; only a fresh one is filled with the weights that training starts from.
+
+        Raises:
+            WeightsError: if those cannot be had, or do not fit.
+        """
+        plan, weights = self.plan, self.request.weights
+        # A file is of one architecture: a backbone that only defenses need starts without it.
+        asked = cell.model in plan.models
+        return build_classifier(
+            plan.backbone(cell.model),
+            plan.classes,
+            image_size=self.dataset.image_size,
+            resize_to=plan.image_size,
+            pretrained=plan.pretrained and fresh,
+            weights=Path(weights) if weights is not None and fresh and asked else None,
+            seed=cell.seed,
+        )
+
+    def checkpoint(self, cell: Cell) -> Checkpoint:
+        """The checkpoint of a cell's training."""
+        return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)

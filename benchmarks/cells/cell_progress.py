@@ -1,0 +1,51 @@
+"""What a run has of a cell, and what is left to do."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.records import CLEAN, Record
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.benchmarks.trust.judge import gets_verdict
+from robustbench_tin.specs import eps_text
+
+
+def is_ok(record: Record | None) -> TypeGuard[Record]:
+    """Whether a measurement was taken."""
+    return record is not None and record.status == OK
+
+
+def is_complete(run: RunDirectory, cell: Cell) -> bool:
+    """Whether nothing is left to do for a cell: each measurement taken and, if the plan says so, checked."""
+    records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
+    if misled_attacks(run, cell, VariantCache(run.search_variants(cell))):
+        return False
+    return all(is_ok(record) and not _lacks_verdict(run, record) for record in records)
+
+
+def misled_attacks(run: RunDirectory, cell: Cell, variants: VariantCache) -> list[str]:
+    """The attacks that were searched with a variant though one was found to be wrong since."""
+    return [spec for spec in run.plan.attacks if _is_misled(run, cell, spec, variants)]
+
+
+def summary(run: RunDirectory, cell: Cell) -> str:
+    """The cell's top-1 accuracies in one line."""
+    parts = []
+    for attack, eps in run.measures(cell):
+        record = run.record(cell, attack, eps)
+        if record is not None and record.top1 is not None:
+            name = CLEAN if attack == CLEAN else f"{attack}@{eps_text(eps)}"
+            parts.append(f"{name} {100 * record.top1:.1f}")
+    return "top-1 " + ", ".join(parts) if parts else "nothing measured"
+
+
+def _lacks_verdict(run: RunDirectory, record: Record) -> bool:
+    return run.plan.trust and gets_verdict(record) and record.trust is None
+
+
+def _is_misled(run: RunDirectory, cell: Cell, spec: str, variants: VariantCache) -> bool:
+    records = (run.record(cell, spec, eps) for eps in run.plan.attacked_eps)
+    return any(record is not None and variants.misled(record.search) for record in records)

@@ -1,0 +1,73 @@
+"""The records of one cell: each measurement with the facts of its run and its training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from robustbench_tin.benchmarks.cells.cell_context import CellContext
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.records import Record, make_record
+from robustbench_tin.benchmarks.runs.training_files import Trained
+from robustbench_tin.benchmarks.trust.judge import with_cause
+
+
+@dataclass(frozen=True)
+class CellRecords:
+    """Takes the measurements of a cell down.
+
+    Attributes:
+        context: run and data.
+        cell: which.
+        trained: what is known of its training.
+    """
+
+    context: CellContext
+    cell: Cell
+    trained: Trained
+
+    def save(self, attack: str, found: Measurement, above_chance: bool | None) -> Record:
+        """Write a measurement into the run.
+
+        Args:
+            attack: canonical spec, or the name of a measurement without one.
+            found: the measurement.
+            above_chance: of the clean measurement; None for that itself.
+
+        Returns:
+            Its record, as it is written.
+        """
+        cell, trained = self.cell, self.trained
+        plan, dataset = self.context.plan, self.context.dataset
+        record = make_record(
+            found,
+            model=cell.model,
+            defense=cell.defense,
+            seed=cell.seed,
+            attack=attack,
+            norm=plan.norm,
+            eot=plan.eot,
+            oblivious=plan.oblivious,
+            eight_bit=plan.eight_bit,
+            above_chance=above_chance,
+            n=plan.eval_images,
+            classes=plan.classes,
+            data=plan.data,
+            data_fingerprint=plan.data_fingerprint,
+            measured_on=dataset.val.fingerprint,
+            image_size=dataset.image_size,
+            network_size=trained.network_size,
+            epochs=plan.epochs_of(cell.model),
+            train_seconds=trained.seconds,
+            train_precision=trained.precision,
+            device=plan.device,
+        )
+        if plan.trust and record.status != OK:
+            record = with_cause(record)
+        return self.context.run.save_measure(cell, record, found)
+
+    def save_untrained(self) -> None:
+        """Write that nothing of the cell is measured, because its training failed."""
+        for attack, eps in self.context.run.measures(self.cell):
+            self.save(attack, Measurement(eps, None, None, self.trained.status, 0.0, 0, 0), None)

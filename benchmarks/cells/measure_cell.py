@@ -1,0 +1,209 @@
+"""Measuring one trained cell of a run: clean, attacked, worst case, certified, and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from functools import cached_property
+
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.cells.cell_context import CellContext
+from robustbench_tin.benchmarks.cells.cell_progress import is_ok, misled_attacks, summary
+from robustbench_tin.benchmarks.cells.cell_records import CellRecords
+from robustbench_tin.benchmarks.cells.judge_cell import judge_cell
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.certified import measure_certified
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.worst_case import worst_case
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.benchmarks.runs.training_files import Trained
+from robustbench_tin.defenses.base import NoiseVote
+from robustbench_tin.progress import Advance
+from robustbench_tin.runtime import Runtime, as_tensor
+from robustbench_tin.specs import eps_text
+
+
+def measure_cell(context: CellContext, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
+    """Take the measurements of a trained cell that its run does not have yet.
+
+    Args:
+        context: run and data.
+        cell: which.
+        classifier: trained, without its defense.
+        trained: what is known of its training.
+    """
+    runtime = Runtime(context.plan.device, "float32")
+    bare = runtime.place(classifier)
+    val = context.dataset.val
+    batches = ImageBatches(
+        as_tensor(val.images),
+        as_tensor(val.labels),
+        evaluation_batch_size(context.plan.device),
+        runtime.torch_device,
+    )
+    _CellMeasurement(context, cell, bare, batches, CellRecords(context, cell, trained)).run()
+    context.reporter.finished(f"{cell.label}: {summary(context.run, cell)}")
+
+
+@dataclass(frozen=True)
+class _CellMeasurement:
+    """The measurements of one cell.
+
+    Attributes:
+        context: run and data.
+        cell: which.
+        bare: its classifier without its defense, placed.
+        batches: the images.
+        records: takes the measurements down.
+    """
+
+    context: CellContext
+    cell: Cell
+    bare: nn.Module
+    batches: ImageBatches
+    records: CellRecords
+
+    def run(self) -> None:
+        """Take every measurement that the run does not have yet."""
+        plan = self.plan
+        attacks = [plan.attack(spec) for spec in plan.attacks if plan.attacked_eps]
+        first = with_clean_gradients(attacks, self.protocol)
+        clean, clean_logits = self._clean(first)
+        for attack in attacks:
+            # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
+            if attack != first and not self._is_attacked(attack):
+                self._attack(attack, clean, clean_logits)
+        # A variant that an attack found to be wrong may have misled those before.
+        for spec in misled_attacks(self._run, self.cell, self.protocol.variants):
+            self._attack(plan.attack(spec), clean, clean_logits)
+        if plan.worst_case:
+            for eps in plan.attacked_eps:
+                self.records.save(WORST_CASE, self._worst_case(eps), clean.above_chance)
+        if self.cell.defense in plan.certified:
+            self._certify(clean.above_chance)
+        if plan.trust:
+            judge_cell(self.context, self.cell, self.model, self.batches, self.protocol)
+
+    @property
+    def plan(self) -> Plan:
+        """What the run does."""
+        return self.context.plan
+
+    @property
+    def _run(self) -> RunDirectory:
+        return self.context.run
+
+    @cached_property
+    def model(self) -> nn.Module:
+        """The classifier with its defense."""
+        return self.plan.defense(self.cell.defense).wrap(self.bare)
+
+    @cached_property
+    def protocol(self) -> AttackProtocol:
+        """How the plan attacks, with the variants that were chosen before a stop."""
+        plan = self.plan
+        return AttackProtocol(
+            plan.norm,
+            self.cell.seed,
+            plan.search,
+            plan.eot,
+            plan.eight_bit,
+            self.bare if plan.oblivious else None,
+            VariantCache(self._run.search_variants(self.cell)),
+        )
+
+    def _clean(self, first: Attack | None) -> tuple[Record, Tensor | None]:
+        """The clean record and, if they were worked out now, the logits behind it.
+
+        The attack that shares its gradients is measured here, too. If a stop left the clean record alone, it
+        is measured with another clean measure: its passes must not depend on a stop.
+        """
+        clean = self._run.record(self.cell, CLEAN, 0.0)
+        if first is not None and not self._is_attacked(first):
+            return self._clean_with(first, clean)
+        if is_ok(clean):
+            return clean, None
+        seconds = self.context.costs.clean(self.cell.model)
+        with self._stage("clean", seconds) as advance:
+            found, logits = measure_clean(self.model, self.batches, seed=self.cell.seed, on_images=advance)
+        return self.records.save(CLEAN, found, None), logits
+
+    def _clean_with(self, first: Attack, clean: Record | None) -> tuple[Record, Tensor | None]:
+        costs, model = self.context.costs, self.cell.model
+        with self._stage(f"clean, {first}", costs.clean(model) + costs.attack(model, first)) as advance:
+            found, logits, attacked = measure_from_clean(
+                self.model, self.batches, first, self.plan.attacked_eps, self.protocol, on_images=advance
+            )
+        if not is_ok(clean):
+            clean = self.records.save(CLEAN, found, None)
+        self._save_attack(first, attacked, clean)
+        return clean, logits
+
+    def _is_attacked(self, attack: Attack) -> bool:
+        """Whether the cell is measured under an attack, at all budgets."""
+        return all(is_ok(self._run.record(self.cell, attack.spec, eps)) for eps in self.plan.attacked_eps)
+
+    def _attack(self, attack: Attack, clean: Record, clean_logits: Tensor | None) -> None:
+        """Measure the cell under one attack, at all budgets."""
+        with self._stage(attack.spec, self.context.costs.attack(self.cell.model, attack)) as advance:
+            found = measure_attack(
+                self.model,
+                self.batches,
+                attack,
+                self.plan.attacked_eps,
+                self.protocol,
+                clean_logits=clean_logits,
+                on_images=advance,
+            )
+        self._save_attack(attack, found, clean)
+
+    def _save_attack(self, attack: Attack, found: Iterable[Measurement], clean: Record) -> None:
+        self._run.save_search_variants(self.cell, self.protocol.variants.labels)
+        self._save_all(attack.spec, found, clean.above_chance)
+
+    def _certify(self, above_chance: bool | None) -> None:
+        """The certified accuracy at each radius of the plan; all or none, since they share their passes."""
+        radii = self.plan.attacked_eps
+        vote = self.plan.defense(self.cell.defense).noise_vote(self.bare)
+        if vote is None or all(is_ok(self._run.record(self.cell, CERTIFIED, eps)) for eps in radii):
+            return
+        self._save_all(CERTIFIED, self._certified(vote), above_chance)
+
+    def _certified(self, vote: NoiseVote) -> list[Measurement]:
+        seconds = self.context.costs.certifying(self.cell.model, vote.n0 + vote.n)
+        with self._stage("certify", seconds) as advance:
+            return measure_certified(
+                vote, self.batches, self.plan.attacked_eps, seed=self.cell.seed, on_images=advance
+            )
+
+    def _worst_case(self, eps: float) -> Measurement:
+        """The images that are right under every attack of the plan at one budget."""
+        run, cell = self._run, self.cell
+        measures = []
+        for spec in self.plan.attacks:
+            record = run.record(cell, spec, eps)
+            assert record is not None
+            measures.append((record, run.outcomes(cell, spec, eps) if record.status == OK else None))
+        return worst_case(measures, eps)
+
+    def _save_all(self, attack: str, found: Iterable[Measurement], above_chance: bool | None) -> None:
+        """Save one measurement a budget, and tell of those that failed."""
+        for each in found:
+            record = self.records.save(attack, each, above_chance)
+            if record.status != OK:
+                where = f"{self.cell.label}, {attack} at {eps_text(record.eps)}"
+                self.context.reporter.warn(f"{where}: {record.status}")
+
+    def _stage(self, what: str, seconds: float) -> AbstractContextManager[Advance]:
+        return self.context.reporter.stage(f"{what} {self.cell.label}", len(self.batches), seconds)

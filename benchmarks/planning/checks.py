@@ -1,0 +1,142 @@
+"""Mistakes in a request that are found before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from importlib.util import find_spec
+from pathlib import Path
+
+from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning.requested import Requested
+from robustbench_tin.data import Dataset
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models import build_classifier
+from robustbench_tin.models.backbone import Backbone
+from robustbench_tin.models.network import create_skeleton
+from robustbench_tin.training.progressive import sides
+
+
+def check_options(request: BenchConfig) -> None:
+    """Check options that exclude each other or have a fixed set of values.
+
+    Raises:
+        InvalidSettingError: for such.
+    """
+    if request.pretrained and request.weights is not None:
+        raise InvalidSettingError("got both --pretrained and --weights; give one of them")
+    if request.search is not None and request.deterministic:
+        raise InvalidSettingError("got both --search and --deterministic; give one of them")
+    if request.search is not None and request.search not in SEARCHES:
+        raise InvalidSettingError(f"search got '{request.search}'; expected {', '.join(SEARCHES)}")
+    if request.tensorboard and request.curves == "none":
+        raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
+    if request.tensorboard and find_spec("tensorboard") is None:
+        raise InvalidSettingError(
+            "tensorboard is not installed, which --tensorboard writes with; install it with"
+            " pip install 'robustbench-tin[curves]'"
+        )
+
+
+def check_names(asked: Requested, request: BenchConfig) -> None:
+    """Check attacks and defenses against the norm and the backbones.
+
+    Raises:
+        InvalidSettingError: for a norm that an attack does not have, a worst case of one attack, and a
+            defense whose loss is written for another output than a backbone's.
+    """
+    for backbone in asked.backbones:
+        for defense in asked.defenses:
+            if backbone.variant.one_vs_rest and defense.softmax_only:
+                raise InvalidSettingError(
+                    f"defense '{defense.spec}' compares answers under a softmax, and backbone"
+                    f" '{backbone.name}' has a sigmoid for each class; give it output=softmax, or take a"
+                    " defense such as pgd-at"
+                )
+    for attack in asked.attacks:
+        attack.check(request.norm)
+    if request.worst_case and len(asked.attacks) < 2:
+        raise InvalidSettingError(f"worst-case got one attack, {asked.attacks[0].spec}; expected two or more")
+
+
+def check_data(plan: Plan, dataset: Dataset) -> None:
+    """Check attacks, backbones and defenses against the data set.
+
+    Raises:
+        RobustTinError: for a target that too few classes have, a size at which a network does not work, and
+            what a defense misses in the training set.
+    """
+    for spec in plan.attacks:
+        attack = plan.attack(spec)
+        if attack.criterion is not None:
+            attack.goal.check(plan.classes)
+    for name in plan.backbones:
+        backbone = plan.backbone(name)
+        size = backbone.check_size(dataset.image_size, plan.image_size)
+        if backbone.variant.new_head:
+            create_skeleton(backbone, plan.classes, size)
+    for spec in plan.defenses:
+        plan.defense(spec).check(dataset.train)
+
+
+def check_weights(plan: Plan, dataset: Dataset, request: BenchConfig) -> None:
+    """Build each backbone once with its weights, so that a wrong file is found before hours of training.
+
+    Raises:
+        WeightsError: for weights that are missing, or of another network.
+    """
+    if request.weights is not None:
+        _require_fitting_weights(map(plan.backbone, plan.models), dataset, request)
+    elif request.pretrained and not request.skip_missing_weights:
+        _require_fitting_weights(map(plan.backbone, plan.backbones), dataset, request)
+
+
+def check_training(plan: Plan, dataset: Dataset, request: BenchConfig) -> None:
+    """Check how the plan trains.
+
+    Raises:
+        InvalidSettingError: for a setting out of its range, and one that has nothing to act on.
+    """
+    for model in plan.backbones:
+        plan.recipe(model)
+    for cell in plan.cells():
+        _require_watched(plan, cell, request.curves)
+    if plan.progressive < 1:
+        for model in plan.backbones:
+            _require_fitting_sides(plan, model, dataset.image_size)
+
+
+def _require_fitting_weights(models: Iterable[Backbone], dataset: Dataset, request: BenchConfig) -> None:
+    for backbone in models:
+        build_classifier(
+            backbone,
+            len(dataset.classes),
+            image_size=dataset.image_size,
+            resize_to=request.image_size,
+            pretrained=request.pretrained,
+            weights=None if request.weights is None else Path(request.weights),
+            seed=0,
+        )
+
+
+def _require_watched(plan: Plan, cell: Cell, curves: str) -> None:
+    """Refuse looks at robustness without a budget."""
+    looks = "early-stop" if plan.early_stop is not None else "curves robust"
+    wanted = plan.early_stop is not None or curves == "robust"
+    if wanted and plan.watched_threat(cell) is None:
+        raise InvalidSettingError(
+            f"{looks} with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
+            " give an eps such as 0.03"
+        )
+
+
+def _require_fitting_sides(plan: Plan, model: str, image_size: int) -> None:
+    """Refuse progressive resizing that begins with a size at which a network does not work."""
+    backbone = plan.backbone(model)
+    full = backbone.check_size(image_size, plan.image_size)
+    for size in set(sides(full, plan.progressive, plan.epochs_of(model))):
+        try:
+            backbone.require_fits(size)
+        except InvalidSettingError as error:
+            raise InvalidSettingError(f"progressive got {plan.progressive}, but {error}") from None

@@ -1,0 +1,169 @@
+"""The files of each cell's training: weights, checkpoint, curves, what is known of it, chosen variants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, RootModel
+
+from robustbench_tin.benchmarks.codes.status import OK, Status
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError, file_digest
+from robustbench_tin.benchmarks.runs.kept_files import KeptFiles
+from robustbench_tin.benchmarks.runs.records import Count, NotNegative
+from robustbench_tin.errors import RunError
+
+
+class Trained(BaseModel):
+    """What is known of a trained cell; a cell that could not be trained says why in ``status``.
+
+    Attributes:
+        cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
+        plan_digest: of the run's plan.
+        weights_digest: of the weights file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    status: Status = OK
+    images: Count = 0
+    steps: Count = 0
+    seconds: NotNegative = 0.0
+    lr: float
+    loss: float | None = None
+    precision: str
+    network_size: Count
+    notes: tuple[str, ...] = ()
+    cell: str = ""
+    plan_digest: str = ""
+    weights_digest: str = ""
+
+
+class SearchVariants(RootModel[dict[str, list[str]]]):
+    """The variants that were chosen, and those found to be wrong, as ``search.json`` has them."""
+
+
+class TrainingFiles:
+    """The files of a run's trainings; a run directory has its measurements, too.
+
+    Attributes:
+        path: the run's directory.
+        plan: what the run does.
+        files: reads and writes them.
+    """
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+        self.files = KeptFiles()
+
+    def weights_file(self, cell: Cell) -> Path:
+        """Where a cell's weights are."""
+        return self._cell(cell) / "weights.safetensors"
+
+    def checkpoint_file(self, cell: Cell) -> Path:
+        """Where a cell's training is written down while it goes on."""
+        return self._cell(cell) / "checkpoint.safetensors"
+
+    def curves_file(self, cell: Cell) -> Path:
+        """Where a cell's training curves are."""
+        return self._cell(cell) / "curves.csv"
+
+    def events_directory(self, cell: Cell) -> Path:
+        """Where they are as TensorBoard events."""
+        return self.path / "tensorboard" / cell.slug
+
+    def trained(self, cell: Cell) -> Trained | None:
+        """What is known of a trained cell; None if it is not trained yet.
+
+        Raises:
+            RunError: if the file is damaged, or of another cell or run.
+        """
+        file = self._cell(cell) / "training.json"
+        if not file.exists():
+            return None
+        trained = self.files.read(file, Trained)
+        if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
+            raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
+        return trained
+
+    def save_trained(self, cell: Cell, trained: Trained) -> None:
+        """Mark a cell as trained; its weights are written before."""
+        known = {"cell": cell.slug, "plan_digest": self.plan.digest}
+        if trained.status == OK:
+            known["weights_digest"] = file_digest(self.weights_file(cell))
+        self.files.write(self._cell(cell) / "training.json", trained.model_copy(update=known))
+
+    def checked_weights(self, cell: Cell) -> Path:
+        """The weights file of a trained cell, whose content is that of the training.
+
+        Raises:
+            RunError: if there is none, saying why, or it is not the one that was written.
+        """
+        trained = self.trained(cell)
+        if trained is None or trained.status != OK:
+            why = "not trained" if trained is None else trained.status
+            raise RunError(f"{cell.label} has no weights ({why}); train it again")
+        file = self.weights_file(cell)
+        if not file.exists():
+            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
+        if trained.weights_digest and file_digest(file) != trained.weights_digest:
+            raise DamagedError(
+                f"the weights of {cell.label}, '{file}', are damaged or exchanged (their digest is not that"
+                f" of the training); {AGAIN}"
+            )
+        return file
+
+    def search_variants(self, cell: Cell) -> dict[str, list[str]]:
+        """The variants chosen for a cell's searches, and those found to be wrong; empty if none is chosen.
+
+        Raises:
+            RunError: if the file is damaged.
+        """
+        file = self._cell(cell) / "search.json"
+        return self.files.read(file, SearchVariants).root if file.exists() else {}
+
+    def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
+        """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
+        lists = {name: list(chosen) for name, chosen in labels.items()}
+        self.files.write(self._cell(cell) / "search.json", SearchVariants(lists))
+
+    def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
+        """Check that what a file says of a cell is of the cell's last training.
+
+        Raises:
+            RunError: if it is not.
+        """
+        trained = self.trained(cell)
+        if trained is None or weights_digest not in ("", trained.weights_digest):
+            raise DamagedError(f"'{file}' is of other weights than those of {cell.label}; {AGAIN}")
+
+    def drop_search_variants(self, cell: Cell) -> None:
+        """Forget which variants were chosen."""
+        self.files.forget(self._cell(cell) / "search.json")
+
+    @property
+    def notes(self) -> list[str]:
+        """What a reader of the run's figures must know of its files, a sentence each."""
+        trained = {cell: self.trained(cell) for cell in self.plan.cells()}
+        finished = {
+            cell: known for cell, known in trained.items() if known is not None and known.status == OK
+        }
+        gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
+        untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
+        notes = []
+        if gone:
+            notes.append(
+                f"the weights of {'; '.join(gone)} are missing, so these figures cannot be checked against"
+                " them; the run's bench command trains them again"
+            )
+        if untied:
+            notes.append(
+                f"{'; '.join(untied)}: written by an earlier version, without digests; damage to the weights"
+                " cannot be noticed"
+            )
+        return notes
+
+    def _cell(self, cell: Cell) -> Path:
+        return self.path / "cells" / cell.slug
