@@ -55,7 +55,7 @@ def bench(context: typer.Context, asked: BenchConfig) -> None:
     from robustbench_tin.progress import ConsoleReporter
 
     console = make_console()
-    run = run_bench(**given_options(context, asked), reporter=ConsoleReporter(console))
+    run = run_bench(**{"jobs": None, **given_options(context, asked)}, reporter=ConsoleReporter(console))
     if run is not None:
         _print_tables(run, console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")
