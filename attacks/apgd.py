@@ -27,15 +27,15 @@ class APGD(IterativeWithRestarts):
     Croce and Hein, 2020, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
     Parameter-free Attacks", arXiv 2003.01690; :class:`~robustbench_tin.attacks.apgd.Ascent` is the method.
 
-    A start takes ``steps + 1`` gradients and ends at the first point that breaks the image. With
-    ``criterion=none`` it takes them all, and gives, of the points that the model mistakes (top-1), the one
-    of the highest loss; where it mistakes none, of all points. Of several starts that point counts whose
-    label lies furthest below the strongest other class.
+    A start takes ``steps + 1`` gradients and ends at the first adversarial point. With a fixed budget
+    (``criterion=none``) it takes them all. Its result is then the point of the highest loss, among those that
+    the model misclassifies (top-1) if there are any. Of several starts, the one counts whose label lies
+    furthest below the strongest other class.
 
     Attributes:
         steps: gradient steps, at least 1.
         restarts: independent starts, at least 1.
-        eot: passes averaged for one gradient; None: as the evaluation says.
+        eot: number of passes averaged for one gradient; None: that of the evaluation.
     """
 
     verifies_result: ClassVar[bool] = False
@@ -102,7 +102,7 @@ class TargetedAPGD(APGD):
     targets stands in.
 
     Attributes:
-        targets: how many of the strongest wrong classes to try, each from its own start; all where there are
+        targets: number of the strongest wrong classes to try, each from its own start; all if there are
             fewer.
         target: the rank of the only one to try, 1 for the strongest wrong class; None: as many as
             ``targets`` says.
@@ -186,30 +186,29 @@ class Ascent(AttackState):
     if the loss rose in no more than three quarters of them, or if neither the step nor the best loss
     has changed since the last checkpoint. Croce and Hein, 2020, arXiv 2003.01690, algorithm 1.
 
-    As published but for two details. A first step counts as a rise where the loss is above that of the
-    start; the authors' code compares with 0. And the ball is this project's: projection to the
-    intersection of an l2 ball with the box keeps the whole length eps, where theirs cuts what leaves the box.
+    Two details differ from the publication. A first step counts as a rise if the loss is above that of the
+    start; the authors' code compares with 0. And the projection onto the intersection of an l2 ball with the
+    box keeps the whole length eps; theirs cuts off the part outside the box.
 
     Attributes:
-        objective: what is climbed.
+        objective: the loss to maximise.
         targets: classes for the objective, int64 ``(N, k)``.
-        steps: of a row's whole budget, which is one question more.
-        eot: passes averaged for one gradient; None: as the attacked model has it.
+        steps: number of steps of a row's whole budget, which has one query more.
+        eot: number of passes averaged for one gradient; None: that of the attacked model.
         previous: the point before the last step.
-        best_points: of the highest loss so far.
-        best_gradient: there.
-        best_loss: there, ``(N,)``.
-        last_loss: at the point before, ``(N,)``.
-        checked_loss: the best at the last checkpoint, ``(N,)``.
-        halved: whether the step was halved at the last checkpoint, bool ``(N,)``.
-        step_size: in units of the pixel range, ``(N,)``.
-        window: steps from the last checkpoint to the next, int64 ``(N,)``.
-        taken: steps since the last checkpoint, int64 ``(N,)``.
-        rises: how many of them raised the loss, int64 ``(N,)``.
-        worst_points: what :meth:`result` gives: of the points that break the criterion the one of the highest
-            loss; of all points where none does.
-        worst_loss: there, ``(N,)``.
-        breaks: whether it breaks the criterion, bool ``(N,)``.
+        best_points: the point of the highest loss so far.
+        best_gradient: its gradient.
+        best_loss: its loss, ``(N,)``.
+        last_loss: the loss at the point before, ``(N,)``.
+        checked_loss: the highest loss at the last checkpoint, ``(N,)``.
+        halved: True if the step was halved at the last checkpoint, bool ``(N,)``.
+        step_size: length of a step, in units of the pixel range, ``(N,)``.
+        window: number of steps from the last checkpoint to the next, int64 ``(N,)``.
+        taken: number of steps since the last checkpoint, int64 ``(N,)``.
+        rises: number of them that raised the loss, int64 ``(N,)``.
+        worst_points: the result: the point of the highest loss, among the adversarial ones if there are any.
+        worst_loss: its loss, ``(N,)``.
+        adversarial: True if it is adversarial, bool ``(N,)``.
     """
 
     objective: Objective
@@ -229,7 +228,7 @@ class Ascent(AttackState):
     rises: Tensor
     worst_points: Tensor
     worst_loss: Tensor
-    breaks: Tensor
+    adversarial: Tensor
 
     @classmethod
     def start(
@@ -241,15 +240,15 @@ class Ascent(AttackState):
         steps: int,
         eot: int | None,
     ) -> Self:
-        """The state before the first question.
+        """The state before the first query.
 
         Args:
-            inputs: the images.
-            points: where to start, float32 ``(N, C, H, W)`` inside the ball.
-            objective: what to climb.
-            targets: for the objective, int64 ``(N, k)``; k may be 0.
-            steps: 1 or more.
-            eot: passes averaged for one gradient; None: as the attacked model has it.
+            inputs: the inputs of the attack.
+            points: starting points, float32 ``(N, C, H, W)`` inside the ball.
+            objective: the loss to maximise.
+            targets: classes for the objective, int64 ``(N, k)``; k may be 0.
+            steps: number of steps, at least 1.
+            eot: number of passes averaged for one gradient; None: that of the attacked model.
         """
         labels = inputs.labels
         never = torch.full(labels.shape, -torch.inf, device=labels.device, dtype=torch.float32)
@@ -268,7 +267,7 @@ class Ascent(AttackState):
             best_loss=never,
             last_loss=-never,
             checked_loss=never,
-            # As if: at the first checkpoint there is no earlier one to have got nowhere since.
+            # So that the first checkpoint, which has no earlier one, does not count as stuck.
             halved=torch.ones_like(labels, dtype=torch.bool),
             step_size=torch.full_like(never, 2 * inputs.ball.eps),
             window=torch.full_like(labels, _part(steps, _FIRST_WINDOW)),
@@ -276,7 +275,7 @@ class Ascent(AttackState):
             rises=none,
             worst_points=points,
             worst_loss=never,
-            breaks=torch.zeros_like(labels, dtype=torch.bool),
+            adversarial=torch.zeros_like(labels, dtype=torch.bool),
         )
 
     def ask(self, attacked: AttackedModel) -> ModelOutput:
@@ -305,7 +304,7 @@ class Ascent(AttackState):
         return self.worst_points
 
     def _note(self, logits: Tensor, losses: Tensor, gradient: Tensor) -> None:
-        """Remember what was seen at the points."""
+        """Update the best and worst points from the output at the present points."""
         self.rises = self.rises + (losses > self.last_loss)
         self.last_loss = losses
         better = losses > self.best_loss
@@ -314,13 +313,13 @@ class Ascent(AttackState):
         self.best_gradient = torch.where(_wide(better), gradient, self.best_gradient)
 
         success = self.inputs.criterion.success(logits, self.inputs.labels)
-        worse = (success & ~self.breaks) | ((success == self.breaks) & (losses > self.worst_loss))
+        worse = (success & ~self.adversarial) | ((success == self.adversarial) & (losses > self.worst_loss))
         self.worst_loss = torch.where(worse, losses, self.worst_loss)
         self.worst_points = torch.where(_wide(worse), self.points, self.worst_points)
-        self.breaks = self.breaks | success
+        self.adversarial = self.adversarial | success
 
     def _check(self) -> Tensor:
-        """Halve the step of rows at a checkpoint that need it; which these are, bool ``(N,)``."""
+        """Halve the step of rows at a checkpoint if needed; returns these rows, bool ``(N,)``."""
         due = self.taken == self.window
         stuck = ~self.halved & (self.best_loss <= self.checked_loss)
         back = due & ((self.rises <= _ENOUGH_RISES * self.window) | stuck)
@@ -335,7 +334,7 @@ class Ascent(AttackState):
 
 
 def _part(steps: int, part: float) -> int:
-    """So many of the steps, at least one."""
+    """This part of the steps, at least one."""
     return max(int(part * steps), 1)
 
 

@@ -19,7 +19,7 @@ _RAND_PASSES = 20
 
 @dataclass(frozen=True, kw_only=True)
 class AutoAttack(Ensemble):
-    """Four attacks that fail in different ways; an image counts as robust when none of them breaks it.
+    """Four attacks that fail in different ways; an image counts as robust if all of them fail.
 
     Croce and Hein, 2020, "Reliable Evaluation of Adversarial Robustness with an Ensemble of Diverse
     Parameter-free Attacks", arXiv 2003.01690. The versions and their budgets are those of the authors' code;
@@ -36,10 +36,11 @@ class AutoAttack(Ensemble):
 
     Attributes:
         version: ``standard``, ``plus`` or ``rand``.
-        steps: of each start of APGD and FAB.
-        targets: classes that the targeted attacks try; all wrong ones where there are fewer.
-        queries: of Square.
-        eot: passes averaged for one gradient of ``rand``; None: 20. Other versions do as the evaluation says.
+        steps: number of steps of each start of APGD and FAB.
+        targets: number of classes that the targeted attacks try; all wrong ones if there are fewer.
+        queries: number of queries of Square.
+        eot: passes averaged for one gradient of ``rand``; None: 20. Other versions use the ``eot`` of the
+            evaluation.
     """
 
     name: ClassVar[str] = "autoattack"

@@ -1,4 +1,4 @@
-"""The base classes of attacks: what keeps their results honest, whoever wrote them."""
+"""The base classes of attacks."""
 
 from __future__ import annotations
 
@@ -28,24 +28,24 @@ FIXED_BUDGET = "fixed budget"
 
 @dataclass(frozen=True, kw_only=True)
 class Attack(Configurable):
-    """Base of all attacks; its fields are its settings.
+    """Base class of all attacks. An attack is a frozen dataclass; its fields are its settings.
 
-    An author writes :meth:`run`. This class owns what is easy to get wrong: several eps in one call,
-    a generator of its own for each (so a measure does not depend on which others were asked for),
-    eps 0, the ball, the pixel box, and the proof that the result is inside both.
+    Its author writes :meth:`run`, which attacks one batch at one eps. The engine does the rest: several eps
+    in one call, one random generator for each (so that no result depends on the other eps), eps 0, the
+    projection onto the ball and the pixel box, and the proof that the result lies inside both.
 
     Attributes:
-        criterion: None: the fixed budget on every image, so that top-1 and top-5 are both measured.
-            ``top1`` or ``top5``: until that is broken, stop at an image's first success.
+        criterion: None: a fixed budget for every image; one run then gives top-1 and top-5 accuracy. ``top1``
+            or ``top5``: stop at the first success, when the true label is not in the model's top 1 or top 5.
     """
 
     kind: ClassVar[str] = "attack"
     norms: ClassVar[tuple[str, ...]] = NORMS
-    """Where the method is defined."""
+    """Norms that the attack supports."""
     needs_gradients: ClassVar[bool] = True
-    """Whether it asks the model for gradients, not for answers alone."""
+    """True if the attack uses gradients of the model, not logits alone."""
     lengths: ClassVar[tuple[str, ...]] = ()
-    """Settings that are lengths in the attack's norm; in linf they are at most 1, as eps is."""
+    """Names of the settings that are lengths in the attack's norm; in linf they are at most 1, as eps is."""
 
     criterion: str | None = None
 
@@ -54,65 +54,73 @@ class Attack(Configurable):
 
     @abstractmethod
     def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        """Move ``ball.images`` so that the attacked model mistakes them.
+        """Change ``ball.images`` so that the attacked model misclassifies them.
 
         Args:
-            attacked: gives logits and gradients.
+            attacked: gives logits and gradients, and counts the queries.
             labels: true labels, int64 ``(N,)``.
-            ball: what is allowed; ``ball.images`` are the clean images, float32 ``(N, C, H, W)``.
+            ball: the allowed points; ``ball.images`` are the clean images, float32 ``(N, C, H, W)``.
             generator: the only source of randomness, on the images' device.
 
         Returns:
-            Adversarial images, float32 ``(N, C, H, W)``.
+            Candidates for adversarial images, float32 ``(N, C, H, W)``.
         """
 
     @property
     def mode(self) -> str:
-        """``fixed budget`` or ``until success (top-1)``: how its figures were measured."""
+        """The way to run the attack: ``fixed budget`` or ``stop on success (top-1)``."""
         return FIXED_BUDGET if self.criterion is None else f"stop on success ({self.goal})"
 
     @property
     def goal(self) -> Criterion:
-        """What counts as broken; top-1 where the fixed budget is spent."""
+        """The criterion of success; top-1 with a fixed budget."""
         return Criterion.named(self.criterion or "top1")
 
     def gradients(self, budgets: int) -> int:
-        """Gradients an image needs for so many budgets; for time estimates only."""
+        """Number of gradients an image needs for this number of eps; used for time estimates only."""
         return 10 * budgets
 
     def stages(self, classes: int) -> Sequence[Attack]:
-        """The attacks that images go through until broken, each on what the ones before left.
+        """The stages if the attack stops on success: attacks, each on the images that survived those before.
 
         Args:
-            classes: of the model.
+            classes: number of classes of the model.
         """
         return [self]
 
     def next_stage(self, reports: Sequence[StageReport], classes: int) -> Attack | None:
-        """The stage that follows those reported; None: the images that are left stay.
+        """The stage that follows those reported; None ends the attack.
 
-        The next of :meth:`stages`, unless an attack that goes by its own success overrides it.
+        By default it is the next of :meth:`stages`. Override it if the stages depend on the success so far.
 
         Args:
-            reports: of the stages so far, in their order.
-            classes: of the model.
+            reports: the reports of the stages so far, in order.
+            classes: number of classes of the model.
         """
         stages = self.stages(classes)
         return stages[len(reports)] if len(reports) < len(stages) else None
 
     def remarks(self, classes: int) -> Sequence[str]:
-        """What a reader of the result must know: a loss that could not be used with so few classes, say."""
+        """Remarks about the result, such as a loss that cannot be used with this number of classes.
+
+        Args:
+            classes: number of classes of the model.
+        """
         return ()
 
     def conclusions(self, reports: Sequence[StageReport]) -> Sequence[str]:
-        """What the reports of all stages let a reader conclude: how sure the result is, say."""
+        """Conclusions about the result, such as how sure it is.
+
+        Args:
+            reports: the reports of all stages.
+        """
         return ()
 
     def check(self, norm: str) -> None:
-        """Refuse a norm that the method is not defined for, and lengths that it does not allow.
+        """Refuse a norm that the attack does not support, and a length that is too large for the norm.
 
         Raises:
-            InvalidSettingError: naming the norms, or the length.
+            InvalidSettingError: names the supported norms, or the length.
         """
         if norm not in NORMS:
             raise InvalidSettingError(f"norm got '{norm}'; expected {' or '.join(NORMS)}")
@@ -130,7 +138,7 @@ class Attack(Configurable):
         balls: Sequence[Ball],
         generators: Sequence[torch.Generator],
     ) -> list[Tensor]:
-        """Adversarial images for several budgets; an attack that can share work between them overrides it."""
+        """The results of :meth:`run` for several eps; override it to share work between them."""
         moved = []
         for ball, generator in zip(balls, generators, strict=True):
             attacked.reseed("search", generator.initial_seed())
@@ -140,33 +148,34 @@ class Attack(Configurable):
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeAttack(Attack):
-    """An attack that is a per-image state and one step.
+    """An attack that takes one step at a time, on a state with one row an image.
 
-    An author writes :meth:`begin`; the fixed budget and the runner, which takes out each image as soon as
-    it is broken, both follow from the :class:`~robustbench_tin.attacks.engine.state.AttackState` that it
-    returns.
+    Its author writes :meth:`begin`, which returns an
+    :class:`~robustbench_tin.attacks.engine.state.AttackState`. The engine can run the state in both ways:
+    with a fixed budget, or with stop on success, which removes each image from the batch as soon as it is
+    adversarial.
     """
 
     verifies_result: ClassVar[bool] = True
-    """Whether what the search ends with is a point that nobody was asked about yet."""
+    """True if the model has not evaluated the final iterate yet, so that the engine must verify it."""
 
     needs_clean_logits: ClassVar[bool] = False
-    """Whether :meth:`begin` looks at the clean logits (to choose targets, say)."""
+    """True if :meth:`begin` uses the clean logits, for example to choose targets."""
 
     needs_precise_logits: ClassVar[bool] = False
-    """Whether they may not be of a lower precision than float32."""
+    """True if the clean logits must be computed in float32, not in a lower precision."""
 
     @abstractmethod
     def begin(self, inputs: AttackInputs) -> AttackState:
-        """The state of these images before the first step."""
+        """The state before the first step."""
 
     def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        return self.begin(self.inputs(attacked, labels, ball, generator)).spend(attacked)
+        return self.begin(self.inputs(attacked, labels, ball, generator)).run_to_end(attacked)
 
     def inputs(
         self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
     ) -> AttackInputs:
-        """What a fixed budget is about; the arguments are those of :meth:`run`."""
+        """The inputs of :meth:`begin` for a fixed budget; the arguments are those of :meth:`run`."""
         clean_logits = ball.images.new_empty(len(labels), 0)
         if self.needs_clean_logits:
             clean_logits = attacked.search_logits(ball.images, precise=self.needs_precise_logits)

@@ -1,4 +1,4 @@
-"""When an image counts as broken: its true label has left the top k."""
+"""The criterion of success: the true label is not in the model's top k."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CRITERIA = {"top1": 1, "top5": 5}
 
 @dataclass(frozen=True)
 class Criterion:
-    """The true label is no longer among the ``k`` largest logits; a tie counts as broken.
+    """An image is adversarial if its true label is not among the ``k`` largest logits; a tie is a success.
 
     Attributes:
         k: 1 or more, below the number of classes.
@@ -41,7 +41,7 @@ class Criterion:
         """Refuse a criterion that no image could ever fail.
 
         Raises:
-            InvalidSettingError: where there are ``k`` classes or fewer.
+            InvalidSettingError: if there are ``k`` classes or fewer.
         """
         if classes <= self.k:
             raise InvalidSettingError(
@@ -50,11 +50,11 @@ class Criterion:
             )
 
     def success(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """Which images are broken, bool ``(N,)``, from logits ``(N, C)`` and labels ``(N,)``."""
+        """True for each adversarial image, bool ``(N,)``, from logits ``(N, C)`` and labels ``(N,)``."""
         return ~in_top(logits, labels, self.k)
 
     def margin(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """The k-th largest logit of the other classes less the label's, ``(N,)``: 0 or more is broken."""
+        """The k-th largest logit of the other classes minus the label's, ``(N,)``: 0 or more is a success."""
         others = logits.scatter(1, labels.view(-1, 1), -torch.inf)
         rival = others.amax(dim=1) if self.k == 1 else others.topk(self.k, dim=1).values[:, -1]
         return rival - logits.gather(1, labels.view(-1, 1)).squeeze(1)
@@ -62,12 +62,12 @@ class Criterion:
     def targets(self, clean_logits: Tensor, labels: Tensor, rank: int) -> Tensor:
         """The classes that the ``rank``-th targeted search raises above the label, int64 ``(N, k)``.
 
-        Those of clean rank ``rank`` (1 is the strongest wrong class) and the ``k - 1`` after it: all of
-        them above the label is what breaks an image.
+        These are the class of clean rank ``rank`` (1 is the strongest wrong class) and the ``k - 1`` after
+        it. If all of them are above the label, the image is adversarial.
         """
         others = clean_logits.scatter(1, labels.view(-1, 1), -torch.inf)
         return others.topk(rank + self.k - 1, dim=1).indices[:, rank - 1 :]
 
     def ranks(self, classes: int, at_most: int) -> range:
-        """The ranks there are for :meth:`targets`, the strongest first."""
+        """The valid ranks for :meth:`targets`, the strongest first."""
         return range(1, min(at_most, classes - self.k) + 1)

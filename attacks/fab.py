@@ -1,4 +1,4 @@
-"""Fast adaptive boundary attacks: the nearest point that the model mistakes, ball or no ball."""
+"""Fast adaptive boundary attacks: they look for the nearest adversarial point, inside the ball or not."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ from robustbench_tin.threat import Ball
 class FAB(IterativeWithRestarts):
     """The fast adaptive boundary attack: project onto the linearised decision boundary, again and again.
 
-    It looks for the adversarial point nearest to the clean image, whatever eps; an image is broken as soon as
-    one is inside the ball. Croce and Hein, 2020, "Minimally distorted Adversarial Examples with a Fast
+    It looks for the adversarial point nearest to the clean image, whatever eps; it succeeds as soon as such a
+    point lies inside the ball. Croce and Hein, 2020, "Minimally distorted Adversarial Examples with a Fast
     Adaptive Boundary Attack", arXiv 1907.02044, with the settings of their AutoAttack.
 
-    This form goes to the boundary that seems nearest of all classes', so a step takes a backward pass for
-    each class (and two forward passes): with many classes ``fab-t`` is meant instead. For the top-5 criterion
-    it goes to the boundary that is fifth on the way out, the one where the label would leave the top 5.
+    This attack goes to the nearest boundary of all classes, so a step takes a backward pass for each class
+    (and two forward passes). With many classes, use ``fab-t``. For the top-5 criterion it goes to the fifth
+    nearest boundary, at which the label leaves the top 5.
 
-    With ``criterion=none`` all steps are taken, and the result is the nearest adversarial point found (where
-    there is none, the last point), brought into the ball; of several starts the one whose label lies
-    furthest below the strongest other class.
+    With a fixed budget (``criterion=none``) the result is the nearest adversarial point, or the last point if
+    there is none, projected onto the ball. Of several starts, the one counts whose label lies furthest below
+    the strongest other class.
 
     Attributes:
-        steps: at least 1.
-        restarts: starts, at least 1: the clean image, then random points half way to the edge of the ball.
+        steps: number of steps, at least 1.
+        restarts: number of starts, at least 1: the clean image, then random points half way to the edge of
+            the ball.
         random_start: start at such a point from the first start on.
-        alpha_max: at most what part of a step is taken from the clean image, to come back nearer to it.
-        eta: how far a step goes, in units of the way to the boundary, 1 or more.
-        beta: where an adversarial point is pulled back to, as a part of its way from the clean image.
+        alpha_max: largest part of a step that starts from the clean image, to come back nearer to it.
+        eta: length of a step, in units of the distance to the boundary, 1 or more.
+        beta: an adversarial point is pulled back to this part of its way from the clean image.
     """
 
     name: ClassVar[str] = "fab"
@@ -100,7 +101,7 @@ class FABT(FAB):
     of that one of them which is furthest below the label. The paper is :class:`FAB`'s.
 
     Attributes:
-        targets: how many of the strongest wrong classes are tried; fewer where there are fewer.
+        targets: number of the strongest wrong classes tried; fewer if there are fewer.
         target: the rank of the only one to try, 1 for the strongest wrong class; None: all of them.
     """
 
@@ -140,17 +141,17 @@ class FABT(FAB):
 
 @dataclass
 class _Boundary(AttackState):
-    """Where a boundary is linearised, and the nearest adversarial point so far.
+    """The iterate at which a boundary is linearised, and the nearest adversarial point so far.
 
     Attributes:
-        points: where the last step led, which is what is judged.
-        iterate: where the next step starts: the same, or pulled back from it where it was adversarial.
+        points: the point after the last step, which the model evaluates.
+        iterate: the start of the next step: the same point, or one pulled back from it if it was adversarial.
         nearest: the adversarial point nearest to the clean image so far.
-        nearest_distance: its distance, float64 ``(N,)``; infinite: there is none.
-        settings: of the attack.
+        nearest_distance: its distance, float64 ``(N,)``; infinite if there is none.
+        settings: the settings of the attack.
     """
 
-    # It follows the boundary, where a lower precision no longer tells one side from the other.
+    # It follows the boundary; a lower precision does not tell its two sides apart.
     precise: ClassVar[bool] = True
 
     iterate: Tensor
@@ -159,11 +160,11 @@ class _Boundary(AttackState):
     settings: FAB
 
     def linearised(self, attacked: AttackedModel) -> ModelOutput:
-        """How far the boundary's class is above the label at the iterate, and the gradient of that."""
+        """The lead of the boundary's class over the label at the iterate, and its gradient."""
         raise NotImplementedError
 
     def ask(self, attacked: AttackedModel) -> ModelOutput:
-        # The step is taken here, before the question: so no point is left that was never judged.
+        # The step comes before the query, so that the model evaluates every point.
         self.points = self._step(self.linearised(attacked))
         return ModelOutput(attacked.search_logits(self.points, precise=True))
 
@@ -183,7 +184,7 @@ class _Boundary(AttackState):
         return self.inputs.ball.project(torch.where(found, self.nearest, self.points))
 
     def _step(self, boundary: ModelOutput) -> Tensor:
-        """Past the boundary from the iterate, drawn a little towards the way there from the clean image."""
+        """A point past the boundary: a step from the iterate, mixed with one from the clean image."""
         assert boundary.losses is not None
         assert boundary.gradient is not None
         clean, norm, eta = self.inputs.ball.images, self.inputs.ball.norm, self.settings.eta
@@ -203,33 +204,33 @@ class _NearestBoundary(_Boundary):
         )
 
     def _leads(self, logits: Tensor, rows: slice) -> Tensor:
-        """How far each other class is above the label, ``(n, C - 1)``."""
+        """The lead of each other class over the label, ``(n, C - 1)``."""
         labels = self.inputs.labels[rows].view(-1, 1)
         others = torch.arange(logits.shape[1] - 1, device=logits.device)
         others = others + (others >= labels)
         return logits.gather(1, others) - logits.gather(1, labels)
 
     def _nearest(self, leads: Tensor, lengths: Tensor) -> Tensor:
-        """The class whose boundary is to be crossed, as a column of the leads."""
+        """The class whose boundary to cross, as a column of the leads."""
         away = -leads / lengths
         k = self.inputs.criterion.k
         if k == 1:
             # As published: on either side.
             return away.abs().nan_to_num(nan=torch.inf).argmin(dim=1)
-        # Some are crossed already; the label is out of the top k where the k-th is.
+        # Some are crossed already; the label leaves the top k at the k-th.
         return away.nan_to_num(nan=torch.inf).kthvalue(k, dim=1).indices
 
 
 @dataclass
 class _TargetBoundary(_Boundary):
-    """The boundary of given classes: one gradient, whose direction a lower precision tells well enough.
+    """The boundary of given classes: one gradient, for whose direction a lower precision is good enough.
 
-    How far away it is, next to it, a lower precision does not tell; but there the iterate is the point that
-    was judged last, and the judgement told it.
+    Near the boundary, a lower precision does not give the distance to it. But there the iterate is the point
+    of the last query, which gave the lead in float32.
 
     Attributes:
-        targets: the classes to be raised above the label, int64 ``(N, k)``.
-        lead: the lead at the iterate as judged, ``(N,)``; not a number where it was pulled back since.
+        targets: the classes to raise above the label, int64 ``(N, k)``.
+        lead: the lead in float32 at the iterate, ``(N,)``; NaN if the iterate was pulled back since.
     """
 
     targets: Tensor

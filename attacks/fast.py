@@ -54,7 +54,12 @@ class Margin(IterativeAttack):
 
 @dataclass
 class _FallingSteps(GradientAscent):
-    """Attributes: steps of the whole budget; targets, int64 ``(N, k)``, or ``(N, 0)`` without."""
+    """The steps of :class:`Margin`.
+
+    Attributes:
+        steps: number of steps of the whole budget.
+        targets: classes to raise, int64 ``(N, k)``; ``(N, 0)`` without targets.
+    """
 
     steps: int
     targets: Tensor
@@ -72,20 +77,20 @@ class _FallingSteps(GradientAscent):
 
 @dataclass(frozen=True, kw_only=True)
 class Fast(Ensemble):
-    """A first answer to AutoAttack's question, for a small part of its passes.
+    """A quick estimate of AutoAttack's robust accuracy, for a small part of its passes.
 
-    Short ascents of the margin between the strongest wrong class and the label, first toward whichever class
-    is strongest, then toward one likely class after the other, each from a random start with steps that
-    fall on a cosine from eps. An image leaves as soon as it is broken. The stages' successes make a curve;
-    while it points to more than ``tolerance`` of the images still to be broken, further stages follow:
-    other classes, then longer ascents.
+    Its stages are short ascents of the margin between a wrong class and the label: first the strongest class
+    at each step, then one likely class after the other. Each starts at a random point, with steps that fall
+    from eps on a cosine. An image leaves as soon as it is adversarial. The attack extrapolates the successes
+    of its stages. While it expects more than ``tolerance`` of the images to follow, it adds stages: other
+    classes, then longer ascents.
 
     Margins as losses, few steps, and passes spent where they pay are ideas of "Practical Evaluation of
     Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210 (2024).
 
     Attributes:
-        tolerance: the part of the images that may still be expected to break when it stops, 0 to 1.
-        most_stages: after so many it stops in any case, and says so.
+        tolerance: it stops if it expects at most this part of the images to become adversarial, 0 to 1.
+        most_stages: largest number of stages; a remark tells if it stopped for this reason.
     """
 
     name: ClassVar[str] = "fast"
@@ -118,8 +123,8 @@ class Fast(Ensemble):
         last = ", ".join(str(report.successes) for report in reports[-3:])
         more = expected(reports)
         sure = more <= self.tolerance * reports[0].entered
-        verdict = f"about {more:.1f} more expected to break" + ("" if sure else ": use autoattack")
-        return (f"fast: its last stages broke {last} of {reports[0].entered}; {verdict}",)
+        rest = f"about {more:.1f} more successes expected" + ("" if sure else ": use autoattack")
+        return (f"fast: successes of its last stages: {last} of {reports[0].entered}; {rest}",)
 
     def _further(self, index: int, classes: int) -> Attack:
         others = self._toward(classes, 1, *range(4, 10), steps=19)
@@ -134,11 +139,14 @@ class Fast(Ensemble):
 
 
 def expected(reports: Sequence[StageReport]) -> float:
-    """How many more images the stages to come would break, if their successes fell as they did.
+    """The expected number of successes of further stages.
 
-    The rest of a geometric series through the successes of the last two stages and of the two before them,
-    and never more than are left. Where the last two broke nothing, nothing more is expected; where they broke
-    as much as the two before, the series is taken to fall by a tenth.
+    It is the rest of a geometric series through the successes of the last two stages and of the two before,
+    and at most the number of images left. Without a success in the last two stages it is 0. If they had as
+    many as the two before, the series falls by a tenth.
+
+    Args:
+        reports: the reports of the stages so far, at least one.
     """
     successes = [report.successes for report in reports]
     last, before = sum(successes[-2:]), sum(successes[-4:-2])

@@ -22,8 +22,8 @@ from robustbench_tin.metrics import in_top
 class PGD(IterativeWithRestarts):
     """Steps up the cross-entropy inside the ball, from a random start; the last iterate counts.
 
-    Of several restarts the one that fools counts, then the one of the highest loss. Madry, Makelov,
-    Schmidt, Tsipras and Vladu, 2018, "Towards Deep Learning Models Resistant to Adversarial
+    Of several restarts, a success counts before the others, then the one with the highest loss. Madry,
+    Makelov, Schmidt, Tsipras and Vladu, 2018, "Towards Deep Learning Models Resistant to Adversarial
     Attacks", arXiv 1706.06083.
 
     Attributes:
@@ -63,7 +63,7 @@ class PGD(IterativeWithRestarts):
         return cross_entropy(logits, labels)
 
     def score(self, logits: Tensor, labels: Tensor) -> Tensor:
-        # Any mistake above any loss, then the loss, squeezed below 1.
+        # A success above any loss, then the loss, squeezed below 1.
         loss = cross_entropy(logits.double(), labels)
         return (~in_top(logits, labels, k=1)).double() + loss / (1 + loss)
 

@@ -1,4 +1,4 @@
-"""The attacks that a caller asks for, as specs or as objects."""
+"""The requested attacks, as specs or as objects."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Attacks = str | Attack | Sequence[str | Attack]
 
 
 def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
-    """The attacks asked for: specs with commas between them, or a sequence of specs or attacks.
+    """The requested attacks: specs with commas between them, or a sequence of specs or attacks.
 
     Args:
         attacks: as of :func:`robustbench_tin.evaluate`.
-        needed: there must be one or more.
+        needed: True if there must be at least one.
 
     Raises:
-        RobustTinError: for what is no attack, and for none if one is needed.
+        RobustTinError: if a value is not an attack, or the list is empty although one is needed.
     """
     if isinstance(attacks, str):
         listed: list[object] = list(split_list(attacks))
@@ -41,9 +41,9 @@ def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
 
 
 def given_twice(attacks: Iterable[Attack]) -> dict[Attack, str]:
-    """A remark on each attack that is asked for more than once, in one spelling or in several."""
+    """A remark on each attack that is listed more than once, in one spelling or in several."""
     return {
-        attack: f"{attack.spec} is asked for {count} times and measured once"
+        attack: f"{attack.spec} is listed {count} times and measured once"
         for attack, count in Counter(attacks).items()
         if count > 1
     }

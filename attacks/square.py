@@ -14,21 +14,22 @@ from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
 from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
 from robustbench_tin.runtime import is_asynchronous
 
-# After so many of 10,000 queries the share of the image that a change covers is halved.
+# After these numbers of queries, of 10,000, the share of the image that a change covers is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
 _SCHEDULE = 10_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Square(IterativeWithRestarts):
-    """Square: repaint a random square, keep it where the margin got worse for the model; no gradients.
+    """Square: repaint a random square, keep it if the margin got worse for the model; no gradients.
 
     Andriushchenko, Croce, Flammarion and Hein, 2020, "Square Attack: a query-efficient black-box adversarial
     attack via random search", arXiv 1912.00049. Its schedule, written for 10,000 queries, is stretched to
     those it is given, as AutoAttack does. Each image draws squares of its own, anywhere in it (the
     published code leaves out the last row and column).
 
-    With ``criterion=none`` all queries are made; of several starts the one worst for the model counts.
+    With a fixed budget (``criterion=none``) it makes all queries; of several starts, the worst for the model
+    counts.
 
     Attributes:
         queries: forward passes, the start included, at least 1.
@@ -103,7 +104,7 @@ class _Squares(AttackState):
         return ball.project(ball.images + ball.eps * ball.direction(change))
 
     def _shares(self) -> Tensor:
-        """What part of each image its next square covers, ``(N,)``."""
+        """The part of each image that its next square covers, ``(N,)``."""
         proposed = self.settings.queries - self.queries_left - 1
         scaled = (proposed * _SCHEDULE).div(self.settings.queries, rounding_mode="floor")
         halvings = torch.bucketize(scaled, _halved_after(scaled.device))

@@ -31,11 +31,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
-from robustbench_tin.attacks.acceleration.prepacked_weights import pack
-from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
-from robustbench_tin.attacks.acceleration.strided_conv_gradient import with_quick_stems
-from robustbench_tin.attacks.acceleration.variants import ModelVariant
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
+from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
+from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
+from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, drop_gradients
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import tune_allocator
@@ -49,6 +49,7 @@ FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST = "folding", "quick stems", "tiny maps"
 BFLOAT16, PACKING = "bfloat16", "packing"
 FORM = frozenset({FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST})
 REWRITES = (FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST, BFLOAT16, PACKING)
+LAYERS = {FOLDING: fuse_batchnorm, STEMS: replace_strided_convs, TINY_MAPS: replace_small_map_convs}
 PASSES = ("forward and backward", "forward")
 COMPARED = {"alone": frozenset[str](), "in the form": FORM}
 # A rewrite that saves less than this on all networks but one is not worth its code.
@@ -156,11 +157,10 @@ def timed(
 
 def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant | None:
     """A copy of the model with these rewrites, made as the engine makes its forms; None if it refuses one."""
-    module = folded(model, images[:2]) if FOLDING in rewrites else copy.deepcopy(model)
-    if STEMS in rewrites:
-        module = with_quick_stems(module)
-    if TINY_MAPS in rewrites:
-        module = with_tiny_maps_multiplied(module, images[:2])
+    module = copy.deepcopy(model)
+    for name, rewrite in LAYERS.items():
+        if name in rewrites:
+            module = rewrite(module, images[:2])
     if CHANNELS_LAST in rewrites:
         module = module.to(memory_format=torch.channels_last)
     if BFLOAT16 in rewrites:
@@ -169,11 +169,13 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant |
                 layer.to(torch.bfloat16)
     variant = ModelVariant(
         module.requires_grad_(False),
-        precision="bfloat16" if BFLOAT16 in rewrites else "float32",
-        layout="channels-last" if CHANNELS_LAST in rewrites else "contiguous",
-        is_model=False,
+        VariantLabel(
+            precision="bfloat16" if BFLOAT16 in rewrites else "float32",
+            layout="channels-last" if CHANNELS_LAST in rewrites else "contiguous",
+            fused=True,
+        ),
     )
-    if PACKING in rewrites and not pack(module, variant.laid_out(images)):
+    if PACKING in rewrites and not drop_gradients(variant, images):
         return None
     return variant
 

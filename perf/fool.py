@@ -31,7 +31,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.commands.fool import fool
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size

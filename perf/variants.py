@@ -20,7 +20,7 @@ import torch
 from reference import add_arguments, opened
 
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks

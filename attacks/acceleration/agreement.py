@@ -1,4 +1,4 @@
-"""Whether a variant of a model is the model: how far answers and gradients may differ by rounding alone."""
+"""Agreement of a variant with its model: how far logits and gradients may differ by rounding alone."""
 
 from __future__ import annotations
 
@@ -15,50 +15,50 @@ if TYPE_CHECKING:
     from robustbench_tin.attacks.acceleration.variants import ModelVariant
 
 FLOAT32_LIMIT = 1e-3
-"""How far an answer in float32 may lie from the model's, as :func:`distance` has it.
+"""Largest :func:`distance` of logits in float32 from the model's.
 
-Ten folded networks, three of them trained, on 200 images each, clean and attacked: at most 8e-6 away.
+Ten networks with batch norm fused, three of them trained, on 200 images each, clean and attacked: at most
+8e-6.
 """
 
-# The same of lower precisions, unless the median answer lies further than a sixth of it. On the same images a
-# network's furthest answer in bfloat16 was at most 4 times as far as its median, which was 0.005 to 0.08; of
-# points at a decision boundary one in a hundred lay further than 5 times. Trained on the images that they are
-# asked about, networks stay below 0.02.
-# TF32 keeps as many bits of a number as float16.
+# The same for lower precisions, or six times the median distance if that is larger. On the same images, a
+# network's largest distance in bfloat16 was at most 4 times its median, which was 0.005 to 0.08; of points at
+# a decision boundary, one in a hundred was above 5 times. On their own training images, networks stay below
+# 0.02. TF32 keeps as many bits of a number as float16.
 _LOW_LIMIT = {"bfloat16": 0.05, "float16": 0.01, "tf32": 0.01}
 _TIMES_MEDIAN = 6
-# Part of the answers in a lower precision that may lie beyond the limit, and one in any case.
+# Part of the logits in a lower precision that may lie beyond the limit; one image may in any case.
 _BEYOND = 0.03
 # Rounding beside logits that are large, but nearly the same for all classes.
 _ROUNDING = 1e-5
-# Agreement of a variant as a whole: how alike gradients point in the median, how often answers differ (once
-# in any case), and how far the median logit may lie apart, in units of all logits' spread.
+# Agreement of a variant as a whole: smallest median cosine of gradients, largest part of images with another
+# top-1 (one image may in any case), and largest median difference of a logit in units of all logits' spread.
 _LEAST_COSINE = {"float32": 0.999, "bfloat16": 0.9, "float16": 0.9, "tf32": 0.9}
 _MOST_OTHER_ANSWERS = 0.05
 _MOST_APART = {"float32": 1e-3, "bfloat16": 0.25, "float16": 0.05, "tf32": 0.05}
 
 
 def is_wrong(precision: str, apart: int, compared: int) -> bool:
-    """Whether a variant is another function than its model.
+    """True if a variant is another function than its model.
 
     Args:
-        precision: of the variant.
-        apart: how many of its answers lay beyond the limit.
-        compared: of how many.
+        precision: the precision of the variant.
+        apart: number of points whose logits lie beyond the limit.
+        compared: number of points compared.
     """
     return apart > (0 if precision == "float32" else max(1, _BEYOND * compared))
 
 
 def distance(theirs: Tensor, ours: Tensor) -> Tensor:
-    """How far answers lie from the model's, image by image.
+    """The distance of a variant's logits from the model's, for each image.
 
     Args:
-        theirs: logits of a variant, float32 ``(N, C)``.
-        ours: of the model.
+        theirs: logits of the variant, float32 ``(N, C)``.
+        ours: logits of the model, float32 ``(N, C)``.
 
     Returns:
         Root mean square difference of an image's logits, in units of their standard deviation or of half that
-        of all logits, whichever is larger; infinite if it is no number. Float32 ``(N,)``.
+        of all logits, whichever is larger; infinite if it is NaN. Float32 ``(N,)``.
     """
     apart = (theirs - ours).square().mean(dim=1).sqrt()
     spread = torch.maximum(ours.std(dim=1, correction=0), ours.std(correction=0) / 2)
@@ -69,13 +69,13 @@ def distance(theirs: Tensor, ours: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class SampleOutput:
-    """What a variant said of some images.
+    """Logits and gradients of a variant on some images.
 
     Attributes:
-        precision: of the variant.
+        precision: the precision of the variant.
         logits: float32 ``(N, C)``.
-        gradient: of the first images, that of the largest logit less the mean, ``(n, ...)``.
-        seconds: for a forward and a backward pass of these.
+        gradient: for the first images, the gradient of the largest logit minus the mean, ``(n, C, H, W)``.
+        seconds: time of a forward and a backward pass with these first images.
     """
 
     precision: str
@@ -85,14 +85,14 @@ class SampleOutput:
 
 
 def sample_output(variant: ModelVariant, images: Tensor, graded: int) -> SampleOutput | None:
-    """Ask a variant, None where it fails; uses up torch's random state.
+    """Logits and gradients of a variant; None if it fails. This changes torch's random state.
 
     Args:
-        variant: what is asked.
+        variant: the variant.
         images: float32 ``(N, C, H, W)``.
-        graded: number of the first images whose gradient is taken, too.
+        graded: number of the first images whose gradients are computed too.
     """
-    # The same draws for every variant, where the model is random at test time.
+    # The same draws for every variant of a model that is random at test time.
     seed_randomness(images.device, "agreement")
     try:
         _wait(images.device)
@@ -113,17 +113,16 @@ def sample_output(variant: ModelVariant, images: Tensor, graded: int) -> SampleO
 
 
 def limit_of(theirs: SampleOutput | None, ours: SampleOutput | None) -> float | None:
-    """How far this variant's answers may lie from the model's later on; None: it does not agree with the
-    model.
+    """The limit for later distances of a variant's logits; None if it does not agree with the model.
 
-    It agrees if its gradients and answers are the model's as a whole, and no image's answer lies further away
-    than rounding explains (in a lower precision hardly any): a variant that is wrong on some of the images is
-    wrong. A single gradient says nothing: if two values are about to change places (in a ReLU, a pooling, the
-    largest logit), it turns.
+    It agrees if its gradients and logits are the model's as a whole, and no image's logits differ by more
+    than rounding explains (in a lower precision, few images). A variant that is wrong on some images is
+    wrong. A single gradient proves nothing: it changes direction if two values are nearly equal (in a ReLU, a
+    pooling, the largest logit).
 
     Args:
-        theirs: the variant's probe; None: it failed.
-        ours: the model's on the same images; None likewise.
+        theirs: the variant's output; None if it failed.
+        ours: the model's output on the same images; None if it failed.
     """
     if theirs is None or ours is None:
         return None
@@ -146,7 +145,7 @@ def limit_of(theirs: SampleOutput | None, ours: SampleOutput | None) -> float | 
 
 
 def _cosines(theirs: Tensor, ours: Tensor) -> Tensor:
-    """How alike gradients point, ``(n,)``; those of an image that has none on either side are alike."""
+    """Cosines of gradients, ``(n,)``; 1 for an image whose gradients are both zero."""
     theirs, ours = theirs.flatten(1).double(), ours.flatten(1).double()
     none = (theirs == 0).all(dim=1) & (ours == 0).all(dim=1)
     return torch.cosine_similarity(theirs, ours, dim=1, eps=1e-30).masked_fill(none, 1.0)

@@ -1,8 +1,7 @@
-"""Folding batch norm into the convolution before it: the same function in eval mode, for less work."""
+"""Fusing batch norm into the convolution before it: the same function in eval mode, for less work."""
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
 
 import torch
@@ -10,37 +9,26 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robustbench_tin.attacks.acceleration.module_surgery import put
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 
 
-def folded(model: nn.Module, images: Tensor) -> nn.Module:
-    """A copy of the model, in eval mode, whose batch norms that directly follow a convolution are folded.
+def fuse_batchnorm(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model with each batch norm that directly follows a convolution fused into it, in place.
 
-    Which norm follows which convolution is seen by watching one forward pass, so it works for any module. A
-    convolution whose output goes elsewhere as well would be folded wrongly: the caller compares the
-    copy with the model, and drops it where they differ.
+    One forward pass shows which norm follows which convolution, so this works for any module. If a
+    convolution's output is used elsewhere too, the fused model differs: the caller must compare them.
 
     Args:
-        model: in eval mode.
-        images: a few images that it takes.
-
-    Raises:
-        TypeError: for a model whose copies share parts with it: they would be changed with the copy.
+        model: a copy, in eval mode.
+        images: a few images that the model accepts, float32 ``(N, C, H, W)``.
     """
-    twin = copy.deepcopy(model)
-    if not _parts(twin).isdisjoint(_parts(model)):
-        raise TypeError("the model's copy shares modules or weights with it")
-    for convolution, norm in _pairs(twin, images):
-        _fold(twin, convolution, norm)
-    return twin
-
-
-def _parts(model: nn.Module) -> set[int]:
-    return {id(part) for part in (*model.modules(), *model.parameters(), *model.buffers())}
+    for convolution, norm in _pairs(model, images):
+        _fuse(model, convolution, norm)
+    return model
 
 
 def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the norms that take their output, each called once."""
+    """Names of convolutions and of the norms that read their output, each called once."""
     outputs: dict[int, tuple[Tensor, str]] = {}
     pairs: list[tuple[str, str]] = []
     calls: Counter[str] = Counter()
@@ -67,14 +55,14 @@ def _pairs(model: nn.Module, images: Tensor) -> list[tuple[str, str]]:
     try:
         # No inference mode: the copy keeps no inference tensors that way.
         with torch.no_grad():
-            asked(model, images)
+            call_model(model, images)
     finally:
         for handle in handles:
             handle.remove()
     return [(conv, norm) for conv, norm in pairs if calls[conv] == 1 and calls[norm] == 1]
 
 
-def _fold(model: nn.Module, convolution: str, norm: str) -> None:
+def _fuse(model: nn.Module, convolution: str, norm: str) -> None:
     conv, bn = model.get_submodule(convolution), model.get_submodule(norm)
     assert isinstance(conv, nn.Conv2d)
     assert isinstance(bn, nn.BatchNorm2d)
@@ -84,6 +72,6 @@ def _fold(model: nn.Module, convolution: str, norm: str) -> None:
         conv.weight, conv.bias, bn.running_mean, bn.running_var, bn.eps, bn.weight, bn.bias
     )
     conv.weight, conv.bias = weight, bias
-    # timm's norms hold the activation that follows; what is left of a norm is that.
+    # timm's norms contain the activation that follows: it stays.
     rest = [getattr(bn, part) for part in ("drop", "act") if isinstance(getattr(bn, part, None), nn.Module)]
     put(model, norm, nn.Sequential(*rest) if rest else nn.Identity())

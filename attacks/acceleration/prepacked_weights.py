@@ -1,7 +1,7 @@
-"""Weights packed once for answers without gradients, on a CPU.
+"""Weights packed once, for forward passes without gradients on a CPU.
 
-PyTorch's kernels for CPUs lay a layer's weights out anew in every pass. With few images that takes as long as
-a good part of the arithmetic, and an attack that only asks for answers asks thousands of times.
+PyTorch's CPU kernels rearrange a layer's weights in every pass. With few images this takes as long as a good
+part of the arithmetic, and a black-box attack makes thousands of forward passes.
 """
 
 from __future__ import annotations
@@ -10,35 +10,35 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
-from robustbench_tin.attacks.engine.calling import asked
+from robustbench_tin.attacks.engine.calling import call_model
 
-# How far packed answers may be from the others, in units of their spread.
+# Largest distance between the logits with and without packing, in units of their spread.
 _MOST_APART = 1e-4
 
 
-def pack(module: nn.Module, images: Tensor) -> bool:
-    """Pack the weights of a module's convolutions and matrices, in place; it gives no gradients afterwards.
+def prepack_weights(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model with the weights of its convolutions and matrices packed, in place; it gives no gradients.
 
     Args:
-        module: frozen, in eval mode, float32, on a CPU.
-        images: a batch as it will be asked about; another number of images works, less quickly.
+        model: a copy, frozen, in eval mode, in float32, on a CPU.
+        images: a batch of the usual size, float32 ``(N, C, H, W)``; other batch sizes work, but are slower.
 
-    Returns:
-        False where it cannot be packed, or answers differently now: it is then good for nothing.
+    Raises:
+        ValueError: if the packed model gives other logits; other errors if torch cannot pack it. The model is
+            unusable then.
     """
-    try:
-        with torch.no_grad():
-            expected = asked(module, images)
-            _pack(module, images)
-            apart = (expected - asked(module, images)).abs().max()
-    except Exception:  # noqa: BLE001 - any model may come, and torch may lack what packs
-        return False
-    return bool(apart <= _MOST_APART * (expected.std() + 1e-12))
+    with torch.no_grad():
+        expected = call_model(model, images)
+        _pack(model, images)
+        apart = (expected - call_model(model, images)).abs().max()
+        if not bool(apart <= _MOST_APART * (expected.std() + 1e-12)):
+            raise ValueError("the model with packed weights gives other logits")
+    return model
 
 
 def _pack(module: nn.Module, images: Tensor) -> None:
-    """Replace, in place, the layers that a pass goes through once."""
-    # Not of kinds derived from them: those may do more.
+    """Replace, in place, the layers that are called once in a pass."""
+    # No subclasses: they may do more.
     shapes = input_shapes(module, images, lambda layer: type(layer) in (nn.Conv2d, nn.Linear))
     for name, (shape, *others) in shapes.items():
         layer = module.get_submodule(name)

@@ -1,8 +1,8 @@
-"""Convolutions of tiny maps as matrix products: the same function for fewer multiplications.
+"""Convolutions of small maps as matrix products: the same function for fewer multiplications.
 
-At the end of a network the kernel is larger than the map, and most of its places lie outside. A
-kernel of 3 x 3 on a map of 2 x 2 multiplies nine times an output, four of them with a pixel; of a resnet18 at
-64 px such layers are a sixth of the whole pass.
+At the end of a network the kernel is larger than the map, and most of it meets padding. A kernel of 3 x 3 on
+a map of 2 x 2 multiplies nine times an output, four of them with a pixel. For a resnet18 at 64 px such layers
+take a sixth of the pass.
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ from torch.nn import functional
 
 from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
 
+# Images of the pass that shows the sizes of the maps.
+_SHOWN = 2
 
-def with_tiny_maps_multiplied(model: nn.Module, images: Tensor) -> nn.Module:
+
+def replace_small_map_convs(model: nn.Module, images: Tensor) -> nn.Module:
     """The model with each convolution whose kernel has more places than its map replaced, in place.
 
     Args:
-        model: in eval mode; its weights get no gradients any more.
-        images: a few images that it takes, for the sizes of its maps.
+        model: a copy, in eval mode; its weights get no gradients any more.
+        images: a few images that the model accepts, float32 ``(N, C, H, W)``.
     """
-    for name, shapes in input_shapes(model, images, _is_plain).items():
+    for name, shapes in input_shapes(model, images[:_SHOWN], _is_plain).items():
         convolution, size = model.get_submodule(name), shapes[-1][-2:]
         assert isinstance(convolution, nn.Conv2d)
         if size.numel() < convolution.weight[0, 0].numel():
@@ -33,7 +36,7 @@ def with_tiny_maps_multiplied(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _is_plain(module: nn.Module) -> bool:
-    # Not of a kind derived from it: that one may pad in a way of its own.
+    # No subclass: it may pad in its own way.
     return (
         type(module) is nn.Conv2d
         and module.groups == 1
@@ -47,10 +50,10 @@ Place = tuple[int, int, int, int]
 
 
 class _Multiplied(nn.Module):
-    """Maps of the given size, pixels before channels, times one matrix; other maps are convolved.
+    """Multiplies maps of the given size, pixels before channels, by one matrix; convolves other maps.
 
-    The matrix is larger than the kernel, which is therefore kept beside it only where the matrix lacks some
-    of its places.
+    The matrix is larger than the kernel. The kernel is therefore kept only if the matrix lacks some of its
+    places.
     """
 
     def __init__(self, convolution: nn.Conv2d, size: torch.Size) -> None:
@@ -98,7 +101,7 @@ class _Multiplied(nn.Module):
 
 
 def _out(convolution: nn.Conv2d, size: torch.Size) -> tuple[int, int]:
-    """Height and width of what comes out."""
+    """Height and width of the output."""
     assert not isinstance(convolution.padding, str)
     height, width = (
         (whole + 2 * pad - side) // step + 1
@@ -110,7 +113,7 @@ def _out(convolution: nn.Conv2d, size: torch.Size) -> tuple[int, int]:
 
 
 def _places(convolution: nn.Conv2d, size: torch.Size) -> dict[Place, tuple[int, int]]:
-    """Which place of the kernel lies between an output (its row and column) and a pixel (its own)."""
+    """The place of the kernel between an output (row, column) and a pixel (row, column)."""
     assert not isinstance(convolution.padding, str)
     (top, left), (down, right) = convolution.padding, convolution.stride
     height, width = convolution.kernel_size

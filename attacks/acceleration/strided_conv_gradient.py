@@ -1,7 +1,7 @@
-"""The way back from a network's first convolution to its pixels, quick on a CPU.
+"""A faster backward pass through a network's first, strided convolution, on a CPU.
 
-A strided convolution of three channels is what most backward passes to pixels end with, and what the
-kernels of CPUs are made for least: of a resnet18 at 64 px it is a seventh of the whole pass.
+Most backward passes to the pixels end with a strided convolution of three channels. CPU kernels handle it
+poorly: for a resnet18 at 64 px it takes a seventh of the pass.
 """
 
 from __future__ import annotations
@@ -14,12 +14,17 @@ from torch.nn import functional
 
 from robustbench_tin.attacks.acceleration.module_surgery import put
 
-# With more channels than colours, the usual kernels are the faster ones.
+# With more channels than colours, the usual kernels are faster.
 _MOST_CHANNELS = 4
 
 
-def with_quick_stems(model: nn.Module) -> nn.Module:
-    """The model with its strided convolutions of pixels replaced, in place; weights get no gradients."""
+def replace_strided_convs(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model with its strided convolutions of pixels replaced, in place; weights get no gradients.
+
+    Args:
+        model: a copy, in eval mode.
+        images: not used.
+    """
     for name, module in list(model.named_modules()):
         if name and _is_stem(module):
             put(model, name, _Stem(module))
@@ -27,7 +32,7 @@ def with_quick_stems(model: nn.Module) -> nn.Module:
 
 
 def _is_stem(module: nn.Module) -> bool:
-    # Not of a kind derived from it: that one may pad in a way of its own.
+    # No subclass: it may pad in its own way.
     return (
         type(module) is nn.Conv2d
         and module.in_channels <= _MOST_CHANNELS
@@ -51,11 +56,11 @@ class _Stem(nn.Module):
 
 
 class _Convolve(torch.autograd.Function):
-    """A convolution with a stride whose way back is a convolution without one.
+    """A strided convolution whose backward pass is a convolution without stride.
 
-    Pixels that lie a multiple of the stride apart take their gradients from the same places of the kernel. So
-    each such phase is a convolution of its own with a part of the kernel, and all of them are one
-    with as many outputs, which then only have to be put in their places.
+    Pixels whose distance is a multiple of the stride get their gradients from the same places of the kernel.
+    Each such phase is therefore a convolution with a part of the kernel. One convolution computes all phases
+    as its output channels, and a pixel shuffle puts them in place.
     """
 
     @staticmethod
@@ -82,7 +87,7 @@ class _Convolve(torch.autograd.Function):
         phases = functional.pixel_unshuffle(whole, stride).flip(2, 3).transpose(0, 1)
         moved = functional.conv2d(gradients[0], phases.contiguous(), padding=(rows - 1, columns - 1))
         padded = functional.pixel_shuffle(moved, stride)
-        # The last pixels, where the kernel did not reach them, get zeros.
+        # The last pixels get zeros if the kernel did not reach them.
         missing = (max(0, left + width - padded.shape[-1]), max(0, top + height - padded.shape[-2]))
         padded = functional.pad(padded, (0, missing[0], 0, missing[1]))
         return padded[..., top : top + height, left : left + width].float(), None, None, None, None

@@ -1,4 +1,4 @@
-"""Fooling images: adversarial images that are kept, as 8-bit files and training sets hold them."""
+"""Adversarial images in 8 bits, for files and training sets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.variants import probed
+from robustbench_tin.attacks.acceleration.variant_cache import probed
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
@@ -22,12 +22,12 @@ from robustbench_tin.threat import ThreatModel
 
 @dataclass(frozen=True)
 class AdversarialBatch:
-    """A batch of fooling images.
+    """A batch of adversarial images.
 
     Attributes:
         start: row of the first of them in the set.
         images: uint8 ``(n, 3, H, W)``, inside the ball around the originals.
-        answers: the model's top-1 on them, int64 ``(n,)``.
+        answers: the model's top-1 classes of them, int64 ``(n,)``.
     """
 
     start: int
@@ -44,7 +44,7 @@ def adversarial_batches(
     seed: int = 0,
     starts: Iterable[int] | None = None,
 ) -> Iterator[AdversarialBatch]:
-    """Make fooling images of a set, a batch at a time; the search is in the ``fixed`` variant of the model.
+    """Make adversarial images of a set, a batch at a time, with the ``fixed`` variant of the model.
 
     A batch depends on its first row and the seed alone, so the work may stop and continue at any of them.
     If the variant turns out to be wrong, this batch and those after it are made with the model itself.
@@ -52,13 +52,13 @@ def adversarial_batches(
     Args:
         model: float32 pixels in [0, 1] to logits, on the device of the images.
         batches: uint8 images with their true labels.
-        attack: what moves them.
-        threat: norm and budget.
-        seed: of the attack's randomness.
+        attack: the attack.
+        threat: norm and eps.
+        seed: seed of the attack's randomness.
         starts: first rows of the batches to make, of ``batches.starts()``; None: all.
 
     Raises:
-        AttackFailure: where the model or the attack goes wrong.
+        AttackFailure: if the model or the attack goes wrong.
     """
     with AttackedModel(model, seed=seed) as attacked:
         # On images of the whole set, wherever the work continues: the variant must not depend on a stop.

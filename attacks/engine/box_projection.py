@@ -1,4 +1,4 @@
-"""The shortest way to a hyperplane inside the pixel box: what each step of FAB solves."""
+"""The shortest way to a hyperplane inside the pixel box, the problem of each step of FAB."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def change_by(points: Tensor, gradient: Tensor, amount: Tensor, norm: str) -> Te
 
 
 def between(near: Tensor, far: Tensor, at_most: float, norm: str) -> Tensor:
-    """What part of a step to take from the far start, by how long both changes are, ``(N, 1, 1, 1)``."""
+    """The part of a step to take from the far start, from the lengths of both changes, ``(N, 1, 1, 1)``."""
     near_length, far_length = (length(change, norm).clamp(min=1e-8) for change in (near, far))
     return (near_length / (near_length + far_length)).clamp(max=at_most).view(-1, 1, 1, 1)
 

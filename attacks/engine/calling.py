@@ -1,4 +1,4 @@
-"""The one place where a model is called: it gets a tensor of its own each time."""
+"""The one place that calls a model: it gets a tensor of its own each time."""
 
 from __future__ import annotations
 
@@ -8,18 +8,17 @@ import torch
 from torch import Tensor, nn
 
 
-def asked(model: nn.Module, images: Tensor, *, channels_last: bool = False) -> Any:
-    """The answer of a model to images, whatever it is.
+def call_model(model: nn.Module, images: Tensor, *, channels_last: bool = False) -> Any:
+    """The output of a model for images, of any type.
 
-    The model gets a copy, so it may write into its input (an in-place normalisation, say) and harms neither
-    the caller's images nor the point that an attack stands at. With gradients enabled the copy is part of
-    the graph: it is no leaf, which autograd would protect from being written to, and gradients with respect
-    to the images given are those of the same model out of place.
+    The model gets a copy, so it may write into its input, for example to normalise it in place. With
+    gradients enabled, the copy is part of the graph and not a leaf, which autograd would protect from writes.
+    Gradients with respect to the given images are those of the same model without in-place operations.
 
     Args:
-        model: what is asked.
+        model: the model.
         images: float32 ``(N, C, H, W)``.
-        channels_last: whether the copy has its channels innermost; else it is laid out as the images are.
+        channels_last: True for a copy with the channels innermost; else it has the layout of the images.
     """
     layout = torch.channels_last if channels_last else torch.preserve_format
     return model(images.clone(memory_format=layout))

@@ -1,4 +1,4 @@
-"""Ensembles: several attacks one after the other, each on the images that those before it left."""
+"""Ensembles: several attacks one after the other, each on the images that survived those before."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustbench_tin.threat import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class Ensemble(Attack):
-    """An attack that is its stages; it always stops on success, so its criterion is never None."""
+    """An attack that consists of its stages; it always stops on success, so its criterion is never None."""
 
     criterion: str | None = "top1"
 
@@ -26,7 +26,7 @@ class Ensemble(Attack):
 
     @abstractmethod
     def stages(self, classes: int) -> Sequence[Attack]:
-        """The attacks that images go through until broken."""
+        """The attacks, in order, each on the images that survived those before."""
 
     def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
         raise NotImplementedError("an ensemble is run by the runner, stage by stage")

@@ -15,7 +15,7 @@ def ascent_step(ball: Ball, points: Tensor, gradient: Tensor, length: float | Te
     """Move points along the steepest direction of a gradient, and back into the ball and the pixel box.
 
     Args:
-        ball: what is allowed.
+        ball: the allowed points.
         points: float32 ``(N, C, H, W)``.
         gradient: of each point, of the same shape.
         length: of the step in the ball's norm, in units of the pixel range; a number, or ``(N, 1, 1, 1)``.
@@ -28,7 +28,7 @@ def ascent_step(ball: Ball, points: Tensor, gradient: Tensor, length: float | Te
 
 @dataclass
 class GradientAscent(AttackState):
-    """Steps up the gradient of :meth:`loss`, one a question."""
+    """Steps up the gradient of :meth:`loss`, one a query."""
 
     @abstractmethod
     def length(self) -> float | Tensor:

@@ -1,4 +1,4 @@
-"""The images that an attack draws on."""
+"""Labelled images in batches, and the sample of them that variants are selected with."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ def batch_seed(seed: int, start: int) -> int:
 
 @dataclass(frozen=True)
 class ImageBatches:
-    """Labelled images at rest, given out as float32 on a device a few at a time.
+    """Labelled images that are read in batches, as float32 on a device.
 
     Attributes:
         images: uint8 or float32 ``(N, 3, H, W)``; uint8 is divided by 255.
         labels: int64 ``(N,)``.
-        size: images a batch.
-        device: where the batches go.
+        size: number of images a batch.
+        device: the device of the batches.
     """
 
     images: Tensor
@@ -59,7 +59,7 @@ class ImageBatches:
         return self.labels.to(self.device)
 
     def _given(self, chosen: slice | Tensor) -> tuple[Tensor, Tensor]:
-        # Never the caller's own memory: an attack may write where it should not.
+        # Never the caller's own memory: an attack may write into its images by mistake.
         images = self.images[chosen].to(self.device, copy=True)
         if images.dtype == torch.uint8:
             images = images.float().div_(255)
@@ -67,19 +67,19 @@ class ImageBatches:
 
 
 def drawn(batches: ImageBatches, threat: ThreatModel, count: int, among: Tensor | None = None) -> Tensor:
-    """Images that stand for what a search meets, the same each time.
+    """A sample of images similar to those of an attack; the same at each call.
 
-    Drawn at random over all images, since its first ones may be of one class, or easy. Every other one is
-    moved to a random point of its ball: a model may take another way there.
+    The sample is random, since the first images may all have one class, or be easy. Every second image is
+    moved to a random point of its ball, since a model may compute differently there.
 
     Args:
         batches: the images.
         threat: norm and eps.
-        count: images wanted; fewer if there are fewer.
+        count: number of images; fewer if there are fewer.
         among: numbers of the images to draw from, int64 on the CPU; None: all.
 
     Returns:
-        float32 ``(n, C, H, W)`` on the images' device.
+        float32 ``(n, C, H, W)`` on the device of the batches.
     """
     numbers = torch.arange(len(batches)) if among is None else among
     order = torch.randperm(len(numbers), generator=torch.Generator().manual_seed(0))

@@ -1,4 +1,4 @@
-"""Running an attack on images, and the proof that what it returns is inside the ball and the box."""
+"""Running an attack on images, and the proof that its results lie inside the ball and the box."""
 
 from __future__ import annotations
 
@@ -26,27 +26,28 @@ def perturb_images(
     norm: str = "linf",
     seed: int = 0,
 ) -> Tensor:
-    """Adversarial images, proved inside the ball and the box in float32.
+    """The results of an attack, proved inside the ball and the box in float32.
 
-    With a criterion, of each image what broke it, and the clean image where nothing did.
+    With a fixed budget these are the final images. If the attack stops on success, they are the adversarial
+    images, and the clean images if the attack failed.
 
     Args:
-        attack: what moves them.
-        attacked: the model under attack, entered.
-        images: float32 ``(N, C, H, W)`` in [0, 1].
+        attack: the attack.
+        attacked: the attacked model, entered.
+        images: clean images, float32 ``(N, C, H, W)`` in [0, 1].
         labels: true labels, int64 ``(N,)``.
         eps: K budgets, in units of the pixel range.
         norm: ``linf`` or ``l2``.
-        seed: of the attack's randomness; each budget starts from it anew.
+        seed: seed of the attack's randomness; each budget starts from it again.
 
     Returns:
         float32 ``(K, N, C, H, W)``; for eps 0 the images themselves.
 
     Raises:
-        InvalidSettingError: if an eps or the norm is invalid.
-        AttackFailure: if the model or the attack raised, or the attack returned no image.
+        InvalidSettingError: if an eps, the norm or the images are invalid.
+        AttackFailure: if the model or the attack raised an error, or the attack returned no image.
     """
-    # Copies where they were made in inference mode: such tensors may not be saved for a way back.
+    # Copies, because autograd refuses to save tensors that were made in inference mode.
     images = images.clone() if images.is_inference() else images.detach()
     labels = labels.clone() if labels.is_inference() else labels
     positive = [value for value in eps if check_eps(value) > 0]
@@ -94,7 +95,7 @@ def _stop_on_success(
 
 @contextmanager
 def _blamed(attack: Attack) -> Iterator[None]:
-    """What the model or the attack raises inside is the attack's failure."""
+    """Turn errors of the model or the attack into an :class:`AttackFailure` that names the attack."""
     try:
         yield
     except (AttackFailure, RobustTinError):
@@ -104,10 +105,15 @@ def _blamed(attack: Attack) -> Iterator[None]:
 
 
 def verified(attack: Attack, candidates: Tensor, ball: Ball) -> Tensor:
-    """The candidates as float32 images proved inside the ball and the box.
+    """The candidates as float32 images, projected onto the ball and the box and proved inside both.
+
+    Args:
+        attack: the attack, for messages.
+        candidates: images from the attack, ``(N, C, H, W)``.
+        ball: the ball around the clean images.
 
     Raises:
-        AttackFailure: if one is not a finite image.
+        AttackFailure: if their shape is wrong, or an image is not finite.
     """
     if candidates.shape != ball.images.shape:
         raise AttackFailure(

@@ -8,14 +8,14 @@ from torch import Tensor
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.threat import Ball, L2Ball
 
-# What rounding adds to a length is at most a small part of one level; a bound, so that NaN ends too.
+# Rounding adds at most a small part of one level to a length; the bound also ends the loop for NaN.
 _CORRECTIONS = 4
 
 
 def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
     """The candidates rounded to multiples of 1/255 without leaving the ball.
 
-    Each value goes to the nearest multiple or, where that is outside, to the next towards the clean image.
+    Each value goes to the nearest multiple or, if that is outside, to the next towards the clean image.
     In an l2 ball the nearest multiples are taken for as many values as fit, those first that the other
     choice would move furthest.
 
@@ -24,10 +24,10 @@ def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
         ball: around clean images that are multiples of 1/255 themselves.
 
     Returns:
-        float32 of the same shape; what a uint8 file of it gives back is the same to the last bit.
+        float32 of the same shape; a uint8 file holds it exactly.
 
     Raises:
-        InvalidSettingError: where the clean images are no such multiples.
+        InvalidSettingError: if the clean images are not such multiples.
     """
     clean = (ball.images * 255).round()
     if not torch.equal(clean / 255, ball.images):
@@ -50,7 +50,7 @@ def to_8bit(candidates: Tensor, ball: Ball) -> Tensor:
             less = torch.zeros_like(flat).scatter(1, flat.argmax(dim=1, keepdim=True), 1.0)
             chosen = chosen - less.view_as(chosen) * (~inside).view(-1, 1, 1, 1)
     else:
-        # In float32 a multiple may lie a rounding outside even where its level does not.
+        # In float32 a multiple may lie a rounding outside even if its level does not.
         level = torch.where(_outside(clean + direction * nearest, ball), towards, nearest)
         chosen = torch.where(_outside(clean + direction * level, ball), level - 1, level).clamp(min=0)
     return (clean + direction * chosen) / 255

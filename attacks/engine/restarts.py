@@ -1,4 +1,4 @@
-"""Restarts: several independent starts of an attack, of which the one that is worst for the model counts."""
+"""Restarts: several independent starts of an attack, of which the worst for the model counts."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from robustbench_tin.threat import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class WithRestarts(Attack):
-    """An attack with independent starts; an author writes :meth:`tries`.
+    """An attack with independent starts. Its author writes :meth:`tries`.
 
-    With a criterion each start is a stage, on the images that those before it left. A fixed budget makes them
-    all on every image, and the result with the highest :meth:`score` counts.
+    If the attack stops on success, each start is a stage on the images that survived the stages before. With
+    a fixed budget, every image gets all starts, and its result with the highest :meth:`score` counts.
 
     Attributes:
-        restarts: independent starts, at least 1.
+        restarts: number of independent starts, at least 1.
     """
 
     restarts: int = 1
@@ -33,10 +33,10 @@ class WithRestarts(Attack):
         self.require(self.restarts >= 1, "restarts", "1 or more")
 
     def starts(self, classes: int) -> Sequence[Self]:
-        """The attacks of a single start each that this one is made of.
+        """The attacks with a single start each that make up this attack.
 
         Args:
-            classes: of the model.
+            classes: number of classes of the model.
         """
         return [replace(self, restarts=1)] * self.restarts
 
@@ -50,7 +50,7 @@ class WithRestarts(Attack):
         """The result of each start, float32 ``(N, C, H, W)``; the arguments are those of :meth:`run`."""
 
     def score(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How bad an answer is for the model, ``(N,)``; the criterion's margin unless overridden.
+        """How bad logits are for the model, ``(N,)``; the criterion's margin unless overridden.
 
         Args:
             logits: ``(N, classes)``.
@@ -67,22 +67,22 @@ class WithRestarts(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeWithRestarts(WithRestarts, IterativeAttack):
-    """An iterative attack with independent starts; an author writes :meth:`begin`."""
+    """An iterative attack with independent starts. Its author writes :meth:`begin`."""
 
     def tries(
         self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator
     ) -> Iterator[Tensor]:
         inputs = self.inputs(attacked, labels, ball, generator)
         for start in self.starts(inputs.clean_logits.shape[1]):
-            yield start.begin(inputs).spend(attacked)
+            yield start.begin(inputs).run_to_end(attacked)
 
 
 def worst_of(tries: Iterable[Tensor], score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Of each image the try with the highest score; the earlier one if they are equal.
+    """For each image, the result with the highest score; if scores are equal, the earlier one.
 
     Args:
-        tries: one or more, each float32 ``(N, C, H, W)``.
-        score: of a try, ``(N,)``; nobody asks for it if there is only one try.
+        tries: one or more results, each float32 ``(N, C, H, W)``.
+        score: from a result to its scores ``(N,)``; not called if there is only one result.
     """
     rest = iter(tries)
     worst = next(rest)

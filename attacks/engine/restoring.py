@@ -1,4 +1,4 @@
-"""A model left as it was: modes, flags and the tensors that it holds, put back after it was measured."""
+"""Freezing models and restoring them: modes, flags and the tensors that they hold."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from robustbench_tin.models.modes import to_eval_mode
 
 
 class Kept:
-    """Models in eval mode with frozen parameters; on leaving, all is as it was.
+    """Models in eval mode with frozen parameters; on exit, they are restored.
 
-    What a forward pass changes is put back, too: running statistics, counters, weights that adapt to the
-    images. Only tensors are: a number that a module counts in an attribute of Python stays.
+    Changes by forward passes are undone too: running statistics, counters, weights that adapt to the images.
+    Only tensors are restored; a number in a Python attribute of a module is not.
 
     Args:
-        models: what to keep; they may share modules and tensors.
+        models: the models; they may share modules and tensors.
     """
 
     def __init__(self, models: Sequence[nn.Module]) -> None:
@@ -46,7 +46,7 @@ class Kept:
         for model in self._models:
             to_eval_mode(model)
         for parameter in (parameter for model in self._models for parameter in model.parameters()):
-            # Those of lazy modules come into being in the first pass.
+            # Lazy modules create their parameters in the first pass.
             if parameter.requires_grad and not is_lazy(parameter):
                 parameter.requires_grad_(False)
                 self._frozen.append(parameter)
@@ -57,7 +57,7 @@ class Kept:
         self._put_back()
 
     def thaw(self) -> bool:
-        """Let parameters learn again, for models that adapt themselves as they answer.
+        """Let parameters learn again, for models that adapt themselves in a pass.
 
         Returns:
             False if none was frozen.
@@ -93,10 +93,10 @@ class _Held:
     """A tensor of a module.
 
     Attributes:
-        part: the module itself.
-        name: of its attribute.
-        tensor: as the module holds it.
-        values: a copy from before.
+        part: the module.
+        name: the name of its attribute.
+        tensor: the module's own tensor.
+        values: a copy of its values at the start.
     """
 
     part: nn.Module
@@ -105,7 +105,7 @@ class _Held:
     values: Tensor
 
     def lend(self) -> None:
-        """Put a copy in the place of a tensor that was made in inference mode: autograd refuses those."""
+        """Replace a tensor that was made in inference mode by a copy: autograd refuses such tensors."""
         if not self.tensor.is_inference() or isinstance(self.part, torch.jit.ScriptModule):
             return
         copy = self.tensor.clone()
@@ -114,7 +114,7 @@ class _Held:
         setattr(self.part, self.name, copy)
 
     def put_back(self) -> None:
-        """Values and object, unless the module has made one of another kind in its place (a cache)."""
+        """Restore tensor and values, unless the module replaced it by one of another kind (a cache)."""
         now = getattr(self.part, self.name, None)
         if now is not self.tensor:
             if not isinstance(now, Tensor) or _kind(now) != _kind(self.tensor):
@@ -127,7 +127,7 @@ class _Held:
 
 
 def _of(parts: Iterable[nn.Module]) -> Iterator[tuple[nn.Module, str, Tensor]]:
-    """Parameters, buffers and other tensors of modules that have their values already."""
+    """Parameters, buffers and other tensors of modules, without lazy ones and those without values."""
     for part in parts:
         own = {} if isinstance(part, torch.jit.ScriptModule) else vars(part)
         named = [

@@ -1,4 +1,4 @@
-"""The global random states, lent to a model that is random at test time and put back."""
+"""The global random states: seeded for models that are random at test time, and restored."""
 
 from __future__ import annotations
 
@@ -14,8 +14,7 @@ import torch
 
 @contextmanager
 def own_randomness(device: torch.device) -> Iterator[None]:
-    """Inside, the random states of torch (CPU and this device), NumPy and Python may be used up; afterwards
-    they are as they were."""
+    """Restore, on exit, the random states of torch (CPU and this device), NumPy and Python."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - models draw from it
     with torch.random.fork_rng(devices=[_index(device)] if device.type == "cuda" else []):
         try:
@@ -29,9 +28,9 @@ def seed_randomness(device: torch.device, *key: int | str) -> None:
     """Seed the random states of torch on the CPU and on this device, of NumPy and of Python.
 
     Args:
-        device: where the model is.
-        key: what the seed follows from. It is hashed: neighbouring keys give unrelated draws, and none
-            repeats those of a generator that was seeded with a number of the key.
+        device: the device of the model.
+        key: the key of the seed. It is hashed, so that similar keys give unrelated draws, and none repeats
+            those of a generator that was seeded with a number of the key.
     """
     seed = seed_of(*key)
     random.seed(seed)

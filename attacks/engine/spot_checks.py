@@ -1,10 +1,9 @@
-"""Spot checks of the variant that is searched with: does it answer as the model does where the search takes
-it?
+"""Spot checks during an attack: does the variant give the model's logits at the points of the search?
 
-A variant is compared with the model before it is used, on a few images. A model may compute otherwise for
-others (a layer used twice if it is not sure, say), or only under attack. So the search itself is looked at:
-some of the points that it passes, and more of those that it ends with. What it takes for broken is verified
-by the model anyway; the images that it leaves are the ones that a wrong variant would let survive.
+Before its use, a variant is compared with the model on a few images. A model may compute differently for
+other images (for example, use a layer twice if it is unsure), or only under attack. So the variant is
+compared again at some of the points that the search visits, and at more of its final points. The model
+verifies each success anyway; but a wrong variant would let other images survive.
 """
 
 from __future__ import annotations
@@ -20,17 +19,18 @@ from robustbench_tin.attacks.acceleration.agreement import is_wrong
 from robustbench_tin.runtime import is_asynchronous
 
 if TYPE_CHECKING:
+    from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
     from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 
-# Points compared, at most: these parts of the passes that variants make, and some in advance. At a point on
-# the way the model is asked as well as the variant, so that both together are 1.2 % of the passes; these are
-# forward passes, small ones, and some of them the model's, so that they take a little more of the time.
+# Largest number of points compared: a part of the passes of variants, and some in advance. A visited point
+# needs a pass of the model and one of the variant, so that all comparisons are at most 1.2 % of the passes.
+# They take slightly more of the time: they are small forward passes, some of them of the model itself.
 _ENDS, _ENDS_IN_ADVANCE = 1 / 150, 48
 _PASSED, _PASSED_IN_ADVANCE = 1 / 400, 24
-# Of a single pass this part of the points at most: the next ones are to be seen as well.
+# Largest part of the points of a single pass, so that later passes are checked too.
 _OF_A_PASS = 1 / 16
-# Least number of points compared in one pass during a search. With few images a pass takes longer an image,
-# and on a GPU about as long as one with many.
+# Smallest number of points compared at once during a search. A pass with few images takes longer per image;
+# on a GPU it takes about as long as one with many.
 _TOGETHER, _TOGETHER_ON_GPU = 32, 256
 
 Result = TypeVar("Result")
@@ -38,51 +38,50 @@ OnImages = Callable[[int], None]
 
 
 class WrongVariantError(Exception):
-    """A variant answered otherwise than its model, by more than rounding.
+    """A variant's logits differ from its model's by more than rounding.
 
     Attributes:
-        label: of the variant.
-        apart: points at which it did.
-        compared: points that were compared, this variant's alone.
+        label: the label of the variant.
+        apart: number of points with different logits.
+        compared: number of points compared for this variant.
     """
 
-    def __init__(self, label: str, apart: int, compared: int) -> None:
+    def __init__(self, label: VariantLabel, apart: int, compared: int) -> None:
         super().__init__(label, apart, compared)
         self.label, self.apart, self.compared = label, apart, compared
 
     def __str__(self) -> str:
         return (
-            f"{self.label} answered otherwise than the model at {self.apart} of {self.compared} points:"
+            f"{self.label} gave other logits than the model at {self.apart} of {self.compared} points:"
             " searched again with the model itself"
         )
 
 
 class SpotChecks:
-    """Compares variants with their model during an attack.
+    """Compares variants with their model during an attack; does nothing if the model itself is searched.
 
     Args:
-        attacked: the model, entered and prepared; it tells what its variants are asked. Of a search with the
-            model itself nothing is compared.
+        attacked: the attacked model, entered and prepared.
     """
 
     def __init__(self, attacked: AttackedModel) -> None:
-        self._oracle = attacked
-        self._oracle.on_variant = self._passed
+        self._attacked = attacked
+        self._attacked.watch_variants(self._sample_pass)
         self._before = attacked.variant_passes
         self._generator = torch.Generator().manual_seed(0)
         self._points: list[Tensor] = []
         self._ends: list[Tensor] = []
         self._logits: list[Tensor] = []
         self._points_taken = self._ends_taken = 0
-        # Of each label, how many answers lay apart, and of how many.
-        self._found: dict[str, tuple[int, int]] = {}
+        # By label: the number of points with different logits, and of points compared.
+        self._found: dict[VariantLabel, tuple[int, int]] = {}
 
     def offer(self, points: Tensor, logits: Tensor | None = None) -> None:
-        """Take some of these, drawn at random, as many as the passes so far allow.
+        """Add a random sample of final points; the passes so far limit its size.
 
         Args:
-            points: where searches ended, float32 ``(N, C, H, W)``.
-            logits: the model's own there; None: it is asked.
+            points: final points of the search, float32 ``(N, C, H, W)``.
+            logits: the model's own logits at them; None: to be computed.
         """
         room = self._room(_ENDS, _ENDS_IN_ADVANCE) - self._ends_taken
         if room < len(points):
@@ -92,8 +91,8 @@ class SpotChecks:
         self.insist(points, logits)
 
     def insist(self, points: Tensor, logits: Tensor | None = None) -> None:
-        """Take all of these: the variant and the model seem not to be of one mind there."""
-        if not self._oracle.used_variants or len(points) == 0:
+        """Add all of these points, at which the variant and the model seem to differ."""
+        if not self._attacked.used_variants or len(points) == 0:
             return
         self._ends_taken += len(points)
         if logits is None:
@@ -103,10 +102,10 @@ class SpotChecks:
             self._logits.append(logits)
 
     def look(self) -> None:
-        """Compare what has gathered, if that is enough for a pass; this waits for the device.
+        """Compare the points so far if there are enough for a pass; this waits for the device.
 
         Raises:
-            WrongVariantError: if a variant answers otherwise than the model.
+            WrongVariantError: if the logits of a variant differ from the model's.
         """
         gathered = (*self._points, *self._ends)
         on_gpu = bool(gathered) and is_asynchronous(gathered[0].device)
@@ -114,10 +113,10 @@ class SpotChecks:
             self.settle()
 
     def settle(self) -> None:
-        """Compare all that has gathered; this waits for the device.
+        """Compare all points so far; this waits for the device.
 
         Raises:
-            WrongVariantError: likewise.
+            WrongVariantError: if the logits of a variant differ from the model's.
         """
         gathered = [*self._ends, *self._points]
         logits = torch.cat(self._logits) if self._logits else None
@@ -125,15 +124,15 @@ class SpotChecks:
         if not gathered:
             return
         points = torch.cat(gathered)
-        for variant, apart in self._oracle.apart(points, logits):
+        for variant, apart in self._attacked.apart(points, logits):
             before, compared = self._found.get(variant.label, (0, 0))
             found = before + apart, compared + len(points)
             self._found[variant.label] = found
             if is_wrong(variant.precision, *found):
                 raise WrongVariantError(variant.label, *found)
 
-    def _passed(self, images: Tensor) -> None:
-        """Take some of the images that a variant was asked about; this does not wait for the device."""
+    def _sample_pass(self, images: Tensor) -> None:
+        """Add some of the images of a variant's pass; this does not wait for the device."""
         room = self._room(_PASSED, _PASSED_IN_ADVANCE) - self._points_taken
         count = min(room, math.ceil(_OF_A_PASS * len(images)))
         if count > 0:
@@ -141,20 +140,21 @@ class SpotChecks:
             self._points_taken += count
 
     def _room(self, part: float, in_advance: int) -> int:
-        return in_advance + int(part * (self._oracle.variant_passes - self._before))
+        return in_advance + int(part * (self._attacked.variant_passes - self._before))
 
     def _drawn(self, of: int, count: int, device: torch.device) -> Tensor:
-        """Different row numbers at random, in their order."""
+        """Distinct random row numbers, in ascending order."""
         rows = torch.randperm(of, generator=self._generator)[:count].sort().values
         return rows.to(device, non_blocking=True)
 
 
 def with_right_variant(attacked: AttackedModel, work: Callable[[], Result]) -> Result:
-    """Do some work; once more from its start, with the model itself, if its variant turns out to be wrong.
+    """Do some work. If the variant turns out to be wrong, do it again from the start with the model itself.
 
     Args:
-        attacked: that it searches with.
-        work: the same each time it is called, but for the variant; it raises what :class:`SpotChecks` raises.
+        attacked: the attacked model that the work searches with.
+        work: a function that does the same at each call, except for the variant, and raises
+            :class:`WrongVariantError` if :class:`SpotChecks` does.
     """
     try:
         return work()
@@ -164,7 +164,11 @@ def with_right_variant(attacked: AttackedModel, work: Callable[[], Result]) -> R
 
 
 def told_once(on_images: OnImages | None) -> Callable[[], OnImages]:
-    """Makes, for each start of the same work, what tells of its images; of each image once."""
+    """A factory of progress callbacks for repeated starts of the same work: each image is reported once.
+
+    Args:
+        on_images: called with the number of images that are newly done; None: nobody listens.
+    """
     told = 0
 
     def started() -> OnImages:

@@ -1,4 +1,4 @@
-"""A search: what an iterative attack is to the runner, rows of state and one step."""
+"""The state of an iterative attack: one row an image, and one step."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ if TYPE_CHECKING:
 
 
 class BatchState:
-    """A dataclass whose tensors and balls have a row an image; everything else is common to all rows.
+    """Base of dataclasses with one row an image.
 
-    Rows come and go: an image that is done leaves, a waiting one takes its place.
+    Each field that is a tensor, a ball or another batch state has a row an image. All rows share the other
+    fields. If an image is done, its row is removed and a waiting image takes its place.
     """
 
     def keep(self, rows: Tensor) -> None:
-        """Keep only these rows: a bool mask ``(N,)``, or their numbers."""
+        """Keep only these rows, given by a bool mask ``(N,)`` or by their numbers."""
         index = rows.nonzero().squeeze(1) if rows.dtype == torch.bool else rows
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             value: Any = getattr(self, field.name)
@@ -36,7 +37,7 @@ class BatchState:
                 value.keep(index)
 
     def extend(self, other: Self) -> None:
-        """Put the rows of another of the same kind below these."""
+        """Append the rows of another state of the same class."""
         for field in dataclasses.fields(self):  # type: ignore[arg-type]
             mine, theirs = getattr(self, field.name), getattr(other, field.name)
             if isinstance(mine, Tensor):
@@ -49,13 +50,14 @@ class BatchState:
 
 @dataclass
 class AttackInputs(BatchState):
-    """What a search is about.
+    """The inputs of an iterative attack: images, labels, ball, criterion and random generator.
 
     Attributes:
         labels: true labels, int64 ``(N,)``.
-        ball: what is allowed around the clean images.
-        clean_logits: the model's logits of the clean images, float32 ``(N, C)``.
-        criterion: what counts as broken.
+        ball: the allowed points around the clean images; ``ball.images`` are the clean images.
+        clean_logits: the model's logits of the clean images, float32 ``(N, C)``; ``(N, 0)`` under a fixed
+            budget unless the attack sets ``needs_clean_logits``.
+        criterion: decides from logits and labels if an image is adversarial.
         generator: the only source of randomness, on the images' device.
     """
 
@@ -68,12 +70,13 @@ class AttackInputs(BatchState):
 
 @dataclass
 class ModelOutput(BatchState):
-    """What the model said at a search's points.
+    """The model's output at the current points.
 
     Attributes:
         logits: float32 ``(N, C)``.
-        losses: float32 ``(N,)``; None where no gradient was asked for.
-        gradient: of each row's loss with respect to its point, float32 ``(N, ...)``; None likewise.
+        losses: float32 ``(N,)``; None if the query was without gradients.
+        gradient: gradient of each row's loss with respect to its point, float32 ``(N, C, H, W)``; None if the
+            query was without gradients.
     """
 
     logits: Tensor
@@ -83,19 +86,21 @@ class ModelOutput(BatchState):
 
 @dataclass
 class AttackState(BatchState, ABC):
-    """A batch of images on their way, one row each.
+    """The state of an iterative attack on a batch, one row an image.
 
-    The runner asks the model at :attr:`points`, takes out the rows that are broken there, and lets the
-    rest :meth:`move`. A row is over when nothing of its budget is left.
+    The engine repeats three steps. It queries the model at :attr:`points`. It removes the rows whose image is
+    adversarial there. It calls :meth:`move` with the model's output for the other rows. A row ends when it
+    has no queries left.
 
     Attributes:
-        inputs: images, labels and what is allowed.
-        points: where the model is asked next, float32 ``(N, C, H, W)``.
-        queries_left: int64 ``(N,)``; each :meth:`move` takes one from every row.
+        inputs: the inputs of the attack.
+        points: the points of the next query, float32 ``(N, C, H, W)``.
+        queries_left: number of queries left, int64 ``(N,)``; each :meth:`move` must subtract 1 from every
+            row.
     """
 
     precise: ClassVar[bool] = False
-    """Whether a model of lower precision would mislead this search (it compares nearly equal numbers)."""
+    """True if lower precision would mislead the search, because it compares nearly equal numbers."""
 
     inputs: AttackInputs
     points: Tensor
@@ -104,27 +109,33 @@ class AttackState(BatchState, ABC):
     def __len__(self) -> int:
         return len(self.queries_left)
 
-    def spend(self, attacked: AttackedModel) -> Tensor:
-        """Take all questions that are left, and give what they end with, float32 ``(N, C, H, W)``.
+    def run_to_end(self, attacked: AttackedModel) -> Tensor:
+        """Make all queries that are left, and return the final images, float32 ``(N, C, H, W)``.
 
-        Nothing waits for the device between the first question and the last.
+        The host does not wait for the device between the queries.
         """
         for _ in range(int(self.queries_left.max())):
             self.move(self.ask(attacked))
         return self.result()
 
     def ask(self, attacked: AttackedModel) -> ModelOutput:
-        """Ask the model at :attr:`points`; logits, losses and their gradients unless overridden."""
+        """Query the model at :attr:`points`: logits, losses and their gradients unless overridden."""
         return attacked.ask(self.points, self.loss, precise=self.precise)
 
     def loss(self, logits: Tensor, rows: slice) -> Tensor:
-        """What the search climbs, ``(N,)``; the logits are those of these rows."""
+        """The loss to maximise, ``(n,)``, from the logits ``(n, C)`` of the rows in this slice."""
         raise NotImplementedError
 
     @abstractmethod
     def move(self, answer: ModelOutput) -> None:
-        """Take one step: set the next :attr:`points`, the last time the final ones."""
+        """Take one step: set the next :attr:`points` and subtract 1 from :attr:`queries_left`.
+
+        After the last query, the points are the final ones.
+
+        Args:
+            answer: the model's output at the present points.
+        """
 
     def result(self) -> Tensor:
-        """What the fixed budget ends with, float32 ``(N, C, H, W)``; the last points unless overridden."""
+        """The final images of a fixed budget, float32 ``(N, C, H, W)``; the last points unless overridden."""
         return self.points

@@ -1,14 +1,13 @@
-"""The runner: attacks images until each is broken, and keeps the batch full meanwhile.
+"""Stop on success: attacks each image until it is adversarial, and keeps the batch full meanwhile.
 
-An image whose verdict is in leaves the batch and a waiting one takes its row, so that no pass is spent
-on a finished image and none is made with a nearly empty batch. Searching may be done with a cheaper variant
-of the model; an image counts as broken only after the model itself, in float32, mistook that very image
-inside the ball and the box. If the variant turns out to be another function than the model, all images start
-again with the model itself; those that are broken by then stay so.
+If an image is done, it leaves the batch and a waiting image takes its row. So no pass is spent on a finished
+image, and few passes are made with a small batch. The search may use a faster variant of the model. An image
+counts as adversarial only if the model itself, in float32, misclassifies it inside the ball and the box. If
+the variant turns out to be wrong, all images start again with the model itself; earlier successes stay.
 
-To see which images are broken the host must wait for the device. On a CPU that costs nothing, so the runner
-looks after every step. On other devices it takes several steps between two looks while no image leaves the
-batch; the device keeps the last point at which each image seemed broken.
+To see which images are adversarial, the host must wait for the device. On a CPU that costs nothing, so the
+runner looks after every step. On other devices it takes several steps between two looks while no image leaves
+the batch; the device keeps the last point at which each image seemed adversarial.
 """
 
 from __future__ import annotations
@@ -32,23 +31,23 @@ from robustbench_tin.threat import Ball, ThreatModel
 
 Finish = Callable[[Tensor, Ball], Tensor]
 
-# New rows are let in together once so much of the batch is free: starting rows one by one costs more.
+# Part of the batch that must be free before new rows start: starting them one by one costs more.
 _REFILL_PART = 1 / 8
-# What counts as the end of a budget, for telling an attack that has not converged.
+# A success after this part of the budget is late; many late ones mean that the attack has not converged.
 _LATE_PART = 0.9
-# Steps between two looks at a device that the host must wait for, at most.
+# Largest number of steps between two looks at a device that the host must wait for.
 _MOST_UNSEEN = 8
 
 
 @dataclass(frozen=True)
 class StageReport:
-    """What one stage did.
+    """The result of one stage.
 
     Attributes:
-        attack: its spec.
-        entered: images it was tried on.
-        successes: images it broke.
-        late_successes: those of them broken in the last tenth of its budget.
+        attack: the spec of the stage's attack.
+        entered: number of images it attacked.
+        successes: number of images it made adversarial.
+        late_successes: number of successes in the last tenth of its budget.
     """
 
     attack: str
@@ -59,17 +58,18 @@ class StageReport:
 
 @dataclass
 class EarlyStopResult:
-    """What the runner found out.
+    """The result of an :class:`EarlyStopRunner`.
 
     Attributes:
-        success: whether each image was broken, or wrong from the start, bool ``(N,)`` on the CPU.
-        images: per broken image what broke it, else the clean image, float32 ``(N, C, H, W)`` on the
-            CPU; None if they were not asked for.
-        disagreements: times that the variant searched with saw an image broken and the model did not, those
-            with a variant found wrong since among them.
-        unverified: which images that happened to in the search that the verdicts rest on, bool ``(N,)`` on
+        success: True for each image that is adversarial, or misclassified from the start, bool ``(N,)`` on
             the CPU.
-        stages: what each stage of that search did.
+        images: the adversarial image, or the clean image if there is none, float32 ``(N, C, H, W)`` on the
+            CPU; None if images were not requested.
+        disagreements: number of times that the variant misclassified a point and the model did not, including
+            those of a variant that was wrong.
+        unverified: True for each image with such a disagreement in the final search, bool ``(N,)`` on the
+            CPU.
+        stages: the reports of the stages of the final search.
     """
 
     success: Tensor
@@ -79,7 +79,7 @@ class EarlyStopResult:
     stages: list[StageReport] = field(default_factory=list)
 
     def add(self, before: EarlyStopResult) -> None:
-        """Take over what an earlier search of the same images broke."""
+        """Add the successes of an earlier search on the same images."""
         new = before.success & ~self.success
         self.success = self.success | new
         if self.images is not None and before.images is not None:
@@ -89,18 +89,18 @@ class EarlyStopResult:
 
 @dataclass
 class EarlyStopRunner:
-    """Attacks a set of images at one budget.
+    """Runs an attack on a set of images at one eps, and stops at each image's first success.
 
     Attributes:
-        attacked: the model, entered and prepared.
+        attacked: the attacked model, entered and prepared.
         batches: the images.
         threat: norm and eps, above 0.
-        criterion: what counts as broken.
+        criterion: the criterion of success.
         clean_logits: the model's logits of the clean images, float32 ``(N, C)`` on the images' device.
-        seed: of all randomness.
-        finish: changes candidates before they are verified (rounds them to 8 bits, say); it may not
-            take them out of the ball.
-        on_images: called with a number of images whose verdict is in.
+        seed: seed of all randomness.
+        finish: changes candidates before their verification, for example rounds them to 8 bits; they must
+            stay in the ball.
+        on_images: called with the number of images that are newly done.
     """
 
     attacked: AttackedModel
@@ -113,14 +113,14 @@ class EarlyStopRunner:
     on_images: OnImages | None = None
 
     def attack(self, attack: Attack, *, keep_images: bool = False) -> EarlyStopResult:
-        """Run the attack's stages, each on the images that those before it left.
+        """Run the attack's stages, each on the images that survived the stages before.
 
         Args:
-            attack: what to run.
-            keep_images: return what broke each image.
+            attack: the attack.
+            keep_images: True returns the images too.
 
         Raises:
-            AttackFailure: where the model or the attack goes wrong.
+            AttackFailure: if the model or the attack goes wrong.
         """
         report = told_once(self.on_images)
         try:
@@ -153,7 +153,7 @@ class EarlyStopRunner:
         self._tell(len(self.batches) - int(self.result.success.sum()))
 
     def survivors(self) -> Tensor:
-        """Numbers of the images not broken so far, int64."""
+        """Numbers of the images without a success so far, int64."""
         return (~self.result.success).nonzero().squeeze(1)
 
     def _run_stage(self, stage: Attack, waiting: Tensor, index: int) -> StageReport:
@@ -174,13 +174,13 @@ class EarlyStopRunner:
         return StageReport(stage.spec, len(waiting), successes, late_successes)
 
     def _run_whole(self, stage: Attack, waiting: Tensor, generator: torch.Generator) -> int:
-        """An attack that is no search: batch by batch, judged at its end."""
+        """Run an attack that has no single steps on one batch after the other, and verify its results."""
         for rows in torch.split(waiting, self.batches.size):
             images, labels = self.batches.rows(rows)
             ball = self.threat.ball(images)
             with untouched(ball.images, stage.name):
                 moved = stage.sweep(self.attacked, labels, [ball], [generator])[0]
-            self._judge(rows, moved, labels, ball)
+            self._verify(rows, moved, labels, ball)
         return 0
 
     def _search(self, stage: IterativeAttack, waiting: Tensor, generator: torch.Generator) -> int:
@@ -221,11 +221,11 @@ class EarlyStopRunner:
         )
 
     def _advance(self, live: AttackState, steps: int) -> _Trail:
-        """Take some steps with all rows; nothing here waits for the device.
+        """Take some steps with all rows; the host does not wait for the device.
 
         Args:
-            live: the rows, of each of which at least so many questions are left.
-            steps: 1 or more.
+            live: the rows; each has at least this number of queries left.
+            steps: number of steps, at least 1.
         """
         trail: _Trail | None = None
         for _ in range(steps):
@@ -243,37 +243,37 @@ class EarlyStopRunner:
         return trail
 
     def _look(self, stage: IterativeAttack, live: AttackState, trail: _Trail, rows: Tensor) -> _Gone:
-        """Judge the rows that seemed broken on the way, and those whose budget is spent."""
+        """Verify the rows that seemed adversarial since the last look, and those without queries left."""
         self.attacked.require_finite()
-        # One transfer for all that is looked at.
+        # One transfer for all values.
         seems, then, left = torch.stack([trail.success.long(), trail.queries_left, live.queries_left]).cpu()
-        success = self._judge_some(seems > 0, rows, trail.points, live)
+        success = self._verify_rows(seems > 0, rows, trail.points, live)
         over = (left <= 0) & ~success
         then = torch.where(success, then, left + 1)
-        # What another variant than the model gets right may still be what the model mistakes.
-        judges = stage.verifies_result or not self.attacked.searches_model(precise=live.precise)
-        if judges and bool(over.any()):
-            success = success | self._judge_some(over, rows, live.result(), live, expected=False)
+        # The model may misclassify a final iterate that the variant classifies correctly.
+        verifies = stage.verifies_result or not self.attacked.searches_model(precise=live.precise)
+        if verifies and bool(over.any()):
+            success = success | self._verify_rows(over, rows, live.result(), live, expected=False)
         self._checks.look()
         return _Gone(success | over, success, then, left)
 
     def _next_unseen(self, unseen: int, gone: _Gone) -> int:
-        """Steps before the next look: fewer while images leave, never more than a row has questions left."""
+        """Steps before the next look: fewer while images leave, never more than a row has queries left."""
         if not is_asynchronous(self.batches.device) or bool(gone.done.all()):
             return 1
         wanted = max(1, unseen // 2) if bool(gone.done.any()) else min(2 * unseen, _MOST_UNSEEN)
         return min(wanted, int(gone.remaining[~gone.done].min()))
 
-    def _judge_some(
+    def _verify_rows(
         self, chosen: Tensor, rows: Tensor, candidates: Tensor, live: AttackState, *, expected: bool = True
     ) -> Tensor:
-        """Judge the chosen rows; which rows are broken, bool ``(N,)``, both on the CPU."""
+        """Verify the chosen rows; returns the adversarial ones, bool ``(N,)`` on the CPU as well."""
         success = torch.zeros_like(chosen)
         index = chosen.nonzero().squeeze(1)
         if len(index) == 0:
             return success
         there = index.to(self.batches.device, non_blocking=True)
-        hit = self._judge(
+        hit = self._verify(
             rows[index],
             candidates[there],
             live.inputs.labels[there],
@@ -283,18 +283,17 @@ class EarlyStopRunner:
         success[index] = hit
         return success
 
-    def _judge(
+    def _verify(
         self, rows: Tensor, candidates: Tensor, labels: Tensor, ball: Ball, expected: bool = False
     ) -> Tensor:
-        """Show candidates to the model itself and note which are broken, bool ``(n,)`` on the CPU.
+        """Verify candidates with the model itself; returns the adversarial ones, bool ``(n,)`` on the CPU.
 
         Args:
             rows: numbers of the images.
-            candidates: what may break them.
-            labels: of them.
-            ball: around them.
-            expected: whether what was searched with says that they are broken; else they are what the search
-                ends with.
+            candidates: points that may be adversarial, ``(n, C, H, W)``.
+            labels: true labels of the images.
+            ball: the ball around the images.
+            expected: True if the searched variant misclassifies them; False for final iterates.
         """
         adversarial = ball.project(candidates)
         if self.finish is not None:
@@ -312,7 +311,7 @@ class EarlyStopRunner:
         if bool(hit.all()):
             return hit
         if expected:
-            # Rounding explains some of these, an image at the border; once is enough to tell.
+            # Rounding explains some of these, at a decision boundary; one check an image is enough.
             new = ~hit & ~self.result.unverified[rows]
             self.result.disagreements += int((~hit).sum())
             self.result.unverified[rows[~hit]] = True
@@ -323,19 +322,19 @@ class EarlyStopRunner:
 
 
 def _chosen(mask: Tensor, *rows: Tensor) -> Iterator[Tensor]:
-    """The rows of a mask on the CPU."""
+    """The rows that a mask on the CPU selects."""
     index = mask.nonzero().squeeze(1)
     return (each.index_select(0, index.to(each.device, non_blocking=True)) for each in rows)
 
 
 @dataclass
 class _Trail(BatchState):
-    """What the steps between two looks left of each row.
+    """The successes of the steps between two looks, one row an image.
 
     Attributes:
-        success: whether it seemed broken at one of the points, and was inside the ball there, bool ``(N,)``.
-        points: the last such point, float32 ``(N, C, H, W)``; of other rows any.
-        queries_left: questions left there, int64 ``(N,)``.
+        success: True if the row seemed adversarial at a point inside the ball, bool ``(N,)``.
+        points: the last such point, float32 ``(N, C, H, W)``; arbitrary for other rows.
+        queries_left: number of queries left at that point, int64 ``(N,)``.
     """
 
     success: Tensor
@@ -343,7 +342,7 @@ class _Trail(BatchState):
     queries_left: Tensor
 
     def then(self, here: _Trail) -> _Trail:
-        """This, and one more step."""
+        """This trail with one more step."""
         return _Trail(
             self.success | here.success,
             torch.where(here.success.view(-1, 1, 1, 1), here.points, self.points),
@@ -353,13 +352,13 @@ class _Trail(BatchState):
 
 @dataclass(frozen=True)
 class _Gone:
-    """What a look found out, on the CPU.
+    """The rows after a look, on the CPU.
 
     Attributes:
-        done: rows that leave, bool ``(N,)``.
-        success: those of them that are broken.
-        queries_left: what was left of a row's budget at the question that broke it, int64 ``(N,)``.
-        remaining: what is left now.
+        done: rows that leave the batch, bool ``(N,)``.
+        success: rows that are adversarial, bool ``(N,)``.
+        queries_left: number of queries left at the success, int64 ``(N,)``.
+        remaining: number of queries left now, int64 ``(N,)``.
     """
 
     done: Tensor
@@ -370,10 +369,10 @@ class _Gone:
 
 @contextmanager
 def untouched(images: Tensor, attack: str) -> Iterator[None]:
-    """Refuse an attack that writes into the clean images inside: its ball would move with them.
+    """Refuse an attack that writes into the clean images: its ball would move with them.
 
     Raises:
-        AttackFailure: naming it.
+        AttackFailure: names the attack.
     """
     before = images._version
     yield

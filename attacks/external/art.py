@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.external.base import Bridge, Seen, require_package
+from robustbench_tin.attacks.external.base import Bridge, CountedModule, require_package
 from robustbench_tin.attacks.external.signature import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
@@ -55,7 +55,7 @@ class ArtAttack(Bridge):
     taken: ClassVar[frozenset[str]]
     kept: ClassVar[frozenset[str]]
 
-    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         given = self.arguments(eps)
         chosen: dict[str, Any] = {
             "norm": np.inf if norm == "linf" else 2,
@@ -69,7 +69,7 @@ class ArtAttack(Bridge):
         model = nn.Sequential(seen, nn.Softmax(dim=1)) if of_probabilities else seen
         return self.foreign_class(_classifier(model, seen.device, shape, classes), **given)
 
-    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+    def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
         if "batch_size" in self.taken - self.kept:
             built.set_params(batch_size=len(labels))
         images = ball.images.cpu().numpy()
@@ -91,9 +91,9 @@ def find(name: str) -> type[ArtAttack]:
     """The attack ``art:name``.
 
     Raises:
-        InvalidSettingError: where ART is not installed or does not load, or another package is missing that
+        InvalidSettingError: if ART is not installed or does not load, or another package is missing that
             the class needs.
-        UnknownNameError: where ART has no such evasion attack on image classifiers, with the close names.
+        UnknownNameError: if ART has no such evasion attack on image classifiers, with the close names.
     """
     for package in ("art", "art.estimators.classification"):  # the second takes scikit-learn along
         require_package(f"art:{name}", package, "pip install adversarial-robustness-toolbox")

@@ -28,26 +28,26 @@ from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import is_out_of_memory
 from robustbench_tin.threat import Ball
 
-# Settings that libraries call the length of their budget in steps, for estimates of time.
+# Names of the number of steps in libraries, for time estimates.
 _BUDGETS = ("max_iter", "max_iterations", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
-# What an attack is taken to need that does not say.
+# The number of steps of an attack that does not tell it, for time estimates.
 _UNKNOWN_BUDGET = 10
 # A budget that no step length exceeds, for building an attack only to see whether its settings fit.
 _AMPLE_EPS = 100.0
 _CLASSES = 10
 
 
-class Seen(nn.Module):
-    """A model as another library sees it: its passes counted, its modes and parameters out of reach.
+class CountedModule(nn.Module):
+    """A model as another library sees it: passes are counted, modes and parameters are out of reach.
 
-    It has no submodules, so a library that switches it to train mode switches nothing.
+    It has no submodules, so a library cannot switch the model to train mode.
 
     Args:
         forward: float32 images on ``device`` to logits with their graph.
-        device: of the model.
+        device: the device of the model.
 
     Attributes:
-        failure: the first error of a pass, even where the library went on as if nothing had happened.
+        failure: the first error of a pass, even if the library continued as if nothing had happened.
     """
 
     def __init__(self, forward: Callable[[Tensor], Tensor], device: torch.device) -> None:
@@ -60,7 +60,7 @@ class Seen(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Of the model."""
+        """The device of the model."""
         return self.place.device
 
     def forward(self, images: Tensor) -> Tensor:
@@ -68,7 +68,7 @@ class Seen(nn.Module):
         try:
             images = images.to(self.device, torch.float32)
             if not bool(torch.isfinite(images).all()):
-                raise AttackFailure("the attack asked about an image that is not finite")
+                raise AttackFailure("the attack queried the model at an image that is not finite")
             return self._logits(images)
         except Exception as error:
             self.failure = self.failure or error
@@ -81,16 +81,16 @@ class Bridge(Attack):
 
     Attributes:
         package: the library, as it is installed.
-        foreign_class: what it runs.
-        set_by_us: what its constructor takes that is no setting here.
-        knows_eps: it is given the budget.
-        eps_name: what its constructor calls the budget; None: it takes none.
-        steps_of_eps: step lengths that follow the budget where they are left out, as parts of it: the
+        foreign_class: the library's class.
+        set_by_us: arguments of its constructor that are no settings here.
+        knows_eps: True if it gets eps.
+        eps_name: the name of eps in its constructor; None if it has none.
+        steps_of_eps: step lengths that follow the budget if they are left out, as parts of it: the
             library's own defaults divided.
         required: settings without a default.
-        ignores_labels: it moves away from what the model says, right or wrong, and might mend a mistake;
-            an image that it mends is left as it was.
-        single_step: it takes one gradient and one step, as the trust checks want to know.
+        ignores_labels: True if it moves away from the model's prediction, right or wrong. It may then correct
+            a misclassified image; such an image stays unchanged.
+        single_step: True if it takes one gradient and one step; the trust checks use it.
     """
 
     package: ClassVar[str]
@@ -132,7 +132,7 @@ class Bridge(Attack):
         return value
 
     @abstractmethod
-    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         """The library's attack with the settings given, on a model of so many classes.
 
         Args:
@@ -144,7 +144,7 @@ class Bridge(Attack):
         """
 
     @abstractmethod
-    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+    def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
         """What the library's attack makes of ``ball.images``, any float type, on any device."""
 
     def gradients(self, budgets: int) -> int:
@@ -160,7 +160,7 @@ class Bridge(Attack):
     def check(self, norm: str) -> None:
         super().check(norm)
         try:
-            self.build(Seen(_stand_in, torch.device("cpu")), (3, 32, 32), _CLASSES, norm, _AMPLE_EPS)
+            self.build(CountedModule(_stand_in, torch.device("cpu")), (3, 32, 32), _CLASSES, norm, _AMPLE_EPS)
         except RobustTinError:
             raise
         except ImportError as error:
@@ -207,7 +207,7 @@ class Bridge(Attack):
             return torch.cat(parts)
 
     def _part(self, attacked: AttackedModel, labels: Tensor, ball: Ball, seed: int) -> Tensor:
-        seen = Seen(attacked.tracked, ball.images.device)
+        seen = CountedModule(attacked.tracked, ball.images.device)
         with torch.inference_mode(False), torch.enable_grad(), seeded_globally(seed, ball.images.device):
             with torch.no_grad():
                 classes = seen(ball.images[:1]).shape[1]
@@ -225,7 +225,7 @@ class Bridge(Attack):
         return torch.where(mended.view(-1, 1, 1, 1), ball.images, moved)
 
     def arguments(self, eps: float) -> dict[str, Any]:
-        """What the library's constructor is given: the settings, the budget and the steps that follow it."""
+        """The arguments of the library's constructor: settings, eps, and step lengths that follow it."""
         given = {name: getattr(self, name) for name in self.settings}
         for name, part in self.steps_of_eps.items():
             if given[name] is None:
@@ -239,7 +239,7 @@ def require_package(name: str, package: str, install: str) -> ModuleType:
     """Import a library that no other attack needs.
 
     Raises:
-        InvalidSettingError: where it is not installed or does not load, with what to do.
+        InvalidSettingError: if it is not installed or does not load, with what to do.
     """
     try:
         return importlib.import_module(package)
@@ -250,8 +250,7 @@ def require_package(name: str, package: str, install: str) -> ModuleType:
 
 @contextmanager
 def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
-    """Inside, every global generator (Python's, NumPy's, torch's) starts from ``seed``; outside, all are
-    where they were."""
+    """Seed every global generator (Python's, NumPy's, torch's), and restore their states on exit."""
     python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002 - libraries draw from it
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else ()
     with torch.random.fork_rng(devices=devices):
@@ -268,5 +267,5 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _stand_in(images: Tensor) -> Tensor:
-    """Logits of some model, for libraries that ask one before they take their settings."""
+    """Logits of some model, for libraries that query one before they accept their settings."""
     return images.flatten(1).mean(dim=1, keepdim=True) * torch.arange(1.0, _CLASSES + 1, dtype=torch.float32)

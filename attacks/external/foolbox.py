@@ -1,4 +1,4 @@
-"""``foolbox:CLASS``: any gradient- or decision-based attack of foolbox, where that package is installed.
+"""``foolbox:CLASS``: any gradient- or decision-based attack of foolbox; that package must be installed.
 
 Rauber, Zimmermann, Bethge and Brendel, 2020, "Foolbox Native", Journal of Open Source Software 5(53), 2607.
 Step lengths are parts of eps there already (``rel_stepsize``).
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from robustbench_tin.attacks.external.base import Bridge, Seen, require_package
+from robustbench_tin.attacks.external.base import Bridge, CountedModule, require_package
 from robustbench_tin.attacks.external.signature import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
@@ -33,7 +33,7 @@ class FoolboxAttack(Bridge):
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     takes_distance: ClassVar[bool]
 
-    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         from foolbox.distances import LpDistance
 
         given = self.arguments(eps)
@@ -41,7 +41,7 @@ class FoolboxAttack(Bridge):
             given["distance"] = LpDistance(math.inf if norm == "linf" else 2)
         return self.foreign_class(**given)
 
-    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+    def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
         import foolbox
         from foolbox.models.pytorch import PyTorchModel
 
@@ -57,8 +57,8 @@ def find(name: str) -> type[FoolboxAttack]:
     """The attack ``foolbox:name``.
 
     Raises:
-        InvalidSettingError: where foolbox is not installed.
-        UnknownNameError: where it has no such attack, with the close names.
+        InvalidSettingError: if foolbox is not installed.
+        UnknownNameError: if it has no such attack, with the close names.
     """
     require_package(f"foolbox:{name}", "foolbox", "pip install foolbox")
     targets = _targets()

@@ -24,7 +24,7 @@ class Setting:
     Attributes:
         name: as the library calls it.
         hint: the type that its text is read as.
-        default: the library's; None also where there is none.
+        default: the library's default; None also if there is none.
         required: there is none.
     """
 
@@ -103,7 +103,7 @@ def _settings(base: type[Bridge], target: type[Any]) -> Iterator[Setting]:
 
 
 def _setting(parameter: inspect.Parameter) -> Setting | None:
-    """The parameter as a setting; None where no text could stand for its value."""
+    """The parameter as a setting; None if no text can express its value."""
     required = parameter.default is parameter.empty
     default = None if required else parameter.default
     if default is not None and type(default) not in _SCALARS.values():

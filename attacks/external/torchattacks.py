@@ -1,4 +1,4 @@
-"""``torchattacks:CLASS``: any attack of torchattacks, where that package is installed.
+"""``torchattacks:CLASS``: any attack of torchattacks; that package must be installed.
 
 Kim, 2020, "Torchattacks: A PyTorch Repository for Adversarial Attacks", arXiv 2010.01950. Two things to know
 when comparing: its ``AutoAttack`` runs 10 steps of APGD, not the published 100, and aims at all classes but
@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from robustbench_tin.attacks.external.base import Bridge, Seen, require_package
+from robustbench_tin.attacks.external.base import Bridge, CountedModule, require_package
 from robustbench_tin.attacks.external.signature import bridged, fits, parameters_of
 from robustbench_tin.errors import UnknownNameError
 from robustbench_tin.threat import NORMS, Ball
@@ -36,12 +36,12 @@ class TorchattacksAttack(Bridge):
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
     taken: ClassVar[frozenset[str]]
 
-    def build(self, seen: Seen, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
+    def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
         chosen = {"norm": _NORMS[norm], "n_classes": classes, "seed": 0, "verbose": False}
         given = {name: value for name, value in chosen.items() if name in self.taken}
         return self.foreign_class(seen, **self.arguments(eps), **given)
 
-    def move(self, built: Any, seen: Seen, labels: Tensor, ball: Ball) -> Tensor:
+    def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
         moved: Tensor = built(ball.images, labels)
         return moved
 
@@ -51,8 +51,8 @@ def find(name: str) -> type[TorchattacksAttack]:
     """The attack ``torchattacks:name``.
 
     Raises:
-        InvalidSettingError: where torchattacks is not installed.
-        UnknownNameError: where it has no such attack, with the close names.
+        InvalidSettingError: if torchattacks is not installed.
+        UnknownNameError: if it has no such attack, with the close names.
     """
     # Its pinned requests is older than ours may be; nothing that attacks needs it.
     install = "pip install --no-deps torchattacks"

@@ -87,5 +87,5 @@ class CellContext:
         )
 
     def checkpoint(self, cell: Cell) -> Checkpoint:
-        """Where a cell's training is written down while it goes on."""
+        """The checkpoint of a cell's training."""
         return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TypeGuard
 
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record

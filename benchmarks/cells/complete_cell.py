@@ -27,7 +27,7 @@ def complete_cell(context: CellContext, cell: Cell) -> None:
 
 
 def complete_cell_of(path: Path, request: BenchConfig, cell: Cell, reporter: Reporter | None = None) -> None:
-    """The same from data that can be sent to another process; the run is begun and its lock held elsewhere.
+    """The same from data that another process can be sent; its caller began the run and holds the lock.
 
     Args:
         path: the run directory.
@@ -38,4 +38,6 @@ def complete_cell_of(path: Path, request: BenchConfig, cell: Cell, reporter: Rep
     Raises:
         RobustTinError: if the run cannot be read, or the request no longer be done.
     """
-    complete_cell(CellContext.opened(path, request, reporter), cell)
+    context = CellContext.opened(path, request, reporter)
+    with context.run.files.kept():
+        complete_cell(context, cell)

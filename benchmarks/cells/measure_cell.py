@@ -9,7 +9,7 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
@@ -110,7 +110,7 @@ class _CellMeasurement:
 
     @cached_property
     def protocol(self) -> AttackProtocol:
-        """How the plan attacks; it goes on with the variants that were chosen before a stop."""
+        """How the plan attacks, with the variants that were chosen before a stop."""
         plan = self.plan
         return AttackProtocol(
             plan.norm,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.variants import probed
+from robustbench_tin.attacks.acceleration.variant_cache import probed
 from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, batch_seed, drawn
 from robustbench_tin.attacks.engine.perturb import perturb_images

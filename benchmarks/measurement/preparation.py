@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import AttackedModel
-from robustbench_tin.attacks.acceleration.variants import SEARCHES
+from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.inputs import (

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.base import Attack, AttackedModel
 
 if TYPE_CHECKING:

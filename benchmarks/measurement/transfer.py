@@ -12,7 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.acceleration.variants import probed
+from robustbench_tin.attacks.acceleration.variant_cache import probed
 from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.variants import probed
+from robustbench_tin.attacks.acceleration.variant_cache import probed
 from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.quantize import to_8bit

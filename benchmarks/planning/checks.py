@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from importlib.util import find_spec
 from pathlib import Path
 
-from robustbench_tin.attacks.acceleration.variants import SEARCHES
+from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.requested import Requested

@@ -1,7 +1,9 @@
-"""The files of a run as its directory sees them: kept in memory once written, else read from the disk."""
+"""The files of a run as its directory sees them: what this process alone writes is also kept in memory."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -26,14 +28,26 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class KeptFiles:
-    """Writes files, and keeps their content, so that this process does not read it back.
+    """Reads and writes files; within :meth:`kept`, what was written is not read back.
 
     Files of others, and those written before, are read from the disk and checked at each call.
     """
 
     def __init__(self) -> None:
+        self._keeps = False
         self._models: dict[Path, BaseModel] = {}
         self._results: dict[Path, pd.DataFrame] = {}
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Keep what is written while the block lasts, in which nobody else may write these files."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps = False
+            self._models.clear()
+            self._results.clear()
 
     def read(self, file: Path, kind: type[T]) -> T:
         """The model in a JSON file.
@@ -47,7 +61,8 @@ class KeptFiles:
     def write(self, file: Path, model: BaseModel) -> None:
         """Write a model as JSON."""
         write_text(file, model.model_dump_json(indent=2) + "\n")
-        self._models[file] = model
+        if self._keeps:
+            self._models[file] = model
 
     def read_results(self, file: Path, record: Record) -> pd.DataFrame:
         """The results per image of a measurement.
@@ -61,7 +76,8 @@ class KeptFiles:
     def write_results(self, file: Path, found: Measurement) -> str:
         """Write the results per image of a measurement; returns the digest of the file."""
         digest = write_results(file, found)
-        self._results[file] = results_frame(found)
+        if self._keeps:
+            self._results[file] = results_frame(found)
         return digest
 
     def forget(self, file: Path) -> None:
@@ -73,8 +89,3 @@ class KeptFiles:
         self._models.pop(file, None)
         self._results.pop(file, None)
         forget(file)
-
-    def clear(self) -> None:
-        """Keep nothing: from now on, other processes may change the files."""
-        self._models.clear()
-        self._results.clear()

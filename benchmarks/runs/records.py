@@ -57,11 +57,12 @@ class Record(BaseModel):
         seconds: wall-clock time of this measure; budgets that share gradients share their time.
         forward_passes: summed over the images, the measuring pass included.
         backward_passes: summed over the images.
-        mode: ``fixed budget`` (every step on every image), ``stop on success`` and the criterion, or ``certified
-            lower bound``.
+        mode: ``fixed budget`` (every step on every image), ``stop on success`` and the criterion, or
+            ``certified lower bound``.
         search: precision and variant of the model that was searched with; verdicts are always the model's own
             in float32.
-        late_successes: images that the last stage broke in the last tenth of its budget; None under a fixed budget.
+        late_successes: images that the last stage broke in the last tenth of its budget; None under a fixed
+            budget.
         unverified: images that survived although what was searched with saw them broken; None likewise.
         eot: passes averaged for one gradient.
         oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.

@@ -104,11 +104,8 @@ class RunDirectory(TrainingFiles):
         Raises:
             RunError: if one is.
         """
-        with locked(self.path, f"another process is working on run '{self.path}'"):
-            try:
-                yield
-            finally:
-                self.files.clear()
+        with locked(self.path, f"another process is working on run '{self.path}'"), self.files.kept():
+            yield
 
     @property
     def records(self) -> pd.DataFrame:

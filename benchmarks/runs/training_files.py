@@ -50,7 +50,7 @@ class TrainingFiles:
     Attributes:
         path: the run's directory.
         plan: what the run does.
-        files: reads and writes them; keeps what is written.
+        files: reads and writes them.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:

@@ -169,7 +169,7 @@ def test_from_the_same_start_it_goes_where_torchattacks_goes(
     best, right, _, _ = theirs.attack_single_run(toy.images, toy.labels)
     toy.model.eval()
     assert rows_apart(search.best_points, best) <= len(toy.labels) // 16
-    assert int((search.breaks != ~right).sum()) <= len(toy.labels) // 32
+    assert int((search.adversarial != ~right).sum()) <= len(toy.labels) // 32
 
 
 def kept_by_art(toy: Toy, norm: str, eps: float, loss: str, steps: int) -> float:
@@ -303,12 +303,12 @@ def test_rows_that_start_later_keep_their_own_schedule(toy: Toy, name: str) -> N
     parts = [Toy(toy.model, toy.images[rows], toy.labels[rows]) for rows in (slice(0, 5), slice(5, 12))]
     with AttackedModel(toy.model) as attacked:
         first = ascent(attack, attacked, parts[0], "linf", 0.02, start[:5])
-        late_successes = ascent(attack, attacked, parts[1], "linf", 0.02, start[5:12])
+        late = ascent(attack, attacked, parts[1], "linf", 0.02, start[5:12])
         together = climb(attacked, first, questions=7)
-        together.extend(late_successes)
+        together.extend(late)
         climb(attacked, together, questions=14)
-        assert together.left.tolist() == [0] * 5 + [7] * 7
-        left_over = together.left > 0
+        assert together.queries_left.tolist() == [0] * 5 + [7] * 7
+        left_over = together.queries_left > 0
         early = together.best_loss[:5]
         together.keep(left_over)
         climb(attacked, together)

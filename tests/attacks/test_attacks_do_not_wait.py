@@ -15,10 +15,10 @@ from toys import TOY_CLASSES, Toy, build_toy_model
 
 from robustbench_tin import evaluate, perturb, threat
 from robustbench_tin.attacks import parse_attack, square
+from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
 from robustbench_tin.attacks.acceleration.variants import ModelVariant
 from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure, IterativeAttack
-from robustbench_tin.attacks.engine import attacked_model as attacked
-from robustbench_tin.attacks.engine import box_projection as hyperplane
+from robustbench_tin.attacks.engine import box_projection, finite_check
 from robustbench_tin.attacks.engine import stop_on_success as runner
 from robustbench_tin.attacks.engine.box_projection import change_by
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
@@ -29,7 +29,7 @@ from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner
 from robustbench_tin.attacks.square import Square
 from robustbench_tin.threat import NORMS, Ball, ThreatModel
 
-LOOKERS = (runner, hyperplane, attacked, square, threat)
+LOOKERS = (runner, box_projection, finite_check, square, threat)
 
 
 def stages_of(spec: str) -> list[Attack]:
@@ -44,7 +44,7 @@ def attacked() -> Iterator[tuple[AttackedModel, torch.Tensor, torch.Tensor]]:
         images, labels = torch.rand(6, 3, 16, 16), torch.zeros(6, dtype=torch.long)
     with generators_of_the_host(), AttackedModel(model) as entered:
         yield entered, images, labels
-        entered._fault = None
+        entered._passes.finite.clear()
 
 
 @pytest.mark.parametrize("norm", NORMS)
@@ -73,12 +73,12 @@ def test_no_step_waits(spec: str, norm: str) -> None:
 def test_gathering_points_to_compare_a_form_at_does_not_wait() -> None:
     with attacked() as (entered, images, _):
         with DEVICE:
-            entered._asked(ModelVariant(build_toy_model(), is_model=False))
+            variant = ModelVariant(build_toy_model(), VariantLabel(fused=True))
+        entered.used_variants[0] = variant
         checks = SpotChecks(entered)
         logits = torch.zeros(6, TOY_CLASSES, device=DEVICE)
         with no_waiting():
-            assert entered.on_variant is not None
-            entered.on_variant(images)
+            entered._passes.raw_output(variant, images)
             for _ in range(30):  # until no more are taken than some of them
                 checks.offer(images, logits)
             checks.insist(images)
@@ -188,7 +188,7 @@ def test_a_number_that_is_not_finite_fails_the_measure_however_late_it_is_looked
     with looking_as_on_a_gpu(), AttackedModel(NotFiniteAt(toy.model, 4)) as entered:
         with pytest.raises(AttackFailure, match="logits are not finite"):
             perturb_images(parse_attack(spec), entered, toy.images[:4], toy.labels[:4], [0.01])
-        assert entered._fault is None
+        entered.require_finite()  # the fault is forgotten
 
 
 def test_leaving_an_oracle_tells_what_no_one_looked_at(toy: Toy) -> None:

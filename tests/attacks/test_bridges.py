@@ -19,7 +19,7 @@ from robustbench_tin.attacks import AttackedModel, parse_attack
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.perturb import perturb_images
-from robustbench_tin.attacks.external.base import Seen, seeded_globally
+from robustbench_tin.attacks.external.base import CountedModule, seeded_globally
 from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.cli.listing import describe
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, UnknownNameError
@@ -272,7 +272,7 @@ class TestSeen:
     ) -> None:
         attack = parse_attack("art:DeepFool")
 
-        def careless(self, built, seen: Seen, labels: Tensor, ball) -> Tensor:
+        def careless(self, built, seen: CountedModule, labels: Tensor, ball) -> Tensor:
             try:
                 seen(torch.full_like(ball.images, float("nan")))
             except AttackFailure:
@@ -288,7 +288,7 @@ class TestSeen:
 
     def test_switching_it_to_train_mode_switches_nothing(self, mixed_model: nn.Module) -> None:
         with AttackedModel(mixed_model) as attacked:
-            seen = Seen(attacked.tracked, torch.device("cpu"))
+            seen = CountedModule(attacked.tracked, torch.device("cpu"))
             seen.train()
             assert not any(module.training for module in mixed_model.modules())
 

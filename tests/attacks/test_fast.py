@@ -38,7 +38,7 @@ def test_it_asks_few_questions(toy: Toy) -> None:
     row = frame[frame["attack"] == "fast"].iloc[0]
     survivors = row["top1"] * 64
     assert row["backward_passes"] <= 75 * survivors + 35 * (64 - survivors)
-    assert "more expected to break" in row["remarks"]
+    assert "more successes expected" in row["remarks"]
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1e4])
@@ -87,7 +87,7 @@ def test_no_more_are_expected_to_break_than_are_left() -> None:
     """Of eight images that the first stage broke none is left; of eighty of a hundred, twenty are."""
     assert expected(reports(8, entered=8)) == 0
     assert Fast().conclusions(reports(8, entered=8)) == (
-        "fast: its last stages broke 8 of 8; about 0.0 more expected to break",
+        "fast: successes of its last stages: 8 of 8; about 0.0 more successes expected",
     )
     assert expected(reports(80)) == 20
 

@@ -15,9 +15,12 @@ from two_way_networks import TwoWays, trained
 
 from robustbench_tin import evaluate
 from robustbench_tin.attacks import AttackedModel
-from robustbench_tin.attacks.acceleration import variants as module
-from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
-from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache, probed
+from robustbench_tin.attacks.acceleration import selection, variant_cache, variants
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
+from robustbench_tin.attacks.acceleration.module_surgery import independent_copy
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache, probed
+from robustbench_tin.attacks.acceleration.variant_label import MODEL, VariantLabel
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, Rewrite
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones, build_classifier
@@ -41,6 +44,10 @@ def normed(seed: int = 0) -> nn.Sequential:
         for _ in range(20):
             model(images * 3)
     return model.eval().requires_grad_(False)
+
+
+def folded(model: nn.Module, images: Tensor) -> nn.Module:
+    return fuse_batchnorm(independent_copy(model), images)
 
 
 def norms(model: nn.Module) -> int:
@@ -151,7 +158,8 @@ def test_a_form_that_is_wrong_for_a_tenth_of_the_images_is_not_taken(
 ) -> None:
     model = trained(name)
     batches, others = sorted_pool(model)
-    monkeypatch.setattr(module, "folded", lambda model, images: folded(model, batches.images[:2]))
+    by_easy_images = Rewrite(lambda model, images: fuse_batchnorm(model, batches.images[:2]))
+    monkeypatch.setattr(variants, "REWRITES", (by_easy_images, *variants.REWRITES[1:]))
     threat = ThreatModel("linf", 0.02)
     choose = VariantCache({"fastest": labels}).choose
     assert choose("fastest", model, drawn(batches, threat, 64)).variant().is_model
@@ -191,11 +199,11 @@ def test_a_lower_precision_is_only_tried_of_a_copy_that_agrees_in_float32(
         variant: ModelVariant | None, ours: object, images: Tensor, graded: int
     ) -> ModelVariant | None:
         assert variant is not None
-        made.append(variant.label)
+        made.append(str(variant.label))
         return None if variant.precision == "float32" else variant
 
-    monkeypatch.setattr(module, "_agreeing", agreeing)
-    monkeypatch.setattr(module, "_lower_precisions", lambda device: ["bfloat16"])
+    monkeypatch.setattr(selection, "_agreeing", agreeing)
+    monkeypatch.setattr(selection, "_lower_precisions", lambda device: ["bfloat16"])
     assert VariantCache().choose("fastest", model, images).variant().is_model
     assert made == ["float32, channels-last, folded"]
 
@@ -217,9 +225,9 @@ def test_the_choice_is_made_once_and_can_be_recalled(monkeypatch: pytest.MonkeyP
     chosen = VariantCache()
     first = chosen.choose("auto", model, images)
     assert chosen.choose("auto", model, images) == first
-    monkeypatch.delattr(module, "_timed")
+    monkeypatch.delattr(variant_cache, "select_fastest")
     recalled = VariantCache(chosen.labels).choose("auto", model, images)
-    assert recalled.labels == chosen.labels["fastest"]
+    assert tuple(map(str, recalled.labels)) == chosen.labels["fastest"]
 
 
 def test_a_copy_is_made_when_it_is_first_asked_for_and_kept() -> None:
@@ -228,7 +236,7 @@ def test_a_copy_is_made_when_it_is_first_asked_for_and_kept() -> None:
     chosen = VariantCache({"fastest": labels}).choose("fastest", model, images)
     for precise in (False, True):
         variant = chosen.variant(precise=precise)
-        assert variant.label == labels[precise]
+        assert str(variant.label) == labels[precise]
         assert chosen.variant(precise=precise) is variant
         logits = variant.logits(images)
         assert isinstance(logits, Tensor)
@@ -243,19 +251,19 @@ def test_the_precise_form_is_the_one_that_answers_fastest(
     asked: list[str] = []
 
     def quickest(variants: Sequence[ModelVariant], batch: Tensor) -> ModelVariant:
-        asked.extend(variant.label for variant in variants)
-        return next(variant for variant in variants if variant.label == fastest)
+        asked.extend(str(variant.label) for variant in variants)
+        return next(variant for variant in variants if str(variant.label) == fastest)
 
-    monkeypatch.setattr(module, "_quickest", quickest)
-    variants = VariantCache()
-    chosen = variants.choose("fastest", model, images)
+    monkeypatch.setattr(selection, "_fastest_forward", quickest)
+    cache = VariantCache()
+    chosen = cache.choose("fastest", model, images)
     assert asked == []  # only who asks for it pays for the choice
-    assert chosen.answering().label == fastest
+    assert str(chosen.forward_only().label) == fastest
     assert sorted(asked) == ["float32", "float32, channels-last, folded"]
-    assert chosen.answering() is chosen.answering()
-    assert chosen.variant(precise=True).label == fastest
+    assert chosen.forward_only() is chosen.forward_only()
+    assert str(chosen.variant(precise=True).label) == fastest
     assert len(asked) == 2
-    assert variants.labels["fastest"][1] == fastest
+    assert cache.labels["fastest"][1] == fastest
 
 
 def test_a_model_that_cannot_be_copied_is_searched_as_it_is() -> None:
@@ -311,12 +319,19 @@ def test_an_unknown_way_of_searching_is_refused(toy: Toy) -> None:
         evaluate(toy.model, toy.images, toy.labels, search="quick")
 
 
-def test_a_label_says_what_the_form_is(toy: Toy) -> None:
-    assert ModelVariant(toy.model).label == "float32"
-    assert (
-        ModelVariant(toy.model, "bfloat16", "channels-last", is_model=False).label
-        == "bfloat16, channels-last, folded"
-    )
+def test_a_label_prints_as_its_text_and_is_parsed_from_it(toy: Toy) -> None:
+    assert str(ModelVariant(toy.model).label) == "float32"
+    label = VariantLabel("bfloat16", "channels-last", fused=True)
+    assert str(label) == "bfloat16, channels-last, folded"
+    assert VariantLabel.parse("bfloat16, channels-last, folded") == label
+    assert VariantLabel.parse("float32") == MODEL
+    assert VariantLabel.parse("bfloat16") is None
+
+
+def test_a_label_that_no_form_has_stands_for_the_model_itself(toy: Toy) -> None:
+    labels = ("float8, channels-last, folded", "float32, channels-last, folded")
+    chosen = VariantCache({"fastest": labels}).choose("fastest", toy.model, toy.images)
+    assert tuple(map(str, chosen.labels)) == ("float32", "float32, channels-last, folded")
 
 
 class Watching(nn.Module):
@@ -363,7 +378,7 @@ def test_tf32_is_for_searches_alone(toy: Toy) -> None:
 def test_tf32_is_refused_to_a_model_whose_copy_is_wrong(toy: Toy) -> None:
     labels = ("tf32, channels-last, folded", "float32, channels-last, folded")
     with mock.patch.object(
-        module, "limit_of", lambda theirs, ours: None if theirs.precision == "float32" else 0.01
+        selection, "limit_of", lambda theirs, ours: None if theirs.precision == "float32" else 0.01
     ):
         chosen = VariantCache({"fixed": labels}).choose("fixed", toy.model, toy.images)
-    assert chosen.labels == ("float32", "float32")
+    assert chosen.labels == (MODEL, MODEL)

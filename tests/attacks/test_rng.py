@@ -17,7 +17,7 @@ from toys import Toy
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import AttackedModel, parse_attack
-from robustbench_tin.attacks.acceleration.variants import VariantCache
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.rng import own_randomness, random_state, seed_of, seed_randomness
 from robustbench_tin.defenses import parse_defense
@@ -118,7 +118,7 @@ class TestForms:
 
     def test_one_that_draws_alike_is_taken(self, noisy: nn.Module, toy: Toy) -> None:
         variant = VariantCache().choose("fixed", noisy, toy.images).variant()
-        assert variant.label == "float32, channels-last, folded"
+        assert str(variant.label) == "float32, channels-last, folded"
 
     def test_one_that_draws_otherwise_is_not(self, toy: Toy) -> None:
         class DrawsMoreAsCopy(nn.Module):

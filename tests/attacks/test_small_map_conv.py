@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import nn
 
-from robustbench_tin.attacks.acceleration.small_map_conv import with_tiny_maps_multiplied
+from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 
 
 def multiplied(convolution: nn.Module, maps: torch.Tensor) -> nn.Module:
-    return with_tiny_maps_multiplied(nn.Sequential(convolution), maps)[0]
+    return replace_small_map_convs(nn.Sequential(convolution), maps)[0]
 
 
 @pytest.mark.parametrize(

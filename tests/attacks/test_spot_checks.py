@@ -17,10 +17,12 @@ from wrong_variants import comparisons
 
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.acceleration import variants as forms_module
+from robustbench_tin.attacks.acceleration import selection, variant_cache, variants
 from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT, SampleOutput
-from robustbench_tin.attacks.acceleration.fuse_batchnorm import folded
-from robustbench_tin.attacks.acceleration.variants import ModelVariant, VariantCache
+from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
+from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
+from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, Rewrite
 from robustbench_tin.attacks.engine.adversarial_sets import AdversarialBatch, adversarial_batches
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
@@ -65,14 +67,14 @@ def credulous() -> Iterator[None]:
     """Norms are folded as if every image went the one way, and no form is compared beforehand."""
 
     def by_easy_images(model: TwoWays, images: Tensor) -> nn.Module:
-        return folded(model, images[~model.others(images)][:2])
+        return fuse_batchnorm(model, images[~model.others(images)][:2])
 
     def trusted(theirs: SampleOutput, ours: SampleOutput) -> float:
         return FLOAT32_LIMIT if theirs.precision == "float32" else 0.1
 
     with (
-        mock.patch.object(forms_module, "folded", by_easy_images),
-        mock.patch.object(forms_module, "limit_of", trusted),
+        mock.patch.object(variants, "REWRITES", (Rewrite(by_easy_images), *variants.REWRITES[1:])),
+        mock.patch.object(selection, "limit_of", trusted),
     ):
         yield
 
@@ -98,14 +100,14 @@ def test_no_image_survives_that_the_model_itself_would_lose(name: str, spec: str
 )
 @pytest.mark.usefixtures("credulous")
 def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec: str, unseen: bool) -> None:
-    model, variants = trained(name), VariantCache({"fastest": (label, FOLDED)})
+    model, cache = trained(name), VariantCache({"fastest": (label, FOLDED)})
     with looking_as_on_a_gpu() if unseen else nullcontext():
         exact = measured(model, spec, "exact")
-        found = measured(model, spec, "fastest", variants)
+        found = measured(model, spec, "fastest", cache)
         # What is written down makes a run that goes on search with the model from its start.
-        again = measured(model, spec, "fixed", VariantCache(variants.labels))
+        again = measured(model, spec, "fixed", VariantCache(cache.labels))
     assert found.search == exact.search == "float32"
-    assert f"{label} answered otherwise than the model at " in found.remarks[-1]
+    assert f"{label} gave other logits than the model at " in found.remarks[-1]
     assert found.remarks[:-1] == exact.remarks
     assert found.backward_passes > exact.backward_passes  # those of the first start were made as well
     if spec == FULL:
@@ -115,7 +117,7 @@ def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec:
         assert not (found.top1 & ~exact.top1).any()
         assert found.stages == exact.stages
         assert found.unverified == 0
-    assert variants.labels == {"fastest": ("float32", "float32"), "refuted": (label,)}
+    assert cache.labels == {"fastest": ("float32", "float32"), "refuted": (label,)}
     assert np.array_equal(again.top1, exact.top1)
     assert (again.search, again.remarks) == ("float32", exact.remarks)
     assert again.backward_passes == exact.backward_passes
@@ -182,7 +184,7 @@ def test_images_of_fool_are_those_of_the_model_itself_from_the_batch_on_that_fin
         return list(adversarial_batches(model, batches, attack, threat))
 
     found = made()
-    with mock.patch.dict(forms_module._FIXED, {"fixed": forms_module._FIXED["exact"]}):
+    with mock.patch.dict(variant_cache._FIXED, {"fixed": variant_cache._FIXED["exact"]}):
         exact = made()
     assert [each.start for each in found] == [0, 40, 80]
     assert all(np.array_equal(a.images, b.images) for a, b in zip(found, exact, strict=True))
@@ -256,12 +258,12 @@ def test_comparing_counts_no_pass_and_draws_nothing(toy: Toy) -> None:
     with AttackedModel(toy.model) as attacked:
         attacked.prepare(toy.images, "fixed")
         attacked.gradient(toy.images, toy.labels)
+        own = attacked.logits(toy.images[:5])
         counts = attacked.forward_passes, attacked.backward_passes, attacked.variant_passes
         state = torch.get_rng_state()
-        for logits in (None, attacked.logits(toy.images[:5]), torch.zeros(5, 10)):
-            attacked.forward_passes = counts[0]
+        for logits in (None, own, torch.zeros(5, 10)):
             ((variant, apart),) = attacked.apart(toy.images[:5], logits)
-            assert (variant.label, apart) == (FOLDED, 0)
+            assert (str(variant.label), apart) == (FOLDED, 0)
             assert (attacked.forward_passes, attacked.backward_passes, attacked.variant_passes) == counts
         assert torch.equal(torch.get_rng_state(), state)
 
@@ -272,7 +274,7 @@ def test_an_answer_that_is_no_number_lies_apart(toy: Toy) -> None:
             return toy.model(images) * torch.tensor([1.0, torch.inf]).repeat(len(images) // 2).view(-1, 1)
 
     with AttackedModel(toy.model) as attacked:
-        attacked.used_variants[0] = ModelVariant(Overflowing(), is_model=False)
+        attacked.used_variants[0] = ModelVariant(Overflowing(), VariantLabel(fused=True))
         ((_, apart),) = attacked.apart(toy.images[:6])
         assert apart == 3
 
@@ -298,7 +300,7 @@ def test_what_gathered_is_compared_once_it_fills_a_pass_or_at_the_end(toy: Toy) 
             assert apart.call_args_list[1].args[1] is None
             apart.side_effect = lambda points, logits: [(mock.Mock(label="odd", precision="float32"), 2)]
             checks.insist(toy.images[:3])
-            with pytest.raises(WrongVariantError, match=r"^odd answered .* at 2 of 3 points"):
+            with pytest.raises(WrongVariantError, match=r"^odd gave .* at 2 of 3 points"):
                 checks.settle()
 
 

@@ -101,7 +101,7 @@ def test_passes_are_counted(small):
 def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trust):
     """Counted at the model itself: what FGSM's gradient gives for nothing, nobody asks for again."""
     images, made, of_checks = 24, [], []
-    real_asked, real_judge = variants.asked, judge_cell.judge
+    real_asked, real_judge = variants.call_model, judge_cell.judge
 
     def asked(model, shown, **layout):
         made.append(len(shown))
@@ -113,7 +113,7 @@ def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trus
         of_checks.append(sum(made) - before)
         return judgement
 
-    monkeypatch.setattr(variants, "asked", asked)
+    monkeypatch.setattr(variants, "call_model", asked)
     monkeypatch.setattr(judge_cell, "judge", judge)
     small |= {"attacks": attacks, "eps": "0.03", "curves": "none", "trust": trust}
     records = bench(**{**small, "deterministic": False, "search": "exact"}).records
@@ -253,7 +253,7 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp
     assert forms_of(found) == {"fixed": ["float32", "float32"], "refuted": [folded]}
     key = ["attack", "eps", "top1", "top5", "search"]
     pd.testing.assert_frame_equal(found.records[key], exact.records[key])
-    told = found.records["remarks"].str.contains("answered otherwise than the model at")
+    told = found.records["remarks"].str.contains("gave other logits than the model at")
     assert set(found.records.loc[told, "attack"]) == {"pgd:steps=4"}
     listener = Listener()
     bench(**options, reporter=listener)

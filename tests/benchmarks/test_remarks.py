@@ -11,13 +11,13 @@ from robustbench_tin import bench, evaluate
 
 
 def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dict) -> None:
-    said = "fgsm is asked for 2 times and measured once"
+    said = "fgsm is listed 2 times and measured once"
     with pytest.warns(UserWarning, match=said):
         frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2,fgsm", 0.01)
     assert frame["attack"].tolist() == ["clean", "fgsm", "pgd:steps=2"]
     assert frame["remarks"].tolist() == ["", said, ""]
     # Settings that are the default's make no other attack.
-    with pytest.warns(UserWarning, match="pgd is asked for 2 times"):
+    with pytest.warns(UserWarning, match="pgd is listed 2 times"):
         assert len(evaluate(toy.model, toy.images, toy.labels, ["pgd", "pgd:steps=10"], 0.01)) == 2
 
     listener = Listener()

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 from wrong_variants import comparisons
 
 from robustbench_tin import bench, perturb
-from robustbench_tin.attacks.acceleration import variants as variants
+from robustbench_tin.attacks.acceleration import variant_cache
 from robustbench_tin.benchmarks.cells import time_estimate as estimate
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
@@ -142,7 +142,7 @@ def test_images_of_a_form_that_is_found_wrong_are_made_again_with_the_model(
     monkeypatch.setattr(passage, "_BLOCK_BYTES", 1)
     runs = {name: Path(shutil.copytree(fresh, tmp_path / name)) for name in ("exact", "found")}
     with monkeypatch.context() as patch:
-        patch.setitem(variants._FIXED, "fixed", variants._FIXED["exact"])
+        patch.setitem(variant_cache._FIXED, "fixed", variant_cache._FIXED["exact"])
         exact = transfer(runs["exact"], **QUICK, data=str(small_folder))
     with comparisons() as made:
         transfer(fresh, **QUICK, data=str(small_folder))
@@ -151,7 +151,7 @@ def test_images_of_a_form_that_is_found_wrong_are_made_again_with_the_model(
         found = transfer(runs["found"], **QUICK, data=str(small_folder))
     assert len(compared) < len(made) + 3
     records = list(found.transfers)
-    told = [record for record in records if "answered otherwise than the model at" in str(record.remarks)]
+    told = [record for record in records if "gave other logits than the model at" in str(record.remarks)]
     assert len(told) == 2
     assert {record.search for record in told} == {"float32"}
     assert len({record.source for record in told}) == 1

@@ -14,7 +14,9 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.acceleration.agreement import limit_of, sample_output
-from robustbench_tin.attacks.acceleration.variants import _LAYOUTS, ModelVariant, _make
+from robustbench_tin.attacks.acceleration.selection import _LAYOUTS
+from robustbench_tin.attacks.acceleration.variant_label import Layout, Precision, VariantLabel
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, make_variant
 from robustbench_tin.attacks.base import AttackedModel, IterativeAttack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.state import AttackInputs
@@ -61,13 +63,13 @@ def test_the_ball_holds_to_the_last_bit(there: Toy, spec: str, norm: str) -> Non
 
 @pytest.mark.parametrize("layout", ["channels-last", "contiguous"])
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bfloat16", "float16"])
-def test_each_form_agrees_with_the_model(there: Toy, precision: str, layout: str) -> None:
+def test_each_form_agrees_with_the_model(there: Toy, precision: Precision, layout: Layout) -> None:
     if precision == "float16" and there.images.device.type == "cpu":
         pytest.skip("no CPU searches in float16")
     with AttackedModel(there.model):
-        variant = _make(there.model, there.images, precision, layout)
+        variant = make_variant(there.model, there.images, VariantLabel(precision, layout, fused=True))
         assert variant is not None
-        assert variant.label == f"{precision}, {layout}, folded"
+        assert str(variant.label) == f"{precision}, {layout}, folded"
         ours = sample_output(ModelVariant(there.model), there.images[:32], 32)
         assert limit_of(sample_output(variant, there.images[:32], 32), ours) is not None
 

@@ -70,7 +70,7 @@ def test_a_rewrite_is_applied_and_changes_no_answer(
     tolerance = 0.05 if BFLOAT16 in rewrites else 1e-5
     torch.testing.assert_close(answers, expected, rtol=tolerance, atol=tolerance)
     assert (kinds(plain) != kinds(variant)) == bool(rewrites & {FOLDING, STEMS, TINY_MAPS, PACKING})
-    assert (variant.layout == "channels-last") == (CHANNELS_LAST in rewrites)
+    assert variant.label.channels_last == (CHANNELS_LAST in rewrites)
     assert any(each.dtype == torch.bfloat16 for each in variant.module.parameters()) == (BFLOAT16 in rewrites)
 
 

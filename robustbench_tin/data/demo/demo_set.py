@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 
 import numpy as np
 
 from robustbench_tin.data.base import Dataset, Split
+from robustbench_tin.data.demo import cache
 from robustbench_tin.data.demo.drawing import SIZE
 from robustbench_tin.data.demo.scenes import box_of, draw_scene
 from robustbench_tin.data.demo.things import THINGS
@@ -45,29 +45,23 @@ class Demo(Source):
     """Scenes of ten drawn things, made on the spot: no download, no photographs."""
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Draw it: about three seconds on one core, so nothing is cached."""
-        train = draw_split("train", TRAIN_PER_CLASS * len(THINGS), options=options)
-        val = draw_split("val", VAL_PER_CLASS * len(THINGS), options=options)
+        """Open it; the first time it is drawn, in about three seconds on one core."""
+        wanted = {"train": TRAIN_PER_CLASS * len(THINGS), "val": VAL_PER_CLASS * len(THINGS)}
+        file = cache.cache_file(options.cache_dir)
+        splits = cache.load(file, wanted)
+        if splits is None:
+            splits = {name: draw_split(name, count, options=options) for name, count in wanted.items()}
+            cache.save(file, splits)
         return Dataset(
             name="demo",
             source=f"drawn from seed {SEED}",
             classes=tuple(thing.name for thing in THINGS),
             class_names=tuple(thing.name for thing in THINGS),
-            train=train,
-            val=val,
-            fingerprint=_fingerprint(train, val),
+            train=splits["train"],
+            val=splits["val"],
+            fingerprint=cache.digest(splits),
             default_epochs=EPOCHS,
             quick=True,
             default_eval_images=EVAL_IMAGES,
             banner=BANNER,
         )
-
-
-def _fingerprint(*splits: Split) -> str:
-    digest = hashlib.sha256()
-    for split in splits:
-        digest.update(split.images.tobytes())
-        digest.update(split.labels.astype("<i8").tobytes())
-        if split.boxes is not None:
-            digest.update(split.boxes.astype("<i4").tobytes())
-    return digest.hexdigest()[:16]
