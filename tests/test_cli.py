@@ -88,7 +88,7 @@ def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folde
     options = ("--data", folder, "--device", "cpu")
     result = robust_tin("predict", cell, "--split", "val", "--out", out, *options)
     assert result.returncode == 0, result.stderr
-    assert f"20 predictions: {out}" in result.stdout
+    assert f"20 predictions of val: {out}" in result.stdout
     assert out.read_text().startswith("file,class,class_name,class_2,true_class\nval/blue/0.png,")
     # What these images cannot be written as is told in one line.
     result = robust_tin("fool", "--model", cell, "--out", tmp_path / "fooled", *options)

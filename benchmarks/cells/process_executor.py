@@ -61,8 +61,6 @@ class ProcessExecutor:
 
     def complete(self, context: CellContext, cells: Sequence[Cell]) -> None:
         """See :class:`~robustbench_tin.benchmarks.cells.executor.Executor`."""
-        # What was kept of the run's files is the workers' to change from now on.
-        context.run.files.clear()
         assignment = Assignment(context.run.path.absolute(), context.request, context.costs, self.threads)
         with _Pool(context, assignment, self.gpus).open() as pool:
             unfit = pool.start(min(self.jobs, len(cells)))
@@ -95,6 +93,9 @@ class _Worker:
         """Stop the process, whatever it does."""
         self.hearing.close()
         self.connection.close()
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()
         self.process.terminate()
         try:
             self.process.wait(_END)
@@ -288,5 +289,4 @@ def save_dead(context: CellContext, cell: Cell, why: str) -> None:
     for attack, eps in context.run.measures(cell):
         if not is_ok(context.run.record(cell, attack, eps)):
             records.save(attack, Measurement(eps, None, None, status, 0.0, 0, 0), None)
-    context.run.files.clear()
     context.reporter.warn(f"{cell.label}: {status}")

@@ -84,8 +84,8 @@ def _serve(connection: Connection) -> None:
     connection.send(Ready())
     while True:
         cell: Cell = connection.recv()
-        complete_cell(context, cell)
-        context.run.files.clear()
+        with context.run.files.kept():
+            complete_cell(context, cell)
         connection.send(Done())
 
 
