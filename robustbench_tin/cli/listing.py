@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig
-from robustbench_tin.cli.options import as_option
+from robustbench_tin.cli.options_from_configs import as_option
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 from robustbench_tin.registry import Entry, Registry
 from robustbench_tin.streams import make_console

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustbench_tin.benchmarks.planning.config import BenchConfig, CellConfig, DataConfig, TrainingConfig
-from robustbench_tin.cli.options import as_option, given_options, with_options
+from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
 from robustbench_tin.cli.process import complain, say
 from robustbench_tin.streams import (
     make_console,
