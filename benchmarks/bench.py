@@ -8,7 +8,7 @@ from typing import Any
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.cell_progress import is_complete
-from robustbench_tin.benchmarks.cells.complete_cell import complete_cell
+from robustbench_tin.benchmarks.cells.choose_executor import choose_executor
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.cells.train_cell import train_cell
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
@@ -29,12 +29,15 @@ from robustbench_tin.training.distributed import ProcessGroup, joined
 def bench(
     *,
     reporter: Reporter | None = None,
+    jobs: int | None = 1,
     **options: Any,
 ) -> Run | None:
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
         reporter: told how far it is; None: silent.
+        jobs: number of cells that run side by side, each in a process of its own; None: as many as cores,
+            GPUs and memory allow.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.BenchConfig`, which are
             the options of ``robust-tin bench``; docs/options.md lists them. ``attacks`` and ``defenses`` take
             objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``.
@@ -49,7 +52,7 @@ def bench(
     reporter = reporter or Reporter()
     if options.get("preset") is not None:
         options = with_preset(options["preset"], options, BenchConfig)
-    request = BenchConfig(**options)
+    request = BenchConfig(**options, jobs=jobs)
     tune_allocator()
     with joined(request.device) as group:
         if not group.is_main:
@@ -83,12 +86,12 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
 
 
 def _complete(context: CellContext, done: frozenset[str]) -> None:
-    """Take the cells that are not done to their end, one after the other."""
+    """Take the cells that are not done to their end."""
+    cells = [cell for cell in context.plan.cells() if cell.slug not in done]
+    executor = choose_executor(context, cells)
     context.group.broadcast(context.run.path)
     with context.reporter.overall(context.costs.total(done)):
-        for cell in context.plan.cells():
-            if cell.slug not in done:
-                complete_cell(context, cell)
+        executor.complete(context, cells)
 
 
 def _train_along(request: BenchConfig, group: ProcessGroup) -> None:

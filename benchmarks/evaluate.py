@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from robustbench_tin.attacks.as_attacks import Attacks, as_attacks, given_twice
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.attacks.requested import Attacks, as_attacks, given_twice
 from robustbench_tin.benchmarks.measurement.attack import measure_attack, measured_again
+from robustbench_tin.benchmarks.measurement.black_box_stand_in import with_stand_in
 from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import (
@@ -32,10 +33,9 @@ from robustbench_tin.benchmarks.measurement.preparation import (
 )
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.measurement.stand_in import with_stand_in
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, make_record, to_frame
 from robustbench_tin.benchmarks.trust.judge import Measured, judge
-from robustbench_tin.models.called import as_module, name_of
+from robustbench_tin.models.as_module import as_module, name_of
 from robustbench_tin.models.normalisation import Values, normalized
 from robustbench_tin.threat import Budgets, parse_eps_list
 

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks import AttackedModel
+from robustbench_tin.attacks.as_attacks import as_attacks
 from robustbench_tin.attacks.base import Attack, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
-from robustbench_tin.attacks.requested import as_attacks
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import (
     perturb_batch,
@@ -32,7 +32,7 @@ from robustbench_tin.benchmarks.measurement.preparation import (
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models.called import as_module
+from robustbench_tin.models.as_module import as_module
 from robustbench_tin.models.normalisation import Values, normalized
 from robustbench_tin.threat import Budgets, parse_eps_list
 

@@ -143,7 +143,7 @@ def robustness() -> Callable[..., Robustness]:
     ) -> Robustness:
         from robustbench_tin.benchmarks.measurement.inputs import as_images_and_labels, require_values
         from robustbench_tin.data.base import Split
-        from robustbench_tin.models.called import as_module, name_of
+        from robustbench_tin.models.as_module import as_module, name_of
         from robustbench_tin.models.normalisation import normalized
         from robustbench_tin.models.user_model import UserModel, weights_digest
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from robustbench_tin.benchmarks.planning.config import BenchConfig, UserModelConfig
 from robustbench_tin.cli import app as cli
-from robustbench_tin.cli.options import given_options, with_options
+from robustbench_tin.cli.options_from_configs import given_options, with_options
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.options import Config, flag_of, option, options_of
 

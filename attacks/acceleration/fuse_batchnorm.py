@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from robustbench_tin.attacks.acceleration.module_surgery import put
-from robustbench_tin.attacks.engine.calling import call_model
+from robustbench_tin.attacks.engine.call_model import call_model
 
 
 def fuse_batchnorm(model: nn.Module, images: Tensor) -> nn.Module:

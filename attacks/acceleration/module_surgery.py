@@ -8,7 +8,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.engine.calling import call_model
+from robustbench_tin.attacks.engine.call_model import call_model
 
 
 def independent_copy(model: nn.Module) -> nn.Module:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
-from robustbench_tin.attacks.engine.calling import call_model
+from robustbench_tin.attacks.engine.call_model import call_model
 
 # Largest distance between the logits with and without packing, in units of their spread.
 _MOST_APART = 1e-4

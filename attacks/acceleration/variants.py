@@ -20,7 +20,7 @@ from robustbench_tin.attacks.acceleration.prepacked_weights import prepack_weigh
 from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, Precision, VariantLabel
-from robustbench_tin.attacks.engine.calling import call_model
+from robustbench_tin.attacks.engine.call_model import call_model
 from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.strict_float32 import tf32
 

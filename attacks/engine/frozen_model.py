@@ -10,8 +10,8 @@ from typing import Self
 import torch
 from torch import nn
 
-from robustbench_tin.attacks.engine.restoring import Kept
 from robustbench_tin.attacks.engine.rng import own_randomness, seed_randomness
+from robustbench_tin.attacks.engine.saved_state import SavedState
 from robustbench_tin.strict_float32 import exact_float32
 
 # Random states and the float precision belong to the process, modes and buffers to the model, so only one
@@ -44,7 +44,7 @@ class FrozenModels:
             entered.enter_context(torch.inference_mode(False))
             for kind in ("cpu", "cuda"):  # a caller's autocast would lower the precision of the verification
                 entered.enter_context(torch.autocast(kind, enabled=False))
-            self._kept = entered.enter_context(Kept(self._models))
+            self._kept = entered.enter_context(SavedState(self._models))
             self.reseed(self._seed)
             self._restore = entered.pop_all()
         return self

@@ -12,8 +12,9 @@ from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopRunner, untouched
+from robustbench_tin.attacks.engine.verify import verified
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
-from robustbench_tin.threat import Ball, ThreatModel, check_eps
+from robustbench_tin.threat import ThreatModel, check_eps
 
 
 def perturb_images(
@@ -65,7 +66,7 @@ def perturb_images(
     with _blamed(attack), untouched(images, attack.name):
         moved = attack.sweep(attacked, labels, balls, generators) if balls and len(images) else []
         attacked.require_finite()
-    by_eps = {ball.eps: verified(attack, image, ball) for ball, image in zip(balls, moved, strict=False)}
+    by_eps = {ball.eps: verified(image, ball, attack.name) for ball, image in zip(balls, moved, strict=False)}
     return torch.stack([by_eps.get(value, images) for value in eps])
 
 
@@ -102,24 +103,3 @@ def _blamed(attack: Attack) -> Iterator[None]:
         raise
     except Exception as error:
         raise AttackFailure(f"{attack.name} raised {one_line(error)}") from error
-
-
-def verified(attack: Attack, candidates: Tensor, ball: Ball) -> Tensor:
-    """The candidates as float32 images, projected onto the ball and the box and proved inside both.
-
-    Args:
-        attack: the attack, for messages.
-        candidates: images from the attack, ``(N, C, H, W)``.
-        ball: the ball around the clean images.
-
-    Raises:
-        AttackFailure: if their shape is wrong, or an image is not finite.
-    """
-    if candidates.shape != ball.images.shape:
-        raise AttackFailure(
-            f"{attack.name} returned {tuple(candidates.shape)}; expected {tuple(ball.images.shape)}"
-        )
-    adversarial = ball.project(candidates.float())
-    if not bool(ball.contains(adversarial).all()):
-        raise AttackFailure(f"{attack.name} returned an image that is not finite")
-    return adversarial

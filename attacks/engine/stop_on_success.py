@@ -12,7 +12,7 @@ the batch; the device keeps the last point at which each image seemed adversaria
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -25,11 +25,10 @@ from robustbench_tin.attacks.engine.attacked_model import AttackedModel, AttackF
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, WrongVariantError, told_once
 from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, BatchState
+from robustbench_tin.attacks.engine.verify import Finish, verified
 from robustbench_tin.errors import RobustTinError, one_line
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
-
-Finish = Callable[[Tensor, Ball], Tensor]
 
 # Part of the batch that must be free before new rows start: starting them one by one costs more.
 _REFILL_PART = 1 / 8
@@ -295,11 +294,7 @@ class EarlyStopRunner:
             ball: the ball around the images.
             expected: True if the searched variant misclassifies them; False for final iterates.
         """
-        adversarial = ball.project(candidates)
-        if self.finish is not None:
-            adversarial = self.finish(adversarial, ball)
-        if not bool(ball.contains(adversarial).all()):
-            raise AttackFailure("the attack returned an image that is not finite")
+        adversarial = verified(candidates, ball, "the attack", self.finish)
         logits = self.attacked.logits(adversarial)
         success = self.criterion.success(logits, labels)
         hit = success.cpu()

@@ -22,7 +22,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
-from robustbench_tin.benchmarks.planning.requested import requested_attack
+from robustbench_tin.benchmarks.planning.parsed_request import requested_attack
 from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
 from robustbench_tin.benchmarks.runs.resumable_output import ResumableOutput, begun_output
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing, find_trained, require_fit

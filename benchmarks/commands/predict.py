@@ -27,8 +27,8 @@ from robustbench_tin.data import UNLABELLED, Dataset, Split
 from robustbench_tin.data.boxes import crop, usable
 from robustbench_tin.data.decode import decode_all
 from robustbench_tin.data.files import MOST_IMAGE, Directory
-from robustbench_tin.data.left_out import left_out_note, summarise
 from robustbench_tin.data.listing import SUFFIXES, Reason, is_image
+from robustbench_tin.data.skipped_files import left_out_note, summarise
 from robustbench_tin.errors import DataError, InvalidSettingError
 from robustbench_tin.files import MOST_TEXT, decode_text, read_bytes
 from robustbench_tin.progress import Reporter

@@ -23,8 +23,8 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.planning.parsed_request import requested_attack
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning.requested import requested_attack
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record

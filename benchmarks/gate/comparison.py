@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
-from robustbench_tin.benchmarks.gate.belief import belief
 from robustbench_tin.benchmarks.gate.candidate import (
     Candidate,
     CandidateMeasurement,
@@ -17,6 +16,7 @@ from robustbench_tin.benchmarks.gate.comparison_mode import ChosenMode, Comparis
 from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
+from robustbench_tin.benchmarks.gate.trust_comparison import belief
 from robustbench_tin.benchmarks.trust.judge import needs_trust
 
 _ROUNDING = 1e-9

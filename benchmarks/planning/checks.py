@@ -8,8 +8,8 @@ from pathlib import Path
 
 from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.parsed_request import Requested
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.planning.requested import Requested
 from robustbench_tin.data import Dataset
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import build_classifier

@@ -153,6 +153,20 @@ class OutputConfig(Config, panel="Run"):
         "Run directory; the same command continues the run in it.",
         shown="runs/ and a name made from the plan",
     )
+    jobs: int | None = option(
+        None,
+        "Number of cells that run side by side, each in a process with its share of the cores or a GPU.",
+        shown="as many as cores, GPUs and memory allow",
+        at_least=1,
+        in_preset=False,
+    )
+    threads: int | None = option(
+        None,
+        "Number of CPU threads of each cell; on a CPU, the weights that training ends with depend on it.",
+        shown="the cores divided by the jobs",
+        at_least=1,
+        in_preset=False,
+    )
     preset: str | Path | None = option(
         None,
         "Take the options of a preset, see robust-tin presets; options given beside it win.",

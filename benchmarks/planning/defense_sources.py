@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.errors import InvalidSettingError, RunError, WeightsError
 from robustbench_tin.files import open_regular
 from robustbench_tin.models import backbones, select
@@ -77,3 +78,9 @@ def _file(source: str, num_classes: int, find_trained: FindTrained) -> str:
             f"defense source '{source}' has {found.classes} classes; expected the data's {num_classes}"
         )
     return file_digest(found.weights)
+
+
+def source_cells(plan: Plan, cell: Cell) -> list[Cell]:
+    """The cells of a plan that a cell's defense makes images on; they are trained before it."""
+    sources = plan.defense(cell.defense).sources
+    return [Cell(select(source)[0], NONE, cell.seed) for source in sources if is_backbone(source)]

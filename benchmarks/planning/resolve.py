@@ -14,9 +14,9 @@ from robustbench_tin.benchmarks.planning.defense_sources import (
     find_sources,
 )
 from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.planning.parsed_request import Requested, requested
 from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.benchmarks.planning.plan import NONE, Plan
-from robustbench_tin.benchmarks.planning.requested import Requested, requested
 from robustbench_tin.data import Dataset
 from robustbench_tin.models import backbones
 from robustbench_tin.models.backbone import Backbone

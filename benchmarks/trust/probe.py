@@ -23,7 +23,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.trust.answers import Answers, Questions, typical_margin
+from robustbench_tin.benchmarks.trust.answer_stability import Answers, Questions, typical_margin
 from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.benchmarks.trust.slopes import (
     FAR,

@@ -13,7 +13,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, UserModelConfig
 from robustbench_tin.cli.images import Device, console_reporter
-from robustbench_tin.cli.options import with_options
+from robustbench_tin.cli.options_from_configs import with_options
 from robustbench_tin.cli.process import Command, CtrlC, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted

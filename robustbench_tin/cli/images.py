@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
-from robustbench_tin.cli.options import as_option, given_options, with_options
+from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
 from robustbench_tin.cli.process import Command, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted

@@ -13,7 +13,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig
 from robustbench_tin.citations import paper_of
-from robustbench_tin.cli.options import as_option
+from robustbench_tin.cli.options_from_configs import as_option
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError, UnknownNameError, one_line
 from robustbench_tin.options import either
 from robustbench_tin.registry import Entry, Registry

@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.planning.config import (
     TableConfig,
     TrainingConfig,
 )
-from robustbench_tin.cli.options import as_option, given_options, with_options
+from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
 from robustbench_tin.cli.process import Command, complain, say
 from robustbench_tin.streams import (
     make_console,
@@ -64,7 +64,7 @@ def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> Non
     from robustbench_tin.progress import ConsoleReporter
 
     console = make_console()
-    run = run_bench(**given_options(context, asked), reporter=ConsoleReporter(console))
+    run = run_bench(**{"jobs": None, **given_options(context, asked)}, reporter=ConsoleReporter(console))
     if run is not None:
         _print_tables(run, run.tables_of(shown), console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")

@@ -25,8 +25,8 @@ from filelock import FileLock, Timeout
 from robustbench_tin.data.base import Split
 from robustbench_tin.data.decode import decode_all
 from robustbench_tin.data.files import Files
-from robustbench_tin.data.left_out import Summary, left_out_note, summarise
 from robustbench_tin.data.listing import Listing, SplitListing
+from robustbench_tin.data.skipped_files import Summary, left_out_note, summarise
 from robustbench_tin.data.source import OpenOptions
 from robustbench_tin.errors import DataError
 from robustbench_tin.text import printable

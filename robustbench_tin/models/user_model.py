@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError, WeightsError, one_line
-from robustbench_tin.models.called import Called, FixedBatch, as_module
+from robustbench_tin.models.as_module import Called, FixedBatch, as_module
 from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 

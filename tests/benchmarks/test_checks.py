@@ -9,7 +9,7 @@ import pytest
 
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.trust import checks
-from robustbench_tin.benchmarks.trust.answers import Answers
+from robustbench_tin.benchmarks.trust.answer_stability import Answers
 from robustbench_tin.benchmarks.trust.probe import Gradients, Hits, ProbeResult
 from robustbench_tin.benchmarks.trust.slopes import KINDS, Slopes
 from robustbench_tin.benchmarks.trust.trials import Huge, Witness

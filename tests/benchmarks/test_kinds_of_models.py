@@ -15,7 +15,7 @@ from toys import TOY_CLASSES, Toy
 from robustbench_tin import evaluate, perturb
 from robustbench_tin.attacks.base import AttackFailure
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
-from robustbench_tin.benchmarks.measurement.stand_in import STAND_IN
+from robustbench_tin.benchmarks.measurement.black_box_stand_in import STAND_IN
 
 ATTACKS = ["fgsm", "pgd:steps=5", "pgd:criterion=top1,steps=5", "square:queries=20"]
 
@@ -154,7 +154,7 @@ ATTEMPTED = "fgsm,pgd:steps=2,noise"
 def test_without_gradients_square_stands_in_and_says_so(
     toy: Toy, plant: Callable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from robustbench_tin.benchmarks.measurement import stand_in
+    from robustbench_tin.benchmarks.measurement import black_box_stand_in as stand_in
 
     monkeypatch.setattr(stand_in, "STAND_IN", "square:queries=30")
     frame = evaluate(plant(toy.model), toy.images, toy.labels, ATTEMPTED, [0.01, 0.02], trust=True)

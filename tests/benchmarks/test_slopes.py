@@ -9,7 +9,7 @@ from faults.parts import After, Before, with_gradient
 from torch import Tensor, nn
 from toys import Toy, draw_toy_images
 
-from robustbench_tin.benchmarks.trust.answers import apart, typical_margin
+from robustbench_tin.benchmarks.trust.answer_stability import apart, typical_margin
 from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 from robustbench_tin.benchmarks.trust.slopes import KINDS, NEAR, climbs, differences, jumps, passages
 

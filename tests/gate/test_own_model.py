@@ -110,7 +110,9 @@ def test_an_onnx_file_that_torch_cannot_hold_is_a_black_box_and_says_so(
     images = torch.rand(4, 3, 64, 64)
     torch.testing.assert_close(own.module(images), built(images), rtol=1e-4, atol=1e-5)
     assert accuracies(str(onnx), attacks="square:queries=5")["square:queries=5@0.02"] is not None
-    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.stand_in.STAND_IN", "square:queries=5")
+    monkeypatch.setattr(
+        "robustbench_tin.benchmarks.measurement.black_box_stand_in.STAND_IN", "square:queries=5"
+    )
     assert set(accuracies(str(onnx))) == {"clean", "square:queries=5@0.02"}
 
     # A conversion that answers otherwise is worse than none.
@@ -205,7 +207,9 @@ def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> Non
 def test_without_gradients_the_default_attacks_give_way_to_square(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("robustbench_tin.benchmarks.measurement.stand_in.STAND_IN", "square:queries=5")
+    monkeypatch.setattr(
+        "robustbench_tin.benchmarks.measurement.black_box_stand_in.STAND_IN", "square:queries=5"
+    )
     (tmp_path / "kinds.py").write_text(KINDS)
     own = load_user_model(f"{tmp_path}/kinds.py:quantised")
     images, labels = torch.rand(8, 3, 64, 64), torch.zeros(8, dtype=torch.long)

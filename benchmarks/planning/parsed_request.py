@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from robustbench_tin.attacks import parse_attack
+from robustbench_tin.attacks.as_attacks import given_twice
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.attacks.requested import given_twice
 from robustbench_tin.benchmarks.planning.config import Attacks, BenchConfig, Defenses, Names
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.base import Defense

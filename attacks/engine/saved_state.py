@@ -14,7 +14,7 @@ from torch.nn.parameter import is_lazy
 from robustbench_tin.models.modes import to_eval_mode
 
 
-class Kept:
+class SavedState:
     """Models in eval mode with frozen parameters; on exit, they are restored.
 
     Changes by forward passes are undone too: running statistics, counters, weights that adapt to the images.

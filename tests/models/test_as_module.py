@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models.called import Called, FixedBatch, as_module, name_of
+from robustbench_tin.models.as_module import Called, FixedBatch, as_module, name_of
 from robustbench_tin.models.modes import to_eval_mode
 
 NETWORK = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 3))

@@ -1,0 +1,292 @@
+"""Cells side by side: a few worker processes, each with threads or a GPU of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from multiprocessing.connection import Connection, Listener, wait
+from queue import Empty, Queue
+from threading import Thread
+from typing import Any
+
+from robustbench_tin.benchmarks.cells.cell_context import CellContext
+from robustbench_tin.benchmarks.cells.cell_progress import is_ok
+from robustbench_tin.benchmarks.cells.cell_records import CellRecords
+from robustbench_tin.benchmarks.cells.executor import SerialExecutor
+from robustbench_tin.benchmarks.cells.worker_messages import Done, Hearing, Ready, Stopped
+from robustbench_tin.benchmarks.cells.worker_process import Assignment
+from robustbench_tin.benchmarks.codes.status import Status, StatusCode
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.planning.defense_sources import source_cells
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.training_files import Trained
+from robustbench_tin.errors import RobustTinError
+
+_PROGRAM = "robustbench_tin.benchmarks.cells.worker_process"
+# Seconds between two looks at a starting process, and that a process gets to end.
+_LOOK, _END = 0.1, 5.0
+_KILLED = 9
+
+
+class WorkerError(RobustTinError):
+    """What stopped a worker, and with it the run."""
+
+    def __init__(self, stopped: Stopped) -> None:
+        super().__init__(stopped.text)
+        self.exit_code = stopped.exit_code
+
+
+@dataclass(frozen=True)
+class ProcessExecutor:
+    """Several cells at a time, each in a worker process.
+
+    A worker that dies makes its cell a failed one, and another takes its place. If a worker cannot load what
+    this process has (an attack that was registered by hand, say), the cells run one after the other here.
+
+    Attributes:
+        jobs: number of workers, at least 1.
+        threads: that each worker computes with.
+        gpus: numbers of the GPUs, of which each worker has one; empty: none.
+    """
+
+    jobs: int
+    threads: int
+    gpus: tuple[int, ...] = ()
+
+    def complete(self, context: CellContext, cells: Sequence[Cell]) -> None:
+        """See :class:`~robustbench_tin.benchmarks.cells.executor.Executor`."""
+        assignment = Assignment(context.run.path.absolute(), context.request, context.costs, self.threads)
+        with _Pool(context, assignment, self.gpus).open() as pool:
+            unfit = pool.start(min(self.jobs, len(cells)))
+            if unfit is None:
+                pool.work(cells)
+                return
+        context.reporter.say(f"One cell after the other: worker processes cannot load this run ({unfit})")
+        SerialExecutor(self.threads).complete(context, cells)
+
+
+@dataclass
+class _Worker:
+    """A process that completes cells.
+
+    Attributes:
+        process: it.
+        connection: to it.
+        hearing: takes its messages on progress.
+        gpu: its number; None: no GPU.
+        cell: that it works on; None: it is idle.
+    """
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    hearing: Hearing
+    gpu: int | None
+    cell: Cell | None = None
+
+    def end(self) -> None:
+        """Stop the process, whatever it does."""
+        self.hearing.close()
+        self.connection.close()
+        assert self.process.stdin is not None
+        with suppress(OSError):
+            self.process.stdin.close()
+        self.process.terminate()
+        try:
+            self.process.wait(_END)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+
+@dataclass
+class _Pool:
+    """The workers of a run.
+
+    Attributes:
+        context: the run.
+        assignment: that each worker gets.
+        gpus: numbers of the GPUs to hand out.
+        workers: those that live.
+    """
+
+    context: CellContext
+    assignment: Assignment
+    gpus: tuple[int, ...]
+    workers: list[_Worker] = field(default_factory=list)
+
+    @contextmanager
+    def open(self) -> Iterator[_Pool]:
+        """Listen for workers while the block lasts; none outlives it."""
+        self._key = secrets.token_bytes(16)
+        with Listener(authkey=self._key) as self._listener:
+            try:
+                yield self
+            finally:
+                for worker in self.workers:
+                    worker.end()
+
+    def start(self, count: int) -> str | None:
+        """Start workers and wait until they have the run; if one cannot load it, why."""
+        try:
+            for _ in range(count):
+                self._start_one()
+        except WorkerError as error:
+            return str(error)
+        for worker in list(self.workers):
+            message = self._next_of(worker)
+            if not isinstance(message, Ready):
+                return message.text if isinstance(message, Stopped) else _cause(worker.process)
+        return None
+
+    def work(self, cells: Sequence[Cell]) -> None:
+        """Hand out cells until none is left.
+
+        Raises:
+            WorkerError: for what stops the run.
+        """
+        waiting = list(cells)
+        while waiting or any(worker.cell for worker in self.workers):
+            for worker in [worker for worker in self.workers if worker.cell is None]:
+                cell = self._next_cell(waiting)
+                if cell is not None and self._give(worker, cell):
+                    waiting.remove(cell)
+            busy = {worker.connection: worker for worker in self.workers if worker.cell is not None}
+            for connection in wait(list(busy)):
+                self._hear(busy[connection])  # type: ignore[index]
+
+    def _give(self, worker: _Worker, cell: Cell) -> bool:
+        """Hand a cell to an idle worker; False if the worker has died, and another takes its place."""
+        try:
+            worker.connection.send(cell)
+        except OSError:
+            self._replace(worker)
+            return False
+        worker.cell = cell
+        return True
+
+    def _next_cell(self, waiting: Sequence[Cell]) -> Cell | None:
+        """The next cell whose sources are done."""
+        under_way = {worker.cell for worker in self.workers}
+        for cell in waiting:
+            needed = source_cells(self.context.plan, cell)
+            if not any(source in under_way or source in waiting for source in needed):
+                return cell
+        return None
+
+    def _hear(self, worker: _Worker) -> None:
+        try:
+            message = worker.connection.recv()
+        except (EOFError, OSError):
+            self._replace(worker)
+            return
+        if isinstance(message, Done):
+            worker.cell = None
+        elif isinstance(message, Stopped):
+            if message.traceback:
+                print(message.traceback, file=sys.stderr, end="")
+            raise WorkerError(message)
+        else:
+            worker.hearing.hear(message)
+
+    def _replace(self, worker: _Worker) -> None:
+        """Write down that a dead worker's cell failed, if it had one, and start another worker."""
+        self.workers.remove(worker)
+        cause = _cause(worker.process)
+        worker.end()
+        if worker.cell is not None:
+            save_dead(self.context, worker.cell, cause)
+        fresh = self._start_one(worker.gpu)
+        message = self._next_of(fresh)
+        if not isinstance(message, Ready):
+            text = message.text if isinstance(message, Stopped) else _cause(fresh.process)
+            raise WorkerError(Stopped(f"a worker process cannot be started again: {text}", 2))
+
+    def _start_one(self, gpu: int | None = None) -> _Worker:
+        if gpu is None and self.gpus:
+            gpu = self.gpus[len(self.workers) % len(self.gpus)]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(self.assignment.threads)}
+        if gpu is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
+        process = subprocess.Popen([sys.executable, "-m", _PROGRAM], stdin=subprocess.PIPE, env=environment)
+        assert process.stdin is not None
+        known = {"address": self._listener.address, "key": self._key.hex()}
+        process.stdin.write(json.dumps(known).encode() + b"\n")
+        process.stdin.flush()
+        connection = self._accepted(process)
+        if connection is None:
+            raise WorkerError(Stopped(_cause(process), RobustTinError.exit_code))
+        connection.send(self.assignment)
+        worker = _Worker(process, connection, Hearing(self.context.reporter), gpu)
+        self.workers.append(worker)
+        return worker
+
+    def _accepted(self, process: subprocess.Popen[bytes]) -> Connection | None:
+        """The connection that a new process makes; None if it ends without one."""
+        made: Queue[Connection] = Queue()
+        # A listener waits for ever, and knows nothing of processes.
+        Thread(target=lambda: made.put(self._listener.accept()), daemon=True).start()
+        while process.poll() is None:
+            with suppress(Empty):
+                return made.get(timeout=_LOOK)
+        with suppress(Empty):
+            return made.get_nowait()
+        return None
+
+    @staticmethod
+    def _next_of(worker: _Worker) -> Any:
+        """The next message that is not on progress; None if the worker died."""
+        while True:
+            try:
+                message = worker.connection.recv()
+            except (EOFError, OSError):
+                return None
+            if isinstance(message, Ready | Done | Stopped):
+                return message
+            worker.hearing.hear(message)
+
+
+def _cause(process: subprocess.Popen[bytes]) -> str:
+    """How a process ended."""
+    code = process.wait()
+    if code >= 0:
+        return f"its process ended with code {code}"
+    told = ", as the system does if memory runs out" if code == -_KILLED else ""
+    return f"its process was killed by signal {-code}{told}"
+
+
+def _visible(gpu: int) -> str:
+    """A GPU's name for a process that sees it alone."""
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES")
+    return seen.split(",")[gpu] if seen else str(gpu)
+
+
+def save_dead(context: CellContext, cell: Cell, why: str) -> None:
+    """Write that what a cell lacks has failed, since the process that worked on it died.
+
+    Args:
+        context: the run.
+        cell: which.
+        why: how the process ended.
+    """
+    status = Status.of(StatusCode.failed, why=why)
+    trained = context.run.trained(cell)
+    if trained is None:
+        plan = context.plan
+        trained = Trained(
+            status=status,
+            lr=plan.recipe(cell.model).lr,
+            precision=plan.precision or "float32",
+            network_size=plan.backbone(cell.model).check_size(context.dataset.image_size, plan.image_size),
+        )
+        context.run.save_trained(cell, trained)
+    records = CellRecords(context, cell, trained)
+    for attack, eps in context.run.measures(cell):
+        if not is_ok(context.run.record(cell, attack, eps)):
+            records.save(attack, Measurement(eps, None, None, status, 0.0, 0, 0), None)
+    context.reporter.warn(f"{cell.label}: {status}")

@@ -1,0 +1,155 @@
+"""What a worker process tells the one that started it, and how that hears it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from multiprocessing.connection import Connection
+from typing import Any
+
+from robustbench_tin.progress import Advance, Preparation, Reporter
+
+# Seconds between two messages on the progress of the same stage.
+_PAUSE = 0.2
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The worker has the run and waits for cells."""
+
+
+@dataclass(frozen=True)
+class Done:
+    """A cell is at its end."""
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What stops the worker, and with it the run.
+
+    Attributes:
+        text: one line for people.
+        exit_code: of the command.
+        traceback: of a defect of this package; empty for a user's mistake.
+    """
+
+    text: str
+    exit_code: int
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Told:
+    """A call of a reporter's method.
+
+    Attributes:
+        method: ``say``, ``warn`` or ``finished``.
+        line: for people.
+    """
+
+    method: str
+    line: str
+
+
+@dataclass(frozen=True)
+class Began:
+    """A stage began; the fields are its number and the arguments of :meth:`Reporter.stage`."""
+
+    stage: int
+    what: str
+    total: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Advanced:
+    """Steps of a stage are done."""
+
+    stage: int
+    steps: int
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A stage is over."""
+
+    stage: int
+
+
+class SendingReporter(Reporter):
+    """Tells another process.
+
+    Args:
+        connection: to it.
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._numbers = count()
+
+    def say(self, line: str) -> None:
+        self._connection.send(Told("say", line))
+
+    def warn(self, line: str) -> None:
+        self._connection.send(Told("warn", line))
+
+    def finished(self, line: str) -> None:
+        self._connection.send(Told("finished", line))
+
+    @contextmanager
+    def preparing(self) -> Iterator[Preparation]:
+        yield lambda what, done, total: None
+
+    @contextmanager
+    def stage(self, what: str, total: int, seconds: float) -> Iterator[Advance]:
+        number = next(self._numbers)
+        self._connection.send(Began(number, what, total, seconds))
+        waiting, sent = 0, time.monotonic()
+
+        def advance(steps: int) -> None:
+            nonlocal waiting, sent
+            waiting += steps
+            if time.monotonic() - sent >= _PAUSE:
+                self._connection.send(Advanced(number, waiting))
+                waiting, sent = 0, time.monotonic()
+
+        try:
+            yield advance
+        finally:
+            if waiting:
+                self._connection.send(Advanced(number, waiting))
+            self._connection.send(Ended(number))
+
+
+class Hearing:
+    """Passes a worker's messages on to a reporter.
+
+    Args:
+        reporter: of this process.
+    """
+
+    def __init__(self, reporter: Reporter) -> None:
+        self._reporter = reporter
+        self._stages: dict[int, tuple[ExitStack, Advance]] = {}
+
+    def hear(self, message: Any) -> None:
+        """Take a message on progress; others are not for this."""
+        match message:
+            case Told(method, line):
+                getattr(self._reporter, method)(line)
+            case Began(stage, what, total, seconds):
+                stack = ExitStack()
+                advance = stack.enter_context(self._reporter.stage(what, total, seconds))
+                self._stages[stage] = stack, advance
+            case Advanced(stage, steps):
+                self._stages[stage][1](steps)
+            case Ended(stage):
+                self._stages.pop(stage)[0].close()
+
+    def close(self) -> None:
+        """End the stages that a worker left open when it died."""
+        while self._stages:
+            self._stages.popitem()[1][0].close()

@@ -1,0 +1,50 @@
+"""What this machine has to offer: cores, memory, GPUs."""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+import torch
+
+
+def cores() -> int:
+    """Number of CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def free_memory() -> int | None:
+    """Bytes of memory that can still be taken, a container's limit included; None if nobody says so."""
+    found = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
+    return min(found) if found else None
+
+
+def gpus(device: str) -> tuple[int, ...]:
+    """Numbers of the GPUs of a device: all for ``cuda``, one for ``cuda:1``, none for ``cpu``."""
+    asked = torch.device(device)
+    if asked.type != "cuda":
+        return ()
+    return tuple(range(torch.cuda.device_count())) if asked.index is None else (asked.index,)
+
+
+def _free_of_machine() -> int | None:
+    with suppress(OSError, ValueError, IndexError):
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return None
+
+
+def _free_of_container() -> int | None:
+    """By the limits of control groups, version 2."""
+    home = Path("/sys/fs/cgroup")
+    with suppress(OSError, ValueError):
+        limit, used = ((home / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        # Pages of files count as used and are given up on demand.
+        cached = dict(line.split() for line in (home / "memory.stat").read_text().splitlines())
+        if limit != "max":
+            return max(0, int(limit) - int(used) + int(cached.get("inactive_file", 0)))
+    return None

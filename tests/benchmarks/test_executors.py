@@ -1,0 +1,233 @@
+"""Cells side by side: the same records as one after the other, and nothing lost when a process dies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from commands import robust_tin
+
+from robustbench_tin import attacks, bench, resources
+from robustbench_tin.attacks.fgsm import FGSM
+from robustbench_tin.benchmarks.cells import choose_executor as chooser
+from robustbench_tin.benchmarks.cells.process_executor import ProcessExecutor
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.errors import RobustTinError
+from robustbench_tin.models.flops import Cost
+from robustbench_tin.progress import Reporter
+
+TIMES = ["seconds", "train_seconds"]
+# A defense that kills its process in training, unless a file is there.
+DEADLY = """
+import os, signal
+from dataclasses import dataclass
+from pathlib import Path
+from robustbench_tin import defenses
+
+@defenses.register("deadly")
+@dataclass(frozen=True)
+class Deadly(defenses.Defense):
+    \"\"\"Kills its process.\"\"\"
+
+    def prepare(self, train, context):
+        if not Path({harmless!r}).exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train
+"""
+
+
+class Said(Reporter):
+    """Keeps the lines that are said."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def grid(small: dict[str, Any]) -> dict[str, Any]:
+    """Two cells, each of which takes a second."""
+    return {**small, "seeds": "0,1", "threads": 1}
+
+
+def figures(run: Run) -> pd.DataFrame:
+    return pd.DataFrame(run.records).drop(columns=TIMES)
+
+
+def test_side_by_side_gives_the_same_records(grid: dict[str, Any], tmp_path: Path) -> None:
+    one = bench(**{**grid, "out": tmp_path / "one"}, jobs=1)
+    two = bench(**{**grid, "out": tmp_path / "two"}, jobs=2)
+    assert two.complete
+    pd.testing.assert_frame_equal(figures(one), figures(two))
+
+
+def test_a_process_that_dies_is_one_failed_cell(grid: dict[str, Any], tmp_path: Path) -> None:
+    plugin, harmless = tmp_path / "deadly.py", tmp_path / "harmless"
+    plugin.write_text(DEADLY.format(harmless=str(harmless)))
+    asked = {**grid, "seeds": "0", "defenses": "none,deadly,bit-depth", "plugins": [plugin]}
+    run = bench(**asked, jobs=2)
+    statuses = {name: set(of.status_code) for name, of in run.records.groupby("defense")}
+    assert statuses == {"none": {"ok"}, "deadly": {"failed"}, "bit-depth": {"ok"}}
+    (told,) = set(run.records[run.records.defense == "deadly"].status)
+    assert "its process was killed by signal 9" in told
+    harmless.touch()
+    assert bench(**asked, jobs=2).complete
+
+
+def test_images_are_made_on_a_cell_that_is_done(grid: dict[str, Any]) -> None:
+    source = grid["models"]
+    run = bench(**{**grid, "seeds": "0", "defenses": f"fgsm-static:source={source},none"}, jobs=2)
+    assert run.complete
+
+
+def test_what_no_other_process_can_load_runs_here(grid: dict[str, Any]) -> None:
+    @attacks.register("of-this-process")
+    @dataclass(frozen=True, kw_only=True)
+    class Own(FGSM):
+        """FGSM by another name."""
+
+    said = Said()
+    try:
+        run = bench(**{**grid, "attacks": "of-this-process"}, jobs=2, reporter=said)
+    finally:
+        attacks.registry._entries.pop("of-this-process", None)
+    assert run.complete
+    assert any("One cell after the other" in line and "of-this-process" in line for line in said.lines)
+
+
+def test_what_stops_one_worker_stops_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
+    plugin = tmp_path / "stops.py"
+    plugin.write_text(
+        "from dataclasses import dataclass\n"
+        "from robustbench_tin import defenses\n\n"
+        "@defenses.register('stops')\n"
+        "@dataclass(frozen=True)\n"
+        "class Stops(defenses.Defense):\n"
+        "    def prepare(self, train, context):\n"
+        "        raise defenses.DataError('the moon is full')\n"
+    )
+    with pytest.raises(RobustTinError, match="the moon is full") as caught:
+        bench(**{**grid, "defenses": "stops"}, plugins=[plugin], jobs=2)
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_no_worker_outlives_the_command(grid: dict[str, Any], tmp_path: Path, number: int) -> None:
+    plugin, pids = tmp_path / "slow.py", tmp_path / "pids"
+    pids.mkdir()
+    plugin.write_text(
+        "import os, time\n"
+        "from dataclasses import dataclass\n"
+        "from pathlib import Path\n"
+        "from robustbench_tin import defenses\n\n"
+        "@defenses.register('slow')\n"
+        "@dataclass(frozen=True)\n"
+        "class Slow(defenses.Defense):\n"
+        "    def prepare(self, train, context):\n"
+        f"        Path({str(pids)!r}, str(os.getpid())).touch()\n"
+        "        time.sleep(600)\n"
+    )
+    words = ["--models", grid["models"], "--data", grid["data"], "--seeds", "0,1", "--defenses", "slow"]
+    words += ["--eps", "0", "--out", tmp_path / "run", "--plugin", plugin, "--jobs", "2"]
+    command = [sys.executable, "-m", "robustbench_tin", "bench", *map(str, words)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: len(list(pids.iterdir())) == 2)
+    process.send_signal(number)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == (-9 if number == signal.SIGKILL else 130), told
+    wait_until(lambda: not any(Path("/proc", file.name).exists() for file in pids.iterdir()))
+
+
+def wait_until(true: Any) -> None:
+    end = time.monotonic() + 120
+    while not true():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def test_the_command_line_takes_jobs_and_threads(grid: dict[str, Any], tmp_path: Path) -> None:
+    words = ["--models", grid["models"], "--data", grid["data"], "--seeds", "0,1", "--attacks", "fgsm"]
+    words += ["--eps", "0.01", "--epochs", 1, "--no-trust", "--threads", 1, "--out", tmp_path / "run"]
+    done = robust_tin("bench", *words, "--jobs", 2)
+    assert done.returncode == 0, done.stderr
+    assert Run.load(tmp_path / "run").complete
+    for option in ("--jobs", "--threads"):
+        refused = robust_tin("bench", *words, option, 0)
+        assert refused.returncode == 2
+        assert refused.stderr.splitlines() == [f"robust-tin: {option[2:]} got 0; expected 1 or more"]
+
+
+@pytest.mark.parametrize(
+    ("cores", "memory", "asked", "jobs", "threads"),
+    [
+        (2, None, None, 2, 1),
+        (8, None, None, 3, 2),
+        (8, 10 * 2**30, None, 3, 2),
+        (8, 5 * 2**30, None, 2, 4),
+        (8, 2**20, None, None, None),
+        (1, None, None, None, None),
+        (2, 2**20, 3, 3, 1),
+        (8, None, 1, None, None),
+    ],
+)
+def test_as_many_as_cores_and_memory_allow(
+    monkeypatch: pytest.MonkeyPatch,
+    cores: int,
+    memory: int | None,
+    asked: int | None,
+    jobs: int | None,
+    threads: int | None,
+) -> None:
+    monkeypatch.setattr(resources, "cores", lambda: cores)
+    monkeypatch.setattr(resources, "free_memory", lambda: memory)
+    context = stand_in(jobs=asked, device="cpu", group=1)
+    chosen = chooser.choose_executor(context, [Cell("net", "none", seed) for seed in range(3)])
+    if jobs is None:
+        assert not isinstance(chosen, ProcessExecutor)
+        return
+    assert isinstance(chosen, ProcessExecutor)
+    assert (chosen.jobs, chosen.threads) == (jobs, threads)
+
+
+def test_each_gpu_has_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resources, "cores", lambda: 16)
+    monkeypatch.setattr(resources, "free_memory", lambda: None)
+    monkeypatch.setattr(resources, "gpus", lambda device: (0, 1))
+    context = stand_in(jobs=None, device="cuda", group=1)
+    chosen = chooser.choose_executor(context, [Cell("net", "none", seed) for seed in range(5)])
+    assert isinstance(chosen, ProcessExecutor)
+    assert (chosen.jobs, chosen.threads, chosen.gpus) == (2, 8, (0, 1))
+
+
+def test_under_torchrun_cells_share_their_processes() -> None:
+    cells = [Cell("net", "none", 0), Cell("net", "none", 1)]
+    assert not isinstance(chooser.choose_executor(stand_in(jobs=None, group=2), cells), ProcessExecutor)
+    with pytest.raises(RobustTinError, match="jobs got 2 under torchrun"):
+        chooser.choose_executor(stand_in(jobs=2, group=2), cells)
+
+
+def stand_in(*, jobs: int | None, device: str = "cpu", group: int) -> Any:
+    """As much of a context as the choice looks at: networks of ten million parameters."""
+    from types import SimpleNamespace as Facts
+
+    return Facts(
+        request=Facts(jobs=jobs, threads=None),
+        plan=Facts(device=device),
+        group=Facts(size=group),
+        costs=Facts(costs={"net": Cost(1, 10_000_000)}),
+    )
