@@ -133,7 +133,7 @@ class TakesGradientsAfterAll(Sound):
     ("attack", "rule", "found"),
     [
         (NotANumber(), "return float32 images inside the ball", "returned an image that is not finite"),
-        (Idle(), "move images", "for eps 0.0313725 no image moved"),
+        (Idle(), "move images", "for eps 8/255 no image moved"),
         (Squeezing(), "take batches of any size", "returned (3, 16, 16); expected (1, 3, 16, 16)"),
         (OverwritesLabels(), "leave the images and labels as they are", "it wrote into the labels"),
         (
