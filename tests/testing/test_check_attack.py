@@ -183,7 +183,7 @@ def test_the_ball_is_held_to_even_if_the_engine_did_not_verify(
     monkeypatch: pytest.MonkeyPatch, attack: attacks.Attack, found: str
 ) -> None:
     check_attack(OutOfTheBall())  # what the engine moves back into the ball keeps the rule
-    monkeypatch.setattr(perturb, "verified", lambda attack, candidates, ball: candidates)
+    monkeypatch.setattr(perturb, "verified", lambda candidates, ball, attack: candidates)
     with pytest.raises(AssertionError) as caught:
         check_attack(attack)
     assert "return float32 images inside the ball" in str(caught.value)
