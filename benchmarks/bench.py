@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
-from robustbench_tin.benchmarks.cells.cell_progress import is_complete
+from robustbench_tin.benchmarks.cells.cell_progress import is_complete, state_of
 from robustbench_tin.benchmarks.cells.choose_executor import choose_executor
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.cells.train_cell import train_cell
@@ -80,6 +80,8 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         else:
             costs = estimate(plan, dataset.image_size)
             _announce(plan, dataset, costs, done, path, reporter)
+            if any(run.trained(cell) for cell in plan.cells()):
+                reporter.say(f"Continued: {state_of(run)}")
             _complete(CellContext(run, dataset, request, costs, reporter, group), done)
         run.write_results()
     return run
@@ -91,7 +93,11 @@ def _complete(context: CellContext, done: frozenset[str]) -> None:
     executor = choose_executor(context, cells)
     context.group.broadcast(context.run.path)
     with context.reporter.overall(context.costs.total(done)):
-        executor.complete(context, cells)
+        try:
+            executor.complete(context, cells)
+        except KeyboardInterrupt:
+            context.reporter.say(f"Stopped: {state_of(context.run)}")
+            raise
 
 
 def _train_along(request: BenchConfig, group: ProcessGroup) -> None:

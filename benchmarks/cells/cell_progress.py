@@ -6,11 +6,16 @@ from typing import TypeGuard
 
 from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.trust.judge import gets_verdict
 from robustbench_tin.specs import eps_text
+from robustbench_tin.text import counted
+
+# Cells that a line names, at most.
+_MOST_NAMED = 6
 
 
 def is_ok(record: Record | None) -> TypeGuard[Record]:
@@ -40,6 +45,23 @@ def summary(run: RunDirectory, cell: Cell) -> str:
             name = CLEAN if attack == CLEAN else f"{attack}@{eps_text(eps)}"
             parts.append(f"{name} {100 * record.top1:.1f}")
     return "top-1 " + ", ".join(parts) if parts else "nothing measured"
+
+
+def state_of(run: RunDirectory) -> str:
+    """What is done of a run and what is left, in one line for people."""
+    cells = list(run.plan.cells())
+    left = [cell for cell in cells if not is_complete(run, cell)]
+    named = [_named(run, cell) for cell in left[:_MOST_NAMED]]
+    if len(left) > _MOST_NAMED:
+        named.append(f"{len(left) - _MOST_NAMED} more")
+    done = f"{len(cells) - len(left)} of {counted(len(cells), 'cell')} done"
+    return f"{done}; left: {', '.join(named)}" if left else done
+
+
+def _named(run: RunDirectory, cell: Cell) -> str:
+    """A cell that is not complete; one that is trained says so."""
+    trained = run.trained(cell)
+    return f"{cell_name(cell)}{' (trained)' if trained is not None and trained.status == OK else ''}"
 
 
 def _lacks_verdict(run: RunDirectory, record: Record) -> bool:

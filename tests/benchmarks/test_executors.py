@@ -85,7 +85,9 @@ def test_a_process_that_dies_is_one_failed_cell(grid: dict[str, Any], tmp_path: 
     (told,) = set(run.records[run.records.defense == "deadly"].status)
     assert "its process was killed by signal 9" in told
     harmless.touch()
-    assert bench(**asked, jobs=2).complete
+    said = Said()
+    assert bench(**asked, jobs=2, reporter=said).complete
+    assert f"Continued: 2 of 3 cells done; left: {grid['models']}/deadly/0" in said.lines
 
 
 def test_images_are_made_on_a_cell_that_is_done(grid: dict[str, Any]) -> None:
@@ -148,7 +150,10 @@ def test_no_worker_outlives_the_command(grid: dict[str, Any], tmp_path: Path, nu
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     wait_until(lambda: len(list(pids.iterdir())) == 2)
     process.send_signal(number)
-    _, told = process.communicate(timeout=60)
+    said, told = process.communicate(timeout=60)
+    if number == signal.SIGINT:
+        name = f"{grid['models']}/slow"
+        assert f"Stopped: 0 of 2 cells done; left: {name}/0, {name}/1" in said
     assert process.returncode == (-9 if number == signal.SIGKILL else 130), told
     wait_until(lambda: not any(Path("/proc", file.name).exists() for file in pids.iterdir()))
 
