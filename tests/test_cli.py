@@ -279,7 +279,7 @@ def test_a_truncated_image_is_named_and_can_be_skipped(small, folder, tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs SIGKILL")
 def test_a_killed_run_goes_on_to_the_same_tables(small, tmp_path):
-    command = [*small, "--seeds", "0,1", "--attacks", "fgsm,pgd:steps=3"]
+    command = [*small, "--seeds", "0,1", "--attacks", "fgsm,pgd:steps=3", "--jobs", 1]
     undisturbed = robust_tin(*command)
     assert undisturbed.returncode == 0, undisturbed.stderr
     tables = (tmp_path / "run" / "results.md").read_text()

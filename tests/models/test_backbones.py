@@ -159,7 +159,6 @@ def test_select_keeps_order_and_drops_duplicates(text: str, expected: list[str])
         ("timm:resnet18.no_such_tag", "'timm:resnet18'"),
         ("timm:qqqqzzzz", "timm:resnet18"),
         ("x*", "known: "),
-        (" , ", "known: "),
     ],
 )
 def test_select_refuses_unknown_names_in_one_line(text: str, hint: str) -> None:
@@ -168,6 +167,11 @@ def test_select_refuses_unknown_names_in_one_line(text: str, hint: str) -> None:
     assert hint in str(caught.value)
     assert len(str(caught.value)) < 300
     assert "\n" not in str(caught.value)
+
+
+def test_select_refuses_an_empty_item() -> None:
+    with pytest.raises(InvalidSettingError, match="has an empty item"):
+        select("vgg16, ,resnet50")
 
 
 def test_importing_and_sizing_the_builtin_ones_loads_no_torch() -> None:
