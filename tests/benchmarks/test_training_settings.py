@@ -88,7 +88,8 @@ def test_what_is_not_trained_against_a_budget_is_looked_at_with_the_largest(
 def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
     bench(**quick)
     for name, value in OTHERS.items():
-        with pytest.raises(RunError, match=f"{name}: .* there, {value} here") as caught:
+        shown = f"{value:g}" if type(value) is float else value
+        with pytest.raises(RunError, match=f"{name}: .* there, {shown} here") as caught:
             bench(**{**quick, name: value})
         assert "\n" not in str(caught.value)
 
