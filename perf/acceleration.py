@@ -4,14 +4,13 @@
 float32 on one thread:
 
 - a forward and a backward pass to the pixels, as attacks with gradients ask for them;
-- a forward pass alone, as Square asks for it. Packed weights give no gradients and are timed only here.
+- a forward pass alone, as Square asks for it.
 
 Each rewrite is timed twice: on the model as it is (``alone``), and within the form that attacks search with,
 against the same form without it (``in the form``). That form is batch norm folded, quick stems, tiny maps as
-matrix products, channels last; bfloat16 and packed weights come on top of it. The numbers are time with the
+matrix products, channels last; bfloat16 comes on top of it. The numbers are time with the
 rewrite ÷ time without it: medians of the rounds and, in brackets, the first and third quartile. Both run in
-turn, in changing order, and time is the processor's. A dash: the rewrite finds nothing to change, or the
-engine would not take it (packed weights that change the answers).
+turn, in changing order, and time is the processor's. A dash: the rewrite finds nothing to change.
 
 A last table counts the networks on which a rewrite saves 5 % or more in the form.
 
@@ -35,7 +34,7 @@ from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
 from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
 from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
-from robustbench_tin.attacks.acceleration.variants import ModelVariant, drop_gradients
+from robustbench_tin.attacks.acceleration.variants import ModelVariant
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import tune_allocator
@@ -46,9 +45,9 @@ NETWORKS = (
     "timm:resnet18,timm:vit_tiny_patch16_224,timm:convnext_tiny"
 )
 FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST = "folding", "quick stems", "tiny maps", "channels last"
-BFLOAT16, PACKING = "bfloat16", "packing"
+BFLOAT16 = "bfloat16"
 FORM = frozenset({FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST})
-REWRITES = (FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST, BFLOAT16, PACKING)
+REWRITES = (FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST, BFLOAT16)
 LAYERS = {FOLDING: fuse_batchnorm, STEMS: replace_strided_convs, TINY_MAPS: replace_small_map_convs}
 PASSES = ("forward and backward", "forward")
 COMPARED = {"alone": frozenset[str](), "in the form": FORM}
@@ -101,7 +100,6 @@ def main() -> None:
                 found = {
                     each: timed(model, images, COMPARED[compared] - {each}, each, passes, arguments.rounds)
                     for each in rewrites
-                    if each != PACKING or passes == "forward"
                 }
                 cells = " | ".join(str(found.get(each) or "—") for each in rewrites)
                 print(f"| {name} | {passes} | {compared} | {cells} |", flush=True)
@@ -155,8 +153,8 @@ def timed(
     return Ratio.of(ratios)
 
 
-def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant | None:
-    """A copy of the model with these rewrites, made as the engine makes its forms; None if it refuses one."""
+def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant:
+    """A copy of the model with these rewrites, made as the engine makes its variants."""
     module = copy.deepcopy(model)
     for name, rewrite in LAYERS.items():
         if name in rewrites:
@@ -167,7 +165,7 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant |
         for layer in module.modules():
             if isinstance(layer, nn.Conv2d | nn.Linear):
                 layer.to(torch.bfloat16)
-    variant = ModelVariant(
+    return ModelVariant(
         module.requires_grad_(False),
         VariantLabel(
             precision="bfloat16" if BFLOAT16 in rewrites else "float32",
@@ -175,9 +173,6 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant |
             fused=True,
         ),
     )
-    if PACKING in rewrites and not drop_gradients(variant, images):
-        return None
-    return variant
 
 
 def kinds(variant: ModelVariant) -> dict[str, type[nn.Module]]:

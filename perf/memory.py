@@ -49,9 +49,7 @@ class Peak(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if not isinstance(leaf, torch.Tensor):
                 continue
-            if leaf.is_mkldnn:  # packed weights show no storage
-                self._alive[leaf] = leaf.numel() * leaf.element_size()
-            elif leaf.untyped_storage().data_ptr() not in self._given:
+            if leaf.untyped_storage().data_ptr() not in self._given:
                 self._alive[leaf.untyped_storage()] = leaf.untyped_storage().nbytes()
         self.peak = max(self.peak, self._weights + sum(self._alive.values()))
         return result

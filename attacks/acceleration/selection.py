@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.attacks.acceleration.agreement import SampleOutput, limit_of, sample_output
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, Layout, Precision, VariantLabel
-from robustbench_tin.attacks.acceleration.variants import ModelVariant, drop_gradients, make_variant
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, make_variant
 from robustbench_tin.attacks.engine.rng import own_randomness
 from robustbench_tin.strict_float32 import has_tf32
 
@@ -75,7 +75,7 @@ class SelectedVariants:
         if self._forward_only is None:
             batch = self._images.repeat(-(-_FORWARD_BATCH // len(self._images)), 1, 1, 1)[:_FORWARD_BATCH]
             with own_randomness(batch.device):
-                variants = [self._make_forward_only(label, batch) for label in self._candidates]
+                variants = [self._live.get(label) or self._make(label) for label in self._candidates]
                 self._forward_only = variants[0] if len(variants) == 1 else _fastest_forward(variants, batch)
             self.labels = (self.labels[0], self._forward_only.label)
         return self._forward_only
@@ -89,16 +89,6 @@ class SelectedVariants:
 
     def _make(self, label: VariantLabel) -> ModelVariant:
         return make_variant(self._model, self._images, label) or ModelVariant(self._model)
-
-    def _make_forward_only(self, label: VariantLabel, batch: Tensor) -> ModelVariant:
-        """The existing variant, else one for logits only: both together would take memory."""
-        if label in self._live:
-            return self._live[label]
-        variant = self._make(label)
-        if variant.is_model or drop_gradients(variant, batch):
-            return variant
-        del variant  # before the next copy is made
-        return self._make(label)
 
 
 def select_labelled(

@@ -91,8 +91,7 @@ class _Multiplied(nn.Module):
             moved: Tensor = self.convolution(maps)
             return moved
         matrix = self.product.weight
-        # It may have been packed since.
-        blocks = (matrix.to_dense() if matrix.is_mkldnn else matrix).view(self.blocks)
+        blocks = matrix.view(self.blocks)
         kernel = blocks.new_empty(blocks.shape[2], blocks.shape[-1], *self.kernel_size)
         for at, (y, x, row, column) in self.kernel_places.items():
             kernel[:, :, *at] = blocks[y, x, :, row, column]

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from robustbench_tin.attacks.acceleration.agreement import FLOAT32_LIMIT
 from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
 from robustbench_tin.attacks.acceleration.module_surgery import independent_copy
-from robustbench_tin.attacks.acceleration.prepacked_weights import prepack_weights
 from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, Precision, VariantLabel
@@ -79,19 +78,16 @@ class Rewrite:
         apply: changes a module in place and returns it, given the module, frozen and in eval mode, and some
             images, float32 ``(N, C, H, W)``. If it raises, the module is discarded.
         cpu_only: used on CPUs alone.
-        keeps_gradients: False if the rewritten module gives logits only.
     """
 
     apply: Callable[[nn.Module, Tensor], nn.Module]
     cpu_only: bool = True
-    keeps_gradients: bool = True
 
 
 REWRITES = (
     Rewrite(fuse_batchnorm, cpu_only=False),
     Rewrite(replace_strided_convs),
     Rewrite(replace_small_map_convs),
-    Rewrite(prepack_weights, keeps_gradients=False),
 )
 """All rewrites, in the order in which they are applied."""
 
@@ -107,7 +103,7 @@ def make_variant(model: nn.Module, images: Tensor, label: VariantLabel) -> Model
     if not label.fused:
         return ModelVariant(model)
     try:
-        module = _rewritten(independent_copy(model), images, keeps_gradients=True)
+        module = _rewritten(independent_copy(model), images)
         if label.channels_last:
             module = module.to(memory_format=torch.channels_last)
         if label.autocasts:
@@ -124,26 +120,9 @@ def make_variant(model: nn.Module, images: Tensor, label: VariantLabel) -> Model
     return ModelVariant(module, label)
 
 
-def drop_gradients(variant: ModelVariant, images: Tensor) -> bool:
-    """Apply, in place, the rewrites after which a copy gives logits only.
-
-    Args:
-        variant: a copy in float32, not the model itself.
-        images: a batch of the usual size, float32 ``(N, C, H, W)``.
-
-    Returns:
-        False if a rewrite failed; the variant is then unusable.
-    """
-    try:
-        _rewritten(variant.module, variant.laid_out(images), keeps_gradients=False)
-    except Exception:  # noqa: BLE001 - any model may come, and torch may lack an operation
-        return False
-    return True
-
-
-def _rewritten(module: nn.Module, images: Tensor, *, keeps_gradients: bool) -> nn.Module:
+def _rewritten(module: nn.Module, images: Tensor) -> nn.Module:
     on_cpu = images.device.type == "cpu"
     for rewrite in REWRITES:
-        if rewrite.keeps_gradients == keeps_gradients and (on_cpu or not rewrite.cpu_only):
+        if on_cpu or not rewrite.cpu_only:
             module = rewrite.apply(module, images)
     return module
