@@ -136,8 +136,6 @@ def timed(
 ) -> Ratio | None:
     """How much of its time a model keeps with a rewrite, beside others; None if there is nothing to time."""
     without, rewritten = made(model, images, others), made(model, images, others | {rewrite})
-    if without is None or rewritten is None:
-        return None
     if rewrite in (FOLDING, STEMS, TINY_MAPS) and kinds(without) == kinds(rewritten):
         return None
     pair = (without, rewritten)
