@@ -133,12 +133,12 @@ class _Pool:
 
     def start(self, count: int) -> str | None:
         """Start workers and wait until they have the run; if one cannot load it, why."""
+        gpus = [self.gpus[number % len(self.gpus)] if self.gpus else None for number in range(count)]
         try:
-            for _ in range(count):
-                self._start_one()
+            started = self._start(gpus)
         except WorkerError as error:
             return str(error)
-        for worker in list(self.workers):
+        for worker in started:
             message = self._next_of(worker)
             if not isinstance(message, Ready):
                 return message.text if isinstance(message, Stopped) else _cause(worker.process)
@@ -201,42 +201,60 @@ class _Pool:
         worker.end()
         if worker.cell is not None:
             save_dead(self.context, worker.cell, cause)
-        fresh = self._start_one(worker.gpu)
+        (fresh,) = self._start([worker.gpu])
         message = self._next_of(fresh)
         if not isinstance(message, Ready):
             text = message.text if isinstance(message, Stopped) else _cause(fresh.process)
             raise WorkerError(Stopped(f"a worker process cannot be started again: {text}", 2))
 
-    def _start_one(self, gpu: int | None = None) -> _Worker:
-        if gpu is None and self.gpus:
-            gpu = self.gpus[len(self.workers) % len(self.gpus)]
+    def _start(self, gpus: Sequence[int | None]) -> list[_Worker]:
+        """Start a worker for each entry, all at a time; the entry is the number of its GPU.
+
+        Raises:
+            WorkerError: if one ends before it is connected.
+        """
+        starting = {process.pid: (process, gpu) for gpu in gpus for process in [self._launched(gpu)]}
+        started = []
+        try:
+            while starting:
+                connection = self._accepted([process for process, _ in starting.values()])
+                process, gpu = starting.pop(connection.recv())
+                connection.send(self.assignment)
+                started.append(_Worker(process, connection, Hearing(self.context.reporter), gpu))
+                self.workers.append(started[-1])
+        finally:
+            for process, _ in starting.values():
+                process.kill()
+                process.wait()
+        return started
+
+    def _launched(self, gpu: int | None) -> subprocess.Popen[bytes]:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.assignment.threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
         process = subprocess.Popen([sys.executable, "-m", _PROGRAM], stdin=subprocess.PIPE, env=environment)
         assert process.stdin is not None
         known = {"address": self._listener.address, "key": self._key.hex()}
-        process.stdin.write(json.dumps(known).encode() + b"\n")
-        process.stdin.flush()
-        connection = self._accepted(process)
-        if connection is None:
-            raise WorkerError(Stopped(_cause(process), RobustTinError.exit_code))
-        connection.send(self.assignment)
-        worker = _Worker(process, connection, Hearing(self.context.reporter), gpu)
-        self.workers.append(worker)
-        return worker
+        with suppress(BrokenPipeError):  # it has ended; whoever waits for it sees that
+            process.stdin.write(json.dumps(known).encode() + b"\n")
+            process.stdin.flush()
+        return process
 
-    def _accepted(self, process: subprocess.Popen[bytes]) -> Connection | None:
-        """The connection that a new process makes; None if it ends without one."""
+    def _accepted(self, processes: Sequence[subprocess.Popen[bytes]]) -> Connection:
+        """The connection that one of these processes makes.
+
+        Raises:
+            WorkerError: if one ends without a connection.
+        """
         made: Queue[Connection] = Queue()
         # A listener waits for ever, and knows nothing of processes.
         Thread(target=lambda: made.put(self._listener.accept()), daemon=True).start()
-        while process.poll() is None:
+        while True:
+            ended = [process for process in processes if process.poll() is not None]
             with suppress(Empty):
                 return made.get(timeout=_LOOK)
-        with suppress(Empty):
-            return made.get_nowait()
-        return None
+            if ended:
+                raise WorkerError(Stopped(_cause(ended[0]), RobustTinError.exit_code))
 
     @staticmethod
     def _next_of(worker: _Worker) -> Any:

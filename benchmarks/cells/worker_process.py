@@ -57,6 +57,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     known = json.loads(sys.stdin.readline())
     connection = Client(known["address"], authkey=bytes.fromhex(known["key"]))
+    connection.send(os.getpid())
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _serve(connection)
