@@ -214,7 +214,7 @@ class SquareWindows:
         return top, left
 
     def _spans(self, start: Tensor, sides: Tensor, whole: int) -> Tensor:
-        """Which of so many rows or columns each square covers, bool ``(N, whole)``."""
+        """The rows or columns that each square covers, bool ``(N, whole)``."""
         at = torch.arange(whole, device=start.device)
         return (at >= start.unsqueeze(1)) & (at < (start + sides).unsqueeze(1))
 

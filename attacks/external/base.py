@@ -133,7 +133,7 @@ class Bridge(Attack):
 
     @abstractmethod
     def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
-        """The library's attack with the settings given, on a model of so many classes.
+        """The library's attack with the settings given, on a model with this number of classes.
 
         Args:
             seen: the model.

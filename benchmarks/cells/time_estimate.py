@@ -78,7 +78,7 @@ class Estimate:
         return self.plan.eval_images * self._forward(model)
 
     def certifying(self, model: str, votes: int) -> float:
-        """Seconds of so many votes on each image of one cell."""
+        """Seconds of this number of votes on each image of one cell."""
         return self.plan.eval_images * votes * self._forward(model)
 
     def total(self, done: frozenset[str] = frozenset()) -> float:

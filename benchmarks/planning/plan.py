@@ -82,7 +82,7 @@ class Plan(BaseModel, _Settings, frozen=True):
     It has the options of the attack and training configs. Here stand those that are resolved, with names in
     full and a number for each choice left open, and the facts that are no option.
 
-    Paths are not in it: data and weights are known by their fingerprints, so a run can go on after
+    Paths are not in it: data and weights are known by their fingerprints, so a run can continue after
     they moved.
 
     ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes

@@ -1,4 +1,4 @@
-"""A directory that one call fills part by part, and that the same call, stopped, goes on with."""
+"""A directory that a call fills part by part; the same call continues it after a stop."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class ResumableOutput:
 def begun_output(
     path: Path, settings: Mapping[str, Any], results: tuple[str, ...], *, told: tuple[str, ...] = ()
 ) -> Iterator[ResumableOutput]:
-    """Begin in a directory, or go on there, alone.
+    """Begin in a directory, or continue there, alone.
 
     Args:
         path: missing, empty, or of a call with the same settings.

@@ -107,7 +107,7 @@ def require_fit(found: TrainedModel, dataset: Dataset) -> None:
     """Check that a model's classes can be those of a data set.
 
     Raises:
-        DataError: where they are of another data set, or not so many.
+        DataError: if they are of another data set, or of another number.
     """
     plan = found.plan
     if found.classes == len(dataset.classes) and (plan is None or plan.data == dataset.name):

@@ -63,7 +63,7 @@ class TrainingFiles:
         return self._cell(cell) / "weights.safetensors"
 
     def checkpoint_file(self, cell: Cell) -> Path:
-        """Where a cell's training is written down while it goes on."""
+        """Where the checkpoint of a cell's training is."""
         return self._cell(cell) / "checkpoint.safetensors"
 
     def curves_file(self, cell: Cell) -> Path:

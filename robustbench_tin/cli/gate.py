@@ -168,7 +168,7 @@ def check(
 ) -> None:
     """Fail where robustness got worse than a baseline's, and only then.
 
-    Exit code 0: no measure is worse; 1: some are, or are no longer to be believed; 2: some cannot be
+    Exit code 0: no measure is worse; 1: some are, or have become unreliable; 2: some cannot be
     compared, or the check came to no result. The files of reports say the same in each case.
     """
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode

@@ -205,7 +205,7 @@ def _print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
     from robustbench_tin.errors import RunError
 
     if not tables:
-        raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
+        raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to continue")
     _print(tables, console)
 
 
