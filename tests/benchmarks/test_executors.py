@@ -107,6 +107,7 @@ def test_what_no_other_process_can_load_runs_here(grid: dict[str, Any]) -> None:
     assert any("One cell after the other" in line and "of-this-process" in line for line in said.lines)
 
 
+@pytest.mark.slow
 def test_what_stops_one_worker_stops_the_run(grid: dict[str, Any], tmp_path: Path) -> None:
     plugin = tmp_path / "stops.py"
     plugin.write_text(
@@ -124,7 +125,7 @@ def test_what_stops_one_worker_stops_the_run(grid: dict[str, Any], tmp_path: Pat
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGKILL, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])
 def test_no_worker_outlives_the_command(grid: dict[str, Any], tmp_path: Path, number: int) -> None:
     plugin, pids = tmp_path / "slow.py", tmp_path / "pids"
     pids.mkdir()

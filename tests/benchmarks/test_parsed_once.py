@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
-import subprocess
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -19,7 +17,6 @@ from robustbench_tin import bench, defenses
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.attacks.pgd import PGD
-from robustbench_tin.benchmarks.cells.complete_cell import complete_cell_of
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.benchmarks.planning.plan import Plan
@@ -152,28 +149,6 @@ def test_cells_do_not_share_the_state_of_a_defense(small: dict) -> None:
     run = bench(**{**small, "attacks": "fgsm", "eps": "0"}, defenses="remembering", seeds="0,1")
     assert run.complete
     assert len(run.records) == 2
-
-
-PROGRAM = """
-import pickle, sys
-work, data = pickle.load(sys.stdin.buffer)
-work(*data)
-"""
-
-
-def test_a_cell_is_completed_by_another_process(small: dict, tmp_path) -> None:
-    """Its data are plain; the process that began the run holds the lock, and renders the results."""
-    undisturbed = bench(**small)
-    small |= {"out": tmp_path / "parted", "attacks": [FGSM(), PGD(steps=2)]}
-    request = BenchConfig(**small)
-    plan = plan_of(**small)
-    with Run.begun(small["out"], plan):
-        sent = pickle.dumps((complete_cell_of, (small["out"], request, next(plan.cells()))))
-        subprocess.run([sys.executable, "-c", PROGRAM], input=sent, check=True, timeout=120)
-    times = ["seconds", "train_seconds"]
-    pd.testing.assert_frame_equal(
-        Run.load(small["out"]).records.drop(columns=times), undisturbed.records.drop(columns=times)
-    )
 
 
 def test_select_leaves_names_to_one_lookup() -> None:
