@@ -33,7 +33,7 @@ class FAB(IterativeWithRestarts):
     nearest boundary, at which the label leaves the top 5.
 
     With a fixed budget (``criterion=none``) the result is the nearest adversarial point, or the last point if
-    there is none, projected onto the ball. Of several starts, the one counts whose label lies furthest below
+    none exists, projected onto the ball. Of several starts, the one counts whose label lies furthest below
     the strongest other class.
 
     Attributes:
@@ -147,7 +147,7 @@ class _Boundary(AttackState):
         points: the point after the last step, which the model evaluates.
         iterate: the start of the next step: the same point, or one pulled back from it if it was adversarial.
         nearest: the adversarial point nearest to the clean image so far.
-        nearest_distance: its distance, float64 ``(N,)``; infinite if there is none.
+        nearest_distance: its distance, float64 ``(N,)``; infinite without one.
         settings: the settings of the attack.
     """
 

@@ -62,7 +62,7 @@ class EarlyStopResult:
     Attributes:
         success: True for each image that is adversarial, or misclassified from the start, bool ``(N,)`` on
             the CPU.
-        images: the adversarial image, or the clean image if there is none, float32 ``(N, C, H, W)`` on the
+        images: the adversarial image, or the clean image without one, float32 ``(N, C, H, W)`` on the
             CPU; None if images were not requested.
         disagreements: number of times that the variant misclassified a point and the model did not, including
             those of a variant that was wrong.

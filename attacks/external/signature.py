@@ -24,8 +24,8 @@ class Setting:
     Attributes:
         name: as the library calls it.
         hint: the type that its text is read as.
-        default: the library's default; None also if there is none.
-        required: there is none.
+        default: the library's default; None also without one.
+        required: it has no default.
     """
 
     name: str

@@ -21,7 +21,7 @@ from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 @dataclass(frozen=True)
 class CellContext:
-    """A run, its data, and who is told of progress.
+    """A run, its data, and the reporter of progress.
 
     Attributes:
         run: holds the plan, and gets weights, records and results.
