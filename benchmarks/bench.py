@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.cell_progress import is_complete, state_of
-from robustbench_tin.benchmarks.cells.choose_executor import choose_executor
-from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
+from robustbench_tin.benchmarks.cells.choose_executor import SideBySide, side_by_side
+from robustbench_tin.benchmarks.cells.time_estimate import estimate
 from robustbench_tin.benchmarks.cells.train_cell import train_cell
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
-from robustbench_tin.benchmarks.planning.plan import Plan
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.remembered import remember
@@ -67,7 +67,9 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
     plan, dataset = resolve(request, reporter, find_trained)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if request.dry_run or request.print_plan:
-        _announce(plan, dataset, estimate(plan, dataset.image_size), frozenset(), path, reporter)
+        chosen = side_by_side(request, plan, list(plan.cells()), group.size)
+        costs = estimate(plan, dataset.image_size, chosen.threads)
+        _announce(plan, dataset, costs.side_by_side(chosen.jobs), 0, path, reporter)
         for line in plan.describe() if request.print_plan else ():
             reporter.say(line)
         return None
@@ -78,23 +80,23 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")
         else:
-            costs = estimate(plan, dataset.image_size)
-            _announce(plan, dataset, costs, done, path, reporter)
+            left = [cell for cell in plan.cells() if cell.slug not in done]
+            chosen = side_by_side(request, plan, left, group.size)
+            costs = estimate(plan, dataset.image_size, chosen.threads)
+            _announce(plan, dataset, costs.side_by_side(chosen.jobs, done), len(done), path, reporter)
             if any(run.trained(cell) for cell in plan.cells()):
                 reporter.say(f"Continued: {state_of(run)}")
-            _complete(CellContext(run, dataset, request, costs, reporter, group), done)
+            _complete(CellContext(run, dataset, request, costs, reporter, group), left, chosen)
         run.write_results()
     return run
 
 
-def _complete(context: CellContext, done: frozenset[str]) -> None:
-    """Take the cells that are not done to their end."""
-    cells = [cell for cell in context.plan.cells() if cell.slug not in done]
-    executor = choose_executor(context, cells)
+def _complete(context: CellContext, cells: Sequence[Cell], chosen: SideBySide) -> None:
+    """Take cells to their end."""
     context.group.broadcast(context.run.path)
-    with context.reporter.overall(context.costs.total(done)):
+    with context.reporter.overall(sum(map(context.costs.cell, cells))):
         try:
-            executor.complete(context, cells)
+            chosen.executor.complete(context, cells)
         except KeyboardInterrupt:
             context.reporter.say(f"Stopped: {state_of(context.run)}")
             raise
@@ -111,17 +113,17 @@ def _train_along(request: BenchConfig, group: ProcessGroup) -> None:
 
 
 def _announce(
-    plan: Plan, dataset: Dataset, costs: Estimate, done: Collection[str], path: Path, reporter: Reporter
+    plan: Plan, dataset: Dataset, seconds: float, done: int, path: Path, reporter: Reporter
 ) -> None:
     cells = len(list(plan.cells()))
     reporter.say(
         f"Data: {plan.data} ({dataset.source}), {plan.classes} classes, {plan.train_images:,} training and"
         f" {plan.eval_images:,} evaluated images of {dataset.image_size} px"
     )
-    finished = f", {len(done)} done" if done else ""
+    finished = f", {done} done" if done else ""
     reporter.say(
         f"Plan: {counted(cells, 'cell')}{finished}, {counted(plan.measures, 'measure')}, {_epochs(plan)} of"
-        f" batches of {plan.batch_size} on {plan.device}; about {duration(costs.total(frozenset(done)))}."
+        f" batches of {plan.batch_size} on {plan.device}; about {duration(seconds)}."
         f" Run directory: {path}"
     )
 

@@ -170,7 +170,7 @@ def load(arguments: argparse.Namespace) -> list[Setting]:
             backbones.get(cell.model),
             run.plan.classes,
             image_size=dataset.image_size,
-            resize_to=run.plan.image_size,
+            resize_to=run.plan.size_of(cell.model),
             pretrained=False,
             weights=None,
             seed=0,

@@ -21,6 +21,7 @@ from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_s
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, Precision, VariantLabel
 from robustbench_tin.attacks.engine.call_model import call_model
 from robustbench_tin.models.modes import to_eval_mode
+from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.strict_float32 import tf32
 
 
@@ -84,10 +85,17 @@ class Rewrite:
     cpu_only: bool = True
 
 
+def take_products(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model, whose layers take small maps as products from now on; ``images`` are not used."""
+    use_products(model)
+    return model
+
+
 REWRITES = (
     Rewrite(fuse_batchnorm, cpu_only=False),
     Rewrite(replace_strided_convs),
     Rewrite(replace_small_map_convs),
+    Rewrite(take_products),
 )
 """All rewrites, in the order in which they are applied."""
 

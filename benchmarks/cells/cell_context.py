@@ -80,7 +80,7 @@ class CellContext:
             plan.backbone(cell.model),
             plan.classes,
             image_size=self.dataset.image_size,
-            resize_to=plan.image_size,
+            resize_to=plan.size_of(cell.model),
             pretrained=plan.pretrained and fresh,
             weights=Path(weights) if weights is not None and fresh and asked else None,
             seed=cell.seed,

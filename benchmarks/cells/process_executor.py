@@ -150,7 +150,8 @@ class _Pool:
         Raises:
             WorkerError: for what stops the run.
         """
-        waiting = list(cells)
+        # The longest first: a long one that begins last keeps the others waiting.
+        waiting = sorted(cells, key=self.context.costs.cell, reverse=True)
         while waiting or any(worker.cell for worker in self.workers):
             for worker in [worker for worker in self.workers if worker.cell is None]:
                 cell = self._next_cell(waiting)
@@ -300,7 +301,9 @@ def save_dead(context: CellContext, cell: Cell, why: str) -> None:
             status=status,
             lr=plan.recipe(cell.model).lr,
             precision=plan.precision or "float32",
-            network_size=plan.backbone(cell.model).check_size(context.dataset.image_size, plan.image_size),
+            network_size=plan.backbone(cell.model).check_size(
+                context.dataset.image_size, plan.size_of(cell.model)
+            ),
         )
         context.run.save_trained(cell, trained)
     records = CellRecords(context, cell, trained)

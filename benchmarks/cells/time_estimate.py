@@ -1,33 +1,32 @@
 """Roughly how long a run will take, said before it starts.
 
-Passes are counted exactly; what one costs is the network's arithmetic (counted on shapes) divided by
-what this machine achieves on a small convolution network, timed for a moment. Networks differ in how
-well they use a machine, so the answer is good to a factor of two or so; the progress bar corrects it.
+Passes are counted, and a pass of each network is timed for a moment.
 """
 
 from __future__ import annotations
 
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
 from robustbench_tin.attacks.base import Attack
+from robustbench_tin.benchmarks.cells.pass_times import PassTimes, time_passes
 from robustbench_tin.benchmarks.measurement.fixed_budget import with_clean_gradients
-from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
-from robustbench_tin.models.flops import Cost, cost
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.trust.probe import PASSES, probed_images
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training.progressive import sides
 
 # Seconds an optimiser step takes per parameter, beside the arithmetic of the passes: AdamW reads and writes
 # some 28 bytes of each.
-_STEP_SECONDS_PER_PARAMETER = {"cpu": 3e-9, "cuda": 2e-11}
-# What real networks reach of the small network's rate, by backbones timed on two CPU cores.
-_EFFICIENCY = 0.45
+_STEP_SECONDS_PER_PARAMETER = {"cpu": 4e-9, "cuda": 2e-11}
+# Part of a forward and a backward pass that a forward pass takes alone.
+_FORWARD = 0.4
 # A side for counting by how much progressive resizing cuts the pixels.
 _WHOLE = 1024
 
@@ -37,15 +36,11 @@ class Estimate:
     """Seconds a backbone's cells take, by plan and by machine.
 
     Attributes:
-        flops_per_second: what the machine achieves in float32, which attacks and measures compute in.
-        training_flops_per_second: by backbone, in the precision that it is trained in.
-        costs: by backbone.
+        passes: by backbone.
         plan: what will run.
     """
 
-    flops_per_second: float
-    training_flops_per_second: dict[str, float]
-    costs: dict[str, Cost]
+    passes: dict[str, PassTimes]
     plan: Plan
 
     def training(self, model: str, defense: str) -> float:
@@ -55,19 +50,20 @@ class Estimate:
         steps = images / self.plan.batch_size
         images *= sum((size / _WHOLE) ** 2 for size in sides(_WHOLE, self.plan.progressive, epochs)) / epochs
         kind = torch.device(self.plan.device).type
-        update = steps * self.costs[model].parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 3e-9)
-        return images * 3 * self.costs[model].flops_per_image / self.training_flops_per_second[model] + update
+        passes = self.passes[model]
+        update = passes.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 4e-9)
+        return images * passes.training.image + steps * (passes.training.batch + update)
 
     def attack(self, model: str, attack: Attack) -> float:
         """Seconds of one attack at all budgets on one cell."""
         budgets = len(self.plan.attacked_eps)
-        gradients = attack.gradients(budgets)
-        # Frozen parameters: a backward pass to the pixels costs about a forward pass.
-        return self.plan.eval_images * (2 * gradients + budgets) * self._forward(model)
+        images = self.plan.eval_images * (attack.gradients(budgets) + _FORWARD * budgets)
+        return self._gradients(model, images)
 
     def checking(self, model: str) -> float:
         """Seconds of the trust checks of one cell, at most."""
-        return min(IMAGES, self.plan.eval_images) * PASSES * self._forward(model) if self.plan.trust else 0.0
+        images = probed_images(self.plan.eval_images) * PASSES / 2
+        return self._gradients(model, images) if self.plan.trust else 0.0
 
     def clean(self, model: str) -> float:
         """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
@@ -75,23 +71,33 @@ class Estimate:
         shares = with_clean_gradients(attacks, AttackProtocol(search=self.plan.search)) is not None
         if shares and not self.plan.oblivious:
             return 0.0
-        return self.plan.eval_images * self._forward(model)
+        return self._gradients(model, self.plan.eval_images * _FORWARD)
 
     def certifying(self, model: str, votes: int) -> float:
         """Seconds of this number of votes on each image of one cell."""
-        return self.plan.eval_images * votes * self._forward(model)
+        return self._gradients(model, self.plan.eval_images * votes * _FORWARD)
 
-    def total(self, done: frozenset[str] = frozenset()) -> float:
-        """Seconds of all cells but those whose slug is in ``done``."""
-        return sum(
+    def cell(self, cell: Cell) -> float:
+        """Seconds of one cell."""
+        return (
             self.training(cell.model, cell.defense)
             + self.clean(cell.model)
             + self.checking(cell.model)
             + sum(self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks)
             + self.certifying(cell.model, self._votes(cell.defense))
-            for cell in self.plan.cells()
-            if cell.slug not in done
         )
+
+    def total(self, done: frozenset[str] = frozenset()) -> float:
+        """Seconds of all cells but those whose slug is in ``done``, one after the other."""
+        return sum(self.cell(cell) for cell in self.plan.cells() if cell.slug not in done)
+
+    def side_by_side(self, jobs: int, done: frozenset[str] = frozenset()) -> float:
+        """Seconds until the last cell is complete, if ``jobs`` of them run at a time, the longest first."""
+        busy = [0.0] * jobs
+        left = [cell for cell in self.plan.cells() if cell.slug not in done]
+        for seconds in sorted(map(self.cell, left), reverse=True):
+            busy[busy.index(min(busy))] += seconds
+        return max(busy)
 
     def _votes(self, defense: str) -> int:
         vote = (
@@ -99,42 +105,35 @@ class Estimate:
         )
         return 0 if vote is None else vote.n0 + vote.n
 
-    def _forward(self, model: str) -> float:
-        return self.costs[model].flops_per_image / self.flops_per_second
+    def _gradients(self, model: str, images: float) -> float:
+        """Seconds of gradients of the pixels for a number of images."""
+        return self.passes[model].attack.of(images, evaluation_batch_size(self.plan.device))
 
 
-def estimate(plan: Plan, image_size: int) -> Estimate:
-    """Count the work of a plan and time this machine for a moment."""
-    costs, precisions = {}, {}
-    for name in plan.backbones:
-        backbone = plan.backbone(name)
-        size = backbone.check_size(image_size, plan.image_size)
-        skeleton = create_skeleton(backbone, plan.classes, size)
-        costs[name] = cost(skeleton, size)
-        precisions[name] = plan.precision or choose_precision(plan.device, skeleton, size)
-    rates = {
-        precision: _EFFICIENCY * _flops_per_second(Runtime(plan.device, precision))
-        for precision in {"float32", *precisions.values()}
-    }
-    training = {name: rates[precision] for name, precision in precisions.items()}
-    return Estimate(rates["float32"], training, costs, plan)
+def estimate(plan: Plan, image_size: int, threads: int | None = None) -> Estimate:
+    """Count the work of a plan, and time each of its networks for a moment.
+
+    Args:
+        plan: what will run.
+        image_size: side of the data set's images in pixels.
+        threads: number of threads of each cell, on a CPU; None: as many as torch has now.
+    """
+    passes = {}
+    with _threads(threads):
+        for name in plan.backbones:
+            backbone = plan.backbone(name)
+            size = backbone.check_size(image_size, plan.size_of(name))
+            skeleton = create_skeleton(backbone, plan.classes, size)
+            precision = plan.precision or choose_precision(plan.device, skeleton, size)
+            passes[name] = time_passes(skeleton, size, Runtime(plan.device, precision))
+    return Estimate(passes, plan)
 
 
-def _flops_per_second(runtime: Runtime) -> float:
-    """Forward rate of a small convolution network in a precision."""
-    device = runtime.torch_device
-    layer = runtime.place(nn.Conv2d(64, 64, 3, padding=1, bias=False))
-    images = torch.zeros(16, 64, 32, 32, device=device, dtype=torch.float32).to(
-        memory_format=torch.channels_last
-    )
-    flops = 2 * 16 * 32 * 32 * 64 * 64 * 9
-    best = float("inf")
-    with torch.inference_mode(), runtime.autocast():
-        for _ in range(12):
-            started = time.perf_counter()
-            for _ in range(4):
-                layer(images)
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
-            best = min(best, (time.perf_counter() - started) / 4)
-    return flops / best
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

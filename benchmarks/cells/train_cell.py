@@ -82,7 +82,9 @@ def _without_weights(context: CellContext, cell: Cell, error: WeightsError) -> t
         status=Status.of(StatusCode.not_measured, why=str(error)),
         lr=plan.recipe(cell.model).lr,
         precision=plan.precision or "float32",
-        network_size=plan.backbone(cell.model).check_size(context.dataset.image_size, plan.image_size),
+        network_size=plan.backbone(cell.model).check_size(
+            context.dataset.image_size, plan.size_of(cell.model)
+        ),
     )
     context.reporter.warn(f"{cell.label}: {trained.status}")
     return context.build(cell), trained

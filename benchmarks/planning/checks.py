@@ -73,7 +73,7 @@ def check_data(plan: Plan, dataset: Dataset) -> None:
             attack.goal.check(plan.classes)
     for name in plan.backbones:
         backbone = plan.backbone(name)
-        size = backbone.check_size(dataset.image_size, plan.image_size)
+        size = backbone.check_size(dataset.image_size, plan.size_of(name))
         if backbone.variant.new_head:
             create_skeleton(backbone, plan.classes, size)
     for spec in plan.defenses:
@@ -134,7 +134,7 @@ def _require_watched(plan: Plan, cell: Cell, curves: str) -> None:
 def _require_fitting_sides(plan: Plan, model: str, image_size: int) -> None:
     """Refuse progressive resizing that begins with a size at which a network does not work."""
     backbone = plan.backbone(model)
-    full = backbone.check_size(image_size, plan.image_size)
+    full = backbone.check_size(image_size, plan.size_of(model))
     for size in set(sides(full, plan.progressive, plan.epochs_of(model))):
         try:
             backbone.require_fits(size)

@@ -94,7 +94,9 @@ class EvaluationDataConfig(Config, panel="Data"):
     classes: int | str | Sequence[str] | None = option(
         None, "Number of classes, or their ids with commas between them.", shown="all"
     )
-    eval_images: int | None = option(None, "Number of validation images in all.", shown="all")
+    eval_images: int | None = option(
+        None, "Number of validation images in all.", shown="all; 200 of the demo set"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,7 +114,7 @@ class TrainingConfig(TrainingSettings, panel="Training"):
     image_size: int | None = option(
         None,
         "Image side in pixels that the network sees; images are resized inside the classifier.",
-        shown="the images' or the smallest",
+        shown="the images' or the smallest; 32 for large backbones on the demo set",
     )
     interpolation: str | None = option(
         None,

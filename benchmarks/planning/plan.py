@@ -87,8 +87,8 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
     before the others. ``source_files`` are the weights of trained models that they make images on.
-    ``epochs`` goes by :attr:`backbones`; ``lr`` holds for ``models``, and what only sources need takes its
-    backbone's own.
+    ``epochs`` and ``sizes`` go by :attr:`backbones`; ``sizes`` is empty if no backbone has its own. ``lr``
+    holds for ``models``, and what only sources need takes its backbone's own.
 
     Fields hold specs, which name files; :meth:`attack`, :meth:`defense` and :meth:`backbone` give objects.
     """
@@ -111,6 +111,7 @@ class Plan(BaseModel, _Settings, frozen=True):
     trust: bool = False  # a plan without it is older than the checks
     certified: tuple[str, ...] = ()
     epochs: tuple[int, ...]  # type: ignore[assignment] # one for each backbone
+    sizes: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
     batch_size: int
     weights: str | None
     device: str
@@ -147,6 +148,8 @@ class Plan(BaseModel, _Settings, frozen=True):
     def _check(self) -> Self:
         if len(self.epochs) != len(self.backbones):
             raise ValueError(f"{len(self.epochs)} epochs for {len(self.backbones)} backbones")
+        if len(self.sizes) not in (0, len(self.backbones)):
+            raise ValueError(f"{len(self.sizes)} sizes for {len(self.backbones)} backbones")
         if not self.models or not self.defenses or not self.seeds:
             raise ValueError("no models, defenses or seeds")
         if len(self.backbones) * len(self.defenses) * len(self.seeds) > _MOST_CELLS:
@@ -161,6 +164,10 @@ class Plan(BaseModel, _Settings, frozen=True):
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
         return self.epochs[self.backbones.index(model)]
+
+    def size_of(self, model: str) -> int | None:
+        """The side in pixels at which a backbone is asked to see images; None: its own, or the images'."""
+        return self.sizes[self.backbones.index(model)] if self.sizes else self.image_size
 
     def recipe(self, model: str) -> Recipe:
         """How one of the plan's backbones is trained.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +98,7 @@ def _plan(
         "search": request.search or ("fixed" if request.deterministic else "auto"),
         "certified": asked.certified if request.norm == "l2" else (),
         "epochs": tuple(request.epochs or _default_epochs(dataset, backbone) for backbone in trained),
+        "sizes": _quick_sizes(request, dataset, trained),
         "batch_size": request.batch_size or default_batch_size(len(dataset.train)),
         "processes": group_size(),
     }
@@ -109,6 +111,16 @@ def default_batch_size(images: int) -> int:
     while size < 192 and images / (2 * size) >= 25:
         size *= 2
     return size
+
+
+def _quick_sizes(
+    request: BenchConfig, dataset: Dataset, trained: Sequence[Backbone]
+) -> tuple[int | None, ...]:
+    """The size of each backbone on a data set for a first look; none if no backbone has one of its own."""
+    if not dataset.quick or request.image_size is not None:
+        return ()
+    sizes = tuple(backbone.quick_size for backbone in trained)
+    return sizes if any(sizes) else ()
 
 
 def _default_epochs(dataset: Dataset, backbone: Backbone) -> int:

@@ -59,7 +59,7 @@ class CellLoader:
             plan.backbone(cell.model),
             plan.classes,
             image_size=self._image_size,
-            resize_to=plan.image_size,
+            resize_to=plan.size_of(cell.model),
             pretrained=False,
             weights=None,
             seed=cell.seed,

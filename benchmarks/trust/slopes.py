@@ -7,6 +7,7 @@ noisy or shattered, however convincing it looks to an attack.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -39,8 +40,11 @@ regions or frequencies promises too little along at least one of them.
 
 # Of the kinds of directions, those that are drawn.
 _DRAWN = 5
-# Pieces of the way from one image to another.
-_PARTS = 6
+# Pieces of the way from one image to another, at first and if the sum over them is further off than this.
+# They become more as long as each sum is off by at most this part of the one before; for that, few ways will
+# do. On two honest networks of short trainings the sums were off by 0.51, 0.40, 0.08, and by 0.29, 0.15.
+_PIECES = 6, 24, 72
+_CLOSE, _CLOSER, _WAYS = 0.2, 0.85, 12
 _COARSE = 4
 _REGIONS = 4
 # Images that a channel or region must have to be judged by itself.
@@ -189,25 +193,37 @@ def climbs(subject: ProbedModel, images: Tensor, length: float, floor: Tensor) -
 def passages(subject: ProbedModel, images: Tensor, floor: Tensor) -> Slopes:
     """From each image towards the next one: the change of the margin, and the sum of what gradients promised.
 
-    Gradients are taken at the middles of equal pieces of the way. A model that answers in steps changes
-    though its gradients promise nothing: Sundararajan, Taly and Yan, 2017, "Axiomatic Attribution for Deep
-    Networks", arXiv 1703.01365, call the sum's agreement completeness.
+    Gradients are taken at the middles of equal pieces of the way. If their sum is off, there are more pieces:
+    on the way through a rough network the sum comes closer then, and through a model that answers in steps it
+    does not. Sundararajan, Taly and Yan, 2017, "Axiomatic Attribution for Deep Networks", arXiv 1703.01365,
+    call the sum's agreement completeness.
 
     Args:
         subject: the model.
         images: one batch of two images or more, float32 ``(N, C, H, W)``.
         floor: how far a margin moves by rounding, ``(N,)``.
     """
-    logits = subject.logits(images)
-    first, second = logits.topk(2, dim=1).indices.unbind(dim=1)
     way = images.roll(1, dims=0) - images
-    theirs = first.roll(1, dims=0)
-    margin = Margin(torch.where(theirs == first, second, theirs), first)
-    measured = margin(subject.logits(images + way)) - margin(logits)
+    found, before = _passages(subject, images, way, floor, _PIECES[0]), math.inf
+    for pieces in _PIECES[1:]:
+        off = float(found.errors_by_direction()[0]) if found.usable.any() else 0.0
+        if not _CLOSE < off < _CLOSER * before:
+            break
+        before = off
+        found = _passages(subject, images[:_WAYS], way[:_WAYS], floor[:_WAYS], pieces)
+    return found
+
+
+def _passages(subject: ProbedModel, images: Tensor, way: Tensor, floor: Tensor, pieces: int) -> Slopes:
+    logits, theirs = subject.logits(images), subject.logits(images + way)
+    first, second = logits.topk(2, dim=1).indices.unbind(dim=1)
+    there = theirs.argmax(dim=1)
+    margin = Margin(torch.where(there == first, second, there), first)
+    measured = margin(theirs) - margin(logits)
     promised = torch.zeros_like(measured)
-    for piece in range(_PARTS):
-        gradient = subject.gradient(images + (piece + 0.5) / _PARTS * way, margin).nan_to_num()
-        promised += (gradient * way).flatten(1).sum(dim=1) / _PARTS
+    for piece in range(pieces):
+        gradient = subject.gradient(images + (piece + 0.5) / pieces * way, margin).nan_to_num()
+        promised += (gradient * way).flatten(1).sum(dim=1) / pieces
     return _slopes(measured[:, None], promised[:, None], floor, (1,))
 
 

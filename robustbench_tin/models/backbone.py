@@ -25,6 +25,8 @@ class Backbone:
         lr: the peak learning rate to train it with where the user does not say.
         effort: the part of a data set's default epochs that a quick training takes; small for networks
             that train for minutes on a CPU where a small one takes seconds.
+        quick_size: the size that a quick training and its measures see, where the user does not say; None: as
+            elsewhere.
         native: the size that it sees where the user does not say; None: the images' own.
         variant: what its spec may change, and has.
     """
@@ -38,6 +40,7 @@ class Backbone:
     sized: bool = False
     lr: float = 1e-3
     effort: float = 1.0
+    quick_size: int | None = None
     native: int | None = None
     variant: Variant = field(default_factory=Variant)
 
@@ -98,8 +101,12 @@ class Backbone:
 _VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
 _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
 
-vgg16 = Backbone("vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=1.5e-4, effort=1 / 4)
-vgg19 = Backbone("vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=1.5e-4, effort=1 / 8)
+vgg16 = Backbone(
+    "vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=1.5e-4, effort=1 / 4, quick_size=32
+)
+vgg19 = Backbone(
+    "vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=1.5e-4, effort=1 / 4, quick_size=32
+)
 mobilenet = Backbone(
     "mobilenet",
     "MobileNet v1 (Howard et al., 2017, arXiv:1704.04861)",
@@ -108,7 +115,12 @@ mobilenet = Backbone(
     lr=3e-3,
 )
 resnet50 = Backbone(
-    "resnet50", "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)", "resnet50", smallest=1, effort=1 / 4
+    "resnet50",
+    "ResNet, 50 layers (He et al., 2015, arXiv:1512.03385)",
+    "resnet50",
+    smallest=1,
+    effort=1 / 4,
+    quick_size=32,
 )
 inceptionv3 = Backbone(
     "inceptionv3",
@@ -132,14 +144,30 @@ nasnetlarge = Backbone(
     "NASNet-A large (Zoph et al., 2017, arXiv:1707.07012)",
     "nasnetalarge",
     smallest=3,
-    effort=1 / 8,
+    effort=1 / 4,
+    quick_size=32,
 )
 densenet121 = Backbone(
-    "densenet121", f"DenseNet, 121 layers ({_DENSENET})", "densenet121", smallest=29, effort=1 / 4
+    "densenet121",
+    f"DenseNet, 121 layers ({_DENSENET})",
+    "densenet121",
+    smallest=29,
+    effort=1 / 4,
+    quick_size=32,
 )
 densenet169 = Backbone(
-    "densenet169", f"DenseNet, 169 layers ({_DENSENET})", "densenet169", smallest=29, effort=1 / 4
+    "densenet169",
+    f"DenseNet, 169 layers ({_DENSENET})",
+    "densenet169",
+    smallest=29,
+    effort=1 / 4,
+    quick_size=32,
 )
 densenet201 = Backbone(
-    "densenet201", f"DenseNet, 201 layers ({_DENSENET})", "densenet201", smallest=29, effort=1 / 4
+    "densenet201",
+    f"DenseNet, 201 layers ({_DENSENET})",
+    "densenet201",
+    smallest=29,
+    effort=1 / 4,
+    quick_size=32,
 )

@@ -10,8 +10,15 @@ from torch import nn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.classifier import Classifier
-from robustbench_tin.models.network import create_network, init_head_small, published_settings, seeded
+from robustbench_tin.models.network import (
+    create_network,
+    init_head_small,
+    init_without_normalisation,
+    published_settings,
+    seeded,
+)
 from robustbench_tin.models.pretrained import create_pretrained
+from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.models.variant import Variant
 from robustbench_tin.models.weights import start_from
 from robustbench_tin.models.weights_file import read_weights_file
@@ -66,9 +73,11 @@ def build_classifier(
             weights = None
         else:
             network = create_network(backbone, num_classes, size)
+            init_without_normalisation(network)
             init_head_small(network)
     if weights is not None:
         notes = start_from(network, backbone.name, Path(weights))
+    use_products(network)
     published = published_settings(network)
     return Classifier(
         network,

@@ -14,6 +14,8 @@ from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.small_stem import with_small_stem
 from robustbench_tin.runtime import float32_default
 
+_Normalisation = nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm
+
 
 def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
     """The network of a backbone for square images of ``size`` pixels; ``settings`` go to timm."""
@@ -62,6 +64,20 @@ def init_head_small(network: nn.Module) -> None:
                 nn.init.normal_(parameter, std=0.01)
             else:
                 nn.init.zeros_(parameter)
+
+
+def init_without_normalisation(network: nn.Module) -> None:
+    """Let the convolutions of a network without normalisation keep the scale of what passes through them.
+
+    timm keeps the scale of gradients instead. A VGG's last maps then begin with an eighth of the scale of its
+    images, and a short training ends before it has made up for that. He et al., 2015, arXiv 1502.01852.
+    """
+    modules = list(network.modules())
+    if any(isinstance(module, _Normalisation) for module in modules):
+        return
+    for module in modules:
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 
 @contextlib.contextmanager

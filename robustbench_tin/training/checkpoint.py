@@ -120,7 +120,12 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     for key, value in tensors.items():
         number, _, name = key.partition(".")
         like = parameters[int(number)]
-        if value.shape == like.shape:
+        if value.ndim > 0:
+            if value.shape != like.shape:
+                raise RunError(
+                    f"the checkpoint's optimiser state is {tuple(value.shape)} where {tuple(like.shape)} is"
+                    " expected: another version of robust-tin wrote it; delete the checkpoint to train anew"
+                )
             value = torch.empty_like(like).copy_(value)
         state.setdefault(int(number), {})[name] = value
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

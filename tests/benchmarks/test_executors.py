@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -18,11 +19,13 @@ from commands import robust_tin
 from robustbench_tin import attacks, bench, resources
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.benchmarks.cells import choose_executor as chooser
+from robustbench_tin.benchmarks.cells.executor import SerialExecutor
 from robustbench_tin.benchmarks.cells.process_executor import ProcessExecutor
+from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import RobustTinError
-from robustbench_tin.models.flops import Cost
+from robustbench_tin.models import backbones
 from robustbench_tin.progress import Reporter
 
 TIMES = ["seconds", "train_seconds"]
@@ -175,7 +178,7 @@ def test_jobs_and_threads_are_at_least_1(option: str) -> None:
         (2, None, None, 2, 1),
         (8, None, None, 3, 2),
         (8, 10 * 2**30, None, 3, 2),
-        (8, 5 * 2**30, None, 2, 4),
+        (8, 6 * 2**30, None, 2, 4),
         (8, 2**20, None, None, None),
         (1, None, None, None, None),
         (2, 2**20, 3, 3, 1),
@@ -192,39 +195,29 @@ def test_as_many_as_cores_and_memory_allow(
 ) -> None:
     monkeypatch.setattr(resources, "cores", lambda: cores)
     monkeypatch.setattr(resources, "free_memory", lambda: memory)
-    context = stand_in(jobs=asked, device="cpu", group=1)
-    chosen = chooser.choose_executor(context, [Cell("net", "none", seed) for seed in range(3)])
-    if jobs is None:
-        assert not isinstance(chosen, ProcessExecutor)
-        return
-    assert isinstance(chosen, ProcessExecutor)
-    assert (chosen.jobs, chosen.threads) == (jobs, threads)
+    chosen = choose(jobs=asked, cells=3)
+    assert (chosen.jobs, chosen.threads) == ((jobs, threads) if jobs is not None else (1, None))
+    assert isinstance(chosen.executor, ProcessExecutor if jobs is not None else SerialExecutor)
 
 
 def test_each_gpu_has_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(resources, "cores", lambda: 16)
     monkeypatch.setattr(resources, "free_memory", lambda: None)
     monkeypatch.setattr(resources, "gpus", lambda device: (0, 1))
-    context = stand_in(jobs=None, device="cuda", group=1)
-    chosen = chooser.choose_executor(context, [Cell("net", "none", seed) for seed in range(5)])
+    chosen = choose(jobs=None, cells=5, device="cuda").executor
     assert isinstance(chosen, ProcessExecutor)
     assert (chosen.jobs, chosen.threads, chosen.gpus) == (2, 8, (0, 1))
 
 
 def test_under_torchrun_cells_share_their_processes() -> None:
-    cells = [Cell("net", "none", 0), Cell("net", "none", 1)]
-    assert not isinstance(chooser.choose_executor(stand_in(jobs=None, group=2), cells), ProcessExecutor)
+    assert isinstance(choose(jobs=None, cells=2, processes=2).executor, SerialExecutor)
     with pytest.raises(RobustTinError, match="jobs got 2 under torchrun"):
-        chooser.choose_executor(stand_in(jobs=2, group=2), cells)
+        choose(jobs=2, cells=2, processes=2)
 
 
-def stand_in(*, jobs: int | None, device: str = "cpu", group: int) -> Any:
-    """As much of a context as the choice looks at: networks of ten million parameters."""
-    from types import SimpleNamespace as Facts
-
-    return Facts(
-        request=Facts(jobs=jobs, threads=None),
-        plan=Facts(device=device),
-        group=Facts(size=group),
-        costs=Facts(costs={"net": Cost(1, 10_000_000)}),
-    )
+def choose(*, jobs: int | None, cells: int, device: str = "cpu", processes: int = 1) -> chooser.SideBySide:
+    """What is chosen for cells of a network of 25 million parameters."""
+    plan = SimpleNamespace(device=device, classes=1000, backbone=backbones.get)
+    request = BenchConfig(jobs=jobs)
+    waiting = [Cell("resnet50", "none", seed) for seed in range(cells)]
+    return chooser.side_by_side(request, plan, waiting, processes)  # type: ignore[arg-type]

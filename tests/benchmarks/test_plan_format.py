@@ -73,3 +73,12 @@ def test_a_plan_without_a_resolved_option_is_refused(missing: str) -> None:
 def test_what_is_no_field_of_a_plan_is_refused(name: str) -> None:
     with pytest.raises(ValidationError, match="Extra inputs are not permitted"):
         read(FIRST | {name: None})
+
+
+def test_backbones_may_see_images_at_sizes_of_their_own() -> None:
+    plan = read(FIRST | {"sizes": [None, 32]})
+    assert [plan.size_of(name) for name in ("mobilenet", "resnet50")] == [None, 32]
+    assert plan.fingerprint != read(FIRST).fingerprint
+    assert read(FIRST | {"image_size": 48}).size_of("resnet50") == 48
+    with pytest.raises(ValidationError, match="1 sizes for 2 backbones"):
+        read(FIRST | {"sizes": [32]})

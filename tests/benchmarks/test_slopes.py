@@ -86,6 +86,15 @@ def test_answers_in_steps_show_between_images_only(toy: Toy, images: Tensor) -> 
     assert passage.errors_by_direction()[0] > 0.9
 
 
+@pytest.mark.parametrize("waves", [1.0, 4.0, 12.0])
+def test_a_rough_model_keeps_its_promises_in_smaller_pieces(images: Tensor, waves: float) -> None:
+    slope = linear()
+    subject = ProbedModel(After(slope, lambda logits: logits + 0.3 * (waves * 10 * logits).sin()))
+    with subject.attacked:
+        passage = passages(subject, images, floor(images))
+    assert passage.errors_by_direction()[0] < 0.2
+
+
 def test_rounding_is_no_error(images: Tensor) -> None:
     subject = ProbedModel(After(linear(), lambda logits: logits + 1e-4 * (1e6 * logits.detach()).sin()))
     with subject.attacked:

@@ -1,0 +1,109 @@
+"""How long a network's passes take on this machine, timed for a moment with weights of zero."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from robustbench_tin.models.small_maps import use_products
+from robustbench_tin.runtime import Runtime
+
+# Two batches of different sizes tell a pass's own cost from that of an image.
+_FEW, _MORE = 4, 12
+
+
+@dataclass(frozen=True)
+class PassTime:
+    """Seconds of a forward and a backward pass.
+
+    Attributes:
+        batch: what every pass takes, whatever it is given: weights are read and laid out.
+        image: what each image adds.
+    """
+
+    batch: float
+    image: float
+
+    def of(self, images: float, batch_size: int) -> float:
+        """Seconds for a number of images in batches."""
+        return images * (self.image + self.batch / max(1, batch_size))
+
+
+@dataclass(frozen=True)
+class PassTimes:
+    """Of one network.
+
+    Attributes:
+        attack: a gradient of the pixels, in float32.
+        training: a gradient of the weights, in the precision of training.
+        parameters: number of weights that are trained.
+    """
+
+    attack: PassTime
+    training: PassTime
+    parameters: int
+
+
+def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
+    """Time a network's passes.
+
+    Args:
+        skeleton: the network on torch's meta device; it is filled here.
+        size: height and width of the images that it sees.
+        runtime: where it trains, and how.
+    """
+    network = skeleton.to_empty(device=runtime.torch_device)
+    with torch.no_grad():
+        # Numbers of nobody's may be so small that arithmetic with them is slow.
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.zero_()
+    network = runtime.place(network)
+    parameters = sum(parameter.numel() for parameter in network.parameters())
+
+    def train(images: Tensor) -> None:
+        network.train()
+        with runtime.autocast():
+            loss = functional.cross_entropy(network(images).float(), _labels(images))
+        torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+
+    def attack(images: Tensor) -> None:
+        network.eval()
+        loss = functional.cross_entropy(network(images.requires_grad_()), _labels(images))
+        torch.autograd.grad(loss, images)
+
+    use_products(network)
+    training = _timed(train, size, runtime)
+    network.requires_grad_(False)
+    return PassTimes(_timed(attack, size, runtime), training, parameters)
+
+
+def _labels(images: Tensor) -> Tensor:
+    return torch.zeros(len(images), dtype=torch.long, device=images.device)
+
+
+def _timed(work: Callable[[Tensor], None], size: int, runtime: Runtime) -> PassTime:
+    device = runtime.torch_device
+    seconds = []
+    # The first pass of all prepares what later ones find prepared.
+    for count in (_FEW, _FEW, _MORE):
+        images = torch.zeros(count, 3, size, size, device=device, dtype=torch.float32)
+        if runtime.channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        _wait(device)
+        started = time.perf_counter()
+        work(images)
+        _wait(device)
+        seconds.append(time.perf_counter() - started)
+    _, few, more = seconds
+    image = max(more - few, 0.1 * more) / (_MORE - _FEW)
+    return PassTime(max(0.0, few - _FEW * image), image)
+
+
+def _wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

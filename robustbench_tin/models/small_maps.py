@@ -1,0 +1,182 @@
+"""Layers on maps of a few pixels as products: the same functions and gradients, faster on a CPU.
+
+Late in a network a map has one, four or sixteen pixels. There, CPU kernels for convolutions take longer to
+arrange weights than to multiply. On maps of one pixel, a depthwise kernel of 5 x 5 takes fifty times as long
+as the one product a channel that does not meet padding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from timm.models.vgg import ConvMlp
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+from torch.nn import functional
+
+# Pixels of the largest maps that products are faster on, for depthwise and for 1 x 1 convolutions.
+_DEPTHWISE, _POINTWISE = 4, 16
+
+
+def use_products(model: nn.Module) -> None:
+    """Let a model's convolutions and VGG heads take maps of a few pixels as products, if they are on a CPU.
+
+    Weights, and names in the state dict, stay as they are. So do layers of other kinds.
+    """
+    for layer in model.modules():
+        forward = product_forward(layer)
+        if forward is not None and "forward" not in vars(layer):
+            # Of a partial function, a copy of the model gets one with the copy's layer.
+            layer.forward = partial(forward, layer)
+
+
+def product_forward(layer: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] | None:
+    """The forward pass of a layer that takes small maps as products; None if there is none for its kind."""
+    if type(layer) is ConvMlp:
+        return _vgg_head  # type: ignore[return-value]
+    # No subclass: it may pad in its own way.
+    if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
+        return None
+    if layer.dilation != (1, 1):
+        return None
+    if layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels:
+        return _depthwise  # type: ignore[return-value]
+    if layer.groups > 1:
+        return None
+    return _pointwise if layer.kernel_size == (1, 1) and layer.padding == (0, 0) else _dense  # type: ignore[return-value]
+
+
+def _pointwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
+    down, right = self.stride
+    if maps.device.type != "cpu" or maps.shape[-2:].numel() > _POINTWISE * down * right:
+        return _convolved(self, maps)
+    pixels = maps[:, :, ::down, ::right].permute(0, 2, 3, 1)
+    return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+
+
+def _dense(self: nn.Conv2d, maps: Tensor) -> Tensor:
+    size = maps.shape[-2:]
+    if maps.device.type != "cpu" or size.numel() > 1 or not _is_one_pixel(self):
+        return _convolved(self, maps)
+    # All of the kernel but one place meets padding.
+    top, left = _padding(self)
+    return functional.linear(maps.flatten(1), self.weight[:, :, top, left], self.bias)[:, :, None, None]
+
+
+def _is_one_pixel(layer: nn.Conv2d) -> bool:
+    """Whether a map of one pixel becomes a map of one pixel, and the kernel sees it."""
+    sides = zip(layer.kernel_size, layer.stride, _padding(layer), strict=True)
+    return all(_out(1, kernel, stride, pad) == 1 and pad < kernel for kernel, stride, pad in sides)
+
+
+def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
+    size = maps.shape[-2:]
+    if maps.device.type != "cpu" or size.numel() > min(_DEPTHWISE, self.weight[0, 0].numel() - 1):
+        return _convolved(self, maps)
+    places, out = _places(*self.kernel_size, *size, *self.stride, *_padding(self))
+    kernel = self.weight.flatten(1).t()
+    # Place 0 of this stands for the pixels that an output does not see.
+    kernel = torch.cat([kernel.new_zeros(1, len(self.weight)), kernel]).to(maps.dtype)
+    factors = kernel[places].view(-1, size.numel(), len(self.weight))
+    pixels = maps.permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
+    sums: Tensor = (pixels * factors).sum(2)
+    if self.bias is not None:
+        sums = sums + self.bias.to(maps.dtype)
+    return sums.view(len(maps), *out, len(self.weight)).permute(0, 3, 1, 2)
+
+
+def _vgg_head(self: ConvMlp, maps: Tensor) -> Tensor:
+    """A VGG's two hidden layers; timm enlarges small maps to 7 x 7 and convolves these with a 7 x 7 kernel.
+
+    An enlarged map has each pixel many times. The sum of a pixel's weights, times the pixel, is the same.
+    """
+    height, width = maps.shape[-2:]
+    whole = self.input_kernel_size
+    if maps.device.type != "cpu" or max(height, width) >= whole or height * width > _POINTWISE:
+        return ConvMlp.forward(self, maps)
+    pixels = maps.permute(0, 2, 3, 1).flatten(1)
+    first, second = self.fc1, self.fc2
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(second, nn.Conv2d)
+    hidden = functional.linear(pixels, summed_weights(first.weight, height, width), first.bias)
+    hidden = self.drop(self.act1(hidden))
+    features: Tensor = self.act2(functional.linear(hidden, second.weight.flatten(1), second.bias))
+    return features[:, :, None, None]
+
+
+def summed_weights(weight: Tensor, height: int, width: int) -> Tensor:
+    """For each pixel of a small map, the weights of what adaptive average pooling makes of it, summed.
+
+    Args:
+        weight: of a convolution, float32 ``(out, in, whole, whole)``.
+        height, width: of the map before it is enlarged to ``whole × whole``.
+
+    Returns:
+        ``(out, height · width · in)``, to multiply pixels with the channels innermost.
+    """
+    pixels = torch.eye(height * width, device=weight.device, dtype=weight.dtype).view(-1, 1, height, width)
+    enlarged = functional.adaptive_avg_pool2d(pixels, (weight.shape[-2], weight.shape[-1])).flatten(1)
+    summed: Tensor = _Summed.apply(weight, enlarged)
+    return summed
+
+
+class _Summed(torch.autograd.Function):
+    """Sums weights; the gradient comes in the weights' own layout, so that nobody copies it.
+
+    It computes in float32 under autocast too: to cast all of the weights takes longer than to sum them.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, enlarged: Tensor) -> Tensor:
+        ctx.save_for_backward(weight, enlarged)
+        with torch.autocast(weight.device.type, enabled=False):
+            return torch.matmul(enlarged, _by_place(weight)).flatten(1)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, towards: Tensor) -> tuple[Tensor, None]:
+        weight, enlarged = ctx.saved_tensors
+        by_pixel = towards.to(weight.dtype).view(len(weight), len(enlarged), -1)
+        gradient = torch.empty_like(weight)
+        places = gradient.permute(0, 2, 3, 1)
+        if len(enlarged) == 1:  # each place has the same share
+            shares = by_pixel * enlarged[0, 0]
+            places.copy_(shares.unsqueeze(1).expand_as(places))
+        else:
+            places.copy_(torch.matmul(enlarged.t(), by_pixel).view_as(places))
+        return gradient, None
+
+
+def _by_place(weight: Tensor) -> Tensor:
+    """A kernel as ``(out, whole · whole, in)``: a view if its channels are innermost."""
+    return weight.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def _convolved(layer: nn.Conv2d, maps: Tensor) -> Tensor:
+    made: Tensor = layer._conv_forward(maps, layer.weight, layer.bias)
+    return made
+
+
+def _padding(layer: nn.Conv2d) -> tuple[int, int]:
+    assert not isinstance(layer.padding, str)
+    top, left = layer.padding
+    return top, left
+
+
+def _out(size: int, kernel: int, stride: int, padding: int) -> int:
+    return (size + 2 * padding - kernel) // stride + 1
+
+
+@cache
+def _places(
+    high: int, wide: int, height: int, width: int, down: int, right: int, top: int, left: int
+) -> tuple[Tensor, tuple[int, int]]:
+    """The place of the kernel between each output and each pixel, from 1, or 0; the output's size."""
+    out = _out(height, high, down, top), _out(width, wide, right, left)
+    y, x, row, column = torch.meshgrid(*map(torch.arange, (*out, height, width)), indexing="ij")
+    at, across = row - y * down + top, column - x * right + left
+    seen = (at >= 0) & (at < high) & (across >= 0) & (across < wide)
+    return ((at * wide + across + 1) * seen).flatten(), out
