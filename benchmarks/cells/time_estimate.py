@@ -17,7 +17,7 @@ from robustbench_tin.benchmarks.cells.pass_times import PassTimes, time_passes
 from robustbench_tin.benchmarks.measurement.fixed_budget import with_clean_gradients
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.trust.probe import PASSES, probed_images
+from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training.progressive import sides
@@ -27,6 +27,8 @@ from robustbench_tin.training.progressive import sides
 _STEP_SECONDS_PER_PARAMETER = {"cpu": 4e-9, "cuda": 2e-11}
 # Part of a forward and a backward pass that a forward pass takes alone.
 _FORWARD = 0.4
+# Part of the trust checks' passes at most that most networks need.
+_USUAL_PART = 0.6
 # A side for counting by how much progressive resizing cuts the pixels.
 _WHOLE = 1024
 
@@ -61,8 +63,8 @@ class Estimate:
         return self._gradients(model, images)
 
     def checking(self, model: str) -> float:
-        """Seconds of the trust checks of one cell, at most."""
-        images = probed_images(self.plan.eval_images) * PASSES / 2
+        """Seconds of the trust checks of one cell, if nothing needs a closer look."""
+        images = min(IMAGES, self.plan.eval_images) * _USUAL_PART * PASSES / 2
         return self._gradients(model, images) if self.plan.trust else 0.0
 
     def clean(self, model: str) -> float:
