@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robustbench_tin.errors import FOREIGN
 from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.runtime import Runtime
 
@@ -34,6 +35,9 @@ class PassTime:
         return images * (self.image + self.batch / max(1, batch_size))
 
 
+_NONE = PassTime(0.0, 0.0)
+
+
 @dataclass(frozen=True)
 class PassTimes:
     """Of one network.
@@ -51,6 +55,8 @@ class PassTimes:
 
 def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
     """Time a network's passes.
+
+    Those of a network that fails take no time.
 
     Args:
         skeleton: the network on torch's meta device; it is filled here.
@@ -77,9 +83,13 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
         torch.autograd.grad(loss, images)
 
     use_products(network)
-    training = _timed(train, size, runtime)
-    network.requires_grad_(False)
-    return PassTimes(_timed(attack, size, runtime), training, parameters)
+    try:
+        training = _timed(train, size, runtime)
+        network.requires_grad_(False)
+        return PassTimes(_timed(attack, size, runtime), training, parameters)
+    except FOREIGN:
+        # It will fail again as a cell, which has a row that says why.
+        return PassTimes(_NONE, _NONE, parameters)
 
 
 def _labels(images: Tensor) -> Tensor:

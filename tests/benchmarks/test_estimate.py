@@ -106,3 +106,8 @@ def test_a_network_is_timed(precision: str) -> None:
 
 def test_a_pass_has_a_part_for_the_batch_and_one_for_each_image() -> None:
     assert PassTime(0.5, 0.01).of(100, 50) == pytest.approx(100 * 0.01 + 2 * 0.5)
+
+
+def test_a_network_that_fails_takes_no_time() -> None:
+    timed = pass_times.time_passes(nn.Linear(3, 5).to("meta"), 8, Runtime("cpu"))
+    assert timed.training == timed.attack == PassTime(0.0, 0.0)
