@@ -34,7 +34,7 @@ def use_products(model: nn.Module) -> None:
 
 
 def product_forward(layer: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] | None:
-    """The forward pass of a layer that takes small maps as products; None if there is none for its kind."""
+    """The forward pass that takes a layer's small maps as products; None for layers of other kinds."""
     if type(layer) is ConvMlp:
         return _vgg_head  # type: ignore[return-value]
     # No subclass: it may pad in its own way.
