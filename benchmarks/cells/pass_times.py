@@ -61,7 +61,7 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
     Args:
         skeleton: the network on torch's meta device; it is filled here.
         size: height and width of the images that it sees.
-        runtime: where it trains, and how.
+        runtime: device, precision and layout of its training.
     """
     network = skeleton.to_empty(device=runtime.torch_device)
     with torch.no_grad():

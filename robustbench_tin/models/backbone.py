@@ -25,7 +25,7 @@ class Backbone:
         lr: the peak learning rate to train it with where the user does not say.
         effort: the part of a data set's default epochs that a quick training takes; small for networks
             that train for minutes on a CPU where a small one takes seconds.
-        quick_size: the size that a quick training and its measures see, where the user does not say; None: as
+        quick_size: the size that a quick training and its measures see, if the user does not say; None: as
             elsewhere.
         native: the size that it sees where the user does not say; None: the images' own.
         variant: what its spec may change, and has.

@@ -123,8 +123,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
         if value.ndim > 0:
             if value.shape != like.shape:
                 raise RunError(
-                    f"the checkpoint's optimiser state is {tuple(value.shape)} where {tuple(like.shape)} is"
-                    " expected: another version of robust-tin wrote it; delete the checkpoint to train anew"
+                    f"the checkpoint has optimiser state of shape {tuple(value.shape)}; expected"
+                    f" {tuple(like.shape)}: another version of robust-tin wrote it; delete it to train anew"
                 )
             value = torch.empty_like(like).copy_(value)
         state.setdefault(int(number), {})[name] = value
