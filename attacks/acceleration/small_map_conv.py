@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_tin.attacks.acceleration.module_surgery import input_shapes, put
+from robustbench_tin.models.plain_conv import is_plain_conv, output_size, padding_of
 
 # Images of the pass that shows the sizes of the maps.
 _SHOWN = 2
@@ -27,7 +28,7 @@ def replace_small_map_convs(model: nn.Module, images: Tensor) -> nn.Module:
         model: a copy, in eval mode; its weights get no gradients any more.
         images: a few images that the model accepts, float32 ``(N, C, H, W)``.
     """
-    for name, shapes in input_shapes(model, images[:_SHOWN], _is_plain).items():
+    for name, shapes in input_shapes(model, images[:_SHOWN], _is_dense).items():
         convolution, size = model.get_submodule(name), shapes[-1][-2:]
         assert isinstance(convolution, nn.Conv2d)
         if size.numel() < convolution.weight[0, 0].numel():
@@ -35,15 +36,8 @@ def replace_small_map_convs(model: nn.Module, images: Tensor) -> nn.Module:
     return model
 
 
-def _is_plain(module: nn.Module) -> bool:
-    # No subclass: it may pad in its own way.
-    return (
-        type(module) is nn.Conv2d
-        and module.groups == 1
-        and module.dilation == (1, 1)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
-    )
+def _is_dense(module: nn.Module) -> bool:
+    return is_plain_conv(module) and module.groups == 1
 
 
 Place = tuple[int, int, int, int]
@@ -66,7 +60,7 @@ class _Multiplied(nn.Module):
         whole = len(self.kernel_places) == convolution.weight[0, 0].numel()
         self.convolution = None if whole else convolution
         weight = convolution.weight.detach()
-        self.out = _out(convolution, size)
+        self.out = output_size(convolution, size)
         self.blocks = (*self.out, weight.shape[0], *size, weight.shape[1])
         blocks = weight.new_zeros(self.blocks)
         for (y, x, row, column), at in places.items():
@@ -99,25 +93,12 @@ class _Multiplied(nn.Module):
         return functional.conv2d(maps, kernel, bias, self.stride, self.padding)
 
 
-def _out(convolution: nn.Conv2d, size: torch.Size) -> tuple[int, int]:
-    """Height and width of the output."""
-    assert not isinstance(convolution.padding, str)
-    height, width = (
-        (whole + 2 * pad - side) // step + 1
-        for whole, pad, side, step in zip(
-            size, convolution.padding, convolution.kernel_size, convolution.stride, strict=True
-        )
-    )
-    return height, width
-
-
 def _places(convolution: nn.Conv2d, size: torch.Size) -> dict[Place, tuple[int, int]]:
     """The place of the kernel between an output (row, column) and a pixel (row, column)."""
-    assert not isinstance(convolution.padding, str)
-    (top, left), (down, right) = convolution.padding, convolution.stride
+    (top, left), (down, right) = padding_of(convolution), convolution.stride
     height, width = convolution.kernel_size
     places = {}
-    for y, x, row, column in product(*map(range, (*_out(convolution, size), *size))):
+    for y, x, row, column in product(*map(range, (*output_size(convolution, size), *size))):
         at = row - y * down + top, column - x * right + left
         if 0 <= at[0] < height and 0 <= at[1] < width:
             places[y, x, row, column] = at

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_tin.attacks.acceleration.module_surgery import put
+from robustbench_tin.models.plain_conv import is_plain_conv
 
 # With more channels than colours, the usual kernels are faster.
 _MOST_CHANNELS = 4
@@ -32,14 +33,10 @@ def replace_strided_convs(model: nn.Module, images: Tensor) -> nn.Module:
 
 
 def _is_stem(module: nn.Module) -> bool:
-    # No subclass: it may pad in its own way.
     return (
-        type(module) is nn.Conv2d
+        is_plain_conv(module)
         and module.in_channels <= _MOST_CHANNELS
         and module.groups == 1
-        and module.dilation == (1, 1)
-        and module.padding_mode == "zeros"
-        and not isinstance(module.padding, str)
         and module.stride[0] == module.stride[1] > 1
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import torch
@@ -16,6 +17,8 @@ from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+
+from robustbench_tin.models.plain_conv import is_plain_conv, output_size, padding_of
 
 # Pixels of the largest maps that products are faster on, for depthwise and for 1 x 1 convolutions.
 _DEPTHWISE, _POINTWISE = 4, 16
@@ -37,10 +40,7 @@ def product_forward(layer: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] |
     """The forward pass that takes a layer's small maps as products; None for layers of other kinds."""
     if type(layer) is ConvMlp:
         return _vgg_head  # type: ignore[return-value]
-    # No subclass: it may pad in its own way.
-    if type(layer) is not nn.Conv2d or layer.padding_mode != "zeros" or isinstance(layer.padding, str):
-        return None
-    if layer.dilation != (1, 1):
+    if not is_plain_conv(layer):
         return None
     if layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels:
         return _depthwise  # type: ignore[return-value]
@@ -62,25 +62,26 @@ def _dense(self: nn.Conv2d, maps: Tensor) -> Tensor:
     if maps.device.type != "cpu" or size.numel() > 1 or not _is_one_pixel(self):
         return _convolved(self, maps)
     # All of the kernel but one place meets padding.
-    top, left = _padding(self)
+    top, left = padding_of(self)
     return functional.linear(maps.flatten(1), self.weight[:, :, top, left], self.bias)[:, :, None, None]
 
 
 def _is_one_pixel(layer: nn.Conv2d) -> bool:
     """Whether a map of one pixel becomes a map of one pixel, and the kernel sees it."""
-    sides = zip(layer.kernel_size, layer.stride, _padding(layer), strict=True)
-    return all(_out(1, kernel, stride, pad) == 1 and pad < kernel for kernel, stride, pad in sides)
+    seen = all(pad < kernel for pad, kernel in zip(padding_of(layer), layer.kernel_size, strict=True))
+    return seen and output_size(layer, (1, 1)) == (1, 1)
 
 
 def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
     size = maps.shape[-2:]
     if maps.device.type != "cpu" or size.numel() > min(_DEPTHWISE, self.weight[0, 0].numel() - 1):
         return _convolved(self, maps)
-    places, out = _places(*self.kernel_size, *size, *self.stride, *_padding(self))
+    out = output_size(self, size)
+    places = _places(self.kernel_size, size, self.stride, padding_of(self), out)
     kernel = self.weight.flatten(1).t()
     # Place 0 of this stands for the pixels that an output does not see.
     kernel = torch.cat([kernel.new_zeros(1, len(self.weight)), kernel]).to(maps.dtype)
-    factors = kernel[places].view(-1, size.numel(), len(self.weight))
+    factors = kernel[torch.tensor(places, device=maps.device)].view(-1, size.numel(), len(self.weight))
     pixels = maps.permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
     sums: Tensor = (pixels * factors).sum(2)
     if self.bias is not None:
@@ -160,23 +161,19 @@ def _convolved(layer: nn.Conv2d, maps: Tensor) -> Tensor:
     return made
 
 
-def _padding(layer: nn.Conv2d) -> tuple[int, int]:
-    assert not isinstance(layer.padding, str)
-    top, left = layer.padding
-    return top, left
-
-
-def _out(size: int, kernel: int, stride: int, padding: int) -> int:
-    return (size + 2 * padding - kernel) // stride + 1
+Pair = tuple[int, int]
 
 
 @cache
-def _places(
-    high: int, wide: int, height: int, width: int, down: int, right: int, top: int, left: int
-) -> tuple[Tensor, tuple[int, int]]:
-    """The place of the kernel between each output and each pixel, from 1, or 0; the output's size."""
-    out = _out(height, high, down, top), _out(width, wide, right, left)
-    y, x, row, column = torch.meshgrid(*map(torch.arange, (*out, height, width)), indexing="ij")
-    at, across = row - y * down + top, column - x * right + left
-    seen = (at >= 0) & (at < high) & (across >= 0) & (across < wide)
-    return ((at * wide + across + 1) * seen).flatten(), out
+def _places(kernel: Pair, size: Pair, stride: Pair, padding: Pair, out: Pair) -> list[int]:
+    """The place of the kernel between each output and each pixel, from 1; 0 if there is no place.
+
+    Numbers are kept and no tensor, which may be made in inference mode and used in training.
+    """
+    places = []
+    for y, x, row, column in product(*map(range, (*out, *size))):
+        at = row - y * stride[0] + padding[0]
+        across = column - x * stride[1] + padding[1]
+        seen = 0 <= at < kernel[0] and 0 <= across < kernel[1]
+        places.append(at * kernel[1] + across + 1 if seen else 0)
+    return places

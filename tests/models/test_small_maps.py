@@ -92,6 +92,18 @@ def test_a_copy_uses_its_own_weights(copied: Callable[[nn.Module], nn.Module]) -
 
 
 @pytest.mark.parametrize("name", LAYERS)
+def test_a_first_pass_in_inference_mode_spoils_no_later_one(name: str) -> None:
+    # A stride that no other test has, so that nothing is kept of its maps yet.
+    layer, size = copy.deepcopy(LAYERS[name][0]), LAYERS[name][1]
+    if isinstance(layer, nn.Conv2d) and layer.groups > 1:
+        layer.stride = (3, 3)
+    use_products(layer)
+    with torch.inference_mode():
+        layer(torch.rand(2, 6, *size))
+    assert len(outcome(layer, torch.rand(2, 6, *size))) > 1
+
+
+@pytest.mark.parametrize("name", LAYERS)
 def test_no_image_is_no_map(name: str) -> None:
     layer, (height, width) = copy.deepcopy(LAYERS[name][0]), LAYERS[name][1]
     expected = layer(torch.rand(2, 6, height, width)).shape[1:]
