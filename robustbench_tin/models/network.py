@@ -14,8 +14,6 @@ from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.small_stem import with_small_stem
 from robustbench_tin.runtime import float32_default
 
-_Normalisation = nn.modules.batchnorm._BatchNorm | nn.LayerNorm | nn.GroupNorm
-
 
 def create_network(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> nn.Module:
     """The network of a backbone for square images of ``size`` pixels; ``settings`` go to timm."""
@@ -73,10 +71,12 @@ def init_without_normalisation(network: nn.Module) -> None:
     images, and a short training ends before it has made up for that. He et al., 2015, arXiv 1502.01852.
     """
     modules = list(network.modules())
-    if any(isinstance(module, _Normalisation) for module in modules):
+    # Also those of timm that derive from none of torch's, such as RmsNorm.
+    if any("norm" in type(module).__name__.lower() for module in modules):
         return
     for module in modules:
-        if isinstance(module, nn.Conv2d):
+        # No subclass: one may standardise its weights.
+        if type(module) is nn.Conv2d:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
+import pytest
+import timm
 import torch
 from torch import nn
 
@@ -44,3 +47,11 @@ def test_one_with_normalisation_is_left_alone() -> None:
     before = [each.clone() for each in network.parameters()]
     init_without_normalisation(network)
     assert all(map(torch.equal, before, network.parameters()))
+
+
+@pytest.mark.parametrize("name", ["test_nfnet", "test_vit", "test_convnext"])
+def test_timm_s_networks_with_norms_or_weights_of_their_own_are_left_alone(name: str) -> None:
+    network = timm.create_model(name, num_classes=2)
+    before = copy.deepcopy(network.state_dict())
+    init_without_normalisation(network)
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
