@@ -102,10 +102,10 @@ _VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
 _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
 
 vgg16 = Backbone(
-    "vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=1.5e-4, effort=1 / 4, quick_size=32
+    "vgg16", f"VGG, 16 layers ({_VGG})", "vgg16", smallest=32, lr=1e-4, effort=1 / 4, quick_size=32
 )
 vgg19 = Backbone(
-    "vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=1.5e-4, effort=1 / 4, quick_size=32
+    "vgg19", f"VGG, 19 layers ({_VGG})", "vgg19", smallest=32, lr=1e-4, effort=1 / 4, quick_size=32
 )
 mobilenet = Backbone(
     "mobilenet",

@@ -17,6 +17,7 @@ from robustbench_tin.models.network import (
     published_settings,
     seeded,
 )
+from robustbench_tin.models.one_pixel_head import use_one_pixel_head
 from robustbench_tin.models.pretrained import create_pretrained
 from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.models.variant import Variant
@@ -68,11 +69,13 @@ def build_classifier(
         network: nn.Module
         if pretrained:
             network, notes = create_pretrained(backbone, num_classes, size)
+            use_one_pixel_head(network, size)
         elif weights is not None and backbone.variant.new_head and not _is_of(weights, backbone):
             network, notes = _on_base(backbone, num_classes, size, weights)
             weights = None
         else:
             network = create_network(backbone, num_classes, size)
+            use_one_pixel_head(network, size)
             init_without_normalisation(network)
             init_head_small(network)
     if weights is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from robustbench_tin.models.backbone import Backbone
+from robustbench_tin.models.one_pixel_head import use_one_pixel_head
 from robustbench_tin.models.small_stem import with_small_stem
 from robustbench_tin.runtime import float32_default
 
@@ -36,7 +37,9 @@ def _create(backbone: Backbone, num_classes: int, size: int, settings: dict[str,
 def create_skeleton(backbone: Backbone, num_classes: int, size: int) -> nn.Module:
     """The same network on torch's meta device: shapes only, no memory and no arithmetic."""
     with torch.device("meta"):
-        return create_network(backbone, num_classes, size).eval()
+        network = create_network(backbone, num_classes, size).eval()
+        use_one_pixel_head(network, size)
+        return network
 
 
 def published_settings(network: nn.Module) -> Mapping[str, Any]:

@@ -143,11 +143,7 @@ class _Summed(torch.autograd.Function):
         by_pixel = towards.to(weight.dtype).view(len(weight), len(enlarged), -1)
         gradient = torch.empty_like(weight)
         places = gradient.permute(0, 2, 3, 1)
-        if len(enlarged) == 1:  # each place has the same share
-            shares = by_pixel * enlarged[0, 0]
-            places.copy_(shares.unsqueeze(1).expand_as(places))
-        else:
-            places.copy_(torch.matmul(enlarged.t(), by_pixel).view_as(places))
+        places.copy_(torch.matmul(enlarged.t(), by_pixel).view_as(places))
         return gradient, None
 
 

@@ -14,6 +14,7 @@ from robustbench_tin.atomic import replacing
 from robustbench_tin.errors import WeightsError
 from robustbench_tin.models.classifier import Classifier
 from robustbench_tin.models.network import head_names
+from robustbench_tin.models.one_pixel_head import head_kernels, with_head_of
 from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
 
 
@@ -50,8 +51,8 @@ def load_weights(classifier: Classifier, path: Path) -> None:
         WeightsError: where the file cannot be read, or its keys or shapes are not the classifier's.
     """
     file = read_weights_file(Path(path))
-    fitted = file.fitted(classifier.network)
-    state = file.state if fitted is None else fitted.state
+    fitted = file.fitted(classifier.network, any_shape=head_kernels(classifier.network))
+    state = with_head_of(file.state if fitted is None else fitted.state, classifier.network)
     _require_fit(classifier.network, file, state, classifier.backbone)
     classifier.network.load_state_dict(dict(state), strict=False)
 
@@ -68,8 +69,9 @@ def start_from(network: nn.Module, backbone: str, path: Path) -> tuple[str, ...]
     file = read_weights_file(path)
     own = network.state_dict()
     heads = [f"{head}.{part}" for head in head_names(network) for part in ("weight", "bias")]
-    fitted = file.fitted(network, any_shape=heads)
+    fitted = file.fitted(network, any_shape=[*heads, *head_kernels(network)])
     state = _translate(network, file.state) if fitted is None else fitted.state
+    state = with_head_of(state, network)
     notes = () if fitted is None else fitted.notes
     other = [key for key in heads if key in state and key in own and len(state[key]) != len(own[key])]
     if other:
