@@ -144,6 +144,7 @@ nasnetlarge = Backbone(
     "NASNet-A large (Zoph et al., 2017, arXiv:1707.07012)",
     "nasnetalarge",
     smallest=3,
+    lr=5e-4,
     effort=1 / 4,
     quick_size=32,
 )
