@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,13 @@ from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models.normalisation import NAMED, normalized
-from robustbench_tin.models.user_model import UserModel, load_user_model
+from robustbench_tin.models.model_config import ModelConfig
+from robustbench_tin.models.ready_model import asked_normalisation, ready_model
+from robustbench_tin.models.user_model import UserModel
+from robustbench_tin.options import flag_of, options_of
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
-from robustbench_tin.specs import parse_number, split_list
+from robustbench_tin.specs import split_list
 
 # So many images show whether a conversion answers as its original does.
 _CONFIRMED = 8
@@ -49,17 +51,13 @@ class UserModelSettings:
 
 
 @dataclass(frozen=True)
-class UserModelSource(UserModelSettings):
+class UserModelSource(UserModelSettings, ModelConfig):
     """A model by name, and what it is measured on and under: the options of ``robust-tin check --model``.
 
     Attributes:
-        model: as :func:`robustbench_tin.models.user_model.load_user_model` takes it; likewise ``weights``.
+        model: as :func:`robustbench_tin.models.ready_model.load_model` takes it; likewise ``weights``.
         data: as ``bench`` takes it; likewise ``classes`` and ``eval_images``.
         device: None: the best there is.
-        class_order: of the model's outputs, as :func:`robustbench_tin.data.class_order.in_class_order` takes
-            it; None: the data set's.
-        normalize: a name in :data:`robustbench_tin.models.normalisation.NAMED`; None: see ``mean``.
-        mean: a number a channel, with commas between them; likewise ``std``; None: the model takes pixels.
     """
 
     model: str = ""
@@ -68,16 +66,18 @@ class UserModelSource(UserModelSettings):
     classes: str | None = None
     eval_images: int | None = None
     device: str | None = None
-    class_order: str | None = None
-    normalize: str | None = None
-    mean: str | None = None
-    std: str | None = None
 
     @property
     def command(self) -> str:
         """These options as a command line has them."""
-        plain = {name: value for name, value in asdict(self).items() if not isinstance(value, bool | None)}
-        words = [f"--{name.replace('_', '-')} {shlex.quote(str(value))}" for name, value in plain.items()]
+        words = []
+        for name, value in asdict(self).items():
+            flag = flag_of(name, options_of(ModelConfig).get(name))
+            if value is True and name != "trust":
+                words.append(flag)
+            if not isinstance(value, bool | None):
+                values = [value] if isinstance(value, str | int | Path) else value
+                words += [f"{flag} {shlex.quote(str(each))}" for each in values]
         return " ".join([*words, *([] if self.trust else ["--no-trust"])])
 
     def measure(self, reporter: Reporter | None = None) -> Candidate:
@@ -87,10 +87,9 @@ class UserModelSource(UserModelSettings):
             RobustTinError: for anything that cannot be done as asked.
         """
         reporter = reporter or Reporter()
-        mean, std = self._normalisation()
         tune_allocator()
         device = choose_device(self.device)
-        own = load_user_model(self.model, self.weights, device)
+        asked_normalisation(self)
         part = open_part(
             reporter,
             data=self.data,
@@ -100,8 +99,7 @@ class UserModelSource(UserModelSettings):
             skip_broken=False,
         )
         few = as_tensor(part.val.images[:_CONFIRMED]).to(device, torch.float32) / 255
-        own = own.confirmed(few)
-        own = replace(own, module=normalized(own.module, mean, std))
+        own, _ = ready_model(self.model, self.weights, self, few, len(part.classes))
         for note in own.notes:
             reporter.warn(f"{own.name}: {note}")
         outputs = count_classes(own.module, few)
@@ -121,35 +119,18 @@ class UserModelSource(UserModelSettings):
             orders=other_orders(part, self.class_order, outputs),
             warn=reporter.warn,
         )
-        named = {name: getattr(self, name) for name in ("class_order", "normalize", "mean", "std")}
+        named = {name: getattr(self, name) for name in options_of(ModelConfig)}
         settings = {
             "data": dataset.name,
             "classes": str(len(part.classes)),
-            **{name.replace("_", "-"): value for name, value in named.items() if value is not None},
+            **{name.replace("_", "-"): _setting(value) for name, value in named.items() if value},
             **candidate.settings,
         }
         return Candidate(own.name, candidate.models, settings, candidate.versions, self.command, own=True)
 
-    def _normalisation(self) -> tuple[Sequence[float] | None, Sequence[float] | None]:
-        """Mean and deviation, a number a channel; None: the model takes pixels."""
-        if self.normalize is None:
-            return _numbers("mean", self.mean), _numbers("std", self.std)
-        if self.mean is not None or self.std is not None:
-            raise InvalidSettingError("got both --normalize and --mean or --std; give one of them")
-        if self.normalize not in NAMED:
-            raise InvalidSettingError(f"normalize got '{self.normalize}'; expected {' or '.join(NAMED)}")
-        return NAMED[self.normalize]
 
-
-def _numbers(setting: str, text: str | None) -> Sequence[float] | None:
-    if text is None:
-        return None
-    try:
-        return [parse_number(item) for item in text.split(",")]
-    except ValueError:
-        raise InvalidSettingError(
-            f"{setting} got '{text}'; expected a number, or one a channel, such as 0.485,0.456,0.406"
-        ) from None
+def _setting(value: bool | str | Sequence[str]) -> str:
+    return ",".join(value) if isinstance(value, tuple | list) else str(value)
 
 
 def asked_by(baseline: Baseline) -> UserModelSettings:

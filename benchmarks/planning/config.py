@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustbench_tin.models.model_config import ModelConfig
 from robustbench_tin.options import Config, option
 from robustbench_tin.training.settings import TrainingSettings
 
@@ -233,33 +234,17 @@ class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellCo
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserModelConfig(Config, panel="Model of your own"):
+class UserModelConfig(ModelConfig, panel="Model of your own"):
     """The model that a gate command measures instead of reading a run."""
 
     model: str | None = option(
         None,
-        "Model to measure instead of a run: package.module:factory, FILE.py:factory, or a file: TorchScript"
-        " (.pt), torch.export (.pt2), ONNX.",
+        "Model to measure instead of a run: package.module:factory, FILE.py:factory, a backbone's name,"
+        " timm:NAME, hf-hub:NAME, or a file: TorchScript (.pt), torch.export (.pt2), ONNX.",
     )
-    weights: Path | None = option(None, "Weights file that is loaded into the factory's model.")
-    class_order: str | None = option(
-        None,
-        "Order of the model's classes: sorted by id (ImageFolder's), that of wnids.txt, or that of a file"
-        " with an id a line.",
-        shown="the data set's",
-        metavar="sorted|wnids|FILE",
+    weights: Path | None = option(
+        None, "Weights file that is loaded into the factory's model or the backbone."
     )
-    normalize: str | None = option(
-        None,
-        "Normalise images for the model: by ImageNet's mean and std, or by 0.5 and 0.5.",
-        shown="the model takes pixels in [0, 1]",
-        metavar="imagenet|half",
-    )
-    mean: str | None = option(
-        None,
-        "Instead of --normalize: the mean of each channel, in units of the pixel range: 0.485,0.456,0.406.",
-    )
-    std: str | None = option(None, "With --mean: the standard deviation of each channel: 0.229,0.224,0.225.")
     attacks: str = option("fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=10.")
     eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")
     norm: str = option("linf", "Norm of the threat model: linf or l2.")

@@ -66,6 +66,42 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
     )
 
 
+def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name: str) -> tuple[int, ...]:
+    """For each class of the data set the output that a model has for it, then its other outputs.
+
+    Args:
+        dataset: whole, or a part.
+        order: as of :func:`in_class_order`.
+        outputs: number of the model's outputs.
+        name: of the model, for the message.
+
+    Returns:
+        One number for each output; empty if the outputs are in this order already.
+
+    Raises:
+        InvalidSettingError: if the model has another number of outputs than the order has classes; otherwise
+            as :func:`in_class_order`.
+        DataError: likewise.
+    """
+    listed = in_class_order(dataset, order, outputs).classes
+    if len(listed) != outputs:
+        known = dict.fromkeys((len(dataset.classes), len(dataset.whole or dataset.classes)))
+        counts = " or ".join(f"{count:,}" for count in known)
+        expected = (
+            f"the data set '{dataset.name}' has {counts} classes; expected as many outputs, or --class-order"
+            f" FILE with the ids of the model's {outputs:,} classes in its order"
+            if order is None or order in ORDERS
+            else f"--class-order '{order}' lists {len(listed):,} classes; expected a file with an id for each"
+            " output"
+        )
+        raise InvalidSettingError(f"model '{name}' has {outputs:,} outputs, and {expected}")
+    place = {wnid: index for index, wnid in enumerate(listed)}
+    first = [place[wnid] for wnid in dataset.classes]
+    taken = set(first)
+    found = (*first, *(index for index in range(outputs) if index not in taken))
+    return () if found == tuple(range(outputs)) else found
+
+
 def other_orders(
     dataset: Dataset, order: str | Path | None, outputs: int
 ) -> dict[str, npt.NDArray[np.int64]]:

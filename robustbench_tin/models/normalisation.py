@@ -47,7 +47,7 @@ class Normalized(nn.Module):
         first = next(iter([*model.parameters(), *model.buffers()]), None)
         device = torch.device("cpu") if first is None else first.device
         for name, values in (("mean", mean), ("std", std)):
-            self.register_buffer(name, _channels(name, values).to(device), persistent=False)
+            self.register_buffer(name, channels(name, values).to(device), persistent=False)
         counts = self.mean.numel(), self.std.numel()
         if 1 not in counts and counts[0] != counts[1]:
             raise InvalidSettingError(
@@ -97,6 +97,26 @@ def normalized(model: nn.Module, mean: Values | None, std: Values | None) -> nn.
     return Normalized(model, mean, std)
 
 
+def own_normalisation(
+    model: nn.Module, images: Tensor, ask: Callable[[Tensor], object]
+) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The mean and deviation that a model's settings ask for.
+
+    Args:
+        model: whose modules are looked at.
+        images: as of :func:`lacking_normalisation`; likewise ``ask``.
+
+    Returns:
+        None if no settings are found; a mean of 0 and a deviation of 1 if the model normalises by itself.
+    """
+    for module in model.modules():
+        expected = _expected(module)
+        if expected is not None:
+            needed = not _normalises(model) and _gets_pixels(model, module, images, ask)
+            return expected if needed else ((0.0,), (1.0,))
+    return None
+
+
 def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tensor], object]) -> str | None:
     """A line for a model whose settings ask for normalised images, and that gets them as they are.
 
@@ -131,7 +151,12 @@ def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tenso
     return None
 
 
-def _channels(name: str, values: Values) -> Tensor:
+def channels(name: str, values: Values) -> Tensor:
+    """A mean or a deviation as float32 ``(1, C, 1, 1)``.
+
+    Raises:
+        InvalidSettingError: for values that are none, or that are in another unit.
+    """
     try:
         tensor = torch.as_tensor(values).detach().to(torch.float32).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -170,7 +195,7 @@ def _settings(module: nn.Module) -> list[Mapping[str, Any]]:
         held = getattr(module, name, None)
         found += [held, getattr(held, "image_processor", None)]
     config = getattr(module, "config", None)
-    found += [config, _beside(config)]
+    found += [config, _beside(config), _of_torchvision(module)]
     return [each for each in map(_as_mapping, found) if each]
 
 
@@ -182,6 +207,16 @@ def _beside(config: object) -> object:
     with suppress(OSError, ValueError):
         path = Path(place, "preprocessor_config.json")
         return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+    return None
+
+
+def _of_torchvision(module: nn.Module) -> object:
+    """The preprocessing that torchvision's weights ask for, if a module names them as ``weights``."""
+    transforms = getattr(getattr(module, "weights", None), "transforms", None)
+    if transforms is None or isinstance(transforms, nn.Module):
+        return None
+    with suppress(Exception):  # an attribute of anybody's may have this name
+        return transforms()
     return None
 
 

@@ -33,15 +33,15 @@ def create_pretrained(backbone: Backbone, num_classes: int, size: int) -> tuple[
     """
     published = timm.models.get_pretrained_cfg(backbone.timm_name)
     if published is None or not published.has_weights:
-        raise _failure(backbone, "timm publishes none")
+        raise failure(backbone.name, "timm publishes none")
     overlay = _locate(backbone, published)
     try:
-        with _quiet():
+        with quiet():
             network = create_network(
                 backbone, num_classes, size, pretrained=True, pretrained_cfg_overlay=overlay
             )
     except Exception as error:  # whatever the download stack raises means the same here
-        raise _failure(backbone, f"{type(error).__name__}: {error}") from error
+        raise failure(backbone.name, f"{type(error).__name__}: {error}") from error
     if num_classes == published.num_classes:
         return network, ()
     return network, (
@@ -59,14 +59,14 @@ def _locate(backbone: Backbone, published: Any) -> dict[str, Any]:
     if not published.hf_hub_id:
         cached_url = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
         if not cached_url.is_file():
-            _require_host(backbone, published.url)
+            require_host(backbone.name, published.url)
         return {}
     cached = None if published.custom_load else _cached(published)
     if cached is not None:
         return {"file": cached}
     if constants.HF_HUB_OFFLINE:
-        raise _failure(backbone, "HF_HUB_OFFLINE is set and they are not in the cache")
-    _require_host(backbone, constants.ENDPOINT)
+        raise failure(backbone.name, "HF_HUB_OFFLINE is set and they are not in the cache")
+    require_host(backbone.name, constants.ENDPOINT)
     return {}
 
 
@@ -82,7 +82,12 @@ def _cached(published: Any) -> str | None:
     return None
 
 
-def _require_host(backbone: Backbone, url: str) -> None:
+def require_host(name: str, url: str) -> None:
+    """Refuse a host that does not answer within seconds.
+
+    Raises:
+        WeightsError: naming the network and the host.
+    """
     problem = ["no answer"]
 
     def ask() -> None:
@@ -97,19 +102,20 @@ def _require_host(backbone: Backbone, url: str) -> None:
     thread.start()
     thread.join(_PATIENCE)
     if problem:
-        raise _failure(backbone, f"{url} cannot be reached ({problem[0]})")
+        raise failure(name, f"{url} cannot be reached ({problem[0]})")
 
 
-def _failure(backbone: Backbone, reason: str) -> WeightsError:
+def failure(name: str, reason: str) -> WeightsError:
+    """The error for published weights that cannot be had."""
     reason = " ".join(reason.split())[:200]
     return WeightsError(
-        f"no pretrained weights for backbone '{backbone.name}': {reason};"
+        f"no pretrained weights for backbone '{name}': {reason};"
         " give a file with --weights FILE, or train without them"
     )
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the hub's retries out of the terminal; what fails is raised and told once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level

@@ -107,33 +107,47 @@ class OnnxSession(nn.Module):
         return torch.from_numpy(logits)[:asked]
 
 
-def load_user_model(spec: str, weights: Path | None = None, device: str = "cpu") -> UserModel:
+def is_model_file(spec: str) -> bool:
+    """Whether a text names a file that holds a whole model, weights included."""
+    path = Path(spec)
+    return path.suffix in (*_READERS, ".pt", ".pth", ".ts") or path.is_file()
+
+
+def load_user_model(
+    spec: str,
+    weights: Path | None = None,
+    device: str = "cpu",
+    arguments: Mapping[str, Any] | None = None,
+) -> UserModel:
     """Build or read a model.
 
     Args:
-        spec: ``package.module:factory`` or ``FILE.py:factory``, called without arguments; or a file.
+        spec: ``package.module:factory`` or ``FILE.py:factory``; or a file.
         weights: put into what the factory built: safetensors, or a torch file of tensors.
         device: where it goes.
+        arguments: keyword arguments of the factory; None: it is called without.
 
     Raises:
         InvalidSettingError: where there is no such model.
         WeightsError: where the weights cannot be read or are another model's.
     """
     path = Path(spec)
-    if path.suffix in (*_READERS, ".pt", ".pth", ".ts") or path.is_file():
+    if is_model_file(spec):
         if weights is not None:
             raise InvalidSettingError(f"model '{spec}' brings its weights; leave --weights out")
+        if arguments:
+            raise InvalidSettingError(f"model '{spec}' is a file, not a function; leave --model-arg out")
         if not path.is_file():
             raise InvalidSettingError(f"model '{spec}' is no file; {_EXPECTED}")
         own = _READERS.get(path.suffix, _from_torchscript)(path)
     else:
-        own = _from_factory(spec, weights)
+        own = _from_factory(spec, weights, arguments or {})
     own.module.to(device)
     to_eval_mode(own.module)
     return own
 
 
-def _from_factory(spec: str, weights: Path | None) -> UserModel:
+def _from_factory(spec: str, weights: Path | None, arguments: Mapping[str, Any]) -> UserModel:
     place, colon, name = spec.rpartition(":")
     if not colon or not place or not name:
         raise InvalidSettingError(f"model got '{spec}'; {_EXPECTED}")
@@ -142,11 +156,16 @@ def _from_factory(spec: str, weights: Path | None) -> UserModel:
         if not callable(factory):
             raise InvalidSettingError(f"model '{spec}': '{place}' has no function '{name}'; {_EXPECTED}")
         try:
-            built: Any = factory()
+            built: Any = factory(**arguments)
         # An exit within it would end the check as if it had passed.
         except (Exception, SystemExit) as error:
+            expected = (
+                f"one that takes {', '.join(arguments)}"
+                if arguments
+                else "a function without arguments, or --model-arg KEY=VALUE for each"
+            )
             raise InvalidSettingError(
-                f"model '{spec}' cannot be built: {one_line(error)}; expected a function without arguments"
+                f"model '{spec}' cannot be built: {one_line(error)}; expected {expected}"
             ) from error
     if not (isinstance(built, nn.Module) or callable(built)):
         raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")

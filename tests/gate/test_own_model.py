@@ -467,7 +467,7 @@ def test_normalisation_can_be_given(colours: Path) -> None:
         assert clean_of([*words, *extra])[0] == 1
     for extra, told in (
         (["--normalize", "imagenet", "--mean", "0.5"], "got both --normalize and --mean"),
-        (["--normalize", "cifar"], "normalize got 'cifar'; expected imagenet or half"),
+        (["--normalize", "cifar"], "normalize got 'cifar'; expected imagenet, half or auto"),
         (["--mean", "a,b"], "mean got 'a,b'"),
         (["--mean", "0.5"], "got mean without std"),
         (["--class-order", "other"], "class-order got 'other'"),

@@ -1,0 +1,31 @@
+"""A model's outputs in the order of a data set's classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+
+class OrderedOutputs(nn.Module):
+    """A model whose outputs are put into another order.
+
+    Args:
+        model: pixels in [0, 1] to logits ``(N, C)``.
+        order: for each place, the output that goes there; C numbers.
+    """
+
+    order: Tensor
+
+    def __init__(self, model: nn.Module, order: Sequence[int]) -> None:
+        super().__init__()
+        self.model = model
+        first = next(iter([*model.parameters(), *model.buffers()]), None)
+        device = torch.device("cpu") if first is None else first.device
+        self.register_buffer("order", torch.tensor(order, device=device), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits ``(N, C)`` in the order."""
+        logits: Tensor = self.model(images)
+        return logits[:, self.order]

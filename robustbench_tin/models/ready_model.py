@@ -1,0 +1,162 @@
+"""From the options that name a model to a module that takes pixels: the only place that does it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.classifier import Classifier
+from robustbench_tin.models.model_config import ModelConfig
+from robustbench_tin.models.normalisation import NAMED, channels, normalized, own_normalisation
+from robustbench_tin.models.trained_backbone import is_trained_backbone, load_trained_backbone
+from robustbench_tin.models.user_model import UserModel, load_user_model, weights_digest
+from robustbench_tin.options import either
+from robustbench_tin.specs import parse_number
+
+AUTO = "auto"
+Numbers = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Normalisation:
+    """How images are normalised for a model.
+
+    Attributes:
+        mean: a number a channel, or one for all; empty: images stay as they are, or as a backbone has it.
+        std: likewise.
+        auto: take both from the model's own settings.
+    """
+
+    mean: Numbers = ()
+    std: Numbers = ()
+    auto: bool = False
+
+    def settled(self, own: UserModel, images: Tensor) -> Normalisation:
+        """With the numbers of the model's own settings, if they are asked for.
+
+        Raises:
+            InvalidSettingError: if the model has none.
+        """
+        if not self.auto or isinstance(own.module, Classifier):
+            return replace(self, auto=False)
+
+        def ask(few: Tensor) -> object:
+            with torch.no_grad():
+                return own.module(few)
+
+        found = own_normalisation(own.module, images, ask)
+        if found is None:
+            raise InvalidSettingError(
+                f"normalize got 'auto', and model '{own.name}' has no settings with mean and std; give"
+                f" --normalize {' or '.join(NAMED)}, or --mean and --std"
+            )
+        mean, std = found
+        return (
+            Normalisation()
+            if not any(mean) and all(value == 1 for value in std)
+            else Normalisation(mean, std)
+        )
+
+    def around(self, module: nn.Module) -> nn.Module:
+        """The model with this normalisation; a backbone's own is replaced."""
+        if not self.mean:
+            return module
+        if not isinstance(module, Classifier):
+            return normalized(module, self.mean, self.std)
+        for name in ("mean", "std"):
+            values = channels(name, getattr(self, name))
+            setattr(module, name, values.to(getattr(module, name).device))
+        return module
+
+
+def asked_normalisation(asked: ModelConfig) -> Normalisation:
+    """The normalisation that options ask for.
+
+    Raises:
+        InvalidSettingError: for options that exclude each other, and for values that are none.
+    """
+    if asked.normalize is not None:
+        if asked.mean is not None or asked.std is not None:
+            raise InvalidSettingError("got both --normalize and --mean or --std; give one of them")
+        if asked.normalize == AUTO:
+            return Normalisation(auto=True)
+        if asked.normalize not in NAMED:
+            raise InvalidSettingError(f"normalize got '{asked.normalize}'; expected {either((*NAMED, AUTO))}")
+        return Normalisation(*NAMED[asked.normalize])
+    mean, std = _numbers("mean", asked.mean), _numbers("std", asked.std)
+    if bool(mean) != bool(std):
+        given, other = ("mean", "std") if mean else ("std", "mean")
+        raise InvalidSettingError(f"got {given} without {other}; give both, such as mean 0.5 and std 0.5")
+    for name, values in (("mean", mean), ("std", std)):
+        if values:
+            channels(name, values)
+    return Normalisation(mean, std)
+
+
+def load_model(
+    spec: str, weights: Path | None, asked: ModelConfig, image_size: int, classes: int, device: str
+) -> UserModel:
+    """Build or read a trained model, as it is: not normalised beyond what a backbone brings.
+
+    Args:
+        spec: ``package.module:factory``, ``FILE.py:factory``, a file that holds a model, a backbone's name,
+            ``timm:NAME`` or ``hf-hub:NAME``.
+        weights: file of a factory's model or a backbone; None: it brings its own.
+        asked: the other options.
+        image_size: side of the images in pixels.
+        classes: of the data.
+        device: where it goes.
+
+    Raises:
+        RobustTinError: if there is no such model, or its weights cannot be had.
+    """
+    if not is_trained_backbone(spec):
+        if asked.pretrained:
+            raise InvalidSettingError(
+                f"model '{spec}' is no backbone, which --pretrained is for; expected a backbone's name or"
+                " timm:NAME"
+            )
+        return load_user_model(spec, weights, device, asked.arguments)
+    if asked.model_args:
+        raise InvalidSettingError(f"model '{spec}' is a backbone, not a function; leave --model-arg out")
+    classifier = load_trained_backbone(spec, weights, asked.pretrained, image_size, classes)
+    digest = weights_digest(classifier)
+    return UserModel(classifier.to(device), classifier.backbone, digest, notes=classifier.notes)
+
+
+def ready_model(
+    spec: str,
+    weights: Path | None,
+    asked: ModelConfig,
+    images: Tensor,
+    classes: int,
+) -> tuple[UserModel, Normalisation]:
+    """A trained model that takes pixels, and the normalisation that was put around it.
+
+    Args:
+        spec: as of :func:`load_model`; likewise ``weights``, ``asked`` and ``classes``.
+        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device.
+
+    Raises:
+        RobustTinError: likewise, and if the model does not take such images.
+    """
+    normalisation = asked_normalisation(asked)
+    own = load_model(spec, weights, asked, int(images.shape[-1]), classes, str(images.device))
+    own = own.confirmed(images)
+    normalisation = normalisation.settled(own, images)
+    return replace(own, module=normalisation.around(own.module)), normalisation
+
+
+def _numbers(setting: str, text: str | None) -> Numbers:
+    if text is None:
+        return ()
+    try:
+        return tuple(parse_number(item) for item in text.split(","))
+    except ValueError:
+        raise InvalidSettingError(
+            f"{setting} got '{text}'; expected a number, or one a channel, such as 0.485,0.456,0.406"
+        ) from None
