@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, TableConfig, UserModelConfig
+from robustbench_tin.benchmarks.planning.config import (
+    BenchConfig,
+    EvaluateConfig,
+    TableConfig,
+    UserModelConfig,
+)
 from robustbench_tin.options import Config, Option, default_of, flag_of, in_words, options_of, types_of
 from robustbench_tin.text import markdown
 
@@ -20,6 +25,11 @@ _TABLES = """
 
 Only the command line has these. `show` also has `--cell`, `--sort` and `--format`.
 """
+_EVALUATE = """
+## robust-tin evaluate
+
+It also has the options of tables. [evaluate.md](evaluate.md) shows how to use it.
+"""
 _GATE = """
 ## robust-tin baseline and robust-tin check
 
@@ -29,10 +39,15 @@ They also have `--data`, `--classes`, `--eval-images` and `--device`. The other 
 
 def page() -> str:
     """The whole page."""
-    panels = dict.fromkeys(declared.panel or "" for declared in options_of(BenchConfig).values())
-    tables = [_table(BenchConfig, panel) for panel in panels]
     shown = [_TABLES, _table(TableConfig, TableConfig.panel)]
-    return "".join([_HEAD, *tables, *shown, _GATE, _table(UserModelConfig, UserModelConfig.panel)])
+    evaluate = [_EVALUATE, *_tables(EvaluateConfig)]
+    return "".join([_HEAD, *_tables(BenchConfig), *shown, *evaluate, _GATE, *_tables(UserModelConfig)])
+
+
+def _tables(config: type[Config]) -> list[str]:
+    """A table for each panel of a config."""
+    panels = dict.fromkeys(declared.panel or "" for declared in options_of(config).values())
+    return [_table(config, panel) for panel in panels]
 
 
 def _table(config: type[Config], panel: str) -> str:

@@ -28,12 +28,15 @@ def is_complete(run: RunDirectory, cell: Cell) -> bool:
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
     if misled_attacks(run, cell, VariantCache(run.search_variants(cell))):
         return False
-    return all(is_ok(record) and not _lacks_verdict(run, record) for record in records)
+    return all(
+        record is not None and run.is_settled(record) and not _lacks_verdict(run, record)
+        for record in records
+    )
 
 
 def misled_attacks(run: RunDirectory, cell: Cell, variants: VariantCache) -> list[str]:
     """The attacks that were searched with a variant though one was found to be wrong since."""
-    return [spec for spec in run.plan.attacks if _is_misled(run, cell, spec, variants)]
+    return [spec for spec in run.plan.attacks_of(cell) if _is_misled(run, cell, spec, variants)]
 
 
 def summary(run: RunDirectory, cell: Cell) -> str:
@@ -61,7 +64,8 @@ def state_of(run: RunDirectory) -> str:
 def _named(run: RunDirectory, cell: Cell) -> str:
     """A cell that is not complete; one that is trained says so."""
     trained = run.trained(cell)
-    return f"{cell_name(cell)}{' (trained)' if trained is not None and trained.status == OK else ''}"
+    is_trained = trained is not None and trained.status == OK and not run.plan.given
+    return f"{cell_name(cell)}{' (trained)' if is_trained else ''}"
 
 
 def _lacks_verdict(run: RunDirectory, record: Record) -> bool:

@@ -1,4 +1,4 @@
-"""Taking one cell of a run to its end: trained, measured, checked."""
+"""Taking one cell of a run to its end: trained or loaded, measured, checked."""
 
 from __future__ import annotations
 
@@ -8,15 +8,34 @@ from robustbench_tin.benchmarks.cells.measure_cell import measure_cell
 from robustbench_tin.benchmarks.cells.train_cell import trained_classifier
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
+from robustbench_tin.benchmarks.runs.training_files import Trained
 
 
 def complete_cell(context: CellContext, cell: Cell) -> None:
     """Train a cell and measure it, as far as its run does not have that yet.
 
-    A cell that cannot be trained gets records that say why.
+    A model that the run was given is loaded. A cell that cannot be trained gets records that say why.
+
+    Raises:
+        RunError: if a model that was given is gone or has changed.
     """
+    if context.plan.given:
+        _measure_given(context, cell)
+        return
     classifier, trained = trained_classifier(context, cell)
     if trained.status == OK:
         measure_cell(context, cell, classifier, trained)
     else:
         CellRecords(context, cell, trained).save_untrained()
+
+
+def _measure_given(context: CellContext, cell: Cell) -> None:
+    """Measure a model that the run was given."""
+    run = context.run
+    module = CellLoader(run, context.dataset.image_size, context.plan.device).load(cell).bare
+    trained = run.trained(cell)
+    if trained is None:
+        trained = Trained(seconds=None)
+        run.save_trained(cell, trained)
+    measure_cell(context, cell, module, trained)

@@ -45,7 +45,7 @@ def _measured(run: RunDirectory, cell: Cell, attack: str, eps: float) -> Measure
     """A measurement that was taken, with its results per image."""
     record = run.record(cell, attack, eps)
     assert record is not None
-    given = run.plan.attack(attack) if attack in run.plan.attacks else None
+    given = run.plan.attack(attack) if attack in run.plan.attacks_of(cell) else None
     if record.status != OK:
         return Measured(record, None, None, given)
     hits = run.outcomes(cell, attack, eps)

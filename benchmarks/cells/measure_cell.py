@@ -18,6 +18,11 @@ from robustbench_tin.benchmarks.cells.cell_records import CellRecords
 from robustbench_tin.benchmarks.cells.judge_cell import judge_cell
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.attack import measure_attack
+from robustbench_tin.benchmarks.measurement.black_box_stand_in import (
+    lacks_gradients,
+    not_measured,
+    stood_in,
+)
 from robustbench_tin.benchmarks.measurement.certified import measure_certified
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
@@ -77,7 +82,7 @@ class _CellMeasurement:
     def run(self) -> None:
         """Take every measurement that the run does not have yet."""
         plan = self.plan
-        attacks = [plan.attack(spec) for spec in plan.attacks if plan.attacked_eps]
+        attacks = [plan.attack(spec) for spec in plan.attacks_of(self.cell) if plan.attacked_eps]
         first = with_clean_gradients(attacks, self.protocol)
         clean, clean_logits = self._clean(first)
         for attack in attacks:
@@ -151,8 +156,9 @@ class _CellMeasurement:
         return clean, logits
 
     def _is_attacked(self, attack: Attack) -> bool:
-        """Whether the cell is measured under an attack, at all budgets."""
-        return all(is_ok(self._run.record(self.cell, attack.spec, eps)) for eps in self.plan.attacked_eps)
+        """Whether the cell is measured under an attack, at all budgets, or can never be."""
+        records = (self._run.record(self.cell, attack.spec, eps) for eps in self.plan.attacked_eps)
+        return all(record is not None and self._run.is_settled(record) for record in records)
 
     def _attack(self, attack: Attack, clean: Record, clean_logits: Tensor | None) -> None:
         """Measure the cell under one attack, at all budgets."""
@@ -170,7 +176,25 @@ class _CellMeasurement:
 
     def _save_attack(self, attack: Attack, found: Iterable[Measurement], clean: Record) -> None:
         self._run.save_search_variants(self.cell, self.protocol.variants.labels)
-        self._save_all(attack.spec, found, clean.above_chance)
+        self._save_all(attack.spec, self._without_gradients(attack, list(found)), clean.above_chance)
+
+    def _without_gradients(self, attack: Attack, found: list[Measurement]) -> list[Measurement]:
+        """The measurements; those of a model that gives no gradients say so."""
+        plan, why = self.plan, self._lacks_gradients
+        if why is None:
+            return found
+        stand_in = plan.attack(plan.stand_in) if plan.stand_in else None
+        if attack != stand_in:
+            return not_measured(attack, found, why, stand_in)
+        others = map(plan.attack, plan.attacks)
+        return stood_in(found, attack, [other for other in others if other.needs_gradients])
+
+    @cached_property
+    def _lacks_gradients(self) -> str | None:
+        """Why the model gives no gradients, if the plan says that it does not; None: it does."""
+        if not self.plan.lacks_gradients(self.cell.model):
+            return None
+        return lacks_gradients(self.model, self.batches)
 
     def _certify(self, above_chance: bool | None) -> None:
         """The certified accuracy at each radius of the plan; all or none, since they share their passes."""
@@ -191,9 +215,11 @@ class _CellMeasurement:
         """The images that are right under every attack of the plan at one budget."""
         run, cell = self._run, self.cell
         measures = []
-        for spec in self.plan.attacks:
+        for spec in self.plan.attacks_of(cell):
             record = run.record(cell, spec, eps)
             assert record is not None
+            if record.status != OK and run.is_settled(record):
+                continue  # the attack needs gradients, and there are none
             measures.append((record, run.outcomes(cell, spec, eps) if record.status == OK else None))
         return worst_case(measures, eps)
 

@@ -92,6 +92,33 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
         return PassTimes(_NONE, _NONE, parameters)
 
 
+def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
+    """Time the gradients of the pixels of a trained model; of one that gives none, its answers.
+
+    Args:
+        model: pixels in [0, 1] to logits, in eval mode on the device.
+        size: height and width of the images.
+        device: where it is.
+    """
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+
+    def attack(images: Tensor) -> None:
+        logits = model(images.requires_grad_())
+        if logits.requires_grad:
+            torch.autograd.grad(functional.cross_entropy(logits, _labels(images)), images)
+
+    for parameter in frozen:
+        parameter.requires_grad_(False)
+    try:
+        return PassTimes(_timed(attack, size, Runtime(device)), _NONE, parameters)
+    except FOREIGN:
+        return PassTimes(_NONE, _NONE, parameters)  # its measures will say why
+    finally:
+        for parameter in frozen:
+            parameter.requires_grad_(True)
+
+
 def _labels(images: Tensor) -> Tensor:
     return torch.zeros(len(images), dtype=torch.long, device=images.device)
 

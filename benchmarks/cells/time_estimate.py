@@ -46,7 +46,9 @@ class Estimate:
     plan: Plan
 
     def training(self, model: str, defense: str) -> float:
-        """Seconds to train one cell."""
+        """Seconds to train one cell; none if its model was given."""
+        if self.plan.given:
+            return 0.0
         epochs = self.plan.epochs_of(model)
         images = self.plan.train_images * epochs * self.plan.defense(defense).relative_cost
         steps = images / self.plan.batch_size
@@ -85,7 +87,7 @@ class Estimate:
             self.training(cell.model, cell.defense)
             + self.clean(cell.model)
             + self.checking(cell.model)
-            + sum(self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks)
+            + sum(self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks_of(cell))
             + self.certifying(cell.model, self._votes(cell.defense))
         )
 

@@ -20,7 +20,6 @@ from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.adversarial_sets import adversarial_batches
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
-from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.parsed_request import requested_attack
 from robustbench_tin.benchmarks.runs.remembered import data_options, run_of
@@ -114,7 +113,7 @@ def fool(
     tune_allocator()
     settings = {
         "source": found.label,
-        "weights": file_digest(found.weights),
+        "weights": found.digest,
         "backbone": found.backbone,
         "defense": found.defense,
         "attack": chosen.spec,

@@ -145,7 +145,11 @@ def predict(
             crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
             cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops").answers(), strict=True))
     # Names of files may hold bytes that are no UTF-8: in the CSV they are escapes.
-    text = _table(dataset, asked, whole, cropped).encode("utf-8", "backslashreplace").decode()
+    text = (
+        _table(found.named_outputs(dataset), asked, whole, cropped)
+        .encode("utf-8", "backslashreplace")
+        .decode()
+    )
     write_text(Path(out), text)
     known = asked.labels != UNLABELLED
     right = whole.labels[known] == asked.labels[known, None]

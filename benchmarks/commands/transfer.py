@@ -16,6 +16,7 @@ import torch
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.cells.pass_times import time_gradients
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
@@ -185,14 +186,14 @@ class _TransferMeasurement:
                 f"Run {self.run.path}: {self.attack.spec} is transferred already, nothing to do."
             )
             return
-        costs = self._costs()
+        loader = CellLoader(self.run, self.dataset.image_size, self.device)
+        costs = self._costs(loader)
         seconds = {source: self._seconds(costs, source, targets) for source, targets in todo.items()}
         self.reporter.say(
             f"Transfer of {self.attack.spec} from {counted(len(todo), 'cell')}, to"
             f" {counted(len(self.cells) - 1, 'other')} each; about {duration(sum(seconds.values()))}."
         )
         batches = self._batches()
-        loader = CellLoader(self.run, self.dataset.image_size, self.device)
         with self.reporter.overall(sum(seconds.values())):
             for source, targets in todo.items():
                 self._run_source(loader, batches, source, targets, seconds[source])
@@ -238,9 +239,16 @@ class _TransferMeasurement:
         # Without weights it would fail again.
         return record.status == OK or not all(_is_ok(self.run.trained(cell)) for cell in (source, target))
 
-    def _costs(self) -> Estimate:
+    def _costs(self, loader: CellLoader) -> Estimate:
         plan = self.run.plan.model_copy(update={"eps": tuple(self.eps), "device": self.device})
-        return estimate(plan, self.dataset.image_size)
+        size = self.dataset.image_size
+        if not plan.given:
+            return estimate(plan, size)
+        # A model that is gone or has changed is an error here, not a failed measure.
+        models = {cell.model: loader.load(cell).model for cell in self.cells}
+        return Estimate(
+            {name: time_gradients(each, size, self.device) for name, each in models.items()}, plan
+        )
 
     def _seconds(self, costs: Estimate, source: Cell, targets: Sequence[Cell]) -> float:
         measuring = sum(costs.clean(target.model) for target in targets)

@@ -204,8 +204,8 @@ def _model(run: Run, cell: Cell) -> CandidateModel:
     figures = []
     for attack, eps in run.measures(cell):
         record = run.record(cell, attack, eps)
-        if record is None:
-            continue
+        if record is None or (record.status != OK and run.is_settled(record)):
+            continue  # nobody can measure it
         figures.append(CandidateMeasurement(record, _hits(run, cell, record)))
     return CandidateModel(
         cell.model, short_numbers(cell.defense), cell.seed, _digest(run, cell), tuple(figures)
@@ -223,6 +223,9 @@ def _digest(run: Run, cell: Cell) -> str | None:
     """The digest of a cell's tensors; None if it has no weights any more, or never had."""
     from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
+    given = run.plan.given_model(cell.model)
+    if given is not None:
+        return given.weights or None
     if not run.weights_file(cell).exists():
         return None
     return tensors_digest(read_weights_file(run.checked_weights(cell)).state)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import shorten
 from typing import TYPE_CHECKING
@@ -50,32 +50,58 @@ def with_stand_in(
     ]
     if not failed:
         return dict(done)
-    why = _lacks_gradients(model, batches)
+    why = lacks_gradients(model, batches)
     if why is None:
         return dict(done)
     stand_in = parse_attack(STAND_IN)
-    needed = stand_in not in done and not any(
-        attack.gradients(1) > 0 for attack in done if attack not in failed
-    )
-    said = f"the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
-    if needed:
-        said += f", {stand_in.spec} is measured instead"
-    status = Status.of(StatusCode.not_measured, why=said)
+    needed = stand_in not in done and needs_stand_in(attack for attack in done if attack not in failed)
     measures = {
-        attack: [replace(each, status=status) for each in of_attack] if attack in failed else of_attack
+        attack: not_measured(attack, of_attack, why, stand_in if needed else None)
         for attack, of_attack in done.items()
     }
     if needed:
         eps = [each.eps for each in done[failed[0]]]
-        remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in failed)}"
-        measures[stand_in] = [
-            replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients"))
-            for each in measure_attack(model, batches, stand_in, eps, protocol)
-        ]
+        measured = measure_attack(model, batches, stand_in, eps, protocol)
+        measures[stand_in] = stood_in(measured, stand_in, failed)
     return measures
 
 
-def _lacks_gradients(model: nn.Module, batches: ImageBatches) -> str | None:
+def needs_stand_in(attacks: Iterable[Attack]) -> bool:
+    """Whether none of the attacks that work claims to find adversarial images."""
+    return not any(attack.gradients(1) > 0 for attack in attacks)
+
+
+def not_measured(
+    attack: Attack, measures: Sequence[Measurement], why: str, stand_in: Attack | None
+) -> list[Measurement]:
+    """The measures of an attack on a model without gradients; if it needs them and failed, they say so.
+
+    Args:
+        attack: of the measures.
+        measures: one a budget.
+        why: the model gives no gradients.
+        stand_in: what is measured instead.
+    """
+    if not attack.needs_gradients or all(each.status == OK for each in measures):
+        return list(measures)
+    said = f"the model gives no gradients ({shorten(why, _BRIEF, placeholder=' ...')})"
+    if stand_in is not None:
+        said += f", {stand_in.spec} is measured instead"
+    status = Status.of(StatusCode.not_measured, why=said)
+    return [replace(each, status=status) for each in measures]
+
+
+def stood_in(
+    measures: Iterable[Measurement], stand_in: Attack, attacks: Iterable[Attack]
+) -> list[Measurement]:
+    """The measures of an attack that stands in for others, with a remark that says so."""
+    remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in attacks)}"
+    return [
+        replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients")) for each in measures
+    ]
+
+
+def lacks_gradients(model: nn.Module, batches: ImageBatches) -> str | None:
     """Why a model gives no gradients though it answers; None: it does, or fails altogether."""
     images = batches.at(0)[0][:1]
     with AttackedModel(model) as attacked:

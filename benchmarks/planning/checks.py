@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
-from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.benchmarks.planning.config import BenchConfig, MeasurementConfig
 from robustbench_tin.benchmarks.planning.parsed_request import Requested
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.data import Dataset
@@ -26,10 +27,6 @@ def check_options(request: BenchConfig) -> None:
     """
     if request.pretrained and request.weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
-    if request.search is not None and request.deterministic:
-        raise InvalidSettingError("got both --search and --deterministic; give one of them")
-    if request.search is not None and request.search not in SEARCHES:
-        raise InvalidSettingError(f"search got '{request.search}'; expected {', '.join(SEARCHES)}")
     if request.tensorboard and request.curves == "none":
         raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
     if request.tensorboard and find_spec("tensorboard") is None:
@@ -54,10 +51,24 @@ def check_names(asked: Requested, request: BenchConfig) -> None:
                     f" '{backbone.name}' has a sigmoid for each class; give it output=softmax, or take a"
                     " defense such as pgd-at"
                 )
-    for attack in asked.attacks:
+    check_measurement(request, asked.attacks)
+
+
+def check_measurement(request: MeasurementConfig, attacks: Sequence[Attack]) -> None:
+    """Check how models are measured.
+
+    Raises:
+        InvalidSettingError: for a norm that an attack does not have, a worst case of one attack, and a
+            search that there is not.
+    """
+    for attack in attacks:
         attack.check(request.norm)
-    if request.worst_case and len(asked.attacks) < 2:
-        raise InvalidSettingError(f"worst-case got one attack, {asked.attacks[0].spec}; expected two or more")
+    if request.worst_case and len(attacks) < 2:
+        raise InvalidSettingError(f"worst-case got one attack, {attacks[0].spec}; expected two or more")
+    if request.search is not None and request.deterministic:
+        raise InvalidSettingError("got both --search and --deterministic; give one of them")
+    if request.search is not None and request.search not in SEARCHES:
+        raise InvalidSettingError(f"search got '{request.search}'; expected {', '.join(SEARCHES)}")
 
 
 def check_data(plan: Plan, dataset: Dataset) -> None:

@@ -47,8 +47,8 @@ class CellConfig(Config, panel="Run"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttackConfig(Config, panel="Attack"):
-    """The attacks, their threat model, and how they run."""
+class MeasurementConfig(Config, panel="Attack"):
+    """The attacks, their threat model, and how they run on any model."""
 
     attacks: Attacks = option(
         "fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=20.", resolved=True
@@ -65,9 +65,6 @@ class AttackConfig(Config, panel="Attack"):
         "Number of passes averaged for one gradient, for defenses that are random at test time.",
         at_least=1,
     )
-    oblivious: bool = option(
-        False, "Attack the bare classifier, as an attacker who does not know the defense around it."
-    )
     eight_bit: bool = option(
         False, "Round adversarial images to 8 bits before they are measured.", flag="8bit"
     )
@@ -82,6 +79,15 @@ class AttackConfig(Config, panel="Attack"):
     trust: bool = option(True, "Check each cell's results for signs that they are unreliable.")
     deterministic: bool = option(
         False, "Choose nothing by timing; the same as --search fixed.", resolved=True
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttackConfig(MeasurementConfig, panel="Attack"):
+    """The same for models with defenses."""
+
+    oblivious: bool = option(
+        False, "Attack the bare classifier, as an attacker who does not know the defense around it."
     )
 
 
@@ -234,7 +240,7 @@ class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellCo
 
 
 @dataclass(frozen=True, kw_only=True)
-class UserModelConfig(ModelConfig, panel="Model of your own"):
+class UserModelConfig(ModelConfig, panel="Model"):
     """The model that a gate command measures instead of reading a run."""
 
     model: str | None = option(
@@ -249,3 +255,63 @@ class UserModelConfig(ModelConfig, panel="Model of your own"):
     eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")
     norm: str = option("linf", "Norm of the threat model: linf or l2.")
     trust: bool = option(True, "Check the results for signs that they are unreliable.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class NamedModelsConfig(Config, panel="Model"):
+    """The trained models that ``evaluate`` measures, a row of the table each."""
+
+    models: Sequence[str] = option(
+        (),
+        "Trained model: package.module:factory, FILE.py:factory, a file (TorchScript .pt, torch.export .pt2,"
+        " ONNX), a backbone's name or timm:NAME with --weights or --pretrained, or hf-hub:NAME. Repeatable.",
+        flag="model",
+        metavar="MODEL",
+    )
+    weights: Sequence[str | Path] = option(
+        (),
+        "Weights file of a factory's model or a backbone. Give one for each --model that takes one, in their"
+        " order; several for a single --model are a row each.",
+        metavar="FILE",
+    )
+    names: Sequence[str] = option(
+        (),
+        "Name of a model in the tables, one for each row.",
+        shown="made from the model",
+        flag="name",
+        metavar="NAME",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(MeasurementConfig, EvaluationDataConfig, ModelConfig, NamedModelsConfig):
+    """All options of ``evaluate``; a dataclass takes the fields of its last base first."""
+
+    attacks: Attacks = option(
+        "fast",
+        "Attacks, with settings after a colon: fast,pgd:steps=20. fast stops on success and comes near to"
+        " autoattack, the reference, for a small part of its passes.",
+        resolved=True,
+        panel="Attack",
+    )
+    skip_broken: bool = option(False, "Leave unreadable images out and count them.", panel="Data")
+    seed: int = option(0, "Seed of the attacks' randomness.", at_least=0, panel="Attack")
+    device: str | None = option(
+        None, "Device: cpu, cuda, cuda:1 or mps.", shown="the best there is", panel="Run"
+    )
+    threads: int | None = option(
+        None, "Number of CPU threads.", shown="as many as torch takes", at_least=1, panel="Run"
+    )
+    plugins: Sequence[str | Path] = option(
+        (),
+        "A Python file that registers attacks, backbones or data sets. Repeatable.",
+        flag="plugin",
+        metavar="FILE.py",
+        panel="Options",
+    )
+    out: str | Path | None = option(
+        None,
+        "Run directory; the same command continues the run in it.",
+        shown="runs/ and a name made from the plan",
+        panel="Run",
+    )

@@ -77,7 +77,7 @@ def _file(source: str, num_classes: int, find_trained: FindTrained) -> str:
         raise InvalidSettingError(
             f"defense source '{source}' has {found.classes} classes; expected the data's {num_classes}"
         )
-    return file_digest(found.weights)
+    return found.digest
 
 
 def source_cells(plan: Plan, cell: Cell) -> list[Cell]:

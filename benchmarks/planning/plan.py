@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, model_serializer
 from pydantic_core import to_json
 
 from robustbench_tin.benchmarks.planning.config import AttackConfig, TrainingConfig
+from robustbench_tin.benchmarks.planning.given_models import GivenModel, given_differences
 from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.options import planned
 from robustbench_tin.specs import eps_text, number_text, short_numbers
@@ -90,6 +91,9 @@ class Plan(BaseModel, _Settings, frozen=True):
     ``epochs`` and ``sizes`` go by :attr:`backbones`; ``sizes`` is empty if no backbone has its own. ``lr``
     holds for ``models``, and what only sources need takes its backbone's own.
 
+    ``given`` are trained models that are measured as they are: then they are all of ``models``, nothing is
+    trained, and ``epochs`` are 0. ``stand_in`` is an attack for those of them that give no gradients.
+
     Fields hold specs, which name files; :meth:`attack`, :meth:`defense` and :meth:`backbone` give objects.
     """
 
@@ -117,6 +121,8 @@ class Plan(BaseModel, _Settings, frozen=True):
     device: str
     processes: int = 1
     plugins: tuple[str, ...]
+    given: tuple[GivenModel, ...] = ()
+    stand_in: str = ""
 
     _specs: ParsedSpecs = PrivateAttr(default_factory=ParsedSpecs)
 
@@ -152,6 +158,8 @@ class Plan(BaseModel, _Settings, frozen=True):
             raise ValueError(f"{len(self.sizes)} sizes for {len(self.backbones)} backbones")
         if not self.models or not self.defenses or not self.seeds:
             raise ValueError("no models, defenses or seeds")
+        if self.given and tuple(model.name for model in self.given) != self.backbones:
+            raise ValueError("the models given are not those of the plan")
         if len(self.backbones) * len(self.defenses) * len(self.seeds) > _MOST_CELLS:
             raise ValueError(f"more than {_MOST_CELLS} cells")
         return self
@@ -160,6 +168,25 @@ class Plan(BaseModel, _Settings, frozen=True):
     def backbones(self) -> tuple[str, ...]:
         """Those that cells are trained of: the models asked for, then what only sources need."""
         return tuple(dict.fromkeys((*self.models, *self.sources)))
+
+    def given_model(self, name: str) -> GivenModel | None:
+        """The trained model of this name that was given; None for a backbone that the run trains."""
+        return next((model for model in self.given if model.name == name), None)
+
+    def lacks_gradients(self, name: str) -> bool:
+        """Whether a model was given that gives no gradients."""
+        model = self.given_model(name)
+        return model is not None and not model.gradients
+
+    def outputs_of(self, name: str) -> int:
+        """Number of a model's logits: more than the data's classes if it knows others, too."""
+        model = self.given_model(name)
+        return self.classes if model is None else model.outputs
+
+    def attacks_of(self, cell: Cell) -> tuple[str, ...]:
+        """The attacks that a cell is measured under; one stands in for those that need gradients."""
+        stands_in = self.stand_in and self.lacks_gradients(cell.model) and self.attacked_eps
+        return (*self.attacks, self.stand_in) if stands_in else self.attacks
 
     def epochs_of(self, model: str) -> int:
         """Passes over the training images for one of the plan's backbones."""
@@ -209,7 +236,7 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     def measures_of(self, cell: Cell) -> int:
         """The clean measure, one for each attack and positive eps, worst cases and certificates."""
-        rows = len(self.attacks) + self.worst_case + (cell.defense in self.certified)
+        rows = len(self.attacks_of(cell)) + self.worst_case + (cell.defense in self.certified)
         return 1 + rows * len(self.attacked_eps)
 
     @property
@@ -269,12 +296,13 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     def differences(self, other: Plan) -> list[str]:
         """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
-        mine, theirs = self.model_dump(), other.model_dump()
-        return [
+        mine, theirs = self.model_dump(exclude={"given"}), other.model_dump(exclude={"given"})
+        fields = [
             f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here"
             for key in mine
             if mine[key] != theirs[key]
         ]
+        return fields + given_differences(self.given, other.given)
 
 
 def slug(text: str) -> str:

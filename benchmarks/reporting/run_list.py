@@ -9,7 +9,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.cell_names import listed
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.reporting.figure import MISSING
@@ -93,7 +92,7 @@ def _summary(path: Path, directory: Path) -> RunSummary:
     except RobustTinError as error:
         return RunSummary(name, date, damage=str(error))
     done = sum(
-        len(found) == run.plan.measures_of(cell) and all(record.status == OK for record in found)
+        len(found) == run.plan.measures_of(cell) and all(map(run.is_settled, found))
         for cell, found in records.items()
     )
     rates = [rate for known in records.values() if (rate := _robust_accuracy(known)) is not None]
@@ -110,7 +109,8 @@ def _records(run: RunDirectory, cell: Cell) -> Iterator[Record]:
 
 def plan_in_short(plan: Plan) -> str:
     """One line: ``demo: vgg16, mobilenet × none × 3 seeds; fgsm, pgd linf 4/255, 8/255``."""
-    cells = [listed(plan.models), listed([short_numbers(name) for name in plan.defenses])]
+    cells = [listed(plan.models)]
+    cells += [] if plan.given else [listed([short_numbers(name) for name in plan.defenses])]
     cells += [counted(len(plan.seeds), "seed")] if len(plan.seeds) > 1 else []
     eps = ", ".join(map(eps_text, plan.attacked_eps))
     attacks = listed([short_numbers(name) for name in plan.attacks])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.given_loader import load_given
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.models import build_classifier, load_weights
 from robustbench_tin.runtime import Runtime
@@ -48,13 +49,26 @@ class CellLoader:
         """A cell's model.
 
         Raises:
-            RunError: if its training failed, or its weights are missing or damaged.
+            RunError: if its training failed, or its weights are missing, damaged or not those of the run.
             WeightsError: if its weights do not fit.
         """
         if cell in self._kept:
             return self._kept[cell]
-        weights = self._run.checked_weights(cell)
+        bare = Runtime(self._device).place(self._load(cell))
+        loaded = LoadedCell(bare, self._run.plan.defense(cell.defense).wrap(bare))
+        size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
+        if size <= self._room:
+            self._room -= size
+            self._kept[cell] = loaded
+        return loaded
+
+    def _load(self, cell: Cell) -> nn.Module:
+        """A cell's model without its defense, not placed yet."""
         plan = self._run.plan
+        given = plan.given_model(cell.model)
+        if given is not None:
+            return load_given(self._run, given, self._device)
+        weights = self._run.checked_weights(cell)
         classifier = build_classifier(
             plan.backbone(cell.model),
             plan.classes,
@@ -65,10 +79,4 @@ class CellLoader:
             seed=cell.seed,
         )
         load_weights(classifier, weights)
-        bare = Runtime(self._device).place(classifier)
-        loaded = LoadedCell(bare, plan.defense(cell.defense).wrap(bare))
-        size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
-        if size <= self._room:
-            self._room -= size
-            self._kept[cell] = loaded
-        return loaded
+        return classifier

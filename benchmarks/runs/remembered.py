@@ -65,7 +65,7 @@ def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 def run_of(found: TrainedModel) -> Path | None:
     """The run directory that a trained model lies in; None for a weights file by itself."""
-    return None if found.plan is None else found.weights.parents[2]
+    return None if found.run is None else found.run.path
 
 
 def _absolute(data: str) -> str:

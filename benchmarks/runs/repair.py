@@ -65,7 +65,8 @@ class _Repair:
     def _look_at_training(self, cell: Cell) -> None:
         """Check that a cell is as its training left it; one that was not trained yet has no measures."""
         trained = self.run.trained(cell)
-        if trained is not None and trained.status == OK:
+        given = self.run.plan.given_model(cell.model)
+        if trained is not None and trained.status == OK and given is None:
             self.run.checked_weights(cell)
         if trained is None and self.run.has_measures(cell):
             raise DamagedError(f"{cell.label} has measures and no training.json; {AGAIN}")

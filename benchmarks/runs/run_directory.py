@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from robustbench_tin.atomic import remove_abandoned
-from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.codes.status import OK, StatusCode
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan, eps_slug, slug
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 
 PLAN_FILE = "plan.json"
 # What a record must have in common with its run's plan.
-_OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "classes", "data", "data_fingerprint")
+_OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "data", "data_fingerprint")
 
 
 class RunDirectory(TrainingFiles):
@@ -120,9 +120,14 @@ class RunDirectory(TrainingFiles):
 
     @property
     def complete(self) -> bool:
-        """Whether every measure of the plan is taken, and none has failed."""
+        """Whether every measure of the plan is taken that can be, and none has failed."""
         records = list(self.iter_records())
-        return len(records) == self.plan.measures and all(record.status == OK for record in records)
+        return len(records) == self.plan.measures and all(map(self.is_settled, records))
+
+    def is_settled(self, record: Record) -> bool:
+        """Whether a measure is taken, or can never be: the model gives no gradients."""
+        without_gradients = self.plan.lacks_gradients(record.model)
+        return record.status == OK or (without_gradients and record.status.code is StatusCode.not_measured)
 
     def iter_records(self) -> Iterator[Record]:
         """The measures taken so far, in the plan's order."""
@@ -135,7 +140,7 @@ class RunDirectory(TrainingFiles):
     def measures(self, cell: Cell) -> Iterator[tuple[str, float]]:
         """Attack and eps of every measure of a cell, the clean one first."""
         yield CLEAN, 0.0
-        for attack in self.plan.attacks:
+        for attack in self.plan.attacks_of(cell):
             for eps in self.plan.attacked_eps:
                 yield attack, eps
         for eps in self.plan.attacked_eps if self.plan.worst_case else ():
@@ -202,6 +207,7 @@ class RunDirectory(TrainingFiles):
                 f"'{file}' was changed by hand or is damaged (its digest is not that of its content); {AGAIN}"
             )
         wrong = [name for name in _OF_PLAN if getattr(record, name) != getattr(plan, name)]
+        wrong += ["classes"] if record.classes != plan.outputs_of(record.model) else []
         wrong += ["n"] if record.n != plan.eval_images else []
         wrong += ["plan"] if record.plan_digest not in ("", plan.digest) else []
         if wrong:

@@ -1,16 +1,17 @@
-"""A trained model by what a user calls it: a run, a cell of a run, or a weights file."""
+"""A trained model by the name that a user gives it: a run, a cell of a run, or a weights file."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
 from robustbench_tin.benchmarks.planning.cell_names import cell_name, listed, select_cells
+from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader, LoadedCell
 from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.defenses import parse_defense
@@ -31,30 +32,61 @@ class TrainedModel:
 
     Attributes:
         label: for people.
-        weights: its file.
-        backbone: its name.
+        weights: its file; None if its run was given the model.
+        backbone: its name, or that of the model that the run was given.
         classes: C of its logits.
         image_size: height and width in pixels of the images that it was trained on.
-        network_size: height and width in pixels of what the network sees.
+        network_size: height and width in pixels of what the network sees; None if nobody says.
         defense: canonical spec of what may run around it; ``none`` of a weights file.
-        plan: of its run; None of a weights file.
+        run: where it is a cell; None of a weights file.
+        cell: which.
     """
 
     label: str
-    weights: Path
+    weights: Path | None
     backbone: str
     classes: int
     image_size: int
-    network_size: int
+    network_size: int | None
     defense: str = "none"
-    plan: Plan | None = None
+    run: RunDirectory | None = None
+    cell: Cell | None = None
+
+    @property
+    def plan(self) -> Plan | None:
+        """Of its run; None of a weights file."""
+        return None if self.run is None else self.run.plan
+
+    @property
+    def digest(self) -> str:
+        """What tells it from other models: its name and a digest."""
+        if self.weights is not None:
+            return file_digest(self.weights)
+        given = None if self.plan is None else self.plan.given_model(self.backbone)
+        return self.backbone if given is None else f"{given.name} {given.weights or given.file}"
+
+    def named_outputs(self, dataset: Dataset) -> Dataset:
+        """The data set with a name for each output of the model: those beyond its classes are numbers."""
+        given = None if self.plan is None else self.plan.given_model(self.backbone)
+        if given is None or given.outputs == len(dataset.classes):
+            return dataset
+        order = given.order or range(given.outputs)
+        others = tuple(f"output {order[index]}" for index in range(len(dataset.classes), given.outputs))
+        return replace(
+            dataset, classes=(*dataset.classes, *others), class_names=(*dataset.class_names, *others)
+        )
 
     def load(self, device: str) -> LoadedCell:
         """Build it, fill it and place it.
 
         Raises:
             WeightsError: where the file does not fit.
+            RunError: if its run was given the model, which is gone or has changed.
         """
+        if self.weights is None:
+            assert self.run is not None
+            assert self.cell is not None
+            return CellLoader(self.run, self.image_size, device).load(self.cell)
         classifier = build_classifier(
             backbones.get(self.backbone),
             self.classes,
@@ -133,17 +165,15 @@ def failing(label: str) -> Iterator[None]:
 
 
 def _of_cell(run: RunDirectory, cell: Cell) -> TrainedModel:
+    label = f"{cell.label} of {run.path}"
+    given = run.plan.given_model(cell.model)
+    if given is not None:
+        size = given.image_size
+        return TrainedModel(
+            label, None, given.name, run.plan.classes, size, None, cell.defense, run=run, cell=cell
+        )
     file = _of_file(run.checked_weights(cell))
-    return TrainedModel(
-        label=f"{cell.label} of {run.path}",
-        weights=file.weights,
-        backbone=file.backbone,
-        classes=file.classes,
-        image_size=file.image_size,
-        network_size=file.network_size,
-        defense=cell.defense,
-        plan=run.plan,
-    )
+    return replace(file, label=label, defense=cell.defense, run=run, cell=cell)
 
 
 def _of_file(path: Path) -> TrainedModel:

@@ -18,10 +18,13 @@ from robustbench_tin.errors import RunError
 class Trained(BaseModel):
     """What is known of a trained cell; a cell that could not be trained says why in ``status``.
 
+    If the model was given, nothing was trained here: of its fields only the digests say something.
+
     Attributes:
+        network_size: side in pixels of what the network sees; None of a model that was given.
         cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
         plan_digest: of the run's plan.
-        weights_digest: of the weights file.
+        weights_digest: of the weights file, or of the tensors of a model that was given.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -29,11 +32,11 @@ class Trained(BaseModel):
     status: Status = OK
     images: Count = 0
     steps: Count = 0
-    seconds: NotNegative = 0.0
-    lr: float
+    seconds: NotNegative | None = 0.0
+    lr: float | None = None
     loss: float | None = None
-    precision: str
-    network_size: Count
+    precision: str | None = None
+    network_size: Count | None = None
     notes: tuple[str, ...] = ()
     cell: str = ""
     plan_digest: str = ""
@@ -91,7 +94,10 @@ class TrainingFiles:
     def save_trained(self, cell: Cell, trained: Trained) -> None:
         """Mark a cell as trained; its weights are written before."""
         known = {"cell": cell.slug, "plan_digest": self.plan.digest}
-        if trained.status == OK:
+        given = self.plan.given_model(cell.model)
+        if given is not None:
+            known["weights_digest"] = given.weights
+        elif trained.status == OK:
             known["weights_digest"] = file_digest(self.weights_file(cell))
         self.files.write(self._cell(cell) / "training.json", trained.model_copy(update=known))
 
@@ -150,9 +156,14 @@ class TrainingFiles:
         finished = {
             cell: known for cell, known in trained.items() if known is not None and known.status == OK
         }
+        finished = {cell: known for cell, known in finished.items() if not self.plan.given_model(cell.model)}
         gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
         untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
-        notes = []
+        notes = [
+            f"{model.name} shows no weights, so a change of them cannot be noticed"
+            for model in self.plan.given
+            if not model.weights
+        ]
         if gone:
             notes.append(
                 f"the weights of {'; '.join(gone)} are missing, so these figures cannot be checked against"

@@ -17,7 +17,7 @@ from robustbench_tin.errors import ForeignExitError, InterruptedByUserError, Rob
 from robustbench_tin.text import printable
 
 # They leave parts behind that the same command takes up again.
-_RESUMABLE = frozenset({"bench", "transfer", "fool", "crop"})
+_RESUMABLE = frozenset({"bench", "evaluate", "transfer", "fool", "crop"})
 
 
 class CtrlC(KeyboardInterrupt):

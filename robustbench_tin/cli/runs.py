@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -18,14 +17,8 @@ from robustbench_tin.benchmarks.planning.config import (
 )
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
 from robustbench_tin.cli.process import Command, complain, say
-from robustbench_tin.streams import (
-    make_console,
-)
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from robustbench_tin.benchmarks.reporting.table import Table
+from robustbench_tin.cli.tables import print_tables, render_tables, require_no_failure
+from robustbench_tin.streams import make_console
 
 Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 
@@ -66,9 +59,9 @@ def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> Non
     console = make_console()
     run = run_bench(**{"jobs": None, **given_options(context, asked)}, reporter=ConsoleReporter(console))
     if run is not None:
-        _print_tables(run, run.tables_of(shown), console)
+        print_tables(run, run.tables_of(shown), console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")
-        _require_no_failure(run)
+        require_no_failure(run)
 
 
 @with_options
@@ -98,7 +91,7 @@ def show(
     for note in opened.notes:
         complain(f"note: {note}")
     if format is Format.table:
-        _print_tables(opened, opened.tables_of(shown, sort=sort, cell=cell), make_console())
+        print_tables(opened, opened.tables_of(shown, sort=sort, cell=cell), make_console())
     elif format is Format.markdown:
         print("\n\n".join(table.markdown() for table in opened.tables_of(shown, sort=sort, cell=cell)))
     elif format is Format.csv:
@@ -183,37 +176,5 @@ def transfer(
         reporter=ConsoleReporter(console),
         **given_options(context, part),
     )
-    _print(opened.transfers.tables, console)
+    render_tables(opened.transfers.tables, console)
     say(f"Tables: {opened.path}/transfer.md; the worst source of each cell: results.md, robust-tin show")
-
-
-def _require_no_failure(run: Any) -> None:
-    """End a bench with a code of its own where a measure has failed, so that a script hears of it."""
-    from robustbench_tin.benchmarks.codes.status import StatusCode
-    from robustbench_tin.errors import RunError
-
-    statuses = [record.status.code for record in run.iter_records()]
-    failed = sum(status not in (StatusCode.ok, StatusCode.not_measured) for status in statuses)
-    if failed:
-        raise RunError(
-            f"{failed} of {len(statuses)} measures failed, the tables say why; the same command tries them"
-            " again"
-        )
-
-
-def _print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
-    from robustbench_tin.errors import RunError
-
-    if not tables:
-        raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to continue")
-    _print(tables, console)
-
-
-def _print(tables: Sequence[Table], console: Console) -> None:
-    """Print tables with an empty line between them."""
-    from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
-
-    for index, table in enumerate(tables):
-        if index:
-            console.print()
-        console.print(TerminalTable(table))

@@ -1,0 +1,124 @@
+"""The trained models that a run is given: each is loaded once and examined before anything is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.cells.pass_times import PassTimes, time_gradients
+from robustbench_tin.benchmarks.measurement.black_box_stand_in import lacks_gradients
+from robustbench_tin.benchmarks.measurement.preparation import count_classes, tell_of_normalisation
+from robustbench_tin.benchmarks.planning.asked_models import AskedModel, asked_models, given_names
+from robustbench_tin.benchmarks.planning.config import EvaluateConfig
+from robustbench_tin.benchmarks.planning.defense_sources import file_digest
+from robustbench_tin.benchmarks.planning.given_models import GivenModel, unique_names
+from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of
+from robustbench_tin.data import Dataset
+from robustbench_tin.data.class_order import output_order
+from robustbench_tin.models.normalisation import Normalized
+from robustbench_tin.models.ready_model import asked_normalisation, ready_model
+from robustbench_tin.models.trained_backbone import HUB
+from robustbench_tin.models.user_model import is_model_file
+from robustbench_tin.progress import Reporter
+from robustbench_tin.runtime import Runtime, as_tensor
+
+# So many images show whether a conversion answers as its original does.
+_FEW = 8
+
+
+@dataclass(frozen=True)
+class GivenModels:
+    """The models of a run.
+
+    Attributes:
+        given: what the plan says of them.
+        places: where they lie, by name.
+        passes: how long their gradients take, by name.
+    """
+
+    given: tuple[GivenModel, ...]
+    places: dict[str, ModelPlace]
+    passes: dict[str, PassTimes]
+
+
+def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Reporter) -> GivenModels:
+    """Load each model once, and look at what a plan must know of it.
+
+    Args:
+        asked: names the models.
+        dataset: that they are measured on.
+        device: where.
+        reporter: is told what is worth knowing of them.
+
+    Raises:
+        RobustTinError: for a model that there is not, or that does not fit the data.
+    """
+    found = asked_models(asked, lambda spec: not is_model_file(spec) and not spec.startswith(f"{HUB}:"))
+    asked_normalisation(asked)  # what is wrong is told before anything is loaded
+    names = given_names(asked.names, len(found))
+    images = as_tensor(dataset.val.images[:_FEW]).to(device, torch.float32) / 255
+    work = _Examination(asked, dataset, images, device, reporter)
+    looks = [work.look(model) for model in found]
+    if not names:
+        qualifiers = ["" if model.weights is None else model.weights.stem for model in found]
+        names = unique_names([given.name for given, _ in looks], qualifiers)
+    return GivenModels(
+        tuple(given.model_copy(update={"name": name}) for name, (given, _) in zip(names, looks, strict=True)),
+        {name: ModelPlace.of(model.spec, model.weights) for name, model in zip(names, found, strict=True)},
+        {name: passes for name, (_, passes) in zip(names, looks, strict=True)},
+    )
+
+
+@dataclass(frozen=True)
+class _Examination:
+    """Looks at one model after the other; none stays in memory.
+
+    Attributes:
+        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device.
+    """
+
+    asked: EvaluateConfig
+    dataset: Dataset
+    images: Tensor
+    device: str
+    reporter: Reporter
+
+    def look(self, model: AskedModel) -> tuple[GivenModel, PassTimes]:
+        """What a plan must know of a model, and how long its gradients take."""
+        asked, classes = self.asked, len(self.dataset.classes)
+        own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes)
+        for note in own.notes:
+            self.reporter.warn(f"{own.name}: {note}")
+        module = Runtime(self.device).place(own.module)
+        if isinstance(module, Normalized):
+            module.require_channels(self.images.shape[1])
+        outputs = count_classes(module, self.images)
+        tell_of_normalisation(module, self._batches(), self._tell(own.name))
+        file = file_of(model.spec)
+        given = GivenModel(
+            name=own.name,
+            spec=model.spec if file is None else model.spec.replace(str(file), file.name, 1),
+            file="" if file is None else file_digest(file),
+            weights_file="" if model.weights is None else file_digest(model.weights),
+            weights=own.weights or "",
+            pretrained=asked.pretrained,
+            arguments=tuple(asked.model_args),
+            mean=normalisation.mean,
+            std=normalisation.std,
+            order=output_order(self.dataset, asked.class_order, outputs, own.name),
+            outputs=outputs,
+            gradients=lacks_gradients(module, self._batches()) is None,
+            image_size=self.dataset.image_size,
+        )
+        return given, time_gradients(module, self.dataset.image_size, self.device)
+
+    def _batches(self) -> ImageBatches:
+        labels = as_tensor(self.dataset.val.labels[: len(self.images)])
+        return ImageBatches(self.images, labels, len(self.images), torch.device(self.device))
+
+    def _tell(self, name: str) -> Callable[[str], None]:
+        return lambda line: self.reporter.warn(f"{name}: {line}")

@@ -1,0 +1,99 @@
+"""Trained models that a run was given: where they lie, and loading them again as they were measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, RootModel
+from torch import nn
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.planning.defense_sources import file_digest
+from robustbench_tin.benchmarks.planning.given_models import GivenModel
+from robustbench_tin.benchmarks.runs.files import read_json
+from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
+from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.models.model_config import ModelConfig
+from robustbench_tin.models.ordered_outputs import OrderedOutputs
+from robustbench_tin.models.ready_model import Normalisation, load_model
+from robustbench_tin.models.user_model import UserModel, is_model_file
+
+MODELS_FILE = "models.json"
+
+
+class ModelPlace(BaseModel):
+    """Where a model lies.
+
+    Attributes:
+        spec: as it was given; a path in it is absolute.
+        weights: absolute path of the file with its weights; empty if there is none.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    spec: str
+    weights: str = ""
+
+    @classmethod
+    def of(cls, spec: str, weights: Path | None) -> ModelPlace:
+        """The place that a caller's words name."""
+        file = file_of(spec)
+        if file is not None:
+            spec = spec.replace(str(file), str(file.expanduser().absolute()), 1)
+        return cls(spec=spec, weights="" if weights is None else str(weights.expanduser().absolute()))
+
+
+class _Places(RootModel[dict[str, ModelPlace]]):
+    """The places of a run's models, by name."""
+
+
+def file_of(spec: str) -> Path | None:
+    """The file that a model's spec names; None for a module's function and for a backbone."""
+    if is_model_file(spec):
+        return Path(spec)
+    place, colon, _ = spec.rpartition(":")
+    return Path(place) if colon and place.endswith(".py") else None
+
+
+def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
+    """Write down in a run directory where its models lie."""
+    write_text(run / MODELS_FILE, _Places(dict(places)).model_dump_json(indent=2) + "\n")
+
+
+def as_measured(own: UserModel, given: GivenModel) -> nn.Module:
+    """A loaded model as the plan says that it is measured: normalised, its outputs in the data's order."""
+    module = own.original if own.original is not None and not given.gradients else own.module
+    module = Normalisation(given.mean, given.std).around(module)
+    return OrderedOutputs(module, given.order) if given.order else module
+
+
+def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
+    """Load a model again that a run was given.
+
+    Raises:
+        RunError: if it is gone, cannot be loaded any more, or has other weights than those measured.
+    """
+    places = read_json(run.path / MODELS_FILE, _Places).root if (run.path / MODELS_FILE).is_file() else {}
+    place = places.get(given.name)
+    if place is None:
+        raise RunError(
+            f"run '{run.path}' does not say where model '{given.name}' lies; give its evaluate command again"
+        )
+    asked = ModelConfig(pretrained=given.pretrained, model_args=given.arguments)
+    weights = Path(place.weights) if place.weights else None
+    try:
+        own = load_model(place.spec, weights, asked, given.image_size, run.plan.classes, device)
+    except RobustTinError as error:
+        raise RunError(f"model '{given.name}' of run '{run.path}' cannot be loaded again: {error}") from error
+    there, here = given.weights, own.weights or ""
+    file = file_of(place.spec)
+    if not given.weights and file is not None:
+        there, here = given.file, file_digest(file)  # the model shows no weights
+    if there != here:
+        raise RunError(
+            f"model '{given.name}' has changed since run '{run.path}' measured it ({there or 'no weights'}"
+            f" then, {here or 'no weights'} now); put the old one back at '{place.weights or place.spec}', or"
+            " evaluate the new one in another run directory"
+        )
+    return as_measured(own, given)
