@@ -19,6 +19,9 @@ from robustbench_tin.errors import DataError, InvalidSettingError, one_line
 from robustbench_tin.files import decode_text, read_bytes
 
 ORDERS = ("sorted", "wnids")
+IMAGENET = "imagenet"
+"""The order of the 1,000 classes that published networks have: sorted by id."""
+_OF_IMAGENET = 1000
 _LARGEST = 10 << 20
 _EXPECTED = "expected a file with a class id a line, or JSON: a list of ids, or ids by index"
 
@@ -29,8 +32,8 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
     Args:
         dataset: whole, or a part.
         order: ``sorted`` (by id, as ``ImageFolder`` does), ``wnids`` (as ``wnids.txt``, Tiny ImageNet's own
-            order), or a file that lists the ids of the model's classes; it may list more than the data set
-            has. None: the data set's own.
+            order), ``imagenet`` (the 1,000 classes of ImageNet's challenge), or a file that lists the ids of
+            the model's classes; it may list more than the data set has. None: the data set's own.
         outputs: of the model. If it has one for each class of the whole data set, a part's labels count
             all these.
 
@@ -51,7 +54,8 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
             )
         listed = known
     else:
-        listed = _named_ids(dataset, _read(Path(order).expanduser()), order)
+        ids = _imagenet() if order == IMAGENET else _read(Path(order).expanduser())
+        listed = _named_ids(dataset, ids, order)
     if tuple(listed) == dataset.classes:
         return dataset
     place = {name: index for index, name in enumerate(listed)}
@@ -85,15 +89,16 @@ def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name:
     """
     listed = in_class_order(dataset, order, outputs).classes
     if len(listed) != outputs:
-        known = dict.fromkeys((len(dataset.classes), len(dataset.whole or dataset.classes)))
-        counts = " or ".join(f"{count:,}" for count in known)
-        expected = (
-            f"the data set '{dataset.name}' has {counts} classes; expected as many outputs, or --class-order"
-            f" FILE with the ids of the model's {outputs:,} classes in its order"
-            if order is None or order in ORDERS
-            else f"--class-order '{order}' lists {len(listed):,} classes; expected a file with an id for each"
-            " output"
-        )
+        if order in (None, *ORDERS):
+            known = dict.fromkeys((len(dataset.classes), len(dataset.whole or dataset.classes)))
+            which = f"{IMAGENET}, or FILE" if outputs == _OF_IMAGENET else "FILE"
+            expected = (
+                f"the data set '{dataset.name}' has {' or '.join(f'{count:,}' for count in known)} classes;"
+                f" expected as many outputs, or --class-order {which} with the ids of the model's {outputs:,}"
+                " classes in its order"
+            )
+        else:
+            expected = f"class-order '{order}' lists {len(listed):,} classes; expected one for each output"
         raise InvalidSettingError(f"model '{name}' has {outputs:,} outputs, and {expected}")
     place = {wnid: index for index, wnid in enumerate(listed)}
     first = [place[wnid] for wnid in dataset.classes]
@@ -141,10 +146,16 @@ def _named_ids(dataset: Dataset, listed: list[str], order: str | Path) -> list[s
     return found
 
 
+def _imagenet() -> list[str]:
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return [str(wnid) for wnid in ImageNetInfo().label_names()]  # type: ignore[no-untyped-call]
+
+
 def _read(path: Path) -> list[str]:
     try:
         if not path.is_file():
-            raise InvalidSettingError(f"class-order got '{path}'; expected sorted, wnids or a file")
+            raise InvalidSettingError(f"class-order got '{path}'; expected sorted, wnids, imagenet or a file")
         content = read_bytes(path, _LARGEST)
     except (OSError, ValueError) as error:
         raise InvalidSettingError(

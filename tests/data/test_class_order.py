@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,17 @@ def test_sorted_is_the_order_of_image_folder(dataset: Dataset) -> None:
     assert not np.array_equal(found.val.labels, dataset.val.labels)
     for order in (None, "wnids"):
         assert in_class_order(dataset, order) is dataset
+
+
+def test_imagenet_is_the_order_of_published_networks(dataset: Dataset) -> None:
+    known = replace(
+        dataset, classes=("n01443537", "n15075141", "n01440764")
+    )  # goldfish, toilet tissue, tench
+    found = in_class_order(known, "imagenet")
+    assert len(found.classes) == 1000
+    assert [int(found.val.labels[list(dataset.val.labels).index(label)]) for label in range(3)] == [1, 999, 0]
+    with pytest.raises(RobustTinError, match="'imagenet' lacks 3 of 3 classes"):
+        in_class_order(dataset, "imagenet")
 
 
 CONTENT = {
@@ -99,7 +111,7 @@ def test_a_file_that_is_none_is_one_line(dataset: Dataset, tmp_path: Path, conte
 
 def test_orders_that_are_not_there(dataset: Dataset, tmp_path: Path) -> None:
     for order in ("alphabetical", tmp_path, "/dev/zero"):
-        with pytest.raises(RobustTinError, match="expected sorted, wnids or a file"):
+        with pytest.raises(RobustTinError, match="expected sorted, wnids, imagenet or a file"):
             in_class_order(dataset, order)
     with pytest.raises(RobustTinError, match=r"has no wnids\.txt"):
         in_class_order(open_dataset("demo", cache_dir=tmp_path), "wnids")
