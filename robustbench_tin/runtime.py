@@ -72,9 +72,15 @@ def choose_device(name: str | None) -> str:
         torch.zeros(1, device=name, dtype=torch.float64).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InvalidSettingError(
-            f"device got '{name}', which is not usable here; expected cpu, cuda or cuda:N"
+            f"device got '{name}', which {_why_unusable(name)}; expected cpu, cuda or cuda:N"
         ) from None
     return str(torch.device(name))
+
+
+def _why_unusable(name: str) -> str:
+    if name.startswith("mps") and torch.backends.mps.is_available():
+        return "has no float64, in which adversarial images are verified"
+    return "is not usable here"
 
 
 def choose_precision(device: str, model: nn.Module, image_size: int) -> str:

@@ -5,20 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.pass_times import PassTimes, time_gradients
 from robustbench_tin.benchmarks.measurement.black_box_stand_in import lacks_gradients
+from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
+from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.preparation import count_classes, tell_of_normalisation
+from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.planning.asked_models import AskedModel, asked_models, given_names
 from robustbench_tin.benchmarks.planning.config import EvaluateConfig
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.given_models import GivenModel, unique_names
 from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of
 from robustbench_tin.data import Dataset
-from robustbench_tin.data.class_order import output_order
+from robustbench_tin.data.class_order import in_class_order, other_orders, output_order
 from robustbench_tin.models.normalisation import Normalized
 from robustbench_tin.models.ready_model import asked_normalisation, ready_model
 from robustbench_tin.models.trained_backbone import HUB
@@ -28,6 +32,8 @@ from robustbench_tin.runtime import Runtime, as_tensor
 
 # So many images show whether a conversion answers as its original does.
 _FEW = 8
+# So many show whether the classes are in another order.
+_SOME = 200
 
 
 @dataclass(frozen=True)
@@ -98,6 +104,8 @@ class _Examination:
             module.require_channels(self.images.shape[1])
         outputs = count_classes(module, self.images)
         tell_of_normalisation(module, self._batches(), self._tell(own.name))
+        order = output_order(self.dataset, asked.class_order, outputs, own.name)
+        self._tell_of_order(module, outputs, own.name)
         file = file_of(model.spec)
         given = GivenModel(
             name=own.name,
@@ -109,12 +117,30 @@ class _Examination:
             arguments=tuple(asked.model_args),
             mean=normalisation.mean,
             std=normalisation.std,
-            order=output_order(self.dataset, asked.class_order, outputs, own.name),
+            order=order,
             outputs=outputs,
             gradients=lacks_gradients(module, self._batches()) is None,
             image_size=self.dataset.image_size,
         )
         return given, time_gradients(module, self.dataset.image_size, self.device)
+
+    def _tell_of_order(self, module: nn.Module, outputs: int, name: str) -> None:
+        """Tell if the model seems to have its classes in another order; some images show it."""
+        order = self.asked.class_order
+        val = in_class_order(self.dataset, order, outputs).val
+        rows = np.linspace(0, len(val) - 1, min(_SOME, len(val))).astype(np.int64)
+        batches = ImageBatches(
+            as_tensor(val.images[rows]),
+            as_tensor(val.labels[rows]),
+            evaluation_batch_size(self.device),
+            torch.device(self.device),
+        )
+        _, logits = measure_clean(module, batches, seed=self.asked.seed)
+        if logits is not None:
+            orders = other_orders(self.dataset, order, outputs)
+            line = fitting_order(logits, batches.labels, {key: found[rows] for key, found in orders.items()})
+            if line is not None:
+                self._tell(name)(line)
 
     def _batches(self) -> ImageBatches:
         labels = as_tensor(self.dataset.val.labels[: len(self.images)])

@@ -308,7 +308,7 @@ def _require_figure(model: CandidateModel, key: MeasurementKey) -> CandidateMeas
         why = "is not measured" if figure is None else figure.record.status
         raise RunError(
             f"{model.label}, seed {model.seed}, {key.label} {why}; a baseline needs every measure: give the"
-            " bench command again, or leave it out of the plan"
+            " run's command again, or leave it out of the plan"
         )
     return figure
 

@@ -174,7 +174,7 @@ def from_run(path: str | Path) -> Candidate:
     run = Run.load(path)
     models = tuple(_model(run, cell) for cell in run.plan.cells())
     if not any(model.figures for model in models):
-        raise RunError(f"run '{run.path}' has no measures yet; give its bench command again to go on")
+        raise RunError(f"run '{run.path}' has no measures yet; give its command again to continue")
     settings = {
         key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
         for key, value in run.plan.model_dump().items()

@@ -296,9 +296,7 @@ class EvaluateConfig(MeasurementConfig, EvaluationDataConfig, ModelConfig, Named
     )
     skip_broken: bool = option(False, "Leave unreadable images out and count them.", panel="Data")
     seed: int = option(0, "Seed of the attacks' randomness.", at_least=0, panel="Attack")
-    device: str | None = option(
-        None, "Device: cpu, cuda, cuda:1 or mps.", shown="the best there is", panel="Run"
-    )
+    device: str | None = option(None, "Device: cpu, cuda or cuda:1.", shown="the best there is", panel="Run")
     threads: int | None = option(
         None, "Number of CPU threads.", shown="as many as torch takes", at_least=1, panel="Run"
     )

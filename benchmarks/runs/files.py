@@ -26,7 +26,7 @@ T = TypeVar("T", bound=BaseModel)
 
 # A plan of 10,000 cells and the results of 10,000,000 images take a fraction of this.
 LARGEST = 64 * 2**20
-AGAIN = "give the run's bench command again to measure it anew"
+AGAIN = "give the run's command again to measure it anew"
 
 
 class DamagedError(RunError):

@@ -189,7 +189,7 @@ WEIGHTS = [weights_flipped, weights_of_another_seed]
 def test_no_figure_of_a_damaged_measure_is_shown(damage: Callable[[Path], None], copy: Path) -> None:
     damage(copy)
     for look in (lambda: Run.load(copy).tables, lambda: Run.load(copy).records, lambda: from_run(copy)):
-        with pytest.raises(RunError, match="give the run's bench command again to measure it anew") as caught:
+        with pytest.raises(RunError, match="give the run's command again to measure it anew") as caught:
             look()
         assert "\n" not in str(caught.value)
 

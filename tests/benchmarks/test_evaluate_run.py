@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -367,6 +368,31 @@ def test_a_published_network_sees_images_as_its_settings_say(
     numbers = {"mean": "0.4,0.5,0.6", "std": "0.2,0.2,0.3"}
     same = evaluate_run(**{**options, "models": ["timm:test_resnet:size=96"], **numbers})
     assert list(accuracies(run).values()) == list(accuracies(same).values())
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_likely_mistakes_are_told(
+    options: dict, colours: nn.Module, small_folder: Path, place: Path, tmp_path: Path
+) -> None:
+    state = load_file(place / "colours.safetensors")
+    turned = {key: state[key][[1, 2, 0]] for key in ("fc.weight", "fc.bias")}
+    save_file({**state, **turned}, place / "turned.safetensors")
+    many = tmp_path / "many"
+    shutil.copytree(small_folder, many)
+    for file in list(many.glob("train/*/*")):
+        shutil.copy(file, many / "val" / file.parent.name / f"more-{file.name}")
+    asked = {**options, "models": ["mine.py:net"], "data": str(many), "eps": "0"}
+    for weights, normalize, told in (
+        ("colours.safetensors", None, "net: ResNet's settings ask for images normalised"),
+        ("turned.safetensors", "half", "net: clean accuracy is at chance, but the answers follow"),
+        ("colours.safetensors", "half", None),
+    ):
+        listens = Listens()
+        out = Path(options["out"]).with_name(f"{weights}{normalize}")
+        more = {"weights": [weights], "normalize": normalize, "out": out}
+        evaluate_run(**{**asked, **more}, reporter=listens)
+        remarks = [line for line in listens.lines if line.startswith("net: ")]
+        assert remarks == [] if told is None else remarks[0].startswith(told)
 
 
 def test_names_are_unique(options: dict, place: Path) -> None:
