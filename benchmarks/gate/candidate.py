@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
+from robustbench_tin.benchmarks.planning.given_models import given_summary
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, versions
 from robustbench_tin.errors import RunError
@@ -178,8 +179,10 @@ def from_run(path: str | Path) -> Candidate:
     settings = {
         key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
         for key, value in run.plan.model_dump().items()
-        if key != "seeds"
+        if key not in ("seeds", "given")
     }
+    if run.plan.given:
+        settings["given"] = given_summary(run.plan.given)
     said = {figure.record.versions for model in models for figure in model.figures}
     return Candidate(
         str(run.path),

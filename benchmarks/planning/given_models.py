@@ -9,6 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # A model has an output for each class.
 _MOST_OUTPUTS = 10**6
+# Characters of a summary of all models; a baseline has one.
+_SUMMARY = 2000
 
 
 class GivenModel(BaseModel):
@@ -47,6 +49,14 @@ class GivenModel(BaseModel):
     gradients: bool = True
     image_size: Annotated[int, Field(ge=1)]
 
+    @property
+    def summary(self) -> str:
+        """How it was given, in short; nothing of its weights."""
+        words = [self.spec, *self.arguments, *(["--pretrained"] if self.pretrained else [])]
+        for name, values in (("mean", self.mean), ("std", self.std), ("order", self.order)):
+            words += [f"{name} {_brief(values)}"] if values else []
+        return " ".join(words)
+
     def differences(self, other: GivenModel) -> list[str]:
         """Where another model of this name differs, a line a field."""
         mine, theirs = self.model_dump(), other.model_dump()
@@ -61,6 +71,11 @@ def given_differences(mine: Iterable[GivenModel], theirs: Iterable[GivenModel]) 
     """Where the models of two plans differ that have the same name."""
     others = {model.name: model for model in theirs}
     return [line for model in mine if model.name in others for line in model.differences(others[model.name])]
+
+
+def given_summary(models: Iterable[GivenModel]) -> str:
+    """How models were given, in short."""
+    return "; ".join(model.summary for model in models)[:_SUMMARY]
 
 
 def unique_names(names: Sequence[str], qualifiers: Sequence[str]) -> list[str]:

@@ -177,6 +177,8 @@ def test_the_commands_on_runs_take_the_run(options: dict, tmp_path: Path) -> Non
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (words, result.exception, result.output)
         assert told in result.output, (words, result.output)
+    settings = json.loads(Path(baseline).read_text())["settings"]
+    assert settings["given"].startswith("timm:test_resnet mean 0.5,")
     lines = (tmp_path / "p.csv").read_text().splitlines()
     right = sum(line.split(",")[1] == line.split(",")[-1] for line in lines[1:])
     assert right / 12 == accuracies(run)["net"][0]
