@@ -21,7 +21,7 @@ from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.parsed_request import requested_attacks
 from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
-from robustbench_tin.benchmarks.planning.plan import NONE, Plan
+from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.given_loader import remember_models
 from robustbench_tin.benchmarks.runs.remembered import remember
@@ -77,7 +77,7 @@ def _threat(asked: EvaluateConfig, reporter: Reporter) -> tuple[list[Attack], tu
 
 
 def _data(asked: EvaluateConfig) -> dict[str, Any]:
-    """The data options; nothing is left out of the training images, which are not looked at."""
+    """The data options."""
     return {name: getattr(asked, name) for name in ("data", "classes", "eval_images", "skip_broken")}
 
 
@@ -124,12 +124,11 @@ def _plan(
 def _complete(run: Run, asked: EvaluateConfig, dataset: Dataset, costs: Estimate, reporter: Reporter) -> None:
     """Take the measures that the run does not have yet."""
     plan = run.plan
-    cells = list(plan.cells())
-    left = [cell for cell in cells if not is_complete(run, cell)]
+    left = [cell for cell in plan.cells() if not is_complete(run, cell)]
     if not left:
         reporter.say(f"Run {run.path} is complete already: nothing to do. Another --out runs it again.")
         return
-    _announce(plan, dataset, run.path, costs, len(cells) - len(left), reporter)
+    _announce(run, dataset, costs, left, reporter)
     # The other options of a bench say how it trains.
     context = CellContext(run, dataset, BenchConfig(device=plan.device), costs, reporter)
     with reporter.overall(sum(map(costs.cell, left))):
@@ -140,23 +139,22 @@ def _complete(run: Run, asked: EvaluateConfig, dataset: Dataset, costs: Estimate
             raise
 
 
-def _announce(
-    plan: Plan, dataset: Dataset, path: Path, costs: Estimate, done: int, reporter: Reporter
-) -> None:
+def _announce(run: Run, dataset: Dataset, costs: Estimate, left: Sequence[Cell], reporter: Reporter) -> None:
+    plan = run.plan
     reporter.say(
         f"Data: {plan.data} ({dataset.source}), {plan.classes} classes, {plan.eval_images:,} images of"
         f" {dataset.image_size} px"
     )
-    cells = list(plan.cells())
+    done = len(plan.given) - len(left)
     finished = f", {done} done" if done else ""
     reporter.say(
-        f"Plan: {counted(len(cells), 'model')}{finished}, {counted(plan.measures, 'measure')} on"
-        f" {plan.device}; about {duration(sum(map(costs.cell, cells)))}. Run directory: {path}"
+        f"Plan: {counted(len(plan.given), 'model')}{finished}, {counted(plan.measures, 'measure')} on"
+        f" {plan.device}; about {duration(sum(map(costs.cell, left)))}. Run directory: {run.path}"
     )
     if plan.attacked_eps and REFERENCE not in plan.attacks:
         reference = parse_attack(REFERENCE)
         seconds = sum(
-            costs.attack(cell.model, reference) for cell in cells if not plan.lacks_gradients(cell.model)
+            costs.attack(cell.model, reference) for cell in left if not plan.lacks_gradients(cell.model)
         )
         gradients = reference.gradients(len(plan.attacked_eps))
         if seconds and plan.norm in reference.norms:

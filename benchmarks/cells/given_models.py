@@ -20,15 +20,16 @@ from robustbench_tin.benchmarks.planning.asked_models import AskedModel, asked_m
 from robustbench_tin.benchmarks.planning.config import EvaluateConfig
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.given_models import GivenModel, unique_names
-from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of
+from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of, placed
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.class_order import in_class_order, other_orders, output_order
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import Normalized
 from robustbench_tin.models.ready_model import asked_normalisation, ready_model
 from robustbench_tin.models.trained_backbone import HUB
 from robustbench_tin.models.user_model import is_model_file
 from robustbench_tin.progress import Reporter
-from robustbench_tin.runtime import Runtime, as_tensor
+from robustbench_tin.runtime import as_tensor
 
 # So many images show whether a conversion answers as its original does.
 _FEW = 8
@@ -99,10 +100,13 @@ class _Examination:
         own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes)
         for note in own.notes:
             self.reporter.warn(f"{own.name}: {note}")
-        module = Runtime(self.device).place(own.module)
+        module = placed(own.module, self.device)
         if isinstance(module, Normalized):
             module.require_channels(self.images.shape[1])
-        outputs = count_classes(module, self.images)
+        try:
+            outputs = count_classes(module, self.images)
+        except InvalidSettingError as error:
+            raise InvalidSettingError(f"model '{own.name}': {error}") from error
         tell_of_normalisation(module, self._batches(), self._tell(own.name))
         order = output_order(self.dataset, asked.class_order, outputs, own.name)
         self._tell_of_order(module, outputs, own.name)

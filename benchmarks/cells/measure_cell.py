@@ -49,7 +49,8 @@ def measure_cell(context: CellContext, cell: Cell, classifier: nn.Module, traine
         trained: what is known of its training.
     """
     runtime = Runtime(context.plan.device, "float32")
-    bare = runtime.place(classifier)
+    # A model that was given lies where it was loaded to, as it may be laid out.
+    bare = classifier if context.plan.given else runtime.place(classifier)
     val = context.dataset.val
     batches = ImageBatches(
         as_tensor(val.images),

@@ -54,7 +54,7 @@ class CellLoader:
         """
         if cell in self._kept:
             return self._kept[cell]
-        bare = Runtime(self._device).place(self._load(cell))
+        bare = self._load(cell)
         loaded = LoadedCell(bare, self._run.plan.defense(cell.defense).wrap(bare))
         size = sum(tensor.nbytes for tensor in (*bare.parameters(), *bare.buffers()))
         if size <= self._room:
@@ -63,7 +63,7 @@ class CellLoader:
         return loaded
 
     def _load(self, cell: Cell) -> nn.Module:
-        """A cell's model without its defense, not placed yet."""
+        """A cell's model without its defense, on the device."""
         plan = self._run.plan
         given = plan.given_model(cell.model)
         if given is not None:
@@ -79,4 +79,4 @@ class CellLoader:
             seed=cell.seed,
         )
         load_weights(classifier, weights)
-        return classifier
+        return Runtime(self._device).place(classifier)

@@ -14,10 +14,12 @@ from robustbench_tin.benchmarks.planning.given_models import GivenModel
 from robustbench_tin.benchmarks.runs.files import read_json
 from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
 from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.models.classifier import Classifier
 from robustbench_tin.models.model_config import ModelConfig
 from robustbench_tin.models.ordered_outputs import OrderedOutputs
 from robustbench_tin.models.ready_model import Normalisation, load_model
 from robustbench_tin.models.user_model import UserModel, is_model_file
+from robustbench_tin.runtime import Runtime
 
 MODELS_FILE = "models.json"
 
@@ -61,11 +63,19 @@ def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
     write_text(run / MODELS_FILE, _Places(dict(places)).model_dump_json(indent=2) + "\n")
 
 
-def as_measured(own: UserModel, given: GivenModel) -> nn.Module:
+def as_measured(own: UserModel, given: GivenModel, device: str) -> nn.Module:
     """A loaded model as the plan says that it is measured: normalised, its outputs in the data's order."""
     module = own.original if own.original is not None and not given.gradients else own.module
-    module = Normalisation(given.mean, given.std).around(module)
+    module = Normalisation(given.mean, given.std).around(placed(module, device))
     return OrderedOutputs(module, given.order) if given.order else module
+
+
+def placed(module: nn.Module, device: str) -> nn.Module:
+    """A trained model on the device; only a backbone's weights are stored with the channels innermost.
+
+    A network of anybody's may call ``view`` on its activations, which then fails.
+    """
+    return Runtime(device, channels_last=isinstance(module, Classifier)).place(module)
 
 
 def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
@@ -96,4 +106,4 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
             f" then, {here or 'no weights'} now); put the old one back at '{place.weights or place.spec}', or"
             " evaluate the new one in another run directory"
         )
-    return as_measured(own, given)
+    return as_measured(own, given, device)

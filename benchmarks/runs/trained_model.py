@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from robustbench_tin.attacks.engine.attacked_model import AttackFailure
@@ -49,7 +49,7 @@ class TrainedModel:
     image_size: int
     network_size: int | None
     defense: str = "none"
-    run: RunDirectory | None = None
+    run: RunDirectory | None = field(default=None, compare=False)
     cell: Cell | None = None
 
     @property

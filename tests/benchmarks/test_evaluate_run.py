@@ -44,6 +44,25 @@ def five(scale=1.0):
 
 def wide():
     return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 3))
+
+
+class Viewing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(3, 4, 8, stride=8), nn.Linear(256, 3)
+
+    def forward(self, images):
+        activations = self.first(images)
+        return self.last(activations.view(len(images), 256))
+
+
+def viewing():
+    torch.manual_seed(0)
+    return Viewing()
+
+
+def failing():
+    return nn.Linear(2, 3)
 """
 
 
@@ -250,6 +269,11 @@ def test_a_model_without_gradients_has_the_records_of_evaluate(
     assert [record.attack for record in run.iter_records()] == ["clean", "fgsm", "noise", short]
 
 
+def test_a_network_may_view_its_activations(options: dict) -> None:
+    run = evaluate_run(**{**options, "models": ["mine.py:viewing"], "weights": [], "attacks": "fgsm,fast"})
+    assert run.complete
+
+
 class Listens(Reporter):
     """Keeps what it is told."""
 
@@ -323,6 +347,7 @@ def refused(options: dict) -> Callable[..., str]:
         ),
         ({"models": ["mine.py:five"], "model_args": ["scale"]}, "model-arg got 'scale'; expected KEY=VALUE"),
         ({"models": ["mine.py:five"], "model_args": ["size=2"]}, "expected one that takes size"),
+        ({"models": ["mine.py:failing"]}, "model 'failing': the model fails on one image"),
         ({"models": ["mine.py:wide"], "normalize": "auto"}, "model 'wide' has no settings with mean and std"),
         ({"models": ["mine.py:wide"], "pretrained": True}, "is no backbone, which --pretrained is for"),
         (
