@@ -82,7 +82,7 @@ def _cached(published: Any) -> str | None:
     return None
 
 
-def require_host(name: str, url: str) -> None:
+def require_host(name: str, url: str, **advice: str) -> None:
     """Refuse a host that does not answer within seconds.
 
     Raises:
@@ -102,16 +102,13 @@ def require_host(name: str, url: str) -> None:
     thread.start()
     thread.join(_PATIENCE)
     if problem:
-        raise failure(name, f"{url} cannot be reached ({problem[0]})")
+        raise failure(name, f"{url} cannot be reached ({problem[0]})", **advice)
 
 
-def failure(name: str, reason: str) -> WeightsError:
+def failure(name: str, reason: str, advice: str = "give a file with --weights FILE") -> WeightsError:
     """The error for published weights that cannot be had."""
     reason = " ".join(reason.split())[:200]
-    return WeightsError(
-        f"no pretrained weights for backbone '{name}': {reason};"
-        " give a file with --weights FILE, or train without them"
-    )
+    return WeightsError(f"no pretrained weights for backbone '{name}': {reason}; {advice}")
 
 
 @contextlib.contextmanager

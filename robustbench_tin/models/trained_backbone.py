@@ -8,7 +8,7 @@ import timm
 from huggingface_hub import constants, try_to_load_from_cache
 from torch import nn
 
-from robustbench_tin.errors import InvalidSettingError, RobustTinError, one_line
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, WeightsError, one_line
 from robustbench_tin.models import backbones
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.build import build_classifier
@@ -20,6 +20,7 @@ from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
 from robustbench_tin.runtime import float32_default
 
 HUB = "hf-hub"
+_ADVICE = "fetch them where there is a network, and name the cache that they lie in as HF_HOME"
 # A skeleton's classes, where only the other layers count.
 _ANY = 7
 
@@ -110,7 +111,7 @@ def _from_hub(spec: str, image_size: int) -> Classifier:
     settings = published_settings(network)
     outputs = int(settings.get("num_classes") or 0)
     if not outputs:
-        raise failure(spec, "it has no classifier")
+        raise _hub_failure(spec, "it has no classifier")
     network = network.eval()
     use_products(network)
     return Classifier(
@@ -131,16 +132,20 @@ def _downloaded(spec: str) -> nn.Module:
             repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision or None
         )
     except ValueError as error:  # no name of a repository
-        raise failure(spec, one_line(error)) from None
+        raise _hub_failure(spec, one_line(error)) from None
     if not isinstance(cached, str):
         if constants.HF_HUB_OFFLINE:
-            raise failure(spec, "HF_HUB_OFFLINE is set and they are not in the cache")
-        require_host(spec, constants.ENDPOINT)
+            raise _hub_failure(spec, "HF_HUB_OFFLINE is set and they are not in the cache")
+        require_host(spec, constants.ENDPOINT, advice=_ADVICE)
     try:
         with quiet(), float32_default():
             network: nn.Module = timm.create_model(spec, pretrained=True)
     except RobustTinError:
         raise
     except Exception as error:  # whatever the download stack raises means the same here
-        raise failure(spec, one_line(error)) from error
+        raise _hub_failure(spec, one_line(error)) from error
     return network
+
+
+def _hub_failure(spec: str, reason: str) -> WeightsError:
+    return failure(spec, reason, _ADVICE)

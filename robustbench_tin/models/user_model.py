@@ -23,8 +23,8 @@ from robustbench_tin.models.modes import to_eval_mode
 from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
 _EXPECTED = (
-    "expected package.module:factory, FILE.py:factory, a TorchScript file (.pt, .ts), an exported program"
-    " (.pt2) or an ONNX file (.onnx)"
+    "expected package.module:factory, FILE.py:factory, a backbone's name, timm:NAME, hf-hub:NAME, a"
+    " TorchScript file (.pt, .ts), an exported program (.pt2) or an ONNX file (.onnx)"
 )
 
 

@@ -389,7 +389,7 @@ def test_a_published_network_sees_images_as_its_settings_say(
         return str(files[filename])
 
     monkeypatch.setattr("timm.models._hub.hf_hub_download", download)
-    monkeypatch.setattr("robustbench_tin.models.trained_backbone.require_host", lambda name, url: None)
+    monkeypatch.setattr("robustbench_tin.models.trained_backbone.require_host", lambda *given, **named: None)
     hub = {"models": ["hf-hub:someone/net"], "weights": [], "out": Path(options["out"]).with_name("hub")}
     run = evaluate_run(**{**options, **hub})
     numbers = {"mean": "0.4,0.5,0.6", "std": "0.2,0.2,0.3"}
