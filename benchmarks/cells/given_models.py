@@ -26,7 +26,7 @@ from robustbench_tin.data.class_order import in_class_order, other_orders, outpu
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import Normalized
 from robustbench_tin.models.ready_model import asked_normalisation, ready_model
-from robustbench_tin.models.trained_backbone import HUB
+from robustbench_tin.models.trained_backbone import HUB, is_trained_backbone
 from robustbench_tin.models.user_model import is_model_file
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor
@@ -64,7 +64,9 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
     Raises:
         RobustTinError: for a model that there is not, or that does not fit the data.
     """
-    found = asked_models(asked, lambda spec: not is_model_file(spec) and not spec.startswith(f"{HUB}:"))
+    found = asked_models(
+        asked, _takes_weights, lambda spec: _takes_weights(spec) and is_trained_backbone(spec)
+    )
     asked_normalisation(asked)  # what is wrong is told before anything is loaded
     names = given_names(asked.names, len(found))
     images = as_tensor(dataset.val.images[:_FEW]).to(device, torch.float32) / 255
@@ -78,6 +80,10 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
         {name: ModelPlace.of(model.spec, model.weights) for name, model in zip(names, found, strict=True)},
         {name: passes for name, (_, passes) in zip(names, looks, strict=True)},
     )
+
+
+def _takes_weights(spec: str) -> bool:
+    return not is_model_file(spec) and not spec.startswith(f"{HUB}:")
 
 
 @dataclass(frozen=True)

@@ -24,12 +24,16 @@ class AskedModel:
     weights: Path | None = None
 
 
-def asked_models(asked: NamedModelsConfig, takes_weights: Callable[[str], bool]) -> list[AskedModel]:
+def asked_models(
+    asked: NamedModelsConfig, takes_weights: Callable[[str], bool], needs_weights: Callable[[str], bool]
+) -> list[AskedModel]:
     """The models that are asked for, in their order; a single one with several files is several.
 
     Args:
         asked: the options.
-        takes_weights: whether a model of this spec needs or takes a weights file.
+        takes_weights: whether a model of this spec may be filled from a weights file.
+        needs_weights: whether it has no weights otherwise; if there are too few files for all that take one,
+            these get them.
 
     Raises:
         InvalidSettingError: if there is no model, or the files cannot be shared out.
@@ -45,13 +49,14 @@ def asked_models(asked: NamedModelsConfig, takes_weights: Callable[[str], bool])
     if len(asked.models) == 1:
         return [AskedModel(asked.models[0], file) for file in files]
     takers = [spec for spec in asked.models if takes_weights(spec)]
-    if len(takers) != len(files):
-        raise InvalidSettingError(
-            f"got {counted(len(files), '--weights file')} for {counted(len(takers), 'model')} that take one"
-            f" ({', '.join(takers) or 'none'}); expected one for each, in their order"
-        )
-    left = iter(files)
-    return [AskedModel(spec, next(left) if takes_weights(spec) else None) for spec in asked.models]
+    for gets in (takes_weights, needs_weights):
+        if sum(map(gets, asked.models)) == len(files):
+            left = iter(files)
+            return [AskedModel(spec, next(left) if gets(spec) else None) for spec in asked.models]
+    raise InvalidSettingError(
+        f"got {counted(len(files), '--weights file')} for {counted(len(takers), 'model')} that take one"
+        f" ({', '.join(takers) or 'none'}); expected one for each, in their order"
+    )
 
 
 def given_names(names: Sequence[str], models: int) -> Sequence[str]:

@@ -270,8 +270,8 @@ class NamedModelsConfig(Config, panel="Model"):
     )
     weights: Sequence[str | Path] = option(
         (),
-        "Weights file of a factory's model or a backbone. Give one for each --model that takes one, in their"
-        " order; several for a single --model are a row each.",
+        "Weights file of a backbone or a factory's model. Give one for each backbone, or one for each --model"
+        " that takes one, in their order. Several for a single --model are a row each.",
         metavar="FILE",
     )
     names: Sequence[str] = option(

@@ -211,6 +211,11 @@ class Stops(Reporter):
             raise KeyboardInterrupt
 
 
+def test_files_go_to_the_backbones_that_need_them(options: dict) -> None:
+    run = evaluate_run(**{**options, "models": ["mine.py:wide", "timm:test_resnet"], "eps": "0"})
+    assert [model.weights_file.partition(" ")[0] for model in run.plan.given] == ["", "net.safetensors"]
+
+
 def test_a_stopped_evaluation_continues(options: dict) -> None:
     both = {**options, "models": ["timm:test_resnet", "mine.py:net"], "weights": ["net.safetensors"] * 2}
     with pytest.raises(KeyboardInterrupt):
@@ -356,7 +361,10 @@ def refused(options: dict) -> Callable[..., str]:
         ),
         ({"models": ["script.pt"], "weights": ["net.safetensors"]}, "brings its weights"),
         ({"models": ["gone.pt"]}, "model 'gone.pt' is no file"),
-        ({"models": ["mine.py:wide", "mine.py:net"], "weights": ["a"]}, "got 1 --weights file for 2 models"),
+        (
+            {"models": ["script.pt", "mine.py:wide", "mine.py:net"], "weights": ["a"]},
+            "got 1 --weights file for 2 models that take one (mine.py:wide, mine.py:net)",
+        ),
         ({"models": ["mine.py:wide"], "names": ["a", "b"]}, "got 2 --names for 1 model"),
         ({"models": ["mine.py:wide"], "attacks": "no"}, "unknown attack 'no'"),
         ({"models": ["mine.py:wide"], "worst_case": True}, "worst-case got one attack"),
