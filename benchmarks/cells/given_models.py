@@ -86,6 +86,10 @@ def _takes_weights(spec: str) -> bool:
     return not is_model_file(spec) and not spec.startswith(f"{HUB}:")
 
 
+def _needs_weights(spec: str) -> bool:
+    return _takes_weights(spec) and is_trained_backbone(spec)
+
+
 @dataclass(frozen=True)
 class _Examination:
     """Looks at one model after the other; none stays in memory.

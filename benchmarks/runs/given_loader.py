@@ -101,9 +101,11 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
     if not given.weights and file is not None:
         there, here = given.file, file_digest(file)  # the model shows no weights
     if there != here:
+        random = not place.weights and ":" in given.spec and not given.pretrained
+        hint = "; if its function builds other weights at each call, give --weights" if random else ""
         raise RunError(
             f"model '{given.name}' has changed since run '{run.path}' measured it ({there or 'no weights'}"
             f" then, {here or 'no weights'} now); put the old one back at '{place.weights or place.spec}', or"
-            " evaluate the new one in another run directory"
+            f" evaluate the new one in another run directory{hint}"
         )
     return as_measured(own, given, device)

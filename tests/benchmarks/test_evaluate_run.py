@@ -212,8 +212,15 @@ class Stops(Reporter):
 
 
 def test_files_go_to_the_backbones_that_need_them(options: dict) -> None:
-    run = evaluate_run(**{**options, "models": ["mine.py:wide", "timm:test_resnet"], "eps": "0"})
+    run = evaluate_run(**{**options, "models": ["mine.py:viewing", "timm:test_resnet"], "eps": "0"})
     assert [model.weights_file.partition(" ")[0] for model in run.plan.given] == ["", "net.safetensors"]
+
+
+def test_a_function_that_forgets_its_weights_is_found(options: dict) -> None:
+    with pytest.raises(
+        RobustTinError, match="if its function builds other weights at each call, give --weights"
+    ):
+        evaluate_run(**{**options, "models": ["mine.py:wide"], "weights": []})
 
 
 def test_a_stopped_evaluation_continues(options: dict) -> None:
