@@ -30,10 +30,10 @@ class ModelConfig(Config, panel="Model"):
     )
     class_order: str | None = option(
         None,
-        "Order of the model's classes: sorted by id (ImageFolder's), that of wnids.txt, ImageNet's 1,000, or"
-        " that of a file with an id a line.",
+        "Order of the model's classes: sorted (by id, as ImageFolder has them), wnids (that of wnids.txt),"
+        " imagenet (its 1,000 classes), or a file with an id a line.",
         shown="the data set's",
-        metavar="sorted|wnids|imagenet|FILE",
+        metavar="ORDER|FILE",
     )
     normalize: str | None = option(
         None,
