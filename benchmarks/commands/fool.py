@@ -108,6 +108,8 @@ def fool(
     device = choose_device(device)
     found = find_trained(model, cell)
     dataset = open_part(reporter, **data_options(run_of(found), data))
+    if "train" in splits:
+        dataset.require_train()
     require_fit(found, dataset)
     require_size(dataset)
     tune_allocator()

@@ -188,6 +188,8 @@ def _split(dataset: Dataset, name: str) -> Split:
     split: Split | None = getattr(dataset, name)
     if split is None:
         raise DataError(f"'{dataset.name}' has no {name} images; expected --split train or val, or --images")
+    if name == "train":
+        dataset.require_train()
     return split
 
 

@@ -96,7 +96,9 @@ class EvaluationDataConfig(Config, panel="Data"):
     """The data set, and the part of it that a model is measured on."""
 
     data: str = option(
-        "demo", "Data set: demo, tiny-imagenet, folder:PATH, or the path of a directory or a zip file."
+        "demo",
+        "Data set: demo, tiny-imagenet, cifar10, cifar100, imagenet:DIR, hf:NAME, npz:FILE, folder:PATH, or"
+        " the path of a directory or a zip file. Settings follow it: imagenet:DIR,size=256,crop=224.",
     )
     classes: int | str | Sequence[str] | None = option(
         None, "Number of classes, or their ids with commas between them.", shown="all"

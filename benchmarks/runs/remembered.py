@@ -12,7 +12,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.runs.files import read_json
 from robustbench_tin.benchmarks.runs.trained_model import TrainedModel
-from robustbench_tin.data import datasets
+from robustbench_tin.data.place import absolute
 
 DATA_FILE = "data.json"
 
@@ -34,7 +34,7 @@ def remember(run: Path, asked: DataConfig) -> None:
         run: the directory.
         asked: the options as they were given.
     """
-    values = {**vars(asked), "data": _absolute(asked.data)}
+    values = {**vars(asked), "data": absolute(asked.data)}
     if values["classes"] is not None and not isinstance(values["classes"], int | str):
         values["classes"] = list(values["classes"])
     options = _Options(**{name: values[name] for name in _Options.model_fields})
@@ -58,7 +58,7 @@ def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
     if "data" in given and set(given) == set(_Options.model_fields):
         return dict(given)
     kept = read_json(run / DATA_FILE, _Options).model_dump()
-    if "data" in given and _absolute(given["data"]) != kept["data"]:
+    if "data" in given and absolute(given["data"]) != kept["data"]:
         return dict(given)
     return {**kept, **given}
 
@@ -66,13 +66,3 @@ def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 def run_of(found: TrainedModel) -> Path | None:
     """The run directory that a trained model lies in; None for a weights file by itself."""
     return None if found.run is None else found.run.path
-
-
-def _absolute(data: str) -> str:
-    """A data set as it is found from any directory."""
-    prefix, colon, path = data.partition(":")
-    if colon and prefix in datasets.names():
-        return f"{prefix}:{Path(path).expanduser().absolute()}"
-    if data in datasets.names():
-        return data
-    return str(Path(data).expanduser().absolute())

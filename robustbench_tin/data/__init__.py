@@ -37,6 +37,11 @@ datasets: Registry[type[Source]] = Registry(
     builtin={
         "demo": "robustbench_tin.data.demo.demo_set:Demo",
         "tiny-imagenet": "robustbench_tin.data.tiny_imagenet:TinyImageNet",
+        "imagenet": "robustbench_tin.data.imagenet:ImageNet",
+        "cifar10": "robustbench_tin.data.cifar:Cifar10",
+        "cifar100": "robustbench_tin.data.cifar:Cifar100",
+        "hf": "robustbench_tin.data.hugging_face:HuggingFace",
+        "npz": "robustbench_tin.data.npz:Npz",
         "folder": "robustbench_tin.data.folder:Folder",
     },
 )

@@ -10,6 +10,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_tin.errors import DataError
+
 UNLABELLED = -1
 
 
@@ -60,7 +62,7 @@ class Dataset:
         source: where it lies, for people (a path, or ``drawn from seed 0``).
         classes: the class ids in label order (``n01443537``).
         class_names: a readable name a class (``goldfish, Carassius auratus``).
-        train: labelled training images.
+        train: labelled training images; none if the data set can only be measured on.
         val: labelled images that nothing is trained on.
         test: images without labels, or None.
         fingerprint: 16 hexadecimal digits that change when the images, labels, boxes or the chosen
@@ -72,6 +74,7 @@ class Dataset:
         banner: a line that must not be missed, shown first.
         notes: lines worth showing once (counts, skipped files).
         whole: class ids in label order of the data set that this is a part of; empty: it is whole.
+        to_train: what gives it training images, for the error if it has none.
     """
 
     name: str
@@ -88,11 +91,24 @@ class Dataset:
     banner: str | None = None
     notes: tuple[str, ...] = field(default=())
     whole: tuple[str, ...] = ()
+    to_train: str = ""
 
     @property
     def image_size(self) -> int:
         """Height and width of its square images, in pixels."""
         return int(self.val.images.shape[-1])
+
+    def require_train(self) -> None:
+        """Refuse to train on a data set that can only be measured on.
+
+        Raises:
+            DataError: if it has no training images.
+        """
+        if not len(self.train):
+            raise DataError(
+                f"data set '{self.name}' has no training images here, so a model can only be measured on it;"
+                f" to train, {self.to_train or 'name a data set with training images'}"
+            )
 
     def with_note(self, note: str) -> Dataset:
         """The same data set with one more line to show."""

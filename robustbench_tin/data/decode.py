@@ -53,7 +53,9 @@ class Chunk:
     done: int
 
 
-def decode_image(data: bytes, size: int, *, exact: bool = False) -> npt.NDArray[np.uint8]:
+def decode_image(
+    data: bytes, size: int, *, exact: bool = False, shorter: int | None = None
+) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 ``(3, size, size)``, RGB.
 
     An image of another size is scaled (shorter side to ``size``, antialiased) and cropped around its
@@ -63,6 +65,8 @@ def decode_image(data: bytes, size: int, *, exact: bool = False) -> npt.NDArray[
         data: a JPEG, PNG, BMP, WebP, PPM or TIFF file; of several images in it, the first.
         size: height and width in pixels.
         exact: refuse an image of another size.
+        shorter: scale the shorter side to this many pixels first, and crop ``size`` around the centre, both
+            to the pixel as torchvision's ``Resize`` and ``CenterCrop``; None: see above.
 
     Raises:
         BrokenImageError: where it is truncated, damaged, too large or no image.
@@ -71,7 +75,7 @@ def decode_image(data: bytes, size: int, *, exact: bool = False) -> npt.NDArray[
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         _require_size(image, size if exact else None)
         with _one_large if image.width * image.height > _LARGE_PIXELS else nullcontext():
-            return _pixels(image, size)
+            return _pixels(image, size) if shorter is None else _resized(image, size, shorter)
     except BrokenImageError:
         raise
     except UnidentifiedImageError:
@@ -88,6 +92,16 @@ def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     if image.size != (size, size):
         image = image.resize((size, size), Image.Resampling.BICUBIC, box=_centre_square(*image.size))
     return np.asarray(image).transpose(2, 0, 1)
+
+
+def _resized(image: Image.Image, size: int, shorter: int) -> npt.NDArray[np.uint8]:
+    image = _rgb(image)
+    least = min(image.size)
+    width, height = (shorter if side == least else int(shorter * side / least) for side in image.size)
+    if (width, height) != image.size:
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    left, top = (round((side - size) / 2) for side in image.size)
+    return np.asarray(image.crop((left, top, left + size, top + size))).transpose(2, 0, 1)
 
 
 def _require_size(image: Image.Image, exact: int | None) -> None:
@@ -116,6 +130,7 @@ def decode_all(
     size: int,
     *,
     exact: bool = False,
+    shorter: int | None = None,
     workers: int | None = None,
 ) -> Generator[Chunk]:
     """Decode many images in parallel; the chunks come in the order of ``names``.
@@ -127,6 +142,7 @@ def decode_all(
         names: the images.
         size: height and width in pixels.
         exact: refuse images of another size.
+        shorter: as of :func:`decode_image`.
         workers: threads; None: one a core.
     """
     workers = workers or min(16, _cores())
@@ -139,7 +155,7 @@ def decode_all(
         broken: list[tuple[str, str]] = []
         for row, name in enumerate(part, start):
             try:
-                images[len(rows)] = decode_image(_bytes(read, name), size, exact=exact)
+                images[len(rows)] = decode_image(_bytes(read, name), size, exact=exact, shorter=shorter)
                 rows.append(row)
             except BrokenImageError as error:
                 broken.append((name, str(error)))

@@ -1,10 +1,11 @@
-"""Fetching Tiny ImageNet: resumed after an interruption, checked to be whole, renamed into place."""
+"""Fetching data sets: resumed after an interruption, checked to be whole, renamed into place."""
 
 from __future__ import annotations
 
 import re
 import zipfile
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,26 +35,50 @@ def fetch_tiny_imagenet(options: OpenOptions) -> Path:
     Raises:
         DataError: where it cannot be fetched, naming the address and the other ways.
     """
-    target = options.cache_dir / "downloads" / "tiny-imagenet-200.zip"
+    return fetch(ADDRESS, "Tiny ImageNet", _OTHER_WAYS, _check_whole, options)
+
+
+def fetch(
+    address: str, what: str, other_ways: str, check: Callable[[Path], None], options: OpenOptions
+) -> Path:
+    """Path of a file in the cache directory, downloaded if it is not there yet.
+
+    Args:
+        address: where it is fetched; its last part is the file's name.
+        what: the data set, for people.
+        other_ways: ends the error messages: ``or put FILE into DIR``.
+        check: refuses a downloaded file that is not what it should be.
+        options: cache directory and progress.
+
+    Raises:
+        DataError: if it cannot be fetched, naming the address and the other ways.
+    """
+    target = options.cache_dir / "downloads" / address.rpartition("/")[2]
     if target.is_file():
         return target
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_name(target.name + ".lock")):
             if not target.is_file():
-                part = download(ADDRESS, target, options)
-                _check_whole(part)
+                part = download(address, target, what, other_ways, options)
+                check(part)
                 part.rename(target)
     except OSError as error:
         raise DataError(
             f"download directory '{target.parent}' cannot be written: {error.strerror or error};"
-            f" free some space, set ROBUST_TIN_CACHE to another directory, {_OTHER_WAYS}"
+            f" free some space, set ROBUST_TIN_CACHE to another directory, {other_ways}"
         ) from error
     return target
 
 
-def download(address: str, target: Path, options: OpenOptions) -> Path:
+def download(address: str, target: Path, what: str, other_ways: str, options: OpenOptions) -> Path:
     """Fetch ``address`` into ``TARGET.part``, going on where an earlier attempt stopped.
+
+    Args:
+        address: of a file.
+        target: its place.
+        what: as of :func:`fetch`; likewise ``other_ways``.
+        options: progress.
 
     Returns:
         The path of the complete ``.part`` file; checking and renaming it is left to the caller.
@@ -69,7 +94,7 @@ def download(address: str, target: Path, options: OpenOptions) -> Path:
     with requests.Session() as session:
         for _ in range(ATTEMPTS):
             try:
-                _fetch_rest(session, address, part, options)
+                _fetch_rest(session, address, part, what, options)
                 return part
             except (_CutShortError, requests.exceptions.ChunkedEncodingError) as error:
                 failure = error
@@ -79,11 +104,11 @@ def download(address: str, target: Path, options: OpenOptions) -> Path:
     so_far = part.stat().st_size if part.exists() else 0
     resume = f"; {so_far / 1e6:.1f} MB are kept, give the command again to go on" if so_far else ""
     raise DataError(
-        f"cannot download {address} ({_reason(failure)}){resume}; connect to the internet, {_OTHER_WAYS}"
+        f"cannot download {address} ({_reason(failure)}){resume}; connect to the internet, {other_ways}"
     ) from failure
 
 
-def _fetch_rest(session: requests.Session, address: str, part: Path, options: OpenOptions) -> None:
+def _fetch_rest(session: requests.Session, address: str, part: Path, what: str, options: OpenOptions) -> None:
     have = part.stat().st_size if part.exists() else 0
     # Without "identity" a length could be that of a compressed body.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -102,7 +127,7 @@ def _fetch_rest(session: requests.Session, address: str, part: Path, options: Op
             for piece in response.iter_content(_PIECE_BYTES):
                 file.write(piece)
                 have += len(piece)
-                options.report("downloading Tiny ImageNet", have, total)
+                options.report(f"downloading {what}", have, total)
     if have < total:
         raise _CutShortError(f"the connection ended after {have:,} of {total:,} bytes")
 

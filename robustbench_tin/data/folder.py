@@ -10,14 +10,13 @@ from typing import ClassVar
 
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.data.cache import open_decoded
-from robustbench_tin.data.decode import image_size
+from robustbench_tin.data.class_folders import by_class, common_size, list_split, require_same_classes
 from robustbench_tin.data.files import Directory, Files, Zip
 from robustbench_tin.data.listing import (
     SUFFIXES,
     VAL_FOLDERS,
     Listing,
     Reason,
-    SplitListing,
     is_image,
     val_folder,
     val_notes,
@@ -78,22 +77,16 @@ def find_folder(files: Files) -> Listing:
         DataError: where a split is empty, or a class is in one split only.
     """
     below = {"train": "train", "val": val_folder(files.names)}
-    splits = {split: _by_class(files, folder) for split, folder in below.items()}
+    splits = {split: by_class(files, folder) for split, folder in below.items()}
     for split, found in splits.items():
         if not found:
             raise DataError(
                 f"'{files.location}/{below[split]}' has no images;"
                 f" expected {below[split]}/CLASS/* ending in {', '.join(SUFFIXES)}"
             )
-    for split, other in (("train", "val"), ("val", "train")):
-        for name in sorted(splits[split].keys() - splits[other].keys()):
-            raise DataError(
-                f"class '{printable(name)}' has images in '{files.location}/{below[split]}' but none"
-                f" in {below[other]}; add {below[other]}/{printable(name)}/* or remove"
-                f" {below[split]}/{printable(name)}"
-            )
+    require_same_classes(files, splits, below)
     classes = tuple(sorted(splits["train"]))
-    listings = {split: _list_split(found, classes) for split, found in splits.items()}
+    listings = {split: list_split(found, classes) for split, found in splits.items()}
     names = [name for listing in listings.values() for name in listing.names]
     tops = tuple(f"{folder}/" for folder in below.values())
     rest = [name for name in files.names - set(names) if name.startswith(tops)]
@@ -106,7 +99,7 @@ def find_folder(files: Files) -> Listing:
         classes,
         tuple(printable(name) for name in classes),
         listings,
-        size=_common_size(files, names) or SIZE,
+        size=common_size(files, names) or SIZE,
         left_out=left_out,
         notes=tuple(val_notes(below["val"])),
     )
@@ -134,44 +127,3 @@ def _root(names: Collection[str]) -> str | None:
             roots["/".join([*folders[:place], ""])].add(split)
     whole = [root for root, splits in roots.items() if "train" in splits and len(splits) > 1]
     return min(whole, key=len, default=None)
-
-
-def _by_class(files: Files, folder: str) -> dict[str, list[str]]:
-    found: dict[str, list[str]] = defaultdict(list)
-    for name in files.names:
-        top, *below = name.split("/")
-        if top == folder and len(below) > 1 and is_image(name):
-            found[below[0]].append(name)
-    return found
-
-
-def _list_split(found: dict[str, list[str]], classes: tuple[str, ...]) -> SplitListing:
-    names: list[str] = []
-    labels: list[int] = []
-    for label, name in enumerate(classes):
-        names += sorted(found[name], key=_walked)
-        labels += [label] * len(found[name])
-    return SplitListing(names, labels)
-
-
-def _walked(name: str) -> tuple[str, str]:
-    """Sorts as ``sorted(os.walk(...))`` does: by the folder, then by the file's name in it."""
-    folder, _, file = name.rpartition("/")
-    return folder, file
-
-
-def _common_size(files: Files, names: list[str]) -> int | None:
-    """The side that all readable images share, if they are square; else None."""
-    common: int | None = None
-    for name in names:
-        try:
-            size = image_size(files.read(name))
-        except OSError:
-            size = None
-        if size is None:  # broken: decoding will say so
-            continue
-        width, height = size
-        if width != height or common not in (None, width):
-            return None
-        common = width
-    return common

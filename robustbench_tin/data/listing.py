@@ -59,6 +59,8 @@ class Listing:
         splits: by name; ``train`` and ``val`` at least.
         size: height and width of the decoded images, in pixels.
         exact: an image of another size is broken, where False it is scaled and cropped.
+        shorter: length in pixels that the shorter side of an image is scaled to before its centre is cropped,
+            as torchvision's ``Resize`` and ``CenterCrop`` do; None: ``size``.
         left_out: files that no split has.
         notes: lines about the layout that are worth showing.
     """
@@ -68,6 +70,7 @@ class Listing:
     splits: Mapping[str, SplitListing]
     size: int = 64
     exact: bool = False
+    shorter: int | None = None
     left_out: LeftOut = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 

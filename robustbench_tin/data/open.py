@@ -8,6 +8,7 @@ from pathlib import Path
 
 from robustbench_tin.data import datasets
 from robustbench_tin.data.base import Dataset
+from robustbench_tin.data.place import source_at
 from robustbench_tin.data.source import OpenOptions, Source, default_cache_dir
 from robustbench_tin.errors import FOREIGN, DataError, RobustTinWarning, UnknownNameError, one_line
 from robustbench_tin.registry import Entry
@@ -24,8 +25,9 @@ def open_dataset(
     """Open a data set; the first time its images are decoded, then they are memory-mapped.
 
     Args:
-        data: a registered name (``demo``, ``tiny-imagenet``), a name with its place (``folder:PATH``)
-            or a path, whose layout is recognised. A registered name wins; ``./demo`` is the path.
+        data: a registered name (``demo``, ``tiny-imagenet``), a name with its place and settings
+            (``folder:PATH``, ``imagenet:PATH,size=256``) or a path, whose layout is recognised. A registered
+            name wins; ``./demo`` is the path.
         skip_broken: leave unreadable images out and note them, instead of refusing the data set.
         cache_dir: for downloads and decoded images; None: ``ROBUST_TIN_CACHE``, else the user's own.
         workers: images decoded at a time; None: one a core.
@@ -58,13 +60,7 @@ def find_source(data: str) -> Source:
 
 def _named(name: str, place: str | None) -> Source:
     kind = datasets.get(name)
-    if place is None:
-        return kind()
-    if not kind.takes_path:
-        raise DataError(f"data set '{name}' takes no path, got '{name}:{place}'; expected '{name}'")
-    if not place:
-        raise DataError(f"data set '{name}:' has an empty path; expected {name}:PATH")
-    return kind(path=Path(place).expanduser())
+    return kind() if place is None else source_at(kind, name, place)
 
 
 def _recognised(data: str) -> Source:
@@ -77,7 +73,7 @@ def _recognised(data: str) -> Source:
             return kind(path=path)
     raise DataError(
         f"'{data}' {_what_is_wrong(path)}; expected an unpacked tiny-imagenet-200, its zip file,"
-        " or a directory with train/CLASS/* and val/CLASS/*"
+        " or a directory with train/CLASS/* and val/CLASS/*; of other kinds say which: imagenet:DIR, npz:FILE"
     )
 
 

@@ -56,11 +56,17 @@ class Source:
     Attributes:
         name: the name it is registered under.
         takes_path: whether ``NAME:PATH`` has a meaning.
+        path_setting: another way to give the path: ``root`` for ``NAME:root=PATH``; empty: there is none.
+        by_name: whether the path may be a name that is looked up elsewhere, so that nothing need lie there.
         path: where it lies; None where the name says it all.
+
+    Further fields of a subclass are its settings: ``NAME:PATH,key=value``.
     """
 
     name: ClassVar[str] = ""
     takes_path: ClassVar[bool] = False
+    path_setting: ClassVar[str] = ""
+    by_name: ClassVar[bool] = False
 
     path: Path | None = None
 

@@ -138,6 +138,8 @@ def _ranked(dataset: Dataset, split: Split, name: str, labels: Iterable[int], se
 
 
 def _first_of_each(dataset: Dataset, ranked: list[Rows], count: int | None) -> Rows:
+    if count is not None:
+        dataset.require_train()
     most = max(map(len, ranked))
     if count is not None and count > most:
         raise DataError(

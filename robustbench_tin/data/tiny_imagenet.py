@@ -13,7 +13,8 @@ from typing import ClassVar
 import numpy as np
 
 from robustbench_tin.data.base import UNLABELLED, Dataset, Split
-from robustbench_tin.data.cache import Decoded, open_decoded
+from robustbench_tin.data.cache import open_decoded
+from robustbench_tin.data.cache_entry import Decoded
 from robustbench_tin.data.download import fetch_tiny_imagenet
 from robustbench_tin.data.files import Directory, Files, Zip, central_directory
 from robustbench_tin.data.listing import (

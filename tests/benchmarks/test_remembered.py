@@ -11,6 +11,12 @@ from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.runs.remembered import DATA_FILE, data_options, remember
 from robustbench_tin.errors import RunError
 
+SETTINGS = [
+    ("imagenet:set,size=64,crop=56", "imagenet:{}/set,crop=56,size=64"),
+    ("cifar10:root=set", "cifar10:{}/set"),
+    ("hf:owner/name,split=test", "hf:owner/name,split=test"),
+    ("npz:a.npz", "npz:{}/a.npz"),
+]
 ASKED: dict[str, Any] = {"classes": 3, "train_per_class": 5, "eval_images": 7, "skip_broken": True}
 
 
@@ -41,7 +47,7 @@ def test_of_other_data_nothing_is_taken_from_the_run(run: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("data", "kept"), [("demo", "demo"), ("folder:set", "folder:{}/set"), ("/a/b.zip", "/a/b.zip")]
+    ("data", "kept"), [("demo", "demo"), ("folder:set", "folder:{}/set"), ("/a/b.zip", "/a/b.zip"), *SETTINGS]
 )
 def test_only_paths_become_absolute(run: Path, data: str, kept: str) -> None:
     remember(run, DataConfig(data=data, classes=("a", "b")))

@@ -70,7 +70,7 @@ def test_a_name_wins_over_a_path_of_the_same_name(
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        ("tiny-imagnet", r"unknown data set 'tiny-imagnet'; did you mean 'tiny-imagenet'\?"),
+        ("tiny-imagnet", r"unknown data set 'tiny-imagnet'; did you mean 'tiny-imagenet' or 'imagenet'\?"),
         ("{root}/nowhere", r"nor is there a path '.*nowhere'"),
         ("", r"unknown data set ''"),
         ("{root}/empty", r"empty' is empty; expected an unpacked tiny-imagenet-200, its zip file, or"),

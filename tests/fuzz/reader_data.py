@@ -1,4 +1,4 @@
-"""Data sets: Tiny ImageNet and image folders, unpacked and as zip files, and what ``predict`` reads."""
+"""Data sets: Tiny ImageNet and image folders, also zipped, NumPy files, and what ``predict`` reads."""
 
 from __future__ import annotations
 
@@ -33,6 +33,7 @@ def seeds() -> list[dict[str, bytes]]:
         *({f"set/{name}": content for name, content in files.items()} for files in (tiny, folder, folder)),
         {"set.zip": _packed(tiny)},
         {"set.zip": _packed(folder)},
+        {"set.npz": _arrays()},
         {**images, "list.csv": b"file;label\n" + paths},
     ]
 
@@ -51,7 +52,7 @@ def _read(folder: Path, *, skip_broken: bool) -> None:
         if (folder / "list.csv").exists() or (folder / "images").exists():
             read_images(folder / name, 16, skip_broken, Reporter())
             break
-    for name in ("set", "set.zip"):
+    for name in ("set", "set.zip", "set.npz"):
         if (folder / name).exists():
             _use(folder / name, folder.parent / "cache", skip_broken)
 
@@ -60,6 +61,7 @@ def _use(place: Path, cache_dir: Path, skip_broken: bool) -> None:
     shutil.rmtree(cache_dir, ignore_errors=True)
     opened = open_dataset(str(place), skip_broken=skip_broken, cache_dir=cache_dir, workers=1)
     part = subset(opened, classes=1)
+    assert len(part.val) > 0
     if part.train.boxes is not None:
         rows = np.flatnonzero(usable(part.train.boxes, part.image_size, part.image_size))
         for fill in (False, True):
@@ -128,6 +130,20 @@ def _tiny_imagenet() -> dict[str, bytes]:
         "val/val_annotations.txt": "".join(annotated).encode(),
         "test/images/test_0.JPEG": image,
     }
+
+
+def _arrays() -> bytes:
+    dice = np.random.default_rng(0)
+    buffer = io.BytesIO()
+    labels = np.arange(4) % 2
+    np.savez(
+        buffer,
+        x=dice.integers(0, 256, (4, 8, 8, 3), np.uint8),
+        y=labels,
+        x_train=dice.random((4, 3, 8, 8)),
+        y_train=labels,
+    )
+    return buffer.getvalue()
 
 
 def _packed(files: dict[str, bytes]) -> bytes:

@@ -1,0 +1,162 @@
+"""ImageNet's validation images, in class folders as torchvision and timm read them.
+
+Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, ClassVar
+
+from robustbench_tin.data.base import Dataset
+from robustbench_tin.data.cache import open_decoded
+from robustbench_tin.data.class_folders import by_class, list_split, require_same_classes
+from robustbench_tin.data.files import Directory, Files
+from robustbench_tin.data.listing import VAL_FOLDERS, Listing, Reason, is_image, within
+from robustbench_tin.data.source import OpenOptions, Source
+from robustbench_tin.errors import DataError, InvalidSettingError
+from robustbench_tin.text import counted, printable
+
+COUNT = 1000
+"""Classes of ImageNet-1k."""
+_LAYOUTS = (
+    "expected val/CLASS/*.JPEG in it, or CLASS/*.JPEG, such as val/n01440764/ILSVRC2012_val_00000293.JPEG"
+)
+
+
+@dataclass(frozen=True)
+class ImageNet(Source):
+    """ImageNet, as imagenet:DIR with DIR/val/CLASS/* or DIR/CLASS/*: 1,000 classes, cropped to 224×224.
+
+    Classes are sorted by id (``n01440764``). Images are scaled and cropped as in the usual evaluation: the
+    shorter side to ``size`` pixels, then ``crop`` pixels around the centre. Give other numbers as
+    ``imagenet:DIR,size=232,crop=224``; images that are not square lose what lies outside. ``train=true``
+    reads DIR/train, too; without it a model can only be measured. If DIR has a part of the 1,000 classes, a
+    model with 1,000 outputs is still measured on the right ones.
+    """
+
+    takes_path: ClassVar[bool] = True
+
+    size: int = 256
+    crop: int = 224
+    train: bool = False
+
+    def __post_init__(self) -> None:
+        require_sizes(self.name, self.size, self.crop)
+
+    def open(self, options: OpenOptions) -> Dataset:
+        """Open it, decoding what is not in the cache yet.
+
+        Raises:
+            DataError: if there are no such folders, or an image is broken.
+        """
+        if self.path is None:
+            raise DataError("data set 'imagenet' needs a directory; expected imagenet:DIR")
+        if not self.path.is_dir():
+            raise DataError(f"no ImageNet at '{self.path}': there is no such directory; {_LAYOUTS}")
+        folder = next((name for name in VAL_FOLDERS if (self.path / name).is_dir()), "")
+        if not folder and (self.path / "train").is_dir():
+            raise DataError(f"'{self.path}' has train and no val; {_LAYOUTS}")
+        files = Directory(self.path, [folder, *(["train"] if self.train else [])] if folder else None)
+        decoded = open_decoded(
+            self.name,
+            files,
+            lambda files: self._find(files, folder),
+            options,
+            variant=f"{self.size} {self.crop} {self.train}",
+        )
+        return Dataset(
+            name=self.name,
+            source=str(self.path),
+            classes=decoded.classes,
+            class_names=decoded.class_names,
+            train=decoded.train,
+            val=decoded.splits["val"],
+            fingerprint=decoded.fingerprint,
+            notes=tuple(decoded.notes),
+            whole=_whole(decoded.classes),
+            to_train=f"give imagenet:{self.path},train=true with images in train/CLASS/*",
+        )
+
+    def _find(self, files: Files, folder: str) -> Listing:
+        below = {"val": folder} | ({"train": "train"} if self.train else {})
+        splits = {split: by_class(files, name) for split, name in below.items()}
+        for split, found in splits.items():
+            if not found:
+                raise DataError(
+                    f"'{files.location / below[split]}' has no images in class folders; {_LAYOUTS}"
+                )
+        if self.train:
+            require_same_classes(files, splits, below)
+        classes = tuple(sorted(splits["val"]))
+        listings = {split: list_split(found, classes) for split, found in splits.items()}
+        tops = tuple(f"{name}/" if name else "" for name in below.values())
+        rest = files.names - {name for listing in listings.values() for name in listing.names}
+        left_out = {
+            **within(files.left_out, tops),
+            Reason.OTHER_KIND: [name for name in rest if not is_image(name)],
+            Reason.NO_CLASS: [name for name in rest if is_image(name)],
+        }
+        return Listing(
+            classes,
+            tuple(described(wnid) for wnid in classes),
+            {"train": list_split({}, ()), **listings},
+            size=self.crop,
+            shorter=self.size,
+            left_out=left_out,
+            notes=(
+                f"images are scaled to {self.size} pixels on the shorter side, and {self.crop}×{self.crop}"
+                " around the centre are kept",
+                *_count_notes(classes),
+            ),
+        )
+
+
+def require_sizes(name: str, size: int, crop: int) -> None:
+    """Refuse sizes that no image can have, and a crop larger than the image.
+
+    Raises:
+        InvalidSettingError: saying which.
+    """
+    if not 8 <= crop <= size <= 4096:
+        raise InvalidSettingError(
+            f"data set '{name}' got size={size} and crop={crop}; expected pixels from 8 to 4096, crop not"
+            " above size"
+        )
+
+
+def described(wnid: str) -> str:
+    """The readable name of an ImageNet class; the id itself if it is none."""
+    index = _indices().get(wnid)
+    return printable(wnid) if index is None else str(_info().index_to_description(index))
+
+
+@cache
+def _info() -> Any:
+    from timm.data.imagenet_info import ImageNetInfo
+
+    return ImageNetInfo()
+
+
+@cache
+def _indices() -> dict[str, int]:
+    """The place of each of the 1,000 classes."""
+    return {str(wnid): index for index, wnid in enumerate(_info().label_names())}
+
+
+def _whole(classes: tuple[str, ...]) -> tuple[str, ...]:
+    """All 1,000 classes, if these are some of them."""
+    known = _indices()
+    return tuple(known) if len(classes) < COUNT and all(wnid in known for wnid in classes) else ()
+
+
+def _count_notes(classes: tuple[str, ...]) -> tuple[str, ...]:
+    if len(classes) == COUNT:
+        return ()
+    there = f"there are {counted(len(classes), 'class folder')}, and ImageNet has {COUNT:,}"
+    if _whole(classes):
+        return (f"{there}: a model with {COUNT:,} outputs is measured on its own numbers of these classes",)
+    strange = next((name for name in classes if name not in _indices()), None)
+    named = "" if strange is None else f"; '{printable(strange)}' is none of them"
+    return (f"{there}{named}: labels count the folders in sorted order",)
