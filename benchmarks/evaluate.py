@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.as_attacks import Attacks, as_attacks, given_twice
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.benchmarks.evaluated_data import Data, evaluated_data
+from robustbench_tin.benchmarks.evaluation import Evaluation
 from robustbench_tin.benchmarks.measurement.attack import measure_attack, measured_again
 from robustbench_tin.benchmarks.measurement.black_box_stand_in import with_stand_in
 from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
@@ -33,19 +36,17 @@ from robustbench_tin.benchmarks.measurement.preparation import (
 )
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.runs.records import CLEAN, Record, make_record, to_frame
+from robustbench_tin.benchmarks.runs.records import CLEAN, Record, make_record
 from robustbench_tin.benchmarks.trust.judge import Measured, judge
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.as_module import as_module, name_of
 from robustbench_tin.models.normalisation import Values, normalized
 from robustbench_tin.threat import Budgets, parse_eps_list
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 
 def evaluate(
     model: Model,
-    images: Images,
+    data: Data | None = None,
     labels: Labels | None = None,
     attacks: Attacks = ("fgsm", "pgd"),
     eps: Budgets = (0.0, 0.01, 0.03),
@@ -60,7 +61,11 @@ def evaluate(
     name: str | None = None,
     mean: Values | None = None,
     std: Values | None = None,
-) -> pd.DataFrame:
+    eval_images: int | None = None,
+    classes: int | str | Sequence[str] | None = None,
+    class_order: str | Path | None = None,
+    images: Images | None = None,
+) -> Evaluation:
     """Clean and robust accuracy of any model that maps pixels in [0, 1] to logits.
 
     The model is measured in eval mode on the device it is on, and left as it was. If it gives no gradients,
@@ -70,8 +75,10 @@ def evaluate(
     Args:
         model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``: a module, a TorchScript module,
             an exported program or any function. It may write into its images: they are a copy.
-        images: float ``(N, C, H, W)`` in [0, 1] of any precision, or uint8: a tensor, an array, a list of
-            images; or a DataLoader or Dataset that gives images, with their labels or without.
+        data: images, float ``(N, C, H, W)`` in [0, 1] of any precision, or uint8: a tensor, an array, a list
+            of images; a pair of these and labels; a DataLoader or Dataset that gives images, with their
+            labels or without; or the name of a data set as ``bench --data`` takes it (``"demo"``,
+            ``"cifar10:root=DIR"``), whose validation images are measured.
         labels: true labels ``(N,)``, of any integer type; None: those that come with the images.
         attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks; one that is there twice is measured
             once, with a remark.
@@ -93,30 +100,65 @@ def evaluate(
         mean: what the model expects to be taken off the images, a number a channel or one for all, in
             units of the pixel range; None: it takes pixels in [0, 1]. eps counts before this.
         std: what it expects them to be divided by then; given with ``mean``.
+        eval_images: with a data set by name: number of validation images; None: all, 200 of the demo set.
+        classes: likewise: number of classes, or their ids; None: all.
+        class_order: likewise: order of the model's outputs, ``sorted``, ``wnids`` or a file; None: the data
+            set's. If a model has an output for each class of the whole set, labels count all these.
+        images: another name of ``data``.
 
     Returns:
-        One row a measure; the columns are those of :class:`robustbench_tin.benchmarks.runs.records.Record`.
+        The measurements. A notebook and ``print`` show their table; ``.records`` is a DataFrame with one row
+        a measurement, whose columns are those of :class:`robustbench_tin.benchmarks.runs.records.Record`;
+        ``.save(DIR)`` writes both, and the results per image.
 
     Raises:
-        RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit.
+        RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit,
+            and a data set that cannot be opened.
 
     Warns:
         UserWarning: if the model's settings ask for normalised images and no normalisation is found; if an
             attack is asked for twice.
+
+    >>> import torch
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+    >>> found = evaluate(model, torch.rand(20, 3, 8, 8), torch.arange(20) % 10, attacks="fgsm", eps=8 / 255)
+    >>> list(found.records["attack"])
+    ['clean', 'fgsm']
+    >>> found.table().title
+    'Accuracy in % under fgsm (linf, fixed budget): images, 10 classes, 20 images'
     """
     module = as_module(model)
-    measures = measured(
-        normalized(module, mean, std),
-        images,
+    given = normalized(module, mean, std)
+    protocol = protocol_of(norm, seed, search, eot, eight_bit)
+    seen = evaluated_data(
+        given,
+        _one_of(data, images),
         labels,
+        eval_images=eval_images,
+        classes=classes,
+        class_order=class_order,
+    )
+    measures = measured(
+        given,
+        seen.images,
+        seen.labels,
         attacks,
         eps,
-        protocol_of(norm, seed, search, eot, eight_bit),
+        protocol,
         trust=trust,
         batch_size=batch_size,
-        facts={"model": name_of(module) if name is None else name},
+        facts={**seen.facts, "model": name_of(module) if name is None else name},
+        orders=seen.orders,
     )
-    return to_frame(measure.record for measure in measures)
+    return Evaluation(measures, seen.labels.cpu().numpy(), seen.notes)
+
+
+def _one_of(data: Data | None, images: Images | None) -> Data:
+    if (data is None) == (images is None):
+        got = "neither" if data is None else "both"
+        raise InvalidSettingError(f"got {got} of data and images, which are names of one argument; give one")
+    return data if data is not None else cast("Images", images)
 
 
 def measured(

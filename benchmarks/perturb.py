@@ -34,7 +34,7 @@ from robustbench_tin.benchmarks.measurement.until_success import attack_until_su
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.as_module import as_module
 from robustbench_tin.models.normalisation import Values, normalized
-from robustbench_tin.threat import Budgets, parse_eps_list
+from robustbench_tin.threat import Budgets, is_one_budget, parse_eps_list
 
 
 def perturb(
@@ -59,7 +59,7 @@ def perturb(
         model: float32 ``(N, C, H, W)`` in [0, 1] to logits; left as it was.
         images: as of :func:`evaluate`; likewise ``labels``.
         attack: a spec or an attack.
-        eps: K budgets, in the order of the result; for 0 the images themselves.
+        eps: a budget, or K of them in the order of the result; for 0 the images themselves.
         norm: ``linf`` or ``l2``.
         seed: of the attack's randomness.
         search: as of :func:`evaluate`.
@@ -69,13 +69,22 @@ def perturb(
         mean: as of :func:`evaluate`; likewise ``std``.
 
     Returns:
-        float32 ``(K, N, C, H, W)`` on the CPU; of an attack that stops on success, what broke each image, and
-        the clean image where nothing did. Measured with the same seed and batch size, they give
-        exactly what :func:`evaluate` reports.
+        float32 on the CPU: ``(N, C, H, W)`` for one budget (a number, or a text such as ``8/255``), and
+        ``(K, N, C, H, W)`` for a sequence of K, which may be one. An attack that stops on success gives the
+        adversarial image that it found, or the clean image if it found none. Measured with the same seed and
+        batch size, the images give exactly what :func:`evaluate` reports.
 
     Raises:
         RobustTinError: as :func:`evaluate`.
         AttackFailure: where the attack or the model fails.
+
+    >>> from torch import nn
+    >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
+    >>> images, labels = torch.rand(4, 3, 8, 8), torch.arange(4)
+    >>> perturb(model, images, labels, "fgsm", eps=8 / 255).shape
+    torch.Size([4, 3, 8, 8])
+    >>> perturb(model, images, labels, "fgsm", eps=[0.01, 0.03]).shape
+    torch.Size([2, 4, 3, 8, 8])
     """
     budgets = parse_eps_list(eps, norm)
     (chosen, *more) = as_attacks(attack)
@@ -86,17 +95,29 @@ def perturb(
     batches, classes = as_batches(model, images, labels, batch_size)
     tell_of_normalisation(model, batches, warn)
     require_possible(chosen, protocol, classes)
-    if chosen.criterion is not None:
-        outcomes, clean_logits = measure_clean(model, batches, seed=seed)
+    moved = _moved(model, batches, chosen, budgets, protocol)
+    return moved[0] if is_one_budget(eps) else moved
+
+
+def _moved(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    budgets: Sequence[float],
+    protocol: AttackProtocol,
+) -> Tensor:
+    """Adversarial images ``(K, N, C, H, W)``, one set a budget."""
+    if attack.criterion is not None:
+        outcomes, clean_logits = measure_clean(model, batches, seed=protocol.seed)
         if clean_logits is None:
             raise AttackFailure(str(outcomes.status))
         return torch.stack(
-            [_stop_on_success(model, batches, chosen, value, protocol, clean_logits) for value in budgets]
+            [_stop_on_success(model, batches, attack, value, protocol, clean_logits) for value in budgets]
         )
     with protocol.attacked(model) as attacked:
-        prepare(attacked, batches, chosen, budgets, protocol)
+        prepare(attacked, batches, attack, budgets, protocol)
         return with_right_variant(
-            attacked, lambda: _fixed_budget(attacked, batches, chosen, budgets, protocol)
+            attacked, lambda: _fixed_budget(attacked, batches, attack, budgets, protocol)
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustbench_tin.atomic import write_text
@@ -87,16 +88,17 @@ class Run(RunDirectory):
     def write_results(self) -> None:
         """Render the records: tables as Markdown, records as CSV and JSON."""
         frame = self.records
-        write_text(self.path / "results.md", _markdown(self.tables))
+        write_text(self.path / "results.md", tables_markdown(self.tables))
         write_text(self.path / "results.csv", records_csv(frame))
         write_text(self.path / "results.json", records_json(frame))
 
     def write_transfer_tables(self) -> None:
         """Render the tables of the transfers as Markdown."""
-        write_text(self.path / "transfer.md", _markdown(self.transfers.tables))
+        write_text(self.path / "transfer.md", tables_markdown(self.transfers.tables))
 
 
-def _markdown(shown: list[Table]) -> str:
+def tables_markdown(shown: Sequence[Table]) -> str:
+    """Tables as a Markdown page."""
     return "\n\n".join(table.markdown() for table in shown) + "\n"
 
 

@@ -223,7 +223,7 @@ def pgd(setting: Setting, rounds: int, say: Tell = tell) -> None:
     outcome = setting.kept(plain)
 
     def kept_by(search: str) -> Tensor:
-        moved = perturb(setting.model, setting.images, setting.labels, spec, EPS, search=search)[0]
+        moved = perturb(setting.model, setting.images, setting.labels, spec, EPS, search=search)
         return setting.kept(moved.to(setting.images.device))
 
     def note(search: str) -> str:
@@ -390,7 +390,7 @@ def reference_autoattack(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]
 def measured(setting: Setting, attack: str, eps: Any, *, search: str = "auto") -> Any:
     return evaluate(
         setting.model, setting.images, setting.labels, attack, eps, search=search, batch_size=setting.batch
-    )
+    ).records
 
 
 def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:

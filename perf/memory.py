@@ -93,7 +93,7 @@ def main() -> None:
     print("| attack | search=exact | search=fixed | search=fastest |\n|---|---:|---:|---:|")
     for attack in ATTACKS:
         ratios = [
-            peak(model, lambda: evaluate(model, images, labels, attack, 1e-4, search=search)) / limit  # noqa: B023
+            peak(model, lambda: evaluate(model, images, labels, attack, 1e-4, search=search).records) / limit  # noqa: B023
             for search in ("exact", "fixed", "fastest")
         ]
         print(f"| `{attack}` | " + " | ".join(f"{ratio:.2f}" for ratio in ratios) + " |", flush=True)

@@ -117,6 +117,17 @@ def parse_eps_list(eps: Budgets, norm: str | None = None) -> tuple[float, ...]:
     return budgets
 
 
+def is_one_budget(eps: Budgets) -> bool:
+    """Whether this is a budget and not several: a number, or a text without a comma.
+
+    >>> is_one_budget("8/255"), is_one_budget(0.03), is_one_budget([0.03])
+    (True, True, False)
+    """
+    if isinstance(eps, str):
+        return "," not in eps
+    return _is_one(eps) or not isinstance(eps, Iterable)
+
+
 def _is_one(value: object) -> bool:
     """Whether this is a tensor or array without a dimension."""
     return isinstance(value, Tensor | np.ndarray) and value.ndim == 0

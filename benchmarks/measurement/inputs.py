@@ -180,11 +180,18 @@ def _has_items(source: object) -> bool:
 def _items(source: Any) -> Iterator[Any]:
     """The items of a data set go by its length: not every one says where it ends."""
     if isinstance(source, list | tuple):
-        whole = len(source) == 2 and getattr(source[0], "ndim", 0) == 4 and getattr(source[1], "ndim", 0) == 1
-        return iter([source] if whole else source)
+        return iter([source] if _is_pair(source) else source)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
         return (source[number] for number in range(len(source)))
     return iter(source)
+
+
+def _is_pair(source: Sequence[Any]) -> bool:
+    """Whether these are all images and all labels, not items one by one."""
+    if len(source) != 2 or getattr(source[0], "ndim", 0) != 4:
+        return False
+    numbers = isinstance(source[1], list | tuple | range) and not any(np.ndim(each) for each in source[1])
+    return getattr(source[1], "ndim", 0) == 1 or numbers
 
 
 def _pair(item: Any) -> tuple[Any, Any]:

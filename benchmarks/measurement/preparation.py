@@ -33,7 +33,7 @@ def as_batches(
 ) -> tuple[ImageBatches, int]:
     """The images in batches on the model's device, and the number of its classes."""
     require_values(model)
-    device = _device_of(model)
+    device = device_of(model)
     size = evaluation_batch_size(device.type) if batch_size is None else as_whole("batch_size", batch_size, 1)
     image_tensor, label_tensor = as_images_and_labels(images, labels)
     batches = ImageBatches(image_tensor, label_tensor, size, device)
@@ -119,7 +119,8 @@ def _is_distribution(row: Tensor) -> bool:
     return bool((row >= 0).all() and (row <= 1).all() and (row.double().sum() - 1).abs() <= tolerance)
 
 
-def _device_of(model: nn.Module) -> torch.device:
+def device_of(model: nn.Module) -> torch.device:
+    """The device of a model's first parameter or buffer; the CPU if it has none."""
     first = next(iter([*model.parameters(), *model.buffers()]), None)
     return torch.device("cpu") if first is None else first.device
 

@@ -271,7 +271,7 @@ def look(
         (0.0, 4 / 255, 8 / 255),
         search="auto",
         batch_size=8 if options.smoke else 500,
-    )
+    ).records
     shown = {
         eps: f"{100 * row['top1']:.2f} / {100 * row['top5']:.2f}"
         if row["top5"] == row["top5"]

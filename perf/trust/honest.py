@@ -131,7 +131,7 @@ def figures(
     """The figures of a configuration; if one is flagged, the accuracy under :data:`TRUTH` stands beside."""
     started = clock()
     measure = partial(evaluate, model, images, labels, eps=one.eps, norm=one.norm, eot=one.eot)
-    clean, *attacked = measure(attacks=one.attacks, trust=True).to_dict("records")
+    clean, *attacked = measure(attacks=one.attacks, trust=True).records.to_dict("records")
     seconds = clock() - started
     found = [
         Figure(
@@ -147,7 +147,7 @@ def figures(
     ]
     if not (truth or any(figure.flagged for figure in found)):
         return found
-    strong = measure(attacks=TRUTH).iloc[1:]
+    strong = measure(attacks=TRUTH).records.iloc[1:]
     left = {one.shown(eps): 100 * top1 for eps, top1 in zip(strong["eps"], strong["top1"], strict=True)}
     return [replace(figure, strong=left[figure.eps]) for figure in found]
 

@@ -253,7 +253,9 @@ def _row(folder: Path, name: str) -> str:
     network, images, labels, classes = load(folder, name)
     with safe_open(_weights(folder, name), "pt") as file:
         seconds = file.metadata().get("seconds", "")
-    frame = evaluate(network, images[:_SHOWN], labels[:_SHOWN], "pgd:steps=20", animal.eps, animal.norm)
+    frame = evaluate(
+        network, images[:_SHOWN], labels[:_SHOWN], "pgd:steps=20", animal.eps, animal.norm
+    ).records
     clean, attacked = (100 * float(frame["top1"].iloc[row]) for row in (0, 1))
     eps = f"linf {255 * animal.eps:g}/255" if animal.norm == "linf" else f"l2 {animal.eps:g}"
     training = animal.defense if animal.epochs else "head fitted on ImageNet features"

@@ -96,7 +96,7 @@ def test_pgd_from_the_clean_image_moves_step_by_step_as_art_does(
     toy: Toy, art_classifier: Any, norm: str, eps: float, alpha: float, steps: int
 ) -> None:
     spec = f"pgd:alpha={alpha},random_start=false,steps={steps}"
-    ours = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)[0]
+    ours = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)
     theirs = art_pgd(art_classifier, toy, norm, eps, alpha, steps, starts=0)
     assert_same_images(ours, theirs, toy.images, norm)
 

@@ -215,7 +215,7 @@ def test_it_keeps_the_accuracy_that_art_keeps(toy: Toy, name: str, loss: str, no
 
 def kept(model: nn.Module, toy: Toy, spec: str, eps: float, norm: str = "linf") -> float:
     """Robust accuracy at the spec's criterion."""
-    record = evaluate(model, toy.images, toy.labels, [spec], [eps], norm).iloc[-1]
+    record = evaluate(model, toy.images, toy.labels, [spec], [eps], norm).records.iloc[-1]
     assert record.status == "ok"
     return float(record.top5 if "top5" in spec else record.top1)
 
@@ -251,7 +251,7 @@ def linear_problem(classes: int, count: int = 60) -> tuple[Linear, Toy]:
 
 def verdicts(spec: str, toy: Toy, norm: str, eps: float) -> Tensor:
     """Which images are broken."""
-    moved = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)[0]
+    moved = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)
     with torch.no_grad():
         return ~in_top(toy.model(moved), toy.labels, 1)
 
@@ -352,7 +352,7 @@ def test_an_image_that_survives_takes_a_gradient_a_step_and_one_for_each_start(
 ) -> None:
     images, labels = toy.images[:16], toy.model(toy.images[:16]).argmax(dim=1)
     labels[:4] = (labels[:4] + 1) % TOY_CLASSES
-    record = evaluate(toy.model, images, labels, [spec], [1e-6], search="exact").iloc[-1]
+    record = evaluate(toy.model, images, labels, [spec], [1e-6], search="exact").records.iloc[-1]
     assert record.top1 == 12 / 16
     assert (record.forward_passes, record.backward_passes) == (12 * passes, 12 * passes)
     assert parse_attack(spec).gradients(1) == passes
@@ -360,7 +360,7 @@ def test_an_image_that_survives_takes_a_gradient_a_step_and_one_for_each_start(
 
 def test_a_broken_image_takes_no_more(toy: Toy) -> None:
     """From within a ball this large every start breaks at once or after few steps."""
-    record = evaluate(toy.model, toy.images, toy.labels, ["apgd-ce"], [0.3], search="exact").iloc[-1]
+    record = evaluate(toy.model, toy.images, toy.labels, ["apgd-ce"], [0.3], search="exact").records.iloc[-1]
     assert record.top1 == 0
     assert record.backward_passes < 64 * 10
 
@@ -368,14 +368,14 @@ def test_a_broken_image_takes_no_more(toy: Toy) -> None:
 @EVERY_NAME
 def test_images_all_wrong_already_are_not_attacked(toy: Toy, name: str) -> None:
     wrong = toy.model(toy.images).argmin(dim=1)
-    record = evaluate(toy.model, toy.images, wrong, [name], [0.01]).iloc[-1]
+    record = evaluate(toy.model, toy.images, wrong, [name], [0.01]).records.iloc[-1]
     assert (record.status, record.top1, record.backward_passes) == ("ok", 0.0, 0)
 
 
 @EVERY_NAME
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_one_image(toy: Toy, name: str, norm: str) -> None:
-    moved = perturb(toy.model, toy.images[:1], toy.labels[:1], name, 0.5, norm)[0]
+    moved = perturb(toy.model, toy.images[:1], toy.labels[:1], name, 0.5, norm)
     with torch.no_grad():
         assert not in_top(toy.model(moved), toy.labels[:1], 1)
 
@@ -420,7 +420,9 @@ def test_a_target_is_a_wrong_class_by_its_clean_rank() -> None:
 
 def test_two_hundred_classes_take_nine_targets() -> None:
     model, toy = linear_problem(200, count=6)
-    record = evaluate(model, toy.images, toy.labels, ["apgd-t:steps=4"], [1e-6], search="exact").iloc[-1]
+    record = evaluate(model, toy.images, toy.labels, ["apgd-t:steps=4"], [1e-6], search="exact").records.iloc[
+        -1
+    ]
     assert (record.top1, record.backward_passes) == (1.0, 6 * 9 * 5)
 
 
@@ -432,8 +434,8 @@ def test_a_target_that_there_is_not_is_the_users_mistake(toy: Toy) -> None:
 @pytest.mark.parametrize("name", ["apgd-ce", "apgd-dlr", "apgd-t"])
 def test_the_worst_top_5_is_measured_when_asked_for(toy: Toy, name: str) -> None:
     spec = f"{name}:criterion=top5,steps=8"
-    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06]).iloc[-1]
-    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06)[0]
+    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06]).records.iloc[-1]
+    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06)
     assert record.status == "ok"
     assert np.isnan(record.top1)
     with torch.no_grad():
@@ -451,7 +453,7 @@ def test_with_too_few_classes_for_the_ratio_the_record_says_so(spec: str, enough
     (remark,) = attack.remarks(enough - 1)
     assert f"cross-entropy stands in for DLR, which needs {enough} classes" in remark
     model, toy = linear_problem(enough - 1, count=8)
-    record = evaluate(model, toy.images, toy.labels, [with_settings(spec, "steps=3")], [0.2]).iloc[-1]
+    record = evaluate(model, toy.images, toy.labels, [with_settings(spec, "steps=3")], [0.2]).records.iloc[-1]
     assert record.status == "ok"
     assert remark in record.remarks
 
@@ -465,20 +467,24 @@ def test_one_class_can_not_be_mistaken() -> None:
 def test_passes_are_averaged_where_the_attack_says_so(toy: Toy) -> None:
     images, labels = toy.images[:4], toy.model(toy.images[:4]).argmax(dim=1)
     for eot, settings in ((1, "steps=2"), (3, "steps=2,eot=3")):
-        record = evaluate(toy.model, images, labels, [f"apgd-ce:{settings}"], [1e-6], search="exact").iloc[-1]
+        record = evaluate(
+            toy.model, images, labels, [f"apgd-ce:{settings}"], [1e-6], search="exact"
+        ).records.iloc[-1]
         assert record.backward_passes == 4 * 3 * eot
-    record = evaluate(toy.model, images, labels, ["apgd-ce:steps=2"], [1e-6], search="exact", eot=2).iloc[-1]
+    record = evaluate(
+        toy.model, images, labels, ["apgd-ce:steps=2"], [1e-6], search="exact", eot=2
+    ).records.iloc[-1]
     assert record.backward_passes == 4 * 3 * 2
 
 
 def test_of_several_starts_and_targets_the_worst_counts_at_the_fixed_budget(toy: Toy) -> None:
     specs = [f"apgd-t:criterion=none,steps=4,targets={targets}" for targets in (1, 4)]
     one, four = (
-        (~in_top(toy.model(perturb(toy.model, toy.images, toy.labels, spec, 0.012)[0]), toy.labels, 1))
+        (~in_top(toy.model(perturb(toy.model, toy.images, toy.labels, spec, 0.012)), toy.labels, 1))
         for spec in specs
     )
     assert not (one & ~four).any()
-    record = evaluate(toy.model, toy.images, toy.labels, [specs[0]], [0.012]).iloc[-1]
+    record = evaluate(toy.model, toy.images, toy.labels, [specs[0]], [0.012]).records.iloc[-1]
     assert record["mode"] == "fixed budget"
     assert record.top1 == 1 - one.float().mean()
     assert record.top5 <= 1

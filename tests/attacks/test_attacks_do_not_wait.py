@@ -114,10 +114,10 @@ def looking_as_on_a_gpu() -> Iterator[None]:
 @pytest.mark.parametrize("spec", SPECS)
 def test_fewer_looks_break_as_many_images(toy: Toy, spec: str, norm: str) -> None:
     eps, options = (0.04 if norm == "linf" else 0.8), {"norm": norm, "search": "exact", "batch_size": 12}
-    seen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options)
+    seen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options).records
     with looking_as_on_a_gpu():
-        unseen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options)
-        moved = perturb(toy.model, toy.images, toy.labels, spec, eps, **options)[0]
+        unseen = evaluate(toy.model, toy.images, toy.labels, spec, eps, **options).records
+        moved = perturb(toy.model, toy.images, toy.labels, spec, eps, **options)
     assert list(unseen["status"]) == ["ok", "ok"]
     # Rows come and go at other times, so random attacks draw other numbers for them.
     assert abs(unseen["top1"].iloc[1] - seen["top1"].iloc[1]) <= 0.1

@@ -86,7 +86,7 @@ def test_rand_averages_twenty_passes_for_a_gradient(toy: Toy) -> None:
     images, labels = toy.images[:3], toy.model(toy.images[:3]).argmax(dim=1)
     record = evaluate(
         toy.model, images, labels, ["autoattack:steps=2,version=rand"], [1e-6], search="exact"
-    ).iloc[-1]
+    ).records.iloc[-1]
     assert record.backward_passes == 3 * (3 + 3) * 20
 
 
@@ -96,7 +96,7 @@ def test_rand_breaks_a_model_that_is_random_at_test_time(toy: Toy) -> None:
             return toy.model(images + 0.05 * torch.randn_like(images))
 
     spec = "autoattack:eot=4,steps=5,version=rand"
-    record = evaluate(Noisy(), toy.images, toy.labels, [spec], [0.05]).iloc[-1]
+    record = evaluate(Noisy(), toy.images, toy.labels, [spec], [0.05]).records.iloc[-1]
     assert record.status == "ok"
     assert record.top1 < 0.2
 
@@ -107,8 +107,8 @@ def test_what_is_returned_gives_the_accuracy_that_is_reported(
     toy: Toy, version: str, norm: str, eps: float
 ) -> None:
     spec, images, labels = f"autoattack:{QUICK},version={version}", toy.images[:20], toy.labels[:20]
-    record = evaluate(toy.model, images, labels, [spec], [eps], norm, search="fixed").iloc[-1]
-    moved = perturb(toy.model, images, labels, spec, eps, norm, search="fixed")[0]
+    record = evaluate(toy.model, images, labels, [spec], [eps], norm, search="fixed").records.iloc[-1]
+    moved = perturb(toy.model, images, labels, spec, eps, norm, search="fixed")
     assert record.status == "ok"
     with torch.no_grad():
         assert record.top1 == in_top(toy.model(moved), labels, 1).float().mean()
@@ -133,8 +133,8 @@ def test_later_stages_see_only_what_earlier_ones_left(toy: Toy) -> None:
 
 def test_the_worst_top_5_is_measured_when_asked_for(toy: Toy) -> None:
     spec = f"autoattack:criterion=top5,{QUICK}"
-    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06], search="fixed").iloc[-1]
-    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06, search="fixed")[0]
+    record = evaluate(toy.model, toy.images, toy.labels, [spec], [0.06], search="fixed").records.iloc[-1]
+    moved = perturb(toy.model, toy.images, toy.labels, spec, 0.06, search="fixed")
     assert (record.status, record["mode"]) == ("ok", "stop on success (top-5)")
     assert record.top1 != record.top1
     with torch.no_grad():
@@ -144,13 +144,13 @@ def test_the_worst_top_5_is_measured_when_asked_for(toy: Toy) -> None:
 
 def test_images_all_wrong_already_cost_nothing(toy: Toy) -> None:
     wrong = toy.model(toy.images).argmin(dim=1)
-    record = evaluate(toy.model, toy.images, wrong, ["autoattack"], [0.01]).iloc[-1]
+    record = evaluate(toy.model, toy.images, wrong, ["autoattack"], [0.01]).records.iloc[-1]
     assert (record.status, record.top1) == ("ok", 0.0)
     assert (record.forward_passes, record.backward_passes) == (0, 0)
 
 
 def test_one_image(toy: Toy) -> None:
-    record = evaluate(toy.model, toy.images[:1], toy.labels[:1], ["autoattack"], [0.1]).iloc[-1]
+    record = evaluate(toy.model, toy.images[:1], toy.labels[:1], ["autoattack"], [0.1]).records.iloc[-1]
     assert (record.status, record.top1) == ("ok", 0.0)
 
 
@@ -160,7 +160,7 @@ def test_two_classes(toy: Toy) -> None:
             logits = toy.model(images)
             return torch.stack([logits[:, ::2].amax(dim=1), logits[:, 1::2].amax(dim=1)], dim=1)
 
-    record = evaluate(Even(), toy.images, toy.labels % 2, [f"autoattack:{QUICK}"], [0.04]).iloc[-1]
+    record = evaluate(Even(), toy.images, toy.labels % 2, [f"autoattack:{QUICK}"], [0.04]).records.iloc[-1]
     assert record.status == "ok"
     assert "cross-entropy stands in for DLR" in record.remarks
     assert record.top1 < 0.7
@@ -175,7 +175,7 @@ def test_it_leaves_the_images_that_torchattacks_leaves(toy: Toy, norm: str, eps:
     images, labels = toy.images[:24], toy.labels[:24]
     moved = theirs(images, labels)
     toy.model.eval()
-    ours = perturb(toy.model, images, labels, "autoattack:queries=100,steps=10,targets=3", eps, norm)[0]
+    ours = perturb(toy.model, images, labels, "autoattack:queries=100,steps=10,targets=3", eps, norm)
     with torch.no_grad():
         kept = [in_top(toy.model(adversarial), labels, 1) for adversarial in (ours, moved)]
     assert 0.2 < kept[0].float().mean() < 0.9

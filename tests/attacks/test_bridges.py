@@ -66,7 +66,7 @@ def test_pgd_of_art_is_our_pgd(toy: Toy) -> None:
     ],
 )
 def test_art_attacks_a_classifier(toy: Toy, spec: str, images: int, at_most: float) -> None:
-    moved = perturb(toy.model, toy.images[:images], toy.labels[:images], spec, 0.15)[0]
+    moved = perturb(toy.model, toy.images[:images], toy.labels[:images], spec, 0.15)
     assert not torch.equal(moved, toy.images[:images])
     assert accuracy(toy.model, moved, toy.labels[:images]) <= at_most
 
@@ -89,10 +89,10 @@ def test_deepfool_mends_no_mistake(toy: Toy, monkeypatch: pytest.MonkeyPatch) ->
     images = toy.images[:16]
     with AttackedModel(toy.model) as attacked:
         second = attacked.logits(images).topk(2).indices[:, 1]
-    moved = perturb(toy.model, images, second, "art:DeepFool:max_iter=20", 2.0, "l2")[0]
+    moved = perturb(toy.model, images, second, "art:DeepFool:max_iter=20", 2.0, "l2")
     assert accuracy(toy.model, moved, second) == 0
     monkeypatch.setattr(type(parse_attack("art:DeepFool")), "ignores_labels", False)
-    left_alone = perturb(toy.model, images, second, "art:DeepFool:max_iter=20", 2.0, "l2")[0]
+    left_alone = perturb(toy.model, images, second, "art:DeepFool:max_iter=20", 2.0, "l2")
     assert accuracy(toy.model, left_alone, second) > 0.5
 
 
@@ -252,7 +252,7 @@ for name in registry.names():
 model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(192, 10))
 attacks = "fgsm,autoattack:queries=2,steps=1,targets=1"
 images = torch.rand(24, 3, 8, 8)
-assert len(evaluate(model, images, model(images).argmax(1), attacks, 0.03, trust=True)) == 3
+assert len(evaluate(model, images, model(images).argmax(1), attacks, 0.03, trust=True).records) == 3
 from robustbench_tin.cli.app import main
 sys.argv = ["robust-tin", "list", "attacks"]
 try:
@@ -329,7 +329,7 @@ def test_memory_that_runs_out_halves_the_batch(toy: Toy) -> None:
             parse_attack("art:FastGradientMethod"), attacked, toy.images[:8], toy.labels[:8], [8 / 255]
         )[0]
     assert 8 in sizes
-    assert torch.equal(moved, perturb(toy.model, toy.images[:8], toy.labels[:8], "fgsm", 8 / 255)[0])
+    assert torch.equal(moved, perturb(toy.model, toy.images[:8], toy.labels[:8], "fgsm", 8 / 255))
 
 
 def test_every_global_generator_is_seeded_and_put_back() -> None:
@@ -363,7 +363,7 @@ class TestFoolbox:
 
     def test_an_attack_of_least_change_works_in_both_norms(self, toy: Toy) -> None:
         for norm, eps in (("linf", 0.1), ("l2", 1.0)):
-            moved = perturb(toy.model, toy.images, toy.labels, "foolbox:DDNAttack:steps=10", eps, norm)[0]
+            moved = perturb(toy.model, toy.images, toy.labels, "foolbox:DDNAttack:steps=10", eps, norm)
             assert accuracy(toy.model, moved, toy.labels) < 0.5
 
     @pytest.mark.parametrize(
@@ -400,7 +400,7 @@ class TestTorchattacks:
         assert (ours - theirs).abs().max() <= 2e-6
 
     def test_pgd_starts_and_steps_within_the_ball(self, toy: Toy) -> None:
-        moved = perturb(toy.model, toy.images, toy.labels, "torchattacks:PGD:steps=5", 8 / 255)[0]
+        moved = perturb(toy.model, toy.images, toy.labels, "torchattacks:PGD:steps=5", 8 / 255)
         assert accuracy(toy.model, moved, toy.labels) < 0.8
 
     def test_it_is_told_the_number_of_classes(self, toy: Toy) -> None:

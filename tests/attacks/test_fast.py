@@ -20,7 +20,7 @@ def reports(*successes: int, entered: int = 100) -> Sequence[StageReport]:
 
 
 def kept(toy: Toy, model: nn.Module, attack: str, eps: float, norm: str = "linf") -> float:
-    frame = evaluate(model, toy.images, toy.labels, attack, eps, norm)
+    frame = evaluate(model, toy.images, toy.labels, attack, eps, norm).records
     row = frame[frame["attack"] != "clean"].iloc[0]
     assert row["status"] == "ok"
     return float(row["top5"] if "top5" in attack else row["top1"])
@@ -34,7 +34,7 @@ def test_it_leaves_what_a_far_longer_attack_leaves(toy: Toy, norm: str, eps: flo
 
 
 def test_it_asks_few_questions(toy: Toy) -> None:
-    frame = evaluate(toy.model, toy.images, toy.labels, "fast", 8 / 255)
+    frame = evaluate(toy.model, toy.images, toy.labels, "fast", 8 / 255).records
     row = frame[frame["attack"] == "fast"].iloc[0]
     survivors = row["top1"] * 64
     assert row["backward_passes"] <= 75 * survivors + 35 * (64 - survivors)

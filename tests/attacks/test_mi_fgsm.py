@@ -43,7 +43,7 @@ def test_it_moves_images_as_torchattacks_does(toy: Toy, steps: int, decay: float
         toy.images, toy.labels
     )
     spec = f"mi-fgsm:alpha={alpha},decay={decay},steps={steps}"
-    ours = perturb(toy.model, toy.images, toy.labels, spec, eps)[0]
+    ours = perturb(toy.model, toy.images, toy.labels, spec, eps)
     assert_same_images(ours, theirs, toy.images, "linf")
 
 
@@ -76,7 +76,7 @@ def test_it_moves_images_as_art_does(
     )
     theirs = torch.from_numpy(attack.generate(toy.images.numpy(), toy.labels.numpy()))
     spec = f"mi-fgsm:alpha={alpha},decay={decay},steps={steps}"
-    ours = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)[0]
+    ours = perturb(toy.model, toy.images, toy.labels, spec, eps, norm)
     assert_same_images(ours, theirs, toy.images, norm)
 
 
@@ -105,7 +105,7 @@ def test_pixels_and_images_without_a_gradient_stay(norm: str) -> None:
 
     dark, bright = torch.full((1, 3, 4, 4), 0.2), torch.full((1, 3, 4, 4), 0.7)
     images = torch.cat([dark, bright])
-    moved = perturb(Saturated(), images, [0, 0], "mi-fgsm", 0.1, norm)[0]
+    moved = perturb(Saturated(), images, [0, 0], "mi-fgsm", 0.1, norm)
     assert torch.equal(moved[0], dark[0])
     assert torch.equal(moved[1, ..., 1:], bright[0, ..., 1:])
     assert (moved[1, ..., 0] < 0.7).all()

@@ -37,14 +37,14 @@ def test_the_default_step_is_a_quarter_of_the_ball_at_ten_steps(toy: Toy) -> Non
 
 
 def test_it_fools_no_fewer_than_fgsm(toy: Toy) -> None:
-    fgsm = perturb(toy.model, toy.images, toy.labels, "fgsm", 8 / 255)[0]
-    pgd = perturb(toy.model, toy.images, toy.labels, "pgd:random_start=false,steps=20", 8 / 255)[0]
+    fgsm = perturb(toy.model, toy.images, toy.labels, "fgsm", 8 / 255)
+    pgd = perturb(toy.model, toy.images, toy.labels, "pgd:random_start=false,steps=20", 8 / 255)
     assert fooled(toy, pgd).sum() >= fooled(toy, fgsm).sum()
 
 
 def test_more_restarts_never_spare_an_image_that_fewer_fooled(toy: Toy) -> None:
     one, three = (
-        perturb(toy.model, toy.images, toy.labels, f"pgd:steps=2,restarts={count}", 6 / 255)[0]
+        perturb(toy.model, toy.images, toy.labels, f"pgd:steps=2,restarts={count}", 6 / 255)
         for count in (1, 3)
     )
     assert not (fooled(toy, one) & ~fooled(toy, three)).any()

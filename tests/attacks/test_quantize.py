@@ -118,7 +118,7 @@ def test_images_off_the_grid_are_refused(norm: str) -> None:
 
 def test_measuring_images_off_the_grid_fails_and_says_why(toy: Toy) -> None:
     for attack in ("fgsm", "pgd:criterion=top1"):
-        frame = evaluate(toy.model, toy.images, toy.labels, attack, 0.03, eight_bit=True)
+        frame = evaluate(toy.model, toy.images, toy.labels, attack, 0.03, eight_bit=True).records
         assert "no multiples of 1/255" in frame.status[1]
         assert frame.top1.isna()[1]
 
@@ -139,9 +139,9 @@ class TestMeasured:
     ) -> None:
         clean = born_8bit(toy.images)
         settings = {"eps": self.eps[norm], "norm": norm, "eight_bit": True, "batch_size": 64}
-        frame = evaluate(toy.model, clean, toy.labels, attack, **settings)
+        frame = evaluate(toy.model, clean, toy.labels, attack, **settings).records
         assert frame.eight_bit.tolist()[1]
-        moved = perturb(toy.model, clean, toy.labels, attack, **settings)[0]
+        moved = perturb(toy.model, clean, toy.labels, attack, **settings)
         assert bool(ThreatModel(norm, self.eps[norm]).ball(clean).contains(moved).all())
         read = []
         for index, image in enumerate(moved):
@@ -162,8 +162,8 @@ class TestMeasured:
         model, clean, labels, eps = linear_problem(norm)
         truth = float(linear_robust(model, clean, labels, norm, eps).double().mean())
         settings = {"eps": eps, "norm": norm}
-        plain = evaluate(model, clean, labels, attack, **settings).top1[1]
-        rounded = evaluate(model, clean, labels, attack, eight_bit=True, **settings).top1[1]
+        plain = evaluate(model, clean, labels, attack, **settings).records.top1[1]
+        rounded = evaluate(model, clean, labels, attack, eight_bit=True, **settings).records.top1[1]
         assert 0.2 < truth < 0.8
         assert truth <= plain <= (truth if attack == "fgsm" else truth + 0.15)
         assert truth <= rounded < truth + 0.15
@@ -174,8 +174,8 @@ class TestMeasured:
         """Each is an image of the plain threat model, so no figure of it can be right and higher."""
         clean = born_8bit(toy.images)
         given = (attack, self.eps[norm], norm)
-        rounded = perturb(toy.model, clean, toy.labels, *given, eight_bit=True)[0]
-        exact = perturb(toy.model, clean, toy.labels, *given)[0]
+        rounded = perturb(toy.model, clean, toy.labels, *given, eight_bit=True)
+        exact = perturb(toy.model, clean, toy.labels, *given)
         assert bool(ThreatModel(norm, self.eps[norm]).ball(clean).contains(rounded).all())
         assert float((rounded - exact).abs().max()) <= 1.001 / 255 or "criterion" in attack
 

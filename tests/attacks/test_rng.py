@@ -32,7 +32,7 @@ def noisy(toy: Toy) -> nn.Module:
 
 
 def table(model: nn.Module, toy: Toy, **settings: object) -> pd.DataFrame:
-    frame = evaluate(model, toy.images, toy.labels, ATTACKS, [0.02, 0.04], batch_size=24, **settings)
+    frame = evaluate(model, toy.images, toy.labels, ATTACKS, [0.02, 0.04], batch_size=24, **settings).records
     assert set(frame.status) == {"ok"}
     return frame.drop(columns="seconds")
 
@@ -58,7 +58,7 @@ def test_the_random_state_is_left_as_it_was(noisy: nn.Module, toy: Toy) -> None:
 
 def test_a_budget_does_not_depend_on_the_others(noisy: nn.Module, toy: Toy) -> None:
     together = table(noisy, toy).set_index(["attack", "eps"]).top1
-    alone = evaluate(noisy, toy.images, toy.labels, ATTACKS, 0.04, batch_size=24)
+    alone = evaluate(noisy, toy.images, toy.labels, ATTACKS, 0.04, batch_size=24).records
     for row in alone.itertuples():
         assert together[row.attack, row.eps] == row.top1
 
@@ -66,11 +66,11 @@ def test_a_budget_does_not_depend_on_the_others(noisy: nn.Module, toy: Toy) -> N
 def test_the_images_returned_give_the_accuracy_reported(noisy: nn.Module, toy: Toy) -> None:
     """The verdict on a batch draws the same, clean or attacked: measured again, images score as before."""
     settings = {"seed": 3, "batch_size": 24}
-    frame = evaluate(noisy, toy.images, toy.labels, "pgd", 0.03, **settings)
-    moved = perturb(noisy, toy.images, toy.labels, "pgd", 0.03, **settings)[0]
-    again = evaluate(noisy, moved, toy.labels, "fgsm", 0.0, **settings)
+    frame = evaluate(noisy, toy.images, toy.labels, "pgd", 0.03, **settings).records
+    moved = perturb(noisy, toy.images, toy.labels, "pgd", 0.03, **settings)
+    again = evaluate(noisy, moved, toy.labels, "fgsm", 0.0, **settings).records
     assert again.top1[0] == frame.top1[1] < frame.top1[0]
-    tiny = evaluate(noisy, toy.images, toy.labels, "fgsm", 1e-9, **settings)
+    tiny = evaluate(noisy, toy.images, toy.labels, "fgsm", 1e-9, **settings).records
     assert tiny.top1[0] == tiny.top1[1]
 
 

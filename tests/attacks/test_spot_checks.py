@@ -169,7 +169,7 @@ def test_perturb_gives_the_images_of_the_model_itself() -> None:
         for search in ("fixed", "exact")
     )
     assert torch.equal(found, exact)
-    frame = evaluate(model, batches.images, batches.labels, FULL, search="fixed", **settings)
+    frame = evaluate(model, batches.images, batches.labels, FULL, search="fixed", **settings).records
     kept = (model(found[1]).argmax(dim=1) == batches.labels).float().mean()
     assert frame["top1"].iloc[1] == pytest.approx(float(kept))
     assert frame["remarks"].iloc[1].endswith("points: searched again with the model itself")
@@ -194,11 +194,11 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(toy: Toy) 
     images, labels = (toy.images * 255).round().byte(), toy.labels
     attacks, eps = "pgd:steps=3,pgd:criterion=top1,steps=4", (0.01, 0.02)
     with comparisons() as made:
-        before = evaluate(toy.model, images, labels, attacks, eps)
-    exact = evaluate(toy.model, images, labels, attacks, eps, search="exact")
+        before = evaluate(toy.model, images, labels, attacks, eps).records
+    exact = evaluate(toy.model, images, labels, attacks, eps, search="exact").records
     assert set(before["search"][1:]) == {FOLDED}
     with comparisons(wrong=len(made)):
-        found = evaluate(toy.model, images, labels, attacks, eps)
+        found = evaluate(toy.model, images, labels, attacks, eps).records
     assert set(found["search"]) == {"float32"}
     assert found["top1"].tolist() == exact["top1"].tolist()
     assert [bool(text) for text in found["remarks"]] == [False] * 4 + [True]
@@ -216,14 +216,14 @@ def test_honest_networks_keep_their_form(name: str) -> None:
         for _ in range(3):
             model(images)
     for spec in (FULL, UNTIL):
-        found = evaluate(model, images, labels, spec, 0.02, search="fixed").iloc[1]
+        found = evaluate(model, images, labels, spec, 0.02, search="fixed").records.iloc[1]
         assert (found["search"], found["remarks"]) == (FOLDED, "")
 
 
 def test_a_model_that_is_random_at_test_time_keeps_its_form(toy: Toy) -> None:
     noisy = parse_defense("random-resize:least=0.6").wrap(toy.model)
     for spec in (FULL, UNTIL):
-        found = evaluate(noisy, toy.images, toy.labels, spec, 0.02, search="fixed").iloc[1]
+        found = evaluate(noisy, toy.images, toy.labels, spec, 0.02, search="fixed").records.iloc[1]
         assert (found["search"], found["remarks"]) == (FOLDED, "")
 
 
@@ -245,12 +245,15 @@ def test_the_form_of_a_surrogate_is_compared_with_the_surrogate(toy: Toy) -> Non
 def test_comparing_takes_at_most_1_2_percent_of_the_passes_and_some_in_advance(toy: Toy, spec: str) -> None:
     images, labels = draw_toy_images(960, 3)
     with comparisons() as made:
-        found = evaluate(toy.model, images, labels, spec, 0.005, search="fixed").iloc[1]
+        found = evaluate(toy.model, images, labels, spec, 0.005, search="fixed").records.iloc[1]
     assert found["search"] == FOLDED
     passes = sum(2 * points - known for points, known in made)
     assert 48 < passes <= 0.012 * (found["forward_passes"] + found["backward_passes"]) + 96
     with comparisons() as made:
-        assert evaluate(toy.model, images, labels, spec, 0.005, search="exact").iloc[1]["search"] == "float32"
+        assert (
+            evaluate(toy.model, images, labels, spec, 0.005, search="exact").records.iloc[1]["search"]
+            == "float32"
+        )
     assert made == []
 
 

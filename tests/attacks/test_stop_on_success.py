@@ -63,7 +63,7 @@ def test_what_broke_an_image_breaks_it_and_lies_in_the_ball(toy: Toy, size: int)
 
 def test_an_image_is_broken_wherever_the_fixed_budget_breaks_it_from_the_same_start(toy: Toy) -> None:
     attack = parse_attack("pgd:random_start=false")
-    moved = perturb(toy.model, toy.images, toy.labels, attack.spec, EPS, search="exact")[0]
+    moved = perturb(toy.model, toy.images, toy.labels, attack.spec, EPS, search="exact")
     found, _ = drive(toy.model, toy, attack)
     assert (found.success | right(toy.model, moved, toy.labels)).all()
 
@@ -187,13 +187,13 @@ def test_what_is_changed_before_it_counts_is_what_counts(toy: Toy) -> None:
 
 
 def test_top5_is_a_criterion_of_its_own(toy: Toy) -> None:
-    frame = evaluate(toy.model, toy.images, toy.labels, "pgd:criterion=top5,pgd:criterion=top1", 0.15)
+    frame = evaluate(toy.model, toy.images, toy.labels, "pgd:criterion=top5,pgd:criterion=top1", 0.15).records
     top5, top1 = (frame[frame.attack == f"pgd:criterion=top{k}"].iloc[0] for k in (5, 1))
     assert top5["mode"] == "stop on success (top-5)"
     assert (top5["top1"], top1["top5"]) != (top5["top1"], top5["top5"])
     assert top5[["top1", "top1_low"]].isna().all()
     assert top1[["top5", "top5_low"]].isna().all()
-    moved = perturb(toy.model, toy.images, toy.labels, "pgd:criterion=top5", 0.15)[0]
+    moved = perturb(toy.model, toy.images, toy.labels, "pgd:criterion=top5", 0.15)
     assert float(right(toy.model, moved, toy.labels, 5).float().mean()) == top5["top5"]
 
 

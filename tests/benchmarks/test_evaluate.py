@@ -39,7 +39,7 @@ def bytes_of_toy(toy: Toy) -> np.ndarray:
 
 
 def test_there_is_one_clean_row_and_one_an_attack_and_budget(toy: Toy) -> None:
-    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2", "0.03,0,0.01")
+    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2", "0.03,0,0.01").records
     assert list(frame.columns) == columns(Record)
     assert list(zip(frame.attack, frame.eps, strict=True)) == [
         ("clean", 0.0),
@@ -62,13 +62,13 @@ def test_there_is_one_clean_row_and_one_an_attack_and_budget(toy: Toy) -> None:
 
 
 def test_the_clean_measure_that_comes_with_the_first_gradients_is_the_clean_measure(toy: Toy) -> None:
-    shared = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, batch_size=24)
-    alone = evaluate(toy.model, toy.images, toy.labels, [], 0, batch_size=24)
+    shared = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, batch_size=24).records
+    alone = evaluate(toy.model, toy.images, toy.labels, [], 0, batch_size=24).records
     assert shared.iloc[0][["top1", "top5", "forward_passes"]].equals(
         alone.iloc[0][["top1", "top5", "forward_passes"]]
     )
     # A folded form's logits are not the model's: then the clean measure has passes of its own.
-    apart = evaluate(toy.model, toy.images, toy.labels, "pgd:steps=3", 0.03, batch_size=24)
+    apart = evaluate(toy.model, toy.images, toy.labels, "pgd:steps=3", 0.03, batch_size=24).records
     assert apart.forward_passes.tolist() == [64, 256]
 
 
@@ -81,8 +81,8 @@ def test_a_model_random_at_test_time_is_measured_clean_without_the_attacks_draws
         def forward(self, images: Tensor) -> Tensor:
             return self.network(images + 0.2 * torch.randn_like(images))
 
-    attacked = evaluate(Noisy(), toy.images, toy.labels, "fgsm", 0.03)
-    clean = evaluate(Noisy(), toy.images, toy.labels, [], 0)
+    attacked = evaluate(Noisy(), toy.images, toy.labels, "fgsm", 0.03).records
+    clean = evaluate(Noisy(), toy.images, toy.labels, [], 0).records
     assert attacked.iloc[0].top1 == clean.iloc[0].top1
     # A pass for the gradient and one to measure.
     assert attacked.iloc[1].forward_passes == 128
@@ -92,7 +92,7 @@ def test_a_model_random_at_test_time_is_measured_clean_without_the_attacks_draws
 def test_numbers_are_those_of_the_images_that_perturb_gives(toy: Toy, norm: str) -> None:
     eps = [0.0, 0.02, 0.04] if norm == "linf" else [0.0, 0.3, 0.7]
     settings = {"eps": eps, "norm": norm, "seed": 3, "batch_size": 24}
-    frame = evaluate(toy.model, toy.images, toy.labels, ["fgsm", "pgd"], **settings)
+    frame = evaluate(toy.model, toy.images, toy.labels, ["fgsm", "pgd"], **settings).records
     for attack in ("fgsm", "pgd"):
         images = perturb(toy.model, toy.images, toy.labels, attack, **settings)
         assert images.shape == (3, *toy.images.shape)
@@ -105,19 +105,19 @@ def test_numbers_are_those_of_the_images_that_perturb_gives(toy: Toy, norm: str)
 
 
 def test_intervals_and_verdict_follow_from_the_counts(toy: Toy) -> None:
-    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03)
+    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03).records
     for row in frame.itertuples():
         assert (row.top1_low, row.top1_high) == interval(round(row.top1 * 64), 64)
         assert (row.top5_low, row.top5_high) == interval(round(row.top5 * 64), 64)
     untrained = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, TOY_CLASSES))
-    frame = evaluate(untrained, toy.images, toy.labels, "fgsm", 0.03)
+    frame = evaluate(untrained, toy.images, toy.labels, "fgsm", 0.03).records
     successes = round(frame.top1.iloc[0] * 64)
     assert frame.above_chance.tolist() == [above_chance(successes, 64, TOY_CLASSES)] * 2 == [False] * 2
 
 
 def test_bytes_floats_and_arrays_are_the_same_images(toy: Toy, bytes_of_toy: np.ndarray) -> None:
     labels = toy.labels.tolist()
-    expected = evaluate(toy.model, torch.from_numpy(bytes_of_toy), toy.labels)
+    expected = evaluate(toy.model, torch.from_numpy(bytes_of_toy), toy.labels).records
     read_only = bytes_of_toy.copy()
     read_only.flags.writeable = False
     for images in (
@@ -129,9 +129,9 @@ def test_bytes_floats_and_arrays_are_the_same_images(toy: Toy, bytes_of_toy: np.
         bytes_of_toy / 255,
         torch.from_numpy(bytes_of_toy).float().div(255).requires_grad_(),
     ):
-        assert same(evaluate(toy.model, images, labels), expected)
+        assert same(evaluate(toy.model, images, labels).records, expected)
     for kind in (np.int64, np.int32, np.uint8):
-        assert same(evaluate(toy.model, bytes_of_toy, np.array(labels, kind)), expected)
+        assert same(evaluate(toy.model, bytes_of_toy, np.array(labels, kind)).records, expected)
 
 
 def test_the_inputs_stay(toy: Toy, bytes_of_toy: np.ndarray) -> None:
@@ -147,10 +147,10 @@ def test_a_model_in_train_mode_is_measured_in_eval_mode_and_left_alone(
 ) -> None:
     before = copy.deepcopy(mixed_model.state_dict())
     modes = [module.training for module in mixed_model.modules()]
-    first = evaluate(mixed_model, toy.images, toy.labels, name="mixed")
-    assert same(evaluate(mixed_model, toy.images, toy.labels, name="mixed"), first)
+    first = evaluate(mixed_model, toy.images, toy.labels, name="mixed").records
+    assert same(evaluate(mixed_model, toy.images, toy.labels, name="mixed").records, first)
     in_eval_mode = copy.deepcopy(mixed_model).eval()
-    assert same(evaluate(in_eval_mode, toy.images, toy.labels, name="mixed"), first)
+    assert same(evaluate(in_eval_mode, toy.images, toy.labels, name="mixed").records, first)
     assert [module.training for module in mixed_model.modules()] == modes
     assert all(torch.equal(value, before[key]) for key, value in mixed_model.state_dict().items())
 
@@ -169,7 +169,7 @@ def test_a_model_in_train_mode_is_measured_in_eval_mode_and_left_alone(
     ],
 )
 def test_budgets_come_as_numbers_words_and_lists(toy: Toy, eps: object, expected: list[float]) -> None:
-    frame = evaluate(toy.model, toy.images[:2], toy.labels[:2], "fgsm", eps)
+    frame = evaluate(toy.model, toy.images[:2], toy.labels[:2], "fgsm", eps).records
     assert frame.eps.tolist() == expected
 
 
@@ -180,7 +180,7 @@ def test_any_number_of_classes(toy: Toy, classes: int) -> None:
         torch.manual_seed(0)
         model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, classes))
     labels = torch.arange(64) % classes
-    frame = evaluate(model, toy.images, labels, "fgsm", 0.01)
+    frame = evaluate(model, toy.images, labels, "fgsm", 0.01).records
     assert set(frame.classes) == {classes}
     if classes <= 5:
         assert frame.top5.tolist() == [1.0, 1.0]
@@ -189,7 +189,7 @@ def test_any_number_of_classes(toy: Toy, classes: int) -> None:
 
 
 def test_a_single_image_of_a_single_class(toy: Toy) -> None:
-    frame = evaluate(toy.model, toy.images[:1], [int(toy.labels[0])])
+    frame = evaluate(toy.model, toy.images[:1], [int(toy.labels[0])]).records
     assert set(frame.n) == {1}
     assert frame.top1.isin([0.0, 1.0]).all()
     assert perturb(toy.model, toy.images[:1], [int(toy.labels[0])]).shape == (2, 1, 3, 16, 16)
@@ -200,15 +200,15 @@ def test_a_model_without_parameters_is_on_the_cpu(toy: Toy) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return images.mean(dim=(2, 3))
 
-    frame = evaluate(Channels(), toy.images, toy.labels % 3, "fgsm", 0.1)
+    frame = evaluate(Channels(), toy.images, toy.labels % 3, "fgsm", 0.1).records
     assert set(frame.device) == {"cpu"}
     assert set(frame.model) == {"Channels"}
 
 
 def test_it_works_within_inference_mode(toy: Toy) -> None:
-    expected = evaluate(toy.model, toy.images, toy.labels)
+    expected = evaluate(toy.model, toy.images, toy.labels).records
     with torch.inference_mode():
-        assert same(evaluate(toy.model, toy.images.clone(), toy.labels.clone()), expected)
+        assert same(evaluate(toy.model, toy.images.clone(), toy.labels.clone()).records, expected)
 
 
 def test_the_seed_and_nothing_else_decides(toy: Toy) -> None:
@@ -224,7 +224,7 @@ def test_the_seed_and_nothing_else_decides(toy: Toy) -> None:
 
 def test_each_batch_draws_its_own_random_start(toy: Toy) -> None:
     images, labels = toy.images[:1].repeat(2, 1, 1, 1), toy.labels[:1].repeat(2)
-    one, other = perturb(toy.model, images, labels, "pgd:steps=1", 0.03, batch_size=1)[0]
+    one, other = perturb(toy.model, images, labels, "pgd:steps=1", 0.03, batch_size=1)
     assert not torch.equal(one, other)
 
 
@@ -256,7 +256,7 @@ def test_a_model_that_fails_has_failed_measures(
     toy: Toy, spoil: Callable, spare_one: bool, reason: str
 ) -> None:
     model = Spoilt(toy, spoil, spare_one=spare_one)
-    frame = evaluate(model, toy.images, toy.labels)
+    frame = evaluate(model, toy.images, toy.labels).records
     assert frame.status.str.match(f"failed: .*{reason}").all()
     assert frame[["top1", "top1_low", "top1_high", "top5", "top5_low", "top5_high"]].isna().all(axis=None)
     assert frame.above_chance.isna().all()
@@ -323,7 +323,7 @@ def test_logits_that_look_a_little_like_probabilities_are_not(toy: Toy, spoil: C
     """Whose rows sum to 1 but have negative values, or are all in [0, 1] but sum to something else."""
     model = Spoilt(toy, spoil)
     classes = spoil(toy.model(toy.images[:1])).shape[1]
-    assert evaluate(model, toy.images, toy.labels % classes, "fgsm", 0.01).classes[0] == classes
+    assert evaluate(model, toy.images, toy.labels % classes, "fgsm", 0.01).records.classes[0] == classes
 
 
 @pytest.mark.parametrize("call", [evaluate, perturb])

@@ -274,7 +274,7 @@ def test_a_model_without_gradients_has_the_records_of_evaluate(
         ["fgsm", "noise"],
         0.02,
         search="fixed",
-    )
+    ).records
     columns = ["attack", "eps", "n", "top1", "top5", "status", "remarks", "mode", "classes", "epochs"]
     assert run.records[columns].to_json() == there[columns].to_json()
     assert run.complete

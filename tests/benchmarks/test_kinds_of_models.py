@@ -59,20 +59,20 @@ KINDS = [torch.jit.script, traced, frozen, exported, exported_for_four, nn.DataP
 @pytest.mark.parametrize("search", ["fixed", "fastest"])
 def test_every_kind_has_the_figures_of_the_module(toy: Toy, kind: Callable, search: str) -> None:
     model = copy.deepcopy(toy.model)
-    expected = evaluate(model, toy.images, toy.labels, ATTACKS, 0.02, search="exact")
-    frame = evaluate(kind(model), toy.images, toy.labels, ATTACKS, 0.02, search=search)
+    expected = evaluate(model, toy.images, toy.labels, ATTACKS, 0.02, search="exact").records
+    frame = evaluate(kind(model), toy.images, toy.labels, ATTACKS, 0.02, search=search).records
     assert set(frame.status) == {"ok"}
     # Searches in another form may end an image apart.
     assert (frame.top1 - expected.top1).abs().max() <= 1 / 24
     assert frame.top1[0] == expected.top1[0]
     given = toy.images.clone()
-    assert perturb(kind(model), given, toy.labels, "pgd:steps=2", 0.02).shape == (1, *given.shape)
+    assert perturb(kind(model), given, toy.labels, "pgd:steps=2", 0.02).shape == given.shape
 
 
 def test_a_module_in_train_mode_within_a_function_is_measured_in_eval_mode(toy: Toy) -> None:
     network = nn.Sequential(nn.Dropout(0.5), *copy.deepcopy(toy.model)).train()
-    frame = evaluate(lambda images: network(images), toy.images, toy.labels, "fgsm", 0.02, trust=True)
-    expected = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.02)
+    frame = evaluate(lambda images: network(images), toy.images, toy.labels, "fgsm", 0.02, trust=True).records
+    expected = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.02).records
     assert frame.top1.tolist() == expected.top1.tolist()
     assert frame.trust[1] == "ok"
     assert network.training
@@ -110,7 +110,7 @@ class Caching(nn.Module):
 @pytest.mark.parametrize("kind", [Purifying, Caching])
 def test_autograd_within_and_caches_are_left_to_work(toy: Toy, kind: Callable) -> None:
     model = kind(toy.model)
-    frame = evaluate(model, toy.images, toy.labels, ATTACKS, 0.02, trust=True)
+    frame = evaluate(model, toy.images, toy.labels, ATTACKS, 0.02, trust=True).records
     assert set(frame.status) == {"ok"}
     model(toy.images[:2].clone().requires_grad_()).sum().backward()
     toy.model.zero_grad(set_to_none=True)
@@ -157,7 +157,7 @@ def test_without_gradients_square_stands_in_and_says_so(
     from robustbench_tin.benchmarks.measurement import black_box_stand_in as stand_in
 
     monkeypatch.setattr(stand_in, "STAND_IN", "square:queries=30")
-    frame = evaluate(plant(toy.model), toy.images, toy.labels, ATTEMPTED, [0.01, 0.02], trust=True)
+    frame = evaluate(plant(toy.model), toy.images, toy.labels, ATTEMPTED, [0.01, 0.02], trust=True).records
     rows = frame.set_index(["attack", "eps"])
     for attack in ("fgsm", "pgd:steps=2"):
         for eps in (0.01, 0.02):
@@ -182,7 +182,7 @@ def test_without_gradients_square_stands_in_and_says_so(
 
 @BLIND
 def test_an_attack_by_queries_that_was_asked_for_is_enough(toy: Toy, plant: Callable) -> None:
-    frame = evaluate(plant(toy.model), toy.images, toy.labels, "fgsm,square:queries=5", 0.01)
+    frame = evaluate(plant(toy.model), toy.images, toy.labels, "fgsm,square:queries=5", 0.01).records
     assert frame.attack.tolist() == ["clean", "fgsm", "square:queries=5"]
     assert frame.status.str.startswith("not measured").tolist() == [False, True, False]
     assert "is measured instead" not in frame.status[1]
@@ -197,7 +197,7 @@ def test_a_failure_is_not_taken_for_a_want_of_gradients(toy: Toy) -> None:
         def forward(self, images: Tensor) -> Tensor:
             return toy.model(images) if len(images) == 1 else toy.model(images).flatten()
 
-    frame = evaluate(Failing(), toy.images, toy.labels, "fgsm", 0.01)
+    frame = evaluate(Failing(), toy.images, toy.labels, "fgsm", 0.01).records
     assert frame.status.str.startswith("failed: the model returned").all()
     assert len(frame) == 2
 

@@ -113,7 +113,7 @@ def test_an_attack_no_better_than_noise_says_so(toy: Toy, spec: str) -> None:
 def test_what_is_refuted_is_marked_end_to_end(toy: Toy) -> None:
     pixels, labels = draw_toy_images(IMAGES, seed=3)
     weak = "pgd:alpha=0.002,steps=5"
-    frame = evaluate(toy.model, pixels, labels, f"{weak},apgd-ce", EPS, trust=True)
+    frame = evaluate(toy.model, pixels, labels, f"{weak},apgd-ce", EPS, trust=True).records
     rows = frame.set_index("attack")
     left, other = (round(IMAGES * rows.loc[attack, "top1"]) for attack in (weak, "apgd-ce"))
     assert (
@@ -125,7 +125,7 @@ def test_what_is_refuted_is_marked_end_to_end(toy: Toy) -> None:
 
 def test_an_attack_that_is_lost_without_gradients_is_no_better_than_noise(toy: Toy) -> None:
     pixels, labels = draw_toy_images(IMAGES, seed=3)
-    frame = evaluate(Before(toy.model, quantised), pixels, labels, "pgd,noise", 0.5, trust=True)
+    frame = evaluate(Before(toy.model, quantised), pixels, labels, "pgd,noise", 0.5, trust=True).records
     rows = frame.set_index("attack")
     assert "finds hardly more than chance does" in rows.loc["pgd", "trust"]
     assert "chance" not in rows.loc["noise", "trust"]

@@ -74,8 +74,8 @@ def test_bench_refuses_other_objects(small: dict, changed: dict, message: str) -
 
 def test_evaluate_and_perturb_take_attacks() -> None:
     model, (images, labels) = build_toy_model(), draw_toy_images(12, seed=3)
-    given = evaluate(model, images, labels, attacks=[PGD(steps=3)], eps=0.03)
-    named = evaluate(model, images, labels, attacks="pgd:steps=3", eps=0.03)
+    given = evaluate(model, images, labels, attacks=[PGD(steps=3)], eps=0.03).records
+    named = evaluate(model, images, labels, attacks="pgd:steps=3", eps=0.03).records
     pd.testing.assert_frame_equal(given.drop(columns=TIMES), named.drop(columns=TIMES))
     moved = perturb(model, images, labels, attack=PGD(steps=3), eps=0.03)
     assert torch.equal(moved, perturb(model, images, labels, attack="pgd:steps=3", eps=0.03))

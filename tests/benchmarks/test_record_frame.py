@@ -15,7 +15,7 @@ from robustbench_tin.benchmarks.runs.record_frame import RENAMED
 
 @pytest.fixture(scope="module")
 def frame(toy: Toy) -> pd.DataFrame:
-    return evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03)
+    return evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03).records
 
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())

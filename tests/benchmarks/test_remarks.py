@@ -13,12 +13,12 @@ from robustbench_tin import bench, evaluate
 def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dict) -> None:
     said = "fgsm is listed 2 times and measured once"
     with pytest.warns(UserWarning, match=said):
-        frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2,fgsm", 0.01)
+        frame = evaluate(toy.model, toy.images, toy.labels, "fgsm,pgd:steps=2,fgsm", 0.01).records
     assert frame["attack"].tolist() == ["clean", "fgsm", "pgd:steps=2"]
     assert frame["remarks"].tolist() == ["", said, ""]
     # Settings that are the default's make no other attack.
     with pytest.warns(UserWarning, match="pgd is listed 2 times"):
-        assert len(evaluate(toy.model, toy.images, toy.labels, ["pgd", "pgd:steps=10"], 0.01)) == 2
+        assert len(evaluate(toy.model, toy.images, toy.labels, ["pgd", "pgd:steps=10"], 0.01).records) == 2
 
     listener = Listener()
     run = bench(**{**small, "attacks": "fgsm,fgsm", "eps": "0.01", "epochs": 1}, reporter=listener)
@@ -29,12 +29,12 @@ def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dic
 def test_top_5_of_few_classes_says_that_it_says_nothing(toy: Toy, small: dict) -> None:
     said = "top-5 says nothing: with 5 classes the true label is always in it"
     few = torch.nn.Sequential(toy.model, torch.nn.AvgPool1d(2))
-    frame = evaluate(few, toy.images, toy.labels // 2, "fgsm", 0.03)
+    frame = evaluate(few, toy.images, toy.labels // 2, "fgsm", 0.03).records
     assert frame["top5"].tolist() == [1, 1]
     assert frame["remarks"].tolist() == [said, said]
-    assert not evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03)["remarks"].any()
+    assert not evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03).records["remarks"].any()
     # One that measures top-1 alone has no top-5 to remark on.
-    only = evaluate(few, toy.images, toy.labels // 2, "square:queries=5", 0.03)
+    only = evaluate(few, toy.images, toy.labels // 2, "square:queries=5", 0.03).records
     assert only["remarks"].tolist() == [said, ""]
 
     run = bench(**{**small, "attacks": "fgsm,pgd:criterion=top1,steps=2", "eps": "0,0.01", "epochs": 1})

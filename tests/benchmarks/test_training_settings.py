@@ -214,7 +214,7 @@ def test_the_probe_agrees_with_evaluate(norm: str) -> None:
     assert model.training
     records = evaluate(
         model, pixels, labels, "fgsm,pgd:steps=5", eps=eps, norm=norm, seed=5, search="exact", trust=False
-    )
+    ).records
     told = records[records["eps"] > 0].set_index("attack")["top1"]
     assert (seen.fgsm, seen.pgd) == (told["fgsm"], told["pgd:steps=5"])
 

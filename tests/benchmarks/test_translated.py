@@ -52,9 +52,11 @@ def test_evaluate_finds_the_same_whatever_it_says(toy: Toy, kind: str) -> None:
     model = {"faulty": Before(toy.model, quantised), "failing": Failing(toy.model, images)}.get(
         kind, toy.model
     )
-    plain = evaluate(model, images, labels, "fgsm,pgd", (0.01, 0.03), trust=True, batch_size=count)
+    plain = evaluate(model, images, labels, "fgsm,pgd", (0.01, 0.03), trust=True, batch_size=count).records
     with translated(silent):
-        other = evaluate(model, images, labels, "fgsm,pgd", (0.01, 0.03), trust=True, batch_size=count)
+        other = evaluate(
+            model, images, labels, "fgsm,pgd", (0.01, 0.03), trust=True, batch_size=count
+        ).records
     assert codes(other) == codes(plain)
     said = {part for trust in other["trust"].dropna() for part in trust.split("; ")}
     assert said <= {"ok", "?", "unchecked: ?"}
@@ -63,7 +65,7 @@ def test_evaluate_finds_the_same_whatever_it_says(toy: Toy, kind: str) -> None:
         assert [table.rows for table in tables(other)] == shown
     if kind != "honest":
         assert codes(plain) != codes(
-            evaluate(toy.model, *draw_toy_images(60, seed=2), "fgsm,pgd", (0.01, 0.03))
+            evaluate(toy.model, *draw_toy_images(60, seed=2), "fgsm,pgd", (0.01, 0.03)).records
         )
 
 

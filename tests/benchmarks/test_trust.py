@@ -81,7 +81,7 @@ def test_a_figure_of_one_image_a_batch_depends_on_the_batch_too(
     toy: Toy, images: tuple[Tensor, Tensor], change
 ) -> None:
     model = Before(toy.model, change)
-    frame = evaluate(model, *images, "fgsm", 0.01, batch_size=1, trust=True)
+    frame = evaluate(model, *images, "fgsm", 0.01, batch_size=1, trust=True).records
     assert frame["above_chance"].all()
     assert frame["trust"].str.contains("other images of their batch").all()
 
@@ -90,7 +90,7 @@ def test_a_random_model_is_not_said_to_remember_or_to_look_beside(
     toy: Toy, images: tuple[Tensor, Tensor]
 ) -> None:
     for change in (noisy, lambda images: functional.dropout(images, 0.1, training=True)):
-        frame = evaluate(Before(toy.model, change), *images, "fgsm", 0.01, trust=True)
+        frame = evaluate(Before(toy.model, change), *images, "fgsm", 0.01, trust=True).records
         assert pd.isna(frame["trust"].iloc[0])
         assert frame["trust"].iloc[1].count(";") == 0
         assert "eot=20" in frame["trust"].iloc[1]
@@ -115,7 +115,7 @@ def test_a_model_that_writes_into_its_images_is_judged_as_the_same_that_does_not
             "fgsm,pgd,square:queries=20",
             (0.01, 0.03),
             trust=True,
-        ).drop(columns="seconds")
+        ).records.drop(columns="seconds")
         for change in (in_place, out_of_place)
     ]
     pd.testing.assert_frame_equal(*frames)
@@ -126,7 +126,7 @@ def test_threads_get_the_verdicts_that_each_gets_alone(toy: Toy, images: tuple[T
     models = [toy.model, Before(toy.model, noisy), Before(toy.model, centred), toy.model]
 
     def judged(model: nn.Module) -> pd.DataFrame:
-        return evaluate(model, *images, "fgsm,pgd:steps=5", 0.02, trust=True).drop(columns="seconds")
+        return evaluate(model, *images, "fgsm,pgd:steps=5", 0.02, trust=True).records.drop(columns="seconds")
 
     alone = [judged(model) for model in models]
     with ThreadPoolExecutor(4) as threads:
@@ -140,7 +140,7 @@ def test_threads_get_the_verdicts_that_each_gets_alone(toy: Toy, images: tuple[T
 def test_an_honest_model_is_not_flagged(
     images: tuple[Tensor, Tensor], seed: int, training_eps: float, norm: str
 ) -> None:
-    frame = evaluate(honest(seed, training_eps), *images, HONEST_ATTACKS, EPS[norm], norm, trust=True)
+    frame = evaluate(honest(seed, training_eps), *images, HONEST_ATTACKS, EPS[norm], norm, trust=True).records
     attacked = frame[frame["attack"] != "clean"]
     assert len(attacked) == 8
     assert attacked["above_chance"].all()
@@ -160,8 +160,8 @@ def test_the_probe_costs_no_more_than_it_says(toy: Toy, change, norm: str) -> No
 
 
 def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
-    plain = evaluate(toy.model, toy.images, toy.labels)
-    checked = evaluate(toy.model, toy.images, toy.labels, trust=True)
+    plain = evaluate(toy.model, toy.images, toy.labels).records
+    checked = evaluate(toy.model, toy.images, toy.labels, trust=True).records
     different = ["seconds", "trust", "trust_codes"]
     pd.testing.assert_frame_equal(plain.drop(columns=different), checked.drop(columns=different))
     assert plain["trust"].isna().all()
@@ -169,7 +169,7 @@ def test_figures_are_the_same_with_and_without_checks(toy: Toy) -> None:
 
 
 def test_what_did_not_learn_is_not_checked(toy: Toy) -> None:
-    frame = evaluate(build_toy_model(), toy.images, toy.labels, "fgsm", 0.03, trust=True)
+    frame = evaluate(build_toy_model(), toy.images, toy.labels, "fgsm", 0.03, trust=True).records
     assert not frame["above_chance"].any()
     assert pd.isna(frame["trust"][0])
     assert frame["trust"][1] == "unchecked: clean accuracy is not above chance"
@@ -192,7 +192,7 @@ def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: i
     labels = torch.where(torch.arange(images) < right, answers, (answers + 1) % 10)
     # Of a hundred classes 9 of 40 images are above chance, and of ten they are not.
     model = nn.Sequential(copy.deepcopy(toy.model), nn.ConstantPad1d((0, 90), -100.0))
-    frame = evaluate(model, pixels, labels, "fgsm,pgd:steps=5", 0.005, trust=True)
+    frame = evaluate(model, pixels, labels, "fgsm,pgd:steps=5", 0.005, trust=True).records
     assert frame["above_chance"].all()
     assert frame["top1"][0] == right / images
     assert pd.isna(frame["trust"][0])
@@ -201,7 +201,7 @@ def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: i
 
 def test_a_reason_to_disbelieve_wins_over_too_few_images(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
     model = Before(toy.model, quantised)
-    frame = evaluate(model, images[0][:16], images[1][:16], "pgd", 0.03, trust=True)
+    frame = evaluate(model, images[0][:16], images[1][:16], "pgd", 0.03, trust=True).records
     codes = [reason["code"] for reason in frame["trust_codes"][1]]
     assert (codes[0], codes[-1]) == (TrustCode.dead_gradients, TrustCode.few_images)
     assert frame["trust"][1].endswith("unchecked: too few images: 16, and 20 are needed")
@@ -221,7 +221,7 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
             logits: Tensor = toy.model(shown)
             return logits
 
-    frame = evaluate(Picky(), *images, "pgd", 0.03, trust=True)
+    frame = evaluate(Picky(), *images, "pgd", 0.03, trust=True).records
     assert frame["status"].str.startswith("failed").tolist() == [False, True]
     assert frame["trust"].tolist()[1:] == ["unchecked: there is no figure"]
 
@@ -231,14 +231,14 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
         return Measurement(0.0, None, None, failed, 0.0, 0, 0), None
 
     monkeypatch.setattr(evaluating, "measure_clean", failing)
-    frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True)
+    frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True).records
     assert frame["status"].tolist() == ["failed: out of luck", "ok"]
     assert frame["trust"].fillna("none").tolist() == ["none", "unchecked: the clean measure failed"]
 
 
 def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None:
     model = Before(toy.model, noisy)
-    frame = evaluate(model, toy.images, toy.labels, "pgd:steps=5", 0.03, eot=4, trust=True)
+    frame = evaluate(model, toy.images, toy.labels, "pgd:steps=5", 0.03, eot=4, trust=True).records
     assert frame["trust"].tolist()[1:] == ["ok"]
 
 
@@ -249,7 +249,7 @@ def test_a_model_that_fails_the_checks_is_not_trusted(toy: Toy, monkeypatch: pyt
         raise RuntimeError("two lines\nof trouble")
 
     monkeypatch.setattr(trust, "gather", fail)
-    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, trust=True)
+    frame = evaluate(toy.model, toy.images, toy.labels, "fgsm", 0.03, trust=True).records
     assert frame["trust"].iloc[1] == "the checks failed: RuntimeError: two lines of trouble"
 
 
@@ -263,7 +263,7 @@ def test_a_fixed_budget_is_doubted_where_the_probe_was_not_through(
 
     monkeypatch.setattr(trust, "gather", slow)
     attacks = ["pgd", "pgd:steps=30", "pgd:criterion=top1"]
-    frame = evaluate(toy.model, toy.images, toy.labels, attacks, (0.01, 0.03), trust=True)
+    frame = evaluate(toy.model, toy.images, toy.labels, attacks, (0.01, 0.03), trust=True).records
     doubted = frame[frame["trust"].str.contains("in its last step", na=False)]
     assert list(zip(doubted["attack"], doubted["eps"], strict=True)) == [("pgd", 0.03)]
 
@@ -382,9 +382,9 @@ class Unregistered(Attack):
 
 
 def test_an_attack_that_no_registry_knows_is_judged(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
-    frame = evaluate(toy.model, *images, [Unregistered()], 0.03, trust=True)
+    frame = evaluate(toy.model, *images, [Unregistered()], 0.03, trust=True).records
     assert (frame["attack"][1], frame["trust"][1]) == ("nobody-knows-it", "ok")
     # As one of several steps its figure would be doubted, if it were taken for what the registry has.
     same_name = type("SameName", (Unregistered,), {"name": "pgd"})()
-    frame = evaluate(toy.model, *images, [same_name], 0.03, trust=True)
+    frame = evaluate(toy.model, *images, [same_name], 0.03, trust=True).records
     assert (frame["attack"][1], frame["trust"][1]) == ("pgd", "ok")

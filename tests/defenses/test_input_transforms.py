@@ -237,7 +237,7 @@ def test_attacks_through_the_stand_in_leave_less_than_through_the_identity(
 @pytest.mark.parametrize("search", ["auto", "fixed", "exact"])
 def test_defended_models_can_be_searched_in_any_form(spec: str, search: str, toy: Toy) -> None:
     model = parse_defense(spec).wrap(toy.model)
-    frame = evaluate(model, toy.images, toy.labels, "pgd:criterion=top1,steps=3", 0.06, search=search)
+    frame = evaluate(model, toy.images, toy.labels, "pgd:criterion=top1,steps=3", 0.06, search=search).records
     assert set(frame.status) == {"ok"}
     assert frame.top1[1] < frame.top1[0]
 

@@ -32,7 +32,7 @@ def robust_accuracy(spec: str, norm: str, eps: float, epochs: int) -> float:
         seed=0,
     )
     held, held_labels = draw_toy_images(300, seed=2)
-    (moved,) = perturb(model, held, held_labels, "pgd:steps=20", eps=eps, norm=norm)
+    moved = perturb(model, held, held_labels, "pgd:steps=20", eps=eps, norm=norm)
     with torch.no_grad():
         return float(in_top(model(moved), held_labels, 1).float().mean())
 

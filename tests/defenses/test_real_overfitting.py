@@ -54,7 +54,9 @@ def test_catastrophic_overfitting_is_noticed_and_good_weights_are_kept(dataset: 
             seed=0,
             probe=probe,
         )
-        frame = evaluate(classifier, images, labels, ["fgsm", "pgd:steps=20"], EPS).set_index("attack")
+        frame = evaluate(classifier, images, labels, ["fgsm", "pgd:steps=20"], EPS).records.set_index(
+            "attack"
+        )
         return {name: round(top1 * len(labels)) for name, top1 in frame["top1"].items()}, record.notes
 
     kept, notes = trained(RobustnessMetrics(ThreatModel("linf", EPS), seed=0))

@@ -71,7 +71,7 @@ def kept(dataset: Dataset, defense: str) -> tuple[int, int]:
     )
     images = torch.from_numpy(np.array(dataset.val.images)).float() / 255
     labels = torch.from_numpy(np.array(dataset.val.labels))
-    frame = evaluate(classifier, images, labels, ATTACK, EPS).set_index("attack")
+    frame = evaluate(classifier, images, labels, ATTACK, EPS).records.set_index("attack")
     clean, attacked = (round(frame["top1"][name] * len(labels)) for name in ("clean", ATTACK))
     return clean, attacked
 

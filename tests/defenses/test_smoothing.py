@@ -80,7 +80,7 @@ def test_a_gradient_is_that_of_the_mean_probability(toy: Toy) -> None:
 def test_it_can_be_attacked_and_the_same_twice(toy: Toy) -> None:
     model = parse_defense("smoothing:sigma=0.1,n0=20").wrap(toy.model)
     frames = [
-        evaluate(model, toy.images[:32], toy.labels[:32], "pgd:steps=3", 0.06).drop(columns="seconds")
+        evaluate(model, toy.images[:32], toy.labels[:32], "pgd:steps=3", 0.06).records.drop(columns="seconds")
         for _ in range(2)
     ]
     assert frames[0].equals(frames[1])

@@ -52,7 +52,7 @@ def measure(
     """
     eps = [value * scale for value in fault.eps]
     attacks, budgets = (fault.attacks, eps) if trust else (fault.flagged, eps[-1:])
-    frame = evaluate(model, images, labels, attacks, budgets, eot=fault.eot, trust=trust)
+    frame = evaluate(model, images, labels, attacks, budgets, eot=fault.eot, trust=trust).records
     (row,) = frame.index[(frame["attack"] == fault.flagged) & (frame["eps"] == eps[-1])]
     status = frame["status"][row]
     assert status == "ok", f"{fault}: {status}"
@@ -79,7 +79,7 @@ def true_accuracy(
     truth = fault.truth(host)
     if truth is None:
         return None
-    (adversarial,) = perturb(truth, images, labels, fault.adaptive, fault.eps[-1] * scale)
+    adversarial = perturb(truth, images, labels, fault.adaptive, fault.eps[-1] * scale)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         logits = torch.cat([model.eval()(batch) for batch in adversarial.split(128)])

@@ -126,7 +126,7 @@ def test_a_measure_whose_model_exits_has_failed() -> None:
             return self.head(images.flatten(1))
 
     images, labels = torch.rand(12, 3, 4, 4), torch.arange(12) % 3
-    records = evaluate(Exits(), images, labels, attacks="pgd:steps=40", eps="0.1", trust=False)
+    records = evaluate(Exits(), images, labels, attacks="pgd:steps=40", eps="0.1", trust=False).records
     assert records["status"].tolist()[1] == "failed: SystemExit: 0"
     assert records["top1"].isna().tolist() == [False, True]
 

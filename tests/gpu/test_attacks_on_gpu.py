@@ -38,8 +38,8 @@ def test_an_attack_gives_the_figures_of_the_cpu(network: Toy, there: Toy, spec: 
     if norm not in parse_attack(spec).norms:
         pytest.skip(f"{spec} is not defined in {norm}")
     options = {"norm": norm, "search": "exact", "batch_size": 48}
-    here = evaluate(network.model, network.images, network.labels, spec, EPS[norm], **options)
-    found = evaluate(there.model, there.images, there.labels, spec, EPS[norm], **options)
+    here = evaluate(network.model, network.images, network.labels, spec, EPS[norm], **options).records
+    found = evaluate(there.model, there.images, there.labels, spec, EPS[norm], **options).records
     assert list(found["status"]) == ["ok", "ok"]
     assert found["top1"].iloc[0] == pytest.approx(here["top1"].iloc[0], abs=1.01 / 96)
     allowed = 2.01 / 96 if spec in DETERMINISTIC else 0.08
@@ -87,16 +87,16 @@ def test_a_gpu_searches_in_tf32_and_judges_in_float32(gpu: torch.device, there: 
 
 def test_a_gpu_is_offered_both_layouts_and_both_low_precisions(gpu: torch.device, there: Toy) -> None:
     assert gpu.type not in _LAYOUTS
-    found = evaluate(there.model, there.images, there.labels, "pgd", 0.02, search="fastest")
+    found = evaluate(there.model, there.images, there.labels, "pgd", 0.02, search="fastest").records
     assert found["search"].iloc[1]
 
 
 @pytest.mark.parametrize("search", ["fixed", "fastest"])
 @pytest.mark.parametrize("spec", ["pgd:criterion=top1", "fast:most_stages=4"])
 def test_what_a_search_breaks_is_broken_in_float32(network: Toy, there: Toy, spec: str, search: str) -> None:
-    exact = evaluate(there.model, there.images, there.labels, spec, 0.03, search="exact")
-    found = evaluate(there.model, there.images, there.labels, spec, 0.03, search=search)
-    moved = perturb(there.model, there.images, there.labels, spec, 0.03, search=search)[0]
+    exact = evaluate(there.model, there.images, there.labels, spec, 0.03, search="exact").records
+    found = evaluate(there.model, there.images, there.labels, spec, 0.03, search=search).records
+    moved = perturb(there.model, there.images, there.labels, spec, 0.03, search=search)
     kept = (network.model(moved).argmax(dim=1) == network.labels).float().mean()
     # An image at the boundary may be right on one device and wrong on the other.
     assert float(kept) == pytest.approx(found["top1"].iloc[1], abs=1.01 / 96)
@@ -143,7 +143,7 @@ def test_the_same_call_gives_the_same_figures_and_leaves_torchs_random_state(the
     if there.images.is_cuda:
         states.append(torch.cuda.get_rng_state(there.images.device))
     one, other = (
-        evaluate(there.model, there.images, there.labels, spec, (0.0, 0.03), seed=3) for _ in range(2)
+        evaluate(there.model, there.images, there.labels, spec, (0.0, 0.03), seed=3).records for _ in range(2)
     )
     counted = ["top1", "top5", "forward_passes", "backward_passes"]
     assert one[counted].equals(other[counted])
@@ -204,8 +204,10 @@ class Narrow(nn.Module):
 
 def test_where_memory_runs_out_parts_are_halved(there: Toy) -> None:
     narrow = Narrow(there.model, 20)
-    whole = evaluate(there.model, there.images, there.labels, "pgd", 0.03, search="exact", batch_size=96)
-    parts = evaluate(narrow, there.images, there.labels, "pgd", 0.03, search="exact", batch_size=96)
+    whole = evaluate(
+        there.model, there.images, there.labels, "pgd", 0.03, search="exact", batch_size=96
+    ).records
+    parts = evaluate(narrow, there.images, there.labels, "pgd", 0.03, search="exact", batch_size=96).records
     assert list(parts["status"]) == ["ok", "ok"]
     assert max(narrow.asked) == 12
     assert parts["top1"].tolist() == pytest.approx(whole["top1"].tolist(), abs=1.01 / 96)
@@ -223,7 +225,7 @@ def test_where_a_gpus_own_memory_runs_out_parts_are_halved(gpu: torch.device) ->
     # A batch of 512 takes some 4 GB and more for the first layer and its gradient.
     torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved(gpu) + 3 * 2**30) / total, gpu)
     try:
-        found = evaluate(model, images, labels, "fgsm", 0.01, search="exact", batch_size=512)
+        found = evaluate(model, images, labels, "fgsm", 0.01, search="exact", batch_size=512).records
     finally:
         torch.cuda.set_per_process_memory_fraction(1.0, gpu)
         torch.cuda.empty_cache()
