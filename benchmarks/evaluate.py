@@ -39,8 +39,9 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, make_record
 from robustbench_tin.benchmarks.trust.judge import Measured, judge
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.adapters import Adaptation, adapted
 from robustbench_tin.models.as_module import as_module, name_of
-from robustbench_tin.models.normalisation import Values, normalized
+from robustbench_tin.models.normalisation import Values
 from robustbench_tin.threat import Budgets, parse_eps_list
 
 
@@ -61,6 +62,10 @@ def evaluate(
     name: str | None = None,
     mean: Values | None = None,
     std: Values | None = None,
+    output: str | int | None = None,
+    pad: bool = False,
+    grayscale: bool = False,
+    value_range: tuple[float, float] | None = None,
     eval_images: int | None = None,
     classes: int | str | Sequence[str] | None = None,
     class_order: str | Path | None = None,
@@ -100,6 +105,14 @@ def evaluate(
         mean: what the model expects to be taken off the images, a number a channel or one for all, in
             units of the pixel range; None: it takes pixels in [0, 1]. eps counts before this.
         std: what it expects them to be divided by then; given with ``mean``.
+        output: if the model returns several tensors (a dict, a tuple, a ``ModelOutput``): the part that the
+            logits are, by name or number.
+        pad: for a model that takes batches of ``batch_size`` images only: fill the last one up, and drop the
+            answers to what was filled in.
+        grayscale: the model takes one channel and the images have three: it gets their luminance; or the
+            other way round: it gets their channel three times.
+        value_range: values of black and white that the model takes, such as ``(-1, 1)``; eps still counts in
+            [0, 1]. None: (0, 1).
         eval_images: with a data set by name: number of validation images; None: all, 200 of the demo set.
         classes: likewise: number of classes, or their ids; None: all.
         class_order: likewise: order of the model's outputs, ``sorted``, ``wnids`` or a file; None: the data
@@ -129,7 +142,9 @@ def evaluate(
     'Accuracy in % under fgsm (linf, fixed budget): images, 10 classes, 20 images'
     """
     module = as_module(model)
-    given = normalized(module, mean, std)
+    given = adapted(
+        module, mean, std, Adaptation(output, batch_size if pad else None, pad, grayscale, value_range)
+    )
     protocol = protocol_of(norm, seed, search, eot, eight_bit)
     seen = evaluated_data(
         given,

@@ -32,8 +32,9 @@ from robustbench_tin.benchmarks.measurement.preparation import (
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.adapters import Adaptation, adapted
 from robustbench_tin.models.as_module import as_module
-from robustbench_tin.models.normalisation import Values, normalized
+from robustbench_tin.models.normalisation import Values
 from robustbench_tin.threat import Budgets, is_one_budget, parse_eps_list
 
 
@@ -52,6 +53,10 @@ def perturb(
     batch_size: int | None = None,
     mean: Values | None = None,
     std: Values | None = None,
+    output: str | int | None = None,
+    pad: bool = False,
+    grayscale: bool = False,
+    value_range: tuple[float, float] | None = None,
 ) -> Tensor:
     """The adversarial images themselves, each inside its ball and the pixel box in float32.
 
@@ -66,7 +71,8 @@ def perturb(
         eot: as of :func:`evaluate`.
         eight_bit: as of :func:`evaluate`.
         batch_size: images a batch; None: a default of the device.
-        mean: as of :func:`evaluate`; likewise ``std``.
+        mean: as of :func:`evaluate`; likewise ``std``, ``output``, ``pad``, ``grayscale`` and
+            ``value_range``.
 
     Returns:
         float32 on the CPU: ``(N, C, H, W)`` for one budget (a number, or a text such as ``8/255``), and
@@ -91,7 +97,8 @@ def perturb(
     if more:
         raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected one")
     protocol = protocol_of(norm, seed, search, eot, eight_bit)
-    model = normalized(as_module(model), mean, std)
+    adaptation = Adaptation(output, batch_size if pad else None, pad, grayscale, value_range)
+    model = adapted(as_module(model), mean, std, adaptation)
     batches, classes = as_batches(model, images, labels, batch_size)
     tell_of_normalisation(model, batches, warn)
     require_possible(chosen, protocol, classes)

@@ -25,7 +25,7 @@ from robustbench_tin.data import Dataset
 from robustbench_tin.data.class_order import in_class_order, other_orders, output_order
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import Normalized
-from robustbench_tin.models.ready_model import asked_normalisation, ready_model
+from robustbench_tin.models.ready_model import asked_adaptation, asked_normalisation, ready_model
 from robustbench_tin.models.trained_backbone import HUB, is_trained_backbone
 from robustbench_tin.models.user_model import is_model_file
 from robustbench_tin.progress import Reporter
@@ -67,6 +67,7 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
     found = asked_models(
         asked, _takes_weights, lambda spec: _takes_weights(spec) and is_trained_backbone(spec)
     )
+    asked_adaptation(asked)
     asked_normalisation(asked)  # what is wrong is told before anything is loaded
     names = given_names(asked.names, len(found))
     images = as_tensor(dataset.val.images[:_FEW]).to(device, torch.float32) / 255
@@ -131,6 +132,11 @@ class _Examination:
             arguments=tuple(asked.model_args),
             mean=normalisation.mean,
             std=normalisation.std,
+            output=asked.output or "",
+            batch_size=asked.batch_size,
+            pad=asked.pad,
+            grayscale=asked.grayscale,
+            value_range=asked_adaptation(asked).value_range or (),
             order=order,
             outputs=outputs,
             gradients=lacks_gradients(module, self._batches()) is None,

@@ -20,8 +20,10 @@ from robustbench_tin.benchmarks.measurement.inputs import (
     require_values,
 )
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
-from robustbench_tin.errors import FOREIGN, InvalidSettingError, one_line
+from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError, one_line
+from robustbench_tin.models.adapters import adapter_hint
 from robustbench_tin.models.normalisation import Normalized, lacking_normalisation
+from robustbench_tin.models.outputs import output_hint
 
 Model = nn.Module | Callable[[Tensor], Tensor]
 # Number of images that settle whether a model gives probabilities.
@@ -105,12 +107,26 @@ def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     try:
         with AttackedModel(model) as attacked, torch.no_grad():
             logits = attacked.called(image)
+    except RobustTinError:  # an adapter's, which says what to do
+        raise
     except FOREIGN as error:
-        raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {expected}") from error
+        told = _hint(model, image) or expected
+        raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {told}") from error
+    parts = output_hint(logits)
+    if parts is not None:
+        raise InvalidSettingError(parts)
     if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != 1:
         got = f"shape {tuple(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
-        raise InvalidSettingError(f"the model returned {got} for one image; {expected}")
+        raise InvalidSettingError(
+            f"the model returned {got} for one image; {_hint(model, image) or expected}"
+        )
     return logits
+
+
+def _hint(model: nn.Module, image: Tensor) -> str | None:
+    """The options under which a model would take an image that it fails on."""
+    with AttackedModel(model) as attacked, torch.no_grad():
+        return adapter_hint(attacked.called, image)
 
 
 def _is_distribution(row: Tensor) -> bool:

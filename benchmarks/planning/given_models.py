@@ -26,6 +26,11 @@ class GivenModel(BaseModel):
         arguments: of its factory function, as they were given.
         mean: what images are normalised with around it, a number a channel; empty: nothing.
         std: likewise.
+        output: part of its answer that the logits are, by name or number; empty: it returns logits.
+        batch_size: images that it is called with at most; None: any number.
+        pad: whether the last batch is filled up.
+        grayscale: whether it gets the luminance of the images.
+        value_range: its values of black and white; empty: 0 and 1, or as normalisation makes them.
         order: for each class of the data the output that it has for it, then its other outputs; empty if they
             are in this order already.
         outputs: number of its outputs.
@@ -44,6 +49,11 @@ class GivenModel(BaseModel):
     arguments: tuple[str, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    output: str = ""
+    batch_size: Annotated[int | None, Field(ge=1)] = None
+    pad: bool = False
+    grayscale: bool = False
+    value_range: Annotated[tuple[float, ...], Field(max_length=2)] = ()
     order: Annotated[tuple[int, ...], Field(max_length=_MOST_OUTPUTS)] = ()
     outputs: Annotated[int, Field(ge=1, le=_MOST_OUTPUTS)]
     gradients: bool = True

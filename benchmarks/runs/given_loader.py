@@ -14,6 +14,7 @@ from robustbench_tin.benchmarks.planning.given_models import GivenModel
 from robustbench_tin.benchmarks.runs.files import read_json
 from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
 from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.models.adapters import Adaptation
 from robustbench_tin.models.classifier import Classifier
 from robustbench_tin.models.model_config import ModelConfig
 from robustbench_tin.models.ordered_outputs import OrderedOutputs
@@ -64,10 +65,23 @@ def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
 
 
 def as_measured(own: UserModel, given: GivenModel, device: str) -> nn.Module:
-    """A loaded model as the plan says that it is measured: normalised, its outputs in the data's order."""
+    """A loaded model as the plan says that it is measured: adapted, its outputs in the data's order."""
     module = own.original if own.original is not None and not given.gradients else own.module
-    module = Normalisation(given.mean, given.std).around(placed(module, device))
+    adaptation = _adaptation(given)
+    module = adaptation.inside(placed(module, device))
+    module = adaptation.outside(Normalisation(given.mean, given.std).around(module))
     return OrderedOutputs(module, given.order) if given.order else module
+
+
+def _adaptation(given: GivenModel) -> Adaptation:
+    low_and_high = given.value_range
+    return Adaptation(
+        output=given.output or None,
+        batch_size=given.batch_size,
+        pad=given.pad,
+        grayscale=given.grayscale,
+        value_range=(low_and_high[0], low_and_high[1]) if len(low_and_high) == 2 else None,
+    )
 
 
 def placed(module: nn.Module, device: str) -> nn.Module:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.outputs import output_hint
 
 
 class Called(nn.Module):
@@ -37,28 +38,38 @@ class Called(nn.Module):
 
 
 class FixedBatch(nn.Module):
-    """A program that was exported for batches of one size, for batches of any size.
+    """A program that takes batches of one size, for batches of any size.
 
-    Batches are cut, and the last one is filled up with its first image.
+    Batches are cut, and the last one is filled up with its first image. The answers to what was filled in are
+    dropped, so that no gradient comes from them.
 
     Args:
         program: images ``(size, C, H, W)`` to logits.
         size: images a batch.
+        pad: fill the last batch up; False: ``size`` is only the most that the program takes.
     """
 
-    def __init__(self, program: nn.Module, size: int) -> None:
+    def __init__(self, program: nn.Module, size: int, *, pad: bool = True) -> None:
         super().__init__()
         self.program = program
         self.size = size
+        self.pad = pad
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits of images."""
+        """Logits of images.
+
+        Raises:
+            InvalidSettingError: if the program returns something with parts instead.
+        """
         return torch.cat([self._answer(batch) for batch in torch.split(images, self.size)])
 
     def _answer(self, batch: Tensor) -> Tensor:
-        missing = self.size - len(batch)
+        missing = self.size - len(batch) if self.pad else 0
         whole = torch.cat([batch, batch[:1].expand(missing, -1, -1, -1)]) if missing else batch
         logits: Tensor = self.program(whole)
+        hint = output_hint(logits)
+        if hint is not None:
+            raise InvalidSettingError(hint)
         return logits[: len(batch)]
 
 

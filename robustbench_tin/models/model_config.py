@@ -48,6 +48,37 @@ class ModelConfig(Config, panel="Model"):
     )
     std: str | None = option(None, "With --mean: the standard deviation of each channel: 0.229,0.224,0.225.")
 
+    output: str | None = option(
+        None,
+        "Part of the model's answer that the logits are, by name or number: logits, 0. For models that"
+        " return a dict, a tuple or a ModelOutput.",
+        metavar="NAME|NUMBER",
+    )
+    batch_size: int | None = option(
+        None,
+        "Number of images that the model is called with at most.",
+        shown="as many as are measured at a time",
+        at_least=1,
+        in_preset=False,
+    )
+    pad: bool = option(
+        False,
+        "With --batch-size: fill the last batch up, for a model that takes batches of this size only.",
+        in_preset=False,
+    )
+    grayscale: bool = option(
+        False,
+        "The model takes gray images of one channel: it gets the luminance of coloured ones.",
+        in_preset=False,
+    )
+    value_range: str | None = option(
+        None,
+        "Values of black and white that the model takes: -1,1 or 0,255. eps still counts in [0, 1].",
+        shown="0,1",
+        flag="range",
+        metavar="LOW,HIGH",
+    )
+
     @property
     def arguments(self) -> dict[str, Any]:
         """The factory's keyword arguments.

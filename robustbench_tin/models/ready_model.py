@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.models.adapters import Adaptation, other_channels, parse_range
 from robustbench_tin.models.classifier import Classifier
 from robustbench_tin.models.model_config import ModelConfig
 from robustbench_tin.models.normalisation import NAMED, channels, normalized, own_normalisation
@@ -97,6 +98,23 @@ def asked_normalisation(asked: ModelConfig) -> Normalisation:
     return Normalisation(mean, std)
 
 
+def asked_adaptation(asked: ModelConfig) -> Adaptation:
+    """The adapters that options ask for.
+
+    Raises:
+        InvalidSettingError: for options that exclude each other, and for values that are none.
+    """
+    found = Adaptation(
+        output=asked.output,
+        batch_size=asked.batch_size,
+        pad=asked.pad,
+        grayscale=asked.grayscale,
+        value_range=None if asked.value_range is None else parse_range(asked.value_range),
+    )
+    found.require_alone(asked.normalize is not None or asked.mean is not None)
+    return found
+
+
 def load_model(
     spec: str, weights: Path | None, asked: ModelConfig, image_size: int, classes: int, device: str
 ) -> UserModel:
@@ -144,11 +162,14 @@ def ready_model(
     Raises:
         RobustTinError: likewise, and if the model does not take such images.
     """
-    normalisation = asked_normalisation(asked)
+    normalisation, adaptation = asked_normalisation(asked), asked_adaptation(asked)
     own = load_model(spec, weights, asked, int(images.shape[-1]), classes, str(images.device))
-    own = own.confirmed(images)
-    normalisation = normalisation.settled(own, images)
-    return replace(own, module=normalisation.around(own.module)), normalisation
+    original = None if own.original is None else adaptation.inside(own.original)
+    own = replace(own, module=adaptation.inside(own.module), original=original)
+    shown = other_channels(images) if adaptation.grayscale else images
+    own = own.confirmed(shown)
+    normalisation = normalisation.settled(own, shown)
+    return replace(own, module=adaptation.outside(normalisation.around(own.module))), normalisation
 
 
 def _numbers(setting: str, text: str | None) -> Numbers:

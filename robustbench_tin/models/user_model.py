@@ -18,8 +18,11 @@ import torch
 from torch import Tensor, nn
 
 from robustbench_tin.errors import InvalidSettingError, WeightsError, one_line
+from robustbench_tin.models.adapters import adapter_hint
 from robustbench_tin.models.as_module import Called, FixedBatch, as_module
 from robustbench_tin.models.modes import to_eval_mode
+from robustbench_tin.models.onnx_session import OnnxSession
+from robustbench_tin.models.outputs import NamedOutputs, output_hint
 from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
 _EXPECTED = (
@@ -63,48 +66,25 @@ class UserModel:
             try:
                 there = self.original(images.clone())
             except Exception as error:  # onnxruntime's errors have no common base
+                hint = adapter_hint(self.original, images[:1])
                 raise InvalidSettingError(
-                    f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)};"
-                    " expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
+                    f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)}; "
+                    + (hint or "expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)")
                 ) from error
+            hint = output_hint(there)
+            if hint is not None:
+                raise InvalidSettingError(hint)
             try:
                 here = self.module(images.clone())
                 alike = here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4)
                 what = "gives other answers"
             except Exception as error:  # noqa: BLE001 - whatever the converted operations raise
-                alike, what = False, f"fails ({one_line(error)})"
+                hint = adapter_hint(self.module, images[:1])
+                alike, what = False, f"fails ({one_line(error)}{f'; {hint}' if hint else ''})"
         if alike:
             return self
         note = f"no gradients: its conversion to torch {what}; black-box attacks only"
         return replace(self, module=self.original, gradients=False, notes=(note,), original=None)
-
-
-class OnnxSession(nn.Module):
-    """An ONNX graph run by onnxruntime on the CPU: answers, and no gradients."""
-
-    def __init__(self, path: Path) -> None:
-        import onnxruntime
-
-        super().__init__()
-        self._session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-        (first, *_) = self._session.get_inputs()
-        self._input = first.name
-        # A graph exported for a batch of one size takes no other.
-        fixed = first.shape[0] if first.shape else None
-        self._batch: int | None = fixed if isinstance(fixed, int) and fixed > 0 else None
-
-    def forward(self, images: Tensor) -> Tensor:
-        """Logits of images, on the device of these."""
-        shown = images.detach().cpu().float()
-        batches = [shown] if self._batch is None else list(torch.split(shown, self._batch))
-        return torch.cat([self._answer(batch) for batch in batches]).to(images.device)
-
-    def _answer(self, batch: Tensor) -> Tensor:
-        asked = len(batch)
-        if self._batch is not None and asked < self._batch:
-            batch = torch.cat([batch, batch[:1].expand(self._batch - asked, -1, -1, -1)])
-        (logits, *_) = self._session.run(None, {self._input: batch.numpy()})
-        return torch.from_numpy(logits)[:asked]
 
 
 def is_model_file(spec: str) -> bool:
@@ -319,7 +299,10 @@ def _from_onnx(path: Path) -> UserModel:
     try:
         from onnx2torch import convert
 
-        return UserModel(convert(graph), path.stem, weights, original=session)
+        module = convert(graph)
+        if len(session.outputs) > 1:
+            module = NamedOutputs(module, session.outputs)
+        return UserModel(module, path.stem, weights, original=session)
     except Exception as error:  # noqa: BLE001 - not installed, or an operation that it does not know
         note = f"no gradients: its conversion to torch failed ({one_line(error)}); black-box attacks only"
         return UserModel(session, path.stem, weights, gradients=False, notes=(note,))

@@ -273,7 +273,7 @@ def test_a_model_that_fails_has_failed_measures(
             "the model fails on one image, RuntimeError: shapes do not fit; expected a model from float32",
         ),
         (lambda logits: logits.flatten(), r"the model returned shape \(10,\) for one image; expected"),
-        (lambda logits: {"logits": logits}, "the model returned dict for one image; expected"),
+        (lambda logits: {"logits": logits}, r"the model returned the parts logits .* --output logits"),
     ],
 )
 def test_what_is_no_classifier_is_refused_in_one_line(
