@@ -42,6 +42,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.adapters import Adaptation, adapted
 from robustbench_tin.models.as_module import as_module, name_of
 from robustbench_tin.models.normalisation import Values
+from robustbench_tin.models.user_model import weights_digest
 from robustbench_tin.threat import Budgets, parse_eps_list
 
 
@@ -122,7 +123,7 @@ def evaluate(
     Returns:
         The measurements. A notebook and ``print`` show their table; ``.records`` is a DataFrame with one row
         a measurement, whose columns are those of :class:`robustbench_tin.benchmarks.runs.records.Record`;
-        ``.save(DIR)`` writes both, and the results per image.
+        ``.save(DIR)`` writes a run directory of them.
 
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit,
@@ -166,7 +167,7 @@ def evaluate(
         facts={**seen.facts, "model": name_of(module) if name is None else name},
         orders=seen.orders,
     )
-    return Evaluation(measures, seen.labels.cpu().numpy(), seen.notes)
+    return Evaluation(measures, seen.labels.cpu().numpy(), search, weights_digest(module) or "", seen.notes)
 
 
 def _one_of(data: Data | None, images: Images | None) -> Data:

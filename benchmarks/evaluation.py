@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.atomic import replacing, write_text
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.planning.given_models import GivenModel
+from robustbench_tin.benchmarks.planning.plan import NONE, Plan
 from robustbench_tin.benchmarks.reporting.html import table_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
-from robustbench_tin.benchmarks.run import records_csv, records_json, tables_markdown
-from robustbench_tin.benchmarks.runs.records import Record, columns, to_frame
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.records import CLEAN, Record, columns, to_frame
+from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.trust.judge import Measured
-from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FILES = ("results.md", "results.csv", "results.json", "images.parquet")
-"""What :meth:`Evaluation.save` writes."""
 _NARROWEST, _NO_TERMINAL = 60, 100
 
 
@@ -37,11 +37,15 @@ class Evaluation:
     Attributes:
         measures: one a measurement, the clean one first, with the results per image.
         labels: true labels of the images, int64 ``(N,)``.
+        search: the variant of the model that attacks were asked to search with.
+        weights: digest of the model's tensors; empty if it shows none.
         notes: lines on the data set, shown below the table.
     """
 
     measures: Sequence[Measured]
     labels: npt.NDArray[np.int64]
+    search: str
+    weights: str
     notes: tuple[str, ...] = field(default=())
 
     @cached_property
@@ -71,28 +75,59 @@ class Evaluation:
         return replace(shown, notes=(*shown.notes, *self.notes))
 
     def save(self, directory: str | Path) -> Path:
-        """Write the table and the records, as ``results.md``, ``.csv`` and ``.json``, and ``images.parquet``.
+        """Write a run directory, which ``robust-tin show`` reads: records, results per image and tables.
 
         Args:
-            directory: new, empty, or one that an evaluation was saved to before, whose files are replaced.
+            directory: new, empty, or one that the same measurements were saved to before, which are replaced.
 
         Raises:
             RunError: if the directory holds something else, or cannot be written.
         """
         path = Path(directory).expanduser()
-        _require_own(path)
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            write_text(path / "results.md", tables_markdown([self.table()]))
-            write_text(path / "results.csv", records_csv(self.records))
-            write_text(path / "results.json", records_json(self.records))
-            with replacing(path / "images.parquet") as temporary:
-                self.images.to_parquet(temporary, index=False)
-        except OSError as error:
-            raise RunError(
-                f"directory '{path}' cannot be written: {error.strerror or error}; choose another"
-            ) from error
+        plan = self._plan
+        (cell,) = plan.cells()
+        with Run.begun(path, plan) as run:
+            run.save_trained(cell, Trained(seconds=None))
+            for measure in self.measures:
+                run.save_measure(cell, measure.record, _as_measurement(measure))
+            run.write_results()
         return path
+
+    @property
+    def _plan(self) -> Plan:
+        """The plan of a run with these measurements, of a model that is not named any further."""
+        clean = self.measures[0].record
+        attacked = [measure.record for measure in self.measures if measure.record.attack != CLEAN]
+        return Plan(
+            **{
+                name: getattr(clean, name)
+                for name in ("data", "data_fingerprint", "norm", "eot", "eight_bit")
+            },
+            classes=clean.classes,
+            train_images=0,
+            eval_images=clean.n,
+            models=(clean.model,),
+            defenses=(NONE,),
+            seeds=(clean.seed,),
+            attacks=tuple(dict.fromkeys(record.attack for record in attacked)),
+            eps=tuple(sorted({measure.record.eps for measure in self.measures})),
+            search=self.search,
+            trust=any(record.trust is not None for record in attacked),
+            epochs=(0,),
+            batch_size=0,
+            weights=None,
+            device=clean.device,
+            plugins=(),
+            given=(
+                GivenModel(
+                    name=clean.model,
+                    spec=clean.model,
+                    weights=self.weights,
+                    outputs=clean.classes,
+                    image_size=clean.image_size,
+                ),
+            ),
+        )
 
     def __repr__(self) -> str:
         """The table as a terminal shows it."""
@@ -140,14 +175,14 @@ class Evaluation:
 _OF_FRAMES = ("iloc", "loc", "drop", "set_index", "columns", "shape", "equals", "to_dict", "itertuples")
 
 
-def _require_own(path: Path) -> None:
-    """Refuse a place that holds something that no evaluation wrote."""
-    try:
-        others = sorted({entry.name for entry in path.iterdir()} - set(FILES)) if path.exists() else []
-    except OSError as error:
-        raise RunError(f"directory '{path}' cannot be read: {error.strerror}; choose another") from error
-    if others:
-        raise RunError(
-            f"directory '{path}' holds {others[0]}, which is no file of an evaluation; choose another"
-            " directory"
-        )
+def _as_measurement(measure: Measured) -> Measurement:
+    record = measure.record
+    return Measurement(
+        record.eps,
+        measure.top1,
+        measure.top5,
+        record.status,
+        record.seconds,
+        record.forward_passes,
+        record.backward_passes,
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -15,12 +14,16 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 from toys import Toy
+from typer.testing import CliRunner
 
 from robustbench_tin import evaluate, perturb
-from robustbench_tin.benchmarks.evaluation import FILES, Evaluation
+from robustbench_tin.benchmarks.evaluation import Evaluation
 from robustbench_tin.benchmarks.reporting.html import table_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
+from robustbench_tin.cli.app import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.errors import DataError, InvalidSettingError, RunError
 
@@ -172,28 +175,36 @@ def test_html_is_escaped() -> None:
     assert "a &amp; b" in page
 
 
-def test_it_is_saved_as_tables_records_and_results_per_image(found: Evaluation, tmp_path: Path) -> None:
+def test_it_is_saved_as_a_run_that_show_reads(found: Evaluation, tmp_path: Path) -> None:
     place = found.save(tmp_path / "a" / "saved")
-    assert sorted(path.name for path in place.iterdir()) == sorted(FILES)
-    assert (place / "results.md").read_text() == found.table().markdown() + "\n"
-    records = json.loads((place / "results.json").read_text())
-    assert [row["top1"] for row in records] == found.records.top1.tolist()
-    images = pd.read_parquet(place / "images.parquet")
-    assert images.groupby(["attack", "eps"], sort=False).top1.mean().tolist() == found.records.top1.tolist()
-    assert images.groupby(["attack", "eps"], sort=False).top5.mean().tolist() == found.records.top5.tolist()
-    assert images.image.tolist() == [*range(20)] * 3
-    assert images.label.tolist() == found.labels.tolist() * 3
-    before = (place / "images.parquet").read_bytes()
+    run = Run.load(place)
+    assert run.complete
+    assert run.records.equals(found.records)
+    assert run.tables == [found.table()]
+    (cell,) = run.plan.cells()
+    for (attack, eps), rows in found.images.groupby(["attack", "eps"], sort=False):
+        outcomes = run.outcomes(cell, attack, eps)
+        assert outcomes.top1.tolist() == rows.top1.tolist()
+        assert outcomes.top5.tolist() == rows.top5.tolist()
+        assert rows.label.tolist() == found.labels.tolist()
+    shown = CliRunner().invoke(app, ["show", str(place), "--format", "markdown"])
+    assert shown.exit_code == 0
+    assert shown.output.strip() == (place / "results.md").read_text().strip()
+    assert "done" in CliRunner().invoke(app, ["runs", str(tmp_path / "a")]).output
     found.save(place)
-    assert (place / "images.parquet").read_bytes() == before
+    assert Run.load(place).records.equals(found.records)
+    with pytest.raises(RunError, match="does not say where model 'a<b>' lies"):
+        CellLoader(run, 8, "cpu").load(cell)
 
 
-def test_it_is_not_saved_over_anything_else(found: Evaluation, tmp_path: Path) -> None:
+def test_it_is_not_saved_over_anything_else(found: Evaluation, toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(RunError, match=r"holds notes\.txt, which is no file of an evaluation"):
+    with pytest.raises(RunError, match="is not empty and holds no run"):
         found.save(tmp_path)
-    with pytest.raises(RunError, match="cannot be read: Not a directory"):
-        found.save(tmp_path / "notes.txt")
+    place = found.save(tmp_path / "saved")
+    other = evaluate(toy.model, toy.images, toy.labels, **OPTIONS)
+    with pytest.raises(RunError, match="holds a run of another plan"):
+        other.save(place)
 
 
 def test_an_attack_that_judges_one_rank_has_no_other(toy: Toy, tmp_path: Path) -> None:
@@ -201,7 +212,17 @@ def test_an_attack_that_judges_one_rank_has_no_other(toy: Toy, tmp_path: Path) -
     images = evaluation.images
     assert images.top5[images.attack != "clean"].isna().all()
     assert images.top1.notna().all()
-    assert len(pd.read_parquet(evaluation.save(tmp_path / "saved") / "images.parquet")) == len(images)
+    assert Run.load(evaluation.save(tmp_path / "saved")).records.equals(evaluation.records)
+
+
+def test_a_model_without_gradients_is_saved_with_what_stood_in(toy: Toy, tmp_path: Path) -> None:
+    def blind(images: torch.Tensor) -> torch.Tensor:
+        return toy.model(images).detach()
+
+    evaluation = evaluate(blind, toy.images[:8], toy.labels[:8], "fgsm", 0.03)
+    saved = Run.load(evaluation.save(tmp_path / "saved"))
+    assert saved.records.equals(evaluation.records)
+    assert "square" in evaluation.records.attack.iloc[-1]
 
 
 def test_code_that_takes_it_for_a_frame_is_told_where_the_frame_is(found: Evaluation) -> None:
