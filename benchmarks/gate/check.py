@@ -78,7 +78,7 @@ def _compared(
     }
     results = compare(known, candidate, rules, modes)
     _require_use(rules, results)
-    told += facts(known, candidate, modes)
+    told += facts(known, candidate, modes, rules.assumed_spread)
     return CheckReport(
         candidate=candidate.name,
         baseline=str(path),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
 from robustbench_tin.benchmarks.gate.candidate import (
     Candidate,
@@ -15,8 +17,9 @@ from robustbench_tin.benchmarks.gate.candidate import (
 from robustbench_tin.benchmarks.gate.comparison_mode import ChosenMode, ComparisonMode
 from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm
+from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm, image_variance
 from robustbench_tin.benchmarks.gate.trust_comparison import belief
+from robustbench_tin.benchmarks.gate.verdict_texts import percent, points, why_unknown, why_worse
 from robustbench_tin.benchmarks.trust.judge import needs_trust
 
 _ROUNDING = 1e-9
@@ -60,7 +63,9 @@ def compare(
             ]
             continue
         mode = modes[entry.model, entry.defense]
-        found += [_align(baseline, entry, measure, mode, models) for measure in entry.measures]
+        found += [
+            _align(baseline, entry, measure, mode, models, rules.assumed_spread) for measure in entry.measures
+        ]
         found += _new(models, [measure.key for measure in entry.measures])
     for models in groups.values():
         found += _new(models, [])
@@ -85,7 +90,12 @@ def check_floors(candidate: Candidate, rules: Rules) -> list[CheckResult]:
 
 
 def _align(
-    baseline: Baseline, entry: Entry, measure: Measure, mode: ChosenMode, models: Sequence[CandidateModel]
+    baseline: Baseline,
+    entry: Entry,
+    measure: Measure,
+    mode: ChosenMode,
+    models: Sequence[CandidateModel],
+    assumed_spread: float,
 ) -> CheckResult | Aligned:
     """Put the subject's figures beside a measure, or say why they cannot stand there."""
     if mode.mode is None:
@@ -107,9 +117,13 @@ def _align(
         result = replace(result, before=measure.right[0] / baseline.images, changes=changes)
         return Aligned(result, figures, measure, changes.chances())
     spread = Spread(tuple(measure.right), tuple(figure.right for figure in figures), baseline.images)
+    if len(measure.right) == 1:
+        outcomes = np.array([figure.hits for figure in figures])
+        sampling = image_variance(measure.hits(baseline.images), outcomes)
+        spread = replace(spread, assumed=assumed_spread, image_variance=sampling)
     before = sum(measure.right) / len(measure.right) / baseline.images
     result = replace(result, before=before, spread=spread)
-    return Aligned(result, figures, measure, spread.chances() if spread.known else None)
+    return Aligned(result, figures, measure, spread.chances())
 
 
 def _problem(figures: Sequence[CandidateMeasurement], trainings: int) -> str | None:
@@ -197,7 +211,7 @@ def _judge(found: Sequence[CheckResult | Aligned], rules: Rules) -> list[CheckRe
             result = replace(
                 result,
                 status=CheckStatus.incomparable,
-                reasons=(*result.reasons, f"a floor of {_percent(floor)} is asked for"),
+                reasons=(*result.reasons, f"a floor of {percent(floor)} is asked for"),
             )
         results.append(result)
     return _without_doubtful_rises(results)
@@ -224,25 +238,21 @@ def _verdict(item: Aligned, level: float) -> CheckResult:
     drop = result.drop
     # A difference of two fractions that is the tolerance to the image is not above it.
     allowed = result.tolerance + _ROUNDING
-    if drop is not None and chances is None and drop > allowed:
-        statuses.append(CheckStatus.incomparable)
-        reasons.append(
-            f"a drop of {points(drop)}, more than the {points(result.tolerance)} that it may lose; but how"
-            " far re-trainings lie apart cannot be known from one seed: make the baseline of more seeds, or"
-            " allow a larger --max-drop"
-        )
     if drop is not None and chances is not None:
         if drop > allowed and chances.of_drop <= level:
             statuses.append(CheckStatus.worse)
-            reasons.append(_why_worse(result, drop, chances.of_drop, level))
+            reasons.append(why_worse(result, drop, chances.of_drop, level))
         elif -drop > allowed and chances.of_rise <= level:
             statuses.append(CheckStatus.better)
             reasons.append(f"a rise of {points(-drop)}, beyond chance (p = {chances.of_rise:.2g})")
+        elif drop > allowed and result.spread is not None and not result.spread.known:
+            statuses.append(CheckStatus.incomparable)
+            reasons.append(why_unknown(result, result.spread, drop))
     if result.floor is not None:
         lowest = min(figure.right / figure.record.n for figure in item.figures)
         if lowest < result.floor:
             statuses.append(CheckStatus.below)
-            reasons.append(f"{_percent(lowest)}, and it must be at least {_percent(result.floor)}")
+            reasons.append(f"{percent(lowest)}, and it must be at least {percent(result.floor)}")
     asked = item.measure is not None or result.floor is not None
     believed = belief(item.figures, item.measure, asked=asked, rises=CheckStatus.better in statuses)
     if believed.reasons:
@@ -262,41 +272,9 @@ def _verdict(item: Aligned, level: float) -> CheckResult:
     )
 
 
-def _why_worse(result: CheckResult, drop: float, chance: float, level: float) -> str:
-    lost = f"a drop of {points(drop)}, more than the {points(result.tolerance)} that it may lose, "
-    if result.changes is not None:
-        return (
-            f"{lost}and beyond chance (p = {chance:.2g}): {result.changes.lost} images lost,"
-            f" {result.changes.won} won"
-        )
-    spread = result.spread
-    assert spread is not None
-    # What Holm's correction made of the level for this measure.
-    share = spread.chances().of_drop / chance if chance > 0 else 1.0
-    return (
-        f"{lost}and beyond what other seeds explain (p = {chance:.2g}): after {_seeds(spread)} at"
-        f" {_percent(sum(spread.before) / len(spread.before) / spread.images)}, one training deviating by"
-        f" {points(spread.deviation)}, {_percent(spread.lowest(level * share))} or more was to be expected"
-    )
-
-
-def _seeds(spread: Spread) -> str:
-    return f"{len(spread.before)} seed{'s' if len(spread.before) > 1 else ''}"
-
-
 def _incomparable(entry: Entry, measure: Measure, reason: str) -> CheckResult:
     return CheckResult(entry.model, entry.defense, measure.key, CheckStatus.incomparable, (reason,))
 
 
 def _mean(figures: Sequence[CandidateMeasurement]) -> float:
     return sum(figure.right / figure.record.n for figure in figures) / len(figures)
-
-
-def points(value: float) -> str:
-    """A difference of accuracies for people: ``1 point``, ``0.35 points``."""
-    text = f"{100 * value:.3g}"
-    return f"{text} point{'' if text == '1' else 's'}"
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.3g} %"

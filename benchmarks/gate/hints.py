@@ -8,18 +8,22 @@ from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry
 from robustbench_tin.benchmarks.gate.candidate import Candidate
 from robustbench_tin.benchmarks.gate.comparison_mode import ChosenMode, ComparisonMode
 from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
+from robustbench_tin.benchmarks.gate.rules import ASSUMED_SPREAD
+from robustbench_tin.benchmarks.gate.verdict_texts import points
 from robustbench_tin.benchmarks.runs.records import CLEAN
 
 Questions = Mapping[tuple[str, str], ChosenMode]
 
 
-def facts(baseline: Baseline, candidate: Candidate, modes: Questions) -> list[str]:
+def facts(
+    baseline: Baseline, candidate: Candidate, modes: Questions, assumed_spread: float = ASSUMED_SPREAD
+) -> list[str]:
     """Which question was asked of what, and what differs from the baseline, a sentence each."""
     lines = []
     for entry in baseline.entries:
         mode = modes.get((entry.model, entry.defense))
         if mode is not None and mode.mode is not None:
-            lines.append(f"{entry.label}: {_asked(entry, mode)}")
+            lines.append(f"{entry.label}: {_asked(entry, mode, assumed_spread)}")
         if mode is not None and mode.left_out:
             lines.append(f"{entry.label}: {mode.left_out}")
     changed = changed_settings(baseline, candidate)
@@ -79,7 +83,7 @@ def retrained_on_other_data(baseline: Baseline, candidate: Candidate) -> bool:
     )
 
 
-def _asked(entry: Entry, mode: ChosenMode) -> str:
+def _asked(entry: Entry, mode: ChosenMode, assumed_spread: float) -> str:
     if mode.mode is ComparisonMode.same_weights:
         return (
             f"same weights, changed pipeline ({mode.why}): compared with seed {entry.seeds[0]} image by"
@@ -88,7 +92,7 @@ def _asked(entry: Entry, mode: ChosenMode) -> str:
     seeds = (
         f"the spread of {len(entry.seeds)} seeds"
         if len(entry.seeds) > 1
-        else "one seed, whose spread is unknown"
+        else f"one seed, and seeds are assumed to deviate by {points(assumed_spread)} (--assumed-spread)"
     )
     return f"a re-training ({mode.why}): judged against {seeds}"
 

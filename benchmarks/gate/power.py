@@ -73,6 +73,26 @@ def power_of_seeds(before: int, now: int, drop: float, deviation: float, level: 
     return float(nct.sf(t.isf(level, freedom), freedom, shift))
 
 
+def power_of_error(drop: float, error: float, level: float) -> float:
+    """How often a normal test finds a drop beyond chance.
+
+    Args:
+        drop: the true one, a fraction.
+        error: standard error of the measured drop, a fraction above 0.
+        level: one-sided, of the test.
+    """
+    from scipy.stats import norm
+
+    return float(norm.sf(norm.isf(level) - drop / error))
+
+
+def drop_seen(error: float, level: float, power: float = POWER) -> float:
+    """The smallest drop that a normal test finds with this power; see :func:`power_of_error`."""
+    from scipy.stats import norm
+
+    return error * float(norm.isf(level) - norm.isf(power))
+
+
 def seeds_needed(drop: float, deviation: float, level: float, power: float = POWER) -> int | None:
     """The baseline's seeds with which one re-training that lost so much is found; None where none suffice."""
     # A single training keeps its own deviation however many the baseline has.

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import Baseline, Entry, Measure
-from robustbench_tin.benchmarks.gate.comparison import points
 from robustbench_tin.benchmarks.gate.power import (
     POWER,
+    drop_seen,
     images_needed,
+    power_of_error,
     power_of_images,
     power_of_seeds,
     seeds_needed,
@@ -17,6 +18,7 @@ from robustbench_tin.benchmarks.gate.power import (
 )
 from robustbench_tin.benchmarks.gate.result import CheckResult
 from robustbench_tin.benchmarks.gate.statistics import Spread
+from robustbench_tin.benchmarks.gate.verdict_texts import points
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
 
@@ -43,13 +45,18 @@ def blind_spots(results: Sequence[CheckResult], level: float) -> list[str]:
                 images.setdefault((result.changes.images, result.tolerance), []).append(changed)
         elif result.spread is not None:
             spread = result.spread
-            before, now = len(spread.before), len(spread.now)
-            if power_of_seeds(before, now, result.tolerance, spread.deviation, level) < POWER:
-                seeds.setdefault((before, result.tolerance), []).append(spread)
+            if _power(spread, result.tolerance, level) < POWER:
+                seeds.setdefault((len(spread.before), result.tolerance), []).append(spread)
     return [
         *(_too_few_images(*key, changed, level) for key, changed in images.items()),
         *(_too_few_seeds(*key, spreads, level) for key, spreads in seeds.items()),
     ]
+
+
+def _power(spread: Spread, drop: float, level: float) -> float:
+    if spread.assumed is not None:
+        return power_of_error(drop, spread.assumed_error, level / spread.tests)
+    return power_of_seeds(len(spread.before), len(spread.now), drop, spread.deviation, level)
 
 
 def weak_spots(baseline: Baseline) -> list[str]:
@@ -166,12 +173,24 @@ def _too_few_images(images: int, tolerance: float, changed: Sequence[float], lev
 
 
 def _too_few_seeds(seeds: int, tolerance: float, spreads: Sequence[Spread], level: float) -> str:
+    if spreads[0].assumed is not None:
+        return _one_seed(tolerance, spreads, level)
     widest = max(spreads, key=lambda spread: spread.deviation)
     visible = visible_drop(seeds, len(widest.now), widest.deviation, level)
     seen = "no drop is" if visible is None else f"only a drop of {100 * visible:.2g} points or more is"
     needed = seeds_needed(tolerance, widest.deviation, level)
     enough = "no number of seeds suffices" if needed is None else f"{needed} seeds would do"
     return (
-        f"{seeds} seed{'s' if seeds > 1 else ''} of the baseline do not see a re-training lose"
+        f"{seeds} seeds of the baseline do not see a re-training lose"
         f" {points(tolerance)} ({len(spreads)} measures): {seen} seen in four of five cases; {enough}"
+    )
+
+
+def _one_seed(tolerance: float, spreads: Sequence[Spread], level: float) -> str:
+    widest = max(spreads, key=lambda spread: spread.assumed_error)
+    visible = drop_seen(widest.assumed_error, level / widest.tests)
+    return (
+        f"the baseline's one seed does not see a re-training lose {points(tolerance)}"
+        f" ({len(spreads)} measures): only a drop of {100 * visible:.2g} points or more is seen in four of"
+        f" five cases, if seeds deviate by {points(widest.assumed or 0.0)}; make the baseline of more seeds"
     )

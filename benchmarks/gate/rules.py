@@ -9,6 +9,9 @@ table ``[tool.robust-tin]``::
     max-drop = 0.01                      # or a table: {"*" = 0.01, "resnet50/*/pgd@*" = 0.02}
     min = {"pgd@0.03" = 0.20}
     level = 0.05
+    assumed-spread = 0.02                # between seeds, for a re-training beside a baseline of one seed
+    require-power = true                 # fail if the images cannot see the tolerance
+    allow-untrained = true               # let a model pass that learned nothing
 """
 
 from __future__ import annotations
@@ -30,9 +33,10 @@ from robustbench_tin.threat import check_length
 
 MAX_DROP = 0.01
 LEVEL = 0.05
+ASSUMED_SPREAD = 0.02
 PYPROJECT = "pyproject.toml"
 _LARGEST = 4 * 2**20
-_OPTIONS = ("baseline", "max-drop", "min", "level")
+_OPTIONS = ("baseline", "max-drop", "min", "level", "assumed-spread", "require-power", "allow-untrained")
 _FRACTION, _OVER = re.compile(r"(=[\d.]+)/(\d)"), "\0"
 _GRAMMAR = (
     "expected a number from 0 to 1, or SELECTOR=NUMBER such as pgd@0.03=0.20 or resnet*/none/pgd@*=0.02"
@@ -78,12 +82,19 @@ class Rules:
         floors: what accuracy must be at least.
         level: at most this part of tables without a true drop fails by chance.
         baseline: the file to compare with, where a file of rules names one.
+        assumed_spread: standard deviation between seeds, a fraction, that is assumed for a re-training if the
+            baseline has one seed.
+        require_power: fail if the images and seeds cannot see the tolerance.
+        allow_untrained: let a model pass whose clean accuracy is not above chance.
     """
 
     max_drop: tuple[Rule, ...] = ()
     floors: tuple[Rule, ...] = ()
     level: float = LEVEL
     baseline: Path | None = None
+    assumed_spread: float = ASSUMED_SPREAD
+    require_power: bool = False
+    allow_untrained: bool = False
 
     def tolerance(self, model: str, defense: str, key: MeasurementKey) -> float:
         """How much a measure may lose, a fraction."""
@@ -122,7 +133,16 @@ class Rules:
             floors=tuple(rule for rule in self.floors if rule not in idle),
         )
 
-    def then(self, max_drop: Sequence[str], floors: Sequence[str], level: float | None) -> Rules:
+    def then(
+        self,
+        max_drop: Sequence[str] = (),
+        floors: Sequence[str] = (),
+        level: float | None = None,
+        *,
+        assumed_spread: float | None = None,
+        require_power: bool = False,
+        allow_untrained: bool = False,
+    ) -> Rules:
         """These rules with those of a command line behind them.
 
         Raises:
@@ -133,6 +153,9 @@ class Rules:
             max_drop=(*self.max_drop, *(parse_rule("max-drop", text) for text in max_drop)),
             floors=(*self.floors, *(parse_rule("min", text) for text in floors)),
             level=self.level if level is None else check_level(level),
+            assumed_spread=self.assumed_spread if assumed_spread is None else check_spread(assumed_spread),
+            require_power=self.require_power or require_power,
+            allow_untrained=self.allow_untrained or allow_untrained,
         )
 
 
@@ -211,6 +234,9 @@ def read_rules(path: Path) -> Rules:
         floors=_rules("min", content.get("min", {})),
         level=check_level(content.get("level", LEVEL)),
         baseline=None if baseline is None else path.parent / baseline,
+        assumed_spread=check_spread(content.get("assumed-spread", ASSUMED_SPREAD)),
+        require_power=_switch(path, content, "require-power"),
+        allow_untrained=_switch(path, content, "allow-untrained"),
     )
 
 
@@ -226,10 +252,32 @@ def check_level(value: object) -> float:
     Raises:
         InvalidSettingError: where it is none.
     """
-    level = _fraction(value)
-    if level is None or not 0 < level < 1:
-        raise InvalidSettingError(f"level got {value}; expected a number between 0 and 1, such as {LEVEL}")
-    return level
+    return _between_0_and_1("level", value, LEVEL)
+
+
+def check_spread(value: object) -> float:
+    """A standard deviation between seeds.
+
+    Raises:
+        InvalidSettingError: where it is none.
+    """
+    return _between_0_and_1("assumed-spread", value, ASSUMED_SPREAD)
+
+
+def _between_0_and_1(option: str, value: object, example: float) -> float:
+    number = _fraction(value)
+    if number is None or not 0 < number < 1:
+        raise InvalidSettingError(
+            f"{option} got {value}; expected a number between 0 and 1, such as {example}"
+        )
+    return number
+
+
+def _switch(path: Path, content: Mapping[str, Any], key: str) -> bool:
+    value = content.get(key, False)
+    if not isinstance(value, bool):
+        raise InvalidSettingError(f"'{path}' has {key} = {value}; expected true or false")
+    return value
 
 
 def _rules(option: str, content: object) -> tuple[Rule, ...]:

@@ -4,8 +4,8 @@
 test: only images whose outcome changed say anything, and by chance each is as likely lost as won (McNemar,
 1947, "Note on the sampling error of the difference between correlated proportions or percentages",
 Psychometrika 12). *A re-training* differs from its like by its seed, too, so it is judged against how far
-re-trainings lie apart: a one-sided prediction interval, Student's t. docs/gate.md states what each takes for
-granted.
+re-trainings lie apart: a one-sided prediction interval, Student's t. One seed shows no spread, so one is
+assumed. docs/gate.md states what each takes for granted.
 """
 
 from __future__ import annotations
@@ -80,16 +80,26 @@ class Spread:
         before: right answers of each of the baseline's seeds.
         now: right answers of each training that is checked; empty before there is one.
         images: that each was measured on.
+        assumed: standard deviation between seeds, a fraction, that is taken for granted because the baseline
+            has one seed; None if it has more.
+        image_variance: of the drop, by the choice of images (:func:`image_variance`); used with ``assumed``.
     """
 
     before: tuple[int, ...]
     now: tuple[int, ...]
     images: int
+    assumed: float | None = None
+    image_variance: float = 0.0
 
     @property
     def known(self) -> bool:
         """Whether there are two trainings of a kind, so that a spread can be known at all."""
         return self.freedom >= 1
+
+    @property
+    def tests(self) -> int:
+        """Number of tests that :meth:`chances` makes: of the observed spread, of the assumed one, or both."""
+        return self.known + (self.assumed is not None)
 
     @property
     def freedom(self) -> int:
@@ -120,21 +130,62 @@ class Spread:
         """Standard error of the drop."""
         return self.deviation * math.sqrt(1 / len(self.before) + 1 / len(self.now))
 
-    def chances(self) -> Chances:
-        """Student's t, one-sided each way, for a drop by seed alone; only where the spread is known.
+    @property
+    def assumed_error(self) -> float:
+        """Standard error of the drop by the choice of images and the assumed deviation of each training."""
+        assert self.assumed is not None
+        seeds = self.assumed**2 * (1 / len(self.before) + 1 / len(self.now))
+        return math.sqrt(self.image_variance + seeds)
 
-        With one training that is checked this is the prediction interval of the baseline's seeds.
+    def chances(self) -> Chances:
+        """How likely seeds alone make such a drop or rise; at least one of :attr:`tests` must be possible.
+
+        If both are, the smaller p-value counts twice (Bonferroni): few re-trainings of a baseline of one seed
+        leave Student's t hardly any power.
         """
+        found = [self._by_observed_spread()] if self.known else []
+        found += [self._by_assumed_spread()] if self.assumed is not None else []
+        return Chances(
+            min(1.0, len(found) * min(each.of_drop for each in found)),
+            min(1.0, len(found) * min(each.of_rise for each in found)),
+        )
+
+    def _by_observed_spread(self) -> Chances:
+        """Student's t; with one training that is checked, the prediction interval of the baseline's seeds."""
         from scipy.stats import t
 
         score = self.drop / self.error
         return Chances(float(t.sf(score, self.freedom)), float(t.cdf(score, self.freedom)))
+
+    def _by_assumed_spread(self) -> Chances:
+        from scipy.stats import norm
+
+        score = self.drop / self.assumed_error
+        return Chances(float(norm.sf(score)), float(norm.cdf(score)))
 
     def lowest(self, level: float) -> float:
         """Below this accuracy a training is beyond chance at a one-sided level."""
         from scipy.stats import t
 
         return float(np.mean(self.before)) / self.images - float(t.isf(level, self.freedom)) * self.error
+
+
+def image_variance(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> float:
+    """Variance of a drop in accuracy by the choice of images, if both sides were measured on the same.
+
+    Args:
+        before: outcomes of one training, bool ``(N,)``.
+        now: those of one training or more, bool ``(K, N)``; their mean is compared.
+
+    Returns:
+        In squared units of accuracy; never below that of half an image that changed.
+
+    >>> before = np.array([True, True, False, False])
+    >>> image_variance(before, np.array([[True, False, False, False]]))  # 3/16, by four images
+    0.046875
+    """
+    changes = before.astype(float) - now.mean(axis=0)
+    return max(float(changes.var()), 0.5 / len(before)) / len(before)
 
 
 def holm(chances: Sequence[float]) -> list[float]:

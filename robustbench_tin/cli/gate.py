@@ -125,6 +125,16 @@ def check(
             rich_help_panel=RULES,
         ),
     ] = None,
+    assumed_spread: Annotated[
+        float | None,
+        typer.Option(
+            metavar="FRACTION",
+            help="Standard deviation between seeds that is assumed for a re-training if the baseline has one"
+            " seed.",
+            show_default="0.02",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
     own: UserModelConfig,
     part: EvaluationDataConfig,
     device: Device = None,
@@ -182,7 +192,7 @@ def check(
     files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
     with _reported(str(own.model or run or "no model"), files, github) as told:
         chosen = find_rules() if rules is None else read_rules(rules)
-        chosen = chosen.then(max_drop or (), min or (), level)
+        chosen = chosen.then(max_drop or (), min or (), level, assumed_spread=assumed_spread)
         if same_weights and retrained:
             raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
         forced_mode = (

@@ -293,13 +293,44 @@ def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):
 
 
 def test_one_seed_says_what_it_cannot_know(file):
-    new = candidate(model(table(pgd=100), seed=1, weights="new"))
+    new = candidate(model(table(pgd=185), seed=1, weights="new"))
     report = check(new, file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
     assert report.exit_code == 2
     assert "make the baseline of more seeds, or allow a larger --max-drop" in str(report.results)
+    assert any("seeds are assumed to deviate by 2 points (--assumed-spread)" in fact for fact in report.facts)
     assert check(new, file, rules("0.5")).exit_code == 0
     assert check(new, file, forced_mode=ComparisonMode.same_weights).exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("spread", "status", "code"), [(0.02, "worse", 1), (0.1, "cannot compare", 2), (0.001, "worse", 1)]
+)
+def test_a_drop_that_no_plausible_seed_explains_is_worse(file, spread, status, code):
+    """It loses 25 points, less than two standard errors if seeds deviate by ten points."""
+    new = candidate(model(table(pgd=100), seed=1, weights="new"))
+    report = check(new, file, Rules().then(assumed_spread=spread))
+    assert verdicts(report) == {CLEAN: "not worse", "fgsm@0.03": "not worse", "pgd@0.03": status}
+    assert report.exit_code == code
+    assert f"{100 * spread:g} points" in next(r for r in report.results if r.status.grave).reasons[0]
+    assert f"deviate by {100 * spread:g} points" in plain(report)
+
+
+def test_two_retrainings_that_collapsed_are_worse_than_one_seed(file):
+    """Student's t alone has one degree of freedom here, and finds nothing."""
+    both = [model(table(pgd=30), seed=seed, weights=f"new {seed}") for seed in (1, 2)]
+    report = check(candidate(*both), file)
+    assert verdicts(report)["pgd@0.03"] == "worse"
+    (result,) = report.failed
+    assert result.spread.tests == 2
+
+
+def test_a_check_beside_one_seed_says_what_it_can_see(file):
+    report = check(candidate(model(table(), seed=1, weights="new")), file)
+    assert report.exit_code == 0
+    (warning,) = report.warnings
+    assert warning.startswith("the baseline's one seed does not see a re-training lose 1 point (3 measures)")
+    assert "if seeds deviate by 2 points" in warning
 
 
 def test_what_changed_stands_beside_what_fell(file):
