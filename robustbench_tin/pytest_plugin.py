@@ -58,7 +58,7 @@ class Robustness:
             The same, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.check import check
-        from robustbench_tin.benchmarks.gate.rules import Rules
+        from robustbench_tin.benchmarks.gate.rules import Rules, find_rules
         from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
         from robustbench_tin.threat import parse_eps
 
@@ -71,7 +71,8 @@ class Robustness:
         asked = UserModelSettings(",".join(attacks) or "fgsm", str(budget), norm)
         texts = [f"{name}{'' if name == 'clean' else f'@{budget}'}={floor}" for name, floor in named.items()]
         with _mistakes_told():
-            _require(check(self._candidate(asked), None, Rules().then((), texts, None)))
+            rules = Rules().then((), texts, allow_untrained=find_rules().allow_untrained)
+            _require(check(self._candidate(asked), None, rules))
         return self
 
     def not_worse_than(

@@ -12,9 +12,10 @@ from robustbench_tin.benchmarks.gate.candidate import Candidate
 from robustbench_tin.benchmarks.gate.comparison import check_floors, compare
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode, choose_mode
 from robustbench_tin.benchmarks.gate.hints import facts, hints
-from robustbench_tin.benchmarks.gate.power_warnings import blind_spots, weak_spots
+from robustbench_tin.benchmarks.gate.power_warnings import blind_spots, low_power, weak_spots
 from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.gate.untrained import fail_untrained
 from robustbench_tin.errors import InvalidSettingError
 
 DEFAULT_FILE = "robustness-baseline.json"
@@ -52,7 +53,12 @@ def check(
         )
     images = next(figure.record.n for _, figure in candidate.figures)
     if path is None:
-        results = check_floors(candidate, rules)
+        if rules.require_power:
+            raise InvalidSettingError(
+                "require-power got no baseline, and floors are not tested against chance; give --baseline"
+                " FILE, or leave it out"
+            )
+        results = _unless_allowed(check_floors(candidate, rules), candidate, rules)
         _require_use(rules, results)
         return CheckReport(
             candidate.name, None, images, rules.level, tuple(results), warnings=candidate.notes
@@ -76,8 +82,10 @@ def _compared(
         for entry in known.entries
         if (entry.model, entry.defense) in groups
     }
-    results = compare(known, candidate, rules, modes)
+    results = _unless_allowed(compare(known, candidate, rules, modes), candidate, rules)
     _require_use(rules, results)
+    findings = low_power(results, rules.level) if rules.require_power else ()
+    blind = [] if findings else blind_spots(results, rules.level)
     told += facts(known, candidate, modes, rules.assumed_spread)
     return CheckReport(
         candidate=candidate.name,
@@ -86,10 +94,15 @@ def _compared(
         level=rules.level,
         results=tuple(results),
         facts=tuple(told),
-        warnings=(*candidate.notes, *blind_spots(results, rules.level), *weak_spots(known)),
+        warnings=(*candidate.notes, *blind, *weak_spots(known)),
         hints=tuple(hints(known, candidate, modes, results)),
         update=_update(candidate, path, results),
+        findings=findings,
     )
+
+
+def _unless_allowed(results: list[CheckResult], candidate: Candidate, rules: Rules) -> list[CheckResult]:
+    return results if rules.allow_untrained else fail_untrained(results, candidate)
 
 
 def _as_only_entry(known: Baseline, candidate: Candidate) -> Candidate:

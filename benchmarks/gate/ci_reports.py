@@ -15,17 +15,24 @@ from urllib.parse import quote
 from robustbench_tin._version import __version__
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.codes.verdict import Trust
-from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, CheckStatus
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckResult, CheckStatus, FindingCode
 from robustbench_tin.benchmarks.gate.text_report import notes, table
 from robustbench_tin.text import markdown, printable
 
 _RULES = {
     CheckStatus.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
     CheckStatus.below: ("robustness-below-floor", "Robustness is below the floor that a rule asks for."),
+    CheckStatus.untrained: ("robustness-untrained", "Clean accuracy is not above chance."),
     CheckStatus.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
     CheckStatus.incomparable: (
         "robustness-not-comparable",
         "A measure cannot be compared with the baseline's.",
+    ),
+}
+_FINDINGS = {
+    FindingCode.low_power: (
+        "robustness-low-power",
+        "The images and seeds cannot see a drop of the tolerance.",
     ),
 }
 _FAILURE = ("robustness-check-failed", "The check came to no result.")
@@ -50,24 +57,27 @@ def as_json(report: CheckReport) -> str:
         "warnings": report.warnings,
         "hints": report.hints,
         "update": report.update,
+        "findings": [asdict(finding) for finding in report.findings],
     }
     return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def as_markdown(report: CheckReport) -> str:
-    """The table and its notes, for a job's summary page."""
-    shown = "" if report.failure else f"\n{table(report).markdown()}\n"
-    return f"### {markdown(report.summary)}\n{shown}"
+    """The table and its notes, for a job's summary page or a comment on a pull request."""
+    shown = table(report)
+    text = shown.markdown() if shown.rows else "\n\n".join(map(markdown, shown.notes))
+    return f"### {markdown(report.summary)}\n" + ("" if report.failure else f"\n{text}\n")
 
 
 def as_junit(report: CheckReport) -> str:
-    """One test case a measure: what fails the check is a failure, what cannot be compared an error.
+    """One test case a measure and a finding: what fails is a failure, what cannot be compared an error.
 
     A check that came to no result is one test case with an error.
     """
     stopped = bool(report.failure)
-    failed, broken = len(report.failed), len(report.of(CheckStatus.incomparable)) + stopped
-    tests = len(report.results) + stopped
+    failed = len(report.failed) + len(report.findings)
+    broken = len(report.of(CheckStatus.incomparable)) + stopped
+    tests = len(report.results) + len(report.findings) + stopped
     counts = {"tests": str(tests), "failures": str(failed), "errors": str(broken)}
     suites = ET.Element("testsuites", counts)
     suite = ET.SubElement(suites, "testsuite", {"name": "robustness", **counts, "skipped": "0"})
@@ -81,6 +91,10 @@ def as_junit(report: CheckReport) -> str:
             _problem(case, "error", result)
         else:
             ET.SubElement(case, "system-out").text = printable(_message(result))
+    for finding in report.findings:
+        case = ET.SubElement(suite, "testcase", {"classname": "check", "name": finding.code.value})
+        message = printable(finding.text)
+        ET.SubElement(case, "failure", {"message": message, "type": finding.code.value}).text = message
     if report.failure:
         case = ET.SubElement(suite, "testcase", {"classname": printable(report.candidate), "name": "check"})
         message = printable(report.failure)
@@ -91,16 +105,20 @@ def as_junit(report: CheckReport) -> str:
 
 
 def as_sarif(report: CheckReport) -> str:
-    """A result for each measure that fails or cannot be compared, at the baseline's first line."""
+    """A result for each finding and each measure that fails or cannot be compared, at the baseline."""
     results = [
         # GitHub's own fingerprint is of the line, which all of them share: it would take them for one.
         _result(report, _RULES[result.status][0], result.status.fails, result.label, _message(result))
         for result in report.results
         if result.status in _RULES
     ]
+    results += [
+        _result(report, _FINDINGS[finding.code][0], True, finding.code.value, finding.text)
+        for finding in report.findings
+    ]
     if report.failure:
         results.append(_result(report, _FAILURE[0], True, report.candidate, report.failure))
-    known = (*_RULES.values(), _FAILURE)
+    known = (*_RULES.values(), *_FINDINGS.values(), _FAILURE)
     rules = [{"id": name, "shortDescription": {"text": text}} for name, text in known]
     driver = {"name": "robust-tin", "version": __version__, "rules": rules}
     content = {
@@ -126,8 +144,8 @@ def _result(report: CheckReport, rule: str, grave: bool, label: str, message: st
 def as_annotations(report: CheckReport) -> str:
     """Lines that GitHub shows beside a commit.
 
-    An error for each measure that fails, a warning for each that cannot be compared, a notice for each that
-    the trust checks could not judge.
+    An error for each finding and each measure that fails, a warning for each that cannot be compared, a
+    notice for each that the trust checks could not judge.
     """
     lines = []
     for result in report.results:
@@ -136,6 +154,7 @@ def as_annotations(report: CheckReport) -> str:
             lines.append(_annotation(kind, result.label, _message(result)))
         elif result.unchecked:
             lines.append(_annotation("notice", result.label, _message(result)))
+    lines += [_annotation("error", finding.code.value, finding.text) for finding in report.findings]
     lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
     lines += [_annotation("notice", "where to look", cause) for cause in report.hints]
     kind = "error" if report.failure else "notice"

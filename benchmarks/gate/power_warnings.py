@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.gate.power import (
     seeds_needed,
     visible_drop,
 )
-from robustbench_tin.benchmarks.gate.result import CheckResult
+from robustbench_tin.benchmarks.gate.result import CheckResult, Finding, FindingCode
 from robustbench_tin.benchmarks.gate.statistics import Spread
 from robustbench_tin.benchmarks.gate.verdict_texts import points
 from robustbench_tin.benchmarks.reporting.table import Table
@@ -51,6 +51,23 @@ def blind_spots(results: Sequence[CheckResult], level: float) -> list[str]:
         *(_too_few_images(*key, changed, level) for key, changed in images.items()),
         *(_too_few_seeds(*key, spreads, level) for key, spreads in seeds.items()),
     ]
+
+
+def low_power(results: Sequence[CheckResult], level: float) -> tuple[Finding, ...]:
+    """A finding if a measure would not see a drop of its tolerance in four of five cases.
+
+    Args:
+        results: all of a check.
+        level: of the check.
+    """
+    said = blind_spots(results, level)
+    blind = [result for result in results if result.chance is not None and result.tolerance == 0]
+    if blind:
+        said.append(
+            f"no number of images sees a drop of 0 points ({len(blind)} measures): allow a --max-drop above 0"
+        )
+    text = f"the tolerance cannot be seen: {'; '.join(said)}"
+    return (Finding(FindingCode.low_power, text),) if said else ()
 
 
 def _power(spread: Spread, drop: float, level: float) -> float:

@@ -21,6 +21,7 @@ class CheckStatus(StrEnum):
 
     worse = "worse"
     below = "below its floor"
+    untrained = "untrained"
     suspicious = "suspicious"
     incomparable = "cannot compare"
     better = "better"
@@ -35,7 +36,31 @@ class CheckStatus(StrEnum):
     @property
     def fails(self) -> bool:
         """Whether robustness got worse, or may only look as if it had not."""
-        return self in (CheckStatus.worse, CheckStatus.below, CheckStatus.suspicious)
+        return self in (
+            CheckStatus.worse,
+            CheckStatus.below,
+            CheckStatus.untrained,
+            CheckStatus.suspicious,
+        )
+
+
+class FindingCode(StrEnum):
+    """What fails a check as a whole, rather than one of its measures."""
+
+    low_power = "too little power"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that fails a check as a whole.
+
+    Attributes:
+        code: what it is.
+        text: the same with its figures, a sentence for people.
+    """
+
+    code: FindingCode
+    text: str
 
 
 @dataclass(frozen=True)
@@ -83,6 +108,11 @@ class CheckResult:
         return f"{self.model} + {self.defense}, {self.key.label}"
 
     @property
+    def moved(self) -> bool:
+        """Whether it is anything but as good as before."""
+        return self.status is not CheckStatus.same
+
+    @property
     def drop(self) -> float | None:
         """Accuracy lost, a fraction; negative where it rose; None where it cannot be known."""
         return None if self.before is None or self.now is None else self.before - self.now
@@ -103,6 +133,8 @@ class CheckReport:
         hints: where to look for what made it worse.
         update: the command that makes a new baseline of the subject.
         failure: why the check came to no findings; empty if it came to its end.
+        findings: what fails the check as a whole.
+        only_moved: show only the rows of measures that moved, where a person reads them.
     """
 
     candidate: str
@@ -115,6 +147,13 @@ class CheckReport:
     hints: tuple[str, ...] = ()
     update: str = ""
     failure: str = ""
+    findings: tuple[Finding, ...] = ()
+    only_moved: bool = False
+
+    @property
+    def shown(self) -> list[CheckResult]:
+        """The results that a person sees: all, or those that moved."""
+        return [result for result in self.results if not self.only_moved or result.moved]
 
     def of(self, *statuses: CheckStatus) -> list[CheckResult]:
         """The findings with one of these verdicts."""
@@ -128,7 +167,7 @@ class CheckReport:
     @property
     def exit_code(self) -> int:
         """0: none worse; 1: some worse, whatever else; 2: none seen to be worse, but some not comparable."""
-        if self.failed:
+        if self.failed or self.findings:
             return WORSE
         return INCOMPARABLE if self.failure or self.of(CheckStatus.incomparable) else PASSED
 
@@ -139,6 +178,7 @@ class CheckReport:
             return f"Robustness check CANNOT COMPARE: {self.failure}"
         counts = [(status, len(self.of(status))) for status in CheckStatus]
         statuses = ", ".join(f"{count} {status.value}" for status, count in counts if count)
+        statuses += "".join(f"; {finding.code.value}" for finding in self.findings)
         outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]
         return f"Robustness check {outcome}: {counted(len(self.results), 'measure')}: {statuses}."
 

@@ -17,8 +17,8 @@ _TESTS = {ComparisonMode.same_weights: "same images", ComparisonMode.retrained: 
 
 
 def table(report: CheckReport) -> Table:
-    """Every measure in a row; below them why, what changed, and where to look."""
-    rows = tuple(_row(result) for result in report.results)
+    """Every measure in a row, or each that moved; below them why, what changed, and where to look."""
+    rows = tuple(_row(result) for result in report.shown)
     return Table(
         title=_title(report),
         columns=(
@@ -47,20 +47,24 @@ def plain(report: CheckReport) -> str:
 
     shown = table(report)
     file = io.StringIO()
-    Console(file=file, width=160, color_system=None).print(TerminalTable(replace(shown, title="", notes=())))
+    if shown.rows:
+        console = Console(file=file, width=160, color_system=None)
+        console.print(TerminalTable(replace(shown, title="", notes=())))
     return "\n".join([printable(shown.title), file.getvalue().rstrip(), "", *map(printable, shown.notes)])
 
 
 def notes(report: CheckReport) -> list[str]:
     """What stands below the table, a line each."""
-    lines = [
+    lines = [_unmoved(report)] if report.only_moved else []
+    lines += [
         f"{'! ' if any(each.status.grave for each in found) else ''}{reason} ({_measures(found)})"
-        for reason, found in grouped(report.results).items()
+        for reason, found in grouped(report.shown).items()
     ]
     lines += [
         f"{UNCHECKED} {Trust.unchecked}: {reason} ({_measures(found)})"
-        for reason, found in grouped(report.results, "unchecked").items()
+        for reason, found in grouped(report.shown, "unchecked").items()
     ]
+    lines += [f"! {finding.text}" for finding in report.findings]
     lines += [f"Compared: {fact}." for fact in report.facts]
     lines += [f"Warning: {warning}." for warning in report.warnings]
     lines += [f"Look here: {cause}." for cause in report.hints]
@@ -76,6 +80,12 @@ def _title(report: CheckReport) -> str:
         else ""
     )
     return f"Robustness of {report.candidate} {beside}: {counted(report.images, 'image')}{level}"
+
+
+def _unmoved(report: CheckReport) -> str:
+    """How many measures have no row."""
+    count = len(report.results) - len(report.shown)
+    return f"{count:,} of {counted(len(report.results), 'measure')} did not move: no row above."
 
 
 def _row(result: CheckResult) -> tuple[str, ...]:

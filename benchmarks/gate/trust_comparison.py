@@ -13,7 +13,8 @@ from robustbench_tin.benchmarks.runs.records import CLEAN
 
 # The images are the baseline's, and its own test judges how many of them are right: no way round a check.
 _TOO_FEW = (TrustCode.few_images, TrustCode.few_right)
-_UNLEARNED = "clean accuracy is not above chance: nothing was learned, so this figure means nothing"
+# Another finding (untrained.py) tells, and fails the check unless that is allowed.
+_KNOWN_OTHERWISE = (*_TOO_FEW, TrustCode.at_chance)
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,6 @@ def belief(
     unchecked = _once(reason for figure in figures for reason in figure.unchecked)
     if not asked:
         return Belief(unchecked=unchecked)
-    unlearned = any(figure.record.above_chance is False for figure in figures)
-    if unlearned and (known is None or known.above_chance is not False):
-        return Belief((_UNLEARNED,))
     doubts = _new_doubts(_once(doubt for figure in figures for doubt in figure.doubts), known, rises=rises)
     hidden = _newly_unchecked(unchecked, known, rises=rises)
     # Of a clean figure only what speaks against it is kept.
@@ -83,7 +81,7 @@ def _newly_unchecked(
         return ()
     # Earlier versions took a want of gradients for a doubt.
     familiar = {reason.code for reason in (*known.unchecked, *known.doubts)}
-    granted = familiar if rises else {*familiar, *_TOO_FEW}
+    granted = familiar if rises else {*familiar, *_KNOWN_OTHERWISE}
     return tuple(reason for reason in reasons if reason.code not in granted)
 
 

@@ -167,6 +167,32 @@ def check(
             rich_help_panel=REPORTS,
         ),
     ] = False,
+    changed: Annotated[
+        bool,
+        typer.Option(
+            "--changed",
+            help="In the table and in Markdown, show only the measures that moved: better, worse, unreliable,"
+            " new, missing or not comparable.",
+            rich_help_panel=REPORTS,
+        ),
+    ] = False,
+    require_power: Annotated[
+        bool,
+        typer.Option(
+            "--require-power",
+            help="Fail if the images and seeds would miss a drop of the tolerance in more than one of five"
+            " cases.",
+            rich_help_panel=RULES,
+        ),
+    ] = False,
+    allow_untrained: Annotated[
+        bool,
+        typer.Option(
+            "--allow-untrained",
+            help="Let a model pass whose clean accuracy is not above chance.",
+            rich_help_panel=RULES,
+        ),
+    ] = False,
     power: Annotated[
         float | None,
         typer.Option(
@@ -183,6 +209,7 @@ def check(
     """
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
     from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
+    from robustbench_tin.benchmarks.gate.text_report import table
     from robustbench_tin.errors import InvalidSettingError
 
     if power is not None:
@@ -192,13 +219,22 @@ def check(
     files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
     with _reported(str(own.model or run or "no model"), files, github) as told:
         chosen = find_rules() if rules is None else read_rules(rules)
-        chosen = chosen.then(max_drop or (), min or (), level, assumed_spread=assumed_spread)
+        chosen = chosen.then(
+            max_drop or (),
+            min or (),
+            level,
+            assumed_spread=assumed_spread,
+            require_power=require_power,
+            allow_untrained=allow_untrained,
+        )
         if same_weights and retrained:
             raise InvalidSettingError("got both --same-weights and --retrained; give one of them")
         forced_mode = (
             ComparisonMode.same_weights if same_weights else ComparisonMode.retrained if retrained else None
         )
-        told.report = _report(baseline, chosen, forced_mode, run, own, **vars(part), device=device)
+        report = _report(baseline, chosen, forced_mode, run, own, **vars(part), device=device)
+        told.report = replace(report, only_moved=changed)
+        _print_table(table(told.report))
     raise typer.Exit(told.report.exit_code)
 
 
@@ -212,7 +248,6 @@ def _report(
 ) -> CheckReport:
     from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
     from robustbench_tin.benchmarks.gate.check import check as run_check
-    from robustbench_tin.benchmarks.gate.text_report import table
 
     known = baseline or rules.baseline
     if own.model is not None:
@@ -220,9 +255,7 @@ def _report(
     if own.model is not None and known is not None:
         read_baseline(known)  # measuring takes minutes: what is wrong is told before
     (candidate,) = _candidates(() if run is None else (run,), own, **options)
-    report = run_check(candidate, baseline, rules, forced_mode=forced_mode)
-    _print_table(table(report))
-    return report
+    return run_check(candidate, baseline, rules, forced_mode=forced_mode)
 
 
 @dataclass
@@ -312,6 +345,7 @@ def _print_table(table: Any) -> None:
     from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 
     say(table.title)
-    make_console().print(TerminalTable(replace(table, title="", notes=())))
+    if table.rows:
+        make_console().print(TerminalTable(replace(table, title="", notes=())))
     for note in table.notes:
         say(note)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from made_up import IMAGES, candidate, figure, model, right, table
@@ -9,10 +11,12 @@ from made_up import IMAGES, candidate, figure, model, right, table
 from robustbench_tin.benchmarks.gate.baseline import make_baseline
 from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.check import check
+from robustbench_tin.benchmarks.gate.ci_reports import FORMATS
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
-from robustbench_tin.benchmarks.gate.result import CheckReport, CheckStatus
+from robustbench_tin.benchmarks.gate.result import CheckReport, CheckStatus, FindingCode
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.text_report import plain
+from robustbench_tin.benchmarks.gate.text_report import table as shown_table
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.errors import InvalidSettingError
 
@@ -188,7 +192,7 @@ def test_what_a_baseline_cannot_guard_is_said(tmp_path):
         (model(table(), trust=None), r"was not checked (fgsm@0.03, pgd@0.03)"),
         (doubted(table(), FEW), f"own figures are unchecked (pgd@0.03: {FEW.removeprefix('unchecked: ')})"),
     ):
-        report = check(candidate(base), written(tmp_path, base), rules("0.2"))
+        report = check(candidate(base), written(tmp_path, base), Rules().then(["0.2"], allow_untrained=True))
         assert report.exit_code == 0
         (warning,) = report.warnings
         assert said in warning
@@ -266,16 +270,84 @@ def test_a_floor_holds_for_an_unchecked_figure_and_the_check_says_so():
 def test_what_did_not_learn_in_both_is_said_to_be_unchecked(tmp_path):
     chance = "unchecked: clean accuracy is not above chance"
     unlearned = doubted(table(), chance, above_chance=False)
-    report = check(candidate(unlearned), written(tmp_path, unlearned))
+    report = check(candidate(unlearned), written(tmp_path, unlearned), Rules(allow_untrained=True))
     assert report.exit_code == 0
     assert f"? {chance} (net + none, pgd@0.03)" in plain(report)
     # It is one reason, not two, if the baseline learned something.
     report = check(candidate(unlearned), written(tmp_path, model(table())))
     (result,) = (result for result in report.results if result.key.attack == "pgd")
-    assert result.reasons == (
-        "clean accuracy is not above chance: nothing was learned, so this figure means nothing",
-    )
-    assert result.unchecked == ()
+    (reason,) = result.reasons
+    assert reason.startswith("clean accuracy, 85 % of 400 images, is not above chance for 10 classes")
+
+
+@pytest.mark.parametrize("of_baseline", [True, False])
+def test_a_model_that_learned_nothing_fails_unless_allowed(tmp_path, of_baseline):
+    unlearned = candidate(model(table(), above_chance=False))
+    file = written(tmp_path, model(table(), above_chance=of_baseline))
+    for path, asked in ((file, Rules()), (None, rules(floors=("pgd@0.03=0",)))):
+        report = check(unlearned, path, asked)
+        assert set(verdicts(report).values()) == {"untrained"}
+        assert report.exit_code == 1
+        allowed = check(unlearned, path, asked.then(allow_untrained=True))
+        assert set(verdicts(allowed).values()) == {"not worse"}
+        assert allowed.exit_code == 0
+    # What got worse on top of it is said to be worse, and nothing counts as better.
+    report = check(candidate(model(table(clean=200, pgd=390), above_chance=False)), file)
+    assert verdicts(report) == {CLEAN: "worse", "fgsm@0.03": "untrained", "pgd@0.03": "untrained"}
+    assert report.update == ""
+
+
+def test_one_training_of_several_that_learned_nothing_fails_and_is_named(tmp_path):
+    trainings = [model(table(), seed=seed, weights=f"w{seed}") for seed in range(3)]
+    file = written(tmp_path, *trainings)
+    trainings[2] = model(table(), seed=2, weights="w9", above_chance=False)
+    report = check(candidate(*trainings), file, forced_mode=ComparisonMode.retrained)
+    assert set(verdicts(report).values()) == {"untrained"}
+    assert all("seed 2: clean accuracy" in result.reasons[-1] for result in report.results)
+
+
+def test_too_few_images_to_show_chance_say_nothing_of_the_training():
+    """Two of two right are a quarter of all guesses of 2 classes: no model could do better."""
+    few = candidate(model({(CLEAN, 0.0): np.ones(2, dtype=bool)}, above_chance=False))
+    (clean,) = few.models[0].figures
+    for classes, status in ((2, "not worse"), (1000, "untrained")):
+        changed = replace(clean, record=clean.record.model_copy(update={"classes": classes}))
+        of = replace(few, models=(replace(few.models[0], figures=(changed,)),))
+        assert verdicts(check(of, None, rules(floors=("clean=0.5",)))) == {CLEAN: status}
+
+
+def test_power_can_be_required(file):
+    asked = Rules().then(require_power=True)
+    report = check(candidate(model(table())), file, asked)
+    (finding,) = report.findings
+    assert finding.code is FindingCode.low_power
+    assert finding.text.startswith(f"the tolerance cannot be seen: {IMAGES} images see a drop of 1 point")
+    assert report.exit_code == 1
+    assert report.summary == "Robustness check FAILED: 3 measures: 3 not worse; too little power."
+    assert not report.warnings  # it is said once
+    assert f"! {finding.text}" in plain(report).splitlines()
+    seen = check(candidate(model(table())), file, asked.then(["0.1"]))
+    assert (seen.findings, seen.exit_code) == ((), 0)
+    none = check(candidate(model(table())), file, asked.then(["0"]))
+    assert "no number of images sees a drop of 0 points (3 measures)" in none.findings[0].text
+    retrained = check(candidate(model(table(), seed=1, weights="new")), file, asked.then(["0.05"]))
+    assert "the baseline's one seed does not see" in retrained.findings[0].text
+    with pytest.raises(InvalidSettingError, match="require-power got no baseline"):
+        check(candidate(model(table())), None, asked.then((), ["clean=0.1"]))
+
+
+def test_only_what_moved_is_shown(file):
+    now = candidate(model(table() | {("pgd", 0.03): fewer(right(200), 12), ("square", 0.03): right(9)}))
+    report = replace(check(now, file), only_moved=True)
+    assert [row[2] for row in shown_table(report).rows] == ["pgd@0.03", "square@0.03"]
+    assert "2 of 4 measures did not move: no row above." in plain(report)
+    assert "| fgsm@0.03 |" not in FORMATS["markdown"](report)
+    assert "| pgd@0.03 |" in FORMATS["markdown"](report)
+    same = replace(check(candidate(model(table())), file), only_moved=True)
+    assert "3 of 3 measures did not move" in FORMATS["markdown"](same)
+    assert "| model |" not in FORMATS["markdown"](same)
+    # Programs get all.
+    assert FORMATS["json"](report) == FORMATS["json"](replace(report, only_moved=False))
 
 
 def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):

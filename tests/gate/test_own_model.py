@@ -225,7 +225,8 @@ def test_without_gradients_the_default_attacks_give_way_to_square(
         load_user_model(f"{tmp_path}/kinds.py:extra"), images, labels, UserModelSettings(eps="0.02")
     )
     make_baseline([sound]).write(tmp_path / "baseline.json")
-    report = check(candidate, tmp_path / "baseline.json", Rules(), forced_mode=ComparisonMode.same_weights)
+    rules = Rules(allow_untrained=True)
+    report = check(candidate, tmp_path / "baseline.json", rules, forced_mode=ComparisonMode.same_weights)
     assert report.exit_code == 2
 
 
@@ -373,8 +374,13 @@ def test_the_command_checks_it_and_its_update_is_a_command(source: Path, tmp_pat
     ]
     made = runner.invoke(app, ["baseline", *words, "--out", str(file)])
     assert made.exit_code == 0, made.output
-    checked = runner.invoke(app, ["check", *words, "--baseline", str(file), "--max-drop", "0.2"])
+    assert "has not learned anything" in made.output
+    rules = ["--baseline", str(file), "--max-drop", "0.2"]
+    checked = runner.invoke(app, ["check", *words, *rules, "--allow-untrained"])
     assert checked.exit_code == 0, checked.output
+    untrained = runner.invoke(app, ["check", *words, *rules])
+    assert untrained.exit_code == 1
+    assert "is not above chance for 10 classes" in untrained.output
     assert "Robustness check passed: 2 measures: 2 not worse." in checked.output
     command = UserModelSource(
         model=f"{source}:net", eval_images=40, attacks="fgsm", eps="0.02", trust=False

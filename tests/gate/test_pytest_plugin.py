@@ -185,7 +185,7 @@ def test_a_change_around_the_weights_is_told_from_a_retraining(messages: dict[st
     assert "same images" in around
     assert "WORSE" in around
     other = messages["test_other_weights"]
-    assert "cannot be known from one seed" in other
+    assert "assumed because the baseline has one seed" in other
 
 
 def test_a_mistake_is_told(messages: dict[str, str]) -> None:

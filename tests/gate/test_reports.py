@@ -97,3 +97,28 @@ def test_only_what_is_asked_for_is_written(report, tmp_path):
     write_reports(report, {"junit": tmp_path / "a.xml", "sarif": None, "json": tmp_path / "a.json"})
     assert (tmp_path / "a.xml").read_text() == FORMATS["junit"](report)
     assert sorted(path.name for path in tmp_path.glob("a.*")) == ["a.json", "a.xml"]
+
+
+def test_a_finding_of_the_whole_check_is_in_every_format(tmp_path):
+    file = tmp_path / "baseline.json"
+    make_baseline([candidate(model(table()))]).write(file)
+    report = check(candidate(model(table())), file, Rules(require_power=True))
+    text = report.findings[0].text
+    (failure,) = ET.fromstring(FORMATS["junit"](report)).iter("failure")
+    assert (failure.get("type"), failure.text) == ("too little power", text)
+    suites = ET.fromstring(FORMATS["junit"](report))
+    assert (suites.get("tests"), suites.get("failures")) == ("4", "1")
+    (found,) = json.loads(FORMATS["sarif"](report))["runs"][0]["results"]
+    assert (found["ruleId"], found["level"]) == ("robustness-low-power", "error")
+    assert json.loads(FORMATS["json"](report))["findings"] == [{"code": "too little power", "text": text}]
+    assert "! the tolerance cannot be seen" in FORMATS["markdown"](report)
+    assert "::error title=too little power::the tolerance cannot be seen" in as_annotations(report)
+
+
+def test_a_model_that_learned_nothing_has_a_rule_of_its_own():
+    report = check(
+        candidate(model(table(), above_chance=False)), None, Rules().then((), ("clean=0.1",), None)
+    )
+    results = json.loads(FORMATS["sarif"](report))["runs"][0]["results"]
+    assert {found["ruleId"] for found in results} == {"robustness-untrained"}
+    assert {each["status"] for each in json.loads(FORMATS["json"](report))["results"]} == {"untrained"}
