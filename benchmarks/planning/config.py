@@ -250,8 +250,10 @@ class UserModelConfig(ModelConfig, panel="Model"):
         "Model to measure instead of a run: package.module:factory, FILE.py:factory, a backbone's name,"
         " timm:NAME, hf-hub:NAME, or a file: TorchScript (.pt), torch.export (.pt2), ONNX.",
     )
-    weights: Path | None = option(
-        None, "Weights file that is loaded into the factory's model or the backbone."
+    weights: Sequence[Path] = option(
+        (),
+        "Weights file that is loaded into the factory's model or the backbone. Repeatable: each file is one"
+        " training (seed 0, 1, 2, …), and their spread is what a re-training is judged by.",
     )
     attacks: str = option("fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=10.")
     eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")

@@ -71,10 +71,13 @@ def baseline(
     )
     for spot in (*(note for candidate in candidates for note in candidate.notes), *weak_spots(made)):
         say(f"Warning: {spot}.")
-    if seeds == 1 and own.model is None:
+    if seeds == 1:
+        more = (
+            "bench with --seeds 0,1,2,3,4" if own.model is None else "give --weights once for each training"
+        )
         print(
-            "One seed: changes around the same weights can be judged; for re-trainings bench with --seeds"
-            " 0,1,2,3,4, so that it is known how far they lie apart."
+            "One seed: changes around the same weights can be judged, and re-trainings only by an assumed"
+            f" spread of seeds. To know how far they lie apart, {more}."
         )
 
 
@@ -321,9 +324,12 @@ def _candidates(runs: Sequence[Path], own: UserModelConfig, **options: Any) -> l
         return [from_run(run) for run in runs]
     if runs:
         raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{own.model}'; give one of them")
+    from robustbench_tin.benchmarks.gate.trainings import measure_trainings
     from robustbench_tin.benchmarks.gate.user_model import UserModelSource
 
-    return [UserModelSource(**vars(own), **options).measure(console_reporter())]
+    asked = {**vars(own), **options}
+    weights = asked.pop("weights")
+    return [measure_trainings(UserModelSource(**asked), weights, console_reporter())]
 
 
 def _print_power(drop: float, baseline: Path | None, level: float) -> None:
