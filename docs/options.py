@@ -31,7 +31,7 @@ _EVALUATE = """
 It also has the options of tables. [evaluate.md](evaluate.md) shows how to use it.
 """
 _GATE = """
-## robust-tin baseline and robust-tin check
+## robust-tin baseline, robust-tin check and robust-tin init
 
 They also have `--data`, `--classes`, `--eval-images` and `--device`. The other options are in their `--help`.
 """

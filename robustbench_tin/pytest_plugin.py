@@ -58,7 +58,8 @@ class Robustness:
             The same, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.check import check
-        from robustbench_tin.benchmarks.gate.rules import Rules, find_rules
+        from robustbench_tin.benchmarks.gate.rules import Rules
+        from robustbench_tin.benchmarks.gate.rules_file import find_rules
         from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
         from robustbench_tin.threat import parse_eps
 
@@ -92,7 +93,7 @@ class Robustness:
         from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
         from robustbench_tin.benchmarks.gate.check import check
         from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
-        from robustbench_tin.benchmarks.gate.rules import find_rules
+        from robustbench_tin.benchmarks.gate.rules_file import find_rules
         from robustbench_tin.benchmarks.gate.user_model import asked_by
 
         forced_mode = (

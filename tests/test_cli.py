@@ -333,7 +333,8 @@ def test_completion_ends_with_success_and_names_commands(monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize(
-    "command", ["bench", "evaluate", "show", "fool", "crop", "predict", "transfer", "baseline", "check"]
+    "command",
+    ["bench", "evaluate", "show", "fool", "crop", "predict", "transfer", "baseline", "check", "init"],
 )
 def test_help_cuts_no_name_at_80_columns(command: str, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("COLUMNS", "80")

@@ -2,41 +2,26 @@
 
 A rule is a number, or ``SELECTOR=NUMBER``. A selector is ``ATTACK``, ``ATTACK@EPS``, or either behind
 ``MODEL/DEFENSE/``; each part is a pattern (``pgd*``, ``densenet*/*/pgd@0.03``). Of several tolerances the
-last that fits holds, of several floors each. A file has the same in TOML; in ``pyproject.toml`` it is the
-table ``[tool.robust-tin]``::
-
-    baseline = "robustness-baseline.json"
-    max-drop = 0.01                      # or a table: {"*" = 0.01, "resnet50/*/pgd@*" = 0.02}
-    min = {"pgd@0.03" = 0.20}
-    level = 0.05
-    assumed-spread = 0.02                # between seeds, for a re-training beside a baseline of one seed
-    require-power = true                 # fail if the images cannot see the tolerance
-    allow-untrained = true               # let a model pass that learned nothing
+last that fits holds, of several floors each.
 """
 
 from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
 
 from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
-from robustbench_tin.errors import InvalidSettingError, UnknownNameError
-from robustbench_tin.files import read_text
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.specs import parse_number, short_numbers
 from robustbench_tin.threat import check_length
 
 MAX_DROP = 0.01
 LEVEL = 0.05
 ASSUMED_SPREAD = 0.02
-PYPROJECT = "pyproject.toml"
-_LARGEST = 4 * 2**20
-_OPTIONS = ("baseline", "max-drop", "min", "level", "assumed-spread", "require-power", "allow-untrained")
 _FRACTION, _OVER = re.compile(r"(=[\d.]+)/(\d)"), "\0"
 _GRAMMAR = (
     "expected a number from 0 to 1, or SELECTOR=NUMBER such as pgd@0.03=0.20 or resnet*/none/pgd@*=0.02"
@@ -173,10 +158,15 @@ def parse_rule(option: str, text: str) -> Rule:
     selector, equals, number = text.strip().rpartition("=")
     if equals and not selector.strip():
         raise InvalidSettingError(f"{option} got '{text}'; {_GRAMMAR}")
-    return _rule(option, selector.strip(), number, text)
+    return rule_of(option, selector.strip(), number, text)
 
 
-def _rule(option: str, selector: str, number: object, text: str) -> Rule:
+def rule_of(option: str, selector: str, number: object, text: str) -> Rule:
+    """The rule of a selector and a number; ``text`` is how both were written.
+
+    Raises:
+        InvalidSettingError: naming the option.
+    """
     value = _fraction(number)
     if value is None:
         raise InvalidSettingError(f"{option} got '{text}'; {_GRAMMAR}")
@@ -201,49 +191,6 @@ def _rule(option: str, selector: str, number: object, text: str) -> Rule:
         )
     model, defense, attack = ("*", "*", *parts)[-3:]
     return Rule(value, model.strip(), defense.strip(), attack.strip(), eps, text)
-
-
-def read_rules(path: Path) -> Rules:
-    """Read a TOML file of rules; of a ``pyproject.toml`` its table ``[tool.robust-tin]``.
-
-    Raises:
-        InvalidSettingError: where it cannot be read, or holds what is no rule.
-    """
-    try:
-        text = read_text(path, _LARGEST)
-        content: dict[str, Any] = tomllib.loads(text)
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidSettingError(f"rules '{path}' are no TOML: {error}; mend the file") from None
-    if path.name == PYPROJECT:
-        tool = content.get("tool", {})
-        content = tool.get("robust-tin", {}) if isinstance(tool, dict) else {}
-        if not isinstance(content, dict):
-            raise InvalidSettingError(
-                f"'{path}' has a robust-tin that is no table; expected [tool.robust-tin]"
-            )
-    for key in content:
-        if key not in _OPTIONS:
-            raise UnknownNameError(f"rule of '{path}'", key, _OPTIONS)
-    baseline = content.get("baseline")
-    if baseline is not None and not isinstance(baseline, str):
-        raise InvalidSettingError(f"'{path}' has baseline = {baseline}; expected the path of a file")
-    return Rules(
-        max_drop=_rules("max-drop", content.get("max-drop", {})),
-        floors=_rules("min", content.get("min", {})),
-        level=check_level(content.get("level", LEVEL)),
-        baseline=None if baseline is None else path.parent / baseline,
-        assumed_spread=check_spread(content.get("assumed-spread", ASSUMED_SPREAD)),
-        require_power=_switch(path, content, "require-power"),
-        allow_untrained=_switch(path, content, "allow-untrained"),
-    )
-
-
-def find_rules() -> Rules:
-    """Those of ``pyproject.toml`` in the working directory; none where there is no such file."""
-    path = Path(PYPROJECT)
-    return read_rules(path) if path.is_file() else Rules()
 
 
 def check_level(value: object) -> float:
@@ -271,19 +218,6 @@ def _between_0_and_1(option: str, value: object, example: float) -> float:
             f"{option} got {value}; expected a number between 0 and 1, such as {example}"
         )
     return number
-
-
-def _switch(path: Path, content: Mapping[str, Any], key: str) -> bool:
-    value = content.get(key, False)
-    if not isinstance(value, bool):
-        raise InvalidSettingError(f"'{path}' has {key} = {value}; expected true or false")
-    return value
-
-
-def _rules(option: str, content: object) -> tuple[Rule, ...]:
-    if not isinstance(content, Mapping):
-        return (_rule(option, "", content, str(content)),)
-    return tuple(_rule(option, key, number, f"{key}={number}") for key, number in content.items())
 
 
 def _fraction(value: object) -> float | None:

@@ -14,7 +14,7 @@ from robustbench_tin.metrics import above_chance
 
 def fail_untrained(results: Sequence[CheckResult], candidate: Candidate) -> list[CheckResult]:
     """Fail every measure of a model if the clean accuracy of one of its trainings is not above chance."""
-    reasons = {name: _why_untrained(models) for name, models in candidate.groups.items()}
+    reasons = {name: why_untrained(models) for name, models in candidate.groups.items()}
     return [_failed(result, reasons.get((result.model, result.defense))) for result in results]
 
 
@@ -22,10 +22,12 @@ def _failed(result: CheckResult, reason: str | None) -> CheckResult:
     if reason is None:
         return result
     status = min(result.status, CheckStatus.untrained, key=list(CheckStatus).index)
-    return replace(result, status=status, reasons=(*result.reasons, reason))
+    told = f"{reason} (let it pass: --allow-untrained)"
+    return replace(result, status=status, reasons=(*result.reasons, told))
 
 
-def _why_untrained(models: Sequence[CandidateModel]) -> str | None:
+def why_untrained(models: Sequence[CandidateModel]) -> str | None:
+    """Which of a model's trainings learned nothing, a sentence; None if none of them is known to."""
     for model in models:
         clean = next((figure for figure in model.figures if figure.key.attack == CLEAN), None)
         if clean is None or clean.hits is None or clean.record.above_chance is not False:
@@ -36,7 +38,6 @@ def _why_untrained(models: Sequence[CandidateModel]) -> str | None:
             seed = f"seed {model.seed}: " if len(models) > 1 else ""
             return (
                 f"{seed}clean accuracy, {percent(clean.right / n)} of {n:,} images, is not above chance for"
-                f" {classes:,} classes: the model learned nothing that its figures could stand for (to let it"
-                " pass: --allow-untrained)"
+                f" {classes:,} classes: the model learned nothing that its figures could stand for"
             )
     return None

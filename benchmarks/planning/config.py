@@ -253,7 +253,7 @@ class UserModelConfig(ModelConfig, panel="Model"):
     weights: Sequence[Path] = option(
         (),
         "Weights file that is loaded into the factory's model or the backbone. Repeatable: each file is one"
-        " training (seed 0, 1, 2, …), and their spread is what a re-training is judged by.",
+        " training (the first is seed 0), and their spread is what a re-training is judged by.",
     )
     attacks: str = option("fgsm,pgd", "Attacks, with settings after a colon: fgsm,pgd:steps=10.")
     eps: str = option("0.01,0.03", "Budgets in units of the pixel range: 0.01,8/255.")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
 
 if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.gate.baseline import Baseline
     from robustbench_tin.benchmarks.gate.candidate import Candidate
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
     from robustbench_tin.benchmarks.gate.result import CheckReport
@@ -58,26 +59,38 @@ def baseline(
 ) -> None:
     """Write down how robust a run's models are, for robust-tin check to compare with."""
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
-    from robustbench_tin.benchmarks.gate.power_warnings import weak_spots
 
     candidates = _candidates(runs or (), own, **vars(part), device=device)
     made = make_baseline(candidates)
     made.write(out)
+    notes = [note for candidate in candidates for note in candidate.notes]
+    more = "bench with --seeds 0,1,2,3,4" if own.model is None else "give --weights once for each training"
+    tell_baseline(made, out, notes, more)
+
+
+def tell_baseline(made: Baseline, out: Path, notes: Iterable[str], more_seeds: str) -> None:
+    """Print what a baseline file holds and what it cannot guard.
+
+    Args:
+        made: the baseline.
+        out: its file, which exists.
+        notes: of the files that it was made from.
+        more_seeds: how to get more seeds into it.
+    """
+    from robustbench_tin.benchmarks.gate.power_warnings import weak_spots
+
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
     say(
         f"{out}: {counted(measures, 'measure')} of {counted(made.images, 'image')},"
         f" {out.stat().st_size / 1000:.1f} kB"
     )
-    for spot in (*(note for candidate in candidates for note in candidate.notes), *weak_spots(made)):
+    for spot in (*notes, *weak_spots(made)):
         say(f"Warning: {spot}.")
     if seeds == 1:
-        more = (
-            "bench with --seeds 0,1,2,3,4" if own.model is None else "give --weights once for each training"
-        )
         print(
             "One seed: changes around the same weights can be judged, and re-trainings only by an assumed"
-            f" spread of seeds. To know how far they lie apart, {more}."
+            f" spread of seeds. To know how far they lie apart, {more_seeds}."
         )
 
 
@@ -89,9 +102,7 @@ def check(
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(
-            help="A file of robust-tin baseline.", show_default="pyproject.toml's", rich_help_panel=RULES
-        ),
+        typer.Option(help="A file of robust-tin baseline.", show_default="the rules'", rich_help_panel=RULES),
     ] = None,
     max_drop: Annotated[
         list[str] | None,
@@ -116,7 +127,7 @@ def check(
         typer.Option(
             metavar="FILE.toml",
             help="Rules from a file; those given beside it come after.",
-            show_default="[tool.robust-tin] of pyproject.toml",
+            show_default="[tool.robust-tin] of pyproject.toml, or robust-tin.toml",
             rich_help_panel=RULES,
         ),
     ] = None,
@@ -211,7 +222,7 @@ def check(
     compared, or the check came to no result. The files of reports say the same in each case.
     """
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
-    from robustbench_tin.benchmarks.gate.rules import find_rules, read_rules
+    from robustbench_tin.benchmarks.gate.rules_file import find_rules, read_rules
     from robustbench_tin.benchmarks.gate.text_report import table
     from robustbench_tin.errors import InvalidSettingError
 

@@ -15,7 +15,7 @@ from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
 from robustbench_tin.benchmarks.gate.candidate import Candidate, from_run
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.ci_reports import FORMATS
-from robustbench_tin.benchmarks.gate.rules import read_rules
+from robustbench_tin.benchmarks.gate.rules_file import read_rules
 from robustbench_tin.benchmarks.gate.text_report import plain
 from robustbench_tin.errors import RobustTinError
 
