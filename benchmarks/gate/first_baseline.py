@@ -16,7 +16,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Reporter
 
 # Seconds that the attacks of one check may take, on this machine.
-_SECONDS = 90
+_SECONDS = 60
 _TRIED, _FEWEST, _MOST, _STEP = 20, 100, 1000, 50
 
 

@@ -129,8 +129,7 @@ def _ask(name: str) -> str:
 
 
 def _asked_service() -> CiService:
-    names = ", ".join(service.value for service in CiService)
-    return CiService(typer.prompt(f"CI file ({names})", default=CiService.github, type=CiService))
+    return CiService(typer.prompt("CI file", default=CiService.github, type=CiService))
 
 
 def _has_terminal() -> bool:

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from robustbench_tin.benchmarks.gate.ci_templates import CPU_WHEELS
+
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "action.yml").exists(), reason="the files lie in a checkout only")
 
@@ -78,14 +80,35 @@ def test_the_action_hands_arguments_on_and_ends_as_the_check_does(place: Path, e
     assert (place / "output").read_text() == f"exit-code={ends_with}\n"
 
 
+@pytest.mark.parametrize("index", [CPU_WHEELS, ""])
 @pytest.mark.parametrize(("told", "installed"), [("robustbench-tin==1.2",) * 2, ("", "/the action")])
 def test_the_action_installs_what_it_is_told_to_and_else_itself(
-    place: Path, told: str, installed: str
+    place: Path, told: str, installed: str, index: str
 ) -> None:
-    code, calls = run(step("Install robust-tin")["run"], place, INSTALL=told, OWN="/the action")
-    assert (code, calls) == (0, [["python", "-m", "pip", "install", "--quiet", installed]])
+    script = step("Install robust-tin")["run"]
+    code, calls = run(script, place, INSTALL=told, OWN="/the action", TORCH_INDEX=index)
+    extra = ["--extra-index-url", index] if index else []
+    assert (code, calls) == (0, [["python", "-m", "pip", "install", "--quiet", *extra, installed]])
     # The service reads defaults before it knows where the action lies.
     assert not any("github." in str(each.get("default")) for each in action()["inputs"].values())
+
+
+def test_the_action_installs_for_the_cpu_and_caches_what_it_installs(place: Path) -> None:
+    assert action()["inputs"]["torch-index"]["default"] == CPU_WHEELS
+    names = [each["name"] for each in action()["runs"]["steps"]]
+    assert names == ["Find the cache of pip", "Cache packages", "Install robust-tin", "Check robustness"]
+    assert all(step(name)["if"].startswith("inputs.install != 'none'") for name in names[:3])
+    cache = step("Cache packages")
+    assert cache["uses"].startswith("actions/cache@")
+    assert cache["with"]["key"].startswith(cache["with"]["restore-keys"])
+    found = step("Find the cache of pip")
+    code, _ = run(found["run"], place, GITHUB_OUTPUT=str(place / "output"))
+    assert code == 0
+    # What the cache step takes from it.
+    outputs = {line.partition("=")[0] for line in (place / "output").read_text().splitlines()}
+    text = str(cache["with"])
+    used = {part.split(" ")[0] for part in text.split("steps.pip.outputs.")[1:]}
+    assert used == outputs
 
 
 def test_the_action_names_only_inputs_that_it_has() -> None:
@@ -94,9 +117,10 @@ def test_the_action_names_only_inputs_that_it_has() -> None:
     used = {part.split("}}")[0].strip() for part in text.split("${{ inputs.")[1:]}
     assert used == set(content["inputs"])
     assert content["runs"]["using"] == "composite"
-    assert all(each["shell"] == "bash" for each in content["runs"]["steps"])
+    scripts = [each for each in content["runs"]["steps"] if "run" in each]
+    assert all(each["shell"] == "bash" for each in scripts)
     # An input within a script would be run as part of it.
-    assert all("${{" not in each["run"] for each in content["runs"]["steps"])
+    assert all("${{" not in each["run"] for each in scripts)
 
 
 def test_the_gitlab_template_checks(place: Path) -> None:
@@ -106,7 +130,7 @@ def test_the_gitlab_template_checks(place: Path) -> None:
     code, calls = run("\n".join([*job["before_script"], *job["script"]]), place, **variables)
     assert code == 0
     assert calls == [
-        ["python", "-m", "pip", "install", "--quiet", "robustbench-tin"],
+        ["python", "-m", "pip", "install", "--quiet", "--extra-index-url", CPU_WHEELS, "robustbench-tin"],
         [
             *("robust-tin", "check", "runs/new", "--max-drop", "pgd*=0.02"),
             *("--baseline", "robustness-baseline.json", "--junit", "robustness.xml", "--markdown"),
@@ -114,6 +138,7 @@ def test_the_gitlab_template_checks(place: Path) -> None:
         ],
     ]
     assert job["artifacts"]["reports"]["junit"] == "robustness.xml"
+    assert job["variables"]["PIP_CACHE_DIR"] == f"$CI_PROJECT_DIR/{job['cache']['paths'][0]}"
 
 
 def test_the_pre_commit_hook_is_the_command() -> None:
@@ -128,7 +153,7 @@ def test_scripts_are_clean() -> None:
     if shellcheck is None:
         pytest.skip("shellcheck is not installed")
     template = yaml.safe_load((ROOT / "ci" / "robust-tin.gitlab-ci.yml").read_text())[".robust-tin-check"]
-    steps = [each["run"] for each in action()["runs"]["steps"]]
+    steps = [each["run"] for each in action()["runs"]["steps"] if "run" in each]
     for script in (*steps, *template["before_script"], *template["script"]):
         done = subprocess.run(
             [shellcheck, "--shell=bash", "-"], input=script, text=True, capture_output=True, check=False

@@ -3,47 +3,20 @@
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from scipy import stats
 
 from robustbench_tin.benchmarks.gate.power import drop_seen, power_of_error
-from robustbench_tin.benchmarks.gate.statistics import Spread, holm, image_variance
+from robustbench_tin.benchmarks.gate.rules import LEVEL
+from robustbench_tin.benchmarks.gate.statistics import Spread, image_variance
 
-MEASURES, IMAGES, TABLES, LEVEL = 5, 400, 500, 0.05
+sys.path.append(str(Path(__file__).parents[2]))  # perf is no part of the package
 
-
-def shares_worse(deviation: float, drop: float, assumed: float = 0.02) -> tuple[float, float]:
-    """The part of simulated checks in which a measure is worse beyond chance, and the last measure is.
-
-    Two trainings are right on an image with chances of their own; the accuracies of each deviate by
-    ``deviation``, half of it in all measures alike. The second one's last measure loses ``drop``.
-    """
-    random = np.random.default_rng(3)
-    any_worse = last_worse = 0
-    for _ in range(TABLES):
-        ease = random.beta(0.5, 0.5, IMAGES)  # what both trainings share
-        means = np.linspace(0.8, 0.3, MEASURES)
-        rates = means + random.normal(0, deviation / math.sqrt(2), (2, 1))
-        rates = rates + random.normal(0, deviation / math.sqrt(2), (2, MEASURES))
-        rates[1, -1] -= drop
-        # Of an image that is neither easy nor hard, each training decides by itself.
-        own = random.uniform(size=(2, MEASURES, IMAGES))
-        thresholds = stats.beta.isf(np.clip(rates, 0.001, 0.999), 0.5, 0.5)
-        hits = np.where(own < 0.2, own / 0.2 < rates[..., None], ease > thresholds[..., None])
-        chances = [
-            Spread(
-                (int(before.sum()),), (int(now.sum()),), IMAGES, assumed, image_variance(before, now[None])
-            )
-            .chances()
-            .of_drop
-            for before, now in zip(*hits, strict=True)
-        ]
-        found = np.array(holm(chances)) <= LEVEL
-        any_worse += bool(found.any())
-        last_worse += bool(found[-1])
-    return any_worse / TABLES, last_worse / TABLES
+from perf.one_seed import MEASURES, shares_worse
 
 
 @pytest.mark.parametrize("deviation", [0.0, 0.01, 0.02])
