@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import typer
 
 from robustbench_tin.benchmarks.planning.config import EvaluateConfig, TableConfig
@@ -26,13 +28,30 @@ def add_commands(app: typer.Typer) -> None:
 
 
 @with_options
-def evaluate(context: typer.Context, asked: EvaluateConfig, shown: TableConfig) -> None:
+def evaluate(
+    context: typer.Context,
+    asked: EvaluateConfig,
+    shown: TableConfig,
+    published: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="MEASURE=FRACTION",
+            help="Published accuracy to compare with, such as a leaderboard's: clean=0.8969,"
+            " autoattack@8/255=0.5953. A line says whether it lies in the 95 % interval. Repeatable.",
+            rich_help_panel="Tables",
+        ),
+    ] = None,
+) -> None:
     """Measure trained models, clean and under attack. Nothing is trained."""
     from robustbench_tin.benchmarks.evaluate_run import evaluate_run
+    from robustbench_tin.benchmarks.gate.published import compare_published, parse_published
     from robustbench_tin.progress import ConsoleReporter
 
+    yardsticks = parse_published(published or ())
     console = make_console()
     run = evaluate_run(**given_options(context, asked), reporter=ConsoleReporter(console))
     print_tables(run, run.tables_of(shown), console)
+    for figure in compare_published(list(run.iter_records()), yardsticks):
+        say(f"Published: {figure.text}")
     say(f"Tables and records: {run.path}/results.md, .csv, .json")
     require_no_failure(run)

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _FILES = "Files"
 # Asked for in a terminal, in this order, if the command line does not give them.
 _QUESTIONS = {
-    "model": "Model (package.module:function, FILE.py:function, or a file: TorchScript, torch.export, ONNX)",
+    "model": "Model (package.module:function, FILE.py:function, a backbone, timm:NAME, or a file: "
+    "TorchScript, torch.export, ONNX)",
     "weights": "Weights file (empty: the model has its weights)",
     "data": "Images (a directory with a folder for each class, a zip file, or demo)",
     "classes": "Classes, a number or ids with commas between them (empty: all)",

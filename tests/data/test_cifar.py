@@ -10,47 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-from torchvision.datasets import CIFAR10, CIFAR100
+from cifar_files import SETS, draw_cifar
+from torchvision.datasets import CIFAR10
 
 from robustbench_tin.data import open_dataset
 from robustbench_tin.errors import DataError
 
-SETS: dict[str, tuple[Any, str]] = {"cifar10": (CIFAR10, "labels"), "cifar100": (CIFAR100, "fine_labels")}
-ROWS = 3
-
-
-def content_of(name: str, key: str) -> dict[str, Any]:
-    """A file of a few rows as the published ones are: planes of red, green and blue, row by row."""
-    dice = np.random.default_rng(sum(name.encode()))
-    return {
-        "data": dice.integers(0, 256, (ROWS, 3072), dtype=np.uint8),
-        key: dice.integers(0, 4, ROWS).tolist(),
-        "filenames": [f"{name}_{row}.png" for row in range(ROWS)],
-    }
-
 
 @pytest.fixture
 def draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
-    """Writes a small set in torchvision's files, whose MD5 it lists; returns the root."""
-
-    def write(folder: Path, name: str, content: Any) -> str:
-        folder.mkdir(parents=True, exist_ok=True)
-        # As Python 2 wrote them: protocol 2.
-        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-        return hashlib.md5((folder / name).read_bytes()).hexdigest()
-
-    def drawn(name: str) -> Path:
-        listed, key = SETS[name]
-        folder = tmp_path / "root" / listed.base_folder
-        for part in ("train_list", "test_list"):
-            files = [[file, write(folder, file, content_of(file, key))] for file, _ in getattr(listed, part)]
-            monkeypatch.setattr(listed, part, files)
-        names = {listed.meta["key"]: ["ship", "truck", "cat", "dog"], "num_vis": 3072}
-        md5 = write(folder, listed.meta["filename"], names)
-        monkeypatch.setattr(listed, "meta", {**listed.meta, "md5": md5})
-        return tmp_path / "root"
-
-    return drawn
+    """Writes a small set in torchvision's files; returns the root."""
+    return lambda name: draw_cifar(tmp_path / "root", name, monkeypatch)
 
 
 def packed(root: Path, name: str) -> Path:
