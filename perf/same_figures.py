@@ -12,6 +12,7 @@ import argparse
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -20,7 +21,7 @@ from robustbench_tin import evaluate
 from robustbench_tin.data import in_class_order, open_dataset, subset
 from robustbench_tin.models import backbones, build_classifier
 
-EPS = 1 / 255
+EPS = 1 / 1020
 STEPS = 10
 STEP = EPS / 4
 BATCH = 50
@@ -110,7 +111,7 @@ def by_art(model: nn.Module, images: Tensor, labels: Tensor) -> Figures:
     wrapped = PyTorchClassifier(
         model, nn.CrossEntropyLoss(), tuple(images.shape[1:]), outputs, clip_values=(0, 1), device_type="cpu"
     )
-    pixels, truth = images.numpy(), labels.numpy()
+    pixels, truth = images.numpy(), np.eye(outputs)[labels.numpy()]
     attacks = (
         FastGradientMethod(wrapped, eps=EPS, batch_size=BATCH),
         ProjectedGradientDescent(
@@ -152,7 +153,7 @@ def main() -> None:
     val = in_class_order(part, "imagenet", 1000).val
     images = torch.from_numpy(val.images.copy()).float() / 255
     labels = torch.from_numpy(val.labels.copy()).long()
-    print(f"{given.network}, {len(images)} images, linf, eps 1/255, PGD with {STEPS} steps\n")
+    print(f"{given.network}, {len(images)} images, linf, eps {EPS:.5f}, PGD with {STEPS} steps\n")
     print("| accuracy in % by | clean | FGSM | PGD |\n|---|---:|---:|---:|")
     for name, measure in CONTENDERS.items():
         try:

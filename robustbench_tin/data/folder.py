@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import ClassVar
 
@@ -24,7 +26,7 @@ from robustbench_tin.data.listing import (
 )
 from robustbench_tin.data.source import OpenOptions, Source
 from robustbench_tin.errors import DataError
-from robustbench_tin.text import printable
+from robustbench_tin.text import counted, printable
 
 SIZE = 64
 
@@ -33,6 +35,7 @@ SIZE = 64
 class Folder(Source):
     """Your own images, as folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*, or a zip of these.
 
+    A directory without ``train``, with PATH/val/CLASS/* or PATH/CLASS/*, is there to measure models on.
     Read as torchvision's ``ImageFolder`` does: at any depth below a class, classes and images sorted by name;
     what starts with a dot is left out. JPEG, PNG, BMP, WebP, PPM and TIFF of any size; all are scaled to
     64×64, unless they are all square and of one size, which is then kept. There are no bounding boxes. If
@@ -44,10 +47,12 @@ class Folder(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` has a ``train`` and a ``val`` directory, or is a zip file."""
+        """Whether ``path`` has ``train`` and ``val``, or images in class folders, or is a zip file."""
         if path.is_file():
             return path.suffix.lower() == ".zip"
-        return (path / "train").is_dir() and any((path / name).is_dir() for name in VAL_FOLDERS)
+        if (path / "train").is_dir():
+            return any((path / name).is_dir() for name in VAL_FOLDERS)
+        return _has_classes(path / _measured_folder(path))
 
     def open(self, options: OpenOptions) -> Dataset:
         """Open it, decoding what is not in the cache yet.
@@ -57,6 +62,8 @@ class Folder(Source):
         """
         if self.path is None:
             raise DataError("data set 'folder' needs a path; expected folder:PATH")
+        if self.path.is_dir() and not (self.path / "train").is_dir():
+            return self._open_measured(self.path, options)
         decoded = open_decoded(self.name, _files(self.path), find_folder, options)
         return Dataset(
             name=self.name,
@@ -68,6 +75,69 @@ class Folder(Source):
             fingerprint=decoded.fingerprint,
             notes=tuple(decoded.notes),
         )
+
+    def _open_measured(self, path: Path, options: OpenOptions) -> Dataset:
+        """Open a directory without training images."""
+        below = _measured_folder(path)
+        files = Directory(path, [below] if below else None)
+        decoded = open_decoded(
+            self.name, files, lambda files: _find_measured(files, below), options, variant=f"measured {below}"
+        )
+        return Dataset(
+            name=self.name,
+            source=str(path),
+            classes=decoded.classes,
+            class_names=decoded.class_names,
+            train=decoded.train,
+            val=decoded.splits["val"],
+            fingerprint=decoded.fingerprint,
+            notes=tuple(decoded.notes),
+            to_train="put training images in train/CLASS/* and the others in val/CLASS/*",
+        )
+
+
+def _measured_folder(path: Path) -> str:
+    """The folder with images to measure on; empty if class folders lie in the directory itself."""
+    return next((name for name in VAL_FOLDERS if (path / name).is_dir()), "")
+
+
+def _has_classes(path: Path) -> bool:
+    """Whether two folders or more have images."""
+    try:
+        with os.scandir(path) as entries:
+            folders = [entry.path for entry in entries if entry.is_dir() and entry.name[0] != "."]
+        return sum(islice(filter(None, map(_has_images, folders)), 2)) == 2
+    except OSError:
+        return False
+
+
+def _has_images(folder: str) -> bool:
+    with os.scandir(folder) as entries:
+        return any(is_image(entry.name) for entry in entries)
+
+
+def _find_measured(files: Files, below: str) -> Listing:
+    found = by_class(files, below)
+    if len(found) < 2:
+        raise DataError(
+            f"'{files.location / below}' has images of {counted(len(found), 'class', 'classes')}; expected"
+            f" train/CLASS/* and val/CLASS/*, or CLASS/* alone, ending in {', '.join(SUFFIXES)}"
+        )
+    classes = tuple(sorted(found))
+    val = list_split(found, classes)
+    rest = files.names - set(val.names)
+    return Listing(
+        classes,
+        tuple(printable(name) for name in classes),
+        {"train": list_split({}, ()), "val": val},
+        size=common_size(files, val.names) or SIZE,
+        left_out={
+            **files.left_out,
+            Reason.OTHER_KIND: [name for name in rest if not is_image(name)],
+            Reason.NO_CLASS: [name for name in rest if is_image(name)],
+        },
+        notes=("there are no training images: models can be measured, not trained",),
+    )
 
 
 def find_folder(files: Files) -> Listing:

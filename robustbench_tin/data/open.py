@@ -73,7 +73,8 @@ def _recognised(data: str) -> Source:
             return kind(path=path)
     raise DataError(
         f"'{data}' {_what_is_wrong(path)}; expected an unpacked tiny-imagenet-200, its zip file,"
-        " or a directory with train/CLASS/* and val/CLASS/*; of other kinds say which: imagenet:DIR, npz:FILE"
+        " or a directory with train/CLASS/* and val/CLASS/*, or to measure on with CLASS/* alone; of other"
+        " kinds say which: imagenet:DIR, npz:FILE"
     )
 
 

@@ -8,6 +8,7 @@ import pytest
 from drawn_sets import picture, save
 from PIL import Image
 
+from robustbench_tin import bench
 from robustbench_tin.data import open_dataset
 from robustbench_tin.errors import DataError
 
@@ -89,6 +90,34 @@ def test_a_split_without_images(folder: Path, cache: Path) -> None:
     shutil.rmtree(folder / "val")
     with pytest.raises(DataError, match=r"/val' has no images; expected val/CLASS/\*"):
         open_dataset(f"folder:{folder}", cache_dir=cache)
+
+
+@pytest.mark.parametrize("below", ["val", "test", "."])
+def test_images_without_train_are_there_to_measure_on(folder: Path, cache: Path, below: str) -> None:
+    whole = open_dataset(str(folder), cache_dir=cache)
+    shutil.rmtree(folder / "train")
+    place = folder
+    if below == ".":
+        place = folder / "val"
+    elif below != "val":
+        (folder / "val").rename(folder / below)
+    dataset = open_dataset(str(place), cache_dir=cache)
+    assert dataset.classes == whole.classes
+    assert dataset.val.labels.tolist() == whole.val.labels.tolist()
+    assert np.array_equal(dataset.val.images, whole.val.images)
+    assert len(dataset.train) == 0
+    assert "there are no training images: models can be measured, not trained" in dataset.notes
+    with pytest.raises(DataError, match=r"no training images.*put training images in train/CLASS/\*"):
+        bench(models="timm:test_resnet", data=str(place), eps="0", out=folder / "run")
+
+
+@pytest.mark.parametrize("explicit", [False, True])
+def test_one_class_is_no_data_set(folder: Path, cache: Path, explicit: bool) -> None:
+    shutil.rmtree(folder / "train")
+    shutil.rmtree(folder / "val/dog")
+    told = "has images of 1 class; expected train" if explicit else "holds no known layout"
+    with pytest.raises(DataError, match=told):
+        open_dataset(f"folder:{folder}" if explicit else str(folder), cache_dir=cache)
 
 
 def test_a_broken_image_is_named_or_left_out(folder: Path, cache: Path) -> None:
