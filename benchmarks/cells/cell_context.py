@@ -71,7 +71,7 @@ class CellContext:
         """A cell's classifier; only a fresh one is filled with the weights that training starts from.
 
         Raises:
-            WeightsError: if those cannot be had, or do not fit.
+            WeightsError: if those cannot be loaded, or do not fit.
         """
         plan, weights = self.plan, self.request.weights
         # A file is of one architecture: a backbone that only defenses need starts without it.

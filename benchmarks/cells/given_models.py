@@ -31,9 +31,9 @@ from robustbench_tin.models.user_model import is_model_file
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor
 
-# So many images show whether a conversion answers as its original does.
+# Number of images that show whether a conversion answers as its original does.
 _FEW = 8
-# So many show whether the classes are in another order.
+# Number of images that show whether the classes are in another order.
 _SOME = 200
 
 
@@ -42,7 +42,7 @@ class GivenModels:
     """The models of a run.
 
     Attributes:
-        given: what the plan says of them.
+        given: for the plan.
         places: where they lie, by name.
         passes: how long their gradients take, by name.
     """
@@ -53,13 +53,13 @@ class GivenModels:
 
 
 def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Reporter) -> GivenModels:
-    """Load each model once, and look at what a plan must know of it.
+    """Load each model once, and look up the facts that a plan needs.
 
     Args:
         asked: names the models.
         dataset: that they are measured on.
         device: where.
-        reporter: is told what is worth knowing of them.
+        reporter: is told the notes on them.
 
     Raises:
         RobustTinError: for a model that there is not, or that does not fit the data.
@@ -68,7 +68,7 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
         asked, _takes_weights, lambda spec: _takes_weights(spec) and is_trained_backbone(spec)
     )
     asked_adaptation(asked)
-    asked_normalisation(asked)  # what is wrong is told before anything is loaded
+    asked_normalisation(asked)  # a mistake is told before anything is loaded
     names = given_names(asked.names, len(found))
     images = as_tensor(dataset.val.images[:_FEW]).to(device, torch.float32) / 255
     work = _Examination(asked, dataset, images, device, reporter)
@@ -106,7 +106,7 @@ class _Examination:
     reporter: Reporter
 
     def look(self, model: AskedModel) -> tuple[GivenModel, PassTimes]:
-        """What a plan must know of a model, and how long its gradients take."""
+        """The facts that a plan needs of a model, and how long its gradients take."""
         asked, classes = self.asked, len(self.dataset.classes)
         own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes)
         for note in own.notes:

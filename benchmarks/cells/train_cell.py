@@ -62,7 +62,7 @@ def train_cell(context: CellContext, cell: Cell) -> tuple[Classifier, Trained]:
     """Train a cell, and write down no more than its checkpoints.
 
     Raises:
-        WeightsError: if the weights to start from cannot be had, unless the request skips such cells.
+        WeightsError: if the weights to start from cannot be loaded, unless the request skips such cells.
     """
     try:
         classifier = context.build(cell, fresh=True)
@@ -76,7 +76,7 @@ def train_cell(context: CellContext, cell: Cell) -> tuple[Classifier, Trained]:
 
 
 def _without_weights(context: CellContext, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
-    """A cell whose weights to start from cannot be had; the same command asks for them again."""
+    """A cell whose weights to start from cannot be loaded; the same command asks for them again."""
     plan = context.plan
     trained = Trained(
         status=Status.of(StatusCode.not_measured, why=str(error)),

@@ -29,7 +29,7 @@ from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.specs import split_list
 
-# So many images show whether a conversion answers as its original does.
+# Number of images that show whether a conversion answers as its original does.
 _CONFIRMED = 8
 
 

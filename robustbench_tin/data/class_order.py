@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.data.base import UNLABELLED, Dataset, Split
+from robustbench_tin.data.imagenet_classes import COUNT, class_numbers
 from robustbench_tin.errors import DataError, InvalidSettingError, one_line
 from robustbench_tin.files import decode_text, read_bytes
 
 ORDERS = ("sorted", "wnids")
 IMAGENET = "imagenet"
 """The order of the 1,000 classes that published networks have: sorted by id."""
-_OF_IMAGENET = 1000
 _LARGEST = 10 << 20
 _EXPECTED = "expected a file with a class id a line, or JSON: a list of ids, or ids by index"
 
@@ -54,7 +54,7 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
             )
         listed = known
     else:
-        ids = _imagenet() if order == IMAGENET else _read(Path(order).expanduser())
+        ids = list(class_numbers()) if order == IMAGENET else _read(Path(order).expanduser())
         listed = _named_ids(dataset, ids, order)
     if tuple(listed) == dataset.classes:
         return dataset
@@ -91,7 +91,7 @@ def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name:
     if len(listed) != outputs:
         if order in (None, *ORDERS):
             known = dict.fromkeys((len(dataset.classes), len(dataset.whole or dataset.classes)))
-            which = f"{IMAGENET}, or FILE" if outputs == _OF_IMAGENET else "FILE"
+            which = f"{IMAGENET}, or FILE" if outputs == COUNT else "FILE"
             expected = (
                 f"the data set '{dataset.name}' has {' or '.join(f'{count:,}' for count in known)} classes;"
                 f" expected as many outputs, or --class-order {which} with the ids of the model's {outputs:,}"
@@ -144,12 +144,6 @@ def _named_ids(dataset: Dataset, listed: list[str], order: str | Path) -> list[s
             f" '{missing[0]}'; {_EXPECTED}"
         )
     return found
-
-
-def _imagenet() -> list[str]:
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return [str(wnid) for wnid in ImageNetInfo().label_names()]  # type: ignore[no-untyped-call]
 
 
 def _read(path: Path) -> list[str]:

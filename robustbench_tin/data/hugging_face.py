@@ -60,7 +60,7 @@ class HuggingFace(Source):
         """Open it, fetching and decoding what is not in the cache yet.
 
         Raises:
-            DataError: if it cannot be had, or has no such split or columns.
+            DataError: if it cannot be loaded, or has no such split or columns.
         """
         if self.path is None:
             raise DataError("data set 'hf' needs a name; expected hf:NAME of the Hub, or hf:DIR")
@@ -247,7 +247,7 @@ def _loaded(path: Path, config: str | None, only: str | None) -> Mapping[str, An
             found = datasets.load_dataset(name, config, split=only)
     except FOREIGN as error:  # the Hub's, the disk's and those of a script have no common base
         raise DataError(
-            f"data set 'hf:{name}' cannot be had ({one_line(error)}); expected a name of the Hub, or a"
+            f"data set 'hf:{name}' cannot be loaded ({one_line(error)}); expected a name of the Hub, or a"
             f" directory of save_to_disk: load_dataset('{name}').save_to_disk('DIR'), then hf:DIR"
         ) from error
     return found if isinstance(found, Mapping) else {only or str(found.split or "test"): found}

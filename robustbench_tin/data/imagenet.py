@@ -6,20 +6,18 @@ Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 20
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from robustbench_tin.data.base import Dataset
 from robustbench_tin.data.cache import open_decoded
 from robustbench_tin.data.class_folders import by_class, list_split, require_same_classes
 from robustbench_tin.data.files import Directory, Files
+from robustbench_tin.data.imagenet_classes import COUNT, class_numbers, described
 from robustbench_tin.data.listing import VAL_FOLDERS, Listing, Reason, is_image, within
 from robustbench_tin.data.source import OpenOptions, Source
 from robustbench_tin.errors import DataError, InvalidSettingError
 from robustbench_tin.text import counted, printable
 
-COUNT = 1000
-"""Classes of ImageNet-1k."""
 _LAYOUTS = (
     "expected val/CLASS/*.JPEG in it, or CLASS/*.JPEG, such as val/n01440764/ILSVRC2012_val_00000293.JPEG"
 )
@@ -126,28 +124,9 @@ def require_sizes(name: str, size: int, crop: int) -> None:
         )
 
 
-def described(wnid: str) -> str:
-    """The readable name of an ImageNet class; the id itself if it is none."""
-    index = _indices().get(wnid)
-    return printable(wnid) if index is None else str(_info().index_to_description(index))
-
-
-@cache
-def _info() -> Any:
-    from timm.data.imagenet_info import ImageNetInfo
-
-    return ImageNetInfo()
-
-
-@cache
-def _indices() -> dict[str, int]:
-    """The place of each of the 1,000 classes."""
-    return {str(wnid): index for index, wnid in enumerate(_info().label_names())}
-
-
 def _whole(classes: tuple[str, ...]) -> tuple[str, ...]:
     """All 1,000 classes, if these are some of them."""
-    known = _indices()
+    known = class_numbers()
     return tuple(known) if len(classes) < COUNT and all(wnid in known for wnid in classes) else ()
 
 
@@ -157,6 +136,6 @@ def _count_notes(classes: tuple[str, ...]) -> tuple[str, ...]:
     there = f"there are {counted(len(classes), 'class folder')}, and ImageNet has {COUNT:,}"
     if _whole(classes):
         return (f"{there}: a model with {COUNT:,} outputs is measured on its own numbers of these classes",)
-    strange = next((name for name in classes if name not in _indices()), None)
+    strange = next((name for name in classes if name not in class_numbers()), None)
     named = "" if strange is None else f"; '{printable(strange)}' is none of them"
     return (f"{there}{named}: labels count the folders in sorted order",)

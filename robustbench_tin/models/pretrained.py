@@ -106,7 +106,7 @@ def require_host(name: str, url: str, **advice: str) -> None:
 
 
 def failure(name: str, reason: str, advice: str = "give a file with --weights FILE") -> WeightsError:
-    """The error for published weights that cannot be had."""
+    """The error for published weights that cannot be loaded."""
     reason = " ".join(reason.split())[:200]
     return WeightsError(f"no pretrained weights for backbone '{name}': {reason}; {advice}")
 

@@ -130,7 +130,7 @@ def load_model(
         device: where it goes.
 
     Raises:
-        RobustTinError: if there is no such model, or its weights cannot be had.
+        RobustTinError: if there is no such model, or its weights cannot be loaded.
     """
     if not is_trained_backbone(spec):
         if asked.pretrained:

@@ -50,7 +50,7 @@ def load_trained_backbone(
 
     Raises:
         InvalidSettingError: if neither weights are given, or both.
-        WeightsError: if the weights cannot be had, or are another network's.
+        WeightsError: if the weights cannot be loaded, or are another network's.
     """
     if spec.startswith(f"{HUB}:"):
         if weights is not None:

@@ -130,7 +130,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path: Path, cache: Path) -> Non
 
 
 def test_what_the_hub_does_not_give_is_one_line(cache: Path) -> None:
-    expected = r"'hf:no/such' cannot be had .*save_to_disk\('DIR'\), then hf:DIR"
+    expected = r"'hf:no/such' cannot be loaded .*save_to_disk\('DIR'\), then hf:DIR"
     with pytest.raises(DataError, match=expected) as caught:
         open_dataset("hf:no/such", cache_dir=cache)
     assert "\n" not in str(caught.value)
