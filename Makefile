@@ -4,8 +4,10 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Compiling each file of torch takes as long as installing it; Python compiles a module when it is first imported.
+# Compiling each file of torch takes as long as installing it. Python compiles a module when it is first imported, and
+# must be allowed to keep it: otherwise each process compiles anew.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: bench test lint format types wheel clean
 
