@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +20,7 @@ from robustbench_tin.benchmarks.reporting.html import table_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.runs.records import CLEAN, Record, columns, to_frame
+from robustbench_tin.benchmarks.runs.records import CLEAN, to_frame
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.trust.judge import Measured
 
@@ -33,6 +33,8 @@ _NARROWEST, _NO_TERMINAL = 60, 100
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
     """The measurements of one model. A notebook shows its table, and so does ``print``.
+
+    Columns, rows and methods of :attr:`records` can be taken from it directly: ``found["top1"]``.
 
     Attributes:
         measures: one a measurement, the clean one first, with the results per image.
@@ -145,13 +147,21 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return table_html(self.table())
 
-    def __getitem__(self, key: object) -> NoReturn:
-        raise TypeError(f"an Evaluation is no DataFrame; use .records[{key!r}]")
+    # Earlier versions returned the records themselves: what is asked of them is answered by them.
+
+    def __getitem__(self, key: Any) -> Any:
+        return self.records[key]
+
+    def __len__(self) -> int:
+        return len(self.records)
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.records)
 
     def __getattr__(self, name: str) -> Any:
-        # Earlier versions returned the records themselves.
-        more = f"; use .records.{name}" if name in columns(Record) or name in _OF_FRAMES else ""
-        raise AttributeError(f"an Evaluation has no attribute '{name}'{more}")
+        if name.startswith("_") or name == "records" or not hasattr(self.records, name):
+            raise AttributeError(f"an Evaluation has no attribute '{name}'")
+        return getattr(self.records, name)
 
     def _images_of(self, measure: Measured) -> pd.DataFrame:
         import pandas as pd
@@ -170,9 +180,6 @@ class Evaluation:
                 },
             }
         )
-
-
-_OF_FRAMES = ("iloc", "loc", "drop", "set_index", "columns", "shape", "equals", "to_dict", "itertuples")
 
 
 def _as_measurement(measure: Measured) -> Measurement:

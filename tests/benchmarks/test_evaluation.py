@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from html.parser import HTMLParser
 from pathlib import Path
@@ -225,12 +226,13 @@ def test_a_model_without_gradients_is_saved_with_what_stood_in(toy: Toy, tmp_pat
     assert "square" in evaluation.records.attack.iloc[-1]
 
 
-def test_code_that_takes_it_for_a_frame_is_told_where_the_frame_is(found: Evaluation) -> None:
-    with pytest.raises(TypeError, match=r"use \.records\['top1'\]"):
-        found["top1"]
-    for name in ("top1", "iloc", "drop"):
-        with pytest.raises(AttributeError, match=rf"no attribute '{name}'; use \.records\.{name}"):
-            getattr(found, name)
+def test_code_that_takes_it_for_a_frame_gets_the_records(found: Evaluation) -> None:
+    assert found["top1"].equals(found.records["top1"])
+    assert found.top1.tolist() == [row.top1 for row in found.itertuples()]
+    assert found.set_index("attack").equals(found.records.set_index("attack"))
+    assert len(found) == len(found.records)
+    assert list(found) == list(found.records.columns)
+    assert copy.copy(found).records.equals(found.records)
     with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
         found.nothing  # noqa: B018
 
