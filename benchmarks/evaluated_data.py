@@ -63,7 +63,7 @@ def evaluated_data(
         data: as of :func:`robustbench_tin.evaluate`; likewise the others.
 
     Raises:
-        RobustTinError: for data that is none, and for options that only a data set by name has.
+        RobustTinError: for data of another kind, and for options that only a data set by name has.
     """
     if isinstance(data, data_sets.Split):
         return EvaluatedData(*as_images_and_labels(data.images, data.labels if labels is None else labels))

@@ -98,7 +98,7 @@ def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
     Args:
         model: pixels in [0, 1] to logits, in eval mode on the device.
         size: height and width of the images.
-        device: where it is.
+        device: of the model.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]

@@ -65,7 +65,7 @@ def parse_published(texts: Sequence[str]) -> list[Rule]:
     """Read published figures, in the grammar of the gate's rules.
 
     Raises:
-        InvalidSettingError: for a text that is none, or has no selector.
+        InvalidSettingError: for a text that cannot be read, or has no selector.
     """
     rules = [parse_rule(OPTION, text) for text in texts]
     for rule in rules:

@@ -197,7 +197,7 @@ def check_level(value: object) -> float:
     """A level of significance.
 
     Raises:
-        InvalidSettingError: where it is none.
+        InvalidSettingError: if it is not between 0 and 1.
     """
     return _between_0_and_1("level", value, LEVEL)
 
@@ -206,7 +206,7 @@ def check_spread(value: object) -> float:
     """A standard deviation between seeds.
 
     Raises:
-        InvalidSettingError: where it is none.
+        InvalidSettingError: if it is not between 0 and 1.
     """
     return _between_0_and_1("assumed-spread", value, ASSUMED_SPREAD)
 

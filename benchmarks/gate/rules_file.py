@@ -40,7 +40,7 @@ def read_rules(path: Path) -> Rules:
     """Read a TOML file of rules; of a ``pyproject.toml`` its table ``[tool.robust-tin]``.
 
     Raises:
-        InvalidSettingError: where it cannot be read, or holds what is no rule.
+        InvalidSettingError: if it cannot be read, or holds something else than rules.
     """
     content = read_toml(path)
     if path.name == PYPROJECT:

@@ -20,7 +20,7 @@ class GivenModel(BaseModel):
         name: in the run.
         spec: as it was given, without the directories of a path.
         file: name and digest of the file that it names; empty if it names none.
-        weights_file: name and digest of the file with its weights; empty if there is none.
+        weights_file: name and digest of the file with its weights; empty without such a file.
         weights: digest of its tensors; empty if it shows none, so that nobody can tell two of them apart.
         pretrained: whether its weights are a backbone's published ones.
         arguments: of its factory function, as they were given.

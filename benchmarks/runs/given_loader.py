@@ -30,7 +30,7 @@ class ModelPlace(BaseModel):
 
     Attributes:
         spec: as it was given; a path in it is absolute.
-        weights: absolute path of the file with its weights; empty if there is none.
+        weights: absolute path of the file with its weights; empty without such a file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
