@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from robustbench_tin.data.base import Split
+from robustbench_tin.data.base import Dataset, Split
 from robustbench_tin.data.skipped_files import Summary, left_out_note
 from robustbench_tin.data.source import OpenOptions
 from robustbench_tin.errors import DataError
@@ -66,6 +66,26 @@ class Decoded:
     def train(self) -> Split:
         """The training images; none if the source has none."""
         return self.splits["train"] if "train" in self.splits else _empty(self.splits["val"])
+
+    def as_dataset(self, name: str, source: object, **more: Any) -> Dataset:
+        """The data set with these classes and images.
+
+        Args:
+            name: of the data set.
+            source: its place, for people.
+            **more: other fields of :class:`Dataset`.
+        """
+        return Dataset(
+            name=name,
+            source=str(source),
+            classes=self.classes,
+            class_names=self.class_names,
+            train=self.train,
+            val=self.splits["val"],
+            fingerprint=self.fingerprint,
+            notes=tuple(self.notes),
+            **more,
+        )
 
 
 def open_entry(

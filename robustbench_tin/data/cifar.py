@@ -95,15 +95,9 @@ class _Cifar(Source):
         place = self.path or _fetched(self.name, form, options)
         files = _Files(self.name, place, form)
         decoded = open_arrays(self.name, files.location, files.stamp, files.read, options)
-        return Dataset(
-            name=self.name,
-            source=str(place),
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.train,
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            place,
         )
 
 

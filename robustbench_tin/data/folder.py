@@ -65,15 +65,9 @@ class Folder(Source):
         if self.path.is_dir() and not (self.path / "train").is_dir():
             return self._open_measured(self.path, options)
         decoded = open_decoded(self.name, _files(self.path), find_folder, options)
-        return Dataset(
-            name=self.name,
-            source=str(self.path),
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.splits["train"],
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            self.path,
         )
 
     def _open_measured(self, path: Path, options: OpenOptions) -> Dataset:
@@ -83,15 +77,9 @@ class Folder(Source):
         decoded = open_decoded(
             self.name, files, lambda files: _find_measured(files, below), options, variant=f"measured {below}"
         )
-        return Dataset(
-            name=self.name,
-            source=str(path),
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.train,
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            path,
             to_train="put training images in train/CLASS/* and the others in val/CLASS/*",
         )
 

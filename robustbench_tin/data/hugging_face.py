@@ -77,15 +77,9 @@ class HuggingFace(Source):
             options,
             variant=f"{sorted(splits)} {image} {label} {self._sizes}",
         )
-        return Dataset(
-            name=self.name,
-            source=named,
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.train,
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            named,
             to_train="name a data set that has a split train, and leave train=false out",
         )
 

@@ -64,15 +64,9 @@ class ImageNet(Source):
             options,
             variant=f"{self.size} {self.crop} {self.train}",
         )
-        return Dataset(
-            name=self.name,
-            source=str(self.path),
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.train,
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            self.path,
             whole=_whole(decoded.classes),
             to_train=f"give imagenet:{self.path},train=true with images in train/CLASS/*",
         )

@@ -63,15 +63,9 @@ class Npz(Source):
         path, status = self.path, self.path.stat()
         stamp = hashlib.blake2b(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
         decoded = open_arrays(self.name, path, stamp, lambda: _read(path), options)
-        return Dataset(
-            name=self.name,
-            source=str(path),
-            classes=decoded.classes,
-            class_names=decoded.class_names,
-            train=decoded.train,
-            val=decoded.splits["val"],
-            fingerprint=decoded.fingerprint,
-            notes=tuple(decoded.notes),
+        return decoded.as_dataset(
+            self.name,
+            path,
             to_train="put x_train and y_train into the file",
         )
 
