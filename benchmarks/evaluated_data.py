@@ -16,9 +16,10 @@ from robustbench_tin.benchmarks.measurement.inputs import (
     as_images_and_labels,
     require_values,
 )
-from robustbench_tin.benchmarks.measurement.preparation import count_classes, device_of
+from robustbench_tin.benchmarks.measurement.preparation import count_classes
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.data.class_order import in_class_order, other_orders
+from robustbench_tin.devices import device_of, images_device
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor
@@ -79,7 +80,7 @@ def evaluated_data(
     )
     if labels is not None:
         raise InvalidSettingError("labels got some beside a data set, which has its own; leave them out")
-    few = as_tensor(part.val.images[:_ASKED]).to(device_of(model)).float() / 255
+    few = as_tensor(part.val.images[:_ASKED]).to(images_device(device_of(model))).float() / 255
     outputs = count_classes(model, few)
     ordered = in_class_order(part, class_order, outputs)
     return EvaluatedData(

@@ -19,6 +19,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.devices import images_device, taking_images
 from robustbench_tin.errors import InvalidSettingError
 
 # glibc's names for what mallopt sets.
@@ -33,7 +34,7 @@ class Runtime:
     Attacks and measures always compute in float32; the precision is that of training.
 
     Attributes:
-        device: ``cpu``, ``cuda``, ``cuda:1``.
+        device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
         precision: ``float32`` or ``bfloat16``; below float32 means autocast.
         channels_last: store activations with the channels innermost.
     """
@@ -44,8 +45,8 @@ class Runtime:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device as torch knows it."""
-        return torch.device(self.device)
+        """The device of images, labels and results: that of the network, or the CPU if it lacks float64."""
+        return images_device(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
         """A context in which the forward pass runs in the training precision."""
@@ -54,33 +55,31 @@ class Runtime:
         return torch.autocast(self.torch_device.type, getattr(torch, self.precision))
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, in the layout."""
+        """Move a model to the device, in the layout; it takes images of :attr:`torch_device`."""
         if self.channels_last:
-            return model.to(self.torch_device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
-        return model.to(self.torch_device)
+            model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        else:
+            model.to(self.device)
+        return taking_images(model)
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for, or the best there is: cuda, else cpu.
+    """The device asked for, or the best there is: cuda, else mps, else cpu.
 
     Raises:
-        InvalidSettingError: where it does not exist here, or lacks the float64 that verification needs.
+        InvalidSettingError: if it does not exist here.
     """
     if name is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        if torch.cuda.is_available():
+            return "cuda"
+        return "mps" if torch.backends.mps.is_available() else "cpu"
     try:
-        torch.zeros(1, device=name, dtype=torch.float64).item()
+        torch.zeros(1, device=name, dtype=torch.float32).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InvalidSettingError(
-            f"device got '{name}', which {_why_unusable(name)}; expected cpu, cuda or cuda:N"
+            f"device got '{name}', which is not usable here; expected cpu, cuda, cuda:N or mps"
         ) from None
     return str(torch.device(name))
-
-
-def _why_unusable(name: str) -> str:
-    if name.startswith("mps") and torch.backends.mps.is_available():
-        return "has no float64, in which adversarial images are verified"
-    return "is not usable here"
 
 
 def choose_precision(device: str, model: nn.Module, image_size: int) -> str:

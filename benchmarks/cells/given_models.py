@@ -23,6 +23,7 @@ from robustbench_tin.benchmarks.planning.given_models import GivenModel, unique_
 from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of, placed
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.class_order import in_class_order, other_orders, output_order
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.normalisation import Normalized
 from robustbench_tin.models.ready_model import asked_adaptation, asked_normalisation, ready_model
@@ -70,7 +71,7 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
     asked_adaptation(asked)
     asked_normalisation(asked)  # a mistake is told before anything is loaded
     names = given_names(asked.names, len(found))
-    images = as_tensor(dataset.val.images[:_FEW]).to(device, torch.float32) / 255
+    images = as_tensor(dataset.val.images[:_FEW]).to(images_device(device), torch.float32) / 255
     work = _Examination(asked, dataset, images, device, reporter)
     looks = [work.look(model) for model in found]
     if not names:
@@ -108,7 +109,7 @@ class _Examination:
     def look(self, model: AskedModel) -> tuple[GivenModel, PassTimes]:
         """The facts that a plan needs of a model, and how long its gradients take."""
         asked, classes = self.asked, len(self.dataset.classes)
-        own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes)
+        own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes, self.device)
         for note in own.notes:
             self.reporter.warn(f"{own.name}: {note}")
         module = placed(own.module, self.device)
@@ -153,7 +154,7 @@ class _Examination:
             as_tensor(val.images[rows]),
             as_tensor(val.labels[rows]),
             evaluation_batch_size(self.device),
-            torch.device(self.device),
+            images_device(self.device),
         )
         _, logits = measure_clean(module, batches, seed=self.asked.seed)
         if logits is not None:
@@ -164,7 +165,7 @@ class _Examination:
 
     def _batches(self) -> ImageBatches:
         labels = as_tensor(self.dataset.val.labels[: len(self.images)])
-        return ImageBatches(self.images, labels, len(self.images), torch.device(self.device))
+        return ImageBatches(self.images, labels, len(self.images), images_device(self.device))
 
     def _tell(self, name: str) -> Callable[[str], None]:
         return lambda line: self.reporter.warn(f"{name}: {line}")

@@ -15,6 +15,7 @@ from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.attacks.pgd import PGD
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.data.base import Split
+from robustbench_tin.devices import images_device
 from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import as_tensor
 from robustbench_tin.threat import ThreatModel
@@ -76,7 +77,8 @@ class ValidationMetrics:
     """
 
     def __init__(self, split: Split, device: str, probe: RobustnessMetrics | None) -> None:
-        images, labels = as_tensor(split.images).to(device), as_tensor(split.labels).to(device)
+        place = images_device(device)
+        images, labels = as_tensor(split.images).to(place), as_tensor(split.labels).to(place)
         self._batches = ImageBatches(images, labels, evaluation_batch_size(images.device.type), images.device)
         self._probe = probe
 

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from robustbench_tin.atomic import write_text
@@ -28,6 +27,7 @@ from robustbench_tin.benchmarks.runs.trained_model import TrainedModel, failing,
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.base import Split
 from robustbench_tin.data.export import TinyImageNetWriter, require_size
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Preparation, Reporter
 from robustbench_tin.registry import load_plugin
@@ -169,7 +169,7 @@ class _FoolingSet:
             as_tensor(split.images),
             as_tensor(split.labels),
             self.settings["batch_size"],
-            torch.device(self.device),
+            images_device(self.device),
         )
         todo = [start for start in batches.starts() if not self.output.is_done(f"{name}-{start}")]
         what = f"{'moving' if moved else 'copying'} {name} images"

@@ -29,6 +29,7 @@ from robustbench_tin.data.decode import decode_all
 from robustbench_tin.data.files import MOST_IMAGE, Directory
 from robustbench_tin.data.listing import SUFFIXES, Reason, is_image
 from robustbench_tin.data.skipped_files import left_out_note, summarise
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import DataError, InvalidSettingError
 from robustbench_tin.files import MOST_TEXT, decode_text, read_bytes
 from robustbench_tin.progress import Reporter
@@ -199,7 +200,7 @@ def _ranked(
     """The classes of the largest logits of each image."""
     size = evaluation_batch_size(device)
     labels = torch.zeros(len(images), dtype=torch.int64)
-    batches = ImageBatches(as_tensor(images), labels, size, torch.device(device))
+    batches = ImageBatches(as_tensor(images), labels, size, images_device(device))
     one_vs_rest = any(getattr(module, "one_vs_rest", False) for module in model.modules())
     ranked, confidences = [], []
     with AttackedModel(model) as attacked:

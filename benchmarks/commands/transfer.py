@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.pass_times import time_gradients
@@ -35,6 +33,7 @@ from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.data import Dataset
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import DataError, InvalidSettingError, RunError
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.registry import load_plugin
@@ -201,7 +200,7 @@ class _TransferMeasurement:
     def _batches(self) -> ImageBatches:
         val = self.dataset.val
         size = evaluation_batch_size(self.device)
-        return ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, torch.device(self.device))
+        return ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, images_device(self.device))
 
     def _run_source(
         self,

@@ -20,6 +20,7 @@ from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
 from robustbench_tin.data.class_order import in_class_order, other_orders
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.model_config import ModelConfig
 from robustbench_tin.models.ready_model import asked_normalisation, ready_model
@@ -98,8 +99,8 @@ class UserModelSource(UserModelSettings, ModelConfig):
             eval_images=self.eval_images,
             skip_broken=False,
         )
-        few = as_tensor(part.val.images[:_CONFIRMED]).to(device, torch.float32) / 255
-        own, _ = ready_model(self.model, self.weights, self, few, len(part.classes))
+        few = as_tensor(part.val.images[:_CONFIRMED]).to(images_device(device), torch.float32) / 255
+        own, _ = ready_model(self.model, self.weights, self, few, len(part.classes), device)
         for note in own.notes:
             reporter.warn(f"{own.name}: {note}")
         outputs = count_classes(own.module, few)

@@ -20,6 +20,7 @@ from robustbench_tin.benchmarks.measurement.inputs import (
     require_values,
 )
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
+from robustbench_tin.devices import device_of, images_device
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError, one_line
 from robustbench_tin.models.adapters import adapter_hint
 from robustbench_tin.models.normalisation import Normalized, lacking_normalisation
@@ -33,9 +34,9 @@ _ASKED = 8
 def as_batches(
     model: nn.Module, images: Images, labels: Labels | None, batch_size: int | None
 ) -> tuple[ImageBatches, int]:
-    """The images in batches on the model's device, and the number of its classes."""
+    """The images in batches on their device, and the number of its classes."""
     require_values(model)
-    device = device_of(model)
+    device = images_device(device_of(model))
     size = evaluation_batch_size(device.type) if batch_size is None else as_whole("batch_size", batch_size, 1)
     image_tensor, label_tensor = as_images_and_labels(images, labels)
     batches = ImageBatches(image_tensor, label_tensor, size, device)
@@ -133,12 +134,6 @@ def _is_distribution(row: Tensor) -> bool:
     """Whether these values are in [0, 1] and sum to 1, as exactly as their type can."""
     tolerance = max(1e-5, torch.finfo(row.dtype).eps) if row.is_floating_point() else 0.0
     return bool((row >= 0).all() and (row <= 1).all() and (row.double().sum() - 1).abs() <= tolerance)
-
-
-def device_of(model: nn.Module) -> torch.device:
-    """The device of a model's first parameter or buffer; the CPU if it has none."""
-    first = next(iter([*model.parameters(), *model.buffers()]), None)
-    return torch.device("cpu") if first is None else first.device
 
 
 def warn(line: str) -> None:

@@ -142,7 +142,7 @@ class TrainingConfig(TrainingSettings, panel="Training"):
         None, "Start from the weights in this file (safetensors or torch).", resolved=True
     )
     device: str | None = option(
-        None, "Device: cpu, cuda or cuda:1.", shown="the best there is", resolved=True
+        None, "Device: cpu, cuda, cuda:1 or mps.", shown="the best there is", resolved=True
     )
     precision: str | None = option(
         None,
@@ -300,7 +300,9 @@ class EvaluateConfig(MeasurementConfig, EvaluationDataConfig, ModelConfig, Named
     )
     skip_broken: bool = option(False, "Leave unreadable images out and count them.", panel="Data")
     seed: int = option(0, "Seed of the attacks' randomness.", at_least=0, panel="Attack")
-    device: str | None = option(None, "Device: cpu, cuda or cuda:1.", shown="the best there is", panel="Run")
+    device: str | None = option(
+        None, "Device: cpu, cuda, cuda:1 or mps.", shown="the best there is", panel="Run"
+    )
     threads: int | None = option(
         None, "Number of CPU threads.", shown="as many as torch takes", at_least=1, panel="Run"
     )

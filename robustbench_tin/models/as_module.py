@@ -10,6 +10,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, fx, nn
 
+from robustbench_tin.devices import MovedImages, taking_images
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.outputs import output_hint
 
@@ -81,14 +82,14 @@ def as_module(model: object) -> nn.Module:
     """
     if isinstance(model, nn.Module):
         size = _only_batch(model)
-        return model if size is None else FixedBatch(model, size)
+        return taking_images(model if size is None else FixedBatch(model, size))
     if isinstance(model, type) or not callable(model):
         got = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise InvalidSettingError(
             f"model got {got}; expected a torch module or a function, from float32 images (N, C, H, W) in"
             " [0, 1] to logits (N, classes)"
         )
-    return Called(model)
+    return taking_images(Called(model))
 
 
 def name_of(model: object) -> str:
@@ -97,6 +98,8 @@ def name_of(model: object) -> str:
         return name_of(model.function)
     if isinstance(model, FixedBatch):
         return name_of(model.program)
+    if isinstance(model, MovedImages):
+        return name_of(model.model)
     if isinstance(model, functools.partial):
         return name_of(model.func)
     if isinstance(model, nn.Module):

@@ -29,6 +29,8 @@ class Classifier(nn.Module):
         notes: lines worth showing once (a replaced head, say).
     """
 
+    # Images may lie on another device than the network, if that lacks float64.
+    moves_images = True
     mean: Tensor
     std: Tensor
 
@@ -77,8 +79,8 @@ class Classifier(nn.Module):
         """
         if not images.is_floating_point():
             raise TypeError(f"images are {images.dtype}; expected float in [0, 1]")
-        logits = cast("Tensor", self.network(self.prepare(images)))
-        return logits.float()
+        logits = cast("Tensor", self.network(self.prepare(images.to(self.mean.device))))
+        return logits.to(images.device, torch.float32)
 
     def prepare(self, images: Tensor) -> Tensor:
         """What the network sees: images at ``input_size``, normalised."""

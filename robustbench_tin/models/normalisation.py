@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.devices import device_of, images_device
 from robustbench_tin.errors import InvalidSettingError
 
 NAMED: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
@@ -44,8 +45,7 @@ class Normalized(nn.Module):
     def __init__(self, model: nn.Module, mean: Values, std: Values) -> None:
         super().__init__()
         self.model = model
-        first = next(iter([*model.parameters(), *model.buffers()]), None)
-        device = torch.device("cpu") if first is None else first.device
+        device = images_device(device_of(model))
         for name, values in (("mean", mean), ("std", std)):
             self.register_buffer(name, channels(name, values).to(device), persistent=False)
         counts = self.mean.numel(), self.std.numel()

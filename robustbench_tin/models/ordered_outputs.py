@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.devices import device_of, images_device
+
 
 class OrderedOutputs(nn.Module):
     """A model whose outputs are put into another order.
@@ -21,8 +23,7 @@ class OrderedOutputs(nn.Module):
     def __init__(self, model: nn.Module, order: Sequence[int]) -> None:
         super().__init__()
         self.model = model
-        first = next(iter([*model.parameters(), *model.buffers()]), None)
-        device = torch.device("cpu") if first is None else first.device
+        device = images_device(device_of(model))
         self.register_buffer("order", torch.tensor(order, device=device), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:

@@ -152,18 +152,19 @@ def ready_model(
     asked: ModelConfig,
     images: Tensor,
     classes: int,
+    device: str,
 ) -> tuple[UserModel, Normalisation]:
     """A trained model that takes pixels, and the normalisation that was put around it.
 
     Args:
-        spec: as of :func:`load_model`; likewise ``weights``, ``asked`` and ``classes``.
-        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device.
+        spec: as of :func:`load_model`; likewise ``weights``, ``asked``, ``classes`` and ``device``.
+        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device of the images.
 
     Raises:
         RobustTinError: likewise, and if the model does not take such images.
     """
     normalisation, adaptation = asked_normalisation(asked), asked_adaptation(asked)
-    own = load_model(spec, weights, asked, int(images.shape[-1]), classes, str(images.device))
+    own = load_model(spec, weights, asked, int(images.shape[-1]), classes, device)
     original = None if own.original is None else adaptation.inside(own.original)
     own = replace(own, module=adaptation.inside(own.module), original=original)
     shown = other_channels(images) if adaptation.grayscale else images

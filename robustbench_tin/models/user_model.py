@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustbench_tin.devices import taking_images
 from robustbench_tin.errors import InvalidSettingError, WeightsError, one_line
 from robustbench_tin.models.adapters import adapter_hint
 from robustbench_tin.models.as_module import Called, FixedBatch, as_module
@@ -122,9 +123,8 @@ def load_user_model(
         own = _READERS.get(path.suffix, _from_torchscript)(path)
     else:
         own = _from_factory(spec, weights, arguments or {})
-    own.module.to(device)
-    to_eval_mode(own.module)
-    return own
+    to_eval_mode(own.module.to(device))
+    return replace(own, module=taking_images(own.module))
 
 
 def _from_factory(spec: str, weights: Path | None, arguments: Mapping[str, Any]) -> UserModel:

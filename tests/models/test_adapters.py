@@ -362,15 +362,17 @@ def test_an_onnx_file_of_a_fixed_batch_and_two_outputs(tmp_path: Path, images: T
     pytest.importorskip("onnx2torch")
     path = exported(Both().eval(), tmp_path / "both.onnx", 8, ["features", "logits"])
     config: dict[str, Any] = {"output": "logits"}
-    own, _ = ready_model(str(path), None, ModelConfig(**config), images, CLASSES)
+    own, _ = ready_model(str(path), None, ModelConfig(**config), images, CLASSES, "cpu")
     assert not own.gradients
     assert "give --batch-size 8 --pad" in own.notes[0]
     torch.testing.assert_close(own.module(images), net()(images).detach(), rtol=1e-4, atol=1e-5)
-    own, _ = ready_model(str(path), None, ModelConfig(**config, batch_size=8, pad=True), images, CLASSES)
+    own, _ = ready_model(
+        str(path), None, ModelConfig(**config, batch_size=8, pad=True), images, CLASSES, "cpu"
+    )
     assert own.gradients
     same_as_plain(own.module, net(), images)
     with pytest.raises(InvalidSettingError, match=r"the parts features .*, logits .* --output logits"):
-        ready_model(str(path), None, ModelConfig(), images, CLASSES)
+        ready_model(str(path), None, ModelConfig(), images, CLASSES, "cpu")
 
 
 def test_a_run_loads_an_adapted_model_again_as_it_was_measured(tmp_path: Path) -> None:
