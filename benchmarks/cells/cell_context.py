@@ -14,6 +14,7 @@ from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset
 from robustbench_tin.models import Classifier, build_classifier
+from robustbench_tin.models.published_head import head_rows
 from robustbench_tin.progress import Reporter
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
@@ -76,6 +77,8 @@ class CellContext:
         plan, weights = self.plan, self.request.weights
         # A file is of one architecture: a backbone that only defenses need starts without it.
         asked = cell.model in plan.models
+        starts = fresh and (plan.pretrained or (weights is not None and asked))
+        rows = head_rows(plan.head, self.dataset.classes) if starts else ()
         return build_classifier(
             plan.backbone(cell.model),
             plan.classes,
@@ -83,6 +86,7 @@ class CellContext:
             resize_to=plan.size_of(cell.model),
             pretrained=plan.pretrained and fresh,
             weights=Path(weights) if weights is not None and fresh and asked else None,
+            head_rows=rows,
             seed=cell.seed,
         )
 

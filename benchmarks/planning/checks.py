@@ -16,6 +16,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import build_classifier
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.network import create_skeleton
+from robustbench_tin.models.published_head import PUBLISHED, head_rows
 from robustbench_tin.training.progressive import sides
 
 
@@ -27,6 +28,10 @@ def check_options(request: BenchConfig) -> None:
     """
     if request.pretrained and request.weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
+    if request.head == PUBLISHED and not request.pretrained and request.weights is None:
+        raise InvalidSettingError(
+            "head got 'published' without published weights; give --weights FILE or --pretrained, too"
+        )
     if request.tensorboard and request.curves == "none":
         raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
     if request.tensorboard and find_spec("tensorboard") is None:
@@ -127,6 +132,7 @@ def _require_fitting_weights(models: Iterable[Backbone], dataset: Dataset, reque
             resize_to=request.image_size,
             pretrained=request.pretrained,
             weights=None if request.weights is None else Path(request.weights),
+            head_rows=head_rows(request.head, dataset.classes),
             seed=0,
         )
 

@@ -141,6 +141,12 @@ class TrainingConfig(TrainingSettings, panel="Training"):
     weights: str | Path | None = option(
         None, "Start from the weights in this file (safetensors or torch).", resolved=True
     )
+    head: str = option(
+        "new",
+        "Start of the head: new, or published: the rows of the weights' own head for the data's classes, if"
+        " these are ImageNet's.",
+        choices=("new", "published"),
+    )
     device: str | None = option(
         None, "Device: cpu, cuda, cuda:1 or mps.", shown="the best there is", resolved=True
     )

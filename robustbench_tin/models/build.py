@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import nn
@@ -33,6 +34,7 @@ def build_classifier(
     resize_to: int | None = None,
     pretrained: bool = False,
     weights: Path | None = None,
+    head_rows: Sequence[int] = (),
     seed: int,
 ) -> Classifier:
     """Build the classifier, on the CPU and in training mode.
@@ -46,10 +48,13 @@ def build_classifier(
         resize_to: the size that the network sees, see :meth:`Backbone.check_size`.
         pretrained: start from timm's published weights, fetched on first use.
         weights: start from this file instead (safetensors, or a torch file of tensors).
+        head_rows: of the head of those weights, one for each class, that the head starts from; empty: the
+            head starts from scratch if the weights are of another number of classes.
         seed: of the initial weights.
 
     Raises:
-        InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given.
+        InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given, or
+            rows for a head of another form.
         WeightsError: where the weights cannot be fetched or read, or are another network's.
     """
     if pretrained and weights is not None:
@@ -61,6 +66,10 @@ def build_classifier(
             f"backbone '{backbone.name}' is asked to start from published weights, which are of another stem;"
             " leave stem or the weights out"
         )
+    if head_rows and backbone.variant.new_head:
+        raise InvalidSettingError(
+            f"head got 'published', and backbone '{backbone.name}' has a head of another form; leave one out"
+        )
     if num_classes < 1:
         raise InvalidSettingError(f"{num_classes} classes were asked for; expected 1 or more")
     size = backbone.check_size(image_size, resize_to)
@@ -68,7 +77,7 @@ def build_classifier(
     with seeded(seed):
         network: nn.Module
         if pretrained:
-            network, notes = create_pretrained(backbone, num_classes, size)
+            network, notes = create_pretrained(backbone, num_classes, size, head_rows)
             use_one_pixel_head(network, size)
         elif weights is not None and backbone.variant.new_head and not _is_of(weights, backbone):
             network, notes = _on_base(backbone, num_classes, size, weights)
@@ -79,7 +88,7 @@ def build_classifier(
             init_without_normalisation(network)
             init_head_small(network)
     if weights is not None:
-        notes = start_from(network, backbone.name, Path(weights))
+        notes = start_from(network, backbone.name, Path(weights), head_rows)
     use_products(network)
     published = published_settings(network)
     return Classifier(

@@ -53,6 +53,11 @@ def head_names(network: nn.Module) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names or ())
 
 
+def head_keys(network: nn.Module) -> tuple[str, ...]:
+    """Names of the weights and biases of those layers."""
+    return tuple(f"{head}.{part}" for head in head_names(network) for part in ("weight", "bias"))
+
+
 def init_head_small(network: nn.Module) -> None:
     """Let a fresh head start from small weights, so that all classes are about equally likely at first.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +17,22 @@ from torch import nn
 
 from robustbench_tin.errors import WeightsError
 from robustbench_tin.models.backbone import Backbone
-from robustbench_tin.models.network import create_network
+from robustbench_tin.models.network import create_network, head_keys
+from robustbench_tin.models.published_head import rows_note, with_rows
 
 _PATIENCE = 5.0  # seconds that a host may take to answer at all
 
 
-def create_pretrained(backbone: Backbone, num_classes: int, size: int) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network with timm's published weights, its head fresh where the class count is another.
+def create_pretrained(
+    backbone: Backbone, num_classes: int, size: int, rows: Sequence[int] = ()
+) -> tuple[nn.Module, tuple[str, ...]]:
+    """The network with timm's published weights, its head fresh if the class count is another.
+
+    Args:
+        backbone: which.
+        num_classes: of the head.
+        size: height and width in pixels of what the network sees.
+        rows: of the published head, one for each class, that the head starts from; empty: none.
 
     Returns:
         The network, and lines worth showing.
@@ -35,13 +44,17 @@ def create_pretrained(backbone: Backbone, num_classes: int, size: int) -> tuple[
     if published is None or not published.has_weights:
         raise failure(backbone.name, "timm publishes none")
     overlay = _locate(backbone, published)
+    classes = published.num_classes if rows else num_classes
     try:
         with quiet():
-            network = create_network(
-                backbone, num_classes, size, pretrained=True, pretrained_cfg_overlay=overlay
-            )
+            network = create_network(backbone, classes, size, pretrained=True, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever the download stack raises means the same here
         raise failure(backbone.name, f"{type(error).__name__}: {error}") from error
+    if rows:
+        state = with_rows(network.state_dict(), head_keys(network), rows, "the published weights")
+        network = create_network(backbone, num_classes, size)
+        network.load_state_dict(state)
+        return network, (rows_note(backbone.name, rows),)
     if num_classes == published.num_classes:
         return network, ()
     return network, (

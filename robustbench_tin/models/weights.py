@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -13,8 +13,9 @@ from torch import Tensor, nn
 from robustbench_tin.atomic import replacing
 from robustbench_tin.errors import WeightsError
 from robustbench_tin.models.classifier import Classifier
-from robustbench_tin.models.network import head_names
+from robustbench_tin.models.network import head_keys, head_names
 from robustbench_tin.models.one_pixel_head import head_kernels, with_head_of
+from robustbench_tin.models.published_head import rows_note, with_rows
 from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
 
 
@@ -57,8 +58,14 @@ def load_weights(classifier: Classifier, path: Path) -> None:
     classifier.network.load_state_dict(dict(state), strict=False)
 
 
-def start_from(network: nn.Module, backbone: str, path: Path) -> tuple[str, ...]:
+def start_from(network: nn.Module, backbone: str, path: Path, rows: Sequence[int] = ()) -> tuple[str, ...]:
     """Fill a fresh network from a file; a head of another class count stays fresh.
+
+    Args:
+        network: with its fresh head.
+        backbone: its name.
+        path: the file.
+        rows: of the file's head, one for each class, that the head starts from; empty: none.
 
     Returns:
         Lines worth showing: where in the file the weights were, and that the head was replaced.
@@ -68,11 +75,14 @@ def start_from(network: nn.Module, backbone: str, path: Path) -> tuple[str, ...]
     """
     file = read_weights_file(path)
     own = network.state_dict()
-    heads = [f"{head}.{part}" for head in head_names(network) for part in ("weight", "bias")]
+    heads = head_keys(network)
     fitted = file.fitted(network, any_shape=[*heads, *head_kernels(network)])
     state = _translate(network, file.state) if fitted is None else fitted.state
     state = with_head_of(state, network)
     notes = () if fitted is None else fitted.notes
+    if rows:
+        state = with_rows(state, heads, rows, f"'{path.name}'")
+        notes = (*notes, rows_note(backbone, rows))
     other = [key for key in heads if key in state and key in own and len(state[key]) != len(own[key])]
     if other:
         notes = (

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import textwrap
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -19,7 +21,10 @@ from robustbench_tin.benchmarks.cells import train_cell
 from robustbench_tin.benchmarks.cells.validation_metrics import RobustnessMetrics
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.data import open_dataset
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, RunError
+from robustbench_tin.models import backbones, build_classifier, save_weights
+from robustbench_tin.models.published_head import head_rows
 from robustbench_tin.threat import ThreatModel
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.loop import Recipe
@@ -113,6 +118,8 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
             {"models": "inceptionv3-final", "defenses": "none,augment+trades"},
             "backbone 'inceptionv3-final' has a sigmoid for each class; give it output=softmax",
         ),
+        ({"head": "old"}, "head got 'old'; expected new or published"),
+        ({"head": "published"}, "without published weights; give --weights FILE or --pretrained, too"),
         ({"head_rate": 0.0}, "head-rate got 0.0; expected more than 0"),
         ({"progressive": 1.5}, "progressive got 1.5; expected more than 0, at most 1"),
         (
@@ -127,6 +134,48 @@ def test_a_mistake_is_one_line_before_anything_is_written(quick: dict, changed: 
         bench(**{**quick, **changed})
     assert "\n" not in str(caught.value)
     assert not quick["out"].exists()
+
+
+def test_a_head_that_starts_from_the_published_one_knows_its_classes_untrained(
+    small_folder: Path, tmp_path: Path
+) -> None:
+    """Its weights hardly move, so that its accuracy is the published network's among the data's classes."""
+    data = tmp_path / "data"
+    shutil.copytree(small_folder, data)
+    for part in ("train", "val"):
+        for colour, wnid in (("blue", "n02056570"), ("green", "n01443537"), ("red", "n01440764")):
+            (data / part / colour).rename(data / part / wnid)
+    published = build_classifier(backbones.get("timm:test_resnet"), 1000, image_size=16, seed=3).eval()
+    save_weights(published, tmp_path / "published.safetensors")
+    found = bench(
+        models="timm:test_resnet",
+        data=str(data),
+        weights=tmp_path / "published.safetensors",
+        head="published",
+        train="head",
+        lr=1e-12,
+        epochs=1,
+        attacks="noise",
+        eps="0",
+        trust=False,
+        device="cpu",
+        out=tmp_path / "run",
+    )
+    opened = open_dataset(str(data))
+    rows = head_rows("published", opened.classes)
+    with torch.no_grad():
+        logits = published(torch.from_numpy(np.array(opened.val.images)).float() / 255)[:, rows]
+    right = (logits.argmax(dim=1).numpy() == opened.val.labels).mean()
+    assert found.records["top1"].iloc[0] == right
+    assert found.plan.head == "published"
+
+
+def test_a_published_head_needs_classes_of_imagenet(quick: dict, tmp_path: Path) -> None:
+    published = build_classifier(backbones.get("timm:test_resnet"), 1000, image_size=16, seed=3)
+    save_weights(published, tmp_path / "published.safetensors")
+    weights = {"weights": tmp_path / "published.safetensors", "head": "published"}
+    with pytest.raises(InvalidSettingError, match="class 'blue' of the data is not among the 1,000"):
+        bench(**{**quick, "models": "timm:test_resnet", **weights})
 
 
 class Stop(BaseException):

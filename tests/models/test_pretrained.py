@@ -82,6 +82,9 @@ def test_cached_weights_need_no_network(cache: Path, num_classes: int) -> None:
     assert torch.equal(own["conv1.0.weight"], expected["conv1.0.weight"])
     assert own["fc.weight"].shape[0] == num_classes
     assert len(started.notes) == (0 if num_classes == 1000 else 1)
+    rows = build_classifier(backbone, 2, image_size=16, pretrained=True, head_rows=(7, 3), seed=0)
+    assert torch.equal(rows.network.state_dict()["fc.weight"], expected["fc.weight"][[7, 3]])
+    assert torch.equal(rows.network.state_dict()["conv1.0.weight"], expected["conv1.0.weight"])
 
 
 def test_network_without_published_weights_says_so() -> None:
