@@ -18,6 +18,7 @@ BENCHMARK_ROOMS = (
     ("measurement", "reporting"),
     ("trust",),
     ("cells",),
+    ("evidence",),
     ("",),
     ("commands", "gate"),
 )

@@ -1,0 +1,124 @@
+"""Galleries: images of a run before and after an attack, chosen by a stated rule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Rule(StrEnum):
+    """How images are chosen; nobody chooses them by hand.
+
+    ``random`` takes any image. ``smallest_margin`` takes those closest to the decision boundary after the
+    attack. ``confident`` takes the successes in whose wrong class the model is most confident. ``survivors``
+    takes random images that are right under the attack. What is random follows from a seed.
+    """
+
+    random = "random"
+    smallest_margin = "smallest-margin"
+    confident = "confident"
+    survivors = "survivors"
+
+
+@dataclass(frozen=True)
+class GalleryImage:
+    """One image before and after an attack.
+
+    Attributes:
+        cell: MODEL/DEFENSE/SEED.
+        attack: canonical spec.
+        eps: budget in units of the pixel range.
+        norm: ``linf`` or ``l2``.
+        index: number of the image among the run's evaluated images.
+        rule: how it was chosen, see :class:`Rule`.
+        label: true class.
+        before: the class that the model predicts of the clean image.
+        before_confidence: softmax probability of ``before``, in [0, 1].
+        after: the class that it predicts of the adversarial image, as the 8-bit image here has it.
+        after_confidence: softmax probability of ``after``, in [0, 1].
+        distance: of the adversarial from the clean image in ``norm``, in units of the pixel range.
+        clean: uint8 ``(H, W, 3)``.
+        perturbation: uint8 ``(H, W, 3)``: 128 plus ``magnified_by`` times the difference in levels.
+        adversarial: uint8 ``(H, W, 3)``.
+        magnified_by: see ``perturbation``.
+    """
+
+    cell: str
+    attack: str
+    eps: float
+    norm: str
+    index: int
+    rule: str
+    label: int
+    before: int
+    before_confidence: float
+    after: int
+    after_confidence: float
+    distance: float
+    clean: npt.NDArray[np.uint8]
+    perturbation: npt.NDArray[np.uint8]
+    adversarial: npt.NDArray[np.uint8]
+    magnified_by: float
+
+
+@dataclass(frozen=True)
+class GallerySelection:
+    """How the images of one measurement were chosen.
+
+    Attributes:
+        cell: MODEL/DEFENSE/SEED.
+        attack: canonical spec.
+        eps: budget in units of the pixel range.
+        candidates: number of images that the rule chooses from.
+        remade: number of images whose adversarial image was made again.
+        not_reproduced: number of those whose result is not the stored one; the gallery leaves them out.
+        lost_to_rounding: number of the others whose result is another after rounding to 8 bits; likewise.
+    """
+
+    cell: str
+    attack: str
+    eps: float
+    candidates: int
+    remade: int
+    not_reproduced: int
+    lost_to_rounding: int
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """A gallery of a run.
+
+    Attributes:
+        rule: how its images were chosen.
+        seed: seed of the choice.
+        classes: class names in label order.
+        images: those that were chosen, those of one measurement together.
+        selections: one a measurement.
+    """
+
+    rule: Rule
+    seed: int
+    classes: tuple[str, ...]
+    images: Sequence[GalleryImage]
+    selections: Sequence[GallerySelection]
+
+
+def magnified(
+    clean: npt.NDArray[np.uint8], adversarial: npt.NDArray[np.uint8]
+) -> tuple[npt.NDArray[np.uint8], float]:
+    """The difference of two images around mid-grey, and the factor that makes it visible.
+
+    The factor is the largest whole number at which every value fits; 1 for equal images.
+
+    Args:
+        clean: uint8, of any shape.
+        adversarial: uint8, of the same shape.
+    """
+    change = adversarial.astype(np.int64) - clean
+    largest = int(np.abs(change).max(initial=0))
+    factor = max(1, 127 // largest) if largest else 1
+    return (128 + factor * change).clip(0, 255).astype(np.uint8), float(factor)
