@@ -9,7 +9,6 @@ from functools import cached_property
 
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
@@ -118,16 +117,8 @@ class _CellMeasurement:
     @cached_property
     def protocol(self) -> AttackProtocol:
         """How the plan attacks, with the variants that were chosen before a stop."""
-        plan = self.plan
-        return AttackProtocol(
-            plan.norm,
-            self.cell.seed,
-            plan.search,
-            plan.eot,
-            plan.eight_bit,
-            self.bare if plan.oblivious else None,
-            VariantCache(self._run.search_variants(self.cell)),
-        )
+        chosen = self._run.search_variants(self.cell)
+        return AttackProtocol.of_cell(self.plan, self.cell, self.bare, chosen)
 
     def _clean(self, first: Attack | None) -> tuple[Record, Tensor | None]:
         """The clean record and, if they were worked out now, the logits behind it.

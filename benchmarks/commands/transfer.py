@@ -20,23 +20,22 @@ from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.transfer import measure_transfer
-from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.parsed_request import requested_attack
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.remembered import data_options
 from robustbench_tin.benchmarks.runs.repair import repair_transfers
+from robustbench_tin.benchmarks.runs.same_inputs import load_plugins, require_same_data
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
 from robustbench_tin.benchmarks.trust.transfer_check import doubt_beaten
 from robustbench_tin.data import Dataset
 from robustbench_tin.devices import images_device
-from robustbench_tin.errors import DataError, InvalidSettingError, RunError
+from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.progress import Reporter, duration
-from robustbench_tin.registry import load_plugin
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.text import counted
 from robustbench_tin.threat import parse_eps_list
@@ -88,7 +87,7 @@ def transfer(
     reporter = reporter or Reporter()
     opened = Run.load(run)
     plan = opened.plan
-    _load_plugins(plan, plugins)
+    load_plugins(plan, plugins)
     chosen = requested_attack(attack)
     chosen.check(plan.norm)
     if chosen.criterion is not None:
@@ -106,7 +105,7 @@ def transfer(
     cells = _finished(opened, reporter)
     device = choose_device(device or plan.device)
     dataset = open_part(reporter, **data_options(opened.path, data))
-    _require_same(plan, dataset)
+    require_same_data(plan, dataset)
     tune_allocator()
     with opened.locked():
         repair_transfers(opened, reporter)
@@ -116,17 +115,6 @@ def transfer(
         opened.write_transfer_tables()
         opened.write_results()
     return opened
-
-
-def _load_plugins(plan: Plan, plugins: Sequence[str | Path]) -> None:
-    missing = set(plan.plugins) - {file_digest(Path(plugin)) for plugin in plugins}
-    if missing:
-        raise RunError(
-            f"the run was made with plugin {', '.join(sorted(missing))} (name and digest); give that file as"
-            " --plugin"
-        )
-    for plugin in plugins:
-        load_plugin(plugin)
 
 
 def _finished(run: Run, reporter: Reporter) -> list[Cell]:
@@ -147,22 +135,6 @@ def _finished(run: Run, reporter: Reporter) -> list[Cell]:
 
 def _is_ok(trained: Trained | None) -> bool:
     return trained is not None and trained.status == OK
-
-
-def _require_same(plan: Plan, dataset: Dataset) -> None:
-    if dataset.fingerprint == plan.data_fingerprint:
-        return
-    given = _counted(dataset.name, len(dataset.classes), len(dataset.train), len(dataset.val))
-    wanted = _counted(plan.data, plan.classes, plan.train_images, plan.eval_images)
-    raise DataError(
-        f"got {given} (fingerprint {dataset.fingerprint}), and the run was made on {wanted} (fingerprint"
-        f" {plan.data_fingerprint}); give the --data, --classes, --train-per-class and --eval-images of its"
-        " bench"
-    )
-
-
-def _counted(name: str, classes: int, train: int, val: int) -> str:
-    return f"{name} with {classes} classes, {train:,} training and {val:,} evaluated images"
 
 
 @dataclass(frozen=True)

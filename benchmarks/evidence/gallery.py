@@ -122,3 +122,15 @@ def magnified(
     largest = int(np.abs(change).max(initial=0))
     factor = max(1, 127 // largest) if largest else 1
     return (128 + factor * change).clip(0, 255).astype(np.uint8), float(factor)
+
+
+def distance(clean: npt.NDArray[np.uint8], adversarial: npt.NDArray[np.uint8], norm: str) -> float:
+    """How far an 8-bit image is from another, in units of the pixel range.
+
+    Args:
+        clean: uint8, of any shape.
+        adversarial: uint8, of the same shape.
+        norm: ``linf`` or ``l2``.
+    """
+    levels = np.abs(adversarial.astype(np.float64) - clean)
+    return float(levels.max() if norm == "linf" else np.sqrt((levels**2).sum())) / 255

@@ -11,7 +11,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, GallerySelection, Rule
 from robustbench_tin.benchmarks.evidence.pictures import read_png, write_png
 from robustbench_tin.benchmarks.planning.plan import eps_slug, slug
-from robustbench_tin.benchmarks.runs.files import DamagedError, read_json
+from robustbench_tin.benchmarks.runs.files import DamagedError, forget, read_json
 
 FACTS = "gallery.json"
 FOLDER = "gallery"
@@ -53,11 +53,14 @@ class _Facts(BaseModel):
 
 
 def write_gallery(gallery: Gallery, folder: Path) -> None:
-    """Write a gallery into a directory; ``gallery.json`` comes last.
+    """Write a gallery into a directory, in the place of one that is there; ``gallery.json`` comes last.
 
     Raises:
         RunError: if the directory cannot be written.
     """
+    for old in [FACTS, *(f"*-{kind}.png" for kind in PICTURES)]:
+        for file in folder.glob(old):
+            forget(file)
     images = []
     for image in gallery.images:
         names = {kind: f"{picture_name(image)}-{kind}.png" for kind in PICTURES}

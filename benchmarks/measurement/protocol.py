@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from torch import nn
 
@@ -11,7 +12,7 @@ from robustbench_tin.attacks.acceleration.variant_cache import VariantCache
 from robustbench_tin.attacks.base import Attack, AttackedModel
 
 if TYPE_CHECKING:
-    pass
+    from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 
 AUTO = "auto"
 # An attack that takes fewer gradients of an image than this is sooner done with the model itself.
@@ -42,6 +43,22 @@ class AttackProtocol:
     eight_bit: bool = False
     surrogate: nn.Module | None = None
     variants: VariantCache = field(default_factory=VariantCache)
+
+    @classmethod
+    def of_cell(
+        cls, plan: Plan, cell: Cell, bare: nn.Module, chosen: Mapping[str, Sequence[str]] | None = None
+    ) -> Self:
+        """How a plan attacks a cell.
+
+        Args:
+            plan: of the run.
+            cell: one of its cells.
+            bare: its classifier without its defense.
+            chosen: the variants that the run chose for it so far.
+        """
+        surrogate = bare if plan.oblivious else None
+        variants = VariantCache(chosen)
+        return cls(plan.norm, cell.seed, plan.search, plan.eot, plan.eight_bit, surrogate, variants)
 
     def attacked(self, model: nn.Module) -> AttackedModel:
         """The attacked model of a model under these conditions."""

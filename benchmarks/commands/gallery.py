@@ -1,0 +1,66 @@
+"""``robust-tin gallery``: a run's images before and after its attacks, as a directory of pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin.benchmarks.evidence.choose import choose_gallery
+from robustbench_tin.benchmarks.evidence.contact_sheet import write_contact_sheet
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, Rule
+from robustbench_tin.benchmarks.evidence.gallery_files import FACTS, FOLDER, write_gallery
+from robustbench_tin.benchmarks.runs.resumable_output import holds_something
+from robustbench_tin.errors import RunError
+from robustbench_tin.threat import Budgets
+
+
+@dataclass(frozen=True)
+class WrittenGallery:
+    """A gallery that was written.
+
+    Attributes:
+        path: its directory.
+        sheet: the page that shows it.
+        gallery: what it holds.
+    """
+
+    path: Path
+    sheet: Path
+    gallery: Gallery
+
+
+def gallery(
+    run: str | Path,
+    *,
+    out: str | Path | None = None,
+    cells: str | None = None,
+    attacks: str | None = None,
+    eps: Budgets | None = None,
+    rule: str = Rule.random,
+    count: int = 8,
+    seed: int = 0,
+    **opening: Any,
+) -> WrittenGallery:
+    """Write images of a run before and after its attacks, chosen by a rule.
+
+    The adversarial images are made again from the plan, and each gives its stored result. A gallery that is
+    there already is replaced.
+
+    Args:
+        run: a run directory.
+        out: directory to write into; None: ``gallery`` in the run directory.
+        cells: as of :func:`robustbench_tin.benchmarks.evidence.choose.choose_gallery`; likewise all others.
+
+    Raises:
+        RobustTinError: as :func:`~robustbench_tin.benchmarks.evidence.choose.choose_gallery`, and if ``out``
+            holds anything else than a gallery.
+    """
+    folder = Path(run) / FOLDER if out is None else Path(out)
+    if holds_something(folder) and not (folder / FACTS).is_file():
+        raise RunError(f"'{folder}' is not empty and holds no gallery; choose another --out")
+    chosen = choose_gallery(
+        run, cells=cells, attacks=attacks, eps=eps, rule=rule, count=count, seed=seed, **opening
+    )
+    write_gallery(chosen, folder)
+    return WrittenGallery(folder, write_contact_sheet(chosen, folder), chosen)

@@ -1,0 +1,99 @@
+"""A gallery on one page: an HTML file that shows the PNG files beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, Rule
+from robustbench_tin.benchmarks.evidence.gallery_files import picture_name
+from robustbench_tin.specs import eps_text
+from robustbench_tin.text import counted, printable
+
+SHEET = "gallery.html"
+RULE_TEXTS = {
+    Rule.random: "random images",
+    Rule.smallest_margin: "images right before the attack and closest to the decision boundary after it",
+    Rule.confident: "successes in whose wrong class the model is most confident",
+    Rule.survivors: "random images that are right under the attack",
+}
+_STYLE = (
+    "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
+    "section>div{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}"
+    "img{width:96px;height:96px;image-rendering:pixelated;margin-right:4px}figcaption{max-width:300px}"
+)
+
+
+def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
+    """Write the page of a gallery beside its files; returns its path.
+
+    Raises:
+        RunError: if it cannot be written.
+    """
+    body = "".join(_sections(gallery))
+    what = f"{RULE_TEXTS[gallery.rule]}; seed of the choice {gallery.seed}"
+    write_text(
+        folder / SHEET,
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Gallery</title><style>{_STYLE}</style>'
+        f"<h1>Gallery</h1><p>Rule: {escape(what)}. Each row shows the clean image, the magnified perturbation"
+        f" around mid-grey, and the adversarial image.</p>{body}</html>\n",
+    )
+    return folder / SHEET
+
+
+def _sections(gallery: Gallery) -> Iterator[str]:
+    def measurement(image: GalleryImage) -> tuple[str, str, float]:
+        return image.cell, image.attack, image.eps
+
+    shown = {key: list(images) for key, images in groupby(gallery.images, key=measurement)}
+    for each in gallery.selections:
+        images = shown.get((each.cell, each.attack, each.eps), [])
+        left_out = each.not_reproduced + each.lost_to_rounding
+        note = f"{counted(len(images), 'image')} of {each.candidates:,} candidates"
+        note += f"; {left_out:,} left out, see gallery.json" if left_out else ""
+        title = f"{each.cell}, {each.attack} at eps {eps_text(each.eps)}"
+        figures = "".join(_figure(gallery, image) for image in images)
+        yield f"<section><h2>{_text(title)}</h2><p>{_text(note)}</p><div>{figures}</div></section>"
+
+
+def _figure(gallery: Gallery, image: GalleryImage) -> str:
+    name = escape(picture_name(image))
+    before = _prediction(gallery, image.before, image.before_confidence)
+    after = _prediction(gallery, image.after, image.after_confidence)
+    label = _name(gallery, image.label)
+    texts = {
+        "clean": f"clean image {image.index}, predicted {before}",
+        "perturbation": f"perturbation, magnified {image.magnified_by:.0f} times",
+        "adversarial": f"adversarial image, predicted {after}",
+    }
+    pictures = "".join(
+        f'<img src="{name}-{kind}.png" alt="{_text(text)}" title="{_text(text)}">'
+        for kind, text in texts.items()
+    )
+    caption = (
+        f"{image.index}: {label}. Before: {before}; after: {after}. {image.norm} distance"
+        f" {_distance(image)}, magnified {image.magnified_by:.0f} times."
+    )
+    return f"<figure>{pictures}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _distance(image: GalleryImage) -> str:
+    return eps_text(image.distance) if image.norm == "linf" else f"{image.distance:.3g}"
+
+
+def _prediction(gallery: Gallery, number: int, confidence: float) -> str:
+    return f"{_name(gallery, number)} ({100 * confidence:.0f} %)"
+
+
+def _name(gallery: Gallery, number: int) -> str:
+    """A class by the first of its names; its number if the model has more outputs than the data classes."""
+    if number < len(gallery.classes):
+        return gallery.classes[number].partition(",")[0]
+    return f"output {number}"
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))

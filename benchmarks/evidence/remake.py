@@ -1,0 +1,224 @@
+"""The adversarial images of a run's measurement, made again and checked against the stored results.
+
+A run keeps the results per image, and not the images: they follow from the plan, the seed and the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
+from robustbench_tin.attacks.engine.image_batches import batch_seed
+from robustbench_tin.attacks.engine.quantize import to_8bit
+from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
+from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
+from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of, measure_clean
+from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, prepare
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
+from robustbench_tin.benchmarks.runs.records import CLEAN
+from robustbench_tin.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class RemadeBatch:
+    """A batch of images before and after an attack.
+
+    Attributes:
+        clean: uint8 ``(n, 3, H, W)`` on the CPU.
+        adversarial: the same, rounded to 8 bits inside the ball.
+        clean_logits: of the clean images, float32 ``(n, C)`` on the CPU.
+        logits: of the rounded adversarial images, likewise.
+        reproduced: whether clean and unrounded adversarial image give the stored results, bool ``(n,)``.
+    """
+
+    clean: Tensor
+    adversarial: Tensor
+    clean_logits: Tensor
+    logits: Tensor
+    reproduced: npt.NDArray[np.bool_]
+
+
+@dataclass
+class RemadeMeasurement:
+    """The adversarial images of one measurement, made a batch at a time when they are asked for.
+
+    Attributes:
+        opened: the run.
+        cell: one of its cells.
+        spec: one of its attacks.
+        eps: one of its budgets, above 0.
+    """
+
+    opened: OpenedRun
+    cell: Cell
+    spec: str
+    eps: float
+    _made: dict[int, RemadeBatch] = field(default_factory=dict)
+
+    @cached_property
+    def attack(self) -> Attack:
+        """The attack."""
+        return self.opened.plan.attack(self.spec)
+
+    @cached_property
+    def stored(self) -> npt.NDArray[np.bool_]:
+        """Whether each image is right under the attack by the attack's criterion, as the run stored it."""
+        return self._stored(self.spec, self.eps, f"top{self.attack.goal.k}")
+
+    @cached_property
+    def stored_clean(self) -> npt.NDArray[np.bool_]:
+        """Whether each clean image is right by the attack's criterion, as the run stored it."""
+        return self._stored(CLEAN, 0.0, f"top{self.attack.goal.k}")
+
+    @property
+    def remade(self) -> int:
+        """Number of images made so far."""
+        return sum(len(batch.clean) for batch in self._made.values())
+
+    @property
+    def not_reproduced(self) -> int:
+        """Number of those whose result is not the stored one."""
+        return sum(int((~batch.reproduced).sum()) for batch in self._made.values())
+
+    def row(self, index: int) -> tuple[RemadeBatch, int]:
+        """The batch of an image, made if necessary, and its row there.
+
+        Raises:
+            AttackFailure: if the model or the attack goes wrong.
+        """
+        offset = index % self.opened.batches.size
+        start = index - offset
+        if start not in self._made:
+            self.make([start])
+        return self._made[start], offset
+
+    def make(self, starts: Sequence[int]) -> None:
+        """Make the batches that begin at these rows, in one go.
+
+        Raises:
+            AttackFailure: if the model or the attack goes wrong.
+        """
+        todo = [start for start in starts if start not in self._made]
+        if not todo:
+            return
+        made = self._fixed_budget(todo) if self.attack.criterion is None else self._stop_on_success()
+        with self._attacked as attacked:
+            for start, moved in made.items():
+                self._made[start] = self._checked(attacked, start, moved)
+
+    def predict(self, index: int, image: Tensor) -> Tensor:
+        """The logits of one image alone, float32 ``(C,)`` on the CPU.
+
+        Args:
+            index: its number.
+            image: uint8 ``(3, H, W)``.
+        """
+        device = self.opened.batches.device
+        with self._attacked as attacked:
+            attacked.reseed("verdict", batch_seed(self.cell.seed, index))
+            return attacked.logits(image[None].to(device).float().div_(255))[0].cpu()
+
+    @cached_property
+    def _protocol(self) -> AttackProtocol:
+        chosen = self.opened.run.search_variants(self.cell)
+        return AttackProtocol.of_cell(self.opened.plan, self.cell, self._loaded.bare, chosen)
+
+    @cached_property
+    def _loaded(self) -> LoadedCell:
+        return self.opened.loader.load(self.cell)
+
+    @cached_property
+    def _attacked(self) -> AttackedModel:
+        return self._protocol.attacked(self._loaded.model)
+
+    def _fixed_budget(self, starts: Sequence[int]) -> dict[int, Tensor]:
+        batches, protocol = self.opened.batches, self._protocol
+        with self._attacked as attacked:
+            prepare(attacked, batches, self.attack, self.opened.plan.attacked_eps, protocol)
+            return with_right_variant(attacked, lambda: self._moved(attacked, starts))
+
+    def _moved(self, attacked: AttackedModel, starts: Sequence[int]) -> dict[int, Tensor]:
+        """The images after the fixed budget, by the first row of their batch.
+
+        Raises:
+            WrongVariantError: if the variant that is searched with turns out to be wrong.
+        """
+        batches, checks, made = self.opened.batches, SpotChecks(attacked), {}
+        with self.opened.reporter.preparing() as progress:
+            for number, start in enumerate(starts, 1):
+                images, labels = batches.at(start)
+                moved = perturb_batch(
+                    self.attack, attacked, images, labels, [self.eps], self._protocol, start
+                )[0]
+                checks.offer(moved)
+                checks.look()
+                made[start] = moved.cpu()
+                progress(f"{self.spec} on {self.cell.label}", number, len(starts))
+            checks.settle()
+        return made
+
+    def _stop_on_success(self) -> dict[int, Tensor]:
+        """The same of an attack whose images share its randomness: all of them at once."""
+        model, batches = self._loaded.model, self.opened.batches
+        clean, logits = measure_clean(model, batches, seed=self.cell.seed)
+        if logits is None:
+            raise AttackFailure(str(clean.status))
+        with self.opened.reporter.preparing() as progress:
+            done = 0
+
+            def report(images: int) -> None:
+                nonlocal done
+                done += images
+                progress(f"{self.spec} on {self.cell.label}", done, len(batches))
+
+            found = attack_until_success(
+                model,
+                batches,
+                self.attack,
+                self.eps,
+                self._protocol,
+                logits,
+                keep_images=True,
+                on_images=report,
+            )
+        assert found.images is not None
+        return {start: found.images[start : start + batches.size] for start in batches.starts()}
+
+    def _checked(self, attacked: AttackedModel, start: int, moved: Tensor) -> RemadeBatch:
+        """A batch with its predictions, compared with what the run stored."""
+        images, labels = self.opened.batches.at(start)
+        ball = ThreatModel(self.opened.plan.norm, self.eps).ball(images)
+        moved = moved.to(images.device)
+        seed, k = self.cell.seed, self.attack.goal.k
+        clean_logits = batch_logits(attacked, images, seed, start)
+        hits = hits_of(batch_logits(attacked, moved, seed, start), labels, k)
+        rows = slice(start, start + len(images))
+        reproduced = (hits == self.stored[rows]) & (
+            hits_of(clean_logits, labels, k) == self.stored_clean[rows]
+        )
+        rounded = to_8bit(moved, ball)
+        return RemadeBatch(
+            clean=_levels(images),
+            adversarial=_levels(rounded),
+            clean_logits=clean_logits.cpu(),
+            logits=batch_logits(attacked, rounded, seed, start).cpu(),
+            reproduced=reproduced,
+        )
+
+    def _stored(self, attack: str, eps: float, column: str) -> npt.NDArray[np.bool_]:
+        stored: npt.NDArray[np.bool_] = self.opened.run.outcomes(self.cell, attack, eps)[column].to_numpy()
+        return stored
+
+
+def _levels(images: Tensor) -> Tensor:
+    """Multiples of 1/255 as uint8 on the CPU."""
+    return (images * 255).round().byte().cpu()
