@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.evidence.gallery import (
     Gallery,
     GalleryImage,
@@ -21,7 +20,7 @@ from robustbench_tin.benchmarks.evidence.gallery import (
     magnified,
 )
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
-from robustbench_tin.benchmarks.evidence.remake import RemadeBatch, RemadeMeasurement
+from robustbench_tin.benchmarks.evidence.remake import RemadeBatch, RemadeMeasurement, why_not
 from robustbench_tin.benchmarks.planning.cell_names import cell_name, listed
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.trained_model import failing
@@ -86,7 +85,9 @@ def measurements(
     for cell in cells:
         for spec in specs:
             for value in eps:
-                why = _why_not(opened, cell, spec, value, rule)
+                why = why_not(opened, cell, spec, value)
+                if not why and rule is Rule.survivors and opened.plan.attack(spec).criterion is not None:
+                    why = "an attack that stops on success leaves no adversarial image of a survivor"
                 if why:
                     opened.reporter.warn(f"{cell.label}, {spec} at {eps_text(value)} is left out: {why}.")
                     continue
@@ -116,17 +117,6 @@ def _is_named(spec: str, text: str) -> bool:
     return any(fnmatchcase(known, text) for known in (spec, spec.partition(":")[0]))
 
 
-def _why_not(opened: OpenedRun, cell: Cell, spec: str, eps: float, rule: Rule) -> str:
-    record = opened.run.record(cell, spec, eps)
-    if record is None:
-        return "not measured yet"
-    if record.status != OK:
-        return str(record.status)
-    if rule is Rule.survivors and opened.plan.attack(spec).criterion is not None:
-        return "an attack that stops on success leaves no adversarial image of a survivor"
-    return ""
-
-
 def _choose(
     measurement: RemadeMeasurement, rule: Rule, count: int, seed: int
 ) -> tuple[list[GalleryImage], GallerySelection]:
@@ -137,7 +127,7 @@ def _choose(
         if len(found) == count:
             break
         if number % count == 0:
-            measurement.make(_starts(measurement, candidates[number : number + count]))
+            measurement.make(measurement.starts(candidates[number : number + count]))
         batch, row = measurement.row(index)
         if not batch.reproduced[row]:
             continue
@@ -171,7 +161,7 @@ def _ordered(measurement: RemadeMeasurement, rule: Rule, candidates: npt.NDArray
     """The candidates, the best by the rule first."""
     if rule in (Rule.random, Rule.survivors):
         return [int(index) for index in candidates]
-    measurement.make(_starts(measurement, candidates))
+    measurement.make(measurement.starts(candidates))
     scores = [_score(measurement, rule, int(index)) for index in candidates]
     return [int(candidates[number]) for number in np.argsort(scores, kind="stable")]
 
@@ -184,11 +174,6 @@ def _score(measurement: RemadeMeasurement, rule: Rule, index: int) -> float:
         return -float(logits.softmax(dim=1).max())
     labels = measurement.opened.batches.labels[index : index + 1]
     return float(measurement.attack.goal.margin(logits, labels).abs())
-
-
-def _starts(measurement: RemadeMeasurement, rows: npt.NDArray[np.int64]) -> list[int]:
-    size = measurement.opened.batches.size
-    return [int(start) for start in np.unique(rows // size * size)]
 
 
 def _image(

@@ -17,6 +17,7 @@ from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
 from robustbench_tin.attacks.engine.image_batches import batch_seed
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
+from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
 from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of, measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, prepare
@@ -100,6 +101,11 @@ class RemadeMeasurement:
         if start not in self._made:
             self.make([start])
         return self._made[start], offset
+
+    def starts(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        """First rows of the batches that hold these images."""
+        size = self.opened.batches.size
+        return [int(start) for start in np.unique(rows // size * size)]
 
     def make(self, starts: Sequence[int]) -> None:
         """Make the batches that begin at these rows, in one go.
@@ -217,6 +223,14 @@ class RemadeMeasurement:
     def _stored(self, attack: str, eps: float, column: str) -> npt.NDArray[np.bool_]:
         stored: npt.NDArray[np.bool_] = self.opened.run.outcomes(self.cell, attack, eps)[column].to_numpy()
         return stored
+
+
+def why_not(opened: OpenedRun, cell: Cell, spec: str, eps: float) -> str:
+    """Why the images of a measurement cannot be made again; empty if they can."""
+    record = opened.run.record(cell, spec, eps)
+    if record is None:
+        return "not measured yet"
+    return "" if record.status == OK else str(record.status)
 
 
 def _levels(images: Tensor) -> Tensor:

@@ -130,3 +130,29 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
         return mean, -np.inf, np.inf
     half = float(stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
     return mean, mean - half, mean + half
+
+
+def mean_share(cell: str, method: str, kind: str, pairs: Sequence[tuple[float, float]]) -> SaliencyShare:
+    """The mean over images, each with its share and what chance gives.
+
+    Args:
+        cell: MODEL/DEFENSE/SEED.
+        method: see :class:`Method`.
+        kind: see :class:`Kind`.
+        pairs: one an image, at least one: its share, and the share of its area inside the box.
+    """
+    mean, low, high = mean_interval([share for share, _ in pairs])
+    above, above_low, above_high = mean_interval([share - chance for share, chance in pairs])
+    return SaliencyShare(
+        cell=cell,
+        method=method,
+        images=len(pairs),
+        mean=mean,
+        low=max(0.0, low),
+        high=min(1.0, high),
+        kind=kind,
+        chance=float(np.mean([chance for _, chance in pairs])),
+        above_chance=above,
+        above_low=max(-1.0, above_low),
+        above_high=min(1.0, above_high),
+    )

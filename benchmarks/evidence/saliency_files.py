@@ -12,7 +12,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.evidence.pictures import read_png, write_png
 from robustbench_tin.benchmarks.evidence.saliency import Box, SaliencyImage, SaliencyShare
 from robustbench_tin.benchmarks.planning.plan import slug
-from robustbench_tin.benchmarks.runs.files import read_json
+from robustbench_tin.benchmarks.runs.files import forget, read_json
 
 FACTS = "saliency.json"
 FOLDER = "saliency"
@@ -62,6 +62,7 @@ class SaliencyResult(BaseModel):
         method: see :class:`robustbench_tin.benchmarks.evidence.saliency.Method`.
         settings: all that it was made with.
         weights_digest: of the weights that were explained.
+        classes: class names in label order.
         shares: one a kind of image; none without usable boxes.
         image_shares: one an image and kind.
         pictures: images whose maps were written.
@@ -73,6 +74,7 @@ class SaliencyResult(BaseModel):
     method: str
     settings: dict[str, str | int | float]
     weights_digest: str
+    classes: tuple[str, ...]
     shares: tuple[SaliencyShare, ...]
     image_shares: tuple[ImageShare, ...]
     pictures: tuple[_Picture, ...] = ()
@@ -85,6 +87,9 @@ def write_saliency(run: Path, result: SaliencyResult, images: Sequence[SaliencyI
         RunError: if it cannot be written.
     """
     folder = _folder(run, result.cell, result.method)
+    for old in [FACTS, "*.png"]:
+        for file in folder.glob(old):
+            forget(file)
     pictures = []
     for each in images:
         name = f"{each.index}-{each.kind}"

@@ -8,10 +8,13 @@ from typing import Annotated
 import typer
 
 from robustbench_tin.benchmarks.evidence.gallery import Rule
+from robustbench_tin.benchmarks.evidence.saliency import Method
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli.images import console_reporter
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
 from robustbench_tin.cli.process import Command, say
+from robustbench_tin.cli.tables import render_tables
+from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
 
 RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")]
@@ -35,6 +38,11 @@ def add_commands(app: typer.Typer) -> None:
         epilog="Examples:\n\nrobust-tin gallery runs/demo-1a2b3c4d\n\n"
         "robust-tin gallery runs/demo-1a2b3c4d --cell '*/fgsm-at/*' --attack pgd --rule survivors",
     )(gallery)
+    app.command(
+        cls=Command,
+        epilog="Examples:\n\nrobust-tin saliency runs/demo-1a2b3c4d\n\n"
+        "robust-tin saliency runs/demo-1a2b3c4d --cell '*/bbox-crop/*' --method grad-cam --attack pgd",
+    )(saliency)
 
 
 @with_options
@@ -86,3 +94,61 @@ def gallery(
     )
     say(f"{counted(len(made.gallery.images), 'image')}, chosen by the rule {made.gallery.rule}: {made.path}")
     say(f"Page: {made.sheet}; every fact: {made.path}/gallery.json")
+
+
+@with_options
+def saliency(
+    context: typer.Context,
+    run: RunPath,
+    part: DataConfig,
+    cell: Cells = "*",
+    method: Annotated[
+        Method, typer.Option(help="saliency (gradients), integrated-gradients or grad-cam.")
+    ] = Method.saliency,
+    attack: Annotated[
+        str | None,
+        typer.Option(help="Attack of the run for the attacked images.", show_default="its first"),
+    ] = None,
+    eps: Annotated[
+        str | None,
+        typer.Option(help="One budget of the run, in units of the pixel range.", show_default="its largest"),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Number of images, chosen at random.")] = 200,
+    pictures: Annotated[int, typer.Option(help="Number of those whose maps are written.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    layer: Annotated[
+        str,
+        typer.Option(
+            help="Layer that grad-cam explains, such as network.layer4.", show_default="the last feature map"
+        ),
+    ] = "",
+    device: Device = None,
+    plugin: Plugin = None,
+) -> None:
+    """Measure where each cell looks: the share of its attribution inside the object's box.
+
+    It explains the predicted class, on clean images, on their boxes alone, and on attacked images. Results
+    are stored in RUN/saliency. The data options are those of the run's bench, unless given here.
+    """
+    from robustbench_tin.benchmarks.commands.saliency import saliency as run_saliency
+    from robustbench_tin.benchmarks.evidence.saliency_table import saliency_table
+
+    made = run_saliency(
+        run,
+        method=method,
+        cells=cell,
+        attack=attack,
+        eps=eps,
+        count=count,
+        pictures=pictures,
+        seed=seed,
+        layer=layer,
+        device=device,
+        plugins=plugin or (),
+        reporter=console_reporter(),
+        **given_options(context, part),
+    )
+    if made.shares:
+        render_tables([saliency_table(made.shares)], make_console())
+    for page in made.pages:
+        say(f"Maps: {page}")

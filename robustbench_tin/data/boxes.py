@@ -78,8 +78,25 @@ def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) ->
     """
     height, width = images.shape[-2:]
     cropped = np.zeros_like(images)
-    for image, (x0, y0, x1, y1), canvas in zip(images, boxes, cropped, strict=True):
-        crop = image[:, y0 : min(y1, height - 1) + 1, x0 : min(x1, width - 1) + 1]
-        top, left = (height - crop.shape[1]) // 2, (width - crop.shape[2]) // 2
-        canvas[:, top : top + crop.shape[1], left : left + crop.shape[2]] = crop
+    places = zip(inside(boxes, height, width), padded(boxes, height, width), strict=True)
+    for image, (source, target), canvas in zip(images, places, cropped, strict=True):
+        canvas[:, *_pixels(target)] = image[:, *_pixels(source)]
     return cropped
+
+
+def inside(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.int32]:
+    """Usable boxes without their parts outside the image, int32 ``(N, 4)``."""
+    return np.minimum(boxes, np.array([width, height, width, height], np.int32) - 1)
+
+
+def padded(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.int32]:
+    """Where :func:`crop_and_pad` puts usable boxes, int32 ``(N, 4)``."""
+    x0, y0, x1, y1 = inside(boxes, height, width).T
+    left, top = (width - (x1 - x0 + 1)) // 2, (height - (y1 - y0 + 1)) // 2
+    return np.stack([left, top, left + x1 - x0, top + y1 - y0], axis=1)
+
+
+def _pixels(box: npt.NDArray[np.int32]) -> tuple[slice, slice]:
+    """Rows and columns of a box."""
+    x0, y0, x1, y1 = box
+    return slice(y0, y1 + 1), slice(x0, x1 + 1)

@@ -138,6 +138,7 @@ def test_saliency_is_read_as_it_was_written(tmp_path: Path) -> None:
         method="saliency",
         settings={"count": 2},
         weights_digest="0",
+        classes=("a", "b"),
         shares=(share,),
         image_shares=(ImageShare(index=4, kind="clean", predicted=1, share=0.5, chance=0.5),),
     )

@@ -1,0 +1,79 @@
+"""``robust-tin saliency``: where the cells of a run look, stored in the run directory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin.benchmarks.evidence.explain import SaliencySettings, explain_run
+from robustbench_tin.benchmarks.evidence.overlay import write_saliency_page
+from robustbench_tin.benchmarks.evidence.saliency import Method, SaliencyShare
+from robustbench_tin.benchmarks.evidence.saliency_files import write_saliency
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.progress import Reporter
+from robustbench_tin.threat import Budgets
+
+
+@dataclass(frozen=True)
+class WrittenSaliency:
+    """What was written.
+
+    Attributes:
+        shares: of every cell and kind of image.
+        pages: the pages with the maps, one a cell.
+    """
+
+    shares: Sequence[SaliencyShare]
+    pages: Sequence[Path]
+
+
+def saliency(
+    run: str | Path,
+    *,
+    method: str = Method.saliency,
+    cells: str | None = None,
+    attack: str | None = None,
+    eps: Budgets | None = None,
+    count: int = 200,
+    pictures: int = 8,
+    seed: int = 0,
+    layer: str = "",
+    reporter: Reporter | None = None,
+    **opening: Any,
+) -> WrittenSaliency:
+    """Measure where cells of a run look: the share of the attribution inside the object's box.
+
+    Shares, their intervals and the maps of some images are stored in ``RUN/saliency``. A result of the same
+    cell and method is replaced.
+
+    Args:
+        run: a run directory.
+        method: ``saliency``, ``integrated-gradients`` or ``grad-cam``.
+        cells: as of :func:`robustbench_tin.benchmarks.evidence.explain.explain_run`; likewise ``attack``,
+            ``eps`` and all others.
+        count: number of images, with a usable box if the data set has boxes.
+        pictures: number of those whose maps are written.
+        seed: seed of the choice.
+        layer: name of the module that ``grad-cam`` explains; empty: the last feature map.
+        reporter: told how far the work is; None: silent.
+
+    Raises:
+        RobustTinError: as :func:`~robustbench_tin.benchmarks.evidence.explain.explain_run`.
+    """
+    reporter = reporter or Reporter()
+    try:
+        settings = SaliencySettings(Method(method), count, pictures, seed, layer)
+    except ValueError:
+        raise InvalidSettingError(f"method got '{method}'; expected {', '.join(Method)}") from None
+    shares: list[SaliencyShare] = []
+    pages: list[Path] = []
+    found = explain_run(run, settings, cells=cells, attack=attack, eps=eps, reporter=reporter, **opening)
+    for each in found:
+        folder = write_saliency(Path(run), each.result, each.images)
+        pages.append(write_saliency_page(each.images, each.result.classes, folder))
+        shares += each.result.shares
+        for note in each.notes:
+            reporter.warn(f"{each.result.cell}: {note}.")
+    return WrittenSaliency(shares, pages)

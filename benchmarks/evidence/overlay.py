@@ -1,0 +1,104 @@
+"""Attribution maps over their images, with the object's box."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from html import escape
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.evidence.pictures import write_png
+from robustbench_tin.benchmarks.evidence.saliency import Box, SaliencyImage
+from robustbench_tin.text import printable
+
+SHEET = "saliency.html"
+_LINE = (0, 255, 255)
+_STYLE = (
+    "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
+    "section{display:flex;flex-wrap:wrap;gap:1rem;margin-bottom:1rem}figure{margin:0}"
+    "img{margin-right:4px}figcaption{max-width:400px}"
+)
+
+
+def overlay(image: SaliencyImage, scale: int = 3) -> npt.NDArray[np.uint8]:
+    """The image in grey under its map, from black over red and yellow to white, with its box in cyan.
+
+    Args:
+        image: image, map and box.
+        scale: pixels of the picture for one of the image, at least 2.
+
+    Returns:
+        uint8 ``(scale * H, scale * W, 3)``.
+    """
+    heat = image.map.astype(np.float64)[..., None] / 255
+    colours = (3 * heat - np.arange(3)).clip(0, 1) * 255
+    grey = image.image.mean(axis=2, keepdims=True)
+    opacity = 0.2 + 0.5 * heat
+    picture = ((1 - opacity) * grey + opacity * colours).round().astype(np.uint8)
+    large = picture.repeat(scale, axis=0).repeat(scale, axis=1)
+    return large if image.box is None else _framed(large, image.box, scale)
+
+
+def _framed(picture: npt.NDArray[np.uint8], box: Box, scale: int) -> npt.NDArray[np.uint8]:
+    """The picture with a line along the inner edge of a box."""
+    x0, y0, x1, y1 = (scale * corner for corner in (box[0], box[1], box[2] + 1, box[3] + 1))
+    for edge in (
+        np.s_[y0, x0:x1],
+        np.s_[y1 - 1, x0:x1],
+        np.s_[y0:y1, x0],
+        np.s_[y0:y1, x1 - 1],
+    ):
+        picture[edge] = _LINE
+    return picture
+
+
+def write_saliency_page(images: Sequence[SaliencyImage], classes: tuple[str, ...], folder: Path) -> Path:
+    """Write overlays, and a page of them, into the folder of a saliency result; returns the page's path.
+
+    Raises:
+        RunError: if they cannot be written.
+    """
+    body = "".join(_sections(images, classes, folder))
+    what = f"{images[0].method} of {images[0].cell}" if images else "no images"
+    write_text(
+        folder / SHEET,
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Saliency</title><style>{_STYLE}</style>'
+        f"<h1>{_text(what)}</h1><p>Where the classifier looks when it predicts the class it does, brightest"
+        f" where most; the object's box in cyan.</p>{body}</html>\n",
+    )
+    return folder / SHEET
+
+
+def _sections(images: Sequence[SaliencyImage], classes: tuple[str, ...], folder: Path) -> Iterator[str]:
+    in_order = sorted(images, key=lambda image: image.index)
+    for _, versions in groupby(in_order, key=lambda image: image.index):
+        yield f"<section>{''.join(_figure(version, classes, folder) for version in versions)}</section>"
+
+
+def _figure(image: SaliencyImage, classes: tuple[str, ...], folder: Path) -> str:
+    name = f"{image.index}-{image.kind}"
+    write_png(folder / f"{name}-overlay.png", overlay(image))
+    share = "no box" if image.share != image.share else f"{100 * image.share:.0f} % inside the box"
+    caption = (
+        f"{image.kind}: {_name(classes, image.label)}, predicted {_name(classes, image.predicted)}; {share}"
+    )
+    size = 3 * image.map.shape[0]
+    pictures = "".join(
+        f'<img src="{escape(file)}" width="{size}" height="{size}" style="image-rendering:pixelated"'
+        f' alt="{_text(caption)}">'
+        for file in (f"{name}.png", f"{name}-overlay.png")
+    )
+    return f"<figure>{pictures}<figcaption>{_text(caption)}</figcaption></figure>"
+
+
+def _name(classes: tuple[str, ...], number: int) -> str:
+    """A class by the first of its names; its number if the model has more outputs than the data classes."""
+    return classes[number].partition(",")[0] if 0 <= number < len(classes) else f"output {number}"
+
+
+def _text(text: str) -> str:
+    return escape(printable(text))
