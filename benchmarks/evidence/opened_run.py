@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import torch
-
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.protocol import evaluation_batch_size
@@ -21,6 +19,7 @@ from robustbench_tin.benchmarks.runs.remembered import data_options
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.same_inputs import load_plugins, require_same_data
 from robustbench_tin.data import Dataset
+from robustbench_tin.devices import images_device
 from robustbench_tin.errors import InvalidSettingError, RunError
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
@@ -80,8 +79,8 @@ class OpenedRun:
         tune_allocator()
         val = dataset.val
         # An attack's randomness goes batch by batch, in those of the device that measured.
-        size = evaluation_batch_size(torch.device(run.plan.device).type)
-        batches = ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, torch.device(chosen))
+        size = evaluation_batch_size(run.plan.device)
+        batches = ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, images_device(chosen))
         return cls(run, dataset, CellLoader(run, dataset.image_size, chosen), batches, reporter)
 
     @property
