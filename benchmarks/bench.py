@@ -15,6 +15,7 @@ from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
@@ -76,6 +77,7 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
     with Run.begun(path, plan) as run:
         repair(run, reporter)
         remember(path, DataConfig(**request.of(DataConfig)))
+        remember_labels(path, plan, dataset)
         done = frozenset(cell.slug for cell in plan.cells() if is_complete(run, cell))
         if len(done) == len(list(plan.cells())):
             reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")

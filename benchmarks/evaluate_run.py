@@ -24,6 +24,7 @@ from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.given_loader import remember_models
+from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.data import Dataset
@@ -61,6 +62,7 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
     with Run.begun(path, plan) as run:
         repair(run, reporter)
         remember(path, DataConfig(**_data(asked)))
+        remember_labels(path, plan, dataset)
         remember_models(path, models.places)
         _complete(run, asked, dataset, Estimate(models.passes, plan), reporter)
         run.write_results()

@@ -20,6 +20,7 @@ from robustbench_tin.benchmarks.reporting.html import table_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.image_labels import write_labels
 from robustbench_tin.benchmarks.runs.records import CLEAN, to_frame
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.benchmarks.trust.judge import Measured
@@ -89,6 +90,9 @@ class Evaluation:
         plan = self._plan
         (cell,) = plan.cells()
         with Run.begun(path, plan) as run:
+            write_labels(
+                path, plan, self.labels.tolist(), {str(each): str(each) for each in range(plan.classes)}
+            )
             run.save_trained(cell, Trained(seconds=None))
             for measure in self.measures:
                 run.save_measure(cell, measure.record, _as_measurement(measure))

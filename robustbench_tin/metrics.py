@@ -33,6 +33,21 @@ def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     return ranked_before < k
 
 
+def predictions(logits: Tensor) -> Tensor:
+    """The class with the largest logit; of several equal ones any.
+
+    Args:
+        logits: float ``(N, C)``.
+
+    Returns:
+        int32 ``(N,)``.
+
+    >>> predictions(torch.tensor([[3.0, 1.0], [0.0, 2.0]]))
+    tensor([0, 1], dtype=torch.int32)
+    """
+    return logits.argmax(dim=1).int()
+
+
 def interval(successes: int, trials: int) -> tuple[float, float]:
     """Wilson's interval for an accuracy, both ends in [0, 1], at 95 % (Wilson, 1927).
 

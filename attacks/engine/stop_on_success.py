@@ -27,6 +27,7 @@ from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, Wro
 from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, BatchState
 from robustbench_tin.attacks.engine.verify import Finish, verified
 from robustbench_tin.errors import RobustTinError, one_line
+from robustbench_tin.metrics import predictions
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
 
@@ -64,6 +65,8 @@ class EarlyStopResult:
             the CPU.
         images: the adversarial image, or the clean image without one, float32 ``(N, C, H, W)`` on the
             CPU; None if images were not requested.
+        predicted: class with the largest logit for the adversarial image, or the clean image without one,
+            int32 ``(N,)`` on the CPU.
         disagreements: number of times that the variant misclassified a point and the model did not, including
             those of a variant that was wrong.
         unverified: True for each image with such a disagreement in the final search, bool ``(N,)`` on the
@@ -73,6 +76,7 @@ class EarlyStopResult:
 
     success: Tensor
     images: Tensor | None
+    predicted: Tensor
     disagreements: int = 0
     unverified: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.bool))
     stages: list[StageReport] = field(default_factory=list)
@@ -81,6 +85,7 @@ class EarlyStopResult:
         """Add the successes of an earlier search on the same images."""
         new = before.success & ~self.success
         self.success = self.success | new
+        self.predicted[new] = before.predicted[new]
         if self.images is not None and before.images is not None:
             self.images[new] = before.images[new]
         self.disagreements += before.disagreements
@@ -136,7 +141,9 @@ class EarlyStopRunner:
         self.criterion.check(classes)
         wrong = self.criterion.success(self.clean_logits, self.batches.all_labels())
         self.result = EarlyStopResult(
-            wrong.cpu(), self.batches.all_images().cpu().clone() if keep_images else None
+            wrong.cpu(),
+            self.batches.all_images().cpu().clone() if keep_images else None,
+            predictions(self.clean_logits).cpu(),
         )
         self.result.unverified = torch.zeros_like(self.result.success)
         self._tell = tell
@@ -297,9 +304,12 @@ class EarlyStopRunner:
         adversarial = verified(candidates, ball, "the attack", self.finish)
         logits = self.attacked.logits(adversarial)
         success = self.criterion.success(logits, labels)
-        hit = success.cpu()
+        # One transfer for both.
+        seen, predicted = torch.stack([success.int(), predictions(logits)]).cpu()
+        hit: Tensor = seen > 0
         done = rows[hit]
         self.result.success[done] = True
+        self.result.predicted[done] = predicted[hit]
         if self.result.images is not None:
             self.result.images[done] = adversarial[success].cpu()
         self._tell(len(done))

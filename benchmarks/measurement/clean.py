@@ -16,7 +16,7 @@ from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.errors import FOREIGN, one_line
-from robustbench_tin.metrics import in_top
+from robustbench_tin.metrics import in_top, predictions
 
 if TYPE_CHECKING:
     pass
@@ -59,6 +59,7 @@ def measure_clean(
         seconds=time.perf_counter() - started,
         forward_passes=attacked.forward_passes,
         backward_passes=0,
+        predicted=None if logits is None else predictions(logits).cpu().numpy(),
     ), logits
 
 

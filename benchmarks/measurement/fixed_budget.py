@@ -21,7 +21,7 @@ from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, tol
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.errors import FOREIGN
-from robustbench_tin.metrics import in_top
+from robustbench_tin.metrics import in_top, predictions
 from robustbench_tin.threat import ThreatModel
 
 if TYPE_CHECKING:
@@ -79,7 +79,10 @@ def measure_from_clean(
         return clean, logits, attacked
     labels = batches.all_labels()
     top1, top5 = hits_of(logits, labels, 1), hits_of(logits, labels, 5)
-    return Measurement(0.0, top1, top5, OK, 0.0, len(batches), 0), logits, attacked
+    clean = Measurement(
+        0.0, top1, top5, OK, 0.0, len(batches), 0, predicted=predictions(logits).cpu().numpy()
+    )
+    return clean, logits, attacked
 
 
 def measure_fixed_budget(
@@ -121,6 +124,7 @@ def measure_fixed_budget(
             mode=attack.mode,
             search=attacked.search_label,
             remarks=(*attack.remarks(0 if spent is None else spent.classes), *variant_remarks(attacked)),
+            predicted=None if spent is None else spent.predicted[index],
         )
         for index, value in enumerate(eps)
     ]
@@ -134,12 +138,14 @@ class _Spent:
     Attributes:
         top1: at each budget, was the label in the top 1, bool ``(K, N)``.
         top5: was it in the top 5, likewise.
+        predicted: at each budget, the class with the largest logit, int32 ``(K, N)``.
         classes: of the model.
         clean_logits: float32 ``(N, C)``; None if they did not come with the attack's gradients.
     """
 
     top1: npt.NDArray[np.bool_]
     top5: npt.NDArray[np.bool_]
+    predicted: npt.NDArray[np.int32]
     classes: int
     clean_logits: Tensor | None
 
@@ -162,6 +168,7 @@ def _spent(
     checks = SpotChecks(attacked)
     clean: list[Tensor] = []
     hits: list[Tensor] = []
+    predicted: list[Tensor] = []
     classes = 0
     for start in batches.starts():
         images, labels = batches.at(start)
@@ -179,11 +186,13 @@ def _spent(
         checks.look()
         classes = logits[0].shape[1]
         hits.append(torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)]))
+        predicted.append(torch.stack([predictions(each) for each in logits]))
         on_images(len(labels))
     checks.settle()
     top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
     whole = with_clean and len(clean) == len(batches.starts())
-    return _Spent(top1, top5, classes, torch.cat(clean) if whole else None)
+    answers = torch.cat(predicted, dim=1).cpu().numpy()
+    return _Spent(top1, top5, answers, classes, torch.cat(clean) if whole else None)
 
 
 def prepare(

@@ -35,6 +35,8 @@ class Measurement:
             with a variant found wrong since among them.
         unverified: images that this happened to in the search that the figure rests on and that were not
             broken in the end; None under a fixed budget.
+        predicted: class with the largest logit, int32 ``(N,)``: of the adversarial image, of the clean image
+            if there is none; None if it is not known.
     """
 
     eps: float
@@ -50,6 +52,7 @@ class Measurement:
     stages: tuple[StageReport, ...] = ()
     disagreements: int = 0
     unverified: int | None = None
+    predicted: npt.NDArray[np.int32] | None = None
 
     @property
     def late_successes(self) -> int | None:

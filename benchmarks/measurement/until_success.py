@@ -102,4 +102,5 @@ def measure_until_success(
         stages=stages,
         disagreements=0 if found is None else found.disagreements,
         unverified=None if found is None else int((found.unverified & ~found.success).sum()),
+        predicted=None if found is None else found.predicted.numpy(),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -82,7 +83,8 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
     """The results per image of a measure, checked against its record.
 
     Args:
-        file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them.
+        file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them; an integer column
+            ``predicted``, which earlier versions did not write.
         record: of the measure; its status is ``ok``.
 
     Raises:
@@ -109,17 +111,19 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
     both = {"top1", "top5"} <= set(frame) and record.attack != WORST_CASE
     if both and bool((frame["top1"] & ~frame["top5"]).any()):
         raise DamagedError(f"'{file}' has images right in the top 1 and not in the top 5; {AGAIN}")
+    if "predicted" in frame and not frame["predicted"].between(0, record.classes - 1).all():
+        raise DamagedError(f"'{file}' has predictions that are none of {record.classes} classes; {AGAIN}")
     if len(frame) != record.n:
         raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
     return frame
 
 
 def write_results(file: Path, found: Measurement) -> str:
-    """Write what was right of a measure that was taken, an image a row; returns the digest of the file."""
+    """Write the results per image of a measure that was taken; returns the digest of the file."""
     import pyarrow
     from pyarrow import parquet
 
-    table = pyarrow.table(_hits(found))
+    table = pyarrow.table(_columns(found))
     with replacing(file) as temporary:
         parquet.write_table(table, temporary)
         return bytes_digest(temporary.read_bytes())
@@ -129,12 +133,12 @@ def results_frame(found: Measurement) -> pd.DataFrame:
     """What :func:`read_results` reads of a file that was written of this measure."""
     import pandas as pd
 
-    return pd.DataFrame(_hits(found))
+    return pd.DataFrame(_columns(found))
 
 
-def _hits(found: Measurement) -> dict[str, npt.NDArray[np.bool_]]:
-    hits = {"top1": found.top1, "top5": found.top5}
-    return {name: column for name, column in hits.items() if column is not None}
+def _columns(found: Measurement) -> dict[str, npt.NDArray[np.generic]]:
+    columns = {"top1": found.top1, "top5": found.top5, "predicted": found.predicted}
+    return {name: column for name, column in columns.items() if column is not None}
 
 
 def bytes_digest(content: bytes) -> str:
@@ -173,12 +177,17 @@ def _parsed(file: Path, content: bytes) -> pd.DataFrame:
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
     except FOREIGN as error:  # whatever a foreign parser raises on a damaged file
         raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
-    if (
-        not columns
-        or not set(columns) <= {"top1", "top5"}
-        or {each.dtype.kind for each in columns.values()} != {"b"}
-    ):
+    if not _are_results({name: column.dtype.kind for name, column in columns.items()}):
         raise DamagedError(
             f"'{file}' holds no results per image (columns {', '.join(columns)[:80]}); {AGAIN}"
         )
     return pd.DataFrame(columns)
+
+
+def _are_results(kinds: Mapping[str, str]) -> bool:
+    """Whether columns of these kinds are results per image; those of earlier versions have no predictions."""
+    hits = {name: kind for name, kind in kinds.items() if name != "predicted"}
+    return set(hits) in ({"top1"}, {"top5"}, {"top1", "top5"}) and kinds == {
+        **dict.fromkeys(hits, "b"),
+        **({"predicted": "i"} if "predicted" in kinds else {}),
+    }

@@ -3,12 +3,13 @@
 ::
 
     RUN/plan.json
+    RUN/labels.json                           classes, and the label of each evaluated image
     RUN/cells/CELL/weights.safetensors
     RUN/cells/CELL/checkpoint.safetensors     there while the cell is trained, or where that failed
     RUN/cells/CELL/curves.csv                 training curves, a row an epoch
     RUN/cells/CELL/training.json              there once the cell is trained
     RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
-    RUN/cells/CELL/measures/MEASURE.parquet   outcomes, an image a row
+    RUN/cells/CELL/measures/MEASURE.parquet   results per image: right or not, predicted
     RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
     RUN/tensorboard/CELL/...                  the same as events, where asked for
     RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
@@ -183,7 +184,8 @@ class RunDirectory(TrainingFiles):
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
         """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
 
-        An attack that stops on success has the column of its criterion only.
+        An attack that stops on success has the column of its criterion only. ``predicted`` is the class with
+        the largest logit; worst cases, certificates, transfers and runs of earlier versions do not have it.
 
         Raises:
             RunError: if the measure is not taken, has failed, or is damaged.
