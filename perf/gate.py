@@ -152,21 +152,24 @@ def _caught(random: np.random.Generator, images: int, drop: float, pairs: int) -
 
 
 def _draw(drops: tuple[float, ...], curves: dict[int, list[float]], out: Path) -> None:
-    from matplotlib.figure import CandidateMeasurement
+    import altair as alt
 
-    figure = CandidateMeasurement(figsize=(6, 3.6), layout="constrained")
-    axes = figure.subplots()
-    for images, parts in curves.items():
-        axes.plot(
-            [100 * drop for drop in drops], [100 * part for part in parts], ".-", label=f"{images:,} images"
+    rows = [
+        {"images": f"{images:,} images", "drop": 100 * drop, "caught": 100 * part}
+        for images, parts in curves.items()
+        for drop, part in zip(drops, parts, strict=True)
+    ]
+    lines = (
+        alt.Chart(alt.Data(values=rows))
+        .mark_line(point=True)
+        .encode(
+            x=alt.X("drop:Q", title="true drop, points"),
+            y=alt.Y("caught:Q", title="checks that catch it, %", scale=alt.Scale(domain=[0, 100])),
+            color=alt.Color("images:N", title=None, sort=None),
         )
-    axes.axhline(95, color="grey", linewidth=0.8, linestyle=":")
-    axes.set_xlabel("true drop, points")
-    axes.set_ylabel("checks that catch it, %")
-    axes.set_ylim(0, 101)
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
-    figure.savefig(out, metadata={"Date": None})
+    )
+    aim = alt.Chart(alt.Data(values=[{"caught": 95}])).mark_rule(strokeDash=[2, 2]).encode(y="caught:Q")
+    (lines + aim).properties(width=480, height=260).save(out)
 
 
 def retrainings(arguments: argparse.Namespace) -> None:

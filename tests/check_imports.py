@@ -20,6 +20,7 @@ BENCHMARK_ROOMS = (
     ("cells",),
     ("evidence",),
     ("",),
+    ("charts",),
     ("commands", "gate"),
 )
 # Modules of the package's own folder that stand above all rooms.

@@ -1,4 +1,4 @@
-"""The commands on runs: ``bench``, ``show``, ``curves``, ``transfer``, and ``presets``."""
+"""The commands on runs: ``bench``, ``show``, ``runs``, ``transfer``, and ``presets``."""
 
 from __future__ import annotations
 
@@ -45,7 +45,6 @@ def add_commands(app: typer.Typer) -> None:
     )(bench)
     app.command(cls=Command, epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")(show)
     app.command(epilog="Example: robust-tin runs")(runs)
-    app.command(cls=Command, epilog="Example: robust-tin curves runs/demo-1a2b3c4d --format svg")(curves)
     app.command(cls=Command, epilog="Example: robust-tin presets quick > mine.toml")(presets)
     app.command(cls=Command, epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")(transfer)
 
@@ -117,17 +116,6 @@ def runs(
             say(f"{each.name} is damaged: {each.damage}")
     if not found:
         say(f"No runs in {directory}.")
-
-
-def curves(
-    run: Annotated[Path, typer.Argument(help="A run directory, finished or not.")],
-    format: Annotated[str, typer.Option(help="png or svg.")] = "png",
-) -> None:
-    """Draw the training curves of each cell of a run; needs matplotlib."""
-    from robustbench_tin.benchmarks.reporting.plots import draw_curves
-
-    for picture in draw_curves(run, format=format):
-        say(str(picture))
 
 
 def presets(

@@ -8,13 +8,14 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Protocol
-
-from torch import nn
+from typing import TYPE_CHECKING, Protocol
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.errors import RunError
 from robustbench_tin.files import read_text
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ class Point:
 MEASURES = tuple(field.name for field in fields(Point))[1:]
 """The columns after ``epoch``."""
 
-Look = Callable[[nn.Module], dict[str, float]]
+Look = Callable[["nn.Module"], dict[str, float]]
 """Measures a classifier on validation images, and leaves it as it was: columns by their names."""
 
 

@@ -1,4 +1,4 @@
-"""A run's training curves: as a file, as pictures, as TensorBoard events."""
+"""A run's training curves: as a file and as TensorBoard events."""
 
 from __future__ import annotations
 
@@ -10,11 +10,9 @@ from safetensors import safe_open
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.planning import checks
-from robustbench_tin.benchmarks.reporting import plots
-from robustbench_tin.benchmarks.reporting.plots import draw_curves
 from robustbench_tin.benchmarks.reporting.tensorboard import TAGS
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.errors import InvalidSettingError, RunError
+from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import MEASURES, Point, read_curves
 
@@ -74,44 +72,10 @@ def test_a_mistake_is_one_line_before_anything_is_written(quick: dict, changed: 
     assert not quick["out"].exists()
 
 
-def test_what_is_not_installed_is_one_line(quick: dict, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (plots, checks):
-        monkeypatch.setattr(module, "find_spec", lambda name: None)
+def test_what_is_not_installed_is_one_line(quick: dict, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "find_spec", lambda name: None)
     with pytest.raises(InvalidSettingError, match=r"tensorboard is not installed, .*pip install"):
         bench(**quick, tensorboard=True)
-    with pytest.raises(InvalidSettingError, match=r"matplotlib is not installed, .*pip install"):
-        draw_curves(run.path)
-
-
-def test_pictures_show_what_was_measured(quick: dict, tmp_path: Path) -> None:
-    pytest.importorskip("matplotlib")
-    run = bench(**quick)
-    (picture,) = draw_curves(run.path)
-    assert picture.parent == run.curves_file(next(run.plan.cells())).parent
-    assert picture.read_bytes().startswith(b"\x89PNG")
-    # The file says in comments what its letters are.
-    (drawn,) = draw_curves(run.path, format="svg")
-    assert "validation, top-5" in drawn.read_text()
-    assert "PGD-5" not in drawn.read_text()
-    robust = bench(
-        **{**quick, "curves": "robust", "defenses": "fgsm-at:eps=0.02", "out": tmp_path / "robust"}
-    )
-    text = draw_curves(robust.path, format="svg")[0].read_text()
-    for expected in (
-        "validation, PGD-5",
-        "monitor, FGSM",
-        "fgsm-at:eps=0.02, seed 0; attacks: linf, eps 0.02",
-    ):
-        assert expected in text
-
-
-def test_a_run_without_curves_has_no_pictures(quick: dict) -> None:
-    pytest.importorskip("matplotlib")
-    run = bench(**quick, curves="none")
-    with pytest.raises(RunError, match="has no training curves"):
-        draw_curves(run.path)
-    with pytest.raises(InvalidSettingError, match="format got 'gif'; expected png or svg"):
-        draw_curves(run.path, format="gif")
 
 
 def test_a_resumed_run_s_events_are_its_curves(quick: dict, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,107 @@
+"""A picture: an Altair chart with its data apart, which becomes a Vega-Lite specification or a file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.atomic import replacing
+from robustbench_tin.benchmarks.charts.theme import PRINTED
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.text import printable
+
+if TYPE_CHECKING:
+    import altair as alt
+
+FORMATS = ("svg", "png", "pdf")
+_PIXELS_PER_INCH = 200
+
+Rows = Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What is drawn.
+
+    Attributes:
+        chart: refers to its data by name.
+        data: the rows of each name.
+        description: one or two sentences for those who do not see it.
+    """
+
+    chart: alt.TopLevelMixin
+    data: Mapping[str, Rows]
+    description: str = ""
+
+    def specification(self, config: Mapping[str, Any] = PRINTED) -> dict[str, Any]:
+        """The Vega-Lite specification, with data.
+
+        Args:
+            config: fonts and colours of what is not data.
+        """
+        # Data stay out of what Altair checks row by row.
+        made: dict[str, Any] = self.chart.to_dict()
+        return {**made, "datasets": dict(self.data), "config": dict(config), "description": self.description}
+
+    def save(self, file: str | Path) -> None:
+        """Write it as its suffix says: svg, png or pdf.
+
+        Raises:
+            InvalidSettingError: for another suffix.
+        """
+        import vl_convert
+
+        file = Path(file)
+        kind = require_format(file)
+        specification = self.specification()
+        version = vega_lite_version()
+        if kind == "svg":
+            content = vl_convert.vegalite_to_svg(specification, vl_version=version).encode()
+        elif kind == "png":
+            content = vl_convert.vegalite_to_png(specification, vl_version=version, ppi=_PIXELS_PER_INCH)
+        else:
+            content = vl_convert.vegalite_to_pdf(specification, vl_version=version)
+        with replacing(file) as temporary:
+            temporary.write_bytes(content)
+
+
+def require_format(file: Path) -> str:
+    """The format that a file's name asks for.
+
+    Raises:
+        InvalidSettingError: if it is none of :data:`FORMATS`.
+    """
+    kind = file.suffix.lower().removeprefix(".")
+    if kind not in FORMATS:
+        raise InvalidSettingError(f"out got '{file}'; expected a file name that ends in .svg, .png or .pdf")
+    return kind
+
+
+def require_charts() -> None:
+    """Refuse to go on without the packages that draw.
+
+    Raises:
+        InvalidSettingError: saying what to install.
+    """
+    names = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "Jinja2"}
+    missing = [package for module, package in names.items() if find_spec(module) is None]
+    if missing:
+        raise InvalidSettingError(
+            f"{', '.join(missing)} not installed; pictures and reports need"
+            " pip install 'robustbench-tin[report]'"
+        )
+
+
+def vega_lite_version() -> str:
+    """The version of Vega-Lite that Altair writes: ``6.4``."""
+    import altair as alt
+
+    return ".".join(alt.SCHEMA_VERSION.removeprefix("v").split(".")[:2])
+
+
+def shown(text: str) -> str:
+    """A name in a picture: one line, not too long for an axis or a legend."""
+    return printable(text)

@@ -1,0 +1,67 @@
+"""``robust-tin plot``: a picture of runs as svg, png or pdf."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from enum import StrEnum
+from pathlib import Path
+
+from robustbench_tin.benchmarks.charts.class_chart import class_chart
+from robustbench_tin.benchmarks.charts.curves_chart import curves_chart
+from robustbench_tin.benchmarks.charts.eps_chart import eps_chart
+from robustbench_tin.benchmarks.charts.pareto_chart import pareto_chart
+from robustbench_tin.benchmarks.charts.picture import Picture, require_charts, require_format
+from robustbench_tin.benchmarks.charts.saliency_chart import saliency_chart
+from robustbench_tin.benchmarks.charts.shown_run import ShownRun, open_runs
+from robustbench_tin.benchmarks.charts.transfer_chart import transfer_chart
+from robustbench_tin.errors import InvalidSettingError
+from robustbench_tin.options import either
+
+
+class Kind(StrEnum):
+    """What a picture shows."""
+
+    curves = "curves"
+    eps = "eps"
+    pareto = "pareto"
+    classes = "classes"
+    transfer = "transfer"
+    saliency = "saliency"
+
+
+CHARTS: dict[Kind, Callable[[Sequence[ShownRun]], Picture]] = {
+    Kind.curves: curves_chart,
+    Kind.eps: eps_chart,
+    Kind.pareto: pareto_chart,
+    Kind.classes: class_chart,
+    Kind.transfer: transfer_chart,
+    Kind.saliency: saliency_chart,
+}
+
+
+def plot(runs: str | Path | Sequence[str | Path], *, kind: str, out: str | Path, cell: str = "*") -> Path:
+    """Draw runs and write the picture.
+
+    Args:
+        runs: one run directory or several, finished or not.
+        kind: ``curves`` (training), ``eps`` (accuracy against eps), ``pareto`` (clean against robust),
+            ``classes`` (accuracy by class), ``transfer`` (heat map) or ``saliency`` (attribution inside the
+            box).
+        out: file that ends in .svg, .png or .pdf.
+        cell: name or pattern of the cells to show.
+
+    Returns:
+        The file.
+
+    Raises:
+        InvalidSettingError: for another kind or file, or if the packages that draw are not installed.
+        RunError: if a run cannot be read, or has nothing of this kind.
+    """
+    if kind not in set(Kind):
+        raise InvalidSettingError(f"kind got '{kind}'; expected {either(list(Kind))}")
+    file = Path(out)
+    require_format(file)
+    require_charts()
+    places = [runs] if isinstance(runs, str | Path) else list(runs)
+    CHARTS[Kind(kind)](open_runs(places, cell)).save(file)
+    return file

@@ -1,0 +1,45 @@
+"""The commands that show runs to others: ``plot`` and ``report``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from robustbench_tin.benchmarks.planning.cell_names import CELL_HELP
+from robustbench_tin.cli.process import Command, say
+
+Runs = Annotated[list[Path], typer.Argument(metavar="RUN...", help="Run directories, finished or not.")]
+Cells = Annotated[str, typer.Option("--cell", metavar="PATTERN", help=f"Only these cells: {CELL_HELP}")]
+
+
+def add_commands(app: typer.Typer) -> None:
+    """Register these commands."""
+    app.command(
+        cls=Command,
+        epilog="Examples:\n\n"
+        "robust-tin plot runs/demo-1a2b3c4d --kind eps --out eps.pdf\n\n"
+        "robust-tin plot runs/a runs/b --kind pareto --cell '*/fgsm-at/*' --out pareto.svg",
+    )(plot)
+
+
+def plot(
+    runs: Runs,
+    kind: Annotated[
+        str,
+        typer.Option(
+            metavar="KIND",
+            help="curves (training), eps (accuracy against eps), pareto (clean against robust accuracy),"
+            " classes (accuracy by class), transfer (heat map) or saliency (attribution inside the box).",
+        ),
+    ],
+    out: Annotated[
+        Path, typer.Option(metavar="FILE", help="Picture to write: a name that ends in .svg, .png or .pdf.")
+    ],
+    cell: Cells = "*",
+) -> None:
+    """Draw runs for a paper: curves, accuracy against eps, Pareto front, classes, transfer, saliency."""
+    from robustbench_tin.benchmarks.charts.plot import plot as draw
+
+    say(str(draw(runs, kind=kind, out=out, cell=cell)))
