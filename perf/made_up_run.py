@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ def make_run(
     images: int = 200,
     classes: int = 10,
     epochs: int = 3,
-    transfers: bool = True,
+    transfers: int = 2,
     given: bool = False,
     names: Sequence[str] = (),
 ) -> Run:
@@ -52,7 +53,7 @@ def make_run(
         images: number of evaluated images.
         classes: number of classes.
         epochs: number of rows of the training curves; 0 writes none.
-        transfers: also write transfers between all cells.
+        transfers: also write transfers between this number of cells.
         given: the models were given, not trained; then only the defense ``none`` is right.
         names: of the classes; made up if there are none.
     """
@@ -90,10 +91,9 @@ def make_run(
             _fill(run, cell, number, labels)
             if epochs and not given:
                 _write_curves(run.curves_file(cell), number, epochs)
-        for source in plan.cells() if transfers else ():
-            for target in plan.cells():
-                if source != target:
-                    _transfer(run, source, target, labels)
+        transferred = list(plan.cells())[:transfers]
+        for source, target in permutations(transferred, 2):
+            _transfer(run, source, target, labels)
         run.write_results()
     return run
 

@@ -21,6 +21,7 @@ BENCHMARK_ROOMS = (
     ("evidence",),
     ("",),
     ("charts",),
+    ("report",),
     ("commands", "gate"),
 )
 # Modules of the package's own folder that stand above all rooms.

@@ -7,7 +7,7 @@ from statistics import fmean
 from typing import Any
 
 from robustbench_tin.benchmarks.charts.eps_chart import tooltip
-from robustbench_tin.benchmarks.charts.picture import Picture, shown
+from robustbench_tin.benchmarks.charts.picture import Picture, Rows, shown
 from robustbench_tin.benchmarks.charts.shown_run import ShownRun
 from robustbench_tin.benchmarks.charts.theme import PANEL_HEIGHT, PANEL_WIDTH, colour_scale, dash_scale
 from robustbench_tin.errors import RunError
@@ -45,7 +45,7 @@ def curves_chart(runs: Sequence[ShownRun]) -> Picture:
             "there are no training curves; they come with each epoch of a bench, unless with --curves none"
         )
     cells = list(dict.fromkeys(row["cell"] for row in rows))
-    panels = [panel for panel in _PANELS if any(row["panel"] == panel for row in rows)]
+    panels = panels_of(rows)
     charts = [curve_panel(panel, cells, rows) for panel in panels]
     chart = (
         alt.hconcat(*charts)
@@ -61,50 +61,64 @@ def curves_chart(runs: Sequence[ShownRun]) -> Picture:
     )
 
 
+def panels_of(rows: Rows) -> list[str]:
+    """The panels that there are curves for, in their order."""
+    return [panel for panel in _PANELS if any(row["panel"] == panel for row in rows)]
+
+
 def _side_by_side(charts: Sequence[Any]) -> Any:
     import altair as alt
 
     return alt.hconcat(*charts)
 
 
-def curve_panel(panel: str, cells: Sequence[str], rows: Sequence[dict[str, Any]]) -> Any:
+def curve_panel(panel: str, cells: Sequence[str], rows: Rows, *, own_legend: bool = False) -> Any:
     """One panel; its data are named ``curves``.
 
     Args:
         panel: what it shows.
         cells: the names that colours stand for; of one only, colours tell the lines apart.
         rows: the data, for the names of the lines.
+        own_legend: it stands alone, and its legend has its own lines only.
     """
     import altair as alt
 
-    lines = [line for line in dict.fromkeys(name for _, name in _LINES.values()) if _occurs(rows, line)]
-    field, names, title = ("line", lines, None) if len(cells) == 1 else ("cell", cells, "model + defense")
+    lines = _lines(rows)
+    alone = len(cells) == 1
+    told = alt.Legend(
+        values=_lines([row for row in rows if row["panel"] == panel]) if own_legend else lines,
+        symbolType="stroke",
+        symbolSize=500,
+        symbolStrokeWidth=2,
+    )
+    field, names, title = ("line", lines, None) if alone else ("cell", cells, "model + defense")
+    legend = told if alone else alt.Undefined
     base = (
         alt.Chart(alt.NamedData("curves"))
         .transform_filter(alt.datum.panel == panel)
         .encode(
             x=alt.X("epoch:Q", axis=alt.Axis(format="d", tickMinStep=1), scale=alt.Scale(zero=False)),
-            color=alt.Color(f"{field}:N", title=title, scale=colour_scale(names)),
+            color=alt.Color(f"{field}:N", title=title, scale=colour_scale(names), legend=legend),
             detail="cell:N",
         )
     )
     scale = alt.Scale(zero=True) if panel == LOSS else alt.Scale(domain=[0, 100])
-    dash = alt.StrokeDash(
-        "line:N", title=None, scale=dash_scale(lines), legend=alt.Legend(symbolSize=500, symbolStrokeWidth=2)
-    )
+    dash = alt.StrokeDash("line:N", title=None, scale=dash_scale(lines), legend=told)
     bands = base.mark_area(opacity=0.15, aria=False).encode(
         y=alt.Y("low:Q", title=panel, scale=scale), y2="high:Q", detail=["cell:N", "line:N"]
     )
     strokes = base.mark_line(aria=False).encode(y=alt.Y("value:Q", title=panel, scale=scale), strokeDash=dash)
     dots = base.mark_point(size=18, filled=True, opacity=1).encode(
         y=alt.Y("value:Q", title=panel, scale=scale),
-        tooltip=tooltip("cell", "line", "epoch_text:epoch", f"shown:{panel.replace(':', ' ')}", "seeds"),
+        tooltip=tooltip("cell", "line", "epoch_text:epoch", f"shown:{panel}", "seeds"),
     )
     return (bands + strokes + dots).properties(width=PANEL_WIDTH, height=PANEL_HEIGHT)
 
 
-def _occurs(rows: Sequence[dict[str, Any]], line: str) -> bool:
-    return any(row["line"] == line for row in rows)
+def _lines(rows: Rows) -> list[str]:
+    """The lines that occur, in their order."""
+    found = {row["line"] for row in rows}
+    return [line for line in dict.fromkeys(name for _, name in _LINES.values()) if line in found]
 
 
 def curve_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:

@@ -75,19 +75,28 @@ def _lines(series: str, names: Sequence[str], title: str, x: alt.X) -> alt.Layer
         opacity=alt.condition(picked, alt.value(0.15), alt.value(0.03)),
     )
     lines = base.mark_line(aria=False).encode(y=y, color=colour, opacity=faded)
-    hollow = alt.datum.trust == TRUST_TEXTS[Trust.doubted]
-    dots = base.mark_point(size=55, filled=False, strokeWidth=1.5).encode(
+    full, hollow = reliability_marks(
+        base,
         y=y,
         color=colour,
-        fill=alt.condition(hollow, alt.value("white"), alt.Color(f"{series}:N", scale=colour_scale(names))),
         shape=alt.Shape(f"{series}:N", title=title, scale=shape_scale(names)),
         opacity=faded,
         tooltip=tooltip(
             "cell", "attack", "eps_text:eps", "shown:top-1, %", "interval:95 % interval", "trust"
         ),
     )
-    layers: alt.LayerChart = bands + lines + dots.add_params(picked)
+    layers: alt.LayerChart = bands + lines + full.add_params(picked) + hollow
     return layers.resolve_legend(color="shared", shape="shared")  # type: ignore[no-any-return]
+
+
+def reliability_marks(base: alt.Chart, **encodings: Any) -> tuple[alt.Chart, alt.Chart]:
+    """Points of figures that can be relied on, and hollow ones of the others."""
+    import altair as alt
+
+    doubted = alt.datum.trust == TRUST_TEXTS[Trust.doubted]
+    full = base.transform_filter(~doubted).mark_point(size=60, filled=True, opacity=1)
+    hollow = base.transform_filter(doubted).mark_point(size=60, filled=False, strokeWidth=1.8, opacity=1)
+    return full.encode(**encodings), hollow.encode(**encodings)
 
 
 def _eps_axis(rows: Sequence[dict[str, Any]], norms: set[str]) -> alt.X:
@@ -147,7 +156,7 @@ def _row(point: AccuracyPoint, attack: str) -> dict[str, Any]:
         "top1": _rounded(point.top1),
         "low": _rounded(point.low),
         "high": _rounded(point.high),
-        "shown": point.figure.parts[0],
+        "shown": point.figure.number,
         "interval": interval_text(point),
         "trust": TRUST_TEXTS[point.trust],
     }

@@ -12,7 +12,13 @@ from robustbench_tin.benchmarks.charts.accuracy_points import (
     clean_of,
     lowest_at,
 )
-from robustbench_tin.benchmarks.charts.eps_chart import NORMS, TRUST_TEXTS, interval_text, tooltip
+from robustbench_tin.benchmarks.charts.eps_chart import (
+    NORMS,
+    TRUST_TEXTS,
+    interval_text,
+    reliability_marks,
+    tooltip,
+)
 from robustbench_tin.benchmarks.charts.picture import Picture, shown
 from robustbench_tin.benchmarks.charts.shown_run import ShownRun
 from robustbench_tin.benchmarks.charts.theme import PANEL_WIDTH, colour_scale, shape_scale
@@ -75,27 +81,18 @@ def _points(names: Sequence[str], models: Sequence[str]) -> alt.LayerChart:
         x="clean_low:Q", x2="clean_high:Q", y=y, color=colour
     )
     upright = base.mark_rule(opacity=0.45, aria=False).encode(x=x, y="low:Q", y2="high:Q", color=colour)
-    dots = base.mark_point(size=80, filled=False, strokeWidth=1.5, opacity=1).encode(
+    full, hollow = reliability_marks(
+        base,
         x=x,
         y=y,
         color=colour,
-        fill=alt.condition(
-            alt.datum.trust == TRUST_TEXTS[Trust.doubted],
-            alt.value("white"),
-            alt.Color("variant:N", scale=colour_scale(names)),
-        ),
-        shape=alt.Shape(
-            "model:N",
-            title="model",
-            scale=shape_scale(models),
-            legend=alt.Legend(symbolFillColor=_FRONT, symbolStrokeColor=_FRONT),
-        ),
+        shape=alt.Shape("model:N", title="model", scale=shape_scale(models)),
         tooltip=tooltip(
             *("cell", "panel:budget", "clean_shown:clean, %", "clean_interval:95 % interval, clean"),
             *("attack:lowest under", "shown:top-1, %", "interval:95 % interval", "trust"),
         ),
     )
-    layers: alt.LayerChart = front + across + upright + dots
+    layers: alt.LayerChart = front + across + upright + full + hollow
     return layers
 
 
@@ -152,13 +149,13 @@ def _row(panel: str, clean: AccuracyPoint, robust: AccuracyPoint, *, on_front: b
         "clean": clean.top1,
         "clean_low": clean.low,
         "clean_high": clean.high,
-        "clean_shown": clean.figure.parts[0],
+        "clean_shown": clean.figure.number,
         "clean_interval": interval_text(clean),
         "attack": shown(robust.threat),
         "robust": robust.top1,
         "low": robust.low,
         "high": robust.high,
-        "shown": robust.figure.parts[0],
+        "shown": robust.figure.number,
         "interval": interval_text(robust),
         "trust": TRUST_TEXTS[robust.trust],
         "front": on_front,

@@ -35,7 +35,7 @@ def _config(ink: str, background: str | None) -> Mapping[str, Any]:
             "tickColor": ink,
             "gridColor": ink,
             "gridOpacity": 0.12,
-            "labelLimit": 260,
+            "labelLimit": 400,
         },
         "legend": {
             **text,
@@ -48,6 +48,7 @@ def _config(ink: str, background: str | None) -> Mapping[str, Any]:
         "header": {**text, "titleFontWeight": "bold", "labelLimit": 360},
         "title": {"color": ink, "fontSize": 13, "fontWeight": "bold", "anchor": "start"},
         "text": {"color": ink},
+        "mark": {"color": "#808080"},
     }
 
 

@@ -15,7 +15,7 @@ from robustbench_tin.specs import eps_text, short_numbers
 
 _SQUARE = 44
 # Above this, cividis is light enough for black text.
-_LIGHT = 55
+_LIGHT = 45
 
 
 def transfer_chart(runs: Sequence[ShownRun]) -> Picture:
@@ -32,8 +32,13 @@ def transfer_chart(runs: Sequence[ShownRun]) -> Picture:
     cells = list(dict.fromkeys(row["source"] for row in rows) | dict.fromkeys(row["target"] for row in rows))
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     base = alt.Chart(alt.NamedData("transfers")).encode(
-        x=alt.X("target:N", sort=cells, title="measured on", axis=alt.Axis(labelAngle=-40, domain=False)),
-        y=alt.Y("source:N", sort=cells, title="made on", axis=alt.Axis(domain=False)),
+        x=alt.X(
+            "target:N",
+            sort=cells,
+            title="columns: measured on; rows: made on",
+            axis=alt.Axis(labelAngle=-40, domain=False),
+        ),
+        y=alt.Y("source:N", sort=cells, title=None, axis=alt.Axis(domain=False)),
     )
     squares = base.mark_rect().encode(
         color=alt.Color(

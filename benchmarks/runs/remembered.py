@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.planning.config import DataConfig
 from robustbench_tin.benchmarks.runs.files import read_json
-from robustbench_tin.benchmarks.runs.trained_model import TrainedModel
 from robustbench_tin.data.place import absolute
+
+if TYPE_CHECKING:
+    from robustbench_tin.benchmarks.runs.trained_model import TrainedModel
 
 DATA_FILE = "data.json"
 

@@ -22,6 +22,12 @@ def add_commands(app: typer.Typer) -> None:
         "robust-tin plot runs/demo-1a2b3c4d --kind eps --out eps.pdf\n\n"
         "robust-tin plot runs/a runs/b --kind pareto --cell '*/fgsm-at/*' --out pareto.svg",
     )(plot)
+    app.command(
+        cls=Command,
+        epilog="Examples:\n\n"
+        "robust-tin report runs/demo-1a2b3c4d\n\n"
+        "robust-tin report runs/a runs/b --out comparison.html",
+    )(report)
 
 
 def plot(
@@ -43,3 +49,19 @@ def plot(
     from robustbench_tin.benchmarks.charts.plot import plot as draw
 
     say(str(draw(runs, kind=kind, out=out, cell=cell)))
+
+
+def report(
+    runs: Runs,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Page to write.", show_default="report.html in the first run's directory"
+        ),
+    ] = None,
+    cell: Cells = "*",
+) -> None:
+    """Show runs as one HTML file: leaderboard, trust, charts, classes, gallery, cost, plan and command."""
+    from robustbench_tin.benchmarks.report.report import report as write
+
+    say(str(write(runs, out=out, cell=cell)))

@@ -1,0 +1,77 @@
+"""The HTML of the report: templates that escape every name, with scripts and styles inside."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+from robustbench_tin.benchmarks.charts.picture import vega_lite_version
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_TEMPLATES = files(__package__) / "templates"
+
+
+def render(context: Mapping[str, Any]) -> str:
+    """The page.
+
+    A content security policy lets the browser run these scripts alone and load nothing from elsewhere.
+
+    Args:
+        context: what the templates show; texts are escaped.
+    """
+    from jinja2 import DictLoader, Environment, StrictUndefined
+    from markupsafe import Markup
+
+    names = ("page.html.j2", "parts.html.j2")
+    environment = Environment(
+        loader=DictLoader({name: _text(name) for name in names}),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["script_json"] = script_json
+    scripts = {"vega": _vega() if context["has_charts"] else "", "script": _text("page.js")}
+    hashes = " ".join(f"'sha256-{_digest(script)}'" for script in scripts.values() if script)
+    trusted = {name: Markup(text) for name, text in scripts.items()}
+    return environment.get_template("page.html.j2").render(
+        **context,
+        **trusted,
+        style=Markup(_text("style.css")),
+        script_hashes=Markup(hashes),
+    )
+
+
+def script_json(value: object) -> Markup:
+    """JSON that stands within a script element and cannot end it."""
+    from markupsafe import Markup
+
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
+    for character in "<>&\u2028\u2029":
+        text = text.replace(character, f"\\u{ord(character):04x}")
+    return Markup(text)
+
+
+def _vega() -> str:
+    """Vega, Vega-Lite and vega-embed as one script."""
+    import vl_convert
+
+    script: str = vl_convert.javascript_bundle(
+        "window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version()
+    )
+    # It declares names, which must not meet those of another script.
+    return "{" + script.replace("</script", "<\\/script") + "\n}"
+
+
+def _digest(script: str) -> str:
+    return b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _text(name: str) -> str:
+    return (_TEMPLATES / name).read_text(encoding="utf-8")
