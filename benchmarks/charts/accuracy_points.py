@@ -64,12 +64,11 @@ def accuracy_points(shown: ShownRun, rank: int = 1) -> list[AccuracyPoint]:
         shown: the run.
         rank: 1 for top-1, 5 for top-5.
     """
-    return [
-        _point(shown, row, attack, eps, rank)
-        for row in shown.rows
-        for attack, eps in _measured(row)
-        if row.seeds
-    ]
+
+    def made() -> list[AccuracyPoint]:
+        return [_point(shown, row, attack, eps, rank) for row in shown.rows for attack, eps in _measured(row)]
+
+    return shown.kept(("accuracy points", rank), made)
 
 
 def _measured(row: TableRow) -> list[tuple[str, float]]:

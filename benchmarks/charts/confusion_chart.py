@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 _MOST = 12
 _STEP = 26
+_NOTHING = "#00224e"
+"""The colour of 0."""
 
 
 def confusion_panel(kind: str) -> alt.Chart:
@@ -53,7 +55,12 @@ def confusion_panel(kind: str) -> alt.Chart:
             )
         ),
     )
-    panel: alt.Chart = squares.properties(title=kind, width=alt.Step(_STEP), height=alt.Step(0.8 * _STEP))
+    panel: alt.Chart = squares.properties(
+        title=kind,
+        width=alt.Step(_STEP),
+        height=alt.Step(0.8 * _STEP),
+        view=alt.ViewBackground(fill=_NOTHING),
+    )
     return panel
 
 
@@ -72,7 +79,8 @@ def _rows(found: ResultsByClass) -> Iterator[dict[str, Any]]:
     images = matrix.sum(axis=1)
     for row, label in enumerate(kept):
         for column, other in enumerate(kept):
-            if images[label]:
+            # The background stands for 0.
+            if images[label] and (matrix[label, other] or label == other):
                 share = 100 * matrix[label, other] / images[label]
                 yield {
                     "cell": shown(found.cell),

@@ -29,7 +29,6 @@ from robustbench_tin.specs import eps_text
 if TYPE_CHECKING:
     import altair as alt
 
-_COLUMNS = 3
 _FRONT = "#808080"
 
 
@@ -54,7 +53,7 @@ def pareto_chart(runs: Sequence[ShownRun]) -> Picture:
     chart = (
         _points(names, models)
         .properties(width=PANEL_WIDTH, height=PANEL_WIDTH)
-        .facet(alt.Facet("panel:N", sort=panels, title=None), columns=_COLUMNS)
+        .facet(alt.Facet("panel:N", sort=panels, title=None), columns=2 if len(panels) in (2, 4) else 3)
         .resolve_scale(y="independent")
     )
     on_front = ", ".join(dict.fromkeys(row["cell"] for row in rows if row["front"])) or "none"

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from robustbench_tin.benchmarks.planning.cell_names import select_cells
 from robustbench_tin.benchmarks.planning.plan import Cell
@@ -19,6 +19,9 @@ from robustbench_tin.specs import short_numbers
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class ShownRun:
     name: str
     run: Run
     pattern: str = "*"
+
+    _kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def kept(self, key: Hashable, make: Callable[[], T]) -> T:
+        """What is made of this run once, under a key of its own."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
 
     @cached_property
     def records(self) -> pd.DataFrame:

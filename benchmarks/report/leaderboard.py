@@ -64,7 +64,7 @@ def leaderboard(runs: Sequence[ShownRun], points: Sequence[AccuracyPoint]) -> Pa
         [row for _, row in sorted(rows, key=lambda pair: pair[0])],
         (
             "Brackets: 95 % interval; over several seeds it covers seeds and images.",
-            "The lowest top-1 has the attack that gives it behind it.",
+            "Behind each lowest top-1 stands the attack that gives it.",
             *(["Attribution in box: see Saliency."] if looks else []),
         ),
     )
