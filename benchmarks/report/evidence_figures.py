@@ -132,14 +132,13 @@ def _gallery_row(run: ShownRun, gallery: Gallery, image: GalleryImage) -> Pictur
             ),
             _picture(image.adversarial, after, f"Image {image.index} after {threat}"),
         ],
-        [
-            f"image {image.index}, true class {name(image.label)}; {NORMS.get(image.norm, image.norm)} distance {_distance(image)}"
-        ],
+        [f"image {image.index}, true class {name(image.label)}; {_distance(image)}"],
     )
 
 
 def _distance(image: GalleryImage) -> str:
-    return f"{255 * image.distance:.2g}/255" if image.norm == "linf" else f"{image.distance:.3g}"
+    text = f"{255 * image.distance:.2g}/255" if image.norm == "linf" else f"{image.distance:.3g}"
+    return f"{NORMS.get(image.norm, image.norm)} distance {text}"
 
 
 def _saliency_row(run: ShownRun, images: Sequence[SaliencyImage]) -> PictureRow:
