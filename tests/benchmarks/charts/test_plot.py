@@ -66,7 +66,13 @@ def test_saliency_is_drawn_once_it_is_measured(made: Run, seeded: Run, tmp_path:
             for kind, mean in (("clean", 0.5), ("adversarial", 0.4))
         )
         result = SaliencyResult(
-            cell=cell, method="grad-cam", settings={}, weights_digest="", shares=shares, image_shares=()
+            cell=cell,
+            method="grad-cam",
+            settings={},
+            weights_digest="",
+            classes=(),
+            shares=shares,
+            image_shares=(),
         )
         write_saliency(seeded.path, result, [])
     text = plot(seeded.path, kind="saliency", out=tmp_path / "picture.svg").read_text()

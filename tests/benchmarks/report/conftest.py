@@ -94,6 +94,12 @@ def add_evidence(run: Run) -> None:
     heat = random.integers(0, 256, (16, 16), dtype=np.uint8)
     picture = SaliencyImage(name, "grad-cam", 3, 1, "clean", clean, heat, (2, 3, 9, 10), 0.52, 1)
     result = SaliencyResult(
-        cell=name, method="grad-cam", settings={}, weights_digest="", shares=(share,), image_shares=()
+        cell=name,
+        method="grad-cam",
+        settings={},
+        weights_digest="",
+        classes=(),
+        shares=(share,),
+        image_shares=(),
     )
     write_saliency(run.path, result, [picture])
