@@ -17,6 +17,7 @@ from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.errors import RunError
 
 _COLUMNS = 3
+_STEP = 13
 
 
 def saliency_chart(runs: Sequence[ShownRun]) -> Picture:
@@ -55,7 +56,7 @@ def saliency_chart(runs: Sequence[ShownRun]) -> Picture:
             *("chance_text:area of the box, %", "images"),
         ),
     )
-    panel = (rules + chance + dots).properties(width=PANEL_WIDTH, height=alt.Step(11 * len(kinds) + 8))
+    panel = (rules + chance + dots).properties(width=PANEL_WIDTH, height=alt.Step(_STEP))
     return Picture(
         panel.facet(alt.Facet("method:N", sort=methods, title=None), columns=_COLUMNS),
         {"saliency": rows},

@@ -16,6 +16,7 @@ from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage
 from robustbench_tin.benchmarks.evidence.gallery_files import FOLDER, read_gallery
 from robustbench_tin.benchmarks.evidence.saliency import SaliencyImage
 from robustbench_tin.benchmarks.evidence.saliency_files import read_saliency_images
+from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.specs import eps_text, short_numbers
 
 # Of each section: a report has to stay below 5 MB.
@@ -80,7 +81,8 @@ def gallery_section(runs: Sequence[ShownRun]) -> PictureSection:
     for run in runs:
         gallery = read_gallery(run.run.path / FOLDER)
         if gallery is not None:
-            rows += [_gallery_row(run, gallery, image) for image in gallery.images]
+            names = _names(run)
+            rows += [_gallery_row(run, gallery, image) for image in gallery.images if image.cell in names]
             notes.append(run.qualified(f"images chosen by rule '{gallery.rule}', seed {gallery.seed}"))
     return _section(rows, notes)
 
@@ -91,9 +93,15 @@ def saliency_section(runs: Sequence[ShownRun]) -> PictureSection:
     for run in runs:
         by_image: dict[tuple[str, str, int], list[SaliencyImage]] = {}
         for image in read_saliency_images(run.run.path):
-            by_image.setdefault((image.cell, image.method, image.index), []).append(image)
+            if image.cell in _names(run):
+                by_image.setdefault((image.cell, image.method, image.index), []).append(image)
         rows += [_saliency_row(run, images) for images in by_image.values()]
     return _section(rows, [])
+
+
+def _names(run: ShownRun) -> set[str]:
+    """The cells that are shown, as evidence names them."""
+    return {cell_name(cell) for cell in run.cells}
 
 
 def _section(rows: Sequence[PictureRow], notes: Sequence[str]) -> PictureSection:

@@ -133,6 +133,13 @@ def test_pictures_and_scripts_are_inside(text: str, parsed: Tables) -> None:
     assert len(text.encode()) < 2_000_000
 
 
+def test_only_the_cells_asked_for_are_shown(made: Run, tmp_path: Path) -> None:
+    text = report(made.path, cell="mobilenet/*", out=tmp_path / "part.html").read_text()
+    parsed = Tables(text)
+    assert {row[0] for row in parsed.tables["leaderboard-table"][1:]} == {"mobilenet"}
+    assert not any(tag == "image" for tag, _ in parsed.elements), "the pictures are of another cell"
+
+
 def test_a_run_without_attacks_or_labels_has_a_report_too(tmp_path: Path, run: Run) -> None:
     """Clean figures alone, and curves."""
     parsed = Tables(report(run.path, out=tmp_path / "clean.html").read_text())
