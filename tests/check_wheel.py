@@ -10,10 +10,11 @@ ROOMS = {
     "defenses": "robustbench_tin/defenses",
     "benchmarks": "robustbench_tin/benchmarks",
 }
+TEMPLATES = "benchmarks/report/templates"
 
 
 def expected(root: Path) -> set[str]:
-    """Every module and preset of the checkout, by its path in the wheel."""
+    """Every module, preset and template of the checkout, by its path in the wheel."""
     found = set()
     for room, place in ROOMS.items():
         for file in (root / room).rglob("*.py"):
@@ -21,7 +22,8 @@ def expected(root: Path) -> set[str]:
             if inside.parts[0] not in ROOMS and "__pycache__" not in inside.parts:
                 found.add(f"{place}/{inside.as_posix()}")
     presets = {f"robustbench_tin/presets/{file.name}" for file in root.glob("robustbench_tin/presets/*.toml")}
-    return found | presets | {"robustbench_tin/py.typed"}
+    templates = {f"robustbench_tin/{file.relative_to(root)}" for file in root.glob(f"{TEMPLATES}/*")}
+    return found | presets | templates | {"robustbench_tin/py.typed"}
 
 
 def main() -> None:

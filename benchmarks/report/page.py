@@ -6,6 +6,7 @@ import hashlib
 import json
 from base64 import b64encode
 from collections.abc import Mapping
+from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
@@ -58,6 +59,7 @@ def script_json(value: object) -> Markup:
     return Markup(text)
 
 
+@cache
 def _vega() -> str:
     """Vega, Vega-Lite and vega-embed as one script."""
     import vl_convert

@@ -20,6 +20,7 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 from robustbench_tin.benchmarks.run import Run, records_csv, records_json
+from robustbench_tin.benchmarks.runs.image_labels import read_labels, write_labels
 from robustbench_tin.benchmarks.runs.records import CLEAN, make_record
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
@@ -47,9 +48,9 @@ def seeds() -> list[dict[str, bytes]]:
 
 
 def read(folder: Path) -> None:
-    """As ``show``, ``baseline``, ``check``, ``predict`` and ``transfer`` read it; as ``bench`` repairs it."""
+    """As ``show``, ``report``, ``baseline``, ``check``, ``predict``, ``transfer`` and ``bench`` read it."""
     refused: RobustTinError | None = None
-    for look in (_show, _judge, _load, _repair):
+    for look in (_show, _labels, _judge, _load, _repair):
         try:
             look(folder)
         except RobustTinError as error:
@@ -89,6 +90,12 @@ def make_run(path: Path) -> Run:
         plugins=(),
     )
     with Run.begun(path, plan) as run:
+        write_labels(
+            path,
+            plan,
+            [each % 10 for each in range(IMAGES)],
+            {str(each): f"class {each}" for each in range(10)},
+        )
         for cell in plan.cells():
             _fill(run, cell)
         first, second = plan.cells()
@@ -157,6 +164,13 @@ def _show(folder: Path) -> None:
     records_json(records)
     run.plan.describe()
     assert all(isinstance(note, str) for note in run.notes)
+
+
+def _labels(folder: Path) -> None:
+    run = Run.load(folder)
+    known = read_labels(run.path, run.plan)
+    if known is not None:
+        assert all(isinstance(known.name(label), str) for label in known.labels)
 
 
 def _judge(folder: Path) -> None:
