@@ -34,7 +34,9 @@ from robustbench_tin.benchmarks.gate.candidate import Candidate, from_run
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.benchmarks.gate.result import CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
+from robustbench_tin.benchmarks.statistics.chances import holm
+from robustbench_tin.benchmarks.statistics.paired import Changes
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 MEASURES, LEVEL, SEEDS, PLANTED = 12, 0.05, 5, 5
 

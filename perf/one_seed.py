@@ -12,7 +12,9 @@ import numpy as np
 from scipy import stats
 
 from robustbench_tin.benchmarks.gate.rules import ASSUMED_SPREAD, LEVEL
-from robustbench_tin.benchmarks.gate.statistics import Spread, holm, image_variance
+from robustbench_tin.benchmarks.statistics.chances import holm
+from robustbench_tin.benchmarks.statistics.paired import image_variance
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 MEASURES, IMAGES, CHECKS = 5, 400, 500
 

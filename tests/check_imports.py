@@ -12,7 +12,7 @@ ROOMS = ("", "attacks", "defenses", "benchmarks", "top")
 # The same within ``benchmarks``; "" are the modules that lie beside its rooms. Those of one line do not
 # import each other.
 BENCHMARK_ROOMS = (
-    ("codes",),
+    ("codes", "statistics"),
     ("planning",),
     ("runs",),
     ("measurement", "reporting"),

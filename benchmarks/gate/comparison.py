@@ -17,9 +17,11 @@ from robustbench_tin.benchmarks.gate.candidate import (
 from robustbench_tin.benchmarks.gate.comparison_mode import ChosenMode, ComparisonMode
 from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
-from robustbench_tin.benchmarks.gate.statistics import Chances, Changes, Spread, holm, image_variance
 from robustbench_tin.benchmarks.gate.trust_comparison import belief
 from robustbench_tin.benchmarks.gate.verdict_texts import percent, points, why_unknown, why_worse
+from robustbench_tin.benchmarks.statistics.chances import Chances, holm
+from robustbench_tin.benchmarks.statistics.paired import Changes, image_variance
+from robustbench_tin.benchmarks.statistics.spread import Spread
 from robustbench_tin.benchmarks.trust.judge import needs_trust
 
 _ROUNDING = 1e-9

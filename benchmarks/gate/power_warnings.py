@@ -17,10 +17,10 @@ from robustbench_tin.benchmarks.gate.power import (
     visible_drop,
 )
 from robustbench_tin.benchmarks.gate.result import CheckResult, Finding, FindingCode
-from robustbench_tin.benchmarks.gate.statistics import Spread
 from robustbench_tin.benchmarks.gate.verdict_texts import points
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 # How many images change their outcome is not known before a run; between a light touch and another network.
 _CHANGED = (0.02, 0.1, 0.3)

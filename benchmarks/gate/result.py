@@ -10,7 +10,8 @@ from typing import Literal
 from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.candidate import MeasurementKey
 from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
-from robustbench_tin.benchmarks.gate.statistics import Changes, Spread
+from robustbench_tin.benchmarks.statistics.paired import Changes
+from robustbench_tin.benchmarks.statistics.spread import Spread
 from robustbench_tin.text import counted
 
 PASSED, WORSE, INCOMPARABLE = 0, 1, 2

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from robustbench_tin.benchmarks.gate.result import CheckResult
-from robustbench_tin.benchmarks.gate.statistics import Spread
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 
 def why_worse(result: CheckResult, drop: float, chance: float, level: float) -> str:

@@ -12,7 +12,8 @@ from scipy import stats
 
 from robustbench_tin.benchmarks.gate.power import drop_seen, power_of_error
 from robustbench_tin.benchmarks.gate.rules import LEVEL
-from robustbench_tin.benchmarks.gate.statistics import Spread, image_variance
+from robustbench_tin.benchmarks.statistics.paired import image_variance
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 sys.path.append(str(Path(__file__).parents[2]))  # perf is no part of the package
 

@@ -16,7 +16,9 @@ from robustbench_tin.benchmarks.gate.power import (
     seeds_needed,
     visible_drop,
 )
-from robustbench_tin.benchmarks.gate.statistics import Changes, Spread, holm
+from robustbench_tin.benchmarks.statistics.chances import holm
+from robustbench_tin.benchmarks.statistics.paired import Changes
+from robustbench_tin.benchmarks.statistics.spread import Spread
 
 
 def test_changes_are_counted_each_way():

@@ -1,75 +1,18 @@
-"""Is a drop beyond chance? One test for each of the two questions, and Holm's correction over a table.
+"""Trainings against trainings: how far apart do seeds lie?
 
-*The same weights, or a changed pipeline around them*, are judged on the same images by McNemar's exact paired
-test: only images whose outcome changed say anything, and by chance each is as likely lost as won (McNemar,
-1947, "Note on the sampling error of the difference between correlated proportions or percentages",
-Psychometrika 12). *A re-training* differs from its like by its seed, too, so it is judged against how far
-re-trainings lie apart: a one-sided prediction interval, Student's t. One seed shows no spread, so one is
-assumed. docs/gate.md states what each takes for granted.
+A re-training differs from its like by its seed, so a difference is judged against how far trainings of one
+kind lie apart: Student's t. A single training on one side makes it a prediction interval.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-
-@dataclass(frozen=True)
-class Chances:
-    """How likely chance alone makes a difference as large as the one seen.
-
-    Attributes:
-        of_drop: one-sided p-value of "not worse".
-        of_rise: one-sided p-value of "not better".
-    """
-
-    of_drop: float
-    of_rise: float
-
-
-@dataclass(frozen=True)
-class Changes:
-    """The images whose outcome changed between two measures of the same images.
-
-    Attributes:
-        lost: right before, wrong now.
-        won: wrong before, right now.
-        images: all of them.
-    """
-
-    lost: int
-    won: int
-    images: int
-
-    @classmethod
-    def between(cls, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> Changes:
-        """Count them; both bool ``(N,)``, image ``i`` in row ``i`` of each."""
-        return cls(int((before & ~now).sum()), int((~before & now).sum()), len(before))
-
-    @property
-    def share(self) -> float:
-        """Part of all images that changed."""
-        return (self.lost + self.won) / self.images
-
-    def chances(self) -> Chances:
-        """McNemar's exact test, one-sided each way.
-
-        >>> Changes(lost=9, won=1, images=100).chances().of_drop  # 11 of 1,024 ways
-        0.0107421875
-        """
-        from scipy.stats import binomtest
-
-        changed = self.lost + self.won
-        if changed == 0:
-            return Chances(1.0, 1.0)
-        return Chances(
-            float(binomtest(self.lost, changed, alternative="greater").pvalue),
-            float(binomtest(self.won, changed, alternative="greater").pvalue),
-        )
+from robustbench_tin.benchmarks.statistics.chances import Chances
+from robustbench_tin.benchmarks.statistics.wilson import CONFIDENCE
 
 
 @dataclass(frozen=True)
@@ -163,50 +106,15 @@ class Spread:
         score = self.drop / self.assumed_error
         return Chances(float(norm.sf(score)), float(norm.cdf(score)))
 
+    def interval(self) -> tuple[float, float]:
+        """Student's t interval at 95 % for the mean accuracy of ``now`` less that of ``before``."""
+        from scipy.stats import t
+
+        reach = float(t.isf((1 - CONFIDENCE) / 2, self.freedom)) * self.error
+        return max(-1.0, -self.drop - reach), min(1.0, -self.drop + reach)
+
     def lowest(self, level: float) -> float:
         """Below this accuracy a training is beyond chance at a one-sided level."""
         from scipy.stats import t
 
         return float(np.mean(self.before)) / self.images - float(t.isf(level, self.freedom)) * self.error
-
-
-def image_variance(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> float:
-    """Variance of a drop in accuracy by the choice of images, if both sides were measured on the same.
-
-    Args:
-        before: outcomes of one training, bool ``(N,)``.
-        now: those of one training or more, bool ``(K, N)``; their mean is compared.
-
-    Returns:
-        In squared units of accuracy; never below that of half an image that changed.
-
-    >>> before = np.array([True, True, False, False])
-    >>> image_variance(before, np.array([[True, False, False, False]]))  # 3/16, by four images
-    0.046875
-    """
-    changes = before.astype(float) - now.mean(axis=0)
-    return max(float(changes.var()), 0.5 / len(before)) / len(before)
-
-
-def holm(chances: Sequence[float]) -> list[float]:
-    """p-values corrected so that over all of them at most one table in ``1 / level`` has a false alarm.
-
-    Valid however the measures depend on each other (Holm, 1979, "A simple sequentially rejective multiple
-    test procedure", Scandinavian Journal of Statistics 6).
-
-    Args:
-        chances: p-values, in any order.
-
-    Returns:
-        The corrected ones in the same order, each in [0, 1].
-
-    >>> holm([0.25, 0.0625, 0.125])
-    [0.25, 0.1875, 0.25]
-    """
-    corrected = [0.0] * len(chances)
-    reached = 0.0
-    order = sorted(range(len(chances)), key=lambda index: chances[index])
-    for rank, index in enumerate(order):
-        reached = max(reached, min(1.0, (len(chances) - rank) * chances[index]))
-        corrected[index] = reached
-    return corrected

@@ -1,0 +1,1 @@
+"""Tests and intervals for accuracies: on the same images, and over seeds."""
