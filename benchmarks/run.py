@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from robustbench_tin.atomic import write_text
+from robustbench_tin.benchmarks.comparison.best_in_column import standings_in
 from robustbench_tin.benchmarks.planning.cell_names import select_cells
 from robustbench_tin.benchmarks.planning.config import TableConfig
 from robustbench_tin.benchmarks.reporting.results_table import tables
@@ -41,7 +42,12 @@ class Run(RunDirectory):
         return self.tables_of()
 
     def tables_of(
-        self, shown: TableConfig | None = None, *, sort: str | None = None, cell: str = "*"
+        self,
+        shown: TableConfig | None = None,
+        *,
+        sort: str | None = None,
+        cell: str = "*",
+        with_best: bool = False,
     ) -> list[Table]:
         """The run's tables as they are asked for.
 
@@ -49,6 +55,7 @@ class Run(RunDirectory):
             shown: how; None: with the defaults.
             sort: a column, see :func:`robustbench_tin.benchmarks.reporting.results_table.tables`.
             cell: name or pattern of the cells to show.
+            with_best: mark the best figure of each column, and those that do not differ significantly.
 
         Raises:
             RobustTinError: if there is no such column or cell.
@@ -62,6 +69,7 @@ class Run(RunDirectory):
             per_seed=shown.per_seed,
             intervals=shown.intervals,
             sort=sort,
+            standings=standings_in(self) if with_best else None,
         )
 
     def records_of(self, cell: str) -> pd.DataFrame:

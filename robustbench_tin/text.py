@@ -2,8 +2,8 @@
 
 Names, paths and error messages come from files, plug-ins and models. They may hold control characters, line
 breaks or the markup of the place that shows them. Each place has one function here: :func:`printable` for
-terminals and logs, :func:`markdown` for Markdown pages, :func:`spreadsheet_cell` for CSV files that people
-open.
+terminals and logs, :func:`markdown` for Markdown pages, :func:`latex` for papers, :func:`spreadsheet_cell`
+for CSV files that people open.
 """
 
 from __future__ import annotations
@@ -14,6 +14,17 @@ import unicodedata
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
 # An underscore within a word starts no emphasis on GitHub, and names are full of them.
 _MARKS = re.compile(r"[&<>]|[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#+=-]")
+_LATEX = {
+    **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"},
+    # Behind the end of a row these would be its arguments.
+    **{"[": "{[}", "*": "{*}"},
+    # Of these pdflatex knows none by itself.
+    **{"–": "--", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$"},
+    **{"▼": r"$\downarrow$", "▲": r"$\uparrow$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$"},
+    **{"∞": r"$\infty$", "’": "'", "\u00a0": "~", "\u202f": r"\,"},
+}
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
@@ -38,6 +49,15 @@ def markdown(text: str) -> str:
     'a\\|b &lt;img&gt; \\`c\\`'
     """
     return _MARKS.sub(_escaped, printable(text).strip())
+
+
+def latex(text: str) -> str:
+    r"""Text within one line or table cell of a LaTeX document, shown as it is.
+
+    >>> latex("50 % of a_b, ± 1")
+    '50 \\% of a\\_b, $\\pm$ 1'
+    """
+    return "".join(_LATEX.get(letter, letter) for letter in printable(text).strip())
 
 
 def spreadsheet_cell(text: str) -> str:

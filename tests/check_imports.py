@@ -16,7 +16,7 @@ BENCHMARK_ROOMS = (
     ("planning",),
     ("runs",),
     ("measurement", "reporting"),
-    ("trust",),
+    ("trust", "comparison"),
     ("cells",),
     ("evidence",),
     ("",),

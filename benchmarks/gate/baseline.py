@@ -34,6 +34,7 @@ from robustbench_tin.benchmarks.gate.candidate import (
     CandidateModel,
     MeasurementKey,
 )
+from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
 from robustbench_tin.errors import RunError
 
 if TYPE_CHECKING:
@@ -186,6 +187,11 @@ class Baseline(_Part):
     def entry(self, model: str, defense: str) -> Entry | None:
         """That of a backbone and defense, if it is there."""
         return next((e for e in self.entries if (e.model, e.defense) == (model, defense)), None)
+
+    @property
+    def measured_images(self) -> MeasuredImages:
+        """The images that it is about."""
+        return MeasuredImages(self.data, self.images, self.classes, self.data_fingerprint, self.measured_on)
 
     @property
     def content_digest(self) -> str:

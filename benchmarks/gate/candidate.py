@@ -13,6 +13,7 @@ from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
 from robustbench_tin.benchmarks.planning.given_models import given_summary
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, versions
+from robustbench_tin.benchmarks.runs.same_measurement import counted_rank, settings_of
 from robustbench_tin.errors import RunError
 from robustbench_tin.specs import eps_text, number_text, short_numbers
 
@@ -67,7 +68,7 @@ class CandidateMeasurement:
     @property
     def rank(self) -> str:
         """``top1``, or ``top5`` where only that was measured."""
-        return rank_of(self.record)
+        return counted_rank(self.record)
 
     @property
     def doubts(self) -> tuple[Reason, ...]:
@@ -90,14 +91,7 @@ class CandidateMeasurement:
     @property
     def settings(self) -> Mapping[str, str]:
         """Under what it was measured; two figures can only be compared where all of this is the same."""
-        record = self.record
-        return {
-            "mode": record.mode,
-            "passes a gradient (eot)": str(record.eot),
-            "oblivious": str(record.oblivious),
-            "rounded to 8 bits": str(record.eight_bit),
-            "counted": self.rank,
-        }
+        return settings_of(self.record)
 
 
 @dataclass(frozen=True)
@@ -198,11 +192,6 @@ def _setting(value: object) -> str:
     return number_text(value) if isinstance(value, float) else short_numbers(str(value))
 
 
-def rank_of(record: Record) -> str:
-    """What of a record counts: ``top1``, or ``top5`` where its criterion was that."""
-    return "top5" if record.top1 is None and record.top5 is not None else "top1"
-
-
 def _model(run: Run, cell: Cell) -> CandidateModel:
     figures = []
     for attack, eps in run.measures(cell):
@@ -218,7 +207,7 @@ def _model(run: Run, cell: Cell) -> CandidateModel:
 def _hits(run: Run, cell: Cell, record: Record) -> Hits | None:
     if record.status != OK:
         return None
-    hits: Hits = run.outcomes(cell, record.attack, record.eps)[rank_of(record)].to_numpy(dtype=bool)
+    hits: Hits = run.outcomes(cell, record.attack, record.eps)[counted_rank(record)].to_numpy(dtype=bool)
     return hits
 
 

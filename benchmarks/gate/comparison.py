@@ -19,6 +19,7 @@ from robustbench_tin.benchmarks.gate.result import CheckResult, CheckStatus
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.gate.trust_comparison import belief
 from robustbench_tin.benchmarks.gate.verdict_texts import percent, points, why_unknown, why_worse
+from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
 from robustbench_tin.benchmarks.statistics.chances import Chances, holm
 from robustbench_tin.benchmarks.statistics.paired import Changes, image_variance
 from robustbench_tin.benchmarks.statistics.spread import Spread
@@ -156,16 +157,9 @@ def _difference(baseline: Baseline, measure: Measure, figures: Sequence[Candidat
     """Why two figures of the same name are not of the same thing."""
     for figure in figures:
         record = figure.record
-        here, there = record.measured_on, baseline.measured_on
-        if not (here and there):
-            here, there = record.data_fingerprint, baseline.data_fingerprint
-        if here != there or record.n != baseline.images:
-            return (
-                f"another data set: {baseline.data}, {baseline.images:,} images ({there}) in the baseline,"
-                f" {record.data}, {record.n:,} images ({here}) here"
-            )
-        if record.classes != baseline.classes:
-            return f"another data set: {baseline.classes} classes in the baseline, {record.classes} here"
+        problem = MeasuredImages.of(record).difference(baseline.measured_images, "here", "in the baseline")
+        if problem is not None:
+            return problem
         for key, value in figure.settings.items():
             if measure.settings.get(key) != value:
                 return (

@@ -13,12 +13,13 @@ import torch
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.gate.baseline import Baseline
-from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel, rank_of
+from robustbench_tin.benchmarks.gate.candidate import Candidate, CandidateMeasurement, CandidateModel
 from robustbench_tin.benchmarks.measurement.inputs import Images, Labels
 from robustbench_tin.benchmarks.measurement.preparation import count_classes
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.runs.records import CLEAN, versions
+from robustbench_tin.benchmarks.runs.same_measurement import counted_rank
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.devices import images_device
 from robustbench_tin.errors import InvalidSettingError
@@ -201,7 +202,7 @@ def measure(
             specs_left_out = left_out.setdefault(each.record.status, [])
             specs_left_out += [each.record.attack] if each.record.attack not in specs_left_out else []
             continue
-        hits = each.top5 if rank_of(each.record) == "top5" else each.top1
+        hits = each.top5 if counted_rank(each.record) == "top5" else each.top1
         figures.append(CandidateMeasurement(each.record, hits if each.record.status == OK else None))
     for status, attacks in left_out.items():
         if warn is not None:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Any, Self
 
 from robustbench_tin.benchmarks.codes.verdict import Trust
 
 DOUBTED, UNCHECKED, MISSING = "!", "?", "–"
 MARKS = {Trust.ok: "", Trust.unchecked: UNCHECKED, Trust.doubted: DOUBTED}
+
+
+class Standing(StrEnum):
+    """A figure among those that it is compared with."""
+
+    none = ""
+    best = "best"
+    tie = "tie"
 
 
 class Figure(str):
@@ -22,6 +31,7 @@ class Figure(str):
         seeds: ``(2 of 3 seeds)`` if some have no figure, else empty.
         lost: points lost to the attack; below 0: won; None: there is nothing to compare with.
         interval: its ends in percent; None: not shown.
+        standing: the best of its kind, or not significantly different from it; renderers show it by a style.
     """
 
     number: str
@@ -31,6 +41,7 @@ class Figure(str):
     seeds: str
     lost: float | None
     interval: tuple[float, float] | None
+    standing: Standing
 
     def __new__(
         cls,
@@ -42,6 +53,7 @@ class Figure(str):
         seeds: str = "",
         lost: float | None = None,
         interval: tuple[float, float] | None = None,
+        standing: Standing = Standing.none,
     ) -> Self:
         """The text of these parts; the arguments are the attributes."""
         parts: dict[str, Any] = {
@@ -53,13 +65,18 @@ class Figure(str):
             "interval": interval,
         }
         text = super().__new__(cls, " ".join(cls._texts(number, **parts)))
-        text.__dict__.update(parts, number=number)
+        text.__dict__.update(parts, number=number, standing=standing)
         return text
 
     @property
     def parts(self) -> list[str]:
         """The text, part by part: the number first, each part with its mark."""
-        return list(self._texts(**self.__dict__))
+        known = {name: value for name, value in self.__dict__.items() if name != "standing"}
+        return list(self._texts(**known))
+
+    def standing_as(self, standing: Standing) -> Figure:
+        """The same figure with another standing."""
+        return Figure(**{**self.__dict__, "standing": standing})
 
     def without(self, *, change: bool = False, interval: bool = False) -> Figure:
         """The same figure without some of its parts."""

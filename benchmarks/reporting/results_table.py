@@ -6,10 +6,11 @@ each attack at each eps, in percent. A figure under attack has its change from t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.reporting.cell_figure import cell_figure
+from robustbench_tin.benchmarks.reporting.figure import Standing
 from robustbench_tin.benchmarks.reporting.sorting import sorted_tables
 from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.benchmarks.reporting.table_columns import Column, columns_of
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
     from robustbench_tin.benchmarks.reporting.transfer_table import Worst
 
+Standings = Callable[[Sequence[TableRow], Sequence[Column]], Sequence[Sequence[Standing]]]
+"""Finds the best figures of each column: a standing for each row and column."""
+
 
 def tables(
     records: pd.DataFrame,
@@ -34,6 +38,7 @@ def tables(
     per_seed: bool = False,
     intervals: bool = False,
     sort: str | None = None,
+    standings: Standings | None = None,
 ) -> list[Table]:
     """One table for all attacks, and one for certified accuracy if there is any.
 
@@ -46,6 +51,7 @@ def tables(
         intervals: show the interval at 95 % of each figure.
         sort: heading of the column to sort rows by, or ``clean``, ``worst``, ``top1``, ``top5``; None: the
             records' order.
+        standings: finds the best figures of each column; None: no figure is marked.
 
     Raises:
         InvalidSettingError: if there is no column ``sort``.
@@ -61,7 +67,7 @@ def tables(
         columns = columns_of(records, group, eps, worst)
         # A defense that proves nothing has no place among certificates.
         told = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
-        made.append((_table(records, group, told, columns, worst, intervals=intervals), columns))
+        made.append((_table(records, group, told, columns, worst, standings, intervals=intervals), columns))
     return sorted_tables(made, sort) if sort is not None else [table for table, _ in made]
 
 
@@ -71,10 +77,17 @@ def _table(
     rows: Sequence[TableRow],
     columns: Sequence[Column],
     worst: Worst | None,
+    standings: Standings | None,
     *,
     intervals: bool,
 ) -> Table:
     figures = [[cell_figure(row, column) for column in columns] for row in rows]
+    if standings is not None:
+        places = standings(rows, columns)
+        figures = [
+            [text.standing_as(place) for text, place in zip(*pair, strict=True)]
+            for pair in zip(figures, places, strict=True)
+        ]
     labels = _labels(rows)
     transferred = [column.eps for column in columns if column.attack == TRANSFER]
     table = Table(

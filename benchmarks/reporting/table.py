@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 
-from robustbench_tin.benchmarks.reporting.figure import DOUBTED, MISSING, UNCHECKED, Figure
+from robustbench_tin.benchmarks.reporting.figure import DOUBTED, MISSING, UNCHECKED, Figure, Standing
 from robustbench_tin.text import markdown
 
 NOT_LEARNED = "not learned"
@@ -24,6 +24,7 @@ class Table:
         minor: numbers of the columns that give way first on a narrow terminal.
         minor_name: what they show, for the note that they were left out.
         explained: put a legend of the marks that occur below the table.
+        in_full: the option that prints all of it, for a terminal that is too narrow.
     """
 
     title: str
@@ -35,13 +36,14 @@ class Table:
     minor: frozenset[int] = frozenset()
     minor_name: str = ""
     explained: bool = False
+    in_full: str = "--format csv"
 
     def markdown(self) -> str:
         """As a Markdown table under a bold title."""
         marks = ["---" if index < self.label_columns else "---:" for index in range(len(self.columns))]
-        texts = [[markdown(text) for text in line] for line in (self.columns, *self.rows)]
+        texts = [[_markdown(text) for text in line] for line in (self.columns, *self.rows)]
         body = "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], marks, *texts[1:]))
-        notes = "".join(f"\n\n{markdown(line)}" for line in (*self.legend(), *self.notes))
+        notes = "".join(f"\n\n{markdown(line)}" for line in (*self.legend(best="bold", tie="≈"), *self.notes))
         return f"**{markdown(self.title)}**\n\n{body}{notes}"
 
     @property
@@ -69,11 +71,13 @@ class Table:
         )
         return replace(self, rows=rows)
 
-    def legend(self, *, dims: bool = False) -> list[str]:
+    def legend(self, *, dims: bool = False, best: str = "", tie: str = "") -> list[str]:
         """One line that explains each mark in the table; none if no mark occurs.
 
         Args:
             dims: rows whose figures mean nothing are dimmed, too.
+            best: how the best figures look; empty: they look like the others.
+            tie: how those look that do not differ significantly from the best.
         """
         if not self.explained:
             return []
@@ -89,9 +93,21 @@ class Table:
             "[ ] 95 % interval": any(each.interval for each in figures),
             f"{DOUBTED} unreliable, for a reason below": any(each.mark == DOUBTED for each in figures),
             f"{UNCHECKED} not checked, for a reason below": any(each.mark == UNCHECKED for each in figures),
+            f"{best} the best": best and any(each.standing is Standing.best for each in figures),
+            f"{tie} not significantly different from the best": tie
+            and any(each.standing is Standing.tie for each in figures),
             f"{MISSING} no figure": any(each.number == MISSING for each in figures),
             f"{NOT_LEARNED}{dimmed}: clean top-1 is not above chance (p ≥ 0.001), so the row's figures under"
             " attack mean nothing": any(NOT_LEARNED in label for label in labels),
         }
         said = [words for words, occurs in marks.items() if occurs]
         return [f"Marks: {'; '.join(said)}."] if said else []
+
+
+def _markdown(text: str) -> str:
+    """The text of a cell; the best figure is bold, and a tie with it has a sign."""
+    standing = text.standing if isinstance(text, Figure) else Standing.none
+    shown = markdown(text)
+    if standing is Standing.best:
+        return f"**{shown}**"
+    return f"{shown} ≈" if standing is Standing.tie else shown

@@ -13,12 +13,13 @@ from rich.measure import Measurement
 from rich.table import Table as RichTable
 from rich.text import Text
 
-from robustbench_tin.benchmarks.reporting.figure import Figure
+from robustbench_tin.benchmarks.reporting.figure import Figure, Standing
 from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.text import printable
 
-# A longer name, or word of a heading, is broken at its punctuation if it has to be.
-_LONG_LABEL, _LONG_HEADING = 28, 8
+# A longer name, or word of a heading, is broken at its punctuation if it has to be. Names of several columns
+# may have to be broken further.
+_LONG_LABEL, _SHORTEST_LABEL, _LONG_HEADING = 28, 10, 8
 _UNBOUNDED = 100_000
 
 
@@ -52,7 +53,7 @@ class _Layout:
             "intervals": any(each.interval for each in figures) and not self.intervals,
         }
         names = ", ".join(name for name, is_gone in gone.items() if is_gone)
-        more = "A wider terminal shows more" + (", --format csv all." if table.explained else ".")
+        more = "A wider terminal shows more" + (f", {table.in_full} all." if table.explained else ".")
         return [f"Left out at this width: {names}. {more}"] if names else []
 
 
@@ -99,33 +100,38 @@ def _fitted(table: Table, console: Console, options: ConsoleOptions) -> tuple[_L
 
     columns = list(zip(table.columns, *table.rows, strict=True))
     labels = sum(max(map(cell_len, column)) for column in columns[: table.label_columns])
-    folded = labels > options.max_width / 2
+    longest = _LONG_LABEL if labels > options.max_width / 2 else None
     for layout in _LAYOUTS:
-        grid = _grid(layout.of(table), layout.lines, folded)
+        grid = _grid(layout.of(table), layout.lines, longest)
         if fits(grid) or table.label_columns == len(columns):
             return layout, [grid]
     least = _LAYOUTS[-1]
-    return least, _parts(least.of(table), folded, fits)
+    return least, _parts(least.of(table), longest, fits)
 
 
-def _parts(shown: Table, folded: bool, fits: Callable[[RichTable], bool]) -> list[RichTable]:
+def _parts(shown: Table, longest: int | None, fits: Callable[[RichTable], bool]) -> list[RichTable]:
     """As few grids as hold all columns, each with as many as fit; all have the names of the rows."""
+    figures = range(shown.label_columns, len(shown.columns))
+    while (longest or 0) > _SHORTEST_LABEL and not all(
+        fits(_part(shown, [number], longest)) for number in figures
+    ):
+        longest = (longest or 0) - 1
     parts: list[list[int]] = []
-    for number in range(shown.label_columns, len(shown.columns)):
+    for number in figures:
         wider = [*parts[-1], number] if parts else []
-        if wider and fits(_part(shown, wider, folded)):
+        if wider and fits(_part(shown, wider, longest)):
             parts[-1] = wider
         else:
             parts.append([number])
-    return [_part(shown, numbers, folded) for numbers in parts]
+    return [_part(shown, numbers, longest) for numbers in parts]
 
 
-def _part(shown: Table, numbers: Sequence[int], folded: bool) -> RichTable:
+def _part(shown: Table, numbers: Sequence[int], longest: int | None) -> RichTable:
     """Some columns of figures, with all names of the rows before them."""
-    return _grid(shown.with_columns([*range(shown.label_columns), *numbers]), "each", folded)
+    return _grid(shown.with_columns([*range(shown.label_columns), *numbers]), "each", longest)
 
 
-def _grid(table: Table, lines: str, folded: bool) -> RichTable:
+def _grid(table: Table, lines: str, longest: int | None) -> RichTable:
     grid = RichTable(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for index, column in enumerate(table.columns):
         label = index < table.label_columns
@@ -137,7 +143,7 @@ def _grid(table: Table, lines: str, folded: bool) -> RichTable:
         )
     for number, row in enumerate(table.rows):
         names = [
-            Text(_name(printable(name), folded=folded, tall=lines == "each"))
+            Text(_name(printable(name), longest=longest, tall=lines == "each"))
             for name in row[: table.label_columns]
         ]
         figures = [_figure(text, lines) for text in row[table.label_columns :]]
@@ -150,11 +156,11 @@ def _heading(column: str) -> str:
     return "\n".join(_folded(printable(word), _LONG_HEADING) for word in column.split(" "))
 
 
-def _name(text: str, *, folded: bool, tall: bool) -> str:
+def _name(text: str, *, longest: int | None, tall: bool) -> str:
     """A row's name or mark; in a tall row a mark of two words takes two lines."""
     if tall and text.endswith(NOT_LEARNED):
         return text.replace(" ", "\n")
-    return _folded(text, _LONG_LABEL if folded else None)
+    return _folded(text, longest)
 
 
 def _folded(text: str, longest: int | None) -> str:
@@ -182,5 +188,7 @@ def _figure(text: str, lines: str) -> Text:
 
 
 def _style(text: str, part: str) -> str | None:
+    if isinstance(text, Figure) and text.standing is Standing.best and part == text.parts[0]:
+        return "bold"
     lost = text.lost if isinstance(text, Figure) and part.startswith("▼") else None
     return None if lost is None else "red" if lost >= 10 else "yellow"

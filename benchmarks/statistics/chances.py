@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+SIGNIFICANT = 0.05
+"""A difference with a corrected p-value of at most this counts as one."""
+
 
 @dataclass(frozen=True)
 class Chances:

@@ -28,6 +28,7 @@ class Format(StrEnum):
 
     table = "table"
     markdown = "markdown"
+    latex = "latex"
     csv = "csv"
     json = "json"
 
@@ -80,7 +81,11 @@ def show(
         ),
     ] = None,
     format: Annotated[
-        Format, typer.Option(help="csv and json are the records, one row a measure.")
+        Format,
+        typer.Option(
+            help="csv and json are the records, one row a measure. latex needs the package booktabs; the best"
+            " of each column is bold."
+        ),
     ] = Format.table,
 ) -> None:
     """Print a finished run's tables or records."""
@@ -93,6 +98,11 @@ def show(
         print_tables(opened, opened.tables_of(shown, sort=sort, cell=cell), make_console())
     elif format is Format.markdown:
         print("\n\n".join(table.markdown() for table in opened.tables_of(shown, sort=sort, cell=cell)))
+    elif format is Format.latex:
+        from robustbench_tin.benchmarks.reporting.latex import table_latex
+
+        shown_tables = opened.tables_of(shown, sort=sort, cell=cell, with_best=True)
+        print("\n\n".join(map(table_latex, shown_tables)))
     elif format is Format.csv:
         print(records_csv(opened.records_of(cell)), end="")
     else:

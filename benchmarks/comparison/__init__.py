@@ -1,0 +1,1 @@
+"""Two sets of cells beside each other: differences, tests and their tables."""

@@ -1,0 +1,111 @@
+"""One side of a comparison: the cells that ``RUN`` or ``RUN:PATTERN`` stands for, seeds together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustbench_tin.benchmarks.planning.cell_names import select_cells
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
+from robustbench_tin.specs import short_numbers
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from robustbench_tin.benchmarks.runs.records import Record
+
+
+@dataclass(frozen=True)
+class SeedGroup:
+    """The cells of one backbone and defense in one run: trainings that differ in their seeds only.
+
+    Attributes:
+        run: their run.
+        cells: one a seed, in the plan's order.
+    """
+
+    run: RunDirectory
+    cells: tuple[Cell, ...]
+
+    @property
+    def model(self) -> str:
+        """The backbone."""
+        return self.cells[0].model
+
+    @property
+    def defense(self) -> str:
+        """Canonical spec, with short numbers."""
+        return short_numbers(self.cells[0].defense)
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Those of the cells."""
+        return tuple(cell.seed for cell in self.cells)
+
+    @property
+    def label(self) -> str:
+        """For people: ``mobilenet + none, seeds 0, 1``."""
+        word = "seed" if len(self.cells) == 1 else "seeds"
+        return f"{self.model} + {self.defense}, {word} {', '.join(map(str, self.seeds))}"
+
+    def is_same(self, other: SeedGroup) -> bool:
+        """Whether these are the same cells of the same run."""
+        return self.run.path.resolve() == other.run.path.resolve() and self.cells == other.cells
+
+    @cached_property
+    def records(self) -> tuple[dict[tuple[str, float], Record], ...]:
+        """The records of each cell by attack and eps."""
+        return tuple(dict(self._records(cell)) for cell in self.cells)
+
+    def hits(self, attack: str, eps: float, rank: str) -> list[npt.NDArray[np.bool_]]:
+        """The results per image of each cell, bool ``(N,)``.
+
+        Args:
+            attack: of a measurement that was taken of every cell.
+            eps: its budget.
+            rank: ``top1`` or ``top5``.
+        """
+        return [self.run.outcomes(cell, attack, eps)[rank].to_numpy(dtype=bool) for cell in self.cells]
+
+    def of_seed(self, seed: int) -> SeedGroup:
+        """Its cell of one seed alone."""
+        return SeedGroup(self.run, tuple(cell for cell in self.cells if cell.seed == seed))
+
+    def _records(self, cell: Cell) -> Iterator[tuple[tuple[str, float], Record]]:
+        for attack, eps in self.run.measures(cell):
+            record = self.run.record(cell, attack, eps)
+            if record is not None:
+                yield (attack, eps), record
+
+
+def select_groups(text: str | Path, cell: str = "*") -> list[SeedGroup]:
+    """The groups that ``RUN`` or ``RUN:PATTERN`` stands for, in the plan's order.
+
+    Args:
+        text: a run directory, and after a colon a name or a pattern of cells.
+        cell: the pattern if the text has none.
+
+    Raises:
+        RunError: if there is no such run or cell.
+    """
+    path, pattern = _parted(str(text))
+    run = RunDirectory.load(path)
+    chosen = select_cells(run.plan.cells(), pattern or cell, str(run.path))
+    groups: dict[tuple[str, str], list[Cell]] = {}
+    for each in chosen:
+        groups.setdefault((each.model, each.defense), []).append(each)
+    return [SeedGroup(run, tuple(cells)) for cells in groups.values()]
+
+
+def _parted(text: str) -> tuple[str, str]:
+    """The run and the pattern; both may have colons in them."""
+    places = [place for place, letter in enumerate(text) if letter == ":"]
+    for place in (len(text), *places):
+        if (Path(text[:place]) / PLAN_FILE).is_file():
+            return text[:place], text[place + 1 :]
+    return text.partition(":")[0] if not Path(text).exists() else text, ""
