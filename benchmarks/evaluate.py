@@ -59,6 +59,7 @@ def evaluate(
     eot: int = 1,
     eight_bit: bool = False,
     trust: bool = False,
+    curve: bool = False,
     batch_size: int | None = None,
     name: str | None = None,
     mean: Values | None = None,
@@ -101,6 +102,9 @@ def evaluate(
         trust: give each robust figure a verdict: ``ok``, the reasons not to believe it, or ``unchecked: ``
             and why the checks could not judge it; costs at most as much as PGD with 20 steps on 256
             images, which no row's passes and seconds include.
+        curve: take the budgets as a ladder: each attacks only the images that survive the smaller ones. Top-1
+            only for a fixed budget; the records then have the median of the smallest eps at which an image is
+            adversarial.
         batch_size: images a batch; None: a default of the device.
         name: of the model in the records; None: its class's.
         mean: what the model expects to be taken off the images, a number a channel or one for all, in
@@ -146,7 +150,7 @@ def evaluate(
     given = adapted(
         module, mean, std, Adaptation(output, batch_size if pad else None, pad, grayscale, value_range)
     )
-    protocol = protocol_of(norm, seed, search, eot, eight_bit)
+    protocol = replace(protocol_of(norm, seed, search, eot, eight_bit), curve=bool(curve))
     seen = evaluated_data(
         given,
         _one_of(data, images),
@@ -284,4 +288,6 @@ def _of_attack(
 ) -> Measured:
     found = replace(found, remarks=(*found.remarks, *remarks))
     record = make_record(found, attack=attack.spec, above_chance=clean.above_chance, **facts)
-    return Measured(record, found.top1, found.top5, attack)
+    ladder = found.ladder
+    sampled, alone = (None, None) if ladder is None else (ladder.sampled, ladder.alone)
+    return Measured(record, found.top1, found.top5, attack, sampled, alone)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.results import LadderStep, Measurement
 from robustbench_tin.benchmarks.planning.given_models import GivenModel
 from robustbench_tin.benchmarks.planning.plan import NONE, Plan
 from robustbench_tin.benchmarks.reporting.html import table_html
@@ -118,6 +118,7 @@ class Evaluation:
             attacks=tuple(dict.fromkeys(record.attack for record in attacked)),
             eps=tuple(sorted({measure.record.eps for measure in self.measures})),
             search=self.search,
+            curve=any(record.curve for record in attacked),
             trust=any(record.trust is not None for record in attacked),
             epochs=(0,),
             batch_size=0,
@@ -196,4 +197,11 @@ def _as_measurement(measure: Measured) -> Measurement:
         record.seconds,
         record.forward_passes,
         record.backward_passes,
+        ladder=_ladder(measure),
     )
+
+
+def _ladder(measure: Measured) -> LadderStep | None:
+    if measure.sampled is None or measure.alone is None:
+        return None
+    return LadderStep(measure.record.carried or 0, measure.sampled, measure.alone, None)

@@ -50,6 +50,10 @@ class ImageBatches:
         """The first images only."""
         return ImageBatches(self.images[:count], self.labels[:count], self.size, self.device)
 
+    def subset(self, numbers: Tensor) -> ImageBatches:
+        """The images with these numbers only, int64 ``(n,)`` on the CPU."""
+        return ImageBatches(self.images[numbers], self.labels[numbers], self.size, self.device)
+
     def all_images(self) -> Tensor:
         """Every image, float32 in [0, 1], on the device."""
         return self._given(slice(None))[0]

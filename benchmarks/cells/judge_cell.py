@@ -50,7 +50,8 @@ def _measured(run: RunDirectory, cell: Cell, attack: str, eps: float) -> Measure
         return Measured(record, None, None, given)
     hits = run.outcomes(cell, attack, eps)
     top1, top5 = (hits[name].to_numpy() if name in hits else None for name in ("top1", "top5"))
-    return Measured(record, top1, top5, given)
+    sampled, alone = (hits[name].to_numpy() if name in hits else None for name in ("sampled", "alone"))
+    return Measured(record, top1, top5, given, sampled, alone)
 
 
 def _tell(judgement: Judgement, cell: Cell, reporter: Reporter) -> None:

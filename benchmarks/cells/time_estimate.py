@@ -72,7 +72,8 @@ class Estimate:
     def clean(self, model: str) -> float:
         """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
         attacks = map(self.plan.attack, self.plan.attacks if self.plan.attacked_eps else ())
-        shares = with_clean_gradients(attacks, AttackProtocol(search=self.plan.search)) is not None
+        protocol = AttackProtocol(search=self.plan.search, curve=self.plan.curve)
+        shares = with_clean_gradients(attacks, protocol) is not None
         if shares and not self.plan.oblivious:
             return 0.0
         return self._gradients(model, self.plan.eval_images * _FORWARD)

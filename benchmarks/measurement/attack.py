@@ -15,6 +15,7 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 if TYPE_CHECKING:
     pass
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.curve import measure_curve
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_fixed_budget
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
@@ -39,14 +40,15 @@ def measure_attack(
         model: float32 pixels in [0, 1] to logits, on the device of the images.
         batches: the images.
         attack: what moves them.
-        eps: positive budgets in units of the pixel range.
+        eps: positive budgets in units of the pixel range; ascending if they are a ladder.
         protocol: norm, seed and how to search.
-        clean_logits: of :func:`measure_clean`; None: worked out here, for attacks that stop on success only.
+        clean_logits: of :func:`measure_clean`; None: worked out here, if the attack stops on success
+            or the budgets are a ladder.
         on_images: called with the number of images done so far since the last call; over all budgets, each
             image counts once.
     """
     protocol = protocol or AttackProtocol()
-    if attack.criterion is None:
+    if attack.criterion is None and not protocol.curve:
         return measure_fixed_budget(model, batches, attack, eps, protocol, on_images)[0]
     if clean_logits is None:
         clean, clean_logits = measure_clean(model, batches, seed=protocol.seed)
@@ -54,6 +56,8 @@ def measure_attack(
             return [
                 Measurement(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps
             ]
+    if protocol.curve:
+        return measure_curve(model, batches, attack, eps, protocol, clean_logits, on_images)
     report = _shared_progress(on_images, len(eps))
     measures = [
         measure_until_success(model, batches, attack, value, protocol, clean_logits, report) for value in eps

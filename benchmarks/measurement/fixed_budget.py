@@ -27,6 +27,7 @@ from robustbench_tin.threat import ThreatModel
 if TYPE_CHECKING:
     pass
 from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, hits_of, measure_clean
+from robustbench_tin.benchmarks.measurement.ladder import climbed
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
 # So many images tell a model that is random at test time.
@@ -46,9 +47,18 @@ def with_clean_gradients(attacks: Iterable[Attack], protocol: AttackProtocol) ->
     exact = [
         attack
         for attack in attacks
-        if attack.criterion is None and attack.needs_gradients and protocol.search_for(attack) == "exact"
+        if attack.criterion is None
+        and attack.needs_gradients
+        and protocol.search_for(attack) == "exact"
+        # Others attack fewer images at each rung of a ladder, and only once the clean measure is known.
+        and (shares_gradients(attack) or not protocol.curve)
     ]
     return min(exact, key=lambda attack: attack.gradients(1), default=None)
+
+
+def shares_gradients(attack: Attack) -> bool:
+    """Whether the gradients of an attack serve all budgets at once, as those of FGSM do."""
+    return attack.criterion is None and attack.gradients(2) == attack.gradients(1) > 0
 
 
 def measure_from_clean(
@@ -76,12 +86,16 @@ def measure_from_clean(
     attacked, logits = measure_fixed_budget(model, batches, attack, eps, protocol, on_images, with_clean=True)
     if logits is None:
         clean, logits = measure_clean(model, batches, seed=protocol.seed)
+        if protocol.curve and clean.top1 is not None:
+            attacked = climbed(attacked, clean.top1, attack, predicted=clean.predicted)
         return clean, logits, attacked
     labels = batches.all_labels()
     top1, top5 = hits_of(logits, labels, 1), hits_of(logits, labels, 5)
     clean = Measurement(
         0.0, top1, top5, OK, 0.0, len(batches), 0, predicted=predictions(logits).cpu().numpy()
     )
+    if protocol.curve:
+        attacked = climbed(attacked, top1, attack, predicted=clean.predicted)
     return clean, logits, attacked
 
 

@@ -33,6 +33,7 @@ class AttackProtocol:
         eot: passes averaged for one gradient.
         eight_bit: adversarial images are rounded to 8 bits before they count.
         surrogate: searched with in the place of the model, for oblivious attacks; None: the model.
+        curve: the budgets are a ladder: images that are adversarial at one count as such at all larger ones.
         variants: of the one model that these conditions are for, chosen once.
     """
 
@@ -42,6 +43,7 @@ class AttackProtocol:
     eot: int = 1
     eight_bit: bool = False
     surrogate: nn.Module | None = None
+    curve: bool = False
     variants: VariantCache = field(default_factory=VariantCache)
 
     @classmethod
@@ -58,7 +60,9 @@ class AttackProtocol:
         """
         surrogate = bare if plan.oblivious else None
         variants = VariantCache(chosen)
-        return cls(plan.norm, cell.seed, plan.search, plan.eot, plan.eight_bit, surrogate, variants)
+        return cls(
+            plan.norm, cell.seed, plan.search, plan.eot, plan.eight_bit, surrogate, plan.curve, variants
+        )
 
     def attacked(self, model: nn.Module) -> AttackedModel:
         """The attacked model of a model under these conditions."""

@@ -10,6 +10,25 @@ import numpy.typing as npt
 from robustbench_tin.attacks.base import FIXED_BUDGET
 from robustbench_tin.attacks.engine.stop_on_success import StageReport
 from robustbench_tin.benchmarks.codes.status import Status
+from robustbench_tin.benchmarks.statistics.median import Median
+
+
+@dataclass(frozen=True)
+class LadderStep:
+    """What is known of a measurement on a ladder of budgets beside its results.
+
+    Attributes:
+        carried: images that count as adversarial because they were so at a smaller eps.
+        sampled: images that every rung attacks anew, bool ``(N,)``.
+        alone: of these, the images that are right under the attack at this eps alone, bool ``(N,)``.
+        median: of the smallest eps at which an image is adversarial, over the images that are right when
+            clean; infinite while it is above this eps. None if no image is right when clean.
+    """
+
+    carried: int
+    sampled: npt.NDArray[np.bool_]
+    alone: npt.NDArray[np.bool_]
+    median: Median | None
 
 
 @dataclass(frozen=True)
@@ -37,6 +56,7 @@ class Measurement:
             broken in the end; None under a fixed budget.
         predicted: class with the largest logit, int32 ``(N,)``: of the adversarial image, of the clean image
             if there is none; None if it is not known.
+        ladder: its place on a ladder of budgets; None if it stands for itself.
     """
 
     eps: float
@@ -53,6 +73,11 @@ class Measurement:
     disagreements: int = 0
     unverified: int | None = None
     predicted: npt.NDArray[np.int32] | None = None
+    ladder: LadderStep | None = None
+
+    def hits(self, k: int) -> npt.NDArray[np.bool_] | None:
+        """Was the true label in the top ``k``, 1 or 5, bool ``(N,)``; None if that was not measured."""
+        return self.top5 if k == 5 else self.top1
 
     @property
     def late_successes(self) -> int | None:

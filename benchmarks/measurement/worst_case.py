@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.results import LadderStep, Measurement
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,4 +49,14 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
         mode="right under every attack",
         search="; ".join(dict.fromkeys(record.search for record, _ in measures)),
         remarks=tuple(remarks),
+        ladder=_ladder([frame for _, frame in measures if frame is not None], columns["top1"]),
     )
+
+
+def _ladder(frames: Sequence[pd.DataFrame], left: npt.NDArray[np.bool_] | None) -> LadderStep | None:
+    """The images that all of the attacks attacked anew, if each stands on a ladder."""
+    if left is None or not all("sampled" in frame and "top1" in frame for frame in frames):
+        return None
+    sampled = np.logical_and.reduce([frame["sampled"] for frame in frames])
+    alone = np.logical_and.reduce([frame["alone"] for frame in frames])
+    return LadderStep(0, sampled, alone & sampled, None)

@@ -59,6 +59,11 @@ class MeasurementConfig(Config, panel="Attack"):
         resolved=True,
     )
     norm: str = option("linf", "Norm of the threat model: linf or l2.")
+    curve: bool = option(
+        False,
+        "Take the budgets as a ladder: each attacks only the images that survive the smaller ones. Adds the"
+        " median of the smallest eps at which an image is adversarial. Top-1 only, for a fixed budget.",
+    )
     worst_case: bool = option(False, "Add the accuracy on images that are right under every attack.")
     eot: int = option(
         1,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from robustbench_tin.benchmarks.reporting.cell_figure import cell_figure
+from robustbench_tin.benchmarks.reporting.curve_table import curve_tables
 from robustbench_tin.benchmarks.reporting.figure import Standing
 from robustbench_tin.benchmarks.reporting.sorting import sorted_tables
 from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
@@ -40,7 +41,7 @@ def tables(
     sort: str | None = None,
     standings: Standings | None = None,
 ) -> list[Table]:
-    """One table for all attacks, and one for certified accuracy if there is any.
+    """One table for all attacks, one for certified accuracy and one for minimum eps if there is any.
 
     Args:
         records: as of :class:`robustbench_tin.benchmarks.runs.records.Record`.
@@ -68,6 +69,7 @@ def tables(
         # A defense that proves nothing has no place among certificates.
         told = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
         made.append((_table(records, group, told, columns, worst, standings, intervals=intervals), columns))
+    made += [(table, []) for table in curve_tables(rows, [*attacks], intervals=intervals)]
     return sorted_tables(made, sort) if sort is not None else [table for table, _ in made]
 
 

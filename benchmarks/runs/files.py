@@ -84,7 +84,7 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
 
     Args:
         file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them; an integer column
-            ``predicted``, which earlier versions did not write.
+            ``predicted``, which earlier versions did not write; ``sampled`` and ``alone`` of a rung of a ladder.
         record: of the measure; its status is ``ok``.
 
     Raises:
@@ -138,6 +138,8 @@ def results_frame(found: Measurement) -> pd.DataFrame:
 
 def _columns(found: Measurement) -> dict[str, npt.NDArray[np.generic]]:
     columns = {"top1": found.top1, "top5": found.top5, "predicted": found.predicted}
+    if found.ladder is not None:
+        columns |= {"sampled": found.ladder.sampled, "alone": found.ladder.alone}
     return {name: column for name, column in columns.items() if column is not None}
 
 
@@ -186,8 +188,10 @@ def _parsed(file: Path, content: bytes) -> pd.DataFrame:
 
 def _are_results(kinds: Mapping[str, str]) -> bool:
     """Whether columns of these kinds are results per image; those of earlier versions have no predictions."""
-    hits = {name: kind for name, kind in kinds.items() if name != "predicted"}
-    return set(hits) in ({"top1"}, {"top5"}, {"top1", "top5"}) and kinds == {
-        **dict.fromkeys(hits, "b"),
-        **({"predicted": "i"} if "predicted" in kinds else {}),
-    }
+    extra = {"sampled", "alone"} & set(kinds)
+    hits = set(kinds) - extra - {"predicted"}
+    return (
+        hits in ({"top1"}, {"top5"}, {"top1", "top5"})
+        and len(extra) in (0, 2)
+        and all(kind == ("i" if name == "predicted" else "b") for name, kind in kinds.items())
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
@@ -64,6 +65,13 @@ class Record(BaseModel):
         late_successes: images that the last stage broke in the last tenth of its budget; None under a fixed
             budget.
         unverified: images that survived although what was searched with saw them broken; None likewise.
+        curve: whether its budget is a rung of a ladder: images that are adversarial at a smaller eps are not
+            attacked again, and count.
+        carried: number of these images; None if it is no rung, and of a worst case.
+        median_eps: of a rung: median of the smallest eps at which an image is adversarial, over the images
+            that are right when clean; None if it is above this eps. Each is an upper bound, to the rung.
+        median_eps_low: lower end of its 95 % interval (order statistics); None if it is above this eps.
+        median_eps_high: upper end; likewise.
         eot: passes averaged for one gradient.
         oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
         eight_bit: whether adversarial images were rounded to 8 bits before they counted.
@@ -110,6 +118,11 @@ class Record(BaseModel):
     search: str
     late_successes: Count | None = None
     unverified: Count | None = None
+    curve: bool = False
+    carried: Count | None = None
+    median_eps: NotNegative | None = None
+    median_eps_low: NotNegative | None = None
+    median_eps_high: NotNegative | None = None
     eot: Size = 1
     oblivious: bool = False
     eight_bit: bool = False
@@ -196,11 +209,29 @@ def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) ->
         search=outcomes.search,
         late_successes=outcomes.late_successes,
         unverified=outcomes.unverified,
+        **_of_ladder(outcomes),
         seconds=outcomes.seconds,
         forward_passes=outcomes.forward_passes,
         backward_passes=outcomes.backward_passes,
         versions=versions(),
     )
+
+
+def _of_ladder(outcomes: Measurement) -> dict[str, Any]:
+    ladder = outcomes.ladder
+    if ladder is None:
+        return {}
+    if ladder.median is None:
+        return {"curve": True}
+    ends = (ladder.median.value, ladder.median.low, ladder.median.high)
+    value, low, high = (end if math.isfinite(end) else None for end in ends)
+    return {
+        "curve": True,
+        "carried": ladder.carried,
+        "median_eps": value,
+        "median_eps_low": low,
+        "median_eps_high": high,
+    }
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 from torch import nn
 
 from robustbench_tin.attacks import parse_attack
@@ -40,12 +41,17 @@ class Measured:
         top1: was the true label the top 1, bool ``(N,)``; None where that was not measured.
         top5: was it in the top 5, likewise.
         given: the attack, which no registry needs to know; None: the one that the record names.
+        sampled: on a ladder of budgets, images that were attacked at this eps whatever they were at smaller
+            ones, bool ``(N,)``; None: all were.
+        alone: of these, the images that are right under the attack at this eps alone; None likewise.
     """
 
     record: Record
     top1: Hits | None
     top5: Hits | None
     given: Attack | None = None
+    sampled: Hits | None = None
+    alone: Hits | None = None
 
     @cached_property
     def attack(self) -> Attack | None:
@@ -101,6 +107,16 @@ class Measured:
     def hits(self, k: int) -> Hits | None:
         """The outcomes that tell whether the label was in the top ``k``, 1 or 5; None if not measured."""
         return self.top5 if k == 5 else self.top1
+
+    def independent(self, k: int) -> Hits | None:
+        """The outcomes of the attack at this eps alone, of the images that it was asked about.
+
+        On a ladder :meth:`hits` has the successes of smaller budgets in it, and can never rise with eps.
+        """
+        hits = self.hits(k)
+        if hits is None or self.alone is None or self.sampled is None:
+            return hits
+        return self.alone[self.sampled]
 
     @property
     def _gradients(self) -> int:
@@ -298,7 +314,7 @@ class _Cell:
             yield checks.weaker_than_one_step(mine, found.fgsm, found.eps, "a single step of FGSM")
 
     def _of_measure(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
-        record, left = measured.record, measured.top1
+        record = measured.record
         yield checks.not_converged(record.late_successes, record.n)
         if (
             record.late_successes is None
@@ -309,14 +325,14 @@ class _Cell:
             yield checks.probe_not_converged(found)
         if not record.oblivious:
             yield checks.unverified_successes(record.unverified or 0, record.n)
-        if left is not None and measured.single_step:
-            yield from self._of_single_step(record, left, found)
+        if measured.top1 is not None and measured.single_step:
+            yield from self._of_single_step(measured, found)
         if not measured.iterative:
             return
         yield from self._of_neighbours(measured)
         below = self._next_below(measured)
         if below is not None:
-            for lower, higher in ((below.top1, left), (below.top5, measured.top5)):
+            for lower, higher in ((below.independent(k), measured.independent(k)) for k in (1, 5)):
                 if lower is not None and higher is not None:
                     yield checks.rising(lower, higher, below.record.eps, record.eps)
                     break
@@ -356,20 +372,24 @@ class _Cell:
             reason = checks.black_box_beats(left, theirs, eps, name)
         return reason
 
-    def _of_single_step(self, record: Record, left: Hits, found: ProbeResult) -> Iterator[Reason | None]:
+    def _of_single_step(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         trained_so = self._trained_eps is not None
+        record, left = measured.record, measured.independent(1)
+        assert left is not None
+        asked = np.ones(record.n, dtype=bool) if measured.sampled is None else measured.sampled
         for other in self._beside_record(record):
             if other.iterative and other.top1 is not None:
                 yield checks.single_step_blind(
-                    self._right, left, other.top1, record.eps, single_step_training=trained_so
+                    self._right[asked], left, other.top1[asked], record.eps, single_step_training=trained_so
                 )
                 return
         if found.pgd is not None and record.eps == found.eps:
-            count = len(found.pgd)
+            numbers = found.numbers[: len(found.pgd)]
+            known = asked[numbers]
             yield checks.single_step_blind(
-                found.right[:count],
-                left[found.numbers[:count]],
-                found.pgd,
+                found.right[: len(numbers)][known],
+                left[(np.cumsum(asked) - 1)[numbers[known]]],
+                found.pgd[known],
                 record.eps,
                 single_step_training=trained_so,
             )

@@ -1,0 +1,155 @@
+"""Robust accuracy over a ladder of budgets: each rung attacks the images that survived those below.
+
+An image that is adversarial at a smaller eps stays so at a larger one: it lies in the larger ball, too.
+So the accuracy of a rung is at most that of the rungs below it.
+
+That would hide an attack that gets weaker as eps grows. So a random sample of the images is attacked at every
+rung anew, and its results are kept apart: the trust check of rising accuracies looks at these alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
+from robustbench_tin.attacks.engine.spot_checks import OnImages
+from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.clean import hits_of
+from robustbench_tin.benchmarks.measurement.fixed_budget import measure_fixed_budget, shares_gradients
+from robustbench_tin.benchmarks.measurement.ladder import climbed
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
+from robustbench_tin.metrics import predictions
+
+# Images that every rung attacks anew. Over all rungs they are a quarter of the images, so that they cost no more
+# than a quarter of a step; but as many as the check needs to see anything, and no more than it needs.
+_SAMPLE_PART, _LEAST_SAMPLE, _MOST_SAMPLE = 0.25, 16, 100
+
+
+def measure_curve(
+    model: nn.Module,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
+    on_images: OnImages | None = None,
+) -> list[Measurement]:
+    """One measurement a rung, of the attack's criterion only: top-1 for a fixed budget.
+
+    An attack whose gradients serve all budgets at once attacks all images at all rungs.
+
+    Args:
+        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        batches: the images.
+        attack: the attack.
+        eps: the rungs, positive and ascending, in units of the pixel range.
+        protocol: norm, seed and how to search.
+        clean_logits: of the clean measurement, float32 ``(N, C)``.
+        on_images: called with the number of images that are newly done.
+    """
+    right = hits_of(clean_logits, batches.all_labels(), attack.goal.k)
+    if shares_gradients(attack):
+        found, _ = measure_fixed_budget(model, batches, attack, eps, protocol, on_images)
+        return climbed(found, right, attack, predicted=predictions(clean_logits).cpu().numpy())
+    ladder = _Ladder(model, batches, attack, protocol, clean_logits, right)
+    measures = ladder.climb(eps, on_images)
+    if any(protocol.variants.misled(each.search) for each in measures):
+        return ladder.climb(eps, None)
+    return measures
+
+
+@dataclass(frozen=True)
+class _Ladder:
+    """What is attacked, and how.
+
+    Attributes:
+        model: float32 pixels in [0, 1] to logits.
+        batches: the images.
+        attack: the attack.
+        protocol: norm, seed and how to search.
+        clean_logits: float32 ``(N, C)``.
+        right: images that are right when clean, bool ``(N,)``.
+    """
+
+    model: nn.Module
+    batches: ImageBatches
+    attack: Attack
+    protocol: AttackProtocol
+    clean_logits: Tensor
+    right: npt.NDArray[np.bool_]
+
+    def climb(self, eps: Sequence[float], on_images: OnImages | None) -> list[Measurement]:
+        """Measure rung by rung."""
+        sample = self.right & sampled(len(self.right), len(eps), self.protocol.seed)
+        left, measures, told = self.right, [], 0
+        for number, value in enumerate(eps, 1):
+            found = self._rung(value, left | sample)
+            measures.append(found)
+            top = found.hits(self.attack.goal.k)
+            left = left if top is None else left & top
+            done = number * len(self.batches) // len(eps)
+            if on_images is not None:
+                on_images(done - told)
+            told = done
+        clean = predictions(self.clean_logits).cpu().numpy()
+        return climbed(measures, self.right, self.attack, sample=sample, predicted=clean)
+
+    def _rung(self, eps: float, attacked: npt.NDArray[np.bool_]) -> Measurement:
+        """One rung, with a result for each image: those that it does not attack count as right."""
+        k = self.attack.goal.k
+        rows = torch.from_numpy(attacked.nonzero()[0])
+        if len(rows) == 0:
+            nothing = np.ones_like(attacked)
+            return Measurement(eps, nothing, nothing, OK, 0.0, 0, 0, mode=self.attack.mode)
+        found = self._measured(self.batches.subset(rows), rows, eps)
+        hits = found.hits(k)
+        if hits is None:
+            return found
+        whole = np.ones_like(attacked)
+        whole[attacked] = hits
+        return replace(
+            found,
+            top1=whole if k == 1 else None,
+            top5=whole if k == 5 else None,
+            predicted=self._whole(found.predicted, attacked),
+        )
+
+    def _whole(
+        self, predicted: npt.NDArray[np.int32] | None, attacked: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.int32] | None:
+        """The classes of all images; those that were not attacked have 0, which nobody reads."""
+        if predicted is None:
+            return None
+        whole = np.zeros(len(attacked), dtype=np.int32)
+        whole[attacked] = predicted
+        return whole
+
+    def _measured(self, batches: ImageBatches, rows: Tensor, eps: float) -> Measurement:
+        attack, protocol = self.attack, self.protocol
+        if attack.criterion is None:
+            return measure_fixed_budget(self.model, batches, attack, [eps], protocol, None)[0][0]
+        logits = self.clean_logits[rows.to(self.clean_logits.device)]
+        return measure_until_success(self.model, batches, attack, eps, protocol, logits, None)
+
+
+def sampled(images: int, rungs: int, seed: int) -> npt.NDArray[np.bool_]:
+    """The images that every rung attacks anew, bool ``(images,)``.
+
+    Args:
+        images: number of all images.
+        rungs: of the ladder.
+        seed: of the measurement.
+    """
+    count = min(max(int(_SAMPLE_PART * images / rungs), _LEAST_SAMPLE), _MOST_SAMPLE)
+    chosen = np.zeros(images, dtype=bool)
+    chosen[np.random.default_rng(seed).permutation(images)[:count]] = True
+    return chosen
