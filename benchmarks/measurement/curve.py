@@ -29,8 +29,8 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
 from robustbench_tin.metrics import predictions
 
-# Images that every rung attacks anew. Over all rungs they are a quarter of the images, so that they cost no more
-# than a quarter of a step; but as many as the check needs to see anything, and no more than it needs.
+# Images that every rung attacks anew. Over all rungs they are a quarter of the images, so that they cost at
+# most a quarter of a step; but as many as the check needs to see anything, and no more than it needs.
 _SAMPLE_PART, _LEAST_SAMPLE, _MOST_SAMPLE = 0.25, 16, 100
 
 
