@@ -31,8 +31,16 @@ KINDS = ("models", "attacks", "defenses", "datasets")
 
 
 def add_commands(app: typer.Typer) -> None:
-    """Register the command."""
+    """Register these commands."""
     app.command("list", epilog="Example: robust-tin list attacks 'pgd*'")(list_)
+    app.command(epilog="Example: robust-tin schema > records.schema.json")(schema)
+
+
+def schema() -> None:
+    """Print the JSON Schema of records, which show --format json prints and results.json holds."""
+    from robustbench_tin.benchmarks.runs.record_schema import schema_text
+
+    print(schema_text(), end="")
 
 
 def list_(

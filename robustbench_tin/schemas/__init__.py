@@ -1,0 +1,1 @@
+"""JSON Schemas of files that robust-tin writes."""
