@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ from robustbench_tin.errors import RunError
 from robustbench_tin.specs import eps_text, number_text, short_numbers
 
 if TYPE_CHECKING:
-    from robustbench_tin.benchmarks.planning.plan import Cell
+    from robustbench_tin.benchmarks.planning.plan import Cell, Plan
     from robustbench_tin.benchmarks.trust.probe import Hits
 
 
@@ -167,16 +167,30 @@ def from_run(path: str | Path) -> Candidate:
         RunError: where no run lies there, it is damaged, or it has no measures yet.
     """
     run = Run.load(path)
-    models = tuple(_model(run, cell) for cell in run.plan.cells())
+    return candidate_of(run, run.plan.cells(), run.plan)
+
+
+def candidate_of(run: Run, cells: Iterable[Cell], plan: Plan) -> Candidate:
+    """Some cells of a run with all their outcomes.
+
+    Args:
+        run: the run.
+        cells: of it.
+        plan: gives the settings.
+
+    Raises:
+        RunError: if it is damaged, or has no measures of them yet.
+    """
+    models = tuple(_model(run, cell) for cell in cells)
     if not any(model.figures for model in models):
         raise RunError(f"run '{run.path}' has no measures yet; give its command again to continue")
     settings = {
         key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
-        for key, value in run.plan.model_dump().items()
+        for key, value in plan.model_dump().items()
         if key not in ("seeds", "given")
     }
-    if run.plan.given:
-        settings["given"] = given_summary(run.plan.given)
+    if plan.given:
+        settings["given"] = given_summary(plan.given)
     said = {figure.record.versions for model in models for figure in model.figures}
     return Candidate(
         str(run.path),

@@ -63,12 +63,21 @@ def check(
         return CheckReport(
             candidate.name, None, images, rules.level, tuple(results), warnings=candidate.notes
         )
-    return _compared(candidate, read_baseline(path), Path(path), rules, forced_mode)
+    return check_against(candidate, read_baseline(path), Path(path), rules, forced_mode)
 
 
-def _compared(
+def check_against(
     candidate: Candidate, known: Baseline, path: Path, rules: Rules, forced_mode: ComparisonMode | None
 ) -> CheckReport:
+    """Compare a subject with a baseline.
+
+    Args:
+        candidate: what is checked.
+        known: the baseline.
+        path: its file, for people.
+        rules: tolerances, floors and level.
+        forced_mode: which question it is; None: the weights tell.
+    """
     told: list[str] = []
     own = _as_only_entry(known, candidate)
     if own is not candidate:

@@ -49,6 +49,8 @@ class FindingCode(StrEnum):
     """What fails a check as a whole, rather than one of its measures."""
 
     low_power = "too little power"
+    other_weights = "other weights"
+    other_text = "the card was changed"
 
 
 @dataclass(frozen=True)

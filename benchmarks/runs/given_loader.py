@@ -25,6 +25,10 @@ from robustbench_tin.runtime import Runtime
 MODELS_FILE = "models.json"
 
 
+class ChangedModelError(RunError):
+    """A model that a run was given has other weights, or another file, than when it was measured."""
+
+
 class ModelPlace(BaseModel):
     """Where a model lies.
 
@@ -96,7 +100,8 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
     """Load a model again that a run was given.
 
     Raises:
-        RunError: if it is gone, cannot be loaded any more, or has other weights than those measured.
+        RunError: if it is gone or cannot be loaded any more.
+        ChangedModelError: if it has other weights than those measured.
     """
     places = read_json(run.path / MODELS_FILE, _Places).root if (run.path / MODELS_FILE).is_file() else {}
     place = places.get(given.name)
@@ -117,7 +122,7 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
     if there != here:
         random = not place.weights and ":" in given.spec and not given.pretrained
         hint = "; if its function builds other weights at each call, give --weights" if random else ""
-        raise RunError(
+        raise ChangedModelError(
             f"model '{given.name}' has changed since run '{run.path}' measured it ({there or 'no weights'}"
             f" then, {here or 'no weights'} now); put the old one back at '{place.weights or place.spec}', or"
             f" evaluate the new one in another run directory{hint}"

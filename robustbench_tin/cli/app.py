@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustbench_tin._version import __version__
-from robustbench_tin.cli import compare, evaluate, evidence, gate, images, init, listing, reports, runs
+from robustbench_tin.cli import card, compare, evaluate, evidence, gate, images, init, listing, reports, runs
 from robustbench_tin.cli.process import CommandGroup, complain, interruptible, told_warnings
 from robustbench_tin.errors import InterruptedByUserError, RobustTinError
 from robustbench_tin.streams import (
@@ -57,7 +57,7 @@ def root(
     """
 
 
-for commands in (runs, reports, evidence, evaluate, compare, listing, images, gate, init):
+for commands in (runs, reports, evidence, evaluate, compare, listing, images, gate, card, init):
     commands.add_commands(app)
 
 

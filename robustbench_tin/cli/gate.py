@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, UserModelConfig
+from robustbench_tin.cli.card import require_alone, verified
 from robustbench_tin.cli.images import Device, console_reporter
-from robustbench_tin.cli.options_from_configs import with_options
+from robustbench_tin.cli.options_from_configs import given_options, with_options
 from robustbench_tin.cli.process import Command, CtrlC, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
@@ -39,7 +40,7 @@ def add_commands(app: typer.Typer) -> None:
         epilog="Examples:\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json --max-drop 0.01 --min"
-        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03",
+        " pgd@0.03=0.20\n\nrobust-tin check --power 0.03\n\nrobust-tin check --card README.md",
     )(check)
 
 
@@ -97,6 +98,7 @@ def tell_baseline(made: Baseline, out: Path, notes: Iterable[str], more_seeds: s
 @with_options
 def check(
     *,
+    context: typer.Context,
     run: Annotated[
         Path | None, typer.Argument(metavar="RUN", help="A run directory.", show_default=False)
     ] = None,
@@ -146,6 +148,15 @@ def check(
             help="Standard deviation between seeds that is assumed for a re-training if the baseline has one"
             " seed.",
             show_default="0.02",
+            rich_help_panel=RULES,
+        ),
+    ] = None,
+    card: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.md",
+            help="Verify a model card of robust-tin card: measure its weights again. --weights, --model and"
+            " --data say where things lie that the card does not have.",
             rich_help_panel=RULES,
         ),
     ] = None,
@@ -222,6 +233,7 @@ def check(
     compared, or the check came to no result. The files of reports say the same in each case.
     """
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+    from robustbench_tin.benchmarks.gate.rules import Rules
     from robustbench_tin.benchmarks.gate.rules_file import find_rules, read_rules
     from robustbench_tin.benchmarks.gate.text_report import table
     from robustbench_tin.errors import InvalidSettingError
@@ -231,8 +243,11 @@ def check(
         _print_power(power, baseline or chosen.baseline, chosen.level)
         return
     files = {"junit": junit, "sarif": sarif, "markdown": markdown, "json": json}
-    with _reported(str(own.model or run or "no model"), files, github) as told:
-        chosen = find_rules() if rules is None else read_rules(rules)
+    with _reported(str(card or own.model or run or "no model"), files, github) as told:
+        if card is not None:
+            require_alone(run, baseline, rules)
+        own_rules = Rules() if card is not None else find_rules()
+        chosen = own_rules if rules is None else read_rules(rules)
         chosen = chosen.then(
             max_drop or (),
             min or (),
@@ -246,7 +261,10 @@ def check(
         forced_mode = (
             ComparisonMode.same_weights if same_weights else ComparisonMode.retrained if retrained else None
         )
-        report = _report(baseline, chosen, forced_mode, run, own, **vars(part), device=device)
+        if card is not None:
+            report = verified(card, chosen, own, given_options(context, part), device)
+        else:
+            report = _report(baseline, chosen, forced_mode, run, own, **vars(part), device=device)
         told.report = replace(report, only_moved=changed)
         _print_table(table(told.report))
     raise typer.Exit(told.report.exit_code)

@@ -1,0 +1,184 @@
+"""Verifying a model card: its weights are measured again and compared with its claims, image by image."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from robustbench_tin import files
+from robustbench_tin.benchmarks.cells.cell_context import CellContext
+from robustbench_tin.benchmarks.cells.executor import SerialExecutor
+from robustbench_tin.benchmarks.cells.time_estimate import estimate
+from robustbench_tin.benchmarks.gate.candidate import Candidate, candidate_of
+from robustbench_tin.benchmarks.gate.check import check_against
+from robustbench_tin.benchmarks.gate.claims import CLAIMS_FILE, WEIGHTS_FILE, Claims, read_claims
+from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
+from robustbench_tin.benchmarks.gate.model_card import CARD_FILE, claims_section, metadata
+from robustbench_tin.benchmarks.gate.result import CheckReport, Finding, FindingCode
+from robustbench_tin.benchmarks.gate.rules import Rules
+from robustbench_tin.benchmarks.planning.config import BenchConfig
+from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.given_loader import (
+    ChangedModelError,
+    ModelPlace,
+    file_of,
+    remember_models,
+)
+from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
+from robustbench_tin.benchmarks.runs.training_files import Trained
+from robustbench_tin.data import Dataset
+from robustbench_tin.errors import FOREIGN, InvalidSettingError, RunError
+from robustbench_tin.progress import Reporter
+from robustbench_tin.runtime import choose_device, tune_allocator
+
+_LARGEST_CARD = 16 * 2**20
+_OTHER = "these are other weights than the card's: the digest of their tensors is not that of its claims"
+
+
+@dataclass(frozen=True)
+class CardSource:
+    """A card, and where the things lie that it is about.
+
+    Attributes:
+        card: the Markdown file, or its directory.
+        model: of a model that was given to its run: as ``evaluate --model`` takes it; None: as in the claims.
+        weights: file; None: the one beside the card.
+        data: data options that differ from those of the claims.
+        device: None: the best there is.
+    """
+
+    card: Path
+    model: str | None
+    weights: Path | None
+    data: Mapping[str, Any]
+    device: str | None = None
+
+    @property
+    def file(self) -> Path:
+        """The Markdown file."""
+        return self.card / CARD_FILE if self.card.is_dir() else self.card
+
+
+def verify_card(source: CardSource, rules: Rules, reporter: Reporter | None = None) -> CheckReport:
+    """Measure the weights of a card again and compare each image's result with its claims.
+
+    Raises:
+        RobustTinError: if the card or its claims were changed by hand, if something is missing, and if the
+            data is not that of the claims.
+    """
+    claims = read_claims(source.file.parent / CLAIMS_FILE)
+    changed = _changed(source.file, claims)
+    reporter = reporter or Reporter()
+    tune_allocator()
+    dataset = _opened(source, claims, reporter)
+    findings = [Finding(FindingCode.other_text, changed)] if changed else []
+    try:
+        with tempfile.TemporaryDirectory() as scratch:
+            candidate = _measured(source, claims, dataset, Path(scratch) / "run", reporter)
+    except ChangedModelError:
+        # Such a model is not measured: which of its parts changed is not known.
+        findings.append(Finding(FindingCode.other_weights, f"{_OTHER}, {claims.weights}"))
+        name, images = str(source.file), claims.baseline.images
+        return CheckReport(name, name, images, rules.level, (), findings=tuple(findings))
+    weights = candidate.models[0].weights
+    same = weights == claims.weights
+    if not same:
+        findings.append(Finding(FindingCode.other_weights, f"{_OTHER}, {claims.weights}, but {weights}"))
+    report = check_against(
+        candidate,
+        claims.baseline,
+        source.file,
+        rules,
+        None if same else ComparisonMode.same_weights,
+    )
+    return replace(report, update="", findings=(*report.findings, *findings))
+
+
+def _changed(card: Path, claims: Claims) -> str:
+    """Which part of a card does not say what its claims do; empty if all does."""
+    try:
+        text = files.read_bytes(card, _LARGEST_CARD).decode("utf-8", errors="replace")
+    except OSError as error:
+        raise RunError(f"cannot read the card '{card}': {error.strerror}") from error
+    from huggingface_hub import metadata_load
+
+    try:
+        said = metadata_load(card) or {}
+    except FOREIGN:  # whatever a parser raises on a damaged block
+        said = {}
+    expected: dict[str, Any] = metadata(claims).to_dict()  # type: ignore[no-untyped-call]
+    if said.get("model-index") != expected["model-index"]:
+        return "the card's metadata (model-index) is not what its claims say"
+    return "" if claims_section(claims) in text else "the card's text is not what its claims say"
+
+
+def _opened(source: CardSource, claims: Claims, reporter: Reporter) -> Dataset:
+    """The data set of the claims, whose validation images are those that were measured.
+
+    Raises:
+        RunError: if they are others.
+    """
+    if claims.needs_place and "data" not in source.data:
+        raise InvalidSettingError(
+            f"data got nothing, and the card does not say where its images lie; give --data"
+            f" {claims.data['data']}"
+        )
+    dataset = open_part(reporter, **{**claims.data, **source.data})
+    here = MeasuredImages(
+        dataset.name,
+        len(dataset.val),
+        claims.baseline.classes,
+        dataset.fingerprint,
+        dataset.val.fingerprint,
+    )
+    problem = here.difference(claims.baseline.measured_images, "here", "in the card")
+    if problem is not None:
+        raise RunError(f"the card cannot be verified: {problem}")
+    return dataset
+
+
+def _measured(
+    source: CardSource, claims: Claims, dataset: Dataset, path: Path, reporter: Reporter
+) -> Candidate:
+    """The model of the card, measured again as a run of this cell alone."""
+    plan = claims.plan.model_copy(
+        update={"data_fingerprint": dataset.fingerprint, "device": choose_device(source.device)}
+    )
+    cell = claims.cell
+    with Run.begun(path, plan) as run:
+        if plan.given:
+            remember_models(path, {cell.model: _place(source, claims)})
+        else:
+            _put_weights(source, run, claims)
+        context = CellContext(
+            run, dataset, BenchConfig(device=plan.device), estimate(plan, dataset.image_size), reporter
+        )
+        SerialExecutor().complete(context, [cell])
+        return replace(candidate_of(run, [cell], claims.plan), name=str(source.file))
+
+
+def _put_weights(source: CardSource, run: Run, claims: Claims) -> None:
+    file = source.weights or source.file.parent / WEIGHTS_FILE
+    if not file.is_file():
+        raise RunError(f"'{file}' with the weights of the card is missing; give --weights FILE")
+    target = run.weights_file(claims.cell)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, target)
+    known: Trained = claims.trained
+    run.save_trained(claims.cell, known)
+
+
+def _place(source: CardSource, claims: Claims) -> ModelPlace:
+    """Where a model lies that was given; code that the claims name is never run unasked."""
+    given = claims.plan.given[0]
+    spec = source.model or given.spec
+    if source.model is None and (file_of(spec) is not None or (":" in spec and not spec.startswith("timm:"))):
+        raise InvalidSettingError(f"model got nothing, and the card is of '{given.spec}'; give --model")
+    if given.weights_file and source.weights is None:
+        raise InvalidSettingError(f"weights got nothing; give --weights FILE ({given.weights_file})")
+    return ModelPlace.of(spec, source.weights)
