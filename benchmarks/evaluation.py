@@ -74,8 +74,16 @@ class Evaluation:
         Args:
             intervals: show the 95 % interval of each figure.
         """
-        (shown, *_) = tables(self.records, intervals=intervals)
-        return replace(shown, notes=(*shown.notes, *self.notes))
+        return self.tables(intervals=intervals)[0]
+
+    def tables(self, *, intervals: bool = False) -> list[Table]:
+        """The table of accuracies; with a ladder of eps, that of the median minimum eps, too.
+
+        Args:
+            intervals: show the 95 % interval of each figure.
+        """
+        first, *others = tables(self.records, intervals=intervals)
+        return [replace(first, notes=(*first.notes, *self.notes)), *others]
 
     def save(self, directory: str | Path) -> Path:
         """Write a run directory, which ``robust-tin show`` reads: records, results per image and tables.
@@ -144,13 +152,15 @@ class Evaluation:
 
         width = max(shutil.get_terminal_size((_NO_TERMINAL, 24)).columns, _NARROWEST)
         text = io.StringIO()
-        Console(file=text, width=width, color_system=None, markup=False, emoji=False, highlight=False).print(
-            TerminalTable(self.table())
+        printer = Console(
+            file=text, width=width, color_system=None, markup=False, emoji=False, highlight=False
         )
+        for number, table in enumerate(self.tables()):
+            printer.print(*([""] if number else []), TerminalTable(table), sep="\n")
         return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
     def _repr_html_(self) -> str:
-        return table_html(self.table())
+        return "".join(map(table_html, self.tables()))
 
     # Earlier versions returned the records themselves: what is asked of them is answered by them.
 

@@ -169,6 +169,13 @@ def test_show_has_a_table_of_medians(curved: Run) -> None:
     assert "Median of the smallest" in (curved.path / "results.md").read_text()
 
 
+def test_an_evaluation_shows_the_medians(toy: Toy) -> None:
+    found = measured(toy, "pgd", curve=True)
+    assert "Median of the smallest linf eps" in repr(found)
+    assert "Median of the smallest linf eps" in found._repr_html_()
+    assert "Median" not in repr(measured(toy, "fgsm"))
+
+
 def test_a_saved_evaluation_is_a_ladder(toy: Toy, tmp_path: Path) -> None:
     found = measured(toy, "pgd", curve=True)
     run = Run.load(found.save(tmp_path / "run"))
