@@ -16,6 +16,7 @@ from robustbench_tin.specs import short_numbers
 if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
+    import pandas as pd
 
     from robustbench_tin.benchmarks.runs.records import Record
 
@@ -70,7 +71,15 @@ class SeedGroup:
             eps: its budget.
             rank: ``top1`` or ``top5``.
         """
-        return [self.run.outcomes(cell, attack, eps)[rank].to_numpy(dtype=bool) for cell in self.cells]
+        key = attack, eps
+        if key not in self._outcomes:
+            self._outcomes[key] = [self.run.outcomes(cell, attack, eps) for cell in self.cells]
+        return [frame[rank].to_numpy(dtype=bool) for frame in self._outcomes[key]]
+
+    @cached_property
+    def _outcomes(self) -> dict[tuple[str, float], list[pd.DataFrame]]:
+        """Files that were read: a group is in several pairs, and a file has both ranks."""
+        return {}
 
     def of_seed(self, seed: int) -> SeedGroup:
         """Its cell of one seed alone."""
