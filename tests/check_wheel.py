@@ -14,16 +14,20 @@ TEMPLATES = "benchmarks/report/templates"
 
 
 def expected(root: Path) -> set[str]:
-    """Every module, preset and template of the checkout, by its path in the wheel."""
+    """Every module, preset, schema and template of the checkout, by its path in the wheel."""
     found = set()
     for room, place in ROOMS.items():
         for file in (root / room).rglob("*.py"):
             inside = file.relative_to(root / room)
             if inside.parts[0] not in ROOMS and "__pycache__" not in inside.parts:
                 found.add(f"{place}/{inside.as_posix()}")
-    presets = {f"robustbench_tin/presets/{file.name}" for file in root.glob("robustbench_tin/presets/*.toml")}
+    others = {
+        file.relative_to(root).as_posix()
+        for pattern in ("presets/*.toml", "schemas/*.json")
+        for file in root.glob(f"robustbench_tin/{pattern}")
+    }
     templates = {f"robustbench_tin/{file.relative_to(root)}" for file in root.glob(f"{TEMPLATES}/*")}
-    return found | presets | templates | {"robustbench_tin/py.typed"}
+    return found | others | templates | {"robustbench_tin/py.typed"}
 
 
 def main() -> None:
