@@ -84,7 +84,8 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
 
     Args:
         file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them; an integer column
-            ``predicted``, which earlier versions did not write; ``sampled`` and ``alone`` of a rung of a ladder.
+            ``predicted``, which earlier versions did not write; ``sampled`` and ``alone`` of a rung of a
+            ladder.
         record: of the measure; its status is ``ok``.
 
     Raises:
