@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustbench_tin.benchmarks.evidence.choices import Rule
 from robustbench_tin.benchmarks.evidence.choose import choose_gallery
 from robustbench_tin.benchmarks.evidence.contact_sheet import write_contact_sheet
-from robustbench_tin.benchmarks.evidence.gallery import Gallery, Rule
+from robustbench_tin.benchmarks.evidence.gallery import Gallery
 from robustbench_tin.benchmarks.evidence.gallery_files import FACTS, FOLDER, write_gallery
 from robustbench_tin.benchmarks.runs.resumable_output import holds_something
 from robustbench_tin.errors import RunError

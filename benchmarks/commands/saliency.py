@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from robustbench_tin.benchmarks.evidence.choices import Method
 from robustbench_tin.benchmarks.evidence.explain import SaliencySettings, explain_run
 from robustbench_tin.benchmarks.evidence.overlay import write_saliency_page
-from robustbench_tin.benchmarks.evidence.saliency import Method, SaliencyShare
+from robustbench_tin.benchmarks.evidence.saliency import SaliencyShare
 from robustbench_tin.benchmarks.evidence.saliency_files import write_saliency
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Reporter

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.benchmarks.evidence.saliency import Method
+from robustbench_tin.benchmarks.evidence.choices import Method
 from robustbench_tin.errors import InvalidSettingError
 
 STEPS = 32

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from robustbench_tin.benchmarks.evidence.saliency import Box, Kind
+from robustbench_tin.benchmarks.evidence.choices import Kind
+from robustbench_tin.benchmarks.evidence.saliency import Box
 from robustbench_tin.data import boxes
 from robustbench_tin.data.base import Split
 

@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from robustbench_tin.benchmarks.evidence.choices import Rule
 from robustbench_tin.benchmarks.evidence.gallery import (
     Gallery,
     GalleryImage,
     GallerySelection,
-    Rule,
     distance,
     magnified,
 )

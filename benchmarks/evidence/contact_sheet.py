@@ -8,7 +8,8 @@ from itertools import groupby
 from pathlib import Path
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, Rule
+from robustbench_tin.benchmarks.evidence.choices import Rule
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage
 from robustbench_tin.benchmarks.evidence.gallery_files import picture_name
 from robustbench_tin.specs import eps_text
 from robustbench_tin.text import counted, printable

@@ -24,14 +24,13 @@ from robustbench_tin.benchmarks.evidence.boxed_images import (
     has_boxes,
     sample_rows,
 )
+from robustbench_tin.benchmarks.evidence.choices import Kind, Method
 from robustbench_tin.benchmarks.evidence.choose import attacks_named
 from robustbench_tin.benchmarks.evidence.feature_map import last_feature_map, named_layer
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
 from robustbench_tin.benchmarks.evidence.remake import RemadeMeasurement, why_not
 from robustbench_tin.benchmarks.evidence.saliency import (
     Box,
-    Kind,
-    Method,
     SaliencyImage,
     SaliencyShare,
     box_mask,

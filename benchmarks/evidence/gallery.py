@@ -4,24 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
-
-class Rule(StrEnum):
-    """How images are chosen; nobody chooses them by hand.
-
-    ``random`` takes any image. ``smallest_margin`` takes those closest to the decision boundary after the
-    attack. ``confident`` takes the successes in whose wrong class the model is most confident. ``survivors``
-    takes random images that are right under the attack. What is random follows from a seed.
-    """
-
-    random = "random"
-    smallest_margin = "smallest-margin"
-    confident = "confident"
-    survivors = "survivors"
+from robustbench_tin.benchmarks.evidence.choices import Rule
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, GallerySelection, Rule
+from robustbench_tin.benchmarks.evidence.choices import Rule
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, GallerySelection
 from robustbench_tin.benchmarks.evidence.pictures import read_png, write_png
 from robustbench_tin.benchmarks.planning.plan import eps_slug, slug
 from robustbench_tin.benchmarks.runs.files import DamagedError, forget, read_json

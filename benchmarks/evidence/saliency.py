@@ -4,33 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import numpy.typing as npt
 
+from robustbench_tin.benchmarks.evidence.choices import Kind
+
 Box = tuple[int, int, int, int]
 """``x0, y0, x1, y1`` in pixels, corners included."""
-
-
-class Method(StrEnum):
-    """How an image's pixels are credited with the model's prediction.
-
-    ``saliency``: Simonyan et al., 2014, arXiv 1312.6034. ``integrated_gradients``: Sundararajan et al., 2017,
-    arXiv 1703.01365. ``grad_cam``: Selvaraju et al., 2017, arXiv 1610.02391.
-    """
-
-    saliency = "saliency"
-    integrated_gradients = "integrated-gradients"
-    grad_cam = "grad-cam"
-
-
-class Kind(StrEnum):
-    """Which version of an image: as it is, its box alone, or after the attack."""
-
-    clean = "clean"
-    crop = "crop"
-    adversarial = "adversarial"
 
 
 @dataclass(frozen=True)

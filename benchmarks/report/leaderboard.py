@@ -14,7 +14,8 @@ from robustbench_tin.benchmarks.charts.eps_chart import NORMS, TRUST_TEXTS, inte
 from robustbench_tin.benchmarks.charts.saliency_chart import over_seeds
 from robustbench_tin.benchmarks.charts.shown_run import ShownRun
 from robustbench_tin.benchmarks.codes.verdict import Trust
-from robustbench_tin.benchmarks.evidence.saliency import Kind, SaliencyShare
+from robustbench_tin.benchmarks.evidence.choices import Kind
+from robustbench_tin.benchmarks.evidence.saliency import SaliencyShare
 from robustbench_tin.benchmarks.evidence.saliency_files import read_saliency
 from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.benchmarks.report.page_table import Cell, Column, PageTable

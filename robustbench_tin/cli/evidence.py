@@ -7,8 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustbench_tin.benchmarks.evidence.gallery import Rule
-from robustbench_tin.benchmarks.evidence.saliency import Method
+from robustbench_tin.benchmarks.evidence.choices import Method, Rule
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli.images import console_reporter
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options

@@ -11,13 +11,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustbench_tin.benchmarks.evidence.gallery import (
-    Gallery,
-    GalleryImage,
-    GallerySelection,
-    Rule,
-    magnified,
-)
+from robustbench_tin.benchmarks.evidence.choices import Rule
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, GallerySelection, magnified
 from robustbench_tin.benchmarks.evidence.gallery_files import FACTS, read_gallery, write_gallery
 from robustbench_tin.benchmarks.evidence.saliency import (
     SaliencyImage,

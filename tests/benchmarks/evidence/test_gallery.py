@@ -15,8 +15,9 @@ from robustbench_tin import bench
 from robustbench_tin.benchmarks.cells import measure_cell
 from robustbench_tin.benchmarks.commands.gallery import gallery
 from robustbench_tin.benchmarks.evidence import opened_run, remake
+from robustbench_tin.benchmarks.evidence.choices import Rule
 from robustbench_tin.benchmarks.evidence.choose import choose_gallery
-from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, Rule, distance
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, distance
 from robustbench_tin.benchmarks.evidence.gallery_files import read_gallery
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
 from robustbench_tin.benchmarks.evidence.pictures import read_png

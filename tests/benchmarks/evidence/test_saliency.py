@@ -17,9 +17,10 @@ from robustbench_tin import bench
 from robustbench_tin.benchmarks.commands.saliency import saliency
 from robustbench_tin.benchmarks.evidence import attribution
 from robustbench_tin.benchmarks.evidence.attribution import attribution_maps
+from robustbench_tin.benchmarks.evidence.choices import Method
 from robustbench_tin.benchmarks.evidence.explain import SaliencySettings, explain_run
 from robustbench_tin.benchmarks.evidence.overlay import overlay
-from robustbench_tin.benchmarks.evidence.saliency import Method, SaliencyImage, box_mask, share_inside
+from robustbench_tin.benchmarks.evidence.saliency import SaliencyImage, box_mask, share_inside
 from robustbench_tin.benchmarks.evidence.saliency_files import read_saliency, read_saliency_images
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader, LoadedCell
 from robustbench_tin.cli.app import app

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, Rule, magnified
+from robustbench_tin.benchmarks.evidence.choices import Rule
+from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage, magnified
 from robustbench_tin.benchmarks.evidence.gallery_files import FOLDER, write_gallery
 from robustbench_tin.benchmarks.evidence.saliency import SaliencyImage, SaliencyShare
 from robustbench_tin.benchmarks.evidence.saliency_files import SaliencyResult, write_saliency
