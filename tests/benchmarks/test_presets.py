@@ -57,7 +57,7 @@ def test_the_report_s_presets_are_its_recipes() -> None:
 
 def test_a_preset_may_set_the_loop_s_settings(tmp_path: Path) -> None:
     finetune = with_preset("finetune", {}, BenchConfig)
-    assert (finetune["lr"], finetune["head_rate"], finetune["label_smoothing"]) == (5e-4, 8.0, 0.1)
+    assert (finetune["lr"], finetune["head"], finetune["label_smoothing"]) == (5e-4, "published", 0.1)
     file = tmp_path / "mine.toml"
     given = {"average": "ema", "early-stop": 2, "train": "head:epochs=1,all", "optimizer": "sgd"}
     file.write_text("[bench]\n" + "\n".join(f"{key} = {value!r}" for key, value in given.items()))
