@@ -5,7 +5,7 @@ A run keeps the results per image, and not the images: they follow from the plan
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -13,18 +13,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
+from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import batch_seed
 from robustbench_tin.attacks.engine.quantize import to_8bit
-from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.evidence.attack_again import AttackAgain
+from robustbench_tin.benchmarks.evidence.ladder_rungs import Rung, rungs_up_to
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
-from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of, measure_clean
-from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, prepare
-from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
+from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of
+from robustbench_tin.benchmarks.measurement.fixed_budget import shares_gradients
 from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.threat import ThreatModel
 
@@ -116,8 +114,8 @@ class RemadeMeasurement:
         todo = [start for start in starts if start not in self._made]
         if not todo:
             return
-        made = self._fixed_budget(todo) if self.attack.criterion is None else self._stop_on_success()
-        with self._attacked as attacked:
+        made = self._moved(todo)
+        with self._again.attacked as attacked:
             for start, moved in made.items():
                 self._made[start] = self._checked(attacked, start, moved)
 
@@ -129,75 +127,51 @@ class RemadeMeasurement:
             image: uint8 ``(3, H, W)``.
         """
         device = self.opened.batches.device
-        with self._attacked as attacked:
+        with self._again.attacked as attacked:
             attacked.reseed("verdict", batch_seed(self.cell.seed, index))
             return attacked.logits(image[None].to(device).float().div_(255))[0].cpu()
 
     @cached_property
-    def _protocol(self) -> AttackProtocol:
-        chosen = self.opened.run.search_variants(self.cell)
-        return AttackProtocol.of_cell(self.opened.plan, self.cell, self._loaded.bare, chosen)
+    def _again(self) -> AttackAgain:
+        return AttackAgain(self.opened, self.cell, self.attack)
 
-    @cached_property
-    def _loaded(self) -> LoadedCell:
-        return self.opened.loader.load(self.cell)
+    def _moved(self, starts: Sequence[int]) -> dict[int, Tensor]:
+        """The images after the attack, by the first row of their batch."""
+        if self.opened.plan.curve:
+            return self._climbed(starts)
+        return self._again.moved(self.eps, starts)
 
-    @cached_property
-    def _attacked(self) -> AttackedModel:
-        return self._protocol.attacked(self._loaded.model)
+    def _climbed(self, starts: Sequence[int]) -> dict[int, Tensor]:
+        """The same on a ladder: each image as its rung made it, and as it was if it is wrong when clean."""
+        batches = self.opened.batches
+        every = np.arange(len(batches))
+        asked = np.isin(every - every % batches.size, starts)
+        images = batches.all_images().cpu()
+        for rung in self._rungs():
+            chosen = None if rung.attacked is None else np.flatnonzero(rung.attacked)
+            rows = every if chosen is None else chosen
+            places = np.flatnonzero((rung.made & asked)[rows])
+            found = self._again.moved(rung.eps, self.starts(places), chosen) if len(places) else {}
+            for start, moved in found.items():
+                here = places[(places >= start) & (places < start + len(moved))]
+                images[rows[here]] = moved[here - start]
+        return {start: images[start : start + batches.size] for start in starts}
 
-    def _fixed_budget(self, starts: Sequence[int]) -> dict[int, Tensor]:
-        batches, protocol = self.opened.batches, self._protocol
-        with self._attacked as attacked:
-            prepare(attacked, batches, self.attack, self.opened.plan.attacked_eps, protocol)
-            return with_right_variant(attacked, lambda: self._moved(attacked, starts))
-
-    def _moved(self, attacked: AttackedModel, starts: Sequence[int]) -> dict[int, Tensor]:
-        """The images after the fixed budget, by the first row of their batch.
-
-        Raises:
-            WrongVariantError: if the variant that is searched with turns out to be wrong.
-        """
-        batches, checks, made = self.opened.batches, SpotChecks(attacked), {}
-        with self.opened.reporter.preparing() as progress:
-            for number, start in enumerate(starts, 1):
-                images, labels = batches.at(start)
-                moved = perturb_batch(
-                    self.attack, attacked, images, labels, [self.eps], self._protocol, start
-                )[0]
-                checks.offer(moved)
-                checks.look()
-                made[start] = moved.cpu()
-                progress(f"{self.spec} on {self.cell.label}", number, len(starts))
-            checks.settle()
-        return made
-
-    def _stop_on_success(self) -> dict[int, Tensor]:
-        """The same of an attack whose images share its randomness: all of them at once."""
-        model, batches = self._loaded.model, self.opened.batches
-        clean, logits = measure_clean(model, batches, seed=self.cell.seed)
-        if logits is None:
-            raise AttackFailure(str(clean.status))
-        with self.opened.reporter.preparing() as progress:
-            done = 0
-
-            def report(images: int) -> None:
-                nonlocal done
-                done += images
-                progress(f"{self.spec} on {self.cell.label}", done, len(batches))
-
-            found = attack_until_success(
-                model,
-                batches,
-                self.attack,
-                self.eps,
-                self._protocol,
-                logits,
-                keep_images=True,
-                on_images=report,
-            )
-        assert found.images is not None
-        return {start: found.images[start : start + batches.size] for start in batches.starts()}
+    def _rungs(self) -> Iterator[Rung]:
+        ladder = self.opened.plan.attacked_eps
+        results = {
+            eps: self._stored(self.spec, eps, f"top{self.attack.goal.k}")
+            for eps in ladder
+            if not why_not(self.opened, self.cell, self.spec, eps)
+        }
+        return rungs_up_to(
+            self.eps,
+            ladder,
+            self.stored_clean,
+            results,
+            seed=self.cell.seed,
+            attacks_all=shares_gradients(self.attack),
+        )
 
     def _checked(self, attacked: AttackedModel, start: int, moved: Tensor) -> RemadeBatch:
         """A batch with its predictions, compared with what the run stored."""

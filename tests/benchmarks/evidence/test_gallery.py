@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from robustbench_tin.benchmarks.evidence.gallery_files import read_gallery
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
 from robustbench_tin.benchmarks.evidence.pictures import read_png
 from robustbench_tin.benchmarks.evidence.remake import RemadeMeasurement
+from robustbench_tin.benchmarks.runs.minimum_eps import minimum_eps
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError, RunError
@@ -30,6 +32,7 @@ from robustbench_tin.progress import Reporter
 ATTACKS = ("fgsm", "pgd:steps=2", "apgd-ce:criterion=top1,steps=3")
 IMAGES = 24
 TINY, LARGE = 0.002, 0.1
+RUNGS = (0.02, 0.06, LARGE)
 
 
 class Lines(Reporter):
@@ -54,21 +57,38 @@ def _small_batches():
 
 
 @pytest.fixture(scope="module")
-def path(_small_batches: None, small_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of one cell under three attacks, in several batches; nothing may change it."""
-    out = tmp_path_factory.mktemp("gallery") / "run"
-    bench(
-        models="timm:test_resnet",
-        data=str(small_folder),
-        attacks=list(ATTACKS),
-        eps=[0, TINY, LARGE],
-        epochs=10,
-        device="cpu",
-        trust=False,
-        deterministic=True,
-        out=out,
-    )
-    return out
+def small_run(_small_batches: None, small_folder: Path, tmp_path_factory: pytest.TempPathFactory):
+    """Makes a run of one cell under three attacks, in several batches."""
+
+    def make(eps: Sequence[float], **options) -> Path:
+        out = tmp_path_factory.mktemp("gallery") / "run"
+        bench(
+            models="timm:test_resnet",
+            data=str(small_folder),
+            attacks=list(ATTACKS),
+            eps=[0, *eps],
+            epochs=10,
+            device="cpu",
+            trust=False,
+            deterministic=True,
+            out=out,
+            **options,
+        )
+        return out
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def path(small_run: Callable[..., Path]) -> Path:
+    """A run of which nothing may be changed."""
+    return small_run([TINY, LARGE])
+
+
+@pytest.fixture(scope="module")
+def ladder(small_run: Callable[..., Path]) -> Path:
+    """The same of a run with ``--curve``."""
+    return small_run(RUNGS, curve=True)
 
 
 @pytest.fixture(scope="module")
@@ -188,6 +208,22 @@ def test_results_that_are_not_reproduced_are_told(path: Path, monkeypatch: pytes
     monkeypatch.setattr(RemadeMeasurement, "stored", ~true)
     with pytest.raises(RunError, match="24 of 24 images made again do not give their stored result"):
         chosen(path, "random")
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_images_of_a_ladder_are_those_of_the_rung_at_which_they_succeeded(ladder: Path, attack: str) -> None:
+    opened = OpenedRun.open(ladder)
+    made = measurement(opened, attack)
+    assert made.remade == IMAGES
+    assert made.not_reproduced == 0
+    smallest = minimum_eps(opened.run, made.cell, made.spec)
+    assert (smallest[smallest > 0] < LARGE).sum() > 0  # some are carried
+    for index, eps in enumerate(smallest):
+        batch, row = made.row(index)
+        clean, adversarial = (each[row].numpy() for each in (batch.clean, batch.adversarial))
+        # The image itself lies in the ball of its rung, its 8-bit version at most half a level further out.
+        assert distance(clean, adversarial, "linf") <= min(eps, LARGE) + 0.5 / 255
+        assert eps > 0 or np.array_equal(clean, adversarial)
 
 
 @pytest.mark.parametrize(
