@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -16,7 +14,7 @@ import numpy.typing as npt
 from robustbench_tin.benchmarks.measurement.results import LadderStep, Measurement
 from robustbench_tin.benchmarks.planning.given_models import GivenModel
 from robustbench_tin.benchmarks.planning.plan import NONE, Plan
-from robustbench_tin.benchmarks.reporting.html import table_html
+from robustbench_tin.benchmarks.reporting.html import tables_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.run import Run
@@ -27,8 +25,6 @@ from robustbench_tin.benchmarks.trust.judge import Measured
 
 if TYPE_CHECKING:
     import pandas as pd
-
-_NARROWEST, _NO_TERMINAL = 60, 100
 
 
 @dataclass(frozen=True, repr=False, eq=False)
@@ -146,21 +142,12 @@ class Evaluation:
 
     def __repr__(self) -> str:
         """The table as a terminal shows it."""
-        from rich.console import Console
+        from robustbench_tin.benchmarks.reporting.terminal import tables_text
 
-        from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
-
-        width = max(shutil.get_terminal_size((_NO_TERMINAL, 24)).columns, _NARROWEST)
-        text = io.StringIO()
-        printer = Console(
-            file=text, width=width, color_system=None, markup=False, emoji=False, highlight=False
-        )
-        for number, table in enumerate(self.tables()):
-            printer.print(*([""] if number else []), TerminalTable(table), sep="\n")
-        return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
+        return tables_text(self.tables())
 
     def _repr_html_(self) -> str:
-        return "".join(map(table_html, self.tables()))
+        return tables_html(self.tables())
 
     # Earlier versions returned the records themselves: what is asked of them is answered by them.
 

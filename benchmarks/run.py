@@ -10,6 +10,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.comparison.best_in_column import standings_in
 from robustbench_tin.benchmarks.planning.cell_names import select_cells
 from robustbench_tin.benchmarks.planning.config import TableConfig
+from robustbench_tin.benchmarks.reporting.html import tables_html
 from robustbench_tin.benchmarks.reporting.results_table import tables
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.reporting.transfer_table import transfer_tables, worst_sources
@@ -31,7 +32,7 @@ class Transfers(TransferFiles):
 
 
 class Run(RunDirectory):
-    """A run directory, with its tables.
+    """A run directory, with its tables. A notebook shows them.
 
     ``results.md``, ``results.csv``, ``results.json`` and ``transfer.md`` are rendered from the records.
     """
@@ -87,6 +88,12 @@ class Run(RunDirectory):
         }
         keys = zip(records["model"], records["defense"], records["seed"], strict=True)
         return records[[key in chosen for key in keys]]
+
+    def __repr__(self) -> str:
+        return f"Run('{self.path}')"
+
+    def _repr_html_(self) -> str:
+        return tables_html(self.tables)
 
     @property
     def transfers(self) -> Transfers:

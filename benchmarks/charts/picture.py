@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +26,7 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn.
+    """What is drawn. A notebook shows it.
 
     Attributes:
         chart: refers to its data by name.
@@ -32,8 +34,8 @@ class Picture:
         description: one or two sentences for those who do not see it.
     """
 
-    chart: alt.TopLevelMixin
-    data: Mapping[str, Rows]
+    chart: alt.TopLevelMixin = field(repr=False)
+    data: Mapping[str, Rows] = field(repr=False)
     description: str = ""
 
     def specification(self, config: Mapping[str, Any] = PRINTED) -> dict[str, Any]:
@@ -45,6 +47,16 @@ class Picture:
         # Data stay out of what Altair checks row by row.
         made: dict[str, Any] = self.chart.to_dict()
         return {**made, "datasets": dict(self.data), "config": dict(config), "description": self.description}
+
+    def _repr_html_(self) -> str:
+        source = f"data:image/svg+xml;base64,{b64encode(self._svg().encode()).decode()}"
+        return f'<img src="{source}" alt="{escape(self.description)}" style="max-width:100%">'
+
+    def _svg(self) -> str:
+        import vl_convert
+
+        svg: str = vl_convert.vegalite_to_svg(self.specification(), vl_version=vega_lite_version())
+        return svg
 
     def save(self, file: str | Path) -> None:
         """Write it as its suffix says: svg, png or pdf.
@@ -59,7 +71,7 @@ class Picture:
         specification = self.specification()
         version = vega_lite_version()
         if kind == "svg":
-            content = vl_convert.vegalite_to_svg(specification, vl_version=version).encode()
+            content = self._svg().encode()
         elif kind == "png":
             content = vl_convert.vegalite_to_png(specification, vl_version=version, ppi=_PIXELS_PER_INCH)
         else:

@@ -57,11 +57,25 @@ def plot(runs: str | Path | Sequence[str | Path], *, kind: str, out: str | Path,
         InvalidSettingError: for another kind or file, or if the packages that draw are not installed.
         RunError: if a run cannot be read, or has nothing of this kind.
     """
-    if kind not in set(Kind):
-        raise InvalidSettingError(f"kind got '{kind}'; expected {either(list(Kind))}")
     file = Path(out)
     require_format(file)
+    draw(runs, kind=kind, cell=cell).save(file)
+    return file
+
+
+def draw(runs: str | Path | Sequence[str | Path], *, kind: str, cell: str = "*") -> Picture:
+    """Draw runs; a notebook shows the picture.
+
+    Args:
+        runs: as of :func:`plot`, likewise the others.
+        kind: see :func:`plot`.
+        cell: see :func:`plot`.
+
+    Raises:
+        RobustTinError: as :func:`plot`.
+    """
+    if kind not in set(Kind):
+        raise InvalidSettingError(f"kind got '{kind}'; expected {either(list(Kind))}")
     require_charts()
     places = [runs] if isinstance(runs, str | Path) else list(runs)
-    CHARTS[Kind(kind)](open_runs(places, cell)).save(file)
-    return file
+    return CHARTS[Kind(kind)](open_runs(places, cell))

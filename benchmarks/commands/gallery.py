@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from robustbench_tin.benchmarks.evidence.choices import Rule
 from robustbench_tin.benchmarks.evidence.choose import choose_gallery
-from robustbench_tin.benchmarks.evidence.contact_sheet import write_contact_sheet
+from robustbench_tin.benchmarks.evidence.contact_sheet import gallery_html, write_contact_sheet
 from robustbench_tin.benchmarks.evidence.gallery import Gallery
 from robustbench_tin.benchmarks.evidence.gallery_files import FACTS, FOLDER, write_gallery
+from robustbench_tin.benchmarks.evidence.pictures import inline
 from robustbench_tin.benchmarks.runs.resumable_output import holds_something
 from robustbench_tin.errors import RunError
 from robustbench_tin.threat import Budgets
@@ -18,7 +19,7 @@ from robustbench_tin.threat import Budgets
 
 @dataclass(frozen=True)
 class WrittenGallery:
-    """A gallery that was written.
+    """A gallery that was written; a notebook shows it.
 
     Attributes:
         path: its directory.
@@ -28,7 +29,10 @@ class WrittenGallery:
 
     path: Path
     sheet: Path
-    gallery: Gallery
+    gallery: Gallery = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        return gallery_html(self.gallery, inline, heading="h4")
 
 
 def gallery(

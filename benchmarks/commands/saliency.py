@@ -3,31 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from robustbench_tin.benchmarks.evidence.choices import Method
-from robustbench_tin.benchmarks.evidence.explain import SaliencySettings, explain_run
-from robustbench_tin.benchmarks.evidence.overlay import write_saliency_page
+from robustbench_tin.benchmarks.evidence.explain import CellSaliency, SaliencySettings, explain_run
+from robustbench_tin.benchmarks.evidence.overlay import saliency_html, write_saliency_page
+from robustbench_tin.benchmarks.evidence.pictures import inline
 from robustbench_tin.benchmarks.evidence.saliency import SaliencyShare
 from robustbench_tin.benchmarks.evidence.saliency_files import write_saliency
+from robustbench_tin.benchmarks.evidence.saliency_table import saliency_table
+from robustbench_tin.benchmarks.reporting.html import table_html
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Reporter
+from robustbench_tin.text import printable
 from robustbench_tin.threat import Budgets
 
 
 @dataclass(frozen=True)
 class WrittenSaliency:
-    """What was written.
+    """What was written; a notebook shows it.
 
     Attributes:
         shares: of every cell and kind of image.
         pages: the pages with the maps, one a cell.
+        results: what was found of each cell.
     """
 
     shares: Sequence[SaliencyShare]
     pages: Sequence[Path]
+    results: Sequence[CellSaliency] = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        maps = "".join(
+            f"<h4>{escape(printable(each.result.cell))}</h4>"
+            f"{saliency_html(each.images, each.result.classes, inline)}"
+            for each in self.results
+            if each.images
+        )
+        return (table_html(saliency_table(self.shares)) if self.shares else "") + maps
 
 
 def saliency(
@@ -69,12 +85,14 @@ def saliency(
     except ValueError:
         raise InvalidSettingError(f"method got '{method}'; expected {', '.join(Method)}") from None
     shares: list[SaliencyShare] = []
+    results: list[CellSaliency] = []
     pages: list[Path] = []
     found = explain_run(run, settings, cells=cells, attack=attack, eps=eps, reporter=reporter, **opening)
     for each in found:
         folder = write_saliency(Path(run), each.result, each.images)
         pages.append(write_saliency_page(each.images, each.result.classes, folder))
         shares += each.result.shares
+        results.append(each)
         for note in each.notes:
             reporter.warn(f"{each.result.cell}: {note}.")
-    return WrittenSaliency(shares, pages)
+    return WrittenSaliency(shares, pages, results)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of a comparison.
+    """The result of a comparison. A notebook shows its table, and so does ``print``.
 
     Attributes:
         differences: one a pair, measurement and rank, with p-values corrected over all of them.
@@ -40,6 +40,17 @@ class Comparison:
         from robustbench_tin.benchmarks.comparison.comparison_table import comparison_table
 
         return comparison_table(self.differences, self.notes, self.images)
+
+    def __repr__(self) -> str:
+        """The table as a terminal shows it."""
+        from robustbench_tin.benchmarks.reporting.terminal import tables_text
+
+        return tables_text([self.table])
+
+    def _repr_html_(self) -> str:
+        from robustbench_tin.benchmarks.reporting.html import table_html
+
+        return table_html(self.table)
 
     @property
     def frame(self) -> pd.DataFrame:

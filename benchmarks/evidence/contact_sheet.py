@@ -1,4 +1,4 @@
-"""A gallery on one page: an HTML file that shows the PNG files beside it."""
+"""A gallery as HTML: a file that shows the PNG files beside it, or a part of a notebook."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.evidence.choices import Rule
 from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage
 from robustbench_tin.benchmarks.evidence.gallery_files import picture_name
+from robustbench_tin.benchmarks.evidence.pictures import Source
 from robustbench_tin.specs import eps_text
 from robustbench_tin.text import counted, printable
 
@@ -21,11 +22,8 @@ RULE_TEXTS = {
     Rule.confident: "successes in whose wrong class the model is most confident",
     Rule.survivors: "random images that are right under the attack",
 }
-_STYLE = (
-    "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
-    "section>div{display:flex;flex-wrap:wrap;gap:1rem}figure{margin:0}"
-    "img{width:96px;height:96px;image-rendering:pixelated;margin-right:4px}figcaption{max-width:300px}"
-)
+_STYLE = "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
+_SIZE = 'width="96" height="96" style="image-rendering:pixelated;margin:0 4px 0 0;display:inline-block"'
 
 
 def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
@@ -34,7 +32,7 @@ def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
     Raises:
         RunError: if it cannot be written.
     """
-    body = "".join(_sections(gallery))
+    body = gallery_html(gallery, lambda name, pixels: name)
     what = f"{RULE_TEXTS[gallery.rule]}; seed of the choice {gallery.seed}"
     write_text(
         folder / SHEET,
@@ -45,7 +43,18 @@ def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
     return folder / SHEET
 
 
-def _sections(gallery: Gallery) -> Iterator[str]:
+def gallery_html(gallery: Gallery, source: Source, heading: str = "h2") -> str:
+    """The images of a gallery as HTML, a section a measurement.
+
+    Args:
+        gallery: what is shown.
+        source: gives the address of each picture.
+        heading: tag of a section's title.
+    """
+    return "".join(_sections(gallery, source, heading))
+
+
+def _sections(gallery: Gallery, source: Source, heading: str) -> Iterator[str]:
     def measurement(image: GalleryImage) -> tuple[str, str, float]:
         return image.cell, image.attack, image.eps
 
@@ -56,12 +65,17 @@ def _sections(gallery: Gallery) -> Iterator[str]:
         note = f"{counted(len(images), 'image')} of {each.candidates:,} candidates"
         note += f"; {left_out:,} left out, see gallery.json" if left_out else ""
         title = f"{each.cell}, {each.attack} at eps {eps_text(each.eps)}"
-        figures = "".join(_figure(gallery, image) for image in images)
-        yield f"<section><h2>{_text(title)}</h2><p>{_text(note)}</p><div>{figures}</div></section>"
+        figures = "".join(_figure(gallery, image, source) for image in images)
+        head = f"<{heading}>{_text(title)}</{heading}><p>{_text(note)}</p>"
+        yield f"<section>{head}{_side_by_side(figures)}</section>"
 
 
-def _figure(gallery: Gallery, image: GalleryImage) -> str:
-    name = escape(picture_name(image))
+def _side_by_side(figures: str) -> str:
+    return f'<div style="display:flex;flex-wrap:wrap;gap:1rem">{figures}</div>'
+
+
+def _figure(gallery: Gallery, image: GalleryImage, source: Source) -> str:
+    name = picture_name(image)
     before = _prediction(gallery, image.before, image.before_confidence)
     after = _prediction(gallery, image.after, image.after_confidence)
     label = _name(gallery, image.label)
@@ -71,14 +85,16 @@ def _figure(gallery: Gallery, image: GalleryImage) -> str:
         "adversarial": f"adversarial image, predicted {after}",
     }
     pictures = "".join(
-        f'<img src="{name}-{kind}.png" alt="{_text(text)}" title="{_text(text)}">'
+        f'<img src="{escape(source(f"{name}-{kind}.png", getattr(image, kind)))}" alt="{_text(text)}"'
+        f' title="{_text(text)}" {_SIZE}>'
         for kind, text in texts.items()
     )
     caption = (
         f"{image.index}: {label}. Before: {before}; after: {after}. {image.norm} distance"
         f" {_distance(image)}, magnified {image.magnified_by:.0f} times."
     )
-    return f"<figure>{pictures}<figcaption>{_text(caption)}</figcaption></figure>"
+    shown = f'<figcaption style="max-width:300px">{_text(caption)}</figcaption>'
+    return f'<figure style="margin:0">{pictures}{shown}</figure>'
 
 
 def _distance(image: GalleryImage) -> str:

@@ -11,17 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import write_text
-from robustbench_tin.benchmarks.evidence.pictures import write_png
+from robustbench_tin.benchmarks.evidence.pictures import Pixels, Source, write_png
 from robustbench_tin.benchmarks.evidence.saliency import Box, SaliencyImage
 from robustbench_tin.text import printable
 
 SHEET = "saliency.html"
 _LINE = (0, 255, 255)
-_STYLE = (
-    "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
-    "section{display:flex;flex-wrap:wrap;gap:1rem;margin-bottom:1rem}figure{margin:0}"
-    "img{margin-right:4px}figcaption{max-width:400px}"
-)
+_STYLE = "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
+_PIXELATED = "image-rendering:pixelated;margin:0 4px 0 0;display:inline-block"
 
 
 def overlay(image: SaliencyImage, scale: int = 3) -> npt.NDArray[np.uint8]:
@@ -62,7 +59,12 @@ def write_saliency_page(images: Sequence[SaliencyImage], classes: tuple[str, ...
     Raises:
         RunError: if they cannot be written.
     """
-    body = "".join(_sections(images, classes, folder))
+
+    def written(name: str, pixels: Pixels) -> str:
+        write_png(folder / name, pixels)
+        return name
+
+    body = saliency_html(images, classes, written)
     what = f"{images[0].method} of {images[0].cell}" if images else "no images"
     write_text(
         folder / SHEET,
@@ -73,26 +75,39 @@ def write_saliency_page(images: Sequence[SaliencyImage], classes: tuple[str, ...
     return folder / SHEET
 
 
-def _sections(images: Sequence[SaliencyImage], classes: tuple[str, ...], folder: Path) -> Iterator[str]:
+def saliency_html(images: Sequence[SaliencyImage], classes: tuple[str, ...], source: Source) -> str:
+    """Images and their maps as HTML, a row an image.
+
+    Args:
+        images: of one cell and method.
+        classes: class names in label order.
+        source: gives the address of each picture.
+    """
+    return "".join(_sections(images, classes, source))
+
+
+def _sections(images: Sequence[SaliencyImage], classes: tuple[str, ...], source: Source) -> Iterator[str]:
     in_order = sorted(images, key=lambda image: image.index)
     for _, versions in groupby(in_order, key=lambda image: image.index):
-        yield f"<section>{''.join(_figure(version, classes, folder) for version in versions)}</section>"
+        figures = "".join(_figure(version, classes, source) for version in versions)
+        yield f'<section style="display:flex;flex-wrap:wrap;gap:1rem;margin-bottom:1rem">{figures}</section>'
 
 
-def _figure(image: SaliencyImage, classes: tuple[str, ...], folder: Path) -> str:
+def _figure(image: SaliencyImage, classes: tuple[str, ...], source: Source) -> str:
     name = f"{image.index}-{image.kind}"
-    write_png(folder / f"{name}-overlay.png", overlay(image))
     share = "no box" if image.share != image.share else f"{100 * image.share:.0f} % inside the box"
     caption = (
         f"{image.kind}: {_name(classes, image.label)}, predicted {_name(classes, image.predicted)}; {share}"
     )
     size = 3 * image.map.shape[0]
+    files = {f"{name}.png": image.image, f"{name}-overlay.png": overlay(image)}
     pictures = "".join(
-        f'<img src="{escape(file)}" width="{size}" height="{size}" style="image-rendering:pixelated"'
+        f'<img src="{escape(source(file, pixels))}" width="{size}" height="{size}" style="{_PIXELATED}"'
         f' alt="{_text(caption)}">'
-        for file in (f"{name}.png", f"{name}-overlay.png")
+        for file, pixels in files.items()
     )
-    return f"<figure>{pictures}<figcaption>{_text(caption)}</figcaption></figure>"
+    shown = f'<figcaption style="max-width:400px">{_text(caption)}</figcaption>'
+    return f'<figure style="margin:0">{pictures}{shown}</figure>'
 
 
 def _name(classes: tuple[str, ...], number: int) -> str:

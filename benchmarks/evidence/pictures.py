@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
 
@@ -14,6 +16,8 @@ from robustbench_tin.benchmarks.runs.files import DamagedError, read_bytes
 from robustbench_tin.errors import FOREIGN, one_line
 
 Pixels = npt.NDArray[np.uint8]
+Source = Callable[[str, Pixels], str]
+"""Gives the address of a picture in a page, from its file's name and its pixels."""
 
 
 def write_png(file: Path, pixels: Pixels) -> None:
@@ -24,6 +28,18 @@ def write_png(file: Path, pixels: Pixels) -> None:
     """
     with replacing(file) as temporary:
         Image.fromarray(pixels).save(temporary, format="PNG", optimize=True)
+
+
+def inline(name: str, pixels: Pixels) -> str:
+    """The address of a picture that the page itself contains: a data URI.
+
+    Args:
+        name: not used.
+        pixels: as of :func:`write_png`.
+    """
+    content = BytesIO()
+    Image.fromarray(pixels).save(content, format="PNG", optimize=True)
+    return f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
 
 
 def read_png(file: Path) -> Pixels:

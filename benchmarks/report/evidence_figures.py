@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Sequence
 from dataclasses import dataclass
-from io import BytesIO
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +12,7 @@ from robustbench_tin.benchmarks.charts.eps_chart import NORMS
 from robustbench_tin.benchmarks.charts.shown_run import ShownRun
 from robustbench_tin.benchmarks.evidence.gallery import Gallery, GalleryImage
 from robustbench_tin.benchmarks.evidence.gallery_files import FOLDER, read_gallery
+from robustbench_tin.benchmarks.evidence.pictures import inline
 from robustbench_tin.benchmarks.evidence.saliency import SaliencyImage
 from robustbench_tin.benchmarks.evidence.saliency_files import read_saliency_images
 from robustbench_tin.benchmarks.planning.cell_names import cell_name
@@ -186,9 +185,4 @@ def heated(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8]) -> npt.NDA
 def _picture(
     pixels: npt.NDArray[np.uint8], title: str, alternative: str, box: tuple[int, int, int, int] | None = None
 ) -> PagePicture:
-    from PIL import Image
-
-    content = BytesIO()
-    Image.fromarray(pixels).save(content, format="PNG", optimize=True)
-    source = f"data:image/png;base64,{b64encode(content.getvalue()).decode()}"
-    return PagePicture(source, title, alternative, pixels.shape[1], pixels.shape[0], box)
+    return PagePicture(inline("", pixels), title, alternative, pixels.shape[1], pixels.shape[0], box)

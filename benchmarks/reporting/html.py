@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from html import escape
 
 from robustbench_tin.benchmarks.reporting.figure import Figure, Standing
@@ -27,6 +28,11 @@ def table_html(table: Table) -> str:
     )
     caption = f"<caption>{_text(table.title)}</caption>"
     return f"<table>{caption}<thead>{head}</thead><tbody>{body}</tbody></table>{notes}"
+
+
+def tables_html(tables: Iterable[Table]) -> str:
+    """Tables below each other."""
+    return "".join(map(table_html, tables))
 
 
 def _row(texts: tuple[str, ...], kind: str, labels: int, *, dimmed: bool = False) -> str:

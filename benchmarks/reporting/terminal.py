@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from rich import box
@@ -21,6 +23,25 @@ from robustbench_tin.text import printable
 # may have to be broken further.
 _LONG_LABEL, _SHORTEST_LABEL, _LONG_HEADING = 28, 10, 8
 _UNBOUNDED = 100_000
+_NARROWEST, _NO_TERMINAL = 60, 100
+
+
+def tables_text(tables: Iterable[Table]) -> str:
+    """Tables below each other, as a terminal of this width shows them without colours."""
+    width = max(shutil.get_terminal_size((_NO_TERMINAL, 24)).columns, _NARROWEST)
+    text = io.StringIO()
+    printer = Console(
+        file=text,
+        width=width,
+        color_system=None,
+        markup=False,
+        emoji=False,
+        highlight=False,
+        force_jupyter=False,  # else it displays in a notebook, and writes nothing
+    )
+    for number, table in enumerate(tables):
+        printer.print(*([""] if number else []), TerminalTable(table), sep="\n")
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
 
 
 @dataclass(frozen=True)

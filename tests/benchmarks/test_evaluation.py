@@ -250,3 +250,11 @@ def test_a_measurement_says_nothing_on_its_own(toy: Toy) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         evaluate(toy.model, toy.images, toy.labels, **OPTIONS)
+
+
+def test_printing_in_a_notebook_gives_text(found: Evaluation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """rich displays by itself in a notebook, and a text would stay empty."""
+    expected = repr(found)
+    assert expected
+    monkeypatch.setattr("rich.console._is_jupyter", lambda: True)
+    assert repr(found) == expected

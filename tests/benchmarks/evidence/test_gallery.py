@@ -255,7 +255,7 @@ def test_the_command_writes_a_page_and_replaces_its_own(path: Path, tmp_path: Pa
         assert result.exit_code == 0, result.output
         assert f"{count} images, chosen by the rule random" in result.output
         page = (copy / "gallery" / "gallery.html").read_text()
-        assert page.count("<figure>") == count
+        assert page.count("<figure") == count
         assert len(list((copy / "gallery").glob("*.png"))) == 3 * count
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
