@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from robustbench_tin.benchmarks.codes.verdict import Trust
 from robustbench_tin.benchmarks.comparison.difference import Difference, Level, Test, measure_name
 from robustbench_tin.benchmarks.comparison.selection import SeedGroup
-from robustbench_tin.benchmarks.reporting.figure import MARKS, Figure, Standing
+from robustbench_tin.benchmarks.reporting.figure import DOUBTED, MARKS, UNCHECKED, Figure, Standing
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
@@ -68,7 +68,7 @@ def comparison_table(
         columns=(*labels, "A", "B", "B−A", "p"),
         rows=tuple(rows),
         label_columns=len(labels),
-        notes=(*_tests(differences), *notes),
+        notes=(*_tests(differences), *_reasons(differences), *notes),
         explained=True,
         in_full="--csv",
     )
@@ -150,6 +150,12 @@ def _standings(each: Difference) -> tuple[Standing, Standing]:
     better = each.b if each.value > 0 else each.a
     best = Standing.none if better.trust is Trust.doubted else Standing.best
     return (Standing.none, best) if each.value > 0 else (best, Standing.none)
+
+
+def _reasons(differences: Sequence[Difference]) -> list[str]:
+    """Where the reasons for the marks of the trust checks are shown, if there are any."""
+    marked = any(MARKS[level.trust] for each in differences for level in (each.a, each.b))
+    return [f"Reasons for {DOUBTED} and {UNCHECKED}: robust-tin show RUN."] if marked else []
 
 
 def p_text(chance: float) -> str:

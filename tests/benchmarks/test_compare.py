@@ -169,6 +169,7 @@ def test_a_doubted_figure_is_never_the_best(tmp_path: Path) -> None:
     (row,) = [row for row in found.table.rows if row[:2] == ("pgd 0.03", "1")]
     assert [text.standing for text in row[2:4]] == [Standing.none, Standing.none]
     assert row[3].endswith("!")
+    assert "Reasons for ! and ?: robust-tin show RUN." in found.table.notes
 
 
 def test_identity_columns_stay_whole_at_80_columns(tmp_path: Path) -> None:
