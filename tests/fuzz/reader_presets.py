@@ -53,7 +53,12 @@ def seeds() -> list[dict[str, bytes]]:
 def read(folder: Path) -> None:
     """As ``bench --preset FILE --dry-run`` reads them, but on a few images, and without published weights."""
     images = Path(_place().name)
-    given = {"data": str(images / "data"), "pretrained": False, "head": "new"}
+    given = {
+        "data": str(images / "data"),
+        "train_per_class": None,
+        "pretrained": False,
+        "head": "new",
+    }
     with mock.patch.dict(os.environ, {"ROBUST_TIN_CACHE": str(images / "cache")}):
         for path in sorted(folder.iterdir()):
             options = with_preset(path, given, BenchConfig)
