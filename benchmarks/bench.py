@@ -19,6 +19,7 @@ from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
+from robustbench_tin.benchmarks.tracking.track import tracked
 from robustbench_tin.data import Dataset
 from robustbench_tin.presets import with_preset
 from robustbench_tin.progress import Reporter, duration
@@ -78,19 +79,28 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         repair(run, reporter)
         remember(path, DataConfig(**request.of(DataConfig)))
         remember_labels(path, plan, dataset)
-        done = frozenset(cell.slug for cell in plan.cells() if is_complete(run, cell))
-        if len(done) == len(list(plan.cells())):
-            reporter.say(f"Run {path} is complete already: nothing to do. Another --out runs it again.")
-        else:
-            left = [cell for cell in plan.cells() if cell.slug not in done]
-            chosen = side_by_side(request, plan, left, group.size)
-            costs = estimate(plan, dataset.image_size, chosen.threads)
-            _announce(plan, dataset, costs.side_by_side(chosen.jobs, done), len(done), path, reporter)
-            if any(run.trained(cell) for cell in plan.cells()):
-                reporter.say(f"Continued: {state_of(run)}")
-            _complete(CellContext(run, dataset, request, costs, reporter, group), left, chosen)
-        run.write_results()
+        with tracked(path, request, reporter):
+            _finish(run, dataset, request, group, reporter)
+            run.write_results()
     return run
+
+
+def _finish(
+    run: Run, dataset: Dataset, request: BenchConfig, group: ProcessGroup, reporter: Reporter
+) -> None:
+    """Train and measure the cells that are not complete."""
+    plan = run.plan
+    done = frozenset(cell.slug for cell in plan.cells() if is_complete(run, cell))
+    left = [cell for cell in plan.cells() if cell.slug not in done]
+    if not left:
+        reporter.say(f"Run {run.path} is complete already: nothing to do. Another --out runs it again.")
+        return
+    chosen = side_by_side(request, plan, left, group.size)
+    costs = estimate(plan, dataset.image_size, chosen.threads)
+    _announce(plan, dataset, costs.side_by_side(chosen.jobs, done), len(done), run.path, reporter)
+    if any(run.trained(cell) for cell in plan.cells()):
+        reporter.say(f"Continued: {state_of(run)}")
+    _complete(CellContext(run, dataset, request, costs, reporter, group), left, chosen)
 
 
 def _complete(context: CellContext, cells: Sequence[Cell], chosen: SideBySide) -> None:

@@ -15,7 +15,7 @@ from robustbench_tin.benchmarks.cells.executor import SerialExecutor
 from robustbench_tin.benchmarks.cells.given_models import GivenModels, examine
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate
 from robustbench_tin.benchmarks.measurement.black_box_stand_in import STAND_IN, needs_stand_in
-from robustbench_tin.benchmarks.planning.checks import check_measurement
+from robustbench_tin.benchmarks.planning.checks import check_measurement, check_tracking
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig, EvaluateConfig
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.open_data import open_part
@@ -27,6 +27,7 @@ from robustbench_tin.benchmarks.runs.given_loader import remember_models
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
+from robustbench_tin.benchmarks.tracking.track import tracked
 from robustbench_tin.data import Dataset
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.registry import load_plugin
@@ -50,6 +51,7 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
     """
     reporter = reporter or Reporter()
     asked = EvaluateConfig(**options)
+    check_tracking(asked)
     for plugin in asked.plugins:
         load_plugin(plugin)
     tune_allocator()
@@ -64,8 +66,9 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
         remember(path, DataConfig(**_data(asked)))
         remember_labels(path, plan, dataset)
         remember_models(path, models.places)
-        _complete(run, asked, dataset, Estimate(models.passes, plan), reporter)
-        run.write_results()
+        with tracked(path, asked, reporter):
+            _complete(run, asked, dataset, Estimate(models.passes, plan), reporter)
+            run.write_results()
     return run
 
 

@@ -42,6 +42,7 @@ class Option:
         choices: the only values; empty: any.
         example: a good value, named in the error message.
         resolved: a plan does not have the value as it is, but something made from it.
+        alone: the value if the option stands on the command line without one; None: it needs one.
         in_preset: a preset may set it; a switch that no preset sets has no ``--no-`` form.
     """
 
@@ -57,6 +58,7 @@ class Option:
     choices: tuple[str, ...] = ()
     example: object = None
     resolved: bool = False
+    alone: str | None = None
     in_preset: bool = True
 
     def fits(self, value: Any) -> bool:

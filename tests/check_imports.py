@@ -18,7 +18,7 @@ BENCHMARK_ROOMS = (
     ("measurement", "reporting"),
     ("trust", "comparison"),
     ("cells",),
-    ("evidence",),
+    ("evidence", "tracking"),
     ("",),
     ("charts",),
     ("report",),

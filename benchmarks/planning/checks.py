@@ -8,7 +8,7 @@ from pathlib import Path
 
 from robustbench_tin.attacks.acceleration.variant_cache import SEARCHES
 from robustbench_tin.attacks.base import Attack
-from robustbench_tin.benchmarks.planning.config import BenchConfig, MeasurementConfig
+from robustbench_tin.benchmarks.planning.config import BenchConfig, MeasurementConfig, TrackingConfig
 from robustbench_tin.benchmarks.planning.parsed_request import Requested
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.data import Dataset
@@ -34,10 +34,29 @@ def check_options(request: BenchConfig) -> None:
         )
     if request.tensorboard and request.curves == "none":
         raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
-    if request.tensorboard and find_spec("tensorboard") is None:
+    if request.tensorboard:
+        _require_installed("tensorboard", "curves")
+    check_tracking(request)
+
+
+def check_tracking(request: TrackingConfig) -> None:
+    """Check that the clients of trackers are there.
+
+    Raises:
+        InvalidSettingError: if one is not.
+    """
+    for name in ("mlflow", "wandb"):
+        if getattr(request, name) == "":
+            raise InvalidSettingError(f"{name} got an empty text; expected where to show the run")
+        if getattr(request, name) is not None:
+            _require_installed(name, name)
+
+
+def _require_installed(package: str, extra: str) -> None:
+    if find_spec(package) is None:
         raise InvalidSettingError(
-            "tensorboard is not installed, which --tensorboard writes with; install it with"
-            " pip install 'robustbench-tin[curves]'"
+            f"{package} is not installed, which --{package} writes with; install it with"
+            f" pip install 'robustbench-tin[{extra}]'"
         )
 
 

@@ -226,6 +226,25 @@ class OutputConfig(Config, panel="Run"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class TrackingConfig(Config, panel="Tracking"):
+    """Services that follow a run; they change no number, so they are in no plan."""
+
+    mlflow: str | None = option(
+        None,
+        "Show the run in MLflow, one tracked run for each cell: the URI of a tracking server, such as"
+        " http://localhost:5000.",
+        metavar="URI",
+    )
+    wandb: str | None = option(
+        None,
+        "Show the run in Weights & Biases, one tracked run for each cell, in this project; robust-tin if the"
+        " option stands alone.",
+        metavar="[PROJECT]",
+        alone="robust-tin",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TableConfig(Config, panel="Tables"):
     """How tables are shown; only the command line has these options."""
 
@@ -245,10 +264,10 @@ class TableConfig(Config, panel="Tables"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig(OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig):
+class BenchConfig(TrackingConfig, OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig):
     """All options of ``bench``; None leaves the choice to the data set or the backbone.
 
-    A dataclass takes the fields of its last base first: the help shows the cells first, the output last.
+    A dataclass takes the fields of its last base first: the help shows the cells first, tracking last.
     """
 
 
@@ -299,7 +318,7 @@ class NamedModelsConfig(Config, panel="Model"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig(MeasurementConfig, EvaluationDataConfig, ModelConfig, NamedModelsConfig):
+class EvaluateConfig(TrackingConfig, MeasurementConfig, EvaluationDataConfig, ModelConfig, NamedModelsConfig):
     """All options of ``evaluate``; a dataclass takes the fields of its last base first."""
 
     attacks: Attacks = option(

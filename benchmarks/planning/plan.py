@@ -252,7 +252,12 @@ class Plan(BaseModel, _Settings, frozen=True):
             f"{cell.label}: {counted(self.epochs_of(cell.model), 'epoch')}; {measured}"
             for cell in self.cells()
         ]
-        return [*cells, *(f"{key} = {_shown(value)}" for key, value in self.model_dump().items())]
+        return [*cells, *(f"{key} = {value}" for key, value in self.settings.items())]
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Every setting as a text for people."""
+        return {key: _shown(value) for key, value in self.model_dump().items()}
 
     def watched_threat(self, cell: Cell) -> ThreatModel | None:
         """The threat that a cell's training is watched under.

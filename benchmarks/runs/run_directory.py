@@ -12,6 +12,7 @@
     RUN/cells/CELL/measures/MEASURE.parquet   results per image: right or not, predicted
     RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
     RUN/tensorboard/CELL/...                  the same as events, where asked for
+    RUN/tracking/NAME.json                    likewise: what a tracker was told, and its names for runs
     RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
     RUN/results.md, results.csv, results.json  rendered from the records when the run ends
 """

@@ -37,6 +37,12 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
             values[name] = kind(**{field: value for field, value in given.items() if value is not None})
         function(**values)
 
+    called.alone = {  # type: ignore[attr-defined] # for Command, which reads the words of the command line
+        flag_of(field, declared): declared.alone
+        for kind in configs.values()
+        for field, declared in options_of(kind).items()
+        if declared.alone is not None
+    }
     called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     called.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return called

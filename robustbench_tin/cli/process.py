@@ -6,8 +6,9 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import zip_longest
 from types import FrameType
 from typing import Any
 
@@ -25,7 +26,15 @@ class CtrlC(KeyboardInterrupt):
 
 
 class Command(TyperCommand):
-    """A command whose help leaves ``--no-`` forms out if the switch is off anyway: they take a column."""
+    """A command of options that are made from configs.
+
+    Its help leaves ``--no-`` forms out if the switch is off anyway: they take a column. An option may stand
+    without its value, if the config says which one it has then.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        """Read the words of the command line."""
+        return super().parse_args(ctx, with_left_out(args, getattr(self.callback, "alone", {})))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         """Write the help."""
@@ -40,6 +49,24 @@ class Command(TyperCommand):
         finally:
             for param, names in hidden:
                 param.secondary_opts = names
+
+
+def with_left_out(words: Sequence[str], alone: Mapping[str, str]) -> list[str]:
+    """A command line with the values of options that stand alone.
+
+    Args:
+        words: of it.
+        alone: options that may stand alone, with the value that they have then.
+
+    >>> with_left_out(["--wandb", "--eps", "0.1", "--wandb", "mine"], {"--wandb": "robust-tin"})
+    ['--wandb', 'robust-tin', '--eps', '0.1', '--wandb', 'mine']
+    """
+    filled = []
+    for word, following in zip_longest(words, words[1:]):
+        filled.append(word)
+        if word in alone and (following is None or following.startswith("-")):
+            filled.append(alone[word])
+    return filled
 
 
 class CommandGroup(TyperGroup):

@@ -1,0 +1,1 @@
+"""Runs shown in trackers: MLflow and Weights & Biases."""
