@@ -42,6 +42,8 @@ class Follower:
         self._name = path.absolute().name
         self._tracker = tracker
         self._memory = Memory(path / "tracking" / f"{tracker.name}.json", tracker.place)
+        if not tracker.keeps_all:
+            self._memory.doubt()
         self._open: dict[str, TrackedRun] = {}
         self._settled: set[Cell] = set()
 
@@ -93,11 +95,11 @@ class Follower:
         return late or any(told.digests.get(_key(record)) != record.digest for record in records)
 
     def _tell_curves(self, tracked: TrackedRun, told: Told, points: Sequence[Point]) -> None:
-        for point in points:
-            if point.epoch > told.epoch:
-                tracked.log_epoch(point.epoch, curve_values(point))
-                told.epoch = point.epoch
-        self._memory.save()
+        new = {point.epoch: curve_values(point) for point in points if point.epoch > told.epoch}
+        if new:
+            tracked.log_epochs(new)
+            told.epoch = max(new)
+            self._memory.save()
 
     def _tell_records(self, tracked: TrackedRun, told: Told, records: Sequence[Record]) -> None:
         new = [record for record in records if told.digests.get(_key(record)) != record.digest]
@@ -140,7 +142,7 @@ class Follower:
         tracked = self._tracker.open(described, told.id or None, parent)
         if tracked.id != told.id:  # begun, or begun anew: it knows nothing yet
             told.epoch, told.digests, told.ended = 0, {}, None
-        elif self._tracker.repeats_figures:
+        elif not self._tracker.keeps_all:
             told.digests = {}
         told.id = tracked.id
         self._open[told.id] = tracked

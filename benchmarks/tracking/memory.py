@@ -51,6 +51,14 @@ class Memory:
         """What a cell's tracked run was told; without a cell, that of the run."""
         return self._content.runs.setdefault(cell, Told())
 
+    def doubt(self) -> None:
+        """Forget the figures of tracked runs that are not finished, and the curves of those not closed."""
+        for told in self._content.runs.values():
+            if told.ended is not End.finished:
+                told.digests = {}
+            if told.ended is None:
+                told.epoch = 0
+
     def save(self) -> None:
         """Write it down."""
         write_text(self._file, self._content.model_dump_json(indent=2) + "\n")

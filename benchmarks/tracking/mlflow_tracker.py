@@ -36,11 +36,11 @@ class MlflowRun:
     id: str
     client: MlflowClient = field(repr=False)
 
-    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        self._log(values, epoch)
+    def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
+        self._log(points)
 
     def log_figures(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        self._log(values, 0)
+        self._log({0: values})
         self.set_tags(tags)
 
     def set_tags(self, tags: Mapping[str, str]) -> None:
@@ -62,11 +62,16 @@ class MlflowRun:
     def end(self, how: End) -> None:
         self.client.set_terminated(self.id, _STATUS[how])
 
-    def _log(self, values: Mapping[str, float], step: int) -> None:
+    def _log(self, points: Mapping[int, Mapping[str, float]]) -> None:
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        self._batches("metrics", [Metric(name, value, now, step) for name, value in values.items()])
+        metrics = [
+            Metric(name, value, now, step)
+            for step, values in points.items()
+            for name, value in values.items()
+        ]
+        self._batches("metrics", metrics)
 
     def _batches(self, kind: str, entries: Sequence[Any]) -> None:
         for start in range(0, len(entries), _MOST_IN_BATCH):
@@ -82,7 +87,7 @@ class MlflowTracker:
     """
 
     name: ClassVar = "mlflow"
-    repeats_figures: ClassVar = False
+    keeps_all: ClassVar = True
 
     def __init__(self, uri: str) -> None:
         self._uri = uri

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,8 +19,8 @@ from robustbench_tin.progress import Reporter
 
 # Seconds between two looks; the same after a failure; and that a tracker gets for the last look.
 _PAUSE, _PAUSE_AFTER_FAILURE, _LAST = 2.0, 60.0, 60.0
-# A look takes at most a fiftieth of the time: it shares a core with training.
-_SHARE = 50
+# A look takes a fiftieth of a core, which it shares with training; but none is longer ago than this.
+_SHARE, _LONGEST_PAUSE = 50, 30.0
 
 
 @contextmanager
@@ -86,6 +87,8 @@ class _TrackerThread:
             self._warn("it does not answer")
 
     def _work(self) -> None:
+        if hasattr(signal, "pthread_sigmask"):  # a client's own processes outlive Ctrl-C, to be told the rest
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pause = 0.0
         while not self._over.wait(pause):
             pause = self._looked()
@@ -93,10 +96,10 @@ class _TrackerThread:
 
     def _looked(self) -> float:
         """Look once; returns the seconds until the next time."""
-        began = time.monotonic()
+        began = time.thread_time()
         if not self._attempt(Follower.look, last=False):
             return _PAUSE_AFTER_FAILURE
-        return max(_PAUSE, _SHARE * (time.monotonic() - began))
+        return min(max(_PAUSE, _SHARE * (time.thread_time() - began)), _LONGEST_PAUSE)
 
     def _attempt(self, act: Callable[[Follower], None], *, last: bool) -> bool:
         try:

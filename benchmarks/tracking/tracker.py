@@ -41,8 +41,8 @@ class TrackedRun(Protocol):
     def id(self) -> str:
         """The tracker's own name for it."""
 
-    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        """Add a point to curves; epochs count from 1 and never go back."""
+    def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
+        """Add points to curves, by their epochs in order, from 1."""
 
     def log_figures(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
         """Set figures that have no epoch, and texts beside them; later ones replace earlier ones."""
@@ -59,12 +59,13 @@ class Tracker(Protocol):
 
     Attributes:
         name: of the option, and of the file that remembers its runs.
-        repeats_figures: whether a run that is continued must be told the figures again.
+        keeps_all: whether a run has all that it was told, however the process ended; if not, one that is
+            continued is told the figures again, and the curves if it was not closed.
         place: where it shows them, without a password.
     """
 
     name: ClassVar[str]
-    repeats_figures: ClassVar[bool]
+    keeps_all: ClassVar[bool]
 
     @property
     def place(self) -> str:

@@ -25,9 +25,11 @@ class WandbRun:
     id: str
     run: Any = field(repr=False)
 
-    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        # With its step: offline, a continued run does not know how far it was.
-        self.run.log({**values, "epoch": epoch}, step=epoch, commit=True)
+    def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
+        # With their steps: offline, a continued run does not know how far it was; online, it drops those that
+        # it has.
+        for epoch, values in points.items():
+            self.run.log({**values, "epoch": epoch}, step=epoch, commit=True)
 
     def log_figures(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
         self.run.summary.update({**values, **tags})
@@ -56,8 +58,9 @@ class WandbTracker:
     """
 
     name: ClassVar = "wandb"
-    # A part that was written offline brings its own figures, and the last part's are shown.
-    repeats_figures: ClassVar = True
+    # A part that was written offline brings its own figures, and the last part's are shown. If the process is
+    # killed, the last points are lost.
+    keeps_all: ClassVar = False
 
     def __init__(self, project: str, directory: Path) -> None:
         self._project = project

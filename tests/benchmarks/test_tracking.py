@@ -42,8 +42,8 @@ class Recorded:
     files: dict[str, str] = field(default_factory=dict)
     ends: list[End] = field(default_factory=list)
 
-    def log_epoch(self, epoch: int, values: Mapping[str, float]) -> None:
-        self.epochs.append((epoch, dict(values)))
+    def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
+        self.epochs += [(epoch, dict(values)) for epoch, values in points.items()]
 
     def log_figures(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
         self.figures |= values
@@ -60,7 +60,7 @@ class Recorder:
     """A tracker that keeps its runs."""
 
     name: ClassVar = "recorder"
-    repeats_figures: ClassVar = False
+    keeps_all: ClassVar = True
     place: ClassVar = "here"
 
     def __init__(self) -> None:
@@ -194,6 +194,20 @@ def test_a_tracker_that_fails_costs_one_warning_and_catches_up_later(
     ]
     require_told(recorder, bench(**quick, reporter=warned))
     assert len(warned.lines) == 1
+
+
+@pytest.mark.parametrize(("keeps_all", "told"), [(True, [1, 2, 3, 4]), (False, [1, 2, 3, 4, 1, 2, 3, 4])])
+def test_a_tracked_run_that_was_not_closed_is_told_its_curves_again(
+    quick: dict, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, keeps_all: bool, told: list[int]
+) -> None:
+    """A client that keeps points in memory loses them if it dies with the process."""
+    monkeypatch.setattr(Recorder, "keeps_all", keeps_all)
+    with monkeypatch.context() as patch:
+        patch.setattr(Recorded, "end", lambda *_: (_ for _ in ()).throw(OSError("killed")))
+        bench(**quick)
+    bench(**quick)
+    assert [epoch for epoch, _ in recorder.cell(0).epochs] == told
+    assert recorder.cell(0).ends == [End.finished]
 
 
 def test_a_tracker_that_hangs_does_not_hold_the_run(
