@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch import library as operators
 from torch.utils import _pytree as pytree
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
@@ -54,9 +55,9 @@ class OnlyThere(nn.Module):
 def register() -> None:
     """Make the device known to torch."""
     _setup_privateuseone_for_python_backend(DEVICE)
-    everything = torch.library.Library("_", "IMPL")
+    everything = operators.Library("_", "IMPL")
     everything.fallback(_anything, "PrivateUse1")
-    some = torch.library.Library("aten", "IMPL")
+    some = operators.Library("aten", "IMPL")
     some.impl("empty.memory_format", _empty, "PrivateUse1")
     some.impl("empty_strided", _empty_strided, "PrivateUse1")
     some.impl("_copy_from", _copy_from, "PrivateUse1")
@@ -66,7 +67,7 @@ def register() -> None:
 
 
 # Kept alive: what a library registered goes with it.
-_LIBRARIES: list[torch.library.Library] = []
+_LIBRARIES: list[operators.Library] = []
 
 
 def _anything(operation: Any, *args: Any, **kwargs: Any) -> Any:

@@ -103,7 +103,7 @@ def _point(shown: ShownRun, row: TableRow, attack: str, eps: float, rank: int) -
 
 
 def lowest(points: Iterable[AccuracyPoint]) -> AccuracyPoint | None:
-    """The lowest accuracy under an attack among some points; None if there is none.
+    """The lowest accuracy under an attack among some points; None without such a point.
 
     Of equal ones it takes an attack rather than the worst case of all.
     """

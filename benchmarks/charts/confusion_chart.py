@@ -11,7 +11,7 @@ from robustbench_tin.benchmarks.charts.class_accuracy import ResultsByClass
 from robustbench_tin.benchmarks.charts.class_chart import UNDER_ATTACK
 from robustbench_tin.benchmarks.charts.eps_chart import tooltip
 from robustbench_tin.benchmarks.charts.picture import shown
-from robustbench_tin.benchmarks.charts.theme import HEAT
+from robustbench_tin.benchmarks.charts.theme import percent_colour
 from robustbench_tin.benchmarks.runs.records import CLEAN
 
 if TYPE_CHECKING:
@@ -38,12 +38,7 @@ def confusion_panel(kind: str) -> alt.Chart:
         y=alt.Y("label:N", sort=alt.SortField("row"), title="true class"),
     )
     squares = base.mark_rect().encode(
-        color=alt.Color(
-            "share:Q",
-            title="of the class, %",
-            scale=alt.Scale(scheme=HEAT, domain=[0, 100]),
-            legend=alt.Legend(gradientLength=120),
-        ),
+        color=percent_colour("share", "of the class, %", length=120),
         tooltip=tooltip(
             *(
                 "cell",

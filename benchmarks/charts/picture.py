@@ -84,7 +84,7 @@ def require_format(file: Path) -> str:
     """The format that a file's name asks for.
 
     Raises:
-        InvalidSettingError: if it is none of :data:`FORMATS`.
+        InvalidSettingError: for a suffix outside :data:`FORMATS`.
     """
     kind = file.suffix.lower().removeprefix(".")
     if kind not in FORMATS:
@@ -93,7 +93,7 @@ def require_format(file: Path) -> str:
 
 
 def require_charts() -> None:
-    """Refuse to go on without the packages that draw.
+    """Raise if the packages that draw are not installed.
 
     Raises:
         InvalidSettingError: saying what to install.

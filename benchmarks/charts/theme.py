@@ -16,8 +16,8 @@ SHAPES = (
     *("cross", "triangle-down", "triangle-right", "triangle-left"),
 )
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 4], [4, 2, 1, 2])
-HEAT: Final = "cividis"
-"""A scale of one direction that looks the same to the colour-blind, and in grey."""
+# A scale of one direction that looks the same to the colour-blind, and in grey.
+_HEAT: Final = "cividis"
 
 PANEL_WIDTH, PANEL_HEIGHT = 240, 180
 
@@ -71,6 +71,18 @@ def shape_scale(names: Sequence[str]) -> alt.Scale:
 def dash_scale(names: Sequence[str]) -> alt.Scale:
     """A dash for each name, likewise."""
     return _cycled(names, DASHES)
+
+
+def percent_colour(column: str, title: str, *, length: int) -> alt.Color:
+    """A colour for each number of a column, from 0 to 100, with a legend of a length in pixels."""
+    import altair as alt
+
+    return alt.Color(
+        f"{column}:Q",
+        title=title,
+        scale=alt.Scale(scheme=_HEAT, domain=[0, 100]),
+        legend=alt.Legend(gradientLength=length),
+    )
 
 
 def _cycled(names: Sequence[str], values: Sequence[Any]) -> alt.Scale:

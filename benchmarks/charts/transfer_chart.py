@@ -8,7 +8,7 @@ from typing import Any
 from robustbench_tin.benchmarks.charts.eps_chart import NORMS, tooltip
 from robustbench_tin.benchmarks.charts.picture import Picture, shown
 from robustbench_tin.benchmarks.charts.shown_run import ShownRun
-from robustbench_tin.benchmarks.charts.theme import HEAT
+from robustbench_tin.benchmarks.charts.theme import percent_colour
 from robustbench_tin.benchmarks.codes.status import StatusCode
 from robustbench_tin.errors import RunError
 from robustbench_tin.specs import eps_text, short_numbers
@@ -41,12 +41,7 @@ def transfer_chart(runs: Sequence[ShownRun]) -> Picture:
         y=alt.Y("source:N", sort=cells, title=None, axis=alt.Axis(domain=False)),
     )
     squares = base.mark_rect().encode(
-        color=alt.Color(
-            "top1:Q",
-            title="top-1, %",
-            scale=alt.Scale(scheme=HEAT, domain=[0, 100]),
-            legend=alt.Legend(gradientLength=150),
-        ),
+        color=percent_colour("top1", "top-1, %", length=150),
         tooltip=tooltip(
             *("source:made on", "target:measured on", "panel:attack", "shown:top-1, %"),
             *("interval:95 % interval", "clean:clean top-1, %"),

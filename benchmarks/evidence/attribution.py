@@ -17,7 +17,7 @@ STEPS = 32
 
 
 def require_captum() -> None:
-    """Refuse to go on without captum.
+    """Raise if captum is not installed.
 
     Raises:
         InvalidSettingError: saying how to install it.

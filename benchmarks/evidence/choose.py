@@ -101,7 +101,7 @@ def attacks_named(opened: OpenedRun, pattern: str | None) -> list[str]:
     """The specs of the plan's attacks that a text stands for; None: all.
 
     Raises:
-        InvalidSettingError: if there is none.
+        InvalidSettingError: if nothing matches.
     """
     known = opened.plan.attacks
     found = [spec for spec in known if pattern is None or _is_named(spec, pattern.strip())]

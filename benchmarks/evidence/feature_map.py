@@ -90,7 +90,7 @@ def named_layer(model: nn.Module, name: str) -> nn.Module:
     """The module of a name, such as ``network.layer4``.
 
     Raises:
-        InvalidSettingError: if there is none, naming those that are close.
+        InvalidSettingError: if the network has no such layer, naming those that are close.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if not name or name not in modules:

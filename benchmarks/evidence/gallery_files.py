@@ -79,7 +79,7 @@ def write_gallery(gallery: Gallery, folder: Path) -> None:
 
 
 def read_gallery(folder: Path) -> Gallery | None:
-    """The gallery that was written into a directory, such as ``RUN/gallery``; None if there is none.
+    """The gallery that was written into a directory, such as ``RUN/gallery``; None without one.
 
     It needs neither torch nor the data set.
 

@@ -92,7 +92,7 @@ class OpenedRun:
         """The measured cells that a pattern stands for; None: all.
 
         Raises:
-            RunError: if there is none.
+            RunError: if the pattern stands for none that was measured.
         """
         named = select_cells(self.plan.cells(), pattern or "*", str(self.run.path))
         found = [cell for cell in named if self._is_measured(cell)]

@@ -55,7 +55,7 @@ class Measurement:
         unverified: images that this happened to in the search that the figure rests on and that were not
             broken in the end; None under a fixed budget.
         predicted: class with the largest logit, int32 ``(N,)``: of the adversarial image, of the clean image
-            if there is none; None if it is not known.
+            without one; None if it is not known.
         ladder: its place on a ladder of budgets; None if it stands for itself.
     """
 
