@@ -42,7 +42,8 @@ _UNEXPLAINED, _UNEXPLAINED_BY_STAND_IN = 0.25, 0.4
 _ALIKE, _ENOUGH = 0.5, 0.8
 # How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
 _MUCH, _THIRD = 0.1, 1 / 3
-# Images that a PGD on margins must break to tell anything, and the part of them that an attack may miss.
+# Images that a PGD on margins must break, or an attack must miss of them, to tell anything, and the part of
+# them that an attack that keeps up may miss.
 _TELLING, _BESIDE_PROBE = 5, 0.1
 # How much more another attack of the same table must break: images, of all, and of those that this one left.
 _REFUTING, _REFUTED_OF_ALL, _REFUTED_OF_LEFT = 3, 0.05, 0.4
@@ -133,8 +134,8 @@ def no_gradients(probed: ProbeResult) -> Reason | None:
     return Reason.of(TrustCode.no_gradients)
 
 
-def beside_probe(left: Hits, probed: ProbeResult) -> float | None:
-    """Images that an attack breaks for each that a PGD on margins breaks, whose gradients no scale kills.
+def beside_probe(left: Hits, probed: ProbeResult) -> tuple[int, int] | None:
+    """Images that an attack breaks, and those that a PGD on margins breaks, whose gradients no scale kills.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
@@ -149,7 +150,7 @@ def beside_probe(left: Hits, probed: ProbeResult) -> float | None:
     mine = left[probed.numbers[: len(probed.pgd)]]
     right = probed.right[: len(mine)]
     broken = int((right & ~probed.pgd).sum())
-    return int((right & ~mine).sum()) / broken if broken >= _TELLING else None
+    return (int((right & ~mine).sum()), broken) if broken >= _TELLING else None
 
 
 def keeps_up(left: Hits, probed: ProbeResult) -> bool:
@@ -157,8 +158,8 @@ def keeps_up(left: Hits, probed: ProbeResult) -> bool:
 
     Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
     """
-    share = beside_probe(left, probed)
-    return share is not None and share >= 1 - _BESIDE_PROBE
+    beside = beside_probe(left, probed)
+    return beside is not None and beside[0] >= (1 - _BESIDE_PROBE) * beside[1]
 
 
 def dead_gradients(probed: ProbeResult) -> Reason | None:
@@ -178,8 +179,11 @@ def faint_logits(left: Hits, probed: ProbeResult) -> Reason | None:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
         probed: of the probe.
     """
-    margin, share = probed.gradients.margin, beside_probe(left, probed)
-    if margin >= _FAINT or share is None or share >= 1 - _BESIDE_MARGINS:
+    margin, beside = probed.gradients.margin, beside_probe(left, probed)
+    if margin >= _FAINT or beside is None:
+        return None
+    mine, broken = beside
+    if broken - mine < max(_TELLING, _BESIDE_MARGINS * broken):
         return None
     return Reason.of(TrustCode.faint_logits, margin=float(f"{margin:.2g}"))
 

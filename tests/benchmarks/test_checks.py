@@ -225,6 +225,15 @@ def test_faint_logits_mislead_an_attack_that_lags_behind_one_on_margins(
     assert checks.faint_logits(left(survive), dataclasses.replace(probed, pgd=None)) is None
 
 
+@pytest.mark.parametrize(("survive", "doubted"), [(6, False), (7, True)])
+def test_a_few_images_tell_nothing_of_faint_logits(honest: ProbeResult, survive: int, doubted: bool) -> None:
+    """Of eight images the PGD on margins leaves two."""
+    probed = dataclasses.replace(
+        with_gradients(honest, margin=0.01), numbers=np.arange(8), right=left(8, 8), pgd=left(2, 8)
+    )
+    assert (checks.faint_logits(left(survive), probed) is not None) == doubted
+
+
 def test_survivors_of_a_huge_budget_count_against_chance(honest: ProbeResult) -> None:
     some = dataclasses.replace(honest, huge=Huge(0.5, left(20, 64)))
     assert "20 of 64 images survive at l2 eps 0.5" in str(checks.withstands_anything(some, "l2", 10))
