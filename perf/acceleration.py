@@ -1,4 +1,4 @@
-"""What each rewrite of a model saves an attack, one at a time, on a CPU.
+"""The time that each rewrite of a model saves an attack, one rewrite at a time, on a CPU.
 
 ``python perf/acceleration.py`` builds each network with random weights for images of 64 px and times, in
 float32 on one thread:
@@ -6,15 +6,17 @@ float32 on one thread:
 - a forward and a backward pass to the pixels, as attacks with gradients ask for them;
 - a forward pass alone, as Square asks for it.
 
-Each rewrite is timed twice: on the model as it is (``alone``), and within the form that attacks search with,
-against the same form without it (``in the form``). That form is batch norm folded, quick stems, tiny maps as
-matrix products, channels last; bfloat16 comes on top of it. The numbers are time with the
-rewrite ÷ time without it: medians of the rounds and, in brackets, the first and third quartile. Both run in
-turn, in changing order, and time is the processor's. A dash: the rewrite finds nothing to change.
+Each rewrite is timed twice: on the model as it is (``alone``), and within the variant that attacks search
+with, against the same variant without it (``in the form``). That variant has batch norm folded, quick stems,
+tiny maps as matrix products and channels last; bfloat16 comes on top of it. The numbers are the time with the
+rewrite divided by the time without it: the median of the rounds and, in brackets, the first and third
+quartiles. Both run in turn, in changing order, and time is processor time. A dash means that the rewrite
+finds nothing to change.
 
-A last table counts the networks on which a rewrite saves 5 % or more in the form.
+A last table counts the networks on which a rewrite saves 5 % or more in the variant.
 
-``--compared "in the form"`` leaves out the other half, ``--rewrites "quick stems" "tiny maps"`` the others.
+``--compared "in the form"`` leaves out the other half; ``--rewrites "quick stems" "tiny maps"`` times these
+only.
 """
 
 from __future__ import annotations
@@ -174,12 +176,12 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant:
 
 
 def kinds(variant: ModelVariant) -> dict[str, type[nn.Module]]:
-    """What the modules of a form are."""
+    """The class of each module of a variant, by its name."""
     return {name: type(module) for name, module in variant.module.named_modules()}
 
 
 def seconds(variant: ModelVariant, images: Tensor, passes: str) -> float:
-    """Of the processor, for one pass over the images."""
+    """Processor time of one pass over the images."""
     started = time.process_time()
     if passes == "forward":
         with torch.no_grad():

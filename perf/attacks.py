@@ -7,19 +7,18 @@ one adversarially trained, and times on its validation images:
   backward, two forwards), torchattacks, foolbox and ART;
 - PGD-10, fixed budget, in float32 and with the search in a lower precision, against a plain torch loop with
   frozen parameters, and how many outcomes differ;
-- PGD-40 until broken on 200 of them, against ART, foolbox and torchattacks, which run all their steps.
+- PGD-40, stop on success, on 200 of them, against ART, foolbox and torchattacks, which run all their steps.
 
-``--parts`` measures AutoAttack's four attacks one by one instead, on images that ``fast`` leaves: ours, then
-torchattacks', some steps of each in turn, and what their fixed budgets take by that.
+``--parts`` measures AutoAttack's four attacks one by one instead, on images that survive ``fast``: ours, then
+torchattacks', some steps of each in turn, and the time of their fixed budgets at that speed.
 
-``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' given the
-same 100 steps, on both cells; that takes up to a minute an image that survives.
+``--reference`` measures AutoAttack as a whole instead: ours and ``fast``, against torchattacks' with the
+same 100 steps, on both cells; this takes up to a minute for each image that survives.
 
 Each contender runs in turn, ``--rounds`` times; the table shows the median of the ratios within a round, and
-their range. All work in batches of ``--batch``, on a model whose parameters are frozen but where it says
-``as it comes``. On one thread of a CPU, time is the processor's, which other work on the machine disturbs
-least. Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are
-below.
+their range. All work in batches of ``--batch``. The model's parameters are frozen, except in rows that say
+``as it comes``. On one CPU thread, time is processor time, which other work on the machine disturbs least.
+Peers that are not installed are left out, and the table says so. ``plain loop`` and ``limit`` are below.
 """
 
 from __future__ import annotations
@@ -119,9 +118,11 @@ def main() -> None:
         "--reference",
         type=int,
         default=0,
-        help="AutoAttack on so many images that are right when clean, and nothing else",
+        help="number of correctly classified images for AutoAttack; nothing else is measured",
     )
-    parser.add_argument("--parts", type=int, default=0, help="AutoAttack's attacks on so many images")
+    parser.add_argument(
+        "--parts", type=int, default=0, help="number of images for AutoAttack's single attacks"
+    )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--batch", type=int, default=50)
     arguments = parser.parse_args()
@@ -147,7 +148,7 @@ def main() -> None:
 
 
 def clock() -> float:
-    """Seconds: of the processor where one thread works alone, else on the wall."""
+    """Seconds of processor time if one thread works alone, else of wall-clock time."""
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_initialized()
     return time.process_time() if alone else time.perf_counter()
 
@@ -307,7 +308,7 @@ def parts(setting: Setting, count: int, rounds: int) -> None:
     batches, classes = pool_of(hard), int(hard.model(hard.images[:1]).shape[1])
     clean = clean_of(hard, batches)
     shared = {"norm": "Linf", "eps": STRONG_EPS, "verbose": False}
-    # Enough steps that what each start takes once is a small part of what is then multiplied.
+    # Enough steps that the fixed cost of a start is a small part of the time that is then multiplied.
     theirs = {"steps": 20, "n_classes": classes, **shared}
     contenders: dict[str, tuple[str, Any, float]] = {
         "APGD-CE": ("apgd-ce:steps=20", torchattacks.APGD(hard.model, steps=20, loss="ce", **shared), 5),
@@ -369,7 +370,7 @@ def ours(setting: Setting, spec: str) -> tuple[int, int]:
 
 
 def reference_autoattack(setting: Setting) -> Callable[[Tensor, Tensor], Tensor]:
-    """Torchattacks' four attacks with the published budgets, each on what those before it left."""
+    """Torchattacks' four attacks with the published budgets, each on the survivors of those before it."""
     import torchattacks
 
     classes = int(setting.model(setting.images[:1]).shape[1])
@@ -401,7 +402,7 @@ def gradient(model: nn.Module, images: Tensor, labels: Tensor) -> Tensor:
 
 
 def plain_pgd(setting: Setting, steps: int, eps: float, alpha: float) -> Tensor:
-    """What anybody would write, parameters frozen."""
+    """PGD as a plain PyTorch loop, parameters frozen."""
     parts = []
     for start in range(0, len(setting.images), setting.batch):
         rows = slice(start, start + setting.batch)

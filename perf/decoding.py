@@ -45,7 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", help="an unpacked tiny-imagenet-200, its zip file, or an image folder")
     parser.add_argument("--workers", type=int, default=0, help="images decoded at a time (one a core)")
-    parser.add_argument("--cache", help="where the temporary cache is made (the system's place for such)")
+    parser.add_argument("--cache", help="directory for the temporary cache (default: the system's)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=args.cache) as cache:
         first = measure_open(args.data, cache, args.workers)

@@ -2,8 +2,8 @@
 
 ``python perf/demo_set.py`` runs ``bench`` over five seeds and prints, as mean ± standard deviation over
 the seeds, clean top-1 and top-1 under PGD (linf, eps 0.03, 10 steps, one random start) of ``none``,
-``bbox-crop`` and ``fgsm-at``, and what each defense gains over ``none`` seed by seed. Stopped, it goes
-on where it was.
+``bbox-crop`` and ``fgsm-at``, and the gain of each defense over ``none`` seed by seed. If it is stopped, the
+same command continues.
 """
 
 from __future__ import annotations

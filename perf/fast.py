@@ -35,7 +35,7 @@ def main() -> None:
     )
     add_arguments(parser)
     parser.add_argument("--reference", type=Path, help="a file that perf/reference.py wrote")
-    parser.add_argument("--out", type=Path, help="where verdicts, passes and seconds go, as JSON")
+    parser.add_argument("--out", type=Path, help="JSON file for verdicts, passes and seconds")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     dataset, model = opened(arguments)
@@ -66,7 +66,7 @@ def main() -> None:
 def attacked(
     model: nn.Module, batches: ImageBatches, spec: str, eps: float, arguments: argparse.Namespace
 ) -> dict[str, Any]:
-    """Who survives an attack, and at what cost."""
+    """The images that survive an attack, and the attack's cost."""
     protocol = AttackProtocol(norm=arguments.norm)
     clean, logits = measure_clean(model, batches)
     assert logits is not None, clean.status

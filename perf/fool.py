@@ -4,17 +4,17 @@
 data set and times
 
 - ``passes``: the forward and backward passes that fooling needs, and nothing else: one forward and backward
-  pass for the step, one forward pass for what the model answers to the moved images; in batches of the
+  pass for the step, one forward pass for the model's answer to the moved images; in batches of the
   command's size, on images that lie in memory, with frozen parameters and channels last, as plain torch has
   them;
-- ``passes, folded``: the same on the form of the model that the command searches with (batch norm folded) for
-  the step, and on the model itself for the answer;
+- ``passes, folded``: the same on the variant of the model that the command searches with (batch norm folded)
+  for the step, and on the model itself for the answer;
 - ``robust-tin fool``: the whole call, from opening the data (its decoded cache is there) over the rounding
   into the ball to PNG files with their manifest.
 
 Each runs in turn, ``--rounds`` times; the table shows the median of the ratios to ``passes, folded`` within a
-round, with their range. The first round is a warm-up and does not count. On one thread of a CPU time is the
-processor's, of all threads, so that what encodes files beside the passes counts in full.
+round, with their range. The first round is a warm-up and does not count. On one CPU thread, time is the
+processor time of all threads, so that the encoding of files beside the passes counts in full.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main() -> None:
 def contenders_of(
     name: str, dataset: Dataset, place: Path, device: str, data: str, part: dict[str, int]
 ) -> dict[str, Callable[[], None]]:
-    """What is timed of a backbone; what the others are compared with comes first."""
+    """The contenders that are timed for a backbone; the one that the others are compared with comes first."""
     classifier = build_classifier(
         backbones.get(name), CLASSES, image_size=dataset.image_size, resize_to=None, seed=0
     )
@@ -132,7 +132,7 @@ def compare(name: str, contenders: dict[str, Callable[[], None]], images: int, r
 
 
 def clock() -> float:
-    """Seconds: of the processor where one torch thread works alone, else on the wall."""
+    """Seconds of processor time if one torch thread works alone, else of wall-clock time."""
     alone = torch.get_num_threads() == 1 and not torch.cuda.is_initialized()
     return time.process_time() if alone else time.perf_counter()
 

@@ -50,8 +50,8 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--retrainings", type=int, default=20)
     parser.add_argument("--cell", help="of time: RUN/CELL")
-    parser.add_argument("--data", default="demo", help="of time: what the cell was trained on")
-    parser.add_argument("--classes", default="20", help="of time: likewise")
+    parser.add_argument("--data", default="demo", help="of time: the data that the cell was trained on")
+    parser.add_argument("--classes", default="20", help="of time: the classes of these data")
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     {"alarms": alarms, "power": power, "retrainings": retrainings, "time": timed}[arguments.what](arguments)
@@ -63,7 +63,7 @@ def interval(count: int, total: int) -> str:
 
 
 def outcomes(random: np.random.Generator, images: int) -> np.ndarray:
-    """Of a table: bool ``(measures, images)``, fewer right from measure to measure, as under attacks."""
+    """Results, bool ``(measures, images)``: fewer right from measure to measure, as under attacks."""
     ease = random.beta(0.5, 0.5, images)
     return ease[None] > np.linspace(0.1, 0.9, MEASURES)[:, None]
 
@@ -112,7 +112,7 @@ def alarms(arguments: argparse.Namespace) -> None:
 
 def _retraining_fails(random: np.random.Generator, images: int, deviation: float, tolerance: float) -> bool:
     means = np.linspace(0.7, 0.1, MEASURES)
-    # A part of what a seed does is done to all of its measures.
+    # A part of a seed's effect is common to all of its measures.
     shared = random.normal(0, deviation / np.sqrt(2), SEEDS + 1)
     own = random.normal(0, deviation / np.sqrt(2), (MEASURES, SEEDS + 1))
     rights = np.rint(images * np.clip(means[:, None] + shared + own, 0, 1)).astype(int)
@@ -188,7 +188,7 @@ def retrainings(arguments: argparse.Namespace) -> None:
         wrong = sum(_checked(root, str(SEEDS + index), candidate) for index, candidate in enumerate(others))
         for start in range(0, len(others) - SEEDS + 1, SEEDS):
             _checked(root, f"{SEEDS + start} to {2 * SEEDS + start - 1}", _together(others[start:][:SEEDS]))
-        # Half of the epochs: what a gate is for.
+        # Half of the epochs: a regression that the gate must find.
         worse = [_trained(root / f"worse-{seed}", [seed], epochs=3) for seed in range(SEEDS, SEEDS + PLANTED)]
         caught = sum(_checked(root, f"{SEEDS + n}, 3 epochs", candidate) for n, candidate in enumerate(worse))
         _checked(root, f"{SEEDS} to {SEEDS + PLANTED - 1}, 3 epochs", _together(worse))
@@ -216,14 +216,14 @@ def _trained(out: Path, seeds: Iterable[int], epochs: int = 6) -> Candidate:
 
 
 def _together(candidates: Sequence[Candidate]) -> Candidate:
-    """Several re-trainings as one run of so many seeds."""
+    """Several re-trainings as one run with one seed each."""
     return replace(
         candidates[0], models=tuple(model for candidate in candidates for model in candidate.models)
     )
 
 
 def _print_spread(candidate: Candidate) -> None:
-    """How far the baseline's seeds lie apart, beside what counting so many images would do alone."""
+    """Print the spread of the baseline's seeds beside the spread that sampling of images explains."""
     for key in dict.fromkeys(figure.key for _, figure in candidate.figures):
         figures = [figure for _, figure in candidate.figures if figure.key == key]
         rates = np.array([figure.right / figure.record.n for figure in figures])

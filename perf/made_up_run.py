@@ -1,4 +1,4 @@
-"""A run directory with results that are made up, of any size, for tests and timings of what reads runs."""
+"""A run directory of any size with made-up results, for tests and timings of code that reads runs."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def shares_worse(deviation: float, drop: float) -> tuple[float, float]:
 
 def _found(random: np.random.Generator, deviation: float, drop: float) -> np.ndarray:
     """Which measures of one check are worse beyond chance."""
-    ease = random.beta(0.5, 0.5, IMAGES)  # what both trainings share
+    ease = random.beta(0.5, 0.5, IMAGES)  # both trainings share it
     rates = np.linspace(0.8, 0.3, MEASURES) + random.normal(0, deviation / math.sqrt(2), (2, 1))
     rates = rates + random.normal(0, deviation / math.sqrt(2), (2, MEASURES))
     rates[1, -1] -= drop

@@ -2,10 +2,10 @@
 
 ``python perf/reference.py RUN/cells/CELL/weights.safetensors --data DATA --first 250 --last 300 --out FILE``
 attacks these validation images with torchattacks (3.5.1 was used), whose attacks share no code with ours:
-APGD on the cross-entropy, targeted APGD, targeted FAB and Square one after the other, each on what those
-before it left. Its ``AutoAttack`` would take 10 steps; here they get the published budgets, 100 steps, 9
-targets or classes - 1 where fewer, 5,000 queries. An image that survives takes some 10 seconds on two
-cores, so the file is written after every batch, and the same command goes on where it was.
+APGD on the cross-entropy, targeted APGD, targeted FAB and Square one after the other, each on the images that
+survived those before it. Its ``AutoAttack`` would take 10 steps; here they get the published budgets: 100
+steps, 9 targets (classes - 1 if that is fewer) and 5,000 queries. An image that survives takes some 10
+seconds on two cores, so the file is written after every batch, and the same command continues a stopped run.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ def parsed() -> argparse.Namespace:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What says which model, which images and which ball."""
+    """Add the options for the model, the images and the ball."""
     parser.add_argument("weights", type=Path, help="of the cell, a safetensors file")
     parser.add_argument("--model", default="timm:resnet18")
     parser.add_argument("--data", required=True)
@@ -113,7 +113,7 @@ def opened(arguments: argparse.Namespace) -> tuple[Dataset, nn.Module]:
 
 
 def resumed(path: Path, facts: dict[str, Any]) -> dict[str, Any]:
-    """The report so far, refused where it is of something else."""
+    """The report so far; a report about other facts is refused."""
     # The command without the places of one machine.
     words = [Path(word).name if Path(word).exists() or word == str(path) else word for word in sys.argv]
     report = {**facts, "command": "python perf/" + shlex.join(words), "seconds": 0.0, "images": []}
@@ -135,9 +135,9 @@ def version_of_torchattacks() -> str:
 def verdicts(
     model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: float, classes: int
 ) -> Sequence[str]:
-    """Of each image ``wrong`` when clean, the attack that broke it, or ``robust``.
+    """Each image's verdict: ``wrong`` when clean, the name of the attack that broke it, or ``robust``.
 
-    An image counts as broken once the model mistakes what an attack returned, brought inside the exact ball.
+    An image counts as broken once the model misclassifies the attack's image, brought inside the exact ball.
     """
     with torch.no_grad():
         right = in_top(model(images), labels, k=1)

@@ -1,4 +1,4 @@
-"""How long a report takes, what it needs, and how large it is: ``python perf/report.py``.
+"""Time, memory and size of a report: ``python perf/report.py``.
 
 The results are made up (perf/made_up_run.py); each report is made by the command in a process of its own. One
 run has 100 measurements of 10,000 images, the other 8 backbones x 4 defenses x 3 attacks x 4 budgets.

@@ -34,7 +34,7 @@ def batches(images: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def by_robust_tin(model: nn.Module, images: Tensor, labels: Tensor) -> Figures:
-    """What ``evaluate`` returns."""
+    """The figures that ``evaluate`` returns."""
     attacks = ["fgsm", f"pgd:steps={STEPS},alpha={STEP},random_start=false"]
     records = evaluate(model, images, labels, attacks, EPS, batch_size=BATCH).records
     clean, fgsm, pgd = records["top1"]

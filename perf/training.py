@@ -9,7 +9,7 @@
 each beside its limit: on one fixed float32 batch on the device, the passes that the method needs (1 forward
 and backward; 1 for the images and 1 for the weights; 10 and 1), gradient clipping and the optimiser's fused
 step, and nothing else: no data set, no order, no ball, no schedule, no monitor. Both in the precision and the
-layout that training chooses. ``--augment`` adds ``augment`` to the loop's side, to show what it costs.
+layout that training chooses. ``--augment`` adds ``augment`` to the loop's side, to show its cost.
 
 Each method and its limit run in turn, ``--rounds`` times; the table shows the medians of images a second and
 of the ratio within a round, with its range. The first round is a warm-up and does not count.

@@ -1,9 +1,9 @@
-"""What it takes to make sure that the form which is searched with is the model.
+"""The cost of checking that the variant which attacks search with equals the model.
 
 ``python perf/variants.py RUN/cells/CELL/weights.safetensors --data DATA --classes 20 --last 1000`` attacks
-these validation images and prints, attack by attack, the time of the choice of a form and of the comparisons
-while it is used, as parts of all other work of the measure: medians of the rounds, and their range. Time is
-the processor's, on one thread.
+these validation images and prints, attack by attack, the time of the choice of a variant and of the
+comparisons while it is used, as parts of all other work of the measurement: medians of the rounds, and their
+range. Time is processor time, on one thread.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def main() -> None:
         attacks.fgsm(undefended, rounds, say)
         attacks.pgd(undefended, rounds, say)
         attacks.stop_on_success(undefended.only(slice(attacks.UNTIL_BROKEN_IMAGES)), rounds, say)
-    # Last, and for one model: the reference makes some ten thousand passes, whatever the number of images.
+    # Last, and for one model: the reference makes some ten thousand passes for any number of images.
     _autoattack(_setting(options, dataset, models[0], DEFENDED), few, smoke, say)
     results.close()
 
@@ -69,7 +69,7 @@ def _autoattack(setting: attacks.Setting, count: int, smoke: bool, say: attacks.
 
 
 def _setting(options: Options, dataset: Dataset, model: str, defense: str) -> attacks.Setting:
-    """A network trained for some seconds: what attacks cost hangs on how soon they break it."""
+    """A network trained for some seconds: the cost of attacks depends on how soon they succeed."""
     classes = len(dataset.classes)
     classifier = build_classifier(
         backbones.get(model), classes, image_size=dataset.image_size, resize_to=None, seed=0

@@ -13,7 +13,7 @@ from perf.gpu.options import command, parse
 from perf.gpu.results import Results
 
 TESTS = Path("tests/gpu")
-# What decides most comes first; what compiles comes last.
+# The most important tests come first; those that compile come last.
 FILES = ("test_attacks_on_gpu.py", "test_training_on_gpu.py", "test_graphs_on_gpu.py")
 
 

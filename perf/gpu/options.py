@@ -1,4 +1,4 @@
-"""What every phase is told."""
+"""The options of every phase."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robustbench_tin.data import Dataset, open_dataset, subset
 
 @dataclass(frozen=True)
 class Options:
-    """What a phase is told.
+    """The options of a phase.
 
     Attributes:
-        out: where results go.
-        deadline: when it is going to be ended, in seconds of ``time.monotonic``.
-        device: to measure on.
+        out: directory of the results.
+        deadline: time at which the phase is ended, in seconds of ``time.monotonic``.
+        device: the device to measure on.
         data: a data set, as ``--data`` of the command takes it.
         smoke: everything at toy size, to show that it runs.
     """

@@ -15,7 +15,7 @@ import torch
 
 from perf.gpu import results
 
-# What a phase that is ended gets to close its files.
+# Seconds that an ended phase has to close its files.
 _GRACE = 5.0
 
 
@@ -39,20 +39,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="perf/gpu/run",
         description="Check and measure robust-tin on a GPU. After every row, results are in OUT/results.md"
-        " and OUT/results.json; OUT/log.txt has what the phases print.",
+        " and OUT/results.json; OUT/log.txt has the output of the phases.",
     )
     parser.add_argument("--minutes", type=float, default=12.0, help="all phases together (default 12)")
     parser.add_argument(
         "--phases", default=",".join(phase.name for phase in PHASES), help="which, by name (default all)"
     )
     parser.add_argument(
-        "--smoke", action="store_true", help="every phase at toy size, on the CPU where there is no GPU"
+        "--smoke", action="store_true", help="every phase at toy size, on the CPU if there is no GPU"
     )
     parser.add_argument(
         "--data", default=os.environ.get("ROBUST_TIN_GPU_DATA"), help="Tiny ImageNet (default: the demo set)"
     )
     parser.add_argument(
-        "--presets", default="robust,scratch", help="what records trains (default robust,scratch)"
+        "--presets", default="robust,scratch", help="presets that records trains (default robust,scratch)"
     )
     parser.add_argument("--out", type=Path, default=Path(os.environ.get("OUT", "gpu-results")))
     given = parser.parse_args()

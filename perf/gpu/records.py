@@ -36,15 +36,16 @@ from robustbench_tin.training.loop import train
 from robustbench_tin.training.progressive import sides
 from robustbench_tin.training.recipe import Recipe
 
-# What a preset gets of the time, and which comes first.
+# Each preset's share of the time; the first is trained first.
 SHARES = {"robust": 0.6, "scratch": 0.4}
-# Of its time: for training, and seconds of it that are not steps (start, data, a look at the end).
+# The part of a preset's time for training, and the seconds of it that are not steps (start, data, a look at
+# the end).
 TRAINED_PART, START_SECONDS = 0.75, 25.0
-# Compiling takes a minute and saves a third of each epoch: of less time it is not even tried.
+# Compiling takes a minute and saves a third of each epoch: with fewer seconds it is not even tried.
 COMPILED_FROM = 300.0
 # A file has to be smaller than 16 MB.
 MOST_BYTES = 15_000_000
-# What AutoAttack on 1,000 images wants at least.
+# AutoAttack on 1,000 images needs at least this.
 AUTOATTACK_SECONDS = 90.0
 
 
@@ -57,7 +58,7 @@ class Work:
         model: a backbone's name.
         defense: a defense's spec.
         recipe: how it is trained, for one epoch.
-        dataset: what on.
+        dataset: the training data.
     """
 
     preset: str
@@ -133,7 +134,7 @@ def main() -> None:
 
 
 def work_of(name: str, dataset: Dataset, smoke: bool) -> Work:
-    """What a built-in preset says, for one epoch."""
+    """The work of a built-in preset, for one epoch."""
     given = load_preset(name).options
     model = "timm:test_resnet" if smoke else given["models"]
     settings = {
@@ -157,7 +158,8 @@ def trained(
     """
     started = time.monotonic()
     ways = (False, True) if seconds >= COMPILED_FROM and not options.smoke else (False,)
-    # What an earlier preset compiled must not make this one's look free; the run finds what is compiled here.
+    # An earlier preset's compiled code must not make this one's look free; the run finds the code compiled
+    # here.
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = tempfile.mkdtemp()
     costs = [cost(work, options, compile_it) for compile_it in ways]
     budget = TRAINED_PART * seconds - (time.monotonic() - started) - START_SECONDS
@@ -192,7 +194,7 @@ def trained(
 
 
 def cost(work: Work, options: Options, compile_it: bool) -> Cost:
-    """What an epoch over the whole set takes, from some steps at each side that it comes to."""
+    """Estimate the cost of an epoch over the whole set from some steps at each image size of the training."""
     full = work.build().input_size
     each = sides(full, work.recipe.progressive, 10)
     at_full, before = rate(work, options, full, compile_it)

@@ -1,7 +1,7 @@
-"""What the phases found out: one Markdown file and one JSON file, whole after every row.
+"""Results of the phases: one Markdown file and one JSON file, complete after every row.
 
 A phase may be killed at any moment, so each row is on disk before the next is measured. All phases share the
-two files, since what brings results back from a GPU machine may take few files only.
+two files, since only a few files may come back from a GPU machine.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ class Results:
     """One phase's part of the files.
 
     Args:
-        directory: where they lie.
-        phase: its name.
+        directory: directory of the files.
+        phase: the phase's name.
         title: a heading, for people.
-        columns: of the table, in order.
-        command: what measured this, to stand beside it.
+        columns: the table's columns, in order.
+        command: the command that measured the results; it is shown beside them.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Results:
         self._write()
 
     def row(self, **values: Any) -> None:
-        """Add a row: of each column what the table shows, and anything more for the JSON file."""
+        """Add a row: the value that the table shows in each column, and anything more for the JSON file."""
         self._part["rows"].append(values)
         self._write()
 
@@ -74,7 +74,7 @@ class Results:
 
 
 def read(directory: Path) -> dict[str, Any]:
-    """What is there so far; of a damaged file nothing."""
+    """The results so far; nothing if the file is damaged."""
     try:
         found: dict[str, Any] = json.loads((directory / JSON_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -95,7 +95,7 @@ def write(directory: Path, everything: dict[str, Any]) -> None:
 
 
 def end(directory: Path, phase: str, status: str, seconds: float) -> None:
-    """What whoever started a phase knows of its end, where the phase itself could not say."""
+    """Record how a phase ended, for the process that started it, if the phase could not record it itself."""
     everything = read(directory)
     part = everything.setdefault("phases", {}).setdefault(
         phase, {"title": phase, "command": "", "columns": [], "rows": [], "notes": []}

@@ -1,4 +1,4 @@
-"""Honest configurations, as data: what a careful user may measure, and no trust check may flag."""
+"""Honest configurations, as data: a careful user may measure them, and no trust check may flag them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Configuration:
 
     @property
     def name(self) -> str:
-        """What tells it from the others."""
+        """A unique name for it."""
         parts = [self.network, self.wrap, f"logits × {self.scale:g}" if self.scale != 1 else None]
         described = " + ".join(part for part in parts if part)
         averaged = f", eot {self.eot}" if self.eot > 1 else ""

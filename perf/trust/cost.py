@@ -67,7 +67,7 @@ CASES: dict[str, tuple[str, Callable[[nn.Module], nn.Module]]] = {
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one run: passes are summed over the images, seconds are the processor's on one thread.
+    """The cost of one run: passes are summed over the images, seconds are processor time on one thread.
 
     Attributes:
         attack_passes: forward and backward passes of the attacks and the clean measurement.
@@ -138,7 +138,7 @@ def cost(model: nn.Module, images: Tensor, labels: Tensor) -> Cost:
 
 def report(costs: Mapping[str, list[Cost]], images: int) -> None:
     """Print the table."""
-    print(f"Of {ATTACKS} on {images} images at eps {EPS[0]:g} and {EPS[1]:g}:\n")
+    print(f"{ATTACKS} on {images} images at eps {EPS[0]:g} and {EPS[1]:g}:\n")
     print("| network | passes of the checks | share | share of seconds | range | figures flagged |")
     print("|---|---:|---:|---:|---|---:|")
     for name, runs in costs.items():

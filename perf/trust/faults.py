@@ -1,9 +1,9 @@
-"""A table of the planted faults: what an attack says, the truth, and the verdict of the trust checks.
+"""A table of the planted faults: an attack's robust accuracy, the true one, and the trust checks' verdict.
 
-``perf/trust/faults`` prints Markdown, a row a fault of ``tests/faults``, and the number of flagged ones. It
-plants them in the toy network of the tests. ``--zoo FOLDER --network resnet-std`` plants them in a network of
-``perf/trust/zoo``, of real images of 64 px, at a quarter of the budgets: such a network withstands less.
-A row that says ``ok`` is a fault that the checks miss.
+``perf/trust/faults`` prints Markdown: a row for each fault of ``tests/faults``, and the number of flagged
+ones. It plants them in the toy network of the tests. ``--zoo FOLDER --network resnet-std`` plants them in a
+network of ``perf/trust/zoo``, for real images of 64 px, at a quarter of the budgets: such a network
+withstands less. A row that says ``ok`` is a fault that the checks miss.
 """
 
 from __future__ import annotations

@@ -81,7 +81,7 @@ class Animal:
         task: a key of :data:`TASKS`.
         build: from the number of classes and the images' side to a network.
         epochs: of training; 0: only a head is fitted, on the features of ImageNet weights.
-        defense: what it is trained with.
+        defense: the defense of its training.
         norm: of its threat model.
         eps: at which its robust accuracy is printed.
         clean_epochs: epochs without the defense's loss, at the beginning.
