@@ -1,10 +1,10 @@
 """FGSM and PGD against the Adversarial Robustness Toolbox, on the same network and images.
 
-Batches of 64: ART takes the mean of the losses where this project takes their sum, and dividing by a
-power of two rounds nothing. What may still differ, and by how much:
+Batches of 64: ART takes the mean of the losses and this project takes their sum; a division by a
+power of two rounds nothing. Allowed differences:
 
-- linf: ART adds its step and cuts in another order, in float32 without directed rounding, so a value
-  may differ by two units in the last place (1.2e-7), and by 2 × step where the gradient's sign is that
+- linf: ART adds its step and clips in another order, in float32 without directed rounding, so a value
+  may differ by two units in the last place (1.2e-7), or by 2 × step if the gradient's sign is that
   of rounding noise; at most 1 value in 1,000 may do so.
 - l2: the direction is normalised in another order of operations (and by older ART with 1e-7 added to
   the length): 2e-6 a value.

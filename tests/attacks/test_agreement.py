@@ -1,4 +1,4 @@
-"""What rounding explains of the difference between a form and its model, image by image."""
+"""The part of the difference between a variant and its model that rounding explains, image by image."""
 
 from __future__ import annotations
 

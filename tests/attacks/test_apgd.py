@@ -1,9 +1,9 @@
-"""Auto-PGD: against the paper's algorithm, against two other implementations, and where the answer is known.
+"""Auto-PGD: against the paper's algorithm, two other implementations, and a model with a known answer.
 
-Oracles, and where they are wrong:
+The oracles and their faults:
 
-- The paper's algorithm 1, written down a second time for a single image. Rows may part where a gradient's
-  sign is that of rounding noise, or a loss rose by less than rounding.
+- The paper's algorithm 1, written down a second time for a single image. Rows may diverge if a gradient's
+  sign is that of rounding noise, or if a loss rose by less than rounding.
 - torchattacks 3.5.1, which is the authors' code reworked. Both compare the loss after the first step with 0,
   not with that of the start, when they count rises; corrected here, iterates are equal. In its targeted l2
   attack every image takes the steps of the batch's first (``step_size[0]``), so it is given a single image.
@@ -137,7 +137,7 @@ def test_it_is_the_published_algorithm(toy: Toy, name: str, norm: str, eps: floa
 
 
 def torchattacks_apgd(name: str, model: nn.Module, norm: str, eps: float, steps: int) -> Any:
-    """Its APGD with the count of rises corrected: what ``first`` holds is the loss of the start."""
+    """Its APGD with the count of rises corrected: ``first`` holds the loss of the start."""
     torchattacks = pytest.importorskip("torchattacks")
     targeted = name.startswith("apgd-t")
 
@@ -221,7 +221,7 @@ def kept(model: nn.Module, toy: Toy, spec: str, eps: float, norm: str = "linf") 
 
 
 class Linear(nn.Module):
-    """One matrix; what it takes to mistake an image is a sum."""
+    """One matrix; the budget that changes an image's class is a sum."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
@@ -274,7 +274,7 @@ def test_of_a_linear_model_it_breaks_all_that_can_be_broken(name: str, classes: 
 
 
 def test_the_published_schedule_of_a_hundred_steps(toy: Toy) -> None:
-    """Where nothing rises every checkpoint halves the step, so that one sees where they lie."""
+    """If nothing rises, every checkpoint halves the step, so the checkpoints become visible."""
 
     class Flat(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
@@ -383,7 +383,7 @@ def test_one_image(toy: Toy, name: str, norm: str) -> None:
 @EVERY_NAME
 @pytest.mark.parametrize("scale", [1e-3, 1e3])
 def test_no_scale_of_the_logits_hides_an_image_from_the_ratio(toy: Toy, name: str, scale: float) -> None:
-    """It does from cross-entropy, whose gradient vanishes where a model is sure enough of itself."""
+    """It does from cross-entropy, whose gradient vanishes if a model is confident enough."""
 
     class Scaled(nn.Module):
         def forward(self, images: Tensor) -> Tensor:

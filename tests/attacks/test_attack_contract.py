@@ -1,4 +1,4 @@
-"""What every registered attack owes to every model, built in or plugged in."""
+"""The contract that every registered attack keeps with every model, built in or plugged in."""
 
 from __future__ import annotations
 

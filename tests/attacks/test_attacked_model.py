@@ -1,4 +1,4 @@
-"""The attacked model: gradients by finite differences, counts, and what it puts back."""
+"""The attacked model: gradients by finite differences, counts of passes, and the state that it restores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Within both ways to run an attack, the host never waits for the device; and what that changes is right."""
+"""In both ways to run an attack, the host never waits for the device; and the results are still right."""
 
 from __future__ import annotations
 

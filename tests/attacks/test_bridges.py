@@ -112,7 +112,7 @@ def test_it_can_go_on_until_broken(toy: Toy, criterion: str) -> None:
 def test_passes_are_counted(toy: Toy) -> None:
     forward, backward = counted(toy, "art:ProjectedGradientDescent:max_iter=5")
     assert backward == 5
-    # Five with a gradient, one image to count the classes, and what ART asks for itself.
+    # Five with a gradient, one image to count the classes, and ART's own queries.
     assert 5 + 1 / 8 <= forward <= 8
     assert counted(toy, "art:SquareAttack:max_iter=5")[1] == 0
 
@@ -349,7 +349,7 @@ def test_every_global_generator_is_seeded_and_put_back() -> None:
 
 
 class TestFoolbox:
-    """Where foolbox is installed."""
+    """Needs foolbox."""
 
     @pytest.fixture(autouse=True)
     def _needs(self) -> None:
@@ -388,7 +388,7 @@ class TestFoolbox:
 
 
 class TestTorchattacks:
-    """Where torchattacks is installed."""
+    """Needs torchattacks."""
 
     @pytest.fixture(autouse=True)
     def _needs(self) -> None:

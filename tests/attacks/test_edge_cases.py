@@ -1,4 +1,4 @@
-"""Where attacks stumble: few and many classes, one image, nothing to do, pixels at 0 and 1."""
+"""Edge cases of attacks: few and many classes, one image, nothing to do, pixels at 0 and 1."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_images_that_are_all_wrong_already_stay_wrong(toy: Toy, name: str) -> No
 @EVERY_ATTACK
 @BOTH_NORMS
 def test_pixels_at_the_ends_of_their_range(toy: Toy, name: str, norm: str, eps: float) -> None:
-    """Where half of every direction leads out of the box, an attack still finds the other half."""
+    """Half of the directions lead out of the box; an attack still finds the other half."""
     images = toy.images[:12].round()
     labels = toy.model(images).argmax(dim=1)
     moved = perturb(toy.model, images, labels, name, 5 * eps, norm)

@@ -1,8 +1,8 @@
 """FAB: its projections against solvers, its steps against torchattacks', its verdicts against the model.
 
 torchattacks 3.5.1 holds a copy of the reference code, with two faults: it takes ``n_classes - 1`` targets,
-and it solves the projections with float32 running sums, off by 1e-4 where the sums here are off by 1e-8.
-Points exactly on the boundary may therefore fall on either side of it, and an image's way parts there.
+and it solves the projections with float32 running sums, off by 1e-4; the sums here are off by 1e-8.
+Points exactly on the boundary may therefore fall on either side of it, and the paths diverge there.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ WEIGHT = st.just(0.0) | st.floats(-1, 1, width=32).filter(lambda value: abs(valu
 
 @st.composite
 def planes(draw: st.DrawFn) -> tuple[Tensor, Tensor, float]:
-    """A point of the box, a gradient, and what is to be gained."""
+    """A point of the box, a gradient, and the change that is wanted."""
     size = draw(st.integers(1, 6))
     point = draw(st.lists(PIXEL, min_size=size, max_size=size))
     weights = draw(st.lists(WEIGHT, min_size=size, max_size=size))
@@ -199,7 +199,7 @@ def test_the_nearest_points_found_are_adversarial(toy: Toy, norm: str, attack: F
     found = search.nearest_distance.isfinite()
     with torch.no_grad():
         margin = Criterion(1).margin(toy.model(search.nearest), right(toy)[1])
-    # The nearest of them lie on the boundary, where another order of sums may tip them.
+    # The nearest of them lie on the boundary: another order of sums may move them across it.
     assert (margin[found] >= -1e-5).all()
     assert (margin[~found] < 0).all()
     assert found.float().mean() > 0.9
@@ -207,7 +207,7 @@ def test_the_nearest_points_found_are_adversarial(toy: Toy, norm: str, attack: F
 
 
 def survivors(toy: Toy, spec: str, norm: str, rows: int) -> set[int]:
-    """Of a runner whose batch holds so many rows, of the first 32 images."""
+    """Which of the first 32 images survive if a batch holds ``rows`` rows."""
     attack = parse_attack(spec)
     images, labels = toy.images[:32], toy.labels[:32]
     threat = ThreatModel(norm, EPS[norm] * (2 if attack.criterion == "top5" else 1))
@@ -279,7 +279,7 @@ def test_the_top5_boundary_is_farther_than_the_top1_boundary(toy: Toy, norm: str
         # A forward pass for the clean logits; a step: one for the gradients, one at the point it leads to.
         ("fab:criterion=none,steps=3", 1 + 3 * 2, 3 * TOY_CLASSES),
         ("fab-t:criterion=none,steps=3,target=2", 1 + 3 * 2, 3),
-        # Of two starts or targets, one more each to tell which was worse.
+        # Two starts or targets need one pass more each, to tell which was worse.
         ("fab:criterion=none,restarts=2,steps=3", 1 + 2 * (3 * 2 + 1), 2 * 3 * TOY_CLASSES),
         ("fab-t:criterion=none,steps=3,targets=4", 1 + 4 * (3 * 2 + 1), 4 * 3),
     ],

@@ -1,4 +1,4 @@
-"""The quick ensemble: as strong as far longer attacks, and it goes on where its curve says so."""
+"""The quick ensemble: as strong as far longer attacks, and it continues if its curve says so."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_curve_that_still_falls_makes_it_go_on_and_say_so() -> None:
 
 
 def test_no_more_are_expected_to_break_than_are_left() -> None:
-    """Of eight images that the first stage broke none is left; of eighty of a hundred, twenty are."""
+    """If the first stage broke eight of eight images, none is left; after eighty of a hundred, twenty are."""
     assert expected(reports(8, entered=8)) == 0
     assert Fast().conclusions(reports(8, entered=8)) == (
         "fast: successes of its last stages: 8 of 8; about 0.0 more successes expected",

@@ -1,8 +1,8 @@
 """MI-FGSM against torchattacks (linf) and ART (linf and l2), step by step.
 
-What may differ: as in test_against_art.py. torchattacks divides by a mean of absolute gradients where the
-paper divides by their sum; the sum over steps has the same direction. Where an image's whole gradient is
-zero it divides by zero and returns NaN.
+Allowed differences: as in test_against_art.py. torchattacks divides by a mean of absolute gradients, the
+paper by their sum; the sum over steps has the same direction. If an image's whole gradient is zero,
+torchattacks divides by zero and returns NaN.
 """
 
 from __future__ import annotations

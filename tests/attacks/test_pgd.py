@@ -1,4 +1,4 @@
-"""What is PGD's own: its settings, starts and restarts. Its steps are compared in test_against_art.py."""
+"""PGD's own parts: its settings, starts and restarts. Its steps are compared in test_against_art.py."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adversarial images of eight bits: on the grid, in the ball, and what is reported is measured on them."""
+"""Adversarial images of eight bits: on the grid, in the ball, and results are measured on them."""
 
 from __future__ import annotations
 
@@ -155,9 +155,9 @@ class TestMeasured:
         assert float(hits.double().mean()) == frame.top1[1] < frame.top1[0]
 
     def test_it_is_never_below_the_truth(self, attack: str, norm: str) -> None:
-        """Of a linear classifier the robust accuracy is known; 8-bit images are some of those in the ball.
+        """A linear classifier's robust accuracy is known; 8-bit images are some of those in the ball.
 
-        Between two attacks short of the truth nothing must hold: rounding may break an image by luck.
+        Two attacks that miss the truth are not compared: rounding may break an image by luck.
         """
         model, clean, labels, eps = linear_problem(norm)
         truth = float(linear_robust(model, clean, labels, norm, eps).double().mean())
@@ -205,6 +205,6 @@ def linear_margin(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[Ten
 
 
 def linear_robust(model: nn.Module, images: Tensor, labels: Tensor, norm: str, eps: float) -> Tensor:
-    """Holds where the budget does not reach the bounds of the pixel box."""
+    """Whether each image is robust; holds if the budget does not reach the bounds of the pixel box."""
     weight, margin = linear_margin(model, images, labels)
     return margin > eps * (weight.abs().sum() if norm == "linf" else weight.norm())

@@ -1,4 +1,4 @@
-"""A model left as it was, whatever its forward pass does to it."""
+"""A model is left as it was, even if its forward pass changes it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_tensors_are_put_back_values_and_objects() -> None:
         assert torch.equal(value, before[name][1])
     assert model.plain is plain
     assert torch.equal(plain, torch.ones(3))
-    # What was made, and what Python counts, stays.
+    # New attributes, and counts in Python, stay.
     assert model.cache is not None
     assert model.calls == 1
 

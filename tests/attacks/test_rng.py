@@ -1,4 +1,4 @@
-"""Models that are random at test time: the seed decides what they draw, and torch's state is left alone."""
+"""Models that are random at test time: the seed decides their draws, and torch's state is left alone."""
 
 # ruff: noqa: NPY002 - models of other people draw from NumPy's global state
 

@@ -104,7 +104,7 @@ def test_a_wrong_form_is_found_out_while_it_is_used(name: str, label: str, spec:
     with looking_as_on_a_gpu() if unseen else nullcontext():
         exact = measured(model, spec, "exact")
         found = measured(model, spec, "fastest", cache)
-        # What is written down makes a run that goes on search with the model from its start.
+        # Because of the stored finding, a continued run searches with the model from its start.
         again = measured(model, spec, "fixed", VariantCache(cache.labels))
     assert found.search == exact.search == "float32"
     assert f"{label} gave other logits than the model at " in found.remarks[-1]
@@ -153,7 +153,7 @@ def test_images_broken_by_then_stay_broken_and_the_rest_is_as_with_the_model_alo
     assert not (exact.result.success & ~found.result.success).any()
     still = model(found.result.images).argmax(dim=1) == batches.labels
     assert torch.equal(~still, found.result.success)
-    # Where the form had not broken anything yet, images and verdicts are the model's own.
+    # If the variant had not broken an image yet, image and verdict are the model's own.
     same = (found.result.images == exact.result.images).flatten(1).all(dim=1)
     assert torch.equal(found.result.success[same], exact.result.success[same])
     assert same[exact.result.success].float().mean() == 1

@@ -1,7 +1,7 @@
 """Square: its schedule, its squares, its verdicts beside those of torchattacks and ART.
 
-torchattacks 3.5.1 holds a copy of the reference code. It draws one square for the whole batch where each
-image here has its own, so its accuracy varies more from seed to seed, and it makes a query more than asked.
+torchattacks 3.5.1 holds a copy of the reference code. It draws one square for the whole batch; here each
+image has its own. So its accuracy varies more from seed to seed. It also makes one query more than asked.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def begun(toy: Toy, norm: str, queries: int, *, criterion: int = 1, rows: int = 
 
 
 def published_share(asked: int, queries: int, p: float) -> float:
-    """The reference's table of shares, after so many proposals."""
+    """The reference's table of shares, after ``asked`` proposals."""
     until = [10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000]
     scaled = int(asked / queries * 10_000)
     for halvings, last in enumerate(until):
@@ -288,7 +288,7 @@ def test_logits_of_a_lower_precision_hide_what_it_looks_for(toy: Toy) -> None:
     [
         ("square:criterion=none,queries=7", 7),
         ("square:criterion=none,queries=1", 1),
-        # Of two starts one pass more each, to tell which was worse.
+        # Two starts need one pass more each, to tell which was worse.
         ("square:criterion=none,queries=7,restarts=2", 16),
     ],
 )

@@ -79,7 +79,7 @@ def test_rows_leave_as_soon_as_they_are_broken_and_waiting_ones_take_their_place
     finally:
         hook.remove()
     searching = [rows for rows, with_gradient in sizes if with_gradient]
-    # Full, but for what may gather before a refill and for the end, when nobody is waiting.
+    # Full, except for rows that may be free before a refill, and for the end, when no image is waiting.
     assert min(searching[:30]) >= 14
     assert max(searching) == 16
     survivors = int((~found.success).sum())
@@ -159,7 +159,7 @@ def test_a_search_that_misreads_the_model_convinces_nobody(toy: Toy) -> None:
     "spec", ["apgd-dlr:steps=10", "apgd-t:steps=10,targets=3", "square:queries=200", "fast"]
 )
 def test_what_a_search_that_sees_nothing_broken_ends_with_is_judged(toy: Toy, spec: str) -> None:
-    """A form that is not the model to the last bit may miss what the model itself mistakes."""
+    """A variant that differs from the model in the last bit may miss an image that the model mistakes."""
     label = int(toy.labels.mode().values)
     chosen = toy.labels == label
     alike = Toy(toy.model, toy.images[chosen], toy.labels[chosen])

@@ -63,7 +63,7 @@ class TwoWays(nn.Module):
 
 
 def _lead(logits: Tensor) -> Tensor:
-    """Of the strongest class over the second, ``(N,)``."""
+    """The lead of the strongest class over the second, ``(N,)``."""
     first, second = logits.topk(2, dim=1).values.T
     return first - second
 
