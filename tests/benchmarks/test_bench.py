@@ -1,4 +1,4 @@
-"""The runner: what a run leaves behind, and that it goes on exactly where it stopped."""
+"""The runner: the files of a run, and that a stopped run continues exactly from its last state."""
 
 import json
 import textwrap
@@ -24,7 +24,7 @@ TIMES = ["seconds", "train_seconds"]
 
 
 class Listener(Reporter):
-    """Keeps what was said."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -99,7 +99,7 @@ def test_passes_are_counted(small):
 @pytest.mark.parametrize(("attacks", "pgd"), [("fgsm", 0), ("pgd:steps=3,fgsm", 4)])
 @pytest.mark.parametrize("trust", [False, True])
 def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trust):
-    """Counted at the model itself: what FGSM's gradient gives for nothing, nobody asks for again."""
+    """Counted at the model: the clean logits come with FGSM's gradient and are not computed again."""
     images, made, of_checks = 24, [], []
     real_asked, real_judge = variants.call_model, judge_cell.judge
 
@@ -117,7 +117,7 @@ def test_each_pass_of_a_cell_is_made_once(small, monkeypatch, attacks, pgd, trus
     monkeypatch.setattr(judge_cell, "judge", judge)
     small |= {"attacks": attacks, "eps": "0.03", "curves": "none", "trust": trust}
     records = bench(**{**small, "deterministic": False, "search": "exact"}).records
-    # FGSM's gradient and what is measured; eight images tell a model that is random at test time.
+    # FGSM's gradient and the measurements; eight images detect a model that is random at test time.
     assert sum(made) - sum(of_checks) == (2 + pgd) * images + 8
     assert records["forward_passes"].sum() == (2 + pgd) * images
     assert len(of_checks) == trust
@@ -162,7 +162,7 @@ def test_a_finished_run_is_not_done_again(small, trained_cells):
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 @pytest.fixture(scope="module")
@@ -222,7 +222,7 @@ def forms_of(run: Run) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp_path, monkeypatch, stopped):
-    """Also if the run is stopped before they are, and what was found is only known from its files."""
+    """Also if the run is stopped before that, and the finding is only known from its files."""
     options = {**small, "attacks": "pgd:steps=3,pgd:steps=4", "worst_case": True}
     with comparisons() as made:
         trusting = bench(**options)
@@ -449,7 +449,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(small, changed, messag
 
 
 def test_a_full_disk_loses_nothing(small, monkeypatch):
-    """ENOSPC while a measure is written: one line, and the same command goes on from there."""
+    """ENOSPC while a measurement is written: one line, and the same command continues from there."""
     import errno
 
     from robustbench_tin.atomic import replacing

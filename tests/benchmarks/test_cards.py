@@ -1,4 +1,4 @@
-"""Model cards: what hubs read in them, and that a check verifies them from the weights and refutes others."""
+"""Model cards: the fields that hubs read, and a check that verifies them from the weights or refutes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Certified accuracy: against the closed form of a linear classifier, and below what attacks leave."""
+"""Certified accuracy: against a linear classifier's closed form, and below the accuracy under attacks."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_of_a_linear_classifier_it_is_the_distance_to_the_plane(plane: tuple) ->
     proved = ~np.isnan(found.radii)
     # Each bound is wrong with probability 0.001.
     assert (found.radii[proved] > distances[proved]).mean() < 0.02
-    # Where the sample decides, and not how many votes there are, the bound is near.
+    # If the sample limits the bound, and not the number of votes, the bound is near.
     decided = distances < 0.4
     votes = 1000 * norm.cdf(distances / 0.25)
     expected = radius(votes.astype(np.int64), 1000, 0.25, 0.001)

@@ -1,4 +1,4 @@
-"""Each doubt: what raises it, and what does not."""
+"""Each trust check: results that raise it, and results that do not."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from robustbench_tin.benchmarks.trust.trials import Huge, Witness
 
 
 def left(count: int, of: int = 128) -> Hits:
-    """The first so many images are left right."""
+    """The first ``count`` images stay right."""
     return np.arange(of) < count
 
 
 def slopes(*errors: float, floor: float = 0.0) -> Slopes:
-    """Of as many images as errors: each promised change is 1, each measured one is off by the error."""
+    """One image for each error: each promised change is 1, each measured one is off by the error."""
     promised = np.ones((len(errors), len(KINDS)))
     # |m - p| / (|m| + |p|) is the error for m between 0 and 1.
     measured = np.array([[(1 - error) / (1 + error)] * len(KINDS) for error in errors])
@@ -30,7 +30,7 @@ def slopes(*errors: float, floor: float = 0.0) -> Slopes:
 
 @pytest.fixture
 def honest() -> ProbeResult:
-    """Of 128 images, all right; PGD leaves 60 and FGSM 70."""
+    """All of 128 images are right; 60 stay right under PGD and 70 under FGSM."""
     right_gradient = slopes(*[0.02] * 48)
     return ProbeResult(
         numbers=np.arange(128),
@@ -227,7 +227,7 @@ def test_faint_logits_mislead_an_attack_that_lags_behind_one_on_margins(
 
 @pytest.mark.parametrize(("survive", "doubted"), [(6, False), (7, True)])
 def test_a_few_images_tell_nothing_of_faint_logits(honest: ProbeResult, survive: int, doubted: bool) -> None:
-    """Of eight images the PGD on margins leaves two."""
+    """Two of eight images stay right under the PGD on margins."""
     probed = dataclasses.replace(
         with_gradients(honest, margin=0.01), numbers=np.arange(8), right=left(8, 8), pgd=left(2, 8)
     )
@@ -340,7 +340,7 @@ def test_what_another_attack_breaks_counts_net_of_the_reverse() -> None:
         (0, 0, 128, False),  # at a huge one: nothing is left to break
         (12, 12, 128, False),
         (13, 13, 128, True),
-        (128, 120, 128, True),  # nothing, where noise broke eight
+        (128, 120, 128, True),  # nothing, although noise broke eight
         (60, 120, 128, False),  # an attack that works
     ],
 )

@@ -1,4 +1,4 @@
-"""``robust-tin compare``: what is paired, what is tested, and what a reader sees."""
+"""``robust-tin compare``: the pairs, the tests, and the table that a reader sees."""
 
 from __future__ import annotations
 

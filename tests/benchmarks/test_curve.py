@@ -1,4 +1,4 @@
-"""``--curve``: a ladder of eps, its cost, its median, and what it must not hide from the trust checks."""
+"""``--curve``: a ladder of eps, its cost, its median, and the faults that trust checks must still see."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_an_attack_that_fades_with_eps_is_told_on_a_ladder_too(toy: Toy, curve: 
     last = found.measures[-1].record
     assert last.trust is not None
     assert TrustCode.rising in {reason.code for reason in last.trust}
-    assert (last.top1 == 0) is curve  # the ladder carries what it found below
+    assert (last.top1 == 0) is curve  # the ladder keeps adversarial images of smaller eps
 
 
 def test_the_sample_costs_a_quarter_of_a_rung_at_most_or_sixteen_images() -> None:

@@ -18,7 +18,7 @@ from robustbench_tin.training.curves import MEASURES, Point, read_curves
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Measuring a model of one's own: the table, the images behind it, and what is refused."""
+"""Measuring a model of one's own: the table, the images behind it, and refused input."""
 
 from __future__ import annotations
 

@@ -287,7 +287,7 @@ def test_a_network_may_view_its_activations(options: dict) -> None:
 
 
 class Listens(Reporter):
-    """Keeps what it is told."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""What evaluate returns, and every form of data that it takes."""
+"""The result of ``evaluate``, and every form of data that it takes."""
 
 from __future__ import annotations
 

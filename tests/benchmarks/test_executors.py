@@ -216,7 +216,7 @@ def test_under_torchrun_cells_share_their_processes() -> None:
 
 
 def choose(*, jobs: int | None, cells: int, device: str = "cpu", processes: int = 1) -> chooser.SideBySide:
-    """What is chosen for cells of a network of 25 million parameters."""
+    """The choice for cells of a network of 25 million parameters."""
     plan = SimpleNamespace(device=device, classes=1000, backbone=backbones.get)
     request = BenchConfig(jobs=jobs)
     waiting = [Cell("resnet50", "none", seed) for seed in range(cells)]

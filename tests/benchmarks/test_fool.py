@@ -101,7 +101,7 @@ def test_the_manifest_tells_of_each_image_what_is_true_of_its_file(
 
 
 class Stop(BaseException):
-    """Ends a call where a kill would."""
+    """Ends a call as a kill would."""
 
 
 @pytest.mark.parametrize("written", [0, 1, 5, 15, 20])

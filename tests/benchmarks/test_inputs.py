@@ -1,4 +1,4 @@
-"""What people bring to evaluate: every usual type gives the same figures, every mistake one line."""
+"""Input of ``evaluate``: every usual type gives the same figures, every mistake gives one line."""
 
 from __future__ import annotations
 

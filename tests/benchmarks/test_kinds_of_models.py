@@ -27,7 +27,7 @@ def toy(toy: Toy) -> Toy:
 
 @pytest.fixture(autouse=True)
 def quiet() -> None:
-    """Of torch's plans for its file formats and quantisers."""
+    """Hide torch's warnings about its plans for file formats and quantisers."""
     warnings.simplefilter("ignore")
 
 

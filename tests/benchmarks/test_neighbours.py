@@ -1,4 +1,4 @@
-"""What one attack of a table shows of another: the figures of a cell held against each other."""
+"""One attack's result as a check of another's: the figures of a cell compared with each other."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FAST = "fast left 21 of 100 images right at eps 0.03, and this left {}: believe 
 
 
 def taken(spec: str, left: int | None, left5: int | None, *, images: int = IMAGES) -> Measured:
-    """A measure that leaves the first so many images right; None: by this criterion it says nothing."""
+    """A measurement with the first ``left`` images right; None: it has no result for this criterion."""
     hits = [None if count is None else np.arange(images) < count for count in (left, left5)]
     own = None if spec in (CLEAN, WORST_CASE) else parse_attack(spec)
     queries_alone = spec == CLEAN or (own is not None and not own.needs_gradients)

@@ -1,4 +1,4 @@
-"""Catastrophic overfitting is judged by what a defense does, not by what it is called."""
+"""Catastrophic overfitting is judged by a defense's attributes, not by its name."""
 
 from __future__ import annotations
 

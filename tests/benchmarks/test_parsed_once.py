@@ -1,4 +1,4 @@
-"""A spec is parsed once, and what a process has written it does not read back."""
+"""A spec is parsed once, and a process does not read back its own files."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ COUNTED = (parse_attack, parse_defense, parse_spec, parse_stages, Registry.get, 
 
 @contextmanager
 def counted_calls() -> Iterator[Counter[str]]:
-    """Calls of the counted functions, under whatever name a module has them."""
+    """Calls of the counted functions, under any name that a module gives them."""
     calls: Counter[str] = Counter()
     names = {function.__code__: function.__qualname__ for function in COUNTED}
 

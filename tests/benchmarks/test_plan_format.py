@@ -1,4 +1,4 @@
-"""Plans on disk: what earlier versions wrote is read, and keeps its fingerprint and digest."""
+"""Plans on disk: those of earlier versions are read, and keep their fingerprint and digest."""
 
 from __future__ import annotations
 

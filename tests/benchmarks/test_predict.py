@@ -30,7 +30,7 @@ def dataset(drawn: Path) -> Dataset:
 
 
 class Said(Reporter):
-    """Keeps what is said."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -1,4 +1,4 @@
-"""Presets: what they hold, that flags win over them, and cells without weights."""
+"""Presets: their options, flags that win over them, and cells without weights."""
 
 from __future__ import annotations
 
@@ -155,6 +155,6 @@ def test_without_its_weights_a_cell_is_not_measured_and_the_others_are(small, mo
     assert row.count("not measured") == 4
     assert text.count("nobody has them") == 1
     assert not run.complete
-    # Once they can be had, the same command fetches what is missing.
+    # Once the weights are available, the same command fetches the missing ones.
     monkeypatch.setattr(place, found)
     assert bench(**options, skip_missing_weights=True).complete

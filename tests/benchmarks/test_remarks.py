@@ -1,4 +1,4 @@
-"""Remarks: what a reader must know of a figure that is right and says less than it seems to."""
+"""Remarks: warnings about a figure that is right but means less than it seems to."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The list of runs: what each does, how far it is, how robust; damaged ones do not stop it."""
+"""The list of runs: each run's task, progress and robust accuracy; damaged ones do not stop it."""
 
 from __future__ import annotations
 

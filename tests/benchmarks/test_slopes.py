@@ -66,7 +66,7 @@ def test_a_cut_channel_shows_along_directions_of_one_channel(toy: Toy, images: T
     with subject.attacked:
         near = differences(subject, images, NEAR, floor(images), seed=0)
     assert near.errors_by_direction()[KINDS.index("one-channel")] > 0.95
-    # What is left of the gradient is right: along its own sign nothing shows.
+    # The remaining part of the gradient is right: along its own sign nothing shows.
     assert near.errors_by_direction()[KINDS.index("steepest")] < 0.05
 
 

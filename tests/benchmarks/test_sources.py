@@ -36,7 +36,7 @@ def fooling(small) -> dict:
 
 @pytest.fixture
 def trainings(monkeypatch) -> list[str]:
-    """Backbone and defense of what was trained, in order."""
+    """Backbone and defense of each training, in order."""
     done: list[str] = []
 
     def counting(classifier, split, defense, *args, **options):

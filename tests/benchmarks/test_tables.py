@@ -1,4 +1,4 @@
-"""Tables: what they say, and that a narrow terminal cuts no figure."""
+"""Tables: their content, and that a narrow terminal cuts no figure."""
 
 import io
 import re

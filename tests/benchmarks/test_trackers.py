@@ -29,7 +29,7 @@ BLOCK, HEADER = 32768, 7
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 class Warned(Reporter):
@@ -217,7 +217,7 @@ def test_wandb_offline_has_an_interrupted_run_once(
 
 
 def test_wandb_without_a_key_asks_nothing(quick: dict, tmp_path: Path) -> None:
-    """On a terminal, where wandb would ask for a key: it waits for no answer."""
+    """wandb would ask for a key on a terminal; here it waits for no answer."""
     pytest.importorskip("wandb", reason="wandb is not installed")
     pty = pytest.importorskip("pty", reason="this system has no pseudo-terminals")
     environment = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}

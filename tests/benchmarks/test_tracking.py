@@ -1,4 +1,4 @@
-"""Tracking a run: what a tracker is told, once, across interruptions, and that its failures stay its own."""
+"""Tracking a run: a tracker gets everything once, across interruptions, and its failures stop no run."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from robustbench_tin.training.curves import read_curves
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 @dataclass
 class Recorded:
-    """A tracked run that keeps what it is told."""
+    """A tracked run that keeps everything it gets."""
 
     id: str
     described: Description

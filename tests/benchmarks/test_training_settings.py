@@ -179,7 +179,7 @@ def test_a_published_head_needs_classes_of_imagenet(quick: dict, tmp_path: Path)
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 def test_a_run_stopped_in_a_training_goes_on_from_its_checkpoint(

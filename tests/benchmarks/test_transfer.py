@@ -187,7 +187,7 @@ def test_what_is_there_is_not_done_again(done, transferred, small_folder, monkey
 
 
 class Stop(BaseException):
-    """Ends a transfer where a kill would."""
+    """Ends a transfer as a kill would."""
 
 
 @pytest.mark.parametrize("occurrence", [4, 9])

@@ -24,7 +24,7 @@ def silent(text: str) -> str:
 
 
 def codes(frame: pd.DataFrame) -> list[list[Any]]:
-    """What code decides on."""
+    """The codes that code decides on."""
     reasons = [None if known is None else [each["code"] for each in known] for known in frame["trust_codes"]]
     return [
         list(row) for row in zip(frame["attack"], frame["eps"], frame["status_code"], reasons, strict=True)

@@ -190,7 +190,7 @@ def test_a_judgement_needs_images_that_are_right(toy: Toy, images: int, right: i
     with torch.no_grad():
         answers = toy.model(pixels).argmax(dim=1)
     labels = torch.where(torch.arange(images) < right, answers, (answers + 1) % 10)
-    # Of a hundred classes 9 of 40 images are above chance, and of ten they are not.
+    # 9 right images of 40 are above chance with a hundred classes, but not with ten.
     model = nn.Sequential(copy.deepcopy(toy.model), nn.ConstantPad1d((0, 90), -100.0))
     frame = evaluate(model, pixels, labels, "fgsm,pgd:steps=5", 0.005, trust=True).records
     assert frame["above_chance"].all()
@@ -269,7 +269,7 @@ def test_a_fixed_budget_is_doubted_where_the_probe_was_not_through(
 
 
 class Listener(Reporter):
-    """Keeps what was said."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -342,7 +342,7 @@ def test_a_run_of_what_did_not_learn_says_that_it_is_unchecked(small: dict) -> N
 
 
 class Stop(BaseException):
-    """Ends a run where a kill would."""
+    """Ends a run as a kill would."""
 
 
 def test_a_run_stopped_while_it_judges_ends_with_the_same_table(
@@ -384,7 +384,7 @@ class Unregistered(Attack):
 def test_an_attack_that_no_registry_knows_is_judged(toy: Toy, images: tuple[Tensor, Tensor]) -> None:
     frame = evaluate(toy.model, *images, [Unregistered()], 0.03, trust=True).records
     assert (frame["attack"][1], frame["trust"][1]) == ("nobody-knows-it", "ok")
-    # As one of several steps its figure would be doubted, if it were taken for what the registry has.
+    # Its figure would be doubted if it were mistaken for the registry's attack of several steps.
     same_name = type("SameName", (Unregistered,), {"name": "pgd"})()
     frame = evaluate(toy.model, *images, [same_name], 0.03, trust=True).records
     assert (frame["attack"][1], frame["trust"][1]) == ("pgd", "ok")

@@ -1,4 +1,4 @@
-"""Verdicts: which state reasons make, and what people and files get of them."""
+"""Verdicts: the state that reasons lead to, and their form for people and in files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CHANCE = Reason.of(TrustCode.at_chance)
         ([], Trust.ok, "ok"),
         ([RISES], Trust.doubted, SAID),
         ([FEW], Trust.unchecked, "unchecked: too few images: 8, and 20 are needed"),
-        # A reason to disbelieve wins, and what could not be checked is not lost.
+        # A doubt wins, and the reason that a check was impossible is kept.
         ([FEW, RISES], Trust.doubted, f"{SAID}; unchecked: too few images: 8, and 20 are needed"),
     ],
 )

@@ -15,7 +15,7 @@ DATA = {"data": "drawn", "data_fingerprint": "aaaa", "measured_on": "bbbb"}
 
 
 def right(count: int, images: int = IMAGES) -> np.ndarray:
-    """So many right images, spread over the whole set."""
+    """``count`` right images, spread over the whole set."""
     hits = np.zeros(images, dtype=bool)
     hits[np.random.default_rng(7).permutation(images)[:count]] = True
     return hits
@@ -78,5 +78,5 @@ def candidate(*models: CandidateModel, **settings) -> Candidate:
 
 
 def table(clean=340, fgsm=240, pgd=200) -> dict:
-    """Three measures with so many right images of 400."""
+    """Three measurements with these numbers of right images of 400."""
     return {(CLEAN, 0.0): right(clean), ("fgsm", 0.03): right(fgsm), ("pgd", 0.03): right(pgd)}

@@ -1,4 +1,4 @@
-"""The file: small, sorted, stable, and whatever is wrong with it told in one line."""
+"""The baseline file: small, sorted and stable; every error in it is told in one line."""
 
 import hashlib
 import json
@@ -32,7 +32,7 @@ def written(tmp_path) -> Path:
 
 
 def refused(path: Path) -> str:
-    """What is said of a file: one short printable line, and exit code 2."""
+    """The error of a file: one short printable line, and exit code 2."""
     with pytest.raises(BaselineError) as caught:
         read_baseline(path)
     message = str(caught.value)
@@ -94,7 +94,7 @@ def test_files_of_earlier_formats_are_read(tmp_path):
     assert [reason.code for reason in measure.doubts] == [TrustCode.not_converged]
     assert [reason.code for reason in measure.unchecked] == [TrustCode.few_images]
     assert [*map(str, (*measure.doubts, *measure.unchecked))] == [late, few.removeprefix("unchecked: ")]
-    # What no version says is kept as it is, and a change by hand is seen.
+    # A text of no known version is kept as it is, and a change by hand is detected.
     path.write_text(of_format(1, made, lambda measure: measure["doubts"].append("the moon was full")))
     assert str(read_baseline(path).entries[0].measures[0].doubts[1]) == "the moon was full"
     path.write_text(of_format(1, made).replace("60 of 400", "61 of 400"))

@@ -1,4 +1,4 @@
-"""What a check says of made-up outcomes: each verdict, each question, and nothing skipped."""
+"""A check's verdicts on made-up results: each verdict, each question, and nothing skipped."""
 
 from __future__ import annotations
 
@@ -214,7 +214,7 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
 @pytest.mark.parametrize(
     ("before", "now", "pgd", "status"),
     [
-        # A way round the checks is as suspicious as what they would have found.
+        # A way round the checks is as suspicious as their findings would have been.
         ("ok", GRADIENTS, 200, "suspicious"),
         (GRADIENTS, GRADIENTS, 200, "not worse"),
         (GRADIENTS, "ok", 200, "not worse"),
@@ -224,14 +224,14 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
             200,
             "suspicious",
         ),
-        # Earlier versions left what was not checked blank.
+        # Earlier versions left the verdict blank if there was no check.
         (None, GRADIENTS, 200, "not worse"),
         (None, GRADIENTS, 390, "better"),
         # How many images are right is judged by the clean figure; a rise must not hide behind it.
         ("ok", FEW, 200, "not worse"),
         ("ok", FEW, 390, "suspicious"),
         (FEW, FEW.replace("8", "7"), 390, "better"),
-        # Of a doubted figure only a rise is held to it.
+        # Only a rise of a doubted figure counts against it.
         ("accuracy rises", GRADIENTS, 200, "not worse"),
         ("accuracy rises", GRADIENTS, 390, "suspicious"),
         # A doubt wins.
@@ -291,7 +291,7 @@ def test_a_model_that_learned_nothing_fails_unless_allowed(tmp_path, of_baseline
         allowed = check(unlearned, path, asked.then(allow_untrained=True))
         assert set(verdicts(allowed).values()) == {"not worse"}
         assert allowed.exit_code == 0
-    # What got worse on top of it is said to be worse, and nothing counts as better.
+    # A figure that got worse on top of it is reported as worse, and nothing counts as better.
     report = check(candidate(model(table(clean=200, pgd=390), above_chance=False)), file)
     assert verdicts(report) == {CLEAN: "worse", "fgsm@0.03": "untrained", "pgd@0.03": "untrained"}
     assert report.update == ""

@@ -1,4 +1,4 @@
-"""A check finds the same whatever its messages say."""
+"""A check's result does not depend on the texts of its messages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The files for CI services: what they run is run here, with a stand-in for the command."""
+"""The files for CI services: their scripts run here, with a stand-in for the command."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_the_action_installs_for_the_cpu_and_caches_what_it_installs(place: Path
     found = step("Find the cache of pip")
     code, _ = run(found["run"], place, GITHUB_OUTPUT=str(place / "output"))
     assert code == 0
-    # What the cache step takes from it.
+    # The outputs that the cache step uses.
     outputs = {line.partition("=")[0] for line in (place / "output").read_text().splitlines()}
     text = str(cache["with"])
     used = {part.split(" ")[0] for part in text.split("steps.pip.outputs.")[1:]}

@@ -199,7 +199,7 @@ def test_states_that_hold_more_than_tensors_have_a_digest(tmp_path: Path) -> Non
         assert digest(one) == digest(one)
         assert None not in (digest(one), digest(other))
         assert digest(one) != digest(other)
-    # What else it holds is not known.
+    # Its other content is not known.
     assert digest("function") is None
 
 

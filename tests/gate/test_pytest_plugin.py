@@ -134,7 +134,7 @@ def test_no_such_file(robustness):
 
 @pytest.fixture(scope="module")
 def messages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """What each of the tests above failed with; nothing where it passed."""
+    """The message with which each of the tests above failed; empty if it passed."""
     place = tmp_path_factory.mktemp("user")
     (place / "test_mine.py").write_text(TESTS)
     # Installed or not, the plug-in of this checkout is the one that is meant.

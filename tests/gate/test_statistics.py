@@ -1,4 +1,4 @@
-"""The tests of the gate against other ways to compute them, and what they promise, by simulation."""
+"""The gate's statistical tests against other ways to compute them, and their error rates by simulation."""
 
 import math
 from itertools import product
@@ -60,7 +60,7 @@ def test_the_spread_is_at_least_what_counting_gives():
     alike = Spread((90, 90, 90, 90, 90), (87,), 100)
     assert alike.deviation == pytest.approx(math.sqrt(0.895 * 0.105 / 100), rel=0.01)
     assert alike.chances().of_drop > 0.1
-    # Where all or none are right, too, and in a few images.
+    # Also if all or none are right, and with few images.
     assert Spread((8, 8, 8), (7,), 8).chances().of_drop > 0.05
     assert Spread((0, 0, 0), (0,), 8).chances().of_drop == pytest.approx(0.5)
 

@@ -62,7 +62,7 @@ def run(place: Path, command: str, *words: str, weights: tuple[str, ...]) -> tup
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ROBUST_TIN_CACHE", str(place / "cache"))
         done = CliRunner().invoke(app, [command, *model, *given, *MEASURED, *words])
-    # CliRunner takes what `main` would turn into one line.
+    # CliRunner keeps the exception that `main` would turn into one line.
     return done.exit_code, done.output + str(done.exception or "")
 
 

@@ -1,4 +1,4 @@
-"""Galleries and saliency results as files: what is read is what was written."""
+"""Galleries and saliency results as files: reading gives back the same results."""
 
 from __future__ import annotations
 

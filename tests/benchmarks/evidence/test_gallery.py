@@ -36,7 +36,7 @@ RUNGS = (0.02, 0.06, LARGE)
 
 
 class Lines(Reporter):
-    """Keeps what it is told."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

@@ -31,7 +31,7 @@ from robustbench_tin.progress import Reporter
 pytest.importorskip("captum", reason="captum is not installed (the extra `saliency`)")
 
 BOX = (5, 6, 50, 51)
-"""Of the drawn set's validation images; the first image's is degenerate."""
+"""The box in the drawn set's validation images; the first image's is degenerate."""
 EPS = 0.03
 
 
@@ -62,7 +62,7 @@ class Convolution(nn.Module):
 
 
 class Lines(Reporter):
-    """Keeps what it is told."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []

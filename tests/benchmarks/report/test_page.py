@@ -1,4 +1,4 @@
-"""What the report's file says, read without a browser."""
+"""The text of the report's file, read without a browser."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ import pytest
 
 @dataclass
 class Visit:
-    """A page that is open, and what it said and asked for."""
+    """An open page, with its messages and its requests."""
 
     page: Any
     complaints: list[str] = field(default_factory=list)
