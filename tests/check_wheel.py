@@ -31,7 +31,7 @@ def expected(root: Path) -> set[str]:
 
 
 def main() -> None:
-    """Compare, and say what is missing or too much."""
+    """Compare, and name the files that are missing or superfluous."""
     with zipfile.ZipFile(sys.argv[1]) as wheel:
         names = {name for name in wheel.namelist() if ".dist-info/" not in name}
         licensed = any(name.endswith("/LICENSE") for name in wheel.namelist())

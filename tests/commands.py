@@ -9,13 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
-# What the parent of all commands imports once.
+# Modules that the parent of all commands imports once.
 _PRELOADED = ["robustbench_tin.benchmarks.bench", "robustbench_tin.cli.app", "scipy.stats"]
 _COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
 
 def robust_tin(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run ``robust-tin`` with these arguments; what it printed, and its exit status.
+    """Run ``robust-tin`` with these arguments; returns its output and its exit status.
 
     Args:
         arguments: each as text.

@@ -1,4 +1,4 @@
-"""What all rooms' tests share: tiny trained networks, drawn images, plugin files."""
+"""Fixtures that all rooms' tests share: tiny trained networks, drawn images, plugin files."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def mixed_model() -> nn.Module:
 
 @pytest.fixture(autouse=True)
 def own_registries(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a test or its plugin registers is forgotten after it: which tests share a process is chance."""
+    """Forget a test's registered names after it: chance decides which tests share a process."""
     for registry in (attacks.registry, defenses.registry):
         registry.names()
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))

@@ -1,4 +1,4 @@
-"""A device without float64, played by the CPU: what is on it cannot meet what is not.
+"""A device without float64, simulated on the CPU: its tensors cannot meet those of another device.
 
 Registered as a backend of torch's, once a process; so the tests that need it run in a process of their own.
 """
@@ -66,7 +66,7 @@ def register() -> None:
     _LIBRARIES.extend([everything, some])
 
 
-# Kept alive: what a library registered goes with it.
+# Kept alive: the end of a library ends its registrations.
 _LIBRARIES: list[operators.Library] = []
 
 

@@ -1,4 +1,4 @@
-"""Small data sets, drawn: what real ones look like, and nothing of them."""
+"""Small drawn data sets, in the layout of real ones and without any of their images."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import pytest
 
 from robustbench_tin.attacks import parse_attack, registry
 
-# What stands in for an attack whose own budget is too much for a test.
+# Replacements for attacks whose own budget is too large for a test.
 LIGHT = {
     "apgd-ce": "apgd-ce:steps=5",
     "apgd-dlr": "apgd-dlr:steps=5",
@@ -24,7 +24,7 @@ SPENT = [spec for spec in SPECS if parse_attack(spec).criterion is None]
 """Those that spend their whole budget on every image."""
 UNTIL_BROKEN = [spec for spec in SPECS if spec not in SPENT]
 
-# One of each other library, random where it can be.
+# One attack of each other library, random if possible.
 BRIDGES = {
     "art": "art:FastGradientMethod:num_random_init=1",
     "foolbox": "foolbox:L2DeepFoolAttack:steps=3",

@@ -1,8 +1,8 @@
 """A device that computes nothing and for which no one may wait, for tests on machines without a GPU.
 
-PyTorch's ``meta`` device gives tensors a shape and a type, but no values. So whatever needs a value on the
-host (``.item()``, ``.cpu()``, ``bool(tensor)``, a boolean mask as an index) fails there by itself, and copies
-to the device are looked at one by one: only those that the host does not wait for pass.
+PyTorch's ``meta`` device gives tensors a shape and a type, but no values. So code that needs a value on the
+host (``.item()``, ``.cpu()``, ``bool(tensor)``, a boolean mask as an index) fails there by itself. Copies to
+the device are checked one by one: only those pass that the host does not wait for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 DEVICE = torch.device("meta")
 
 
-class Waited(AssertionError):  # noqa: N818 - what happened
+class Waited(AssertionError):  # noqa: N818 - named after the event
     """The host waited for the device."""
 
 

@@ -1,4 +1,4 @@
-"""The command as a person meets it: what it prints, and how it ends."""
+"""The command as a person meets it: its output and its exit status."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folde
     assert out.read_text().startswith(
         "file,class,class_name,confidence,class_2,confidence_2,true_class\nval/blue/0.png,"
     )
-    # What these images cannot be written as is told in one line.
+    # A layout in which these images cannot be written gives one line.
     result = robust_tin("fool", "--model", cell, "--out", tmp_path / "fooled", *options)
     assert result.returncode == 2
     assert "has images of 16 px; expected 64" in result.stderr

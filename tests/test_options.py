@@ -38,7 +38,7 @@ class Toy(Config, panel="Toys"):
 
 
 def called(*words: str) -> tuple[Toy, dict[str, Any], str]:
-    """The config that a command gets from these words, the options given, and what it printed."""
+    """The config that a command gets from these words, the options given, and its output."""
     app = typer.Typer()
     seen: list[Any] = []
 

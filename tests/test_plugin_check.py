@@ -1,4 +1,4 @@
-"""A wrong plug-in is refused when it registers, by one line that says what is expected."""
+"""A wrong plug-in is refused when it registers, with one line that names the expected signature."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the author of a plug-in imports: listed, lazy, and enough for every example in the docs."""
+"""The names that the author of a plug-in imports: listed, lazy, and enough for every example in the docs."""
 
 from __future__ import annotations
 

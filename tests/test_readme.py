@@ -1,4 +1,4 @@
-"""What the README tells a newcomer to type, run to the letter."""
+"""The README's commands for a newcomer, run exactly as they stand."""
 
 import os
 import re

@@ -185,7 +185,7 @@ class Prayer(defenses.Defense):
 
 
 class TestPluginFiles:
-    """A user's file, its decorators, and what may be wrong with it."""
+    """A user's file, its decorators, and its possible errors."""
 
     def test_a_good_one_registers_what_it_defines(self, write_plugin: Callable[..., Path]) -> None:
         path = write_plugin(GOOD)

@@ -119,7 +119,7 @@ def test_linf_projection_leaves_what_is_inside_and_moves_the_rest_to_the_nearest
 
 @pytest.mark.parametrize("eps", [0, 1e-9, 0.01, 1 / 255, 4 / 255, 8 / 255, 0.5, 1])
 def test_bounds_of_8_bit_images_are_those_of_any_others(eps: float) -> None:
-    """They are looked up, where those of other images are worked out; a value off the grid turns that off."""
+    """They are looked up; those of other images are computed. One value off the grid ends the look-up."""
     levels = torch.arange(256, dtype=torch.uint8).repeat(3).view(1, 3, 16, 16)
     images = levels.float().div_(255)
     off_grid = torch.cat([images, torch.full_like(images, 0.3)])
@@ -135,7 +135,7 @@ def test_bounds_of_8_bit_images_are_those_of_any_others(eps: float) -> None:
 @settings(max_examples=200)
 @given(images_of_any_kind, candidates_of_any_kind, budgets.filter(lambda eps: eps >= 1e-3))
 def test_l2_projection_uses_the_whole_ball(image: np.ndarray, candidate: np.ndarray, eps: float) -> None:
-    """As far as the box lets it: a candidate outside ends on the sphere, within what float32 resolves."""
+    """As far as the box allows it: a candidate outside ends on the sphere, to float32's resolution."""
     images, candidates = torch.from_numpy(image), torch.from_numpy(candidate)
     moved = ThreatModel("l2", eps).ball(images).project(candidates)
     reach = distances(images, candidates.clamp(0, 1), "l2").clamp(max=eps)

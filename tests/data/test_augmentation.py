@@ -1,4 +1,4 @@
-"""Augmentation, told by what it does to ramps, corners and constants."""
+"""Augmentation, seen by its effect on ramps, corners and constants."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def ramps() -> Tensor:
 
 
 def slopes(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Rise a pixel along x and y in the middle of each image, where it is the same everywhere."""
+    """Rise a pixel along x and y in the middle of each image; it is the same everywhere there."""
     middle = images[..., 10:22, 10:22].double()
     right, down = middle.diff(dim=-1), middle.diff(dim=-2)
     for rise in (right, down):

@@ -23,7 +23,7 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 def ids(dataset: Dataset) -> list[str]:
-    """The class id of each validation image: what no order may change."""
+    """The class id of each validation image; no order may change it."""
     return [dataset.classes[label] for label in dataset.val.labels]
 
 

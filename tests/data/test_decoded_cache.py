@@ -134,7 +134,7 @@ def python(script: str, *args: str, **settings: Any) -> subprocess.Popen[str]:
 
 def test_a_killed_process_leaves_nothing_that_is_used(tiny: Path, cache: Path) -> None:
     script = OPEN + (
-        "stop = lambda what, done, total: os.kill(os.getpid(), signal.SIGKILL) if 'val' in what else None;"
+        "stop = lambda part, done, total: os.kill(os.getpid(), signal.SIGKILL) if 'val' in part else None;"
         "open_dataset(sys.argv[1], cache_dir=sys.argv[2], progress=stop)"
     )
     with python(script, str(tiny), str(cache)) as process:

@@ -1,4 +1,4 @@
-"""The demo set is drawn once a machine; a file that is not what was written is drawn again."""
+"""The demo set is drawn once on a machine; a file that has changed since is drawn again."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from robustbench_tin.errors import DataError
 
 @dataclass
 class Site:
-    """What a server on this machine offers, how it behaves, and what it was asked for."""
+    """A server on this machine: its content, its behaviour, and the requests that it got."""
 
     content: bytes
     address: str = ""

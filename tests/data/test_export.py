@@ -1,4 +1,4 @@
-"""Data sets written in Tiny ImageNet's layout, and what reading them gives back."""
+"""Data sets written in Tiny ImageNet's layout, and read again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a data set leaves out is counted; what ImageFolder reads is read."""
+"""Images that a data set leaves out are counted; everything that ImageFolder reads is read."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ assert data.Split and data.open_dataset and data.subset
 
 @pytest.fixture
 def mine(monkeypatch: pytest.MonkeyPatch, tiny: Path) -> Path:
-    """A data set of the user's own, registered as ``mine`` for one test; where it lies."""
+    """The folder of a data set of the user's own, registered as ``mine`` for one test."""
     monkeypatch.setattr(datasets, "_entries", dict(datasets._entries))
 
     @register("mine")

@@ -1,4 +1,4 @@
-"""The real Tiny ImageNet, where ROBUST_TIN_DATA names a directory that holds tiny-imagenet-200."""
+"""The real Tiny ImageNet; needs ROBUST_TIN_DATA, a directory that holds tiny-imagenet-200."""
 
 from __future__ import annotations
 

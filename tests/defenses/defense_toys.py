@@ -1,4 +1,4 @@
-"""What the tests of adversarial training share: a context, and models that remember or normalise."""
+"""Parts that the tests of adversarial training share: a context, and models that remember or normalise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each augmentation by name does to images whose change can be told, and to their labels."""
+"""The effect of each named augmentation on labels and on images that make it visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: where the gradient is taken, and that the weights come back."""
+"""Adversarial weight perturbation: the point of the gradient, and that the weights come back."""
 
 from __future__ import annotations
 

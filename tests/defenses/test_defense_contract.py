@@ -1,4 +1,4 @@
-"""What every registered defense owes to the loop, and how defenses combine."""
+"""The contract of every registered defense with the training loop, and how defenses combine."""
 
 from __future__ import annotations
 

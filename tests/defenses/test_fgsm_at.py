@@ -72,7 +72,7 @@ def test_the_step_makes_the_images_harder(toy: Toy) -> None:
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_only_the_second_pass_moves_the_weights(toy: Toy, precision: torch.dtype) -> None:
-    """Also in lower precision, where autocast keeps cast weights from the first pass for the second."""
+    """Also in lower precision: autocast keeps cast weights from the first pass for the second."""
     model = build_toy_model()
     lower = nullcontext() if precision == torch.float32 else torch.autocast("cpu", precision)
     with lower:

@@ -1,4 +1,4 @@
-"""Transforms before the classifier: what they do to an image, and that attacks see through them."""
+"""Transforms before the classifier: their effect on an image, and that attacks see through them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY_TRANSFORM = pytest.mark.parametrize("spec", [*FIXED, *RANDOM, "jpeg:qualit
 
 
 def transformed(spec: str, images: Tensor) -> Tensor:
-    """What a classifier behind the defense sees."""
+    """The images that a classifier behind the defense sees."""
     seen: Tensor = parse_defense(spec).wrap(nn.Identity())(images)
     return seen
 
@@ -200,7 +200,7 @@ def test_softened_rounding_rounds_and_is_steepest_where_a_value_is_about_to_chan
 
 @pytest.mark.parametrize("quality", [1, 30, 75, 100])
 def test_the_softened_jpeg_is_nearly_libjpeg_s(quality: int) -> None:
-    """On images of odd sizes, whose borders a file goes on with, in colour and grey; in levels of 255."""
+    """On images of odd sizes, which a file extends at the border, in colour and grey; in levels of 255."""
     images = functional.interpolate(draw_toy_images(8, seed=4)[0], size=(53, 38), mode="bilinear")
     for given in (images, images[:, :1]):
         seen = transformed(f"jpeg:quality={quality}", given)

@@ -18,7 +18,7 @@ NORM = pytest.mark.parametrize("norm", ["linf", "l2"])
 
 
 def kl(p_log: Tensor, q_log: Tensor) -> Tensor:
-    """Of each row, the sum of p (log p - log q)."""
+    """The sum of p (log p - log q) over each row."""
     return torch.sum(torch.exp(p_log) * (p_log - q_log), dim=1)
 
 

@@ -1,4 +1,4 @@
-"""Adversarial training keeps what it is for: more images right under attack than plain training."""
+"""Adversarial training fulfils its purpose: more images right under attack than plain training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each adversarial defense promises, on real Tiny ImageNet classes: it beats ``none`` under PGD-20."""
+"""The promise of each adversarial defense, on real Tiny ImageNet classes: it beats ``none`` under PGD-20."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_it_beats_none_under_pgd_20(dataset: Dataset, undefended: tuple[int, int
     clean, attacked = kept(dataset, defense)
     print(f"{defense}: {clean} clean, {attacked} under PGD-20 of {images}; none: {undefended}")
     assert attacked <= clean
-    # One-sided, at 1 in 1000. A network that always guesses one class keeps a fifth, whatever the attack.
+    # One-sided, at 1 in 1000. A network that always guesses one class keeps a fifth under any attack.
     assert binomtest(clean, images, 1 / CLASSES, alternative="greater").pvalue < 1e-3
     assert clean > 2 * images / CLASSES
     highest = binomtest(undefended[1], images).proportion_ci(0.999).high

@@ -1,4 +1,4 @@
-"""Randomised smoothing as a defense: what it trains on, how it answers, and what attacks climb."""
+"""Randomised smoothing as a defense: its training images, its answers, and the loss that attacks climb."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def context_of(seed: int) -> Context:
 
 
 class Counting(nn.Module):
-    """Says class 1 where the first value is above one half, else class 0, and counts its passes."""
+    """Says class 1 if the first value is above one half, else class 0, and counts its passes."""
 
     def __init__(self) -> None:
         super().__init__()

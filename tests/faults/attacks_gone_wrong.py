@@ -11,7 +11,7 @@ from robustbench_tin import attacks
 @attacks.register("returns-clean")
 @dataclass(frozen=True, kw_only=True)
 class _ReturnsClean(attacks.Attack):
-    """Forgets to hand back what it found."""
+    """Forgets to return the images that it found."""
 
     def run(self, attacked, labels, ball, generator):
         attacked.gradient(ball.images, labels)
@@ -62,7 +62,7 @@ class WrongScale(AttackFault):
 @attacks.register("gives-up")
 @dataclass(frozen=True, kw_only=True)
 class _GivesUp(attacks.Attack):
-    """Leaves its loop too early where the budget is large."""
+    """Leaves its loop too early if the budget is large."""
 
     def run(self, attacked, labels, ball, generator):
         moved = ball.images

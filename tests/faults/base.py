@@ -1,4 +1,4 @@
-"""What a fault is, and the list of all of them."""
+"""The base class of faults, and the list of all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 class Fault(ABC):
-    """A model whose robust accuracy must not be believed, and the reason that must be given.
+    """A model whose robust accuracy is unreliable, and the reason that the trust checks must give.
 
     A subclass with a name registers itself.
 
@@ -88,7 +88,7 @@ class DetachedChange(Fault):
     eps = (0.0, 0.03)
 
     copies: ClassVar[int] = 1
-    """Passes that the truth averages; more than one where the change is random."""
+    """Passes that the truth averages; more than one if the change is random."""
 
     @abstractmethod
     def change(self, host: Host) -> Change:

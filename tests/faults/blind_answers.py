@@ -113,7 +113,7 @@ class RippleOfOneLevel(Fault):
 
 
 class ErrorFeedback(_OfTheHost):
-    """Quantised logits, and what was cut off fed back with the wrong sign: stairs that slope down."""
+    """Quantised logits, with the rounding error fed back with the wrong sign: stairs that slope down."""
 
     name = "error feedback of the wrong sign"
 
@@ -195,7 +195,7 @@ class OtherWeightsForGradients(_OfTheHost):
 
 
 class FrozenViews(Fault):
-    """The logits of three views are constants; what is differentiable is how they are weighed."""
+    """The logits of three views are constants; only their weights are differentiable."""
 
     name = "attention over frozen views"
 

@@ -17,7 +17,7 @@ class GradientChanged(Fault):
 
     @abstractmethod
     def rule(self, gradient: Tensor) -> Tensor:
-        """What the attack gets for a gradient ``(N, C, H, W)``."""
+        """The gradient that the attack gets instead of ``gradient``, ``(N, C, H, W)``."""
 
     def plant(self, host: Host) -> nn.Module:
         return Before(host.network, lambda images: with_gradient(images, self.rule))

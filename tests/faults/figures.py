@@ -14,7 +14,7 @@ from robustbench_tin import evaluate, perturb
 
 @dataclass(frozen=True)
 class Figures:
-    """Of one fault, on one set of images; accuracies from 0 to 1.
+    """The figures of one fault on one set of images; accuracies from 0 to 1.
 
     Attributes:
         clean: on the images themselves.
@@ -30,7 +30,7 @@ class Figures:
 
     @property
     def flagged(self) -> bool:
-        """Whether the attacked figure must not be believed."""
+        """Whether the trust checks call the attacked figure unreliable."""
         return self.verdict not in (None, "ok")
 
 
@@ -63,7 +63,7 @@ def measure(
 def true_accuracy(
     fault: Fault, model: nn.Module, host: Host, images: Tensor, labels: Tensor, *, scale: float = 1.0
 ) -> float | None:
-    """What an adaptive attack leaves: accuracy on images that are made with the fault's truth.
+    """Accuracy under an adaptive attack, on images that are made with the fault's truth.
 
     Args:
         fault: that was planted.

@@ -29,7 +29,7 @@ class Host:
         network: float32 pixels ``(N, 3, H, W)`` in [0, 1] to logits ``(N, classes)``, in eval mode.
         images: training images, float32 ``(M, 3, H, W)``.
         labels: of them, int64 ``(M,)``.
-        others: networks trained on the same classes; where there are none, one is trained when asked for.
+        others: networks trained on the same classes; if there are none, one is trained on demand.
     """
 
     network: nn.Module
@@ -55,7 +55,7 @@ class Host:
         return self.images[0].numel()
 
     def once(self, make: Callable[[Host], T]) -> T:
-        """What a function makes of this host: made at its first call, the same at each later one."""
+        """The result of a function on this host: made at its first call, the same at each later one."""
         if make not in self._made:
             self._made[make] = make(self)
         return self._made[make]
@@ -112,7 +112,7 @@ class Host:
             model: to be trained.
             steps: of batches of 128 images.
             rate: of the optimizer.
-            seed: of the batches and of what the model draws.
+            seed: of the batches and of the model's draws.
             loss: of logits and labels; None: the cross-entropy.
         """
         optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=rate)

@@ -36,7 +36,7 @@ class Manifold:
         return (self.mean + codes @ self.basis.T).view(shape)
 
     def projected(self, images: Tensor, steps: int = 12) -> Tensor:
-        """What the generator makes nearest to the images, by steps from a code of a fixed seed."""
+        """The generator's output nearest to the images, found by steps from a code of a fixed seed."""
         codes = self.deviations * drawn(len(self.deviations), seed=5).expand(len(images), -1)
         for _ in range(steps):
             codes = codes + 0.5 * self.encoded(

@@ -66,7 +66,7 @@ class Thermometer(Fault):
 
 
 def _cosines(side: int = 8) -> Tensor:
-    """The matrix of the cosine transform of so many values."""
+    """The matrix of the cosine transform of ``side`` values."""
     places = torch.arange(side)
     waves = (math.pi / side * (places + 0.5) * places[:, None]).cos() * (2 / side) ** 0.5
     waves[0] /= 2**0.5

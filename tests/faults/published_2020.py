@@ -25,7 +25,7 @@ def _fitted_winners(host: Host) -> nn.Module:
 
 
 class WinnersTakeAll(Fault):
-    """Each activation jumps where the order of two values changes."""
+    """Each activation jumps if the order of two values changes."""
 
     name = "k winners take all"
     paper = "Xiao, Zhong, Zheng, 2020, arXiv 1905.10510"
@@ -38,7 +38,7 @@ class WinnersTakeAll(Fault):
 
 
 class _Odds(nn.Module):
-    """Looks at what noise does to the logits; if it speaks for another class than usual, that class wins."""
+    """Looks at the effect of noise on the logits; if it favours another class than usual, that class wins."""
 
     def __init__(self, host: Host, sigma: float = 0.1) -> None:
         super().__init__()
@@ -176,7 +176,7 @@ class _Ensemble(nn.Module):
         return (self.probabilities(images).mean(dim=0) + 1e-20).log()
 
     def probabilities(self, images: Tensor) -> Tensor:
-        """Of each network, ``(networks, N, classes)``."""
+        """The probabilities of each network, ``(networks, N, classes)``."""
         return torch.stack([network(images) for network in self.networks]).softmax(dim=-1)
 
 

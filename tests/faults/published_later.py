@@ -68,7 +68,7 @@ class _OwnAnswer(nn.Module):
 
 
 class AntiAdversary(Fault):
-    """Far from the border of its own answer, where the loss is flat."""
+    """Moves an image far from the border of its own answer, to a flat part of the loss."""
 
     name = "anti-adversary layer"
     paper = "Alfarra, Pérez, Thabet, Bibi, Torr, Ghanem, 2022, arXiv 2103.14347"

@@ -1,4 +1,4 @@
-"""The model draws at test time, so that one gradient is not the gradient of what is measured."""
+"""The model draws at test time, so that one gradient is not the gradient of the measured model."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class DropoutAtTestTime(Fault):
 
 
 class MaskedClass(Fault):
-    """One logit far below all others: beside it, what noise moves looks like rounding."""
+    """One logit far below all others: beside it, the effect of noise looks like rounding."""
 
     name = "noise, and one class masked"
     hides = False

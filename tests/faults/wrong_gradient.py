@@ -72,7 +72,7 @@ class GradientOfAnUntrainedNetwork(Fault):
 
 
 class GradientOfAnotherNetwork(Fault):
-    """Trained on the same images: what it shows moves the model, too, but less."""
+    """Trained on the same images: its gradient moves the model, too, but less."""
 
     name = "gradient of another trained network"
 

@@ -71,7 +71,7 @@ _EXTREMES = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xF
 
 
 class Reader(Protocol):
-    """What a module ``reader_NAME.py`` offers."""
+    """The interface of a module ``reader_NAME.py``."""
 
     def seeds(self) -> list[Files]:
         """Valid inputs, files by relative path."""
@@ -102,7 +102,7 @@ def load_reader(name: str) -> Reader:
 
 
 def mutant(name: str, seeds: list[Files], seed: int, index: int) -> dict[str, bytes | str]:
-    """Files by relative path: their content, or a word for what lies there instead of a file."""
+    """Files by relative path: their content, or a word for the thing that stands there instead of a file."""
     chance = random.Random(f"{name} {seed} {index}")
     files: dict[str, bytes | str] = {**chance.choice(seeds)}
     for _ in range(chance.choice((1, 1, 1, 2, 3, 8))):
@@ -116,7 +116,7 @@ def mutant(name: str, seeds: list[Files], seed: int, index: int) -> dict[str, by
 
 
 def attempt(reader: Reader, files: dict[str, bytes | str], folder: Path, index: int) -> Finding | None:
-    """Read one mutant in this process; None where it was read or refused in one line."""
+    """Read one mutant in this process; None if it was read or refused in one line."""
     shutil.rmtree(folder, ignore_errors=True)
     _write(folder, files)
     started = time.monotonic()
@@ -170,7 +170,7 @@ def _work(pipe: Connection, name: str, seed: int, start: int, count: int) -> Non
     reader = load_reader(name)
     seeds = reader.seeds()
     with tempfile.TemporaryDirectory() as place:
-        attempt(reader, {**seeds[0]}, Path(place) / "input", -1)  # whatever is imported late
+        attempt(reader, {**seeds[0]}, Path(place) / "input", -1)  # for late imports
         _limit_memory()
         for index in range(start, count):
             pipe.send(attempt(reader, mutant(name, seeds, seed, index), Path(place) / "input", index))
@@ -228,7 +228,7 @@ def _replace_file(chance: random.Random, files: dict[str, bytes | str], path: st
 
 
 def _inside(chance: random.Random, content: bytes) -> bytes:
-    """One mutation, of the content as it lies there or of what its container holds."""
+    """One mutation, of the raw content or of the content of its container."""
     if chance.random() < 0.6:
         if content[:2] == b"PK":
             return _zip_member(chance, content)
@@ -379,5 +379,5 @@ def _once(name: str, seed: int, index: int, keep: Path | None) -> None:
 
 
 if __name__ == "__main__":
-    sys.path.append(str(Path(__file__).parents[1]))  # what the tests share
+    sys.path.append(str(Path(__file__).parents[1]))  # for modules that the tests share
     sys.exit(main())

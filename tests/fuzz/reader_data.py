@@ -1,4 +1,4 @@
-"""Data sets: Tiny ImageNet and image folders, also zipped, NumPy files, and what ``predict`` reads."""
+"""Data sets: Tiny ImageNet and image folders, also zipped, NumPy files, and the input of ``predict``."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def seeds() -> list[dict[str, bytes]]:
 
 
 def read(folder: Path) -> None:
-    """As ``bench``, ``crop`` and ``predict`` read it, then without what is broken."""
+    """Read as ``bench``, ``crop`` and ``predict`` do, then without broken images."""
     try:
         _read(folder, skip_broken=False)
     except DataError:

@@ -1,7 +1,7 @@
 """The device of the tests marked ``gpu``, and a trained network on it.
 
-They run where a GPU is. ``ROBUST_TIN_GPU_TESTS=cpu`` runs them on the CPU instead, which shows that the tests
-themselves work; what only a GPU can show is skipped there, with a reason.
+They run if there is a GPU. ``ROBUST_TIN_GPU_TESTS=cpu`` runs them on the CPU instead, which shows that the
+tests themselves work; tests that only make sense on a GPU are skipped there, with a reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def device() -> torch.device:
 
 @pytest.fixture
 def gpu(device: torch.device) -> torch.device:
-    """The device, where only a GPU can show what the test is about."""
+    """The device, for a test that only makes sense on a GPU."""
     if device.type != "cuda":
         pytest.skip("only a GPU can show this")
     return device

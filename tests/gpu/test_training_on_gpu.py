@@ -51,7 +51,7 @@ def trained(spec: str, runtime: Runtime, recipe: Recipe = RECIPE, **options: Any
 
 
 def learnable(name: str) -> str:
-    """The defense with a budget at which the toy network learns, whatever is drawn."""
+    """The defense with a budget at which the toy network learns with every seed."""
     return f"{name}:eps=2/255" if issubclass(registry.get(name), BallTraining) else name
 
 

@@ -30,7 +30,7 @@ def deep(*, normalised: bool) -> nn.Sequential:
 
 
 def scale(network: nn.Module) -> float:
-    """Of what a network makes of images of scale 1."""
+    """The scale of a network's output for images of scale 1."""
     with torch.no_grad():
         return float(network(torch.randn(8, 3, 8, 8)).square().mean().sqrt())
 

@@ -1,4 +1,4 @@
-"""Published weights: from the cache without a network, and a quick, quiet line where there are none."""
+"""Published weights: from the cache without a network, and one quick line if there are none."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TINY = "timm:test_resnet"
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and a hub at a port of this machine where nothing listens."""
+    """An empty cache, and a hub at a port of this machine that nothing listens on."""
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)

@@ -31,7 +31,7 @@ LAYERS = {
 
 
 def outcome(layer: nn.Module, maps: Tensor) -> list[Tensor]:
-    """What a layer makes of maps, and the gradients of maps and weights."""
+    """A layer's output for maps, and the gradients of maps and weights."""
     maps = maps.clone().requires_grad_()
     made = layer(maps)
     towards = torch.linspace(-1, 1, made.numel(), dtype=made.dtype).view(made.shape)

@@ -138,7 +138,7 @@ def test_what_was_done_is_said(source: Path) -> None:
 
 
 def test_keys_as_they_are_win_over_any_prefix(source: Path) -> None:
-    """Of a wrapper's own state dict nothing is taken off, although a plain model's file lies in it, too."""
+    """A wrapper's own state dict keeps its prefixes, although a plain model's file lies in it, too."""
     state = built(source, "plain", 1).state_dict()
     both = {**state, "ema": noise(state)}
     found, notes = filled(source, "plain", both)

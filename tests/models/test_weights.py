@@ -1,4 +1,4 @@
-"""Weights files: what we write comes back, what others write is read, what is broken is one line."""
+"""Weights files: ours come back, those of others are read, and a broken one gives one line."""
 
 from __future__ import annotations
 

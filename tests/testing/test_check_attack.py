@@ -182,7 +182,7 @@ def test_a_wrong_attack_is_told_the_rule_that_it_breaks(
 def test_the_ball_is_held_to_even_if_the_engine_did_not_verify(
     monkeypatch: pytest.MonkeyPatch, attack: attacks.Attack, found: str
 ) -> None:
-    check_attack(OutOfTheBall())  # what the engine moves back into the ball keeps the rule
+    check_attack(OutOfTheBall())  # images that the engine moves back into the ball keep the rule
     monkeypatch.setattr(perturb, "verified", lambda candidates, ball, attack: candidates)
     with pytest.raises(AssertionError) as caught:
         check_attack(attack)

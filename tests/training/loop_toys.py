@@ -1,4 +1,4 @@
-"""What the tests of the loop share: a network with batch norm and dropout, and images to train it on."""
+"""Parts that tests of the loop share: a network with batch norm and dropout, and images to train it on."""
 
 from __future__ import annotations
 

@@ -31,7 +31,7 @@ CASES = {
 
 
 class Stop(BaseException):
-    """Ends a training where a kill would."""
+    """Ends a training as a kill would."""
 
 
 class Looks:
@@ -66,7 +66,7 @@ def test_stopped_at_any_step_it_ends_with_the_same_weights(case: str, tmp_path: 
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 0)
     assert record.steps >= 8
     for step in sorted({1, 6, 8, record.steps - 1}):
-        # Once there is a checkpoint, it must not matter what a network begins with.
+        # Once there is a checkpoint, a network's first weights must not matter.
         model = build_full_model(seed=step if checkpoint.path.exists() else 0)
         with pytest.raises(Stop):
             trained_full(
@@ -152,7 +152,7 @@ def test_a_loss_that_explodes_leaves_the_checkpoint_from_before(tmp_path: Path) 
 
 
 class _SteepAt(torch.autograd.Function):
-    """Gives back what it is given, and a gradient that is no number."""
+    """Returns its input, and a gradient that is no number."""
 
     @staticmethod
     def forward(context, logits):

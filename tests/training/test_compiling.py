@@ -1,4 +1,4 @@
-"""``--compile``: the same weights under the same names, and a line where there is no compiler."""
+"""``--compile``: the same weights under the same names, and one line if there is no compiler."""
 
 from __future__ import annotations
 

@@ -21,12 +21,12 @@ from robustbench_tin.training.curves import Curves, Point, read_curves
 from robustbench_tin.training.loop import Recipe
 from robustbench_tin.training.monitor import Robustness
 
-# So small that the weights stay what they are.
+# So small that the weights do not change.
 STILL = Recipe(2, 16, 1e-12, optimizer="sgd", weight_decay=0)
 
 
 class Stop(BaseException):
-    """Ends a training where a kill would."""
+    """Ends a training as a kill would."""
 
 
 def learnt_model() -> nn.Module:

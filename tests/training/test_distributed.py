@@ -25,11 +25,11 @@ IMAGES, RECIPE = 66, Recipe(3, 16, 3e-2)
 
 
 class Stop(BaseException):
-    """Ends a training where a kill would."""
+    """Ends a training as a kill would."""
 
 
 def plain_model() -> nn.Module:
-    """Neither batch norm nor dropout: what is left depends on the batch only through its gradients."""
+    """Neither batch norm nor dropout: the network depends on the batch only through its gradients."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return nn.Sequential(
@@ -46,7 +46,7 @@ def built() -> nn.Module:
 
 
 def failure_of_both(group: ProcessGroup) -> str:
-    """What a process says of a training whose loss the second alone loses, in an epoch's last step."""
+    """The error of a process if only the second one has a loss that is no number, in an epoch's last step."""
 
     class Losing(Defense):
         name = "losing"
@@ -59,7 +59,7 @@ def failure_of_both(group: ProcessGroup) -> str:
         trained_full(RECIPE, Losing(), images=IMAGES, model=built(), group=group)
     except TrainingFailure as failure:
         return str(failure)
-    return "went on"
+    return "continued"
 
 
 def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:

@@ -1,4 +1,4 @@
-"""The training loop: it learns, repeats itself, and tells what went wrong."""
+"""The training loop: it learns, repeats itself, and reports errors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def trained(
 
 @dataclass(frozen=True)
 class Watcher(Defense):
-    """Changes nothing, and keeps what it was shown."""
+    """Changes nothing, and keeps everything it was shown."""
 
     name = "watcher"
     seen: list = field(default_factory=list)
@@ -144,7 +144,7 @@ def test_fewer_images_than_a_batch_are_one_step() -> None:
 
 
 class LargeUint8Copies(TorchFunctionMode):
-    """Collects where tensors of the whole training set lie."""
+    """Collects the addresses of uint8 tensors that hold the whole training set."""
 
     def __init__(self, rows: int) -> None:
         super().__init__()

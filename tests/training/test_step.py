@@ -1,4 +1,4 @@
-"""One optimiser step: in parts where memory asks for it, with a hook around it."""
+"""One optimiser step: in parts if memory is short, with a hook around it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Small(nn.Module):
         return self.inner(images)
 
 
-# What a CPU's allocator raises has no class of its own.
+# The error of a CPU's allocator has no class of its own.
 CPU_ERROR = RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes.")
 
 
