@@ -1,11 +1,11 @@
-# `make bench` and `make test` are all that a newcomer needs: Python and make, no more.
-# PYTHON chooses the interpreter that the virtual environment is made with.
+# A newcomer needs `make bench` and `make test`, with Python and make installed.
+# PYTHON chooses the interpreter for the virtual environment.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# Compiling each file of torch takes as long as installing it. Python compiles a module when it is first imported, and
-# must be allowed to keep it: otherwise each process compiles anew.
+# Compiling all files of torch takes as long as installing them. Python compiles a module at its first import and must
+# be allowed to store the result: otherwise each process compiles again.
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
@@ -14,7 +14,7 @@ export PYTHONDONTWRITEBYTECODE :=
 bench: $(VENV)/.installed
 	$(BIN)/robust-tin bench --models all --eps 0.0,0.01,0.03
 
-# One thread a worker: two workers on two cores would otherwise fight over them.
+# One thread for each worker: two workers with more threads would compete for two cores.
 test: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile $(PYTEST_ARGS)
 
@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_imports.py
+	$(BIN)/codespell
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .
@@ -39,7 +40,7 @@ clean:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
-# The stamps make the second call quick: the package is editable, so only its dependencies can be stale.
+# The stamps make a second call fast: the package is editable, so only its dependencies can be out of date.
 $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PIP) --editable .
 	touch $@
