@@ -210,7 +210,7 @@ def test_list_shows_a_plugin_with_its_file(tmp_path):
         (["bench", "--data", "no/such/place"], "no/such/place"),
         (["bench", "--modles", "all"], "No such option"),
         (["bench", "--epochs", "few"], "--epochs"),
-        (["show", "no/such/run"], "is no run directory"),
+        (["show", "no/such/run"], "is not a run directory"),
         (["list", "things"], "list got 'things'; expected models, attacks, defenses or datasets"),
         (["list", "attacks", "pgdd"], "unknown attack 'pgdd'; did you mean 'pgd'"),
         (["bench", "--attacks", "fgsm,,pgd"], "'fgsm,,pgd' has an empty item"),

@@ -1,4 +1,4 @@
-"""What training and measuring a run's cells share."""
+"""The context that the training and the measurement of a run's cells share."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
 
 @dataclass(frozen=True)
 class CellContext:
-    """A run, its data, and the reporter of progress.
+    """A run, its data, and its progress reporter.
 
     Attributes:
-        run: holds the plan, and gets weights, records and results.
-        dataset: of the plan.
-        request: options that the plan does not have, such as how often a checkpoint is written.
-        costs: seconds of each part of the work.
-        reporter: told how far it is.
+        run: the run directory: holds the plan; weights, records and results are written to it.
+        dataset: the data set that the plan names.
+        request: the user's options; some, such as the checkpoint interval, are not in the plan.
+        costs: estimated seconds of each part of the work.
+        reporter: shows progress.
         group: processes that train together.
     """
 
@@ -65,7 +65,7 @@ class CellContext:
 
     @property
     def plan(self) -> Plan:
-        """What the run does."""
+        """The run's plan."""
         return self.run.plan
 
     def build(self, cell: Cell, *, fresh: bool = False) -> Classifier:

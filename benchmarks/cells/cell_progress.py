@@ -1,4 +1,4 @@
-"""What a run has of a cell, and what is left to do."""
+"""Progress of a run's cells: which measurements are taken, and which are left."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from robustbench_tin.benchmarks.trust.judge import gets_verdict
 from robustbench_tin.specs import eps_text
 from robustbench_tin.text import counted
 
-# Cells that a line names, at most.
+# Maximum number of cells that one line names.
 _MOST_NAMED = 6
 
 
 def is_ok(record: Record | None) -> TypeGuard[Record]:
-    """Whether a measurement was taken."""
+    """Whether the measurement succeeded."""
     return record is not None and record.status == OK
 
 
 def is_complete(run: RunDirectory, cell: Cell) -> bool:
-    """Whether nothing is left to do for a cell: each measurement taken and, if the plan says so, checked."""
+    """Whether a cell is complete: every measurement is taken and, if the plan asks for it, trust-checked."""
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
     if misled_attacks(run, cell, VariantCache(run.search_variants(cell))):
         return False
@@ -35,7 +35,7 @@ def is_complete(run: RunDirectory, cell: Cell) -> bool:
 
 
 def misled_attacks(run: RunDirectory, cell: Cell, variants: VariantCache) -> list[str]:
-    """The attacks that were searched with a variant though one was found to be wrong since."""
+    """The attacks whose search used a variant that was later found to be wrong."""
     return [spec for spec in run.plan.attacks_of(cell) if _is_misled(run, cell, spec, variants)]
 
 
@@ -51,7 +51,7 @@ def summary(run: RunDirectory, cell: Cell) -> str:
 
 
 def state_of(run: RunDirectory) -> str:
-    """What is done of a run and what is left, in one line for people."""
+    """The run's progress in one line for people: cells done, and cells left."""
     cells = list(run.plan.cells())
     left = [cell for cell in cells if not is_complete(run, cell)]
     named = [_named(run, cell) for cell in left[:_MOST_NAMED]]
@@ -62,7 +62,7 @@ def state_of(run: RunDirectory) -> str:
 
 
 def _named(run: RunDirectory, cell: Cell) -> str:
-    """A cell that is not complete; one that is trained says so."""
+    """The name of an incomplete cell, with a note if it is already trained."""
     trained = run.trained(cell)
     is_trained = trained is not None and trained.status == OK and not run.plan.given
     return f"{cell_name(cell)}{' (trained)' if is_trained else ''}"

@@ -1,4 +1,4 @@
-"""The records of one cell: each measurement with the facts of its run and its training."""
+"""The records of one cell: each holds a measurement and the facts of its run and its training."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from robustbench_tin.benchmarks.trust.judge import with_cause
 
 @dataclass(frozen=True)
 class CellRecords:
-    """Takes the measurements of a cell down.
+    """Writes the measurements of a cell into its run.
 
     Attributes:
-        context: run and data.
-        cell: which.
-        trained: what is known of its training.
+        context: the run and its data.
+        cell: the cell.
+        trained: the facts of its training.
     """
 
     context: CellContext
@@ -31,12 +31,12 @@ class CellRecords:
         """Write a measurement into the run.
 
         Args:
-            attack: canonical spec, or the name of a measurement without one.
+            attack: canonical spec, or the measurement's name if it has no attack (``clean``, say).
             found: the measurement.
-            above_chance: of the clean measurement; None for that itself.
+            above_chance: whether the clean accuracy is above chance; None for the clean measurement itself.
 
         Returns:
-            Its record, as it is written.
+            The record as written.
         """
         cell, trained = self.cell, self.trained
         plan, dataset = self.context.plan, self.context.dataset
@@ -68,6 +68,6 @@ class CellRecords:
         return self.context.run.save_measure(cell, record, found)
 
     def save_untrained(self) -> None:
-        """Write that nothing of the cell is measured, because its training failed."""
+        """Write a record with the training's status for each measurement: the training failed."""
         for attack, eps in self.context.run.measures(self.cell):
             self.save(attack, Measurement(eps, None, None, self.trained.status, 0.0, 0, 0), None)

@@ -1,4 +1,4 @@
-"""How many cells run side by side: as many as cores or GPUs, and memory, allow."""
+"""Choose the number of cells that run in parallel: as many as cores or GPUs, and memory, allow."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.network import create_skeleton
 
-# Bytes a parameter while it trains: weight, gradient, two moments, checkpoint, variant.
+# Bytes per parameter during training: weight, gradient, two moments, checkpoint, variant.
 _BYTES_PER_PARAMETER = 28
-# Bytes of a process beside that: libraries, activations, images.
+# Bytes per process besides the parameters: libraries, activations, images.
 _BYTES_PER_PROCESS = 2 * 2**30
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """How cells share a machine.
+    """The number of parallel cells, and each one's share of the machine.
 
     Attributes:
-        jobs: number of cells at a time.
-        threads: number of CPU threads of each; None: as many as torch has.
-        gpus: numbers of the GPUs that they use.
+        jobs: number of cells that run at a time.
+        threads: number of CPU threads per cell; None: torch's current number.
+        gpus: indices of the GPUs that the cells use.
     """
 
     jobs: int
@@ -36,29 +36,29 @@ class SideBySide:
 
     @property
     def executor(self) -> Executor:
-        """What runs the cells so."""
+        """The executor that runs the cells this way."""
         if self.jobs == 1:
             return SerialExecutor(self.threads)
         return ProcessExecutor(self.jobs, self.threads or 1, self.gpus)
 
 
 def side_by_side(request: BenchConfig, plan: Plan, cells: Sequence[Cell], processes: int) -> SideBySide:
-    """How many of these cells run at a time.
+    """Choose the number of these cells that run at a time.
 
     Args:
-        request: says how many jobs and threads are asked for.
-        plan: of the run.
-        cells: those that are not complete.
-        processes: number of processes that train each cell together.
+        request: the user's options, with the number of jobs and threads asked for.
+        plan: the run's plan.
+        cells: the cells that are not complete.
+        processes: number of processes that train each cell together, under ``torchrun``.
 
     Raises:
-        InvalidSettingError: for several jobs under ``torchrun``, whose processes train each cell together.
+        InvalidSettingError: if several jobs are asked for under ``torchrun``.
     """
     asked = request.jobs
     if processes > 1:
         if asked is not None and asked > 1:
             raise InvalidSettingError(
-                f"jobs got {asked} under torchrun; expected 1: its processes share each cell"
+                f"jobs got {asked} under torchrun; expected 1, because torchrun's processes share each cell"
             )
         return SideBySide(1, request.threads)
     gpus = resources.gpus(plan.device)
@@ -71,7 +71,7 @@ def side_by_side(request: BenchConfig, plan: Plan, cells: Sequence[Cell], proces
 
 
 def _fitting(plan: Plan, cells: Sequence[Cell], most: int, memory: int | None) -> int:
-    """Number of cells at a time whose needs the memory meets, whichever they are; 1 at least."""
+    """Number of cells, at least 1, that fit into memory together even if they are the largest ones."""
     needs = {name: _bytes(plan.backbone(name), plan.classes) for name in {cell.model for cell in cells}}
     largest = sorted((needs[cell.model] for cell in cells), reverse=True)
     jobs = 1

@@ -1,4 +1,4 @@
-"""Taking one cell of a run to its end: trained or loaded, measured, checked."""
+"""Complete one cell of a run: train or load it, measure it, check it."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from robustbench_tin.benchmarks.runs.training_files import Trained
 
 
 def complete_cell(context: CellContext, cell: Cell) -> None:
-    """Train a cell and measure it, as far as its run does not have that yet.
+    """Train and measure a cell; skip the parts that its run already has.
 
-    A model that the run was given is loaded. A cell that cannot be trained gets records that say why.
+    A given model is loaded, not trained. A cell whose training fails gets records with the reason.
 
     Raises:
-        RunError: if a model that was given is gone or has changed.
+        RunError: if a given model's file is missing or has changed.
     """
     if context.plan.given:
         _measure_given(context, cell)
@@ -31,7 +31,7 @@ def complete_cell(context: CellContext, cell: Cell) -> None:
 
 
 def _measure_given(context: CellContext, cell: Cell) -> None:
-    """Measure a model that the run was given."""
+    """Measure a model that the user gave."""
     run = context.run
     module = CellLoader(run, context.dataset.image_size, context.plan.device).load(cell).bare
     trained = run.trained(cell)

@@ -1,4 +1,4 @@
-"""Executors: they take the cells of a run to their end, one after the other or several at a time."""
+"""Executors: they complete the cells of a run, one after the other or several at a time."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from robustbench_tin.benchmarks.planning.plan import Cell
 
 
 class Executor(Protocol):
-    """Works on the cells of a run; the records do not depend on who does."""
+    """Completes the cells of a run; the records do not depend on the executor."""
 
     def complete(self, context: CellContext, cells: Sequence[Cell]) -> None:
-        """Train and measure these cells; one that fails has records that say why.
+        """Train and measure these cells; a cell that fails gets records with the reason.
 
         Args:
-            context: the run, begun and locked by this process.
-            cells: in the plan's order; a cell that others make images on comes before them.
+            context: the run, which this process has begun and locked.
+            cells: the cells in the plan's order; a cell comes before the cells whose images are made on it.
 
         Raises:
-            RobustTinError: for what stops the run and not a single cell, such as a full disk.
+            RobustTinError: for an error that stops the whole run, such as a full disk.
         """
 
 
 @dataclass(frozen=True)
 class SerialExecutor:
-    """One cell after the other, in this process.
+    """Completes one cell after the other, in this process.
 
     Attributes:
-        threads: CPU threads to compute with; None: as many as before.
+        threads: number of CPU threads; None: unchanged.
     """
 
     threads: int | None = None

@@ -1,4 +1,4 @@
-"""The trained models that a run is given: each is loaded once and examined before anything is measured."""
+"""Load and examine the trained models that a run is given, once each, before anything is measured."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ from robustbench_tin.models.user_model import is_model_file
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor
 
-# Number of images that show whether a conversion answers as its original does.
+# Number of images on which a converted model is compared with its original.
 _FEW = 8
-# Number of images that show whether the classes are in another order.
+# Number of images that show whether the model's classes are in another order.
 _SOME = 200
 
 
 @dataclass(frozen=True)
 class GivenModels:
-    """The models of a run.
+    """The models that a run evaluates.
 
     Attributes:
-        given: for the plan.
-        places: where they lie, by name.
-        passes: how long their gradients take, by name.
+        given: the facts of each model, for the plan.
+        places: location of each model, by name.
+        passes: timed gradient passes of each model, by name.
     """
 
     given: tuple[GivenModel, ...]
@@ -54,22 +54,22 @@ class GivenModels:
 
 
 def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Reporter) -> GivenModels:
-    """Load each model once, and look up the facts that a plan needs.
+    """Load each model once and collect the facts that a plan needs.
 
     Args:
-        asked: names the models.
-        dataset: that they are measured on.
-        device: where.
-        reporter: is told the notes on them.
+        asked: the user's options, which name the models.
+        dataset: the data set that the models are measured on.
+        device: the device that they are measured on.
+        reporter: shows the notes on the models.
 
     Raises:
-        RobustTinError: for a model that there is not, or that does not fit the data.
+        RobustTinError: if a model does not exist or does not fit the data.
     """
     found = asked_models(
         asked, _takes_weights, lambda spec: _takes_weights(spec) and is_trained_backbone(spec)
     )
     asked_adaptation(asked)
-    asked_normalisation(asked)  # a mistake is told before anything is loaded
+    asked_normalisation(asked)  # checked first: a mistake is reported before anything is loaded
     names = given_names(asked.names, len(found))
     images = as_tensor(dataset.val.images[:_FEW]).to(images_device(device), torch.float32) / 255
     work = _Examination(asked, dataset, images, device, reporter)
@@ -94,10 +94,10 @@ def _needs_weights(spec: str) -> bool:
 
 @dataclass(frozen=True)
 class _Examination:
-    """Looks at one model after the other; none stays in memory.
+    """Examines one model after the other; none stays in memory.
 
     Attributes:
-        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device.
+        images: a few images, float32 ``(N, C, H, W)`` in [0, 1], on the device.
     """
 
     asked: EvaluateConfig
@@ -107,7 +107,7 @@ class _Examination:
     reporter: Reporter
 
     def look(self, model: AskedModel) -> tuple[GivenModel, PassTimes]:
-        """The facts that a plan needs of a model, and how long its gradients take."""
+        """The facts that a plan needs about a model, and the time its gradients take."""
         asked, classes = self.asked, len(self.dataset.classes)
         own, normalisation = ready_model(model.spec, model.weights, asked, self.images, classes, self.device)
         for note in own.notes:
@@ -146,7 +146,7 @@ class _Examination:
         return given, time_gradients(module, self.dataset.image_size, self.device)
 
     def _tell_of_order(self, module: nn.Module, outputs: int, name: str) -> None:
-        """Tell if the model seems to have its classes in another order; some images show it."""
+        """Warn if some of the images suggest that the model's classes are in another order."""
         order = self.asked.class_order
         val = in_class_order(self.dataset, order, outputs).val
         rows = np.linspace(0, len(val) - 1, min(_SOME, len(val))).astype(np.int64)

@@ -21,14 +21,14 @@ from robustbench_tin.progress import Reporter, duration
 def judge_cell(
     context: CellContext, cell: Cell, model: nn.Module, batches: ImageBatches, protocol: AttackProtocol
 ) -> None:
-    """Put a verdict into every record of a cell; a run that stops meanwhile judges the whole cell again.
+    """Write a trust verdict into every record of a cell; an interrupted run judges the whole cell again.
 
     Args:
-        context: run and data.
-        cell: all of its measurements are taken.
-        model: with its defense.
+        context: the run and its data.
+        cell: a cell whose measurements are all taken.
+        model: the model with its defense.
         batches: the images.
-        protocol: under which they were measured.
+        protocol: the attack protocol of the measurements.
     """
     run, reporter = context.run, context.reporter
     measures = [_measured(run, cell, attack, eps) for attack, eps in run.measures(cell)]
@@ -42,7 +42,7 @@ def judge_cell(
 
 
 def _measured(run: RunDirectory, cell: Cell, attack: str, eps: float) -> Measured:
-    """A measurement that was taken, with its results per image."""
+    """A measurement of the run, with its results per image."""
     record = run.record(cell, attack, eps)
     assert record is not None
     given = run.plan.attack(attack) if attack in run.plan.attacks_of(cell) else None
@@ -65,7 +65,7 @@ def _tell(judgement: Judgement, cell: Cell, reporter: Reporter) -> None:
 
 
 def _verdicts(records: Iterable[Record]) -> list[Verdict]:
-    """The verdicts that say more than ``ok``, each once."""
+    """The distinct verdicts that say more than ``ok``."""
     return [
         Verdict.of(reasons) for reasons in dict.fromkeys(record.trust for record in records if record.trust)
     ]

@@ -1,4 +1,4 @@
-"""Measuring one trained cell of a run: clean, attacked, worst case, certified, and checked."""
+"""Measure one trained cell of a run: clean, attacked, worst case, certified, trust-checked."""
 
 from __future__ import annotations
 
@@ -39,16 +39,16 @@ from robustbench_tin.specs import eps_text
 
 
 def measure_cell(context: CellContext, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
-    """Take the measurements of a trained cell that its run does not have yet.
+    """Take the measurements of a trained cell that its run lacks.
 
     Args:
-        context: run and data.
-        cell: which.
-        classifier: trained, without its defense.
-        trained: what is known of its training.
+        context: the run and its data.
+        cell: the cell.
+        classifier: the trained classifier, without its defense.
+        trained: the facts of its training.
     """
     runtime = Runtime(context.plan.device, "float32")
-    # A model that was given lies where it was loaded to, as it may be laid out.
+    # A given model is on the device already, in the memory layout that it supports.
     bare = classifier if context.plan.given else runtime.place(classifier)
     val = context.dataset.val
     batches = ImageBatches(
@@ -66,11 +66,11 @@ class _CellMeasurement:
     """The measurements of one cell.
 
     Attributes:
-        context: run and data.
-        cell: which.
-        bare: its classifier without its defense, placed.
+        context: the run and its data.
+        cell: the cell.
+        bare: the cell's classifier without its defense, on the device.
         batches: the images.
-        records: takes the measurements down.
+        records: writes the measurements.
     """
 
     context: CellContext
@@ -80,7 +80,7 @@ class _CellMeasurement:
     records: CellRecords
 
     def run(self) -> None:
-        """Take every measurement that the run does not have yet."""
+        """Take every measurement that the run lacks."""
         plan = self.plan
         attacks = [plan.attack(spec) for spec in plan.attacks_of(self.cell) if plan.attacked_eps]
         first = with_clean_gradients(attacks, self.protocol)
@@ -89,7 +89,7 @@ class _CellMeasurement:
             # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
             if attack != first and not self._is_attacked(attack):
                 self._attack(attack, clean, clean_logits)
-        # A variant that an attack found to be wrong may have misled those before.
+        # A variant that an attack found to be wrong may have misled earlier attacks: they are repeated.
         for spec in misled_attacks(self._run, self.cell, self.protocol.variants):
             self._attack(plan.attack(spec), clean, clean_logits)
         if plan.worst_case:
@@ -102,7 +102,7 @@ class _CellMeasurement:
 
     @property
     def plan(self) -> Plan:
-        """What the run does."""
+        """The run's plan."""
         return self.context.plan
 
     @property
@@ -116,15 +116,15 @@ class _CellMeasurement:
 
     @cached_property
     def protocol(self) -> AttackProtocol:
-        """How the plan attacks, with the variants that were chosen before a stop."""
+        """The plan's attack protocol, with the variants that an interrupted run had chosen."""
         chosen = self._run.search_variants(self.cell)
         return AttackProtocol.of_cell(self.plan, self.cell, self.bare, chosen)
 
     def _clean(self, first: Attack | None) -> tuple[Record, Tensor | None]:
-        """The clean record and, if they were worked out now, the logits behind it.
+        """The clean record, and its logits if they were computed in this call.
 
-        The attack that shares its gradients is measured here, too. If a stop left the clean record alone, it
-        is measured with another clean measure: its passes must not depend on a stop.
+        The attack that shares its gradients is measured here, too. If an interrupted run left only the clean
+        record, both are measured again: the attack's passes must not depend on an interruption.
         """
         clean = self._run.record(self.cell, CLEAN, 0.0)
         if first is not None and not self._is_attacked(first):
@@ -148,12 +148,12 @@ class _CellMeasurement:
         return clean, logits
 
     def _is_attacked(self, attack: Attack) -> bool:
-        """Whether the cell is measured under an attack, at all budgets, or can never be."""
+        """Whether the attack is finished on this cell: measured at all budgets, or impossible."""
         records = (self._run.record(self.cell, attack.spec, eps) for eps in self.plan.attacked_eps)
         return all(record is not None and self._run.is_settled(record) for record in records)
 
     def _attack(self, attack: Attack, clean: Record, clean_logits: Tensor | None) -> None:
-        """Measure the cell under one attack, at all budgets."""
+        """Measure the cell under one attack at all budgets."""
         with self._stage(attack.spec, self.context.costs.attack(self.cell.model, attack)) as advance:
             found = measure_attack(
                 self.model,
@@ -171,7 +171,7 @@ class _CellMeasurement:
         self._save_all(attack.spec, self._without_gradients(attack, list(found)), clean.above_chance)
 
     def _without_gradients(self, attack: Attack, found: list[Measurement]) -> list[Measurement]:
-        """The measurements; those of a model that gives no gradients say so."""
+        """The measurements; if the model has no gradients, their status says so."""
         plan, why = self.plan, self._lacks_gradients
         if why is None:
             return found
@@ -183,13 +183,13 @@ class _CellMeasurement:
 
     @cached_property
     def _lacks_gradients(self) -> str | None:
-        """Why the model gives no gradients, if the plan says that it does not; None: it does."""
+        """The reason why the model has no gradients, if the plan says that it has none; None: it has."""
         if not self.plan.lacks_gradients(self.cell.model):
             return None
         return lacks_gradients(self.model, self.batches)
 
     def _certify(self, above_chance: bool | None) -> None:
-        """The certified accuracy at each radius of the plan; all or none, since they share their passes."""
+        """The certified accuracy at each radius of the plan; all or none, because they share their passes."""
         radii = self.plan.attacked_eps
         vote = self.plan.defense(self.cell.defense).noise_vote(self.bare)
         if vote is None or all(is_ok(self._run.record(self.cell, CERTIFIED, eps)) for eps in radii):
@@ -204,19 +204,19 @@ class _CellMeasurement:
             )
 
     def _worst_case(self, eps: float) -> Measurement:
-        """The images that are right under every attack of the plan at one budget."""
+        """The worst case at one budget: images classified correctly under every attack of the plan."""
         run, cell = self._run, self.cell
         measures = []
         for spec in self.plan.attacks_of(cell):
             record = run.record(cell, spec, eps)
             assert record is not None
             if record.status != OK and run.is_settled(record):
-                continue  # the attack needs gradients, and there are none
+                continue  # the attack needs gradients, which the model lacks
             measures.append((record, run.outcomes(cell, spec, eps) if record.status == OK else None))
         return worst_case(measures, eps)
 
     def _save_all(self, attack: str, found: Iterable[Measurement], above_chance: bool | None) -> None:
-        """Save one measurement a budget, and tell of those that failed."""
+        """Save one measurement per budget, and warn about those that failed."""
         for each in found:
             record = self.records.save(attack, each, above_chance)
             if record.status != OK:

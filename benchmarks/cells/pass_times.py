@@ -1,4 +1,4 @@
-"""How long a network's passes take on this machine, timed for a moment with weights of zero."""
+"""Time a network's passes on this machine, with a short trial and weights of zero."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustbench_tin.errors import FOREIGN
 from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.runtime import Runtime
 
-# Two batches of different sizes tell a pass's own cost from that of an image.
+# Two batch sizes separate the cost of a pass from the cost of an image.
 _FEW, _MORE = 4, 12
 
 
@@ -23,15 +23,15 @@ class PassTime:
     """Seconds of a forward and a backward pass.
 
     Attributes:
-        batch: what every pass takes, whatever it is given: weights are read and laid out.
-        image: what each image adds.
+        batch: fixed cost of every pass, independent of the images: reading and laying out the weights.
+        image: cost per image.
     """
 
     batch: float
     image: float
 
     def of(self, images: float, batch_size: int) -> float:
-        """Seconds for a number of images in batches."""
+        """Seconds for a number of images, in batches."""
         return images * (self.image + self.batch / max(1, batch_size))
 
 
@@ -40,12 +40,12 @@ _NONE = PassTime(0.0, 0.0)
 
 @dataclass(frozen=True)
 class PassTimes:
-    """Of one network.
+    """Timed passes of one network.
 
     Attributes:
         attack: a gradient of the pixels, in float32.
         training: a gradient of the weights, in the precision of training.
-        parameters: number of weights that are trained.
+        parameters: number of trained weights.
     """
 
     attack: PassTime
@@ -56,16 +56,16 @@ class PassTimes:
 def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
     """Time a network's passes.
 
-    Those of a network that fails take no time.
+    If the network fails, its passes count as 0 seconds.
 
     Args:
-        skeleton: the network on torch's meta device; it is filled here.
-        size: height and width of the images that it sees.
-        runtime: device, precision and layout of its training.
+        skeleton: the network on torch's meta device; this function fills it.
+        size: height and width, in pixels, of the network's input.
+        runtime: device, precision and memory layout of its training.
     """
     network = skeleton.to_empty(device=runtime.torch_device)
     with torch.no_grad():
-        # Numbers of nobody's may be so small that arithmetic with them is slow.
+        # Uninitialised memory may hold denormal numbers, which make arithmetic slow.
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.zero_()
     network = runtime.place(network)
@@ -88,17 +88,17 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
         network.requires_grad_(False)
         return PassTimes(_timed(attack, size, runtime), training, parameters)
     except FOREIGN:
-        # It will fail again as a cell, which has a row that says why.
+        # The network will fail again as a cell, and the cell's row gives the reason.
         return PassTimes(_NONE, _NONE, parameters)
 
 
 def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
-    """Time the gradients of the pixels of a trained model; of one that gives none, its answers.
+    """Time the pixel gradients of a trained model; if it has no gradients, its forward passes.
 
     Args:
-        model: pixels in [0, 1] to logits, in eval mode on the device.
-        size: height and width of the images.
-        device: of the model.
+        model: maps pixels in [0, 1] to logits; in eval mode, on the device.
+        size: height and width of the images in pixels.
+        device: the model's device.
     """
     parameters = sum(parameter.numel() for parameter in model.parameters())
     frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
@@ -113,7 +113,7 @@ def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
     try:
         return PassTimes(_timed(attack, size, Runtime(device)), _NONE, parameters)
     except FOREIGN:
-        return PassTimes(_NONE, _NONE, parameters)  # its measures will say why
+        return PassTimes(_NONE, _NONE, parameters)  # its measurements will give the reason
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -126,7 +126,7 @@ def _labels(images: Tensor) -> Tensor:
 def _timed(work: Callable[[Tensor], None], size: int, runtime: Runtime) -> PassTime:
     device = runtime.torch_device
     seconds = []
-    # The first pass of all prepares what later ones find prepared.
+    # The first pass of all is a warm-up.
     for count in (_FEW, _FEW, _MORE):
         images = torch.zeros(count, 3, size, size, device=device, dtype=torch.float32)
         if runtime.channels_last:

@@ -1,4 +1,4 @@
-"""Cells side by side: a few worker processes, each with threads or a GPU of its own."""
+"""Run cells in parallel, in a few worker processes, each with threads or a GPU of its own."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.errors import RobustTinError
 
 _PROGRAM = "robustbench_tin.benchmarks.cells.worker_process"
-# Seconds between two looks at a starting process, and that a process gets to end.
+# Seconds between two looks at a starting process, and seconds that a process gets to end.
 _LOOK, _END = 0.1, 5.0
 _KILLED = 9
 
 
 class WorkerError(RobustTinError):
-    """What stopped a worker, and with it the run."""
+    """An error that stopped a worker, and with it the run."""
 
     def __init__(self, stopped: Stopped) -> None:
         super().__init__(stopped.text)
@@ -44,15 +44,15 @@ class WorkerError(RobustTinError):
 
 @dataclass(frozen=True)
 class ProcessExecutor:
-    """Several cells at a time, each in a worker process.
+    """Completes several cells at a time, each in a worker process.
 
-    A worker that dies makes its cell a failed one, and another takes its place. If a worker cannot load what
-    this process has (an attack that was registered by hand, say), the cells run one after the other here.
+    If a worker dies, its cell fails and a new worker takes its place. If workers cannot load something that
+    this process has (a hand-registered attack, say), the cells run one after the other in this process.
 
     Attributes:
         jobs: number of workers, at least 1.
-        threads: that each worker computes with.
-        gpus: numbers of the GPUs, of which each worker has one; empty: none.
+        threads: number of CPU threads per worker.
+        gpus: indices of the GPUs; each worker gets one; empty: none.
     """
 
     jobs: int
@@ -67,7 +67,7 @@ class ProcessExecutor:
             if unfit is None:
                 pool.work(cells)
                 return
-        context.reporter.say(f"One cell after the other: worker processes cannot load this run ({unfit})")
+        context.reporter.say(f"Workers cannot load this run ({unfit}); its cells run one after the other")
         SerialExecutor(self.threads).complete(context, cells)
 
 
@@ -76,11 +76,11 @@ class _Worker:
     """A process that completes cells.
 
     Attributes:
-        process: it.
-        connection: to it.
-        hearing: takes its messages on progress.
-        gpu: its number; None: no GPU.
-        cell: that it works on; None: it is idle.
+        process: the worker process.
+        connection: the connection to it.
+        hearing: shows its progress messages.
+        gpu: index of its GPU; None: no GPU.
+        cell: the cell that it works on; None: it is idle.
     """
 
     process: subprocess.Popen[bytes]
@@ -90,7 +90,7 @@ class _Worker:
     cell: Cell | None = None
 
     def end(self) -> None:
-        """Stop the process, whatever it does."""
+        """Stop the process, even in the middle of a cell."""
         self.hearing.close()
         self.connection.close()
         assert self.process.stdin is not None
@@ -110,9 +110,9 @@ class _Pool:
 
     Attributes:
         context: the run.
-        assignment: that each worker gets.
-        gpus: numbers of the GPUs to hand out.
-        workers: those that live.
+        assignment: sent to each worker.
+        gpus: indices of the GPUs to hand out.
+        workers: the live workers.
     """
 
     context: CellContext
@@ -122,7 +122,7 @@ class _Pool:
 
     @contextmanager
     def open(self) -> Iterator[_Pool]:
-        """Listen for workers while the block lasts; none outlives it."""
+        """Listen for workers while the block runs; at its end all workers are stopped."""
         self._key = secrets.token_bytes(16)
         with Listener(authkey=self._key) as self._listener:
             try:
@@ -132,7 +132,7 @@ class _Pool:
                     worker.end()
 
     def start(self, count: int) -> str | None:
-        """Start workers and wait until they have the run; if one cannot load it, why."""
+        """Start workers and wait until they have loaded the run; if one cannot load it, return the reason."""
         gpus = [self.gpus[number % len(self.gpus)] if self.gpus else None for number in range(count)]
         try:
             started = self._start(gpus)
@@ -148,9 +148,9 @@ class _Pool:
         """Hand out cells until none is left.
 
         Raises:
-            WorkerError: for what stops the run.
+            WorkerError: if an error stops the run.
         """
-        # The longest first: a long one that begins last keeps the others waiting.
+        # The longest first: a long cell that begins last delays the end.
         waiting = sorted(cells, key=self.context.costs.cell, reverse=True)
         while waiting or any(worker.cell for worker in self.workers):
             for worker in [worker for worker in self.workers if worker.cell is None]:
@@ -162,7 +162,7 @@ class _Pool:
                 self._hear(busy[connection])  # type: ignore[index]
 
     def _give(self, worker: _Worker, cell: Cell) -> bool:
-        """Hand a cell to an idle worker; False if the worker has died, and another takes its place."""
+        """Send a cell to an idle worker; if the worker has died, replace it and return False."""
         try:
             worker.connection.send(cell)
         except OSError:
@@ -172,7 +172,7 @@ class _Pool:
         return True
 
     def _next_cell(self, waiting: Sequence[Cell]) -> Cell | None:
-        """The next cell whose sources are done."""
+        """The next cell whose source cells are done."""
         under_way = {worker.cell for worker in self.workers}
         for cell in waiting:
             needed = source_cells(self.context.plan, cell)
@@ -196,7 +196,7 @@ class _Pool:
             worker.hearing.hear(message)
 
     def _replace(self, worker: _Worker) -> None:
-        """Write down that a dead worker's cell failed, if it had one, and start another worker."""
+        """Record a dead worker's cell, if any, as failed, and start another worker."""
         self.workers.remove(worker)
         cause = _cause(worker.process)
         worker.end()
@@ -206,13 +206,13 @@ class _Pool:
         message = self._next_of(fresh)
         if not isinstance(message, Ready):
             text = message.text if isinstance(message, Stopped) else _cause(fresh.process)
-            raise WorkerError(Stopped(f"a worker process cannot be started again: {text}", 2))
+            raise WorkerError(Stopped(f"a worker process died and cannot be restarted: {text}", 2))
 
     def _start(self, gpus: Sequence[int | None]) -> list[_Worker]:
-        """Start a worker for each entry, all at a time; the entry is the number of its GPU.
+        """Start a worker per entry, all at the same time; an entry is the index of the worker's GPU.
 
         Raises:
-            WorkerError: if one ends before it is connected.
+            WorkerError: if a worker ends before it connects.
         """
         starting = {process.pid: (process, gpu) for gpu in gpus for process in [self._launched(gpu)]}
         started = []
@@ -236,19 +236,19 @@ class _Pool:
         process = subprocess.Popen([sys.executable, "-m", _PROGRAM], stdin=subprocess.PIPE, env=environment)
         assert process.stdin is not None
         known = {"address": self._listener.address, "key": self._key.hex()}
-        with suppress(BrokenPipeError):  # it has ended; whoever waits for it sees that
+        with suppress(BrokenPipeError):  # it has ended; the code that waits for it notices
             process.stdin.write(json.dumps(known).encode() + b"\n")
             process.stdin.flush()
         return process
 
     def _accepted(self, processes: Sequence[subprocess.Popen[bytes]]) -> Connection:
-        """The connection that one of these processes makes.
+        """The connection that one of these processes opens.
 
         Raises:
-            WorkerError: if one ends without a connection.
+            WorkerError: if a process ends without connecting.
         """
         made: Queue[Connection] = Queue()
-        # A listener waits for ever, and knows nothing of processes.
+        # A listener waits for ever and does not notice that a process ended.
         Thread(target=lambda: made.put(self._listener.accept()), daemon=True).start()
         while True:
             ended = [process for process in processes if process.poll() is not None]
@@ -259,7 +259,7 @@ class _Pool:
 
     @staticmethod
     def _next_of(worker: _Worker) -> Any:
-        """The next message that is not on progress; None if the worker died."""
+        """The next message that is not about progress; None if the worker died."""
         while True:
             try:
                 message = worker.connection.recv()
@@ -271,26 +271,26 @@ class _Pool:
 
 
 def _cause(process: subprocess.Popen[bytes]) -> str:
-    """How a process ended."""
+    """A sentence fragment that says how a process ended."""
     code = process.wait()
     if code >= 0:
         return f"its process ended with code {code}"
-    told = ", as the system does if memory runs out" if code == -_KILLED else ""
+    told = ", which the system does if memory runs out" if code == -_KILLED else ""
     return f"its process was killed by signal {-code}{told}"
 
 
 def _visible(gpu: int) -> str:
-    """A GPU's name for a process that sees it alone."""
+    """The value of ``CUDA_VISIBLE_DEVICES`` for a process that uses only this GPU."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return seen.split(",")[gpu] if seen else str(gpu)
 
 
 def save_dead(context: CellContext, cell: Cell, why: str) -> None:
-    """Write that what a cell lacks has failed, since the process that worked on it died.
+    """Record the missing measurements of a cell as failed, because its worker process died.
 
     Args:
         context: the run.
-        cell: which.
+        cell: the cell.
         why: how the process ended.
     """
     status = Status.of(StatusCode.failed, why=why)

@@ -1,6 +1,6 @@
-"""Roughly how long a run will take, said before it starts.
+"""Estimate roughly, before a run starts, how long it will take.
 
-Passes are counted, and a pass of each network is timed for a moment.
+The plan's passes are counted, and a pass of each network is timed in a short trial.
 """
 
 from __future__ import annotations
@@ -22,31 +22,31 @@ from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
 from robustbench_tin.training.progressive import sides
 
-# Seconds an optimiser step takes per parameter, beside the arithmetic of the passes: AdamW reads and writes
-# some 28 bytes of each.
+# Seconds of an optimiser step per parameter, besides the arithmetic of the passes: AdamW reads and writes
+# some 28 bytes per parameter.
 _STEP_SECONDS_PER_PARAMETER = {"cpu": 4e-9, "cuda": 2e-11}
-# Part of a forward and a backward pass that a forward pass takes alone.
+# Share of a forward and backward pass that the forward pass takes.
 _FORWARD = 0.4
-# Part of the trust checks' passes at most that most networks need.
+# Share of the trust checks' maximum number of passes that most networks need.
 _USUAL_PART = 0.6
-# A side for counting by how much progressive resizing cuts the pixels.
+# An image side to count by how much progressive resizing cuts the pixels.
 _WHOLE = 1024
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """Seconds a backbone's cells take, by plan and by machine.
+    """Estimated seconds of a plan's cells on this machine.
 
     Attributes:
-        passes: by backbone.
-        plan: what will run.
+        passes: timed passes, by backbone.
+        plan: the plan of the run.
     """
 
     passes: dict[str, PassTimes]
     plan: Plan
 
     def training(self, model: str, defense: str) -> float:
-        """Seconds to train one cell; none if its model was given."""
+        """Seconds to train one cell; 0 if its model was given."""
         if self.plan.given:
             return 0.0
         epochs = self.plan.epochs_of(model)
@@ -65,12 +65,12 @@ class Estimate:
         return self._gradients(model, images)
 
     def checking(self, model: str) -> float:
-        """Seconds of the trust checks of one cell, if nothing needs a closer look."""
+        """Seconds of one cell's trust checks, if no check needs a closer look."""
         images = min(IMAGES, self.plan.eval_images) * _USUAL_PART * PASSES / 2
         return self._gradients(model, images) if self.plan.trust else 0.0
 
     def clean(self, model: str) -> float:
-        """Seconds of the clean measure of one cell; none if an attack's gradients give it."""
+        """Seconds of one cell's clean measurement; 0 if an attack's gradients supply it."""
         attacks = map(self.plan.attack, self.plan.attacks if self.plan.attacked_eps else ())
         protocol = AttackProtocol(search=self.plan.search, curve=self.plan.curve)
         shares = with_clean_gradients(attacks, protocol) is not None
@@ -79,7 +79,7 @@ class Estimate:
         return self._gradients(model, self.plan.eval_images * _FORWARD)
 
     def certifying(self, model: str, votes: int) -> float:
-        """Seconds of this number of votes on each image of one cell."""
+        """Seconds of a number of votes per image of one cell."""
         return self._gradients(model, self.plan.eval_images * votes * _FORWARD)
 
     def cell(self, cell: Cell) -> float:
@@ -93,11 +93,11 @@ class Estimate:
         )
 
     def total(self, done: frozenset[str] = frozenset()) -> float:
-        """Seconds of all cells but those whose slug is in ``done``, one after the other."""
+        """Seconds of all cells except those whose slug is in ``done``, one after the other."""
         return sum(self.cell(cell) for cell in self.plan.cells() if cell.slug not in done)
 
     def side_by_side(self, jobs: int, done: frozenset[str] = frozenset()) -> float:
-        """Seconds until the last cell is complete, if ``jobs`` of them run at a time, the longest first."""
+        """Seconds until the last cell is complete, if ``jobs`` cells run at a time, longest first."""
         busy = [0.0] * jobs
         left = [cell for cell in self.plan.cells() if cell.slug not in done]
         for seconds in sorted(map(self.cell, left), reverse=True):
@@ -111,17 +111,17 @@ class Estimate:
         return 0 if vote is None else vote.n0 + vote.n
 
     def _gradients(self, model: str, images: float) -> float:
-        """Seconds of gradients of the pixels for a number of images."""
+        """Seconds of pixel gradients for a number of images."""
         return self.passes[model].attack.of(images, evaluation_batch_size(self.plan.device))
 
 
 def estimate(plan: Plan, image_size: int, threads: int | None = None) -> Estimate:
-    """Count the work of a plan, and time each of its networks for a moment.
+    """Count the work of a plan, and time each of its networks in a short trial.
 
     Args:
-        plan: what will run.
+        plan: the plan of the run.
         image_size: side of the data set's images in pixels.
-        threads: number of threads of each cell, on a CPU; None: as many as torch has now.
+        threads: number of CPU threads per cell; None: torch's current number.
     """
     passes = {}
     with _threads(threads):

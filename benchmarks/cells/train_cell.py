@@ -1,4 +1,4 @@
-"""Training one cell of a run."""
+"""Train one cell of a run."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from robustbench_tin.training.distributed import with_synchronised_statistics
 from robustbench_tin.training.loop import Recipe, TrainingFailure, TrainingRecord, train
 from robustbench_tin.training.monitor import some
 
-# Steps of the progress bar of a training.
+# Number of steps of a training's progress bar.
 _SHOWN_STEPS = 1000
 
 
@@ -39,7 +39,7 @@ def trained_classifier(context: CellContext, cell: Cell) -> tuple[Classifier, Tr
     """A cell's classifier: loaded if the run has its weights, else trained and saved.
 
     Returns:
-        The classifier, and what is known of its training; its ``status`` says whether it may be measured.
+        The classifier and the facts of its training; measure it only if their ``status`` is ok.
     """
     run = context.run
     trained = run.trained(cell)
@@ -59,10 +59,10 @@ def trained_classifier(context: CellContext, cell: Cell) -> tuple[Classifier, Tr
 
 
 def train_cell(context: CellContext, cell: Cell) -> tuple[Classifier, Trained]:
-    """Train a cell, and write down no more than its checkpoints.
+    """Train a cell; nothing but its checkpoints is written.
 
     Raises:
-        WeightsError: if the weights to start from cannot be loaded, unless the request skips such cells.
+        WeightsError: if the initial weights cannot be loaded, unless the request skips such cells.
     """
     try:
         classifier = context.build(cell, fresh=True)
@@ -76,7 +76,7 @@ def train_cell(context: CellContext, cell: Cell) -> tuple[Classifier, Trained]:
 
 
 def _without_weights(context: CellContext, cell: Cell, error: WeightsError) -> tuple[Classifier, Trained]:
-    """A cell whose weights to start from cannot be loaded; the same command asks for them again."""
+    """Mark a cell whose initial weights cannot be loaded; the same command tries to load them again."""
     plan = context.plan
     trained = Trained(
         status=Status.of(StatusCode.not_measured, why=str(error)),
@@ -92,14 +92,14 @@ def _without_weights(context: CellContext, cell: Cell, error: WeightsError) -> t
 
 @dataclass(frozen=True)
 class _CellTraining:
-    """The training of a classifier that is built and not yet trained."""
+    """The training of a newly built classifier."""
 
     context: CellContext
     cell: Cell
     classifier: Classifier
 
     def run(self) -> tuple[Classifier, Trained]:
-        """Train to the end, or to what goes wrong in the defense or the backbone."""
+        """Train to the end, or until the defense or the backbone fails."""
         if self._synchronised:
             with_synchronised_statistics(self.classifier)
         try:
@@ -108,7 +108,7 @@ class _CellTraining:
             return self.classifier, self._failed(str(failure))
         except RobustTinError:
             raise
-        except FOREIGN as error:  # whatever a plugged-in defense or a backbone raises
+        except FOREIGN as error:  # any error of a plugged-in defense or a backbone
             if self.context.group.size > 1:
                 raise  # the other processes wait for this one
             return self.classifier, self._failed(one_line(error))
@@ -142,19 +142,19 @@ class _CellTraining:
 
     @cached_property
     def runtime(self) -> Runtime:
-        """Device and precision."""
+        """Device and precision of the training."""
         plan, classifier = self.context.plan, self.classifier
         precision = plan.precision or choose_precision(plan.device, classifier, classifier.image_size)
         return Runtime(plan.device, precision)
 
     @cached_property
     def recipe(self) -> Recipe:
-        """The settings of the loop."""
+        """The settings of the training loop."""
         return self.context.plan.recipe(self.cell.model)
 
     @property
     def _facts(self) -> dict[str, Any]:
-        """What is known of a training before it begins."""
+        """The facts of a training that are known before it begins."""
         return {
             "precision": self.runtime.precision,
             "network_size": self.classifier.input_size,
@@ -180,10 +180,10 @@ class _CellTraining:
         return compiled(self.classifier, self.runtime, batch, lambda line: say(f"{self.cell.label}: {line}"))
 
     def _source(self, name: str) -> nn.Module:
-        """The trained model that the cell's defense calls by that name, as it is attacked.
+        """The trained model that the cell's defense asks for by this name, in the form that is attacked.
 
         Raises:
-            TrainingFailure: if it is a cell of the run that is not trained.
+            TrainingFailure: if the name is a cell of the run that is not trained.
         """
         run, device = self.context.run, self.context.plan.device
         if not is_backbone(name):
@@ -196,7 +196,7 @@ class _CellTraining:
         return CellLoader(run, self.context.dataset.image_size, device).load(source).model
 
     def _probe(self) -> RobustnessMetrics | None:
-        """The attacks that training watches robustness with; None without a budget."""
+        """The attacks that monitor robustness during training; None if the plan has no budget."""
         threat = self.context.plan.watched_threat(self.cell)
         return None if threat is None else RobustnessMetrics(threat, self.cell.seed)
 
@@ -211,7 +211,7 @@ class _CellTraining:
         return Curves(context.run.curves_file(self.cell), metrics, followed)
 
     def _plain(self) -> Classifier:
-        """The trained classifier, as one process alone has it."""
+        """The trained classifier in the form that a single process uses."""
         if not self._synchronised:
             return self.classifier
         plain = self.context.build(self.cell)
@@ -241,7 +241,7 @@ class _CellTraining:
 
 
 def _in_thousandths(advance: Advance) -> Callable[[int, int], None]:
-    """Advance a progress bar by the optimiser steps that are done."""
+    """A callback that advances a progress bar by the optimiser steps done."""
     shown = 0
 
     def on_step(step: int, steps: int) -> None:

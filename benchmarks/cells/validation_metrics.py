@@ -1,4 +1,4 @@
-"""The looks that training takes after an epoch, at a few images: clean, under FGSM, under PGD-5."""
+"""Validation after an epoch of training, on a few images: clean, under FGSM, under PGD-5."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ATTACKS = (FGSM(), PGD(steps=5))
 
 @dataclass(frozen=True)
 class RobustnessMetrics:
-    """Accuracies under FGSM and PGD-5; what training is handed, since it knows no attacks.
+    """Accuracies under FGSM and PGD-5; handed to the training loop, which cannot import attacks.
 
     Attributes:
-        threat: norm and budget of both.
-        seed: of PGD's random start, the same after every epoch.
+        threat: norm and budget of both attacks.
+        seed: seed of PGD's random start, the same after every epoch.
     """
 
     threat: ThreatModel
@@ -41,14 +41,14 @@ class RobustnessMetrics:
         """Measure the bare classifier, in eval mode and float32.
 
         Raises:
-            AttackFailure: where it gives no finite logits.
+            AttackFailure: if its logits are not finite.
         """
         batches = ImageBatches(images, labels, evaluation_batch_size(images.device.type), images.device)
         fgsm, pgd = self._right(classifier, batches)
         return Robustness(fgsm / len(batches), pgd / len(batches))
 
     def _right(self, classifier: nn.Module, batches: ImageBatches) -> Sequence[int]:
-        """Images that stay right under each of the attacks."""
+        """Number of images that are classified correctly under each of the attacks."""
         right = [0, 0]
         with AttackedModel(classifier, seed=self.seed) as attacked:
             for start in batches.starts():
@@ -68,12 +68,12 @@ class RobustnessMetrics:
 
 
 class ValidationMetrics:
-    """What training curves show of validation images; the bare classifier is measured, as by the monitor.
+    """The validation columns of the training curves, measured on the bare classifier like the monitor's.
 
     Args:
-        split: the images.
-        device: where the classifier is.
-        probe: attacks it too; None: clean only.
+        split: the validation images.
+        device: the classifier's device.
+        probe: measures robustness, too; None: clean only.
     """
 
     def __init__(self, split: Split, device: str, probe: RobustnessMetrics | None) -> None:
@@ -83,7 +83,7 @@ class ValidationMetrics:
         self._probe = probe
 
     def __call__(self, classifier: nn.Module) -> dict[str, float]:
-        """The columns of the curves that begin with ``val_``; none of a classifier that cannot be asked."""
+        """The ``val_`` columns of the curves; empty if the classifier gives no valid logits."""
         try:
             seen = self._clean(classifier)
             if self._probe is not None:

@@ -1,4 +1,4 @@
-"""What a worker process tells the one that started it, and how that hears it."""
+"""The messages that a worker process sends to its parent process, and their receiver."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from typing import Any
 
 from robustbench_tin.progress import Advance, Preparation, Reporter
 
-# Seconds between two messages on the progress of the same stage.
+# Seconds between two progress messages of the same stage.
 _PAUSE = 0.2
 
 
 @dataclass(frozen=True)
 class Ready:
-    """The worker has the run and waits for cells."""
+    """The worker has loaded the run and waits for cells."""
 
 
 @dataclass(frozen=True)
 class Done:
-    """A cell is at its end."""
+    """A cell is complete."""
 
 
 @dataclass(frozen=True)
 class Stopped:
-    """What stops the worker, and with it the run.
+    """An error stops the worker, and with it the run.
 
     Attributes:
         text: one line for people.
-        exit_code: of the command.
-        traceback: of a defect of this package; empty for a user's mistake.
+        exit_code: exit code of the command.
+        traceback: traceback of a defect in robust-tin; empty for a user's mistake.
     """
 
     text: str
@@ -43,11 +43,11 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Told:
-    """A call of a reporter's method.
+    """A reporter's method was called.
 
     Attributes:
         method: ``say``, ``warn`` or ``finished``.
-        line: for people.
+        line: its argument, for people.
     """
 
     method: str
@@ -80,10 +80,10 @@ class Ended:
 
 
 class SendingReporter(Reporter):
-    """Tells another process.
+    """Sends the progress of this process to another one.
 
     Args:
-        connection: to it.
+        connection: the connection to the other process.
     """
 
     def __init__(self, connection: Connection) -> None:
@@ -128,7 +128,7 @@ class Hearing:
     """Passes a worker's messages on to a reporter.
 
     Args:
-        reporter: of this process.
+        reporter: the reporter of this process.
     """
 
     def __init__(self, reporter: Reporter) -> None:
@@ -136,7 +136,7 @@ class Hearing:
         self._stages: dict[int, tuple[ExitStack, Advance]] = {}
 
     def hear(self, message: Any) -> None:
-        """Take a message on progress; others are not for this."""
+        """Pass a progress message on; ignore any other message."""
         match message:
             case Told(method, line):
                 getattr(self._reporter, method)(line)

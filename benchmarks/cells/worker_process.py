@@ -1,7 +1,7 @@
-"""The program of a worker process: it completes the cells that another process sends it.
+"""The program of a worker process: it completes the cells that its parent process sends.
 
-Started as ``python -m robustbench_tin.benchmarks.cells.worker_process``, with the address of a listener and a
-key on standard input. It ends when that process does, however that ends.
+The parent starts it as ``python -m robustbench_tin.benchmarks.cells.worker_process`` and writes a listener's
+address and a key to its standard input. The worker ends when the parent ends, even if the parent is killed.
 """
 
 from __future__ import annotations
@@ -36,13 +36,13 @@ from robustbench_tin.runtime import tune_allocator
 
 @dataclass(frozen=True)
 class Assignment:
-    """All that a worker needs to know of a run.
+    """The facts of a run that a worker needs.
 
     Attributes:
-        path: the run directory, begun by the process that holds its lock.
-        request: as it was given to that process.
-        costs: of the plan.
-        threads: that the worker computes with.
+        path: the run directory; the parent process began it and holds its lock.
+        request: the options that the parent process was given.
+        costs: the time estimate of the plan.
+        threads: number of CPU threads of the worker.
     """
 
     path: Path
@@ -52,8 +52,8 @@ class Assignment:
 
 
 def main() -> None:
-    """Serve the process at the other end until it closes the connection."""
-    # The one that started this decides what Ctrl-C means.
+    """Serve the parent process until it closes the connection."""
+    # The parent process handles Ctrl-C.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     known = json.loads(sys.stdin.readline())
     connection = Client(known["address"], authkey=bytes.fromhex(known["key"]))
@@ -61,16 +61,16 @@ def main() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         _serve(connection)
-    except (EOFError, ConnectionError):  # nobody listens any more
+    except (EOFError, ConnectionError):  # the parent no longer listens
         os._exit(1)
     except RobustTinError as error:
         connection.send(Stopped(str(error), error.exit_code))
-    except BaseException as error:  # noqa: BLE001 - a defect; shown by the process that started this
+    except BaseException as error:  # noqa: BLE001 - a defect; the parent process shows it
         connection.send(Stopped(repr(error), RobustTinError.exit_code, traceback.format_exc()))
 
 
 def _end_with_parent() -> None:
-    """End this process at once when standard input closes: a killed parent's lock is free for others."""
+    """End this process as soon as standard input closes: a killed parent's lock is free for other runs."""
     sys.stdin.read()
     os._exit(1)
 
@@ -91,7 +91,7 @@ def _serve(connection: Connection) -> None:
 
 
 def _context(assignment: Assignment, reporter: Reporter) -> CellContext:
-    """The run in this process; what the plan names must be known here, too.
+    """Load the run in this process; check that every name of its plan is registered here, too.
 
     Raises:
         RobustTinError: if a plug-in, the data set, or something that the plan names cannot be loaded.
@@ -115,7 +115,7 @@ def _require_known(plan: Plan) -> None:
 
 
 def _tell_warnings(reporter: Reporter) -> None:
-    """Show this package's own warnings as the other process shows lines."""
+    """Send robust-tin's own warnings to the parent process as lines."""
     others = warnings.showwarning
 
     def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:

@@ -1,1 +1,1 @@
-"""What a run keeps on disk, and reading it back."""
+"""The files of a run on disk, and their readers."""

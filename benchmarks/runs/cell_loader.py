@@ -1,4 +1,4 @@
-"""The trained classifiers of a run, ready to be measured again."""
+"""Load the trained classifiers of a run to measure them again."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.models import build_classifier, load_weights
 from robustbench_tin.runtime import Runtime
 
-# Building a large network takes a second or two, its attack on few images not much more.
+# Building a large network takes a second or two; attacking a few images takes hardly longer.
 _KEPT_BYTES = 2 * 2**30
 
 
@@ -21,8 +21,8 @@ class LoadedCell:
     """A cell's network with its weights.
 
     Attributes:
-        bare: without its defense.
-        model: as it is measured, with what the defense wraps around it.
+        bare: the network without its defense.
+        model: the network as measured: wrapped by its defense.
     """
 
     bare: nn.Module
@@ -30,12 +30,12 @@ class LoadedCell:
 
 
 class CellLoader:
-    """Loads cells; keeps them until they fill 2 GiB, and loads the others each time anew.
+    """Loads cells; keeps them in memory up to 2 GiB in total, and reloads the others each time.
 
     Args:
-        run: whose cells.
+        run: the run.
         image_size: side of the data set's images in pixels.
-        device: where to.
+        device: the device to load to.
     """
 
     def __init__(self, run: RunDirectory, image_size: int, device: str) -> None:
@@ -49,8 +49,8 @@ class CellLoader:
         """A cell's model.
 
         Raises:
-            RunError: if its training failed, or its weights are missing, damaged or not those of the run.
-            WeightsError: if its weights do not fit.
+            RunError: if the training failed, or the weights are missing, damaged or from another run.
+            WeightsError: if the weights do not fit the network.
         """
         if cell in self._kept:
             return self._kept[cell]

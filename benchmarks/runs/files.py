@@ -1,4 +1,4 @@
-"""The files of a run: written whole, and read although they may be damaged, exchanged, or no files at all."""
+"""The files of a run: written atomically, and checked when read, since they may be damaged or replaced."""
 
 from __future__ import annotations
 
@@ -27,18 +27,18 @@ T = TypeVar("T", bound=BaseModel)
 
 # A plan of 10,000 cells and the results of 10,000,000 images take a fraction of this.
 LARGEST = 64 * 2**20
-AGAIN = "give the run's command again to measure it anew"
+AGAIN = "run the same command again to measure it again"
 
 
 class DamagedError(RunError):
-    """A file of a run that cannot be read, or that does not belong to the files beside it."""
+    """A file of a run is unreadable, or does not belong to the files next to it."""
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of a regular file of a reasonable size.
+    """The content of a regular file of at most 64 MiB.
 
     Raises:
-        RunError: if it is no such file or cannot be read.
+        RunError: if the file is not regular, is too large, or cannot be read.
     """
     try:
         return files.read_bytes(file, LARGEST)
@@ -49,10 +49,10 @@ def read_bytes(file: Path) -> bytes:
 
 
 def forget(file: Path) -> None:
-    """Remove a file, if it is there.
+    """Remove a file if it exists.
 
     Raises:
-        RunError: if it is a directory, or cannot be removed.
+        RunError: if it is a directory or cannot be removed.
     """
     try:
         file.unlink(missing_ok=True)
@@ -61,7 +61,7 @@ def forget(file: Path) -> None:
 
 
 def read_json(file: Path, kind: type[T]) -> T:
-    """A file that was written from this kind of model.
+    """Read a JSON file into a model of this class.
 
     Raises:
         RunError: if it cannot be read or is damaged.
@@ -73,31 +73,31 @@ def read_json(file: Path, kind: type[T]) -> T:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise DamagedError(
-            f"'{file}' is damaged or of another version ({where[:80]}: {first['msg'][:200]}); {AGAIN}"
+            f"'{file}' is damaged or from another version ({where[:80]}: {first['msg'][:200]}); {AGAIN}"
         ) from None
     except (RecursionError, MemoryError) as error:
         raise DamagedError(f"'{file}' is damaged ({one_line(error)}); {AGAIN}") from None
 
 
 def read_results(file: Path, record: Record) -> pd.DataFrame:
-    """The results per image of a measure, checked against its record.
+    """The results per image of a measurement, checked against its record.
 
     Args:
-        file: Parquet, an image a row; bool columns ``top1`` and ``top5``, or one of them; an integer column
-            ``predicted``, which earlier versions did not write; ``sampled`` and ``alone`` of a rung of a
-            ladder.
-        record: of the measure; its status is ``ok``.
+        file: Parquet file with one row per image: bool columns ``top1`` and ``top5``, or one of them; an
+            integer column ``predicted`` (missing in earlier versions); ``sampled`` and ``alone`` for a rung
+            of a ladder.
+        record: the measurement's record; its status is ``ok``.
 
     Raises:
         RunError: if the file is missing, cannot be read, or contradicts the record.
     """
     if not file.exists():
-        raise DamagedError(f"'{file}' is missing and its record is there; {AGAIN}")
+        raise DamagedError(f"'{file}' is missing, but its record exists; {AGAIN}")
     content = read_bytes(file)
-    # Before a foreign parser sees the content.
+    # Checked before a third-party parser reads the content.
     if record.results_digest and bytes_digest(content) != record.results_digest:
         raise DamagedError(
-            f"'{file}' is damaged or of another measure (its digest is not that of the record); {AGAIN}"
+            f"'{file}' is damaged or of another measurement (digest differs from the record's); {AGAIN}"
         )
     frame = _parsed(file, content)
     for name in ("top1", "top5"):
@@ -105,22 +105,22 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
         right = int(frame[name].sum()) if name in frame else None
         if (None if rate is None else round(rate * record.n)) != right:
             raise DamagedError(
-                f"'{file}' contradicts its record ({name}: {right} images right there,"
+                f"'{file}' contradicts its record ({name}: {right} correct images in the file,"
                 f" {rate} of {record.n} in the record); {AGAIN}"
             )
-    # A worst case may be of other attacks in its top 1 than in its top 5.
+    # A worst case may combine other attacks in its top 1 than in its top 5.
     both = {"top1", "top5"} <= set(frame) and record.attack != WORST_CASE
     if both and bool((frame["top1"] & ~frame["top5"]).any()):
-        raise DamagedError(f"'{file}' has images right in the top 1 and not in the top 5; {AGAIN}")
+        raise DamagedError(f"'{file}' has images that are correct in the top 1 but not in the top 5; {AGAIN}")
     if "predicted" in frame and not frame["predicted"].between(0, record.classes - 1).all():
-        raise DamagedError(f"'{file}' has predictions that are none of {record.classes} classes; {AGAIN}")
+        raise DamagedError(f"'{file}' has predictions outside the {record.classes} classes; {AGAIN}")
     if len(frame) != record.n:
         raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
     return frame
 
 
 def write_results(file: Path, found: Measurement) -> str:
-    """Write the results per image of a measure that was taken; returns the digest of the file."""
+    """Write the results per image of a successful measurement; return the file's digest."""
     import pyarrow
     from pyarrow import parquet
 
@@ -131,7 +131,7 @@ def write_results(file: Path, found: Measurement) -> str:
 
 
 def results_frame(found: Measurement) -> pd.DataFrame:
-    """What :func:`read_results` reads of a file that was written of this measure."""
+    """The frame that :func:`read_results` would return for this measurement's file."""
     import pandas as pd
 
     return pd.DataFrame(_columns(found))
@@ -145,12 +145,12 @@ def _columns(found: Measurement) -> dict[str, npt.NDArray[np.generic]]:
 
 
 def bytes_digest(content: bytes) -> str:
-    """32 hexadecimal digits of a file's content."""
+    """The first 32 hexadecimal digits of the content's SHA-256."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 
 def file_digest(file: Path) -> str:
-    """The same of a file, which is read once a process; about 1 s for 1 GB.
+    """The :func:`bytes_digest` of a file, read once per process; about 1 s per GB.
 
     Raises:
         RunError: if it cannot be read.
@@ -178,17 +178,17 @@ def _parsed(file: Path, content: bytes) -> pd.DataFrame:
     try:
         table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
-    except FOREIGN as error:  # whatever a foreign parser raises on a damaged file
+    except FOREIGN as error:  # any error of the third-party parser
         raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
     if not _are_results({name: column.dtype.kind for name, column in columns.items()}):
         raise DamagedError(
-            f"'{file}' holds no results per image (columns {', '.join(columns)[:80]}); {AGAIN}"
+            f"'{file}' has no results per image (its columns: {', '.join(columns)[:80]}); {AGAIN}"
         )
     return pd.DataFrame(columns)
 
 
 def _are_results(kinds: Mapping[str, str]) -> bool:
-    """Whether columns of these kinds are results per image; those of earlier versions have no predictions."""
+    """Whether columns of these kinds are results per image; earlier versions wrote no predictions."""
     extra = {"sampled", "alone"} & set(kinds)
     hits = set(kinds) - extra - {"predicted"}
     return (

@@ -1,4 +1,4 @@
-"""Trained models that a run was given: where they lie, and loading them again as they were measured."""
+"""Trained models given to a run: their locations, and reloading them in the form that was measured."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ MODELS_FILE = "models.json"
 
 
 class ChangedModelError(RunError):
-    """A model that a run was given has other weights, or another file, than when it was measured."""
+    """A given model has other weights, or another file, than when it was measured."""
 
 
 class ModelPlace(BaseModel):
-    """Where a model lies.
+    """The location of a given model.
 
     Attributes:
-        spec: as it was given; a path in it is absolute.
-        weights: absolute path of the file with its weights; empty without such a file.
+        spec: the spec that the user gave, with paths made absolute.
+        weights: absolute path of its weights file; empty if it has none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,7 +44,7 @@ class ModelPlace(BaseModel):
 
     @classmethod
     def of(cls, spec: str, weights: Path | None) -> ModelPlace:
-        """The place that a caller's words name."""
+        """The location that the user's spec and weights name."""
         file = file_of(spec)
         if file is not None:
             spec = spec.replace(str(file), str(file.expanduser().absolute()), 1)
@@ -52,11 +52,11 @@ class ModelPlace(BaseModel):
 
 
 class _Places(RootModel[dict[str, ModelPlace]]):
-    """The places of a run's models, by name."""
+    """The locations of a run's models, by name."""
 
 
 def file_of(spec: str) -> Path | None:
-    """The file that a model's spec names; None for a module's function and for a backbone."""
+    """The file that a model's spec names; None for a function of a module and for a backbone."""
     if is_model_file(spec):
         return Path(spec)
     place, colon, _ = spec.rpartition(":")
@@ -64,12 +64,12 @@ def file_of(spec: str) -> Path | None:
 
 
 def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
-    """Write down in a run directory where its models lie."""
+    """Write the locations of the models into a run directory."""
     write_text(run / MODELS_FILE, _Places(dict(places)).model_dump_json(indent=2) + "\n")
 
 
 def as_measured(own: UserModel, given: GivenModel, device: str) -> nn.Module:
-    """A loaded model as the plan says that it is measured: adapted, its outputs in the data's order."""
+    """A loaded model in the form that the plan measures: adapted, with outputs in the data set's order."""
     module = own.original if own.original is not None and not given.gradients else own.module
     adaptation = _adaptation(given)
     module = adaptation.inside(placed(module, device))
@@ -89,25 +89,25 @@ def _adaptation(given: GivenModel) -> Adaptation:
 
 
 def placed(module: nn.Module, device: str) -> nn.Module:
-    """A trained model on the device; only a backbone's weights are stored with the channels innermost.
+    """A trained model on the device; only robust-tin's backbones use channels-last memory.
 
-    A network of anybody's may call ``view`` on its activations, which then fails.
+    Another network may call ``view`` on its activations, which fails with channels-last.
     """
     return Runtime(device, channels_last=isinstance(module, Classifier)).place(module)
 
 
 def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
-    """Load a model again that a run was given.
+    """Load a given model of a run again.
 
     Raises:
-        RunError: if it is gone or cannot be loaded any more.
-        ChangedModelError: if it has other weights than those measured.
+        RunError: if it is missing or cannot be loaded any more.
+        ChangedModelError: if its weights are not those that were measured.
     """
     places = read_json(run.path / MODELS_FILE, _Places).root if (run.path / MODELS_FILE).is_file() else {}
     place = places.get(given.name)
     if place is None:
         raise RunError(
-            f"run '{run.path}' does not say where model '{given.name}' lies; give its evaluate command again"
+            f"run '{run.path}' does not say where model '{given.name}' is; run its evaluate command again"
         )
     asked = ModelConfig(pretrained=given.pretrained, model_args=given.arguments)
     weights = Path(place.weights) if place.weights else None
@@ -118,13 +118,13 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
     there, here = given.weights, own.weights or ""
     file = file_of(place.spec)
     if not given.weights and file is not None:
-        there, here = given.file, file_digest(file)  # the model shows no weights
+        there, here = given.file, file_digest(file)  # the model has no readable weights
     if there != here:
         random = not place.weights and ":" in given.spec and not given.pretrained
-        hint = "; if its function builds other weights at each call, give --weights" if random else ""
+        hint = "; if its function creates new weights at each call, give --weights" if random else ""
         raise ChangedModelError(
-            f"model '{given.name}' has changed since run '{run.path}' measured it ({there or 'no weights'}"
-            f" then, {here or 'no weights'} now); put the old one back at '{place.weights or place.spec}', or"
+            f"model '{given.name}' has changed since run '{run.path}' measured it (then {there or 'none'},"
+            f" now {here or 'none'}); restore the old one at '{place.weights or place.spec}', or"
             f" evaluate the new one in another run directory{hint}"
         )
     return as_measured(own, given, device)

@@ -1,4 +1,4 @@
-"""The true labels of a run's evaluated images and the names of its classes, kept beside its results."""
+"""The true labels of a run's evaluated images and the names of its classes, stored next to its results."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ LABELS_FILE = "labels.json"
 
 
 class ImageLabels(BaseModel):
-    """What results per image need to be told by class.
+    """The labels and class names that per-class views of the results per image need.
 
     Attributes:
-        classes: ids in label order, such as ``n01443537``.
-        names: a readable name a class.
-        labels: an index into both for each evaluated image, in the order of the results per image.
-        plan_digest: of the run's plan.
+        classes: class ids in label order, such as ``n01443537``.
+        names: a readable name per class.
+        labels: true label of each evaluated image, an index into both, in the order of the results.
+        plan_digest: digest of the run's plan.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,9 +33,9 @@ class ImageLabels(BaseModel):
     plan_digest: str
 
     def name(self, label: int) -> str:
-        """A class by its short name, that before the first comma, as ImageNet lists several.
+        """The short name of a class: the part before the first comma, since ImageNet lists synonyms.
 
-        A model may have more outputs than the data set has classes; these go by their number.
+        A model may have more outputs than the data set has classes; the extra ones are shown by number.
         """
         if label >= len(self.names):
             return f"output {label}"
@@ -46,9 +46,9 @@ def write_labels(run: Path, plan: Plan, labels: Iterable[int], names: Mapping[st
     """Write the labels and classes of the evaluated images into a run directory.
 
     Args:
-        run: the directory.
-        plan: of the run.
-        labels: one an image.
+        run: the run directory.
+        plan: the run's plan.
+        labels: true label of each image.
         names: a readable name for each class id, in label order.
     """
     known = ImageLabels(
@@ -58,7 +58,7 @@ def write_labels(run: Path, plan: Plan, labels: Iterable[int], names: Mapping[st
 
 
 def remember_labels(run: Path, plan: Plan, dataset: Dataset) -> None:
-    """The same of a data set."""
+    """Write the labels and classes of a data set into a run directory."""
     names = dict(zip(dataset.classes, dataset.class_names, strict=True))
     write_labels(run, plan, dataset.val.labels.tolist(), names)
 
@@ -67,7 +67,7 @@ def read_labels(run: Path, plan: Plan) -> ImageLabels | None:
     """The labels of a run's images; None if an earlier version wrote the run.
 
     Raises:
-        RunError: if the file is damaged or of another run.
+        RunError: if the file is damaged or belongs to another run.
     """
     file = run / LABELS_FILE
     if not file.exists():
@@ -79,5 +79,5 @@ def read_labels(run: Path, plan: Plan) -> ImageLabels | None:
         or not fits
         or not all(0 <= each < plan.classes for each in known.labels)
     ):
-        raise DamagedError(f"'{file}' is of another run or damaged; remove it, then {AGAIN}")
+        raise DamagedError(f"'{file}' is damaged or belongs to another run; remove it, then {AGAIN}")
     return known

@@ -1,4 +1,4 @@
-"""The files of a run as its directory sees them: what this process alone writes is also kept in memory."""
+"""The files of a run, with an in-memory copy of files that only this process writes."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ T = TypeVar("T", bound=BaseModel)
 
 
 class KeptFiles:
-    """Reads and writes files; within :meth:`kept`, what was written is not read back.
+    """Reads and writes files; within :meth:`kept`, written files are served from memory.
 
-    Files of others, and those written before, are read from the disk and checked at each call.
+    All other files are read from disk and checked at each call.
     """
 
     def __init__(self) -> None:
@@ -40,7 +40,7 @@ class KeptFiles:
 
     @contextmanager
     def kept(self) -> Iterator[None]:
-        """Keep what is written while the block lasts, in which nobody else may write these files."""
+        """Keep written files in memory while the block runs; no other process may write them meanwhile."""
         self._keeps = True
         try:
             yield
@@ -74,17 +74,17 @@ class KeptFiles:
         return kept if kept is not None and file.exists() else read_results(file, record)
 
     def write_results(self, file: Path, found: Measurement) -> str:
-        """Write the results per image of a measurement; returns the digest of the file."""
+        """Write the results per image of a measurement; return the file's digest."""
         digest = write_results(file, found)
         if self._keeps:
             self._results[file] = results_frame(found)
         return digest
 
     def forget(self, file: Path) -> None:
-        """Remove a file, if it is there.
+        """Remove a file if it exists.
 
         Raises:
-            RunError: if it is a directory, or cannot be removed.
+            RunError: if it is a directory or cannot be removed.
         """
         self._models.pop(file, None)
         self._results.pop(file, None)

@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 
 def minimum_eps(run: RunDirectory, cell: Cell, attack: str) -> npt.NDArray[np.float64]:
-    """The smallest eps of each image, in the data set's order.
+    """The smallest successful eps of each image, in the data set's order.
 
     Args:
-        run: with ``--curve``.
-        cell: of the run.
+        run: a run with ``--curve``.
+        cell: a cell of the run.
         attack: canonical spec.
 
     Returns:
-        float64 ``(N,)`` in units of the pixel range: 0 for an image that is wrong when clean, infinite for
-        one that survives the largest eps.
+        float64 ``(N,)`` in units of the pixel range: 0 for an image misclassified when clean, infinite for
+        an image that survives the largest eps.
 
     Raises:
         RunError: if the attack was not measured on a ladder, or a rung failed.
@@ -37,7 +37,7 @@ def minimum_eps(run: RunDirectory, cell: Cell, attack: str) -> npt.NDArray[np.fl
     rungs = [record for record in records if record is not None and record.curve]
     if not rungs or len(rungs) < len(records):
         raise RunError(
-            f"run '{run.path}' has no ladder of eps of {cell.label} under {attack}; measure it with --curve"
+            f"run '{run.path}' has no ladder of eps for {cell.label} under {attack}; measure it with --curve"
         )
     rank = counted_rank(rungs[0])
     right = run.outcomes(cell, CLEAN, 0.0)[rank].to_numpy(dtype=bool)

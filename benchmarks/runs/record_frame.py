@@ -1,4 +1,4 @@
-"""Records as a DataFrame that still knows the columns of earlier versions by their old names."""
+"""Records as a DataFrame that still accepts the column names of earlier versions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RENAMED = {"learned": "above_chance", "late": "late_successes", "disputed": "unv
 
 
 class RecordFrame(pd.DataFrame):
-    """One row a measure; a column that was renamed is found under its old name, with a warning."""
+    """One row per measurement; a renamed column can be read by its old name, with a warning."""
 
     @property
     def _constructor(self) -> type[RecordFrame]:
@@ -27,7 +27,7 @@ class RecordFrame(pd.DataFrame):
         if name not in RENAMED or name in self.columns:
             return name
         warnings.warn(
-            f"column '{name}' is called '{RENAMED[name]}' now; the old name goes with the next version",
+            f"column '{name}' was renamed to '{RENAMED[name]}'; the next version removes the old name",
             DeprecationWarning,
             stacklevel=3,
         )

@@ -1,4 +1,4 @@
-"""The JSON Schema of records: ``python -m robustbench_tin.benchmarks.runs.record_schema`` writes it anew."""
+"""The JSON Schema of records: ``python -m robustbench_tin.benchmarks.runs.record_schema`` rewrites it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ def schema_text() -> str:
 
 
 def records_schema() -> dict[str, Any]:
-    """The schema of ``results.json`` and ``show --format json``, and of the file of one measurement.
+    """The schema of ``results.json``, of ``show --format json``, and of one measurement's file.
 
-    It is made from :class:`~robustbench_tin.benchmarks.runs.records.Record`, whose docstring describes the
-    fields.
+    It is generated from :class:`~robustbench_tin.benchmarks.runs.records.Record`, whose docstring
+    describes the fields.
     """
-    # Of the mode for reading: a field that a later version added is not in earlier files.
+    # In the mode for reading: earlier files lack the fields that later versions added.
     record = Record.model_json_schema(mode="validation", ref_template="#/$defs/{model}")
     definitions = record.pop("$defs")
     for definition in definitions.values():
@@ -46,14 +46,14 @@ def records_schema() -> dict[str, Any]:
 
 
 def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
-    """The schema of a record as tables of records show it: texts, with codes for programs beside them."""
+    """The schema of a record in tables of records: texts for people, and codes for programs."""
     fields = record["properties"]
     changed: dict[str, Any] = {
-        "status": {"type": "string", "description": "ok, or why there is no figure; for people."},
+        "status": {"type": "string", "description": "ok, or the reason why there is no figure; for people."},
         "status_code": {"enum": [code.value for code in StatusCode], "description": "Code of the status."},
-        "trust": {"type": ["string", "null"], "description": "The verdict; for people."},
+        "trust": {"type": ["string", "null"], "description": "The trust verdict; for people."},
         "trust_codes": fields["trust"],
-        "remarks": {"type": "string", "description": "Remarks, with semicolons between them."},
+        "remarks": {"type": "string", "description": "Remarks, separated by semicolons."},
         "remark_list": fields["remarks"],
     }
     names = columns(Record)
@@ -69,7 +69,7 @@ def _shown(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _described(docstring: str) -> Iterator[tuple[str, str]]:
-    """The fields of a class and their descriptions, from the section ``Attributes`` of its docstring."""
+    """The fields of a class and their descriptions, from its docstring's section ``Attributes``."""
     _, _, section = docstring.partition("Attributes:\n")
     name, words = "", [""]
     for line in section.splitlines():

@@ -1,4 +1,4 @@
-"""Records: what a run knows about each measure, one row each; everything shown is made from them."""
+"""Records: the facts of each measurement, one row each; every table and chart is made from them."""
 
 from __future__ import annotations
 
@@ -30,66 +30,67 @@ NotNegative = Annotated[float, Field(ge=0)]
 
 
 class Record(BaseModel):
-    """One measure of one cell.
+    """One measurement of one cell.
 
     Attributes:
-        model: the backbone, or the name given to a model of the user's own.
+        model: the backbone, or the name of a user's own model.
         defense: canonical spec.
-        seed: of the cell.
-        attack: canonical spec, ``clean``, ``worst-case`` (right under every attack of the run) or
-            ``certified`` (proved right under any attack).
+        seed: seed of the cell.
+        attack: canonical spec, ``clean``, ``worst-case`` (correct under every attack of the run) or
+            ``certified`` (proved correct under any attack).
         norm: ``linf`` or ``l2``.
-        eps: in units of the pixel range; 0 for the clean measure.
-        n: images measured.
-        top1: part of the images whose true label has the largest logit; None if the measure failed, or
-            its criterion was another.
+        eps: budget in units of the pixel range; 0 for the clean measurement.
+        n: number of images measured.
+        top1: share of the images whose true label has the largest logit; None if the measurement failed, or
+            the attack's criterion was top-5.
         top1_low: lower end of the 95 % interval (Wilson).
-        top1_high: upper end.
-        top5: the same for the five largest logits.
-        top5_low: lower end.
-        top5_high: upper end.
-        status: whether it was taken, and why not.
-        trust: why the trust checks doubt the figure, or could not check it; empty if it is ``ok``. None if
-            they were not asked for, and of a clean or certified measure that nothing speaks against. Tables
-            of records show its text, and its codes beside it.
-        remarks: what else a reader must know.
+        top1_high: upper end of that interval.
+        top5: share of the images whose true label is among the five largest logits; None like ``top1``.
+        top5_low: lower end of its interval.
+        top5_high: upper end of its interval.
+        status: ok, or the reason why there is no figure.
+        trust: the reasons why the trust checks doubt the figure or could not check it; empty if it is ``ok``.
+            None if no checks were asked for, and for a clean or certified measurement without objections.
+            Tables of records show it as text and as codes.
+        remarks: other facts that a reader must know.
         above_chance: whether the cell's clean top-1 is above chance (one-sided exact binomial test at
-            0.001); None if that is unknown.
-        seconds: wall-clock time of this measure; budgets that share gradients share their time.
-        forward_passes: summed over the images, the measuring pass included.
-        backward_passes: summed over the images.
+            0.001); None if unknown.
+        seconds: wall-clock time of this measurement; budgets that share gradients share their time.
+        forward_passes: number of forward passes, summed over the images, the measuring pass included.
+        backward_passes: number of backward passes, summed over the images.
         mode: ``fixed budget`` (every step on every image), ``stop on success`` and the criterion, or
             ``certified lower bound``.
-        search: precision and variant of the model that was searched with; verdicts are always the model's own
-            in float32.
-        late_successes: images that the last stage broke in the last tenth of its budget; None under a fixed
-            budget.
-        unverified: images that survived although what was searched with saw them broken; None likewise.
-        curve: whether its budget is a rung of a ladder: images that are adversarial at a smaller eps are not
-            attacked again, and count.
-        carried: number of these images; None if it is no rung, and of a worst case.
-        median_eps: of a rung: median of the smallest eps at which an image is adversarial, over the images
-            that are right when clean; None if it is above this eps. Each is an upper bound, to the rung.
+        search: precision and variant of the model that the attack searched with; the final check always uses
+            the model itself in float32.
+        late_successes: number of images that the last stage broke in the last tenth of its budget; None under
+            a fixed budget.
+        unverified: number of images that only the searched variant misclassified, not the model itself; None
+            under a fixed budget.
+        curve: whether the budget is a rung of a ladder: images that are adversarial at a smaller eps are not
+            attacked again and count as adversarial.
+        carried: number of these images; None for a worst case and outside a ladder.
+        median_eps: on a ladder, median of the smallest eps at which an image is adversarial, over the images
+            that are correct when clean; None if it is above this eps. Each is an upper bound, to the rung.
         median_eps_low: lower end of its 95 % interval (order statistics); None if it is above this eps.
-        median_eps_high: upper end; likewise.
-        eot: passes averaged for one gradient.
-        oblivious: whether the attack saw the bare classifier, without what the defense wraps around it.
+        median_eps_high: upper end of that interval; None likewise.
+        eot: number of passes averaged for one gradient.
+        oblivious: whether the attack saw the bare classifier, without the wrapper of its defense.
         eight_bit: whether adversarial images were rounded to 8 bits before they counted.
-        classes: of the data set.
-        data: the data set's name.
-        data_fingerprint: of its images, labels, boxes and chosen part.
-        measured_on: fingerprint of the measured images and their labels alone; empty where it is not known.
-        image_size: side of the data set's images in pixels, in which eps counts.
-        network_size: side of what the network sees after upscaling; None for a user's own model.
-        epochs: of the cell's training; None where nothing was trained here.
-        train_seconds: of the cell's training.
-        train_precision: of the cell's training.
-        device: what it ran on.
-        versions: of this package, torch, torchvision and timm.
-        plan_digest: of the run's plan; empty outside runs, likewise the next three.
-        weights_digest: of the weights file that was measured.
-        results_digest: of the file of the results per image.
-        digest: of everything else in the record; a change by hand breaks it.
+        classes: number of classes of the data set.
+        data: name of the data set.
+        data_fingerprint: fingerprint of its images, labels, boxes and chosen part.
+        measured_on: fingerprint of the measured images and their labels alone; empty if unknown.
+        image_size: side of the data set's images in pixels; eps refers to these pixels.
+        network_size: side of the network's input in pixels, after upscaling; None for a user's own model.
+        epochs: number of training epochs of the cell; None if nothing was trained here.
+        train_seconds: wall-clock time of the cell's training.
+        train_precision: precision of the cell's training.
+        device: device of the measurement.
+        versions: versions of robust-tin, torch, torchvision and timm.
+        plan_digest: digest of the run's plan; empty outside runs, as are the next three.
+        weights_digest: digest of the weights file that was measured.
+        results_digest: digest of the file of the results per image.
+        digest: digest of everything else in the record; a change by hand breaks it.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -144,19 +145,19 @@ class Record(BaseModel):
 
     @property
     def verdict(self) -> Verdict | None:
-        """What :attr:`trust` says; None if it says nothing."""
+        """The verdict of :attr:`trust`; None without trust checks."""
         return None if self.trust is None else Verdict.of(self.trust)
 
     @property
     def content_digest(self) -> str:
-        """What :attr:`digest` must be."""
-        # Without defaults: a field that a later version adds leaves the digests of earlier files as they are.
+        """The expected value of :attr:`digest`."""
+        # Without defaults: a field that a later version adds must not change the digests of earlier files.
         content = self.model_dump_json(exclude={"digest"}, exclude_defaults=True)
         return hashlib.blake2b(content.encode(errors="replace"), digest_size=8).hexdigest()
 
     @property
     def sealed(self) -> Self:
-        """This record with its digest."""
+        """This record with its digest filled in."""
         return self.model_copy(update={"digest": self.content_digest})
 
     @model_validator(mode="after")
@@ -165,13 +166,13 @@ class Record(BaseModel):
             rate, low, high = (getattr(self, f"{name}{end}") for end in ("", "_low", "_high"))
             if None in (rate, low, high):
                 if not rate is low is high is None:
-                    raise ValueError(f"{name} and its interval: some are missing")
+                    raise ValueError(f"{name} and its interval must be given together; some are missing")
                 continue
-            # The ends are computed in another way than the rate, and may miss it by a rounding error.
+            # The ends are computed in another way than the rate, and may differ from it by a rounding error.
             if not low - 1e-9 <= rate <= high + 1e-9:
                 raise ValueError(f"{name} {rate:g} is outside its interval")
             if abs(rate * self.n - round(rate * self.n)) > 1e-6:
-                raise ValueError(f"{name} {rate:g} is no count of {self.n} images")
+                raise ValueError(f"{name} {rate:g} is not a multiple of 1/{self.n}")
         measured = self.top1 is not None or self.top5 is not None
         if measured != (self.status == OK):
             raise ValueError(f"status '{self.status.code}' does not fit the figures")
@@ -179,13 +180,13 @@ class Record(BaseModel):
 
 
 def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) -> Record:
-    """A measure's record from its outcomes and the facts around it."""
+    """The record of a measurement, made from its results per image and the facts around it."""
     from robustbench_tin.metrics import above_chance, interval
 
     values: dict[str, Any] = {}
     for name, hits in (("top1", outcomes.top1), ("top5", outcomes.top5)):
         count = None if hits is None else int(hits.sum())
-        # An end may miss 0 or 1 by a rounding error.
+        # An end may leave [0, 1] by a rounding error.
         low, high = (None, None) if count is None else (min(max(end, 0), 1) for end in interval(count, n))
         values |= {
             name: None if count is None else count / n,
@@ -196,7 +197,7 @@ def make_record(outcomes: Measurement, *, n: int, classes: int, **facts: Any) ->
         facts["above_chance"] = above_chance(int(outcomes.top1.sum()), n, classes)
     remarks = [*outcomes.remarks]
     if outcomes.top5 is not None and classes <= _TOP:
-        remarks.append(f"top-5 says nothing: with {classes} classes the true label is always in it")
+        remarks.append(f"top-5 is meaningless: with {classes} classes it always contains the true label")
     return Record(
         **values,
         **facts,
@@ -235,14 +236,14 @@ def _of_ladder(outcomes: Measurement) -> dict[str, Any]:
 
 
 def to_frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Records as a DataFrame, one row a measure, columns in the order of :class:`Record`."""
+    """Records as a DataFrame, one row per measurement, columns in the order of :class:`Record`."""
     from robustbench_tin.benchmarks.runs.record_frame import RecordFrame
 
     return RecordFrame([shown(record) for record in records], columns=columns(Record))
 
 
 def shown(record: Record) -> dict[str, Any]:
-    """The fields of a record that tables, CSV and JSON show: all but the digests that tie files together.
+    """The fields of a record for tables, CSV and JSON: all but the digests that link files.
 
     ``status``, ``trust`` and ``remarks`` are texts for people; ``status_code``, ``trust_codes`` and
     ``remark_list`` are for code.
@@ -263,14 +264,14 @@ def shown(record: Record) -> dict[str, Any]:
 
 
 def columns(kind: type[Record]) -> list[str]:
-    """The names of these fields, in their order."""
+    """The names of these fields, in order."""
     names = [name for name in kind.model_fields if not name.endswith("digest")]
     after = names.index("remarks") + 1
     return [*names[:after], "status_code", "trust_codes", "remark_list", *names[after:]]
 
 
 def versions() -> str:
-    """The versions that a number depends on: ``robust-tin 0.1.0, torch 2.9.0, ...``."""
+    """The versions that a measurement depends on: ``robust-tin 0.1.0, torch 2.9.0, ...``."""
     from importlib.metadata import version
 
     from robustbench_tin._version import __version__

@@ -1,4 +1,4 @@
-"""The data options of a bench, kept beside its run, so that other commands need not be given them again."""
+"""The data options of a bench, stored next to its run, so that later commands need not repeat them."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ class _Options(BaseModel):
 
 
 def remember(run: Path, asked: DataConfig) -> None:
-    """Write down a bench's data options in its run directory; a relative path becomes absolute.
+    """Write a bench's data options into its run directory; relative paths become absolute.
 
     Args:
-        run: the directory.
-        asked: the options as they were given.
+        run: the run directory.
+        asked: the data options that the user gave.
     """
     values = {**vars(asked), "data": absolute(asked.data)}
     if values["classes"] is not None and not isinstance(values["classes"], int | str):
@@ -44,16 +44,16 @@ def remember(run: Path, asked: DataConfig) -> None:
 
 
 def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The data options of a command: those given, and for the others those of the run's bench.
+    """The data options of a command: the given ones, completed with those of the run's bench.
 
-    If other data is given than the run's, nothing is taken from the run.
+    If the given data is not the run's, no option is taken from the run.
 
     Args:
-        run: a run directory; None: there is no run.
-        given: the options that the caller gives, by name.
+        run: a run directory; None: no run.
+        given: the options that the user gave, by name.
 
     Raises:
-        RunError: if the run's file is damaged and its content is needed.
+        RunError: if the run's file is needed and damaged.
     """
     if run is None or not (run / DATA_FILE).is_file():
         return dict(given)
@@ -66,5 +66,5 @@ def data_options(run: Path | None, given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def run_of(found: TrainedModel) -> Path | None:
-    """The run directory that a trained model lies in; None for a weights file by itself."""
+    """The run directory that contains a trained model; None for a weights file outside a run."""
     return None if found.run is None else found.run.path

@@ -1,4 +1,4 @@
-"""What is damaged in a run directory is dropped, so that the run does it again."""
+"""Delete the damaged files of a run directory, so that the run does that work again."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from robustbench_tin.specs import eps_text
 
 
 def repair(run: RunDirectory, reporter: Reporter) -> None:
-    """Look at every file of a run, and drop each that is damaged or of another cell, measure or run.
+    """Check every file of a run; delete each that is damaged or belongs to another cell, measurement or run.
 
-    A cell without its weights, or with others, is dropped with its measures: figures and weights belong
-    together. Each damage is told. Weights are read once; that takes about 1 s for 1 GB.
+    If a cell's weights are missing or replaced, its measurements are deleted, too, because they belong to
+    those weights. Each deletion is reported. Weights are read once, which takes about 1 s per GB.
 
     Args:
-        run: one that this process holds the lock on.
-        reporter: given a line for each file that is dropped.
+        run: the run, locked by this process.
+        reporter: shows a line for each deleted file.
 
     Raises:
-        RunError: if a file cannot be read, for want of permission for instance.
+        RunError: if a file cannot be read, for lack of permission for instance.
     """
     work = _Repair(run, reporter)
     for cell in run.plan.cells():
@@ -34,7 +34,7 @@ def repair(run: RunDirectory, reporter: Reporter) -> None:
 
 
 def repair_transfers(run: RunDirectory, reporter: Reporter) -> None:
-    """The same of the transfers alone."""
+    """Check only the transfers of a run, in the same way."""
     _Repair(run, reporter).transfers()
 
 
@@ -45,7 +45,7 @@ class _Repair:
 
     def transfers(self) -> None:
         for file in self.run.transfers.files():
-            again = "a transfer is left out until robust-tin transfer is given again"
+            again = "a transfer is left out until you run robust-tin transfer again"
             if not self._is_sound(again, partial(self.run.transfers.read, file)):
                 self.run.transfers.drop(file)
 
@@ -63,13 +63,13 @@ class _Repair:
                 self.run.drop_measure(cell, attack, eps)
 
     def _look_at_training(self, cell: Cell) -> None:
-        """Check that a cell is as its training left it; one that was not trained yet has no measures."""
+        """Check a cell's training and weights; a cell that is not trained yet must have no measurements."""
         trained = self.run.trained(cell)
         given = self.run.plan.given_model(cell.model)
         if trained is not None and trained.status == OK and given is None:
             self.run.checked_weights(cell)
         if trained is None and self.run.has_measures(cell):
-            raise DamagedError(f"{cell.label} has measures and no training.json; {AGAIN}")
+            raise DamagedError(f"{cell.label} has measurements but no training.json; {AGAIN}")
 
     def _is_sound(self, again: str, look: Callable[[], object]) -> bool:
         try:

@@ -1,4 +1,4 @@
-"""A directory that a call fills part by part; the same call continues it after a stop."""
+"""A directory that a command fills part by part; the same command continues it after an interruption."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from robustbench_tin.benchmarks.runs.files import read_bytes
 from robustbench_tin.errors import RunError
 
 MANIFEST = "manifest.json"
-"""Says what a directory was made with and, once it is complete, what came of it."""
+"""File with the settings of a directory and, once it is complete, the result."""
 LOCK = ".lock"
 _PARTS = ".parts"
 
 
 class ResumableOutput:
-    """A directory, held by this process.
+    """An output directory, locked by this process.
 
     Attributes:
         path: the directory.
-        result: what came of it; None while it is not complete.
+        result: the final counts; None while the directory is incomplete.
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], result: dict[str, Any] | None) -> None:
@@ -33,15 +33,15 @@ class ResumableOutput:
         self._settings = settings
 
     def is_done(self, part: str) -> bool:
-        """Whether a part was written, now or before."""
+        """Whether a part is written, by this process or an earlier one."""
         return self._part(part).exists()
 
     def note(self, part: str, text: str = "") -> None:
-        """Note that a part is written; :meth:`noted` gives the text back."""
+        """Mark a part as written; :meth:`noted` returns the text."""
         write_text(self._part(part), text)
 
     def noted(self, part: str) -> str:
-        """The text of a part that is done."""
+        """The text noted for a written part."""
         return self._part(part).read_text(encoding="utf-8")
 
     def complete(self, result: dict[str, Any]) -> None:
@@ -58,20 +58,20 @@ class ResumableOutput:
 def begun_output(
     path: Path, settings: Mapping[str, Any], results: tuple[str, ...], *, told: tuple[str, ...] = ()
 ) -> Iterator[ResumableOutput]:
-    """Begin in a directory, or continue there, alone.
+    """Lock a directory; begin in it, or continue there.
 
     Args:
-        path: missing, empty, or of a call with the same settings.
-        settings: all that decides what it will hold, as JSON has it.
-        results: the keys of what :meth:`ResumableOutput.complete` will be given.
-        told: the keys of settings that people are told and that decide nothing.
+        path: a directory that is missing, empty, or was begun with the same settings.
+        settings: every setting that decides the content, as JSON values.
+        results: the keys of the result that :meth:`ResumableOutput.complete` gets.
+        told: the keys of settings that are for information and do not decide the content.
 
     Raises:
-        RunError: where something else lies there or another process works on it.
+        RunError: if the directory holds something else, or another process works on it.
     """
     file = path / MANIFEST
     if not file.exists() and holds_something(path):
-        raise RunError(f"'{path}' is not empty and was not begun by this command; choose another --out")
+        raise RunError(f"'{path}' is not empty, and this command did not begin it; choose another --out")
     with locked(path, f"another process is writing to '{path}'"):
         remove_abandoned(path)
         result = None
@@ -84,14 +84,14 @@ def begun_output(
 
 @contextmanager
 def locked(path: Path, busy: str) -> Iterator[None]:
-    """Make a directory and keep other processes from working on it.
+    """Create a directory and keep other processes from working on it.
 
     Args:
         path: the directory.
         busy: the beginning of the message if another process works on it.
 
     Raises:
-        RunError: if one does, or the directory cannot be made.
+        RunError: if another process works on it, or it cannot be created.
     """
     from filelock import FileLock, Timeout
 
@@ -100,8 +100,8 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         lock = FileLock(path / LOCK, timeout=0)
         lock.acquire()
     except Timeout:
-        raise RunError(f"{busy}; wait for it or choose another --out") from None
-    except (OSError, NotImplementedError) as error:  # the latter: a file system without locks
+        raise RunError(f"{busy}; wait until it ends, or choose another --out") from None
+    except (OSError, NotImplementedError) as error:  # NotImplementedError: a file system without locks
         reason = getattr(error, "strerror", None) or error
         raise RunError(f"directory '{path}' cannot be written: {reason}; choose another --out") from error
     try:
@@ -111,7 +111,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def holds_something(path: Path) -> bool:
-    """Whether a path is a file, or a directory that holds more than locks and temporary files of ours.
+    """Whether a path is a file, or a directory with more than locks and temporary files of robust-tin.
 
     Raises:
         RunError: if it cannot be read.
@@ -127,16 +127,16 @@ def holds_something(path: Path) -> bool:
 def _result(
     file: Path, settings: Mapping[str, Any], results: tuple[str, ...], told: tuple[str, ...]
 ) -> dict[str, Any] | None:
-    """What came of an earlier call with the same settings; None if it was not completed."""
+    """The result of an earlier call with the same settings; None if it was not completed."""
     there = _read(file)
     differences = [
-        f"{key}: {there.get(key)} there, {value} here"
+        f"{key}: {there.get(key)} there, {value} now"
         for key, value in settings.items()
         if key not in told and there.get(key) != value
     ]
     if differences:
         raise RunError(
-            f"'{file.parent}' holds images made otherwise ({'; '.join(differences)}); choose another --out"
+            f"'{file.parent}' was made with other settings ({'; '.join(differences)}); choose another --out"
         )
     if not all(key in there for key in results):
         return None

@@ -1,19 +1,19 @@
-"""The run directory: a plan, its cells, their outcomes and records, each file whole or absent.
+"""The run directory: a plan, its cells, their results and records; each file is whole or absent.
 
 ::
 
     RUN/plan.json
     RUN/labels.json                           classes, and the label of each evaluated image
     RUN/cells/CELL/weights.safetensors
-    RUN/cells/CELL/checkpoint.safetensors     there while the cell is trained, or where that failed
-    RUN/cells/CELL/curves.csv                 training curves, a row an epoch
-    RUN/cells/CELL/training.json              there once the cell is trained
-    RUN/cells/CELL/search.json                precision and layout that searches were timed to be fastest in
-    RUN/cells/CELL/measures/MEASURE.parquet   results per image: right or not, predicted
-    RUN/cells/CELL/measures/MEASURE.json      the record; there once the measure is taken
-    RUN/tensorboard/CELL/...                  the same as events, where asked for
-    RUN/tracking/NAME.json                    likewise: what a tracker was told, and its names for runs
-    RUN/transfer/...                          likewise, of images made on other cells (transfer_records.py)
+    RUN/cells/CELL/checkpoint.safetensors     exists during the training, and after a failed one
+    RUN/cells/CELL/curves.csv                 training curves, one row per epoch
+    RUN/cells/CELL/training.json              exists once the cell is trained
+    RUN/cells/CELL/search.json                precision and variant that were timed to be fastest for searches
+    RUN/cells/CELL/measures/MEASURE.parquet   results per image: correct or not, predicted class
+    RUN/cells/CELL/measures/MEASURE.json      the record; exists once the measurement is taken
+    RUN/tensorboard/CELL/...                  the curves as TensorBoard events, if asked for
+    RUN/tracking/NAME.json                    if asked for: values sent to a tracker, and its run names
+    RUN/transfer/...                          if asked for: images made on other cells (transfer_records.py)
     RUN/results.md, results.csv, results.json  rendered from the records when the run ends
 """
 
@@ -51,32 +51,32 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.measurement.results import Measurement
 
 PLAN_FILE = "plan.json"
-# What a record must have in common with its run's plan.
+# The fields that a record must share with its run's plan.
 _OF_PLAN = ("norm", "eot", "oblivious", "eight_bit", "data", "data_fingerprint")
 
 
 class RunDirectory(TrainingFiles):
-    """The files of a run: those of its trainings, and its measurements.
+    """The files of a run: trainings and measurements.
 
     Attributes:
-        path: its directory.
-        plan: what it does.
-        files: reads and writes them; keeps what is written under the lock until that is released.
+        path: the run directory.
+        plan: the run's plan.
+        files: reads and writes the files; keeps written ones in memory while the run is locked.
     """
 
     @classmethod
     @contextmanager
     def begun(cls, path: Path, plan: Plan) -> Iterator[Self]:
-        """Start a run in a directory, or continue the run of the same plan there, alone.
+        """Lock a directory; start a run in it, or continue the run of the same plan there.
 
-        What a process left that was killed, in its first write for instance, is removed.
+        Leftovers of a killed process, such as temporary files, are removed.
 
         Raises:
-            RunError: if another plan's run or something else lies there, another process works on it, or it
-                cannot be written.
+            RunError: if the directory has another plan's run or something else, another process works on it,
+                or it cannot be written.
         """
         if not (path / PLAN_FILE).exists() and holds_something(path):
-            what = "is not empty and holds no run" if path.is_dir() else "is a file"
+            what = "is not empty and is not a run" if path.is_dir() else "is a file"
             raise RunError(f"run directory '{path}' {what}; choose another --out")
         run = cls(path, plan)
         with run.locked():
@@ -89,15 +89,15 @@ class RunDirectory(TrainingFiles):
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Open a run to read it.
+        """Open a run for reading.
 
         Raises:
-            RunError: where no run lies there, or its plan cannot be read.
+            RunError: if the directory is not a run, or its plan cannot be read.
         """
         path = Path(path)
         file = path / PLAN_FILE
         if not file.is_file():
-            raise RunError(f"'{path}' is no run directory; expected one that holds {PLAN_FILE}")
+            raise RunError(f"'{path}' is not a run directory; expected one with {PLAN_FILE}")
         return cls(path, read_json(file, Plan))
 
     @contextmanager
@@ -105,34 +105,34 @@ class RunDirectory(TrainingFiles):
         """Keep other processes from working on this run.
 
         Raises:
-            RunError: if one is.
+            RunError: if another process is.
         """
         with locked(self.path, f"another process is working on run '{self.path}'"), self.files.kept():
             yield
 
     @property
     def records(self) -> pd.DataFrame:
-        """All measures taken so far, one row each, in the plan's order."""
+        """All measurements taken so far, one row each, in the plan's order."""
         return to_frame(self.iter_records())
 
     @property
     def transfers(self) -> TransferFiles:
-        """What was measured on images made on other cells."""
+        """The measurements on images made on other cells."""
         return TransferFiles(self)
 
     @property
     def complete(self) -> bool:
-        """Whether every measure of the plan is taken that can be, and none has failed."""
+        """Whether every possible measurement of the plan is taken and none has failed."""
         records = list(self.iter_records())
         return len(records) == self.plan.measures and all(map(self.is_settled, records))
 
     def is_settled(self, record: Record) -> bool:
-        """Whether a measure is taken, or can never be: the model gives no gradients."""
+        """Whether a measurement is taken, or impossible because the model has no gradients."""
         without_gradients = self.plan.lacks_gradients(record.model)
         return record.status == OK or (without_gradients and record.status.code is StatusCode.not_measured)
 
     def iter_records(self) -> Iterator[Record]:
-        """The measures taken so far, in the plan's order."""
+        """The records of the measurements taken so far, in the plan's order."""
         for cell in self.plan.cells():
             for attack, eps in self.measures(cell):
                 record = self.record(cell, attack, eps)
@@ -140,7 +140,7 @@ class RunDirectory(TrainingFiles):
                     yield record
 
     def measures(self, cell: Cell) -> Iterator[tuple[str, float]]:
-        """Attack and eps of every measure of a cell, the clean one first."""
+        """Attack and eps of every measurement of a cell, the clean one first."""
         yield CLEAN, 0.0
         for attack in self.plan.attacks_of(cell):
             for eps in self.plan.attacked_eps:
@@ -151,19 +151,19 @@ class RunDirectory(TrainingFiles):
             yield CERTIFIED, eps
 
     def record(self, cell: Cell, attack: str, eps: float) -> Record | None:
-        """One measure's record, or None if it is not taken yet.
+        """The record of one measurement; None if it is not taken yet.
 
         Raises:
-            RunError: if it is damaged, of another measure or run, or contradicts the files beside it.
+            RunError: if it is damaged, belongs to another measurement or run, or contradicts its results.
         """
         known = self._checked(cell, attack, eps)
         return None if known is None else known[0]
 
     def save_measure(self, cell: Cell, record: Record, outcomes: Measurement) -> Record:
-        """Write a measure's outcomes, then its record, which marks it as taken.
+        """Write a measurement's results per image, then its record, which marks it as taken.
 
         Returns:
-            The record with the digests of what it belongs to.
+            The record with the digests of its plan, weights and results.
         """
         trained = self.trained(cell)
         known = {
@@ -177,49 +177,49 @@ class RunDirectory(TrainingFiles):
         return self.save_record(cell, record.model_copy(update=known))
 
     def save_record(self, cell: Cell, record: Record) -> Record:
-        """Write a record alone, once more is known of a measure whose outcomes are there."""
+        """Write a record alone, to add facts to a measurement whose results are already written."""
         sealed = record.sealed
         self.files.write(self._measure(cell, record.attack, record.eps, "json"), sealed)
         return sealed
 
     def outcomes(self, cell: Cell, attack: str, eps: float) -> pd.DataFrame:
-        """Per evaluated image, in the data set's order: was its label in the top 1, in the top 5.
+        """Results per evaluated image, in the data set's order: ``top1`` and ``top5``, correct or not.
 
-        An attack that stops on success has the column of its criterion only. ``predicted`` is the class with
-        the largest logit; worst cases, certificates, transfers and runs of earlier versions do not have it.
+        An attack that stops on success has only the column of its criterion. ``predicted`` is the class with
+        the largest logit; worst cases, certificates, transfers and runs of earlier versions lack it.
 
         Raises:
-            RunError: if the measure is not taken, has failed, or is damaged.
+            RunError: if the measurement is not taken, has failed, or is damaged.
         """
         known = self._checked(cell, attack, eps)
         if known is None or known[1] is None:
             raise RunError(
-                f"run '{self.path}' has no outcomes of {cell.label} under {attack} at eps {eps_text(eps)}"
+                f"run '{self.path}' has no results of {cell.label} under {attack} at eps {eps_text(eps)}"
             )
         return known[1]
 
     def require_of_run(self, record: Record, file: Path) -> None:
-        """Check that a record is of this run, whose cells it names.
+        """Check that a record belongs to this run, whose cells it names.
 
         Raises:
-            RunError: if it is of another plan, data set or training, or was changed by hand.
+            RunError: if it belongs to another plan, data set or training, or was changed by hand.
         """
         plan = self.plan
         if record.digest and record.digest != record.content_digest:
             raise DamagedError(
-                f"'{file}' was changed by hand or is damaged (its digest is not that of its content); {AGAIN}"
+                f"'{file}' was changed by hand or is damaged (its digest does not match its content); {AGAIN}"
             )
         wrong = [name for name in _OF_PLAN if getattr(record, name) != getattr(plan, name)]
         wrong += ["classes"] if record.classes != plan.outputs_of(record.model) else []
         wrong += ["n"] if record.n != plan.eval_images else []
         wrong += ["plan"] if record.plan_digest not in ("", plan.digest) else []
         if wrong:
-            raise DamagedError(f"'{file}' is of another run ({', '.join(wrong)}); {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another run ({', '.join(wrong)}); {AGAIN}")
         cell = Cell(record.model, record.defense, record.seed)
         self.require_of_training(cell, record.weights_digest, file)
 
     def drop_cell(self, cell: Cell) -> None:
-        """Forget a cell's weights, training and measures, so that the run does them again."""
+        """Delete a cell's weights, training and measurements, so that the run repeats them."""
         directory = self._cell(cell)
         for file in (directory / "training.json", self.weights_file(cell)):
             self.files.forget(file)
@@ -227,24 +227,24 @@ class RunDirectory(TrainingFiles):
             self.drop_measure(cell, attack, eps)
 
     def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
-        """Forget a measure, so that the run takes it again."""
+        """Delete a measurement, so that the run repeats it."""
         for suffix in ("json", "parquet"):
             self.files.forget(self._measure(cell, attack, eps, suffix))
 
     def has_measures(self, cell: Cell) -> bool:
-        """Whether any measure of a cell was taken, damaged or not."""
+        """Whether a cell has any measurement file, damaged or not."""
         return any(self._measure(cell, attack, eps, "json").exists() for attack, eps in self.measures(cell))
 
     def _checked(self, cell: Cell, attack: str, eps: float) -> tuple[Record, pd.DataFrame | None] | None:
-        """A measure's record and its results, None where it failed; both checked against each other."""
+        """A measurement's record and its results (None if it failed), checked against each other."""
         file = self._measure(cell, attack, eps, "json")
         if not file.exists():
             return None
         record = self.files.read(file, Record)
         if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
-            raise DamagedError(f"'{file}' is of another cell; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another cell; {AGAIN}")
         if (record.attack, record.eps) != (attack, eps):
-            raise DamagedError(f"'{file}' is of another measure; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another measurement; {AGAIN}")
         self.require_of_run(record, file)
         if record.status != OK:
             return record, None
@@ -260,6 +260,6 @@ def _require_same(path: Path, plan: Plan) -> None:
     there = RunDirectory.load(path).plan
     if there != plan:
         raise RunError(
-            f"run directory '{path}' holds a run of another plan ({'; '.join(plan.differences(there))});"
-            " choose another --out or give the same command again"
+            f"run directory '{path}' holds a run with another plan ({'; '.join(plan.differences(there))});"
+            " choose another --out, or give the options of that run"
         )

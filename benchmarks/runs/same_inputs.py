@@ -1,4 +1,4 @@
-"""What a command on a finished run must be given again: the run's data and its plugins."""
+"""Check that a command on a finished run gets the run's data and its plugins."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ def load_plugins(plan: Plan, plugins: Sequence[str | Path]) -> None:
     """Load the plugins of a run.
 
     Raises:
-        RunError: if one of them is missing.
+        RunError: if one of them is not given.
     """
     missing = set(plan.plugins) - {file_digest(Path(plugin)) for plugin in plugins}
     if missing:
         raise RunError(
-            f"the run was made with plugin {', '.join(sorted(missing))} (name and digest); give that file as"
-            " --plugin"
+            f"the run was made with plugin {', '.join(sorted(missing))} (name and digest); give that file"
+            " with --plugin"
         )
     for plugin in plugins:
         load_plugin(plugin)
@@ -32,14 +32,14 @@ def require_same_data(plan: Plan, dataset: Dataset) -> None:
     """Check that a data set is the run's.
 
     Raises:
-        DataError: if it is another one, or another part of it.
+        DataError: if it is another data set or another part of it.
     """
     if dataset.fingerprint == plan.data_fingerprint:
         return
     given = _counted(dataset.name, len(dataset.classes), len(dataset.train), len(dataset.val))
     wanted = _counted(plan.data, plan.classes, plan.train_images, plan.eval_images)
     raise DataError(
-        f"got {given} (fingerprint {dataset.fingerprint}), and the run was made on {wanted} (fingerprint"
+        f"got {given} (fingerprint {dataset.fingerprint}), but the run was made on {wanted} (fingerprint"
         f" {plan.data_fingerprint}); give the --data, --classes, --train-per-class and --eval-images of its"
         " bench"
     )

@@ -1,4 +1,4 @@
-"""Are two measurements comparable: the same images, taken under the same settings?"""
+"""Compare two measurements' inputs: are they the same images, under the same settings?"""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class MeasuredImages:
 
     Attributes:
         data: the data set's name.
-        images: number of them.
+        images: number of images.
         classes: number of classes.
-        fingerprint: of the whole data set.
-        measured_on: of the measured images and labels alone; empty if it is not known.
+        fingerprint: fingerprint of the whole data set.
+        measured_on: fingerprint of the measured images and labels alone; empty if unknown.
     """
 
     data: str
@@ -32,16 +32,16 @@ class MeasuredImages:
 
     @classmethod
     def of(cls, record: Record) -> Self:
-        """Those of a record."""
+        """The images of a record."""
         return cls(record.data, record.n, record.classes, record.data_fingerprint, record.measured_on)
 
     def difference(self, other: Self, mine: str, theirs: str) -> str | None:
-        """Why these are not the same images, for people; None if they are.
+        """The reason why these are not the same images, for people; None if they are the same.
 
         Args:
-            other: those of the other measurement.
-            mine: where these are: ``here``.
-            theirs: where the others are: ``in the baseline``.
+            other: the images of the other measurement.
+            mine: a word for this measurement's place: ``here``.
+            theirs: words for the other's place: ``in the baseline``.
         """
         here, there = self.measured_on, other.measured_on
         if not (here and there):
@@ -58,12 +58,12 @@ class MeasuredImages:
 
 
 def counted_rank(record: Record) -> str:
-    """The result that counts: ``top1``, or ``top5`` if only that was measured."""
+    """The counted result: ``top1``, or ``top5`` if only that was measured."""
     return "top5" if record.top1 is None and record.top5 is not None else "top1"
 
 
 def settings_of(record: Record) -> Mapping[str, str]:
-    """The settings under which a record was measured; two are comparable only if all of them agree."""
+    """The settings of a record's measurement; two records are comparable only if all of them agree."""
     return {
         "mode": record.mode,
         "passes a gradient (eot)": str(record.eot),

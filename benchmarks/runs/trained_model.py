@@ -1,4 +1,4 @@
-"""A trained model by the name that a user gives it: a run, a cell of a run, or a weights file."""
+"""Find a trained model by the name that a user gives: a run, a cell of a run, or a weights file."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ from robustbench_tin.models.weights_file import read_weights_file
 from robustbench_tin.runtime import Runtime
 
 _EXPECTED = (
-    "expected a run with one cell, RUN with --cell, RUN/MODEL/DEFENSE/SEED, or a weights file that robust-tin"
-    " wrote"
+    "expected a run with one cell, RUN with --cell, RUN/MODEL/DEFENSE/SEED, or a weights file written by"
+    " robust-tin"
 )
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """Where a trained model lies, and what it takes to build it.
+    """The location of a trained model, and the facts needed to build it.
 
     Attributes:
-        label: for people.
-        weights: its file; None if its run was given the model.
-        backbone: its name, or that of the model that the run was given.
-        classes: C of its logits.
+        label: a name for people.
+        weights: its weights file; None if it is a given model of a run.
+        backbone: name of its backbone, or of the given model.
+        classes: number of classes, C of its logits.
         image_size: height and width in pixels of the images that it was trained on.
-        network_size: height and width in pixels of what the network sees; None if nobody says.
-        defense: canonical spec of what may run around it; ``none`` of a weights file.
-        run: where it is a cell; None of a weights file.
-        cell: which.
+        network_size: height and width in pixels of the network's input; None if unknown.
+        defense: canonical spec of its defense; ``none`` for a weights file.
+        run: its run; None for a weights file.
+        cell: its cell in the run; None for a weights file.
     """
 
     label: str
@@ -54,19 +54,19 @@ class TrainedModel:
 
     @property
     def plan(self) -> Plan | None:
-        """Of its run; None of a weights file."""
+        """The plan of its run; None for a weights file."""
         return None if self.run is None else self.run.plan
 
     @property
     def digest(self) -> str:
-        """What tells it from other models: its name and a digest."""
+        """An identity that tells it from other models: its name and a digest."""
         if self.weights is not None:
             return file_digest(self.weights)
         given = None if self.plan is None else self.plan.given_model(self.backbone)
         return self.backbone if given is None else f"{given.name} {given.weights or given.file}"
 
     def named_outputs(self, dataset: Dataset) -> Dataset:
-        """The data set with a name for each output of the model: those beyond its classes are numbers."""
+        """The data set with a class name for each output of the model; extra outputs get numbers."""
         given = None if self.plan is None else self.plan.given_model(self.backbone)
         if given is None or given.outputs == len(dataset.classes):
             return dataset
@@ -77,11 +77,11 @@ class TrainedModel:
         )
 
     def load(self, device: str) -> LoadedCell:
-        """Build it, fill it and place it.
+        """Build the model, load its weights and move it to a device.
 
         Raises:
-            WeightsError: where the file does not fit.
-            RunError: if its run was given the model, which is gone or has changed.
+            WeightsError: if the weights do not fit.
+            RunError: if it is a given model that is missing or has changed.
         """
         if self.weights is None:
             assert self.run is not None
@@ -100,18 +100,18 @@ class TrainedModel:
 
 
 def find_trained(text: str | Path, cell: str | None = None) -> TrainedModel:
-    """The trained model that ``RUN`` (of one cell), ``RUN/CELL`` or ``FILE`` stands for, not loaded yet.
+    """The trained model that ``RUN`` (with one cell), ``RUN/CELL`` or ``FILE`` names; not loaded yet.
 
-    A cell is named as :func:`robustbench_tin.benchmarks.planning.cell_names.is_named` says: as
-    ``mobilenet/fgsm-at/0`` or as its directory; ``RUN/cells/CELL`` will do too.
+    A cell's name is ``mobilenet/fgsm-at/0`` or the name of its directory, as
+    :func:`robustbench_tin.benchmarks.planning.cell_names.is_named` accepts it; ``RUN/cells/CELL`` works, too.
 
     Args:
         text: the run, a cell of it, or a file.
-        cell: of the run ``text``; None: ``text`` names it, or the run has only one.
+        cell: a cell of the run ``text``; None: ``text`` names it, or the run has only one.
 
     Raises:
-        RunError: if no such model lies there, or a run has several such cells.
-        WeightsError: for a weights file that does not say what network it is of.
+        RunError: if there is no such model, or the run has several such cells.
+        WeightsError: if a weights file does not name its network.
     """
     path = Path(text).expanduser()
     if path.is_file() and cell is None:
@@ -130,7 +130,7 @@ def _only_cell(run: RunDirectory, name: str) -> TrainedModel:
         names = listed([cell_name(cell) for cell in found])
         raise RunError(
             f"run '{run.path}' has {len(found)} cells{'' if name == '*' else f' {name!r}'}; name one of them"
-            f" with --cell, or behind the run's path: {names}"
+            f" with --cell, or append it to the run's path: {names}"
         )
     return _of_cell(run, found[0])
 
@@ -139,24 +139,24 @@ def require_fit(found: TrainedModel, dataset: Dataset) -> None:
     """Check that a model's classes can be those of a data set.
 
     Raises:
-        DataError: if they are of another data set, or of another number.
+        DataError: if the data set or the number of classes differs.
     """
     plan = found.plan
     if found.classes == len(dataset.classes) and (plan is None or plan.data == dataset.name):
         return
     wanted = f"{found.classes} classes" + ("" if plan is None else f" of {plan.data}")
     raise DataError(
-        f"got {dataset.name} with {len(dataset.classes)} classes, and {found.label} was trained on {wanted};"
+        f"got {dataset.name} with {len(dataset.classes)} classes, but {found.label} was trained on {wanted};"
         " give the --data and --classes of its bench"
     )
 
 
 @contextmanager
 def failing(label: str) -> Iterator[None]:
-    """What a model or an attack does wrong inside is told in one line.
+    """Report a failure inside a model or an attack in one line.
 
     Raises:
-        RunError: saying what.
+        RunError: with the reason.
     """
     try:
         yield
@@ -188,4 +188,4 @@ def _of_file(path: Path) -> TrainedModel:
             network_size=int(said["resize_to"]),
         )
     except (KeyError, ValueError):
-        raise WeightsError(f"weights '{path}' do not say what network they are of; {_EXPECTED}") from None
+        raise WeightsError(f"weights '{path}' do not name their network; {_EXPECTED}") from None

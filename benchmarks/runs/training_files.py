@@ -1,4 +1,4 @@
-"""The files of each cell's training: weights, checkpoint, curves, what is known of it, chosen variants."""
+"""The files of each cell's training: weights, checkpoint, curves, facts, chosen variants."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from robustbench_tin.errors import RunError
 
 
 class Trained(BaseModel):
-    """What is known of a trained cell; a cell that could not be trained says why in ``status``.
+    """The facts of a cell's training; if it failed, ``status`` gives the reason.
 
-    If the model was given, nothing was trained here: of its fields only the digests say something.
+    A given model was not trained here: only the digests of its record have a meaning.
 
     Attributes:
-        network_size: side in pixels of what the network sees; None of a model that was given.
-        cell: the slug of the cell; empty in files of earlier versions, likewise the next two.
-        plan_digest: of the run's plan.
-        weights_digest: of the weights file, or of the tensors of a model that was given.
+        network_size: side of the network's input in pixels; None for a given model.
+        cell: the slug of the cell; empty in files of earlier versions, as are the next two.
+        plan_digest: digest of the run's plan.
+        weights_digest: digest of the weights file, or of a given model's tensors.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,16 +44,16 @@ class Trained(BaseModel):
 
 
 class SearchVariants(RootModel[dict[str, list[str]]]):
-    """The variants that were chosen, and those found to be wrong, as ``search.json`` has them."""
+    """The chosen variants and those found to be wrong, in the form of ``search.json``."""
 
 
 class TrainingFiles:
     """The files of a run's trainings; a run directory has its measurements, too.
 
     Attributes:
-        path: the run's directory.
-        plan: what the run does.
-        files: reads and writes them.
+        path: the run directory.
+        plan: the run's plan.
+        files: reads and writes the files.
     """
 
     def __init__(self, path: Path, plan: Plan) -> None:
@@ -62,37 +62,37 @@ class TrainingFiles:
         self.files = KeptFiles()
 
     def weights_file(self, cell: Cell) -> Path:
-        """Where a cell's weights are."""
+        """Path of a cell's weights."""
         return self._cell(cell) / "weights.safetensors"
 
     def checkpoint_file(self, cell: Cell) -> Path:
-        """Where the checkpoint of a cell's training is."""
+        """Path of the checkpoint of a cell's training."""
         return self._cell(cell) / "checkpoint.safetensors"
 
     def curves_file(self, cell: Cell) -> Path:
-        """Where a cell's training curves are."""
+        """Path of a cell's training curves."""
         return self._cell(cell) / "curves.csv"
 
     def events_directory(self, cell: Cell) -> Path:
-        """Where they are as TensorBoard events."""
+        """Directory of the curves as TensorBoard events."""
         return self.path / "tensorboard" / cell.slug
 
     def trained(self, cell: Cell) -> Trained | None:
-        """What is known of a trained cell; None if it is not trained yet.
+        """The facts of a cell's training; None if it is not trained yet.
 
         Raises:
-            RunError: if the file is damaged, or of another cell or run.
+            RunError: if the file is damaged, or belongs to another cell or run.
         """
         file = self._cell(cell) / "training.json"
         if not file.exists():
             return None
         trained = self.files.read(file, Trained)
         if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
-            raise DamagedError(f"'{file}' is of another cell or run; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another cell or run; {AGAIN}")
         return trained
 
     def save_trained(self, cell: Cell, trained: Trained) -> None:
-        """Mark a cell as trained; its weights are written before."""
+        """Mark a cell as trained; write its weights before this call."""
         known = {"cell": cell.slug, "plan_digest": self.plan.digest}
         given = self.plan.given_model(cell.model)
         if given is not None:
@@ -102,10 +102,10 @@ class TrainingFiles:
         self.files.write(self._cell(cell) / "training.json", trained.model_copy(update=known))
 
     def checked_weights(self, cell: Cell) -> Path:
-        """The weights file of a trained cell, whose content is that of the training.
+        """The weights file of a trained cell, checked against the digest of the training.
 
         Raises:
-            RunError: if there is none, saying why, or it is not the one that was written.
+            RunError: if there is no weights file (with the reason), or its content has changed.
         """
         trained = self.trained(cell)
         if trained is None or trained.status != OK:
@@ -116,8 +116,8 @@ class TrainingFiles:
             raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
         if trained.weights_digest and file_digest(file) != trained.weights_digest:
             raise DamagedError(
-                f"the weights of {cell.label}, '{file}', are damaged or exchanged (their digest is not that"
-                f" of the training); {AGAIN}"
+                f"the weights of {cell.label}, '{file}', are damaged or replaced (their digest differs from"
+                f" the training's); {AGAIN}"
             )
         return file
 
@@ -131,27 +131,27 @@ class TrainingFiles:
         return self.files.read(file, SearchVariants).root if file.exists() else {}
 
     def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
-        """Write down what was chosen, and what was found to be wrong, so that going on chooses the same."""
+        """Write the chosen variants and those found to be wrong, so that a continued run chooses the same."""
         lists = {name: list(chosen) for name, chosen in labels.items()}
         self.files.write(self._cell(cell) / "search.json", SearchVariants(lists))
 
     def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
-        """Check that what a file says of a cell is of the cell's last training.
+        """Check that a file about a cell belongs to the cell's last training.
 
         Raises:
-            RunError: if it is not.
+            RunError: if it does not.
         """
         trained = self.trained(cell)
         if trained is None or weights_digest not in ("", trained.weights_digest):
-            raise DamagedError(f"'{file}' is of other weights than those of {cell.label}; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to other weights than those of {cell.label}; {AGAIN}")
 
     def drop_search_variants(self, cell: Cell) -> None:
-        """Forget which variants were chosen."""
+        """Delete the choice of variants."""
         self.files.forget(self._cell(cell) / "search.json")
 
     @property
     def notes(self) -> list[str]:
-        """What a reader of the run's figures must know of its files, a sentence each."""
+        """Sentences about the run's files that a reader of its figures must know."""
         trained = {cell: self.trained(cell) for cell in self.plan.cells()}
         finished = {
             cell: known for cell, known in trained.items() if known is not None and known.status == OK
@@ -160,7 +160,7 @@ class TrainingFiles:
         gone = [cell.label for cell in finished if not self.weights_file(cell).exists()]
         untied = [cell.label for cell, known in finished.items() if not known.weights_digest]
         notes = [
-            f"{model.name} shows no weights, so a change of them cannot be noticed"
+            f"the weights of {model.name} cannot be read, so a change of them cannot be noticed"
             for model in self.plan.given
             if not model.weights
         ]

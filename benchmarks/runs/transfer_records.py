@@ -1,9 +1,9 @@
-"""What is known of each transfer: images made on one cell of a run, measured on another.
+"""The record of each transfer: images made on one cell of a run, measured on another cell.
 
 ::
 
-    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.parquet   outcomes, an image a row
-    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.json      the record; there once the measure is taken
+    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.parquet   results, one row per image
+    RUN/transfer/ATTACK/SOURCE/TARGET@EPS.json      the record; exists once the measurement is taken
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 class TransferRecord(Record):
-    """One measure of one cell, the target, on images made on another, the source.
+    """One measurement of one cell, the target, on images made on another cell, the source.
 
-    Passes and seconds are what this measure alone would take: those of making the images, which all
-    targets share, count in each.
+    Passes and seconds are those that this measurement alone would take: making the images, which all
+    targets share, counts in each.
 
     Attributes:
         source_model: the backbone that the images were made on.
-        source_defense: its defense's canonical spec.
-        source_seed: of its cell.
-        source_weights_digest: of its weights file.
+        source_defense: canonical spec of its defense.
+        source_seed: seed of its cell.
+        source_weights_digest: digest of its weights file.
     """
 
     source_model: str
@@ -60,7 +60,7 @@ class TransferFiles:
     """The transfers of a run on disk.
 
     Args:
-        run: whose cells they are between.
+        run: the run of the cells.
     """
 
     def __init__(self, run: RunDirectory) -> None:
@@ -69,7 +69,7 @@ class TransferFiles:
 
     @property
     def records(self) -> pd.DataFrame:
-        """All measures taken so far, one row each: by attack, then source, target and eps."""
+        """All transfers measured so far, one row each, ordered by attack, source, target and eps."""
         from robustbench_tin.benchmarks.runs.record_frame import RecordFrame
 
         return RecordFrame([shown(record) for record in self], columns=columns(TransferRecord))
@@ -90,13 +90,13 @@ class TransferFiles:
         """The record in a file.
 
         Raises:
-            RunError: if it is damaged, of other cells or another run, or contradicts the results beside it.
+            RunError: if it is damaged, belongs to other cells or another run, or contradicts its results.
         """
         record = self._run.files.read(file, TransferRecord)
         if file != self._file(record.attack, record.source, record.target, record.eps, "json"):
-            raise DamagedError(f"'{file}' is of another transfer; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another transfer; {AGAIN}")
         if not {record.source, record.target} <= set(self._run.plan.cells()):
-            raise DamagedError(f"'{file}' is of cells that the run has not; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to cells that the run does not have; {AGAIN}")
         self._run.require_of_run(record, file)
         self._run.require_of_training(record.source, record.source_weights_digest, file)
         if record.status == OK:
@@ -104,17 +104,17 @@ class TransferFiles:
         return record
 
     def drop(self, file: Path) -> None:
-        """Forget a measure, so that it is taken again."""
+        """Delete a measurement, so that it is repeated."""
         for suffix in (".json", ".parquet"):
             self._run.files.forget(file.with_suffix(suffix))
 
     def record(self, attack: str, source: Cell, target: Cell, eps: float) -> TransferRecord | None:
-        """One measure's record, or None if it is not taken yet."""
+        """The record of one measurement; None if it is not taken yet."""
         file = self._file(attack, source, target, eps, "json")
         return self.read(file) if file.exists() else None
 
     def save(self, record: TransferRecord, outcomes: Measurement) -> None:
-        """Write a measure's outcomes, then its record, which marks it as taken."""
+        """Write a measurement's results per image, then its record, which marks it as taken."""
         key = record.attack, record.source, record.target, record.eps
         known = {
             "plan_digest": self._run.plan.digest,
@@ -127,7 +127,7 @@ class TransferFiles:
         self._run.files.write(self._file(*key, "json"), record.model_copy(update=known).sealed)
 
     def top1(self, record: TransferRecord) -> npt.NDArray[np.bool_]:
-        """Per evaluated image, in the data set's order: was its label in the top 1."""
+        """Per evaluated image, in the data set's order: whether its label is in the top 1."""
         file = self._file(record.attack, record.source, record.target, record.eps, "parquet")
         hits: npt.NDArray[np.bool_] = self._run.files.read_results(file, record)["top1"].to_numpy()
         return hits

@@ -118,7 +118,7 @@ def test_a_second_process_hears_of_the_first(plan: Plan, tmp_path: Path) -> None
 
 def test_nothing_is_left_in_a_directory_of_something_else(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / ".hidden").write_text("not of a run")
-    with pytest.raises(RunError, match="is not empty and holds no run"), Run.begun(tmp_path, plan):
+    with pytest.raises(RunError, match="is not empty and is not a run"), Run.begun(tmp_path, plan):
         pass
     assert [file.name for file in tmp_path.iterdir()] == [".hidden"]
 
@@ -128,6 +128,6 @@ def test_a_plan_that_contradicts_itself_is_refused(values: dict, plan: Plan, tmp
     import json
 
     (tmp_path / "plan.json").write_text(json.dumps(plan.model_dump(mode="json") | values))
-    with pytest.raises(RunError, match=r"plan\.json' is damaged or of another version") as caught:
+    with pytest.raises(RunError, match=r"plan\.json' is damaged or from another version") as caught:
         Run.load(tmp_path)
     assert "\n" not in str(caught.value)

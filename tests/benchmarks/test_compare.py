@@ -124,7 +124,7 @@ def test_other_images_are_refused_in_one_line(grid: Run, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        ("{}", "nowhere", "'nowhere' is no run directory"),
+        ("{}", "nowhere", "'nowhere' is not a run directory"),
         ("{}:m3/*", None, "has no cell 'm3/\\*'"),
         ("{}:m1/none", None, "nothing to compare"),
         ("{}:m1/none", "{}:m1/none", "both sides are the same cell"),

@@ -189,7 +189,7 @@ WEIGHTS = [weights_flipped, weights_of_another_seed]
 def test_no_figure_of_a_damaged_measure_is_shown(damage: Callable[[Path], None], copy: Path) -> None:
     damage(copy)
     for look in (lambda: Run.load(copy).tables, lambda: Run.load(copy).records, lambda: from_run(copy)):
-        with pytest.raises(RunError, match="give the run's command again to measure it anew") as caught:
+        with pytest.raises(RunError, match="run the same command again to measure it again") as caught:
             look()
         assert "\n" not in str(caught.value)
 
@@ -197,9 +197,9 @@ def test_no_figure_of_a_damaged_measure_is_shown(damage: Callable[[Path], None],
 @pytest.mark.parametrize("damage", WEIGHTS)
 def test_no_baseline_is_made_of_other_weights(damage: Callable[[Path], None], copy: Path) -> None:
     damage(copy)
-    with pytest.raises(RunError, match="damaged or exchanged"):
+    with pytest.raises(RunError, match="damaged or replaced"):
         from_run(copy)
-    with pytest.raises(RunError, match="damaged or exchanged"):
+    with pytest.raises(RunError, match="damaged or replaced"):
         Run.load(copy).checked_weights(Cell("timm:test_resnet", "none", 0))
 
 

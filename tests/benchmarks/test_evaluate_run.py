@@ -218,7 +218,7 @@ def test_files_go_to_the_backbones_that_need_them(options: dict) -> None:
 
 def test_a_function_that_forgets_its_weights_is_found(options: dict) -> None:
     with pytest.raises(
-        RobustTinError, match="if its function builds other weights at each call, give --weights"
+        RobustTinError, match="if its function creates new weights at each call, give --weights"
     ):
         evaluate_run(**{**options, "models": ["mine.py:wide"], "weights": []})
 

@@ -200,11 +200,11 @@ def test_it_is_saved_as_a_run_that_show_reads(found: Evaluation, tmp_path: Path)
 
 def test_it_is_not_saved_over_anything_else(found: Evaluation, toy: Toy, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").touch()
-    with pytest.raises(RunError, match="is not empty and holds no run"):
+    with pytest.raises(RunError, match="is not empty and is not a run"):
         found.save(tmp_path)
     place = found.save(tmp_path / "saved")
     other = evaluate(toy.model, toy.images, toy.labels, **OPTIONS)
-    with pytest.raises(RunError, match="holds a run of another plan"):
+    with pytest.raises(RunError, match="holds a run with another plan"):
         other.save(place)
 
 

@@ -107,7 +107,7 @@ def test_what_no_other_process_can_load_runs_here(grid: dict[str, Any]) -> None:
     finally:
         attacks.registry._entries.pop("of-this-process", None)
     assert run.complete
-    assert any("One cell after the other" in line and "of-this-process" in line for line in said.lines)
+    assert any("one after the other" in line and "of-this-process" in line for line in said.lines)
 
 
 @pytest.mark.slow

@@ -171,11 +171,11 @@ def test_the_same_model_by_another_path_goes_on(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"eps": 0.04}, "made otherwise .eps: 0.03 there, 0.04 here"),
+        ({"eps": 0.04}, "made with other settings .eps: 0.03 there, 0.04 now"),
         ({"split": "test"}, "expected train, val or train,val"),
         ({"attack": "pgdd"}, "did you mean 'pgd'"),
         ({"norm": "l1"}, "expected linf or l2"),
-        ({"classes": 2}, "with 2 classes, and .* was trained on 3 classes of tiny-imagenet"),
+        ({"classes": 2}, "with 2 classes, but .* was trained on 3 classes of tiny-imagenet"),
         ({"data": "nowhere"}, "nor is there a path"),
     ],
 )

@@ -56,10 +56,10 @@ def test_labels_of_another_run_are_refused(measured: Run, tmp_path: Path) -> Non
     assert read_labels(tmp_path, measured.plan) is None
     text = (measured.path / LABELS_FILE).read_text()
     (tmp_path / LABELS_FILE).write_text(text)
-    with pytest.raises(DamagedError, match="of another run"):
+    with pytest.raises(DamagedError, match="another run"):
         read_labels(tmp_path, measured.plan.model_copy(update={"seeds": (1,)}))
     (tmp_path / LABELS_FILE).write_text(text.replace('"labels":[', '"labels":[7,'))
-    with pytest.raises(DamagedError, match="of another run"):
+    with pytest.raises(DamagedError, match="another run"):
         read_labels(tmp_path, measured.plan)
 
 

@@ -20,7 +20,7 @@ def frame(toy: Toy) -> pd.DataFrame:
 
 @pytest.mark.parametrize(("old", "new"), RENAMED.items())
 def test_an_old_name_gives_the_column_and_a_warning(frame: pd.DataFrame, old: str, new: str) -> None:
-    with pytest.warns(DeprecationWarning, match=f"'{old}' is called '{new}' now"):
+    with pytest.warns(DeprecationWarning, match=f"'{old}' was renamed to '{new}'"):
         by_key = frame[old]
     with pytest.warns(DeprecationWarning, match=new):
         by_attribute = getattr(frame[frame.eps > 0], old)

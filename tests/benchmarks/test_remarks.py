@@ -27,7 +27,7 @@ def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dic
 
 
 def test_top_5_of_few_classes_says_that_it_says_nothing(toy: Toy, small: dict) -> None:
-    said = "top-5 says nothing: with 5 classes the true label is always in it"
+    said = "top-5 is meaningless: with 5 classes it always contains the true label"
     few = torch.nn.Sequential(toy.model, torch.nn.AvgPool1d(2))
     frame = evaluate(few, toy.images, toy.labels // 2, "fgsm", 0.03).records
     assert frame["top5"].tolist() == [1, 1]
