@@ -1,1 +1,1 @@
-"""Evidence for people's eyes, made from a finished run: galleries of adversarial images, saliency maps."""
+"""Visual evidence made from a finished run: galleries of adversarial images, saliency maps."""

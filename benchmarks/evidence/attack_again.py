@@ -1,4 +1,4 @@
-"""A run's attack repeated: the same images, batches, seeds and variants of the model."""
+"""Repeat an attack of a run with the same images, batches, seeds and variants of the model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from robustbench_tin.benchmarks.runs.cell_loader import LoadedCell
 
 @dataclass(frozen=True)
 class AttackAgain:
-    """An attack of a run on one of its cells, to be repeated.
+    """An attack of a run on one of its cells, ready to be repeated.
 
     Attributes:
         opened: the run.
@@ -39,22 +39,22 @@ class AttackAgain:
 
     @cached_property
     def attacked(self) -> AttackedModel:
-        """The attacked model."""
+        """The model under attack."""
         return self._protocol.attacked(self._loaded.model)
 
     def moved(
         self, eps: float, starts: Sequence[int], rows: npt.NDArray[np.int64] | None = None
     ) -> dict[int, Tensor]:
-        """The images after the attack on the CPU, by the first row of their batch.
+        """The adversarial images on the CPU, by the first row of their batch.
 
         Args:
             eps: budget in units of the pixel range.
-            starts: batches that are asked for; an attack that stops on success gives all of them, because
-                its images share its randomness.
-            rows: numbers of the images that are attacked, ascending; they make the batches. None: all.
+            starts: first rows of the wanted batches; an attack that stops on success returns all batches,
+                because its images share their randomness.
+            rows: indices of the attacked images, ascending, from which the batches are made; None: all.
 
         Raises:
-            AttackFailure: if the model or the attack goes wrong.
+            AttackFailure: if the model or the attack fails.
         """
         batches = self.opened.batches
         if rows is not None:
@@ -91,7 +91,7 @@ class AttackAgain:
         """The images after the fixed budget.
 
         Raises:
-            WrongVariantError: if the variant that is searched with turns out to be wrong.
+            WrongVariantError: if the searched variant turns out to be wrong.
         """
         checks, made = SpotChecks(attacked), {}
         with self.opened.reporter.preparing() as progress:

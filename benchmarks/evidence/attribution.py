@@ -13,14 +13,14 @@ from robustbench_tin.benchmarks.evidence.choices import Method
 from robustbench_tin.errors import InvalidSettingError
 
 STEPS = 32
-"""Points on the path from black to the image that integrated gradients are averaged over."""
+"""Number of points on the path from black to the image over which integrated gradients are averaged."""
 
 
 def require_captum() -> None:
     """Raise if captum is not installed.
 
     Raises:
-        InvalidSettingError: saying how to install it.
+        InvalidSettingError: with the command that installs it.
     """
     if find_spec("captum") is None:
         raise InvalidSettingError(
@@ -31,24 +31,24 @@ def require_captum() -> None:
 def attribution_maps(
     model: nn.Module, images: Tensor, targets: Tensor, method: Method, layer: nn.Module | None = None
 ) -> Tensor:
-    """How much each pixel counts for the logit of a class.
+    """The contribution of each pixel to the logit of a class.
 
-    ``saliency`` and ``integrated-gradients`` are absolute values, summed over the channels; the latter start
-    at a black image. ``grad-cam`` keeps the positive part and is enlarged (bilinear) to the image's size.
+    ``saliency`` and ``integrated-gradients`` are absolute values, summed over the channels; integrated
+    gradients start at a black image. ``grad-cam`` keeps the positive part, enlarged (bilinear) to the image.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, in eval mode.
+        model: maps float32 pixels in [0, 1] to logits; in eval mode.
         images: float32 ``(N, C, H, W)``.
         targets: class of each image, int64 ``(N,)``.
-        method: which.
-        layer: of ``model``, for ``grad-cam``.
+        method: the attribution method.
+        layer: the module of ``model`` that ``grad-cam`` explains.
 
     Returns:
-        Not negative, float32 ``(N, H, W)`` on the CPU.
+        Values of at least 0, float32 ``(N, H, W)`` on the CPU.
     """
     from captum import attr
 
-    # A leaf of its own: autograd refuses tensors that were made in inference mode.
+    # A copy as a new leaf: autograd refuses tensors that were made in inference mode.
     images = images.clone().requires_grad_()
     if method is Method.grad_cam:
         assert layer is not None

@@ -1,4 +1,4 @@
-"""The images that saliency is measured on: a random sample, clean, cropped to their boxes, and attacked."""
+"""The images for saliency: a random sample in three versions: clean, cropped to the boxes, adversarial."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from robustbench_tin.data.base import Split
 
 @dataclass(frozen=True)
 class BoxedImages:
-    """One version of the images of a sample.
+    """One version of the sampled images.
 
     Attributes:
-        kind: which version.
-        rows: their numbers among the evaluated images, int64 ``(n,)``.
+        kind: the version.
+        rows: indices among the evaluated images, int64 ``(n,)``.
         images: uint8 ``(n, 3, H, W)``.
-        boxes: of the object in each image; None without boxes.
+        boxes: box of the object in each image; None without boxes.
     """
 
     kind: Kind
@@ -31,7 +31,7 @@ class BoxedImages:
     boxes: Sequence[Box] | None
 
     def take(self, kept: npt.NDArray[np.bool_]) -> BoxedImages:
-        """Some of the images."""
+        """The images that the mask keeps."""
         found = (
             None if self.boxes is None else [box for box, keep in zip(self.boxes, kept, strict=True) if keep]
         )
@@ -39,11 +39,11 @@ class BoxedImages:
 
 
 def sample_rows(split: Split, count: int, seed: int) -> npt.NDArray[np.int64]:
-    """Numbers of random images, with usable boxes if the split has boxes; sorted.
+    """Sorted indices of random images; only images with usable boxes if the split has boxes.
 
     Args:
         split: the evaluated images.
-        count: largest number.
+        count: maximum number of images.
         seed: seed of the choice.
     """
     order = np.random.default_rng(seed).permutation(len(split))
@@ -61,7 +61,7 @@ def has_boxes(split: Split) -> bool:
 
 
 def clean_images(split: Split, rows: npt.NDArray[np.int64]) -> BoxedImages:
-    """Images as they are."""
+    """The images without any change."""
     found = None
     if has_boxes(split):
         assert split.boxes is not None
@@ -70,7 +70,7 @@ def clean_images(split: Split, rows: npt.NDArray[np.int64]) -> BoxedImages:
 
 
 def cropped_images(split: Split, rows: npt.NDArray[np.int64]) -> BoxedImages | None:
-    """The boxes alone, padded with black as ``bbox-crop`` trains on them; None without boxes."""
+    """Each object's box alone, padded with black as ``bbox-crop`` trains on it; None without boxes."""
     if not has_boxes(split):
         return None
     assert split.boxes is not None

@@ -1,4 +1,4 @@
-"""The choices that the commands on galleries and saliency have."""
+"""The choices of the gallery and saliency commands."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from enum import StrEnum
 
 
 class Rule(StrEnum):
-    """How images are chosen; nobody chooses them by hand.
+    """The rule that chooses the images of a gallery.
 
-    ``random`` takes any image. ``smallest_margin`` takes those closest to the decision boundary after the
-    attack. ``confident`` takes the successes in whose wrong class the model is most confident. ``survivors``
-    takes random images that are right under the attack. What is random follows from a seed.
+    ``random``: any images. ``smallest_margin``: those closest to the decision boundary after the attack.
+    ``confident``: the successes with the most confident wrong prediction. ``survivors``: random images that
+    are still correct under the attack. Random choices follow from a seed.
     """
 
     random = "random"
@@ -20,7 +20,7 @@ class Rule(StrEnum):
 
 
 class Method(StrEnum):
-    """How an image's pixels are credited with the model's prediction.
+    """The method that attributes a prediction to an image's pixels.
 
     ``saliency``: Simonyan et al., 2014, arXiv 1312.6034. ``integrated_gradients``: Sundararajan et al., 2017,
     arXiv 1703.01365. ``grad_cam``: Selvaraju et al., 2017, arXiv 1610.02391.
@@ -32,7 +32,7 @@ class Method(StrEnum):
 
 
 class Kind(StrEnum):
-    """Which version of an image: as it is, its box alone, or after the attack."""
+    """The version of an image: unchanged, its box alone, or after the attack."""
 
     clean = "clean"
     crop = "crop"

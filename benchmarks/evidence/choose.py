@@ -1,4 +1,4 @@
-"""Choosing the images of a gallery by a rule."""
+"""Choose the images of a gallery by a rule."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ def choose_gallery(
     seed: int = 0,
     **opening: Any,
 ) -> Gallery:
-    """Choose images of a run's measurements, and make their adversarial images again.
+    """Choose images from a run's measurements, and make their adversarial images again.
 
     Args:
         run: a run directory.
-        cells: a name or a pattern of cells, such as ``*/fgsm-at/*``; None: all.
-        attacks: a spec, a name or a pattern of attacks, such as ``pgd*``; None: all.
+        cells: a name or a pattern of cells, such as ``*/fgsm-at/*``; None: all cells.
+        attacks: a spec, a name or a pattern of attacks, such as ``pgd*``; None: all attacks.
         eps: budgets of the run; None: its largest.
         rule: see :class:`Rule`.
-        count: largest number of images of each measurement, at least 1.
+        count: maximum number of images per measurement, at least 1.
         seed: seed of the choice.
-        **opening: device, plugins, reporter and data, as of :meth:`OpenedRun.open`.
+        **opening: device, plugins, reporter and data; see :meth:`OpenedRun.open`.
 
     Raises:
         RobustTinError: if a setting does not fit the run, or no stored result could be reproduced.
@@ -74,7 +74,7 @@ def choose_gallery(
 def measurements(
     opened: OpenedRun, cells: Sequence[Cell], attacks: str | None, eps: Sequence[float], rule: Rule
 ) -> Iterator[RemadeMeasurement]:
-    """The measurements that are asked for; those that failed, or that a rule cannot choose from, are told.
+    """The requested measurements; a warning names those that failed or that the rule cannot choose from.
 
     Raises:
         InvalidSettingError: if the run has no such attack.
@@ -87,18 +87,18 @@ def measurements(
             for value in eps:
                 why = why_not(opened, cell, spec, value)
                 if not why and rule is Rule.survivors and opened.plan.attack(spec).criterion is not None:
-                    why = "an attack that stops on success leaves no adversarial image of a survivor"
+                    why = "an attack that stops on success keeps no adversarial image of a survivor"
                 if why:
                     opened.reporter.warn(f"{cell.label}, {spec} at {eps_text(value)} is left out: {why}.")
                     continue
                 left += 1
                 yield RemadeMeasurement(opened, cell, spec, value)
     if not left:
-        raise RunError(f"run '{opened.run.path}' has no measurement left to show; see the lines above")
+        raise RunError(f"run '{opened.run.path}' has no measurement left to show; see the warnings above")
 
 
 def attacks_named(opened: OpenedRun, pattern: str | None) -> list[str]:
-    """The specs of the plan's attacks that a text stands for; None: all.
+    """The specs of the plan's attacks that match a pattern; None: all.
 
     Raises:
         InvalidSettingError: if nothing matches.
@@ -107,7 +107,7 @@ def attacks_named(opened: OpenedRun, pattern: str | None) -> list[str]:
     found = [spec for spec in known if pattern is None or _is_named(spec, pattern.strip())]
     if not found:
         raise InvalidSettingError(
-            f"attack got '{pattern}', which run '{opened.run.path}' does not measure; expected"
+            f"attack got '{pattern}', but run '{opened.run.path}' does not measure it; expected"
             f" {listed(known)}"
         )
     return found
@@ -147,7 +147,7 @@ def _choose(
 
 
 def _candidates(measurement: RemadeMeasurement, rule: Rule, seed: int) -> npt.NDArray[np.int64]:
-    """Numbers of the images that a rule chooses from, in random order: the same for each measurement."""
+    """Indices of the images that the rule chooses from, in random order: the same for each measurement."""
     order = np.random.default_rng(seed).permutation(len(measurement.opened.batches))
     right_before, right_after = measurement.stored_clean[order], measurement.stored[order]
     if rule is Rule.survivors:
@@ -158,7 +158,7 @@ def _candidates(measurement: RemadeMeasurement, rule: Rule, seed: int) -> npt.ND
 
 
 def _ordered(measurement: RemadeMeasurement, rule: Rule, candidates: npt.NDArray[np.int64]) -> Sequence[int]:
-    """The candidates, the best by the rule first."""
+    """The candidates, ordered by the rule, best first."""
     if rule in (Rule.random, Rule.survivors):
         return [int(index) for index in candidates]
     measurement.make(measurement.starts(candidates))
@@ -167,7 +167,7 @@ def _ordered(measurement: RemadeMeasurement, rule: Rule, candidates: npt.NDArray
 
 
 def _score(measurement: RemadeMeasurement, rule: Rule, index: int) -> float:
-    """Small for the images that a rule prefers."""
+    """A score that is small for images that the rule prefers."""
     batch, row = measurement.row(index)
     logits = batch.logits[row : row + 1]
     if rule is Rule.confident:
@@ -179,7 +179,7 @@ def _score(measurement: RemadeMeasurement, rule: Rule, index: int) -> float:
 def _image(
     measurement: RemadeMeasurement, rule: Rule, index: int, batch: RemadeBatch, row: int
 ) -> GalleryImage | None:
-    """An image of the gallery; None if the 8-bit image, asked alone, has not the stored result."""
+    """An image of the gallery; None if the 8-bit image, classified alone, does not give the stored result."""
     before = measurement.predict(index, batch.clean[row])
     after = measurement.predict(index, batch.adversarial[row])
     label = measurement.opened.batches.labels[index : index + 1]
@@ -213,7 +213,7 @@ def _pixels(image: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def _tell(opened: OpenedRun, selection: GallerySelection) -> None:
-    """Say what the gallery leaves out.
+    """Report how many images the gallery leaves out.
 
     Raises:
         RunError: if no image gives its stored result.
@@ -221,11 +221,11 @@ def _tell(opened: OpenedRun, selection: GallerySelection) -> None:
     where = f"{selection.cell}, {selection.attack} at {eps_text(selection.eps)}"
     if selection.not_reproduced:
         note = (
-            f"{where}: {selection.not_reproduced:,} of {selection.remade:,} images made again do not give"
+            f"{where}: {selection.not_reproduced:,} of {selection.remade:,} remade images do not give"
             " their stored result (another device, version or number of threads)"
         )
         if selection.not_reproduced == selection.remade:
-            raise RunError(f"{note}; run its bench again here")
+            raise RunError(f"{note}; run the bench command again on this machine")
         opened.reporter.warn(f"{note}; they are left out.")
     if selection.lost_to_rounding:
         opened.reporter.say(

@@ -1,4 +1,4 @@
-"""A gallery as HTML: a file that shows the PNG files beside it, or a part of a notebook."""
+"""A gallery as HTML: a page that shows the PNG files next to it, or a part of a notebook."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from robustbench_tin.text import counted, printable
 SHEET = "gallery.html"
 RULE_TEXTS = {
     Rule.random: "random images",
-    Rule.smallest_margin: "images right before the attack and closest to the decision boundary after it",
-    Rule.confident: "successes in whose wrong class the model is most confident",
-    Rule.survivors: "random images that are right under the attack",
+    Rule.smallest_margin: "images correct before the attack and closest to the decision boundary after it",
+    Rule.confident: "successes with the most confident wrong prediction",
+    Rule.survivors: "random images that are correct under the attack",
 }
 _STYLE = "body{font:14px/1.4 system-ui,sans-serif;margin:1rem;color-scheme:light dark}"
 _SIZE = 'width="96" height="96" style="image-rendering:pixelated;margin:0 4px 0 0;display:inline-block"'
 
 
 def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
-    """Write the page of a gallery beside its files; returns its path.
+    """Write the HTML page of a gallery next to its files; return its path.
 
     Raises:
         RunError: if it cannot be written.
@@ -44,12 +44,12 @@ def write_contact_sheet(gallery: Gallery, folder: Path) -> Path:
 
 
 def gallery_html(gallery: Gallery, source: Source, heading: str = "h2") -> str:
-    """The images of a gallery as HTML, a section a measurement.
+    """The images of a gallery as HTML, one section per measurement.
 
     Args:
-        gallery: what is shown.
-        source: gives the address of each picture.
-        heading: tag of a section's title.
+        gallery: the gallery.
+        source: returns the address of each picture.
+        heading: HTML tag of a section's title.
     """
     return "".join(_sections(gallery, source, heading))
 
@@ -106,7 +106,7 @@ def _prediction(gallery: Gallery, number: int, confidence: float) -> str:
 
 
 def _name(gallery: Gallery, number: int) -> str:
-    """A class by the first of its names; its number if the model has more outputs than the data classes."""
+    """The first name of a class; its number if the model has more outputs than the data set has classes."""
     if number < len(gallery.classes):
         return gallery.classes[number].partition(",")[0]
     return f"output {number}"

@@ -1,4 +1,4 @@
-"""Measuring where the cells of a run look: attribution maps and their shares inside the box."""
+"""Attribution maps of a run's cells, and their share inside the object's box."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError,
 from robustbench_tin.specs import eps_text
 from robustbench_tin.threat import Budgets
 
-# Maps take several times the memory of a pass.
+# Attribution maps take several times the memory of a pass.
 _BATCH = 25
 
 
 @dataclass(frozen=True)
 class SaliencySettings:
-    """What a saliency measurement is made with.
+    """The settings of a saliency measurement.
 
     Attributes:
         method: see :class:`Method`.
         count: number of images, at least 1.
-        pictures: number of those whose maps are kept.
+        pictures: number of images whose maps are kept.
         seed: seed of the choice.
         layer: name of the module that ``grad-cam`` explains; empty: the last feature map.
     """
@@ -71,12 +71,12 @@ class SaliencySettings:
 
 @dataclass(frozen=True)
 class CellSaliency:
-    """What was found of one cell.
+    """The saliency results of one cell.
 
     Attributes:
-        result: shares, with the share of each image.
+        result: the shares, in total and per image.
         images: images with their maps.
-        notes: lines that a reader must know.
+        notes: remarks for the reader, one a line.
     """
 
     result: SaliencyResult
@@ -93,19 +93,19 @@ def explain_run(
     eps: Budgets | None = None,
     **opening: Any,
 ) -> Iterator[CellSaliency]:
-    """Measure where cells of a run look, one after the other.
+    """Measure the attribution of a run's cells, one cell after the other.
 
     Args:
         run: a run directory.
         settings: method, images and layer.
-        cells: a name or a pattern of cells; None: all.
-        attack: the attack of the adversarial images, a spec, a name or a pattern: the first of the run's that
-            fits; None: its first.
+        cells: a name or a pattern of cells; None: all cells.
+        attack: the attack of the adversarial images, a spec, a name or a pattern: the run's first matching
+            attack; None: the run's first attack.
         eps: one budget of the run; None: its largest.
-        **opening: device, plugins, reporter and data, as of :meth:`OpenedRun.open`.
+        **opening: device, plugins, reporter and data; see :meth:`OpenedRun.open`.
 
     Raises:
-        RobustTinError: if a setting does not fit the run, captum is missing, or a model gives no gradients.
+        RobustTinError: if a setting does not fit the run, captum is missing, or a model has no gradients.
     """
     require_captum()
     for name in ("count", "pictures"):
@@ -119,7 +119,7 @@ def explain_run(
     rows = sample_rows(opened.dataset.val, settings.count, settings.seed)
     if not has_boxes(opened.dataset.val):
         opened.reporter.warn(
-            f"{opened.dataset.name} has no bounding boxes: maps only, no share inside the object's box."
+            f"{opened.dataset.name} has no bounding boxes: only maps, no share inside the object's box."
         )
     for cell in opened.cells(cells):
         with failing(cell.label):
@@ -129,13 +129,13 @@ def explain_run(
 def _asked_measurement(
     opened: OpenedRun, attack: str | None, eps: Budgets | None
 ) -> tuple[str, float] | None:
-    """Attack and budget of the adversarial images; None if the run attacks nothing."""
+    """Attack and budget of the adversarial images; None if the run has no budget above 0."""
     if not opened.plan.attacked_eps and attack is None and eps is None:
-        opened.reporter.say("The run attacks with no eps above 0: clean and cropped images only.")
+        opened.reporter.say("The run has no eps above 0: only clean and cropped images are explained.")
         return None
     budgets = opened.eps(eps)
     if len(budgets) > 1:
-        raise InvalidSettingError(f"eps got {len(budgets)} budgets; expected one")
+        raise InvalidSettingError(f"eps got {len(budgets)} budgets; expected 1")
     return attacks_named(opened, attack)[0], budgets[0]
 
 
@@ -147,8 +147,8 @@ class _Explained:
         opened: the run.
         cell: one of its cells.
         settings: method, images and layer.
-        rows: numbers of the images.
-        asked: attack and budget of the adversarial images; None: there are none.
+        rows: indices of the images.
+        asked: attack and budget of the adversarial images; None: no adversarial images.
     """
 
     opened: OpenedRun
@@ -158,7 +158,7 @@ class _Explained:
     asked: tuple[str, float] | None
 
     def measure(self) -> CellSaliency:
-        """Shares and maps of every version of the images."""
+        """The shares and maps of every version of the images."""
         self.notes: list[str] = []
         self.image_shares: list[ImageShare] = []
         self.images: list[SaliencyImage] = []
@@ -201,13 +201,13 @@ class _Explained:
         kept = np.array([batch.reproduced[row] for batch, row in found])
         if not kept.all():
             self.notes.append(
-                f"{(~kept).sum()} of {len(kept)} adversarial images made again do not give their stored"
+                f"{(~kept).sum()} of {len(kept)} remade adversarial images do not give their stored"
                 " result and are left out"
             )
         return BoxedImages(Kind.adversarial, self.rows, images, clean.boxes).take(kept)
 
     def _explain(self, version: BoxedImages) -> Iterator[SaliencyShare]:
-        """Note the share and the map of each image; the mean share, if there are boxes."""
+        """Note the share and the map of each image; yield the mean share if there are boxes."""
         pairs: list[tuple[float, float]] = []
         total = len(version.rows)
         with self.opened.reporter.preparing() as progress:
@@ -235,7 +235,7 @@ class _Explained:
     def _maps(
         self, version: BoxedImages, start: int
     ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-        """Maps of a batch of images, and the classes that they explain."""
+        """Attribution maps of a batch of images, and the explained classes."""
         pixels = torch.from_numpy(version.images[start : start + _BATCH])
         images = pixels.to(self._device).float().div_(255)
         try:
@@ -246,14 +246,14 @@ class _Explained:
                 maps = attribution_maps(attacked.model, images, predicted, self.settings.method, layer)
         except RobustTinError:
             raise
-        except FOREIGN as error:  # whatever a model raises
+        except FOREIGN as error:  # any error of a model
             raise RunError(f"{self.cell.label} cannot be explained: {one_line(error)}") from error
         return maps.double().numpy(), predicted.cpu().numpy()
 
     def _note(
         self, version: BoxedImages, number: int, attribution: npt.NDArray[np.float64], predicted: int
     ) -> tuple[float, float]:
-        """Keep what is known of one image; its share and what chance gives, NaN if undefined."""
+        """Note the facts of one image; return its share and the share by chance, NaN if undefined."""
         box = None if version.boxes is None else version.boxes[number]
         share = nan if box is None else share_inside(attribution, box)
         chance = nan if box is None else float(box_mask(box, *attribution.shape).mean())
@@ -297,7 +297,7 @@ class _Explained:
 
     @cached_property
     def _shown(self) -> set[int]:
-        """Numbers of the images whose maps are kept: random ones of the sample."""
+        """Indices of the images whose maps are kept: random ones of the sample."""
         order = np.random.default_rng(self.settings.seed).permutation(self.rows)
         return {int(row) for row in order[: self.settings.pictures]}
 
@@ -315,7 +315,7 @@ class _Explained:
 
     @cached_property
     def _layer(self) -> tuple[str, nn.Module | None]:
-        """Name and module of the layer that Grad-CAM explains, looked up within the attacked model."""
+        """Name and module of the layer that Grad-CAM explains, found within the attacked model."""
         if self.settings.method is not Method.grad_cam:
             return "", None
         bare, name = self._loaded.bare, self.settings.layer
@@ -324,7 +324,7 @@ class _Explained:
         with self._attacked:
             found, module, (height, width) = last_feature_map(bare, self.opened.batches.at(0)[0][:1])
         self.notes.append(
-            f"grad-cam explains {found}, a map of {height} x {width}; --layer names an earlier, finer one"
+            f"grad-cam explains {found}, a map of {height} x {width}; --layer chooses an earlier, finer one"
         )
         return found, module
 

@@ -1,4 +1,4 @@
-"""Finding the layer that Grad-CAM explains: the last feature map of a network."""
+"""Find the layer that Grad-CAM explains: the last feature map of a network."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from robustbench_tin.errors import InvalidSettingError
 
 
 def last_feature_map(model: nn.Module, image: Tensor) -> tuple[str, nn.Module, tuple[int, int]]:
-    """The module at the end of the last convolutional layer: its name, itself, and the size of its map.
+    """The module at the end of the last convolutional layer: its name, the module, the size of its map.
 
-    A pass shows which modules give maps of more than one pixel. From the network downwards, the last one is
-    taken that holds a convolution or follows one, so that batch norm, activation and the joining of parallel
-    branches belong to it. A convolution on pooled features does not count, nor do parts of a block whose
-    output is a single pixel.
+    A forward pass shows which modules return maps of more than one pixel. The search starts at the network
+    and descends: it takes the last module that contains or follows a convolution, so that batch norm,
+    activation and the joining of parallel branches belong to it. A convolution on pooled features does not
+    count, nor do parts of a block whose output is a single pixel.
 
     Args:
-        model: pixels to logits, in eval mode.
+        model: maps pixels to logits; in eval mode.
         image: float32 ``(1, C, H, H)``.
 
     Raises:
@@ -31,19 +31,19 @@ def last_feature_map(model: nn.Module, image: Tensor) -> tuple[str, nn.Module, t
     last = outputs.last_map(model)
     if last is None:
         raise InvalidSettingError(
-            "grad-cam finds no convolutional layer with a map of more than one pixel; name another layer with"
-            " --layer, give bench a larger --image-size, or choose --method saliency"
+            "grad-cam finds no convolutional layer with a map of more than one pixel; choose another layer"
+            " with --layer, give bench a larger --image-size, or choose --method saliency"
         )
     name = next(name for name, module in model.named_modules() if module is last)
     return name, last, outputs.sizes[last]
 
 
 class _Outputs:
-    """What the modules of a model give in a pass.
+    """The outputs of a model's modules in one forward pass.
 
     Attributes:
         order: modules in the order in which they end.
-        sizes: height and width of the maps of those that give maps; ``(1, 1)`` for a single pixel.
+        sizes: height and width of each module's map; ``(1, 1)`` for a single pixel.
     """
 
     def __init__(self, model: nn.Module, image: Tensor) -> None:
@@ -59,7 +59,7 @@ class _Outputs:
                 hook.remove()
 
     def last_map(self, module: nn.Module) -> nn.Module | None:
-        """The last part of a module that gives a map and holds or follows a convolution that does."""
+        """The last part of a module that returns a map and contains or follows a convolution that does."""
         parts = set(module.children())
         pixels = []
         for part in reversed([each for each in self.order if each in parts]):
@@ -74,29 +74,29 @@ class _Outputs:
         return next((found for part in pixels if (found := self.last_map(part)) is not None), None)
 
     def _is_map(self, module: nn.Module) -> bool:
-        # A module that a pass uses more than once has more than one output.
+        # A module that is used more than once in a pass has more than one output.
         return min(self.sizes.get(module, (0, 0))) > 1 and self._calls[module] == 1
 
     def _note(self, module: nn.Module, _: Any, output: object) -> None:
         self._calls[module] += 1
         self.order.pop(module, None)
         self.order[module] = None
-        # Images are square and so are their maps, which tells them from the tokens of a transformer.
+        # Images are square and so are their maps, which distinguishes maps from the tokens of a transformer.
         if isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] == output.shape[3]:
             self.sizes[module] = output.shape[2], output.shape[3]
 
 
 def named_layer(model: nn.Module, name: str) -> nn.Module:
-    """The module of a name, such as ``network.layer4``.
+    """The module with a name, such as ``network.layer4``.
 
     Raises:
-        InvalidSettingError: if the network has no such layer, naming those that are close.
+        InvalidSettingError: if the network has no such layer; the message lists similar names.
     """
     modules: dict[str, nn.Module] = dict(model.named_modules())
     if not name or name not in modules:
         known = [each for each in modules if each]
         close = get_close_matches(name, known, n=5, cutoff=0.3) or known[-5:]
         raise InvalidSettingError(
-            f"layer got '{name}', which the model does not have; such as {', '.join(close)}"
+            f"layer got '{name}', which the model does not have; similar names: {', '.join(close)}"
         )
     return modules[name]

@@ -21,13 +21,13 @@ class GalleryImage:
         eps: budget in units of the pixel range.
         norm: ``linf`` or ``l2``.
         index: number of the image among the run's evaluated images.
-        rule: how it was chosen, see :class:`Rule`.
+        rule: the rule that chose it, see :class:`Rule`.
         label: true class.
-        before: the class that the model predicts of the clean image.
+        before: predicted class of the clean image.
         before_confidence: softmax probability of ``before``, in [0, 1].
-        after: the class that it predicts of the adversarial image, as the 8-bit image here has it.
+        after: predicted class of the adversarial image, in the 8-bit form stored here.
         after_confidence: softmax probability of ``after``, in [0, 1].
-        distance: of the adversarial from the clean image in ``norm``, in units of the pixel range.
+        distance: distance of the adversarial from the clean image in ``norm``, in units of the pixel range.
         clean: uint8 ``(H, W, 3)``.
         perturbation: uint8 ``(H, W, 3)``: 128 plus ``magnified_by`` times the difference in levels.
         adversarial: uint8 ``(H, W, 3)``.
@@ -62,8 +62,8 @@ class GallerySelection:
         eps: budget in units of the pixel range.
         candidates: number of images that the rule chooses from.
         remade: number of images whose adversarial image was made again.
-        not_reproduced: number of those whose result is not the stored one; the gallery leaves them out.
-        lost_to_rounding: number of the others whose result is another after rounding to 8 bits; likewise.
+        not_reproduced: number of remade images that do not give the stored result; they are left out.
+        lost_to_rounding: number of the others whose result changes when rounded to 8 bits; left out, too.
     """
 
     cell: str
@@ -80,11 +80,11 @@ class Gallery:
     """A gallery of a run.
 
     Attributes:
-        rule: how its images were chosen.
+        rule: the rule that chose its images.
         seed: seed of the choice.
         classes: class names in label order.
-        images: those that were chosen, those of one measurement together.
-        selections: one a measurement.
+        images: the chosen images, grouped by measurement.
+        selections: how images were chosen, one entry per measurement.
     """
 
     rule: Rule
@@ -97,9 +97,9 @@ class Gallery:
 def magnified(
     clean: npt.NDArray[np.uint8], adversarial: npt.NDArray[np.uint8]
 ) -> tuple[npt.NDArray[np.uint8], float]:
-    """The difference of two images around mid-grey, and the factor that makes it visible.
+    """The difference of two images around mid-grey, and its magnification.
 
-    The factor is the largest whole number at which every value fits; 1 for equal images.
+    The factor is the largest whole number for which every value fits; 1 for equal images.
 
     Args:
         clean: uint8, of any shape.
@@ -112,7 +112,7 @@ def magnified(
 
 
 def distance(clean: npt.NDArray[np.uint8], adversarial: npt.NDArray[np.uint8], norm: str) -> float:
-    """How far an 8-bit image is from another, in units of the pixel range.
+    """The distance between two 8-bit images, in units of the pixel range.
 
     Args:
         clean: uint8, of any shape.

@@ -1,4 +1,4 @@
-"""A gallery as a directory: PNG files, and ``gallery.json`` with every fact."""
+"""A gallery as a directory: PNG files, and ``gallery.json`` with all facts."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.runs.files import DamagedError, forget, read_jso
 
 FACTS = "gallery.json"
 FOLDER = "gallery"
-"""The directory within a run that a gallery is written to by default."""
+"""The default directory of a gallery, within its run."""
 PICTURES = ("clean", "perturbation", "adversarial")
 
 
@@ -54,7 +54,7 @@ class _Facts(BaseModel):
 
 
 def write_gallery(gallery: Gallery, folder: Path) -> None:
-    """Write a gallery into a directory, in the place of one that is there; ``gallery.json`` comes last.
+    """Write a gallery into a directory, replacing an earlier one; ``gallery.json`` is written last.
 
     Raises:
         RunError: if the directory cannot be written.
@@ -79,9 +79,9 @@ def write_gallery(gallery: Gallery, folder: Path) -> None:
 
 
 def read_gallery(folder: Path) -> Gallery | None:
-    """The gallery that was written into a directory, such as ``RUN/gallery``; None without one.
+    """The gallery in a directory, such as ``RUN/gallery``; None without one.
 
-    It needs neither torch nor the data set.
+    Needs neither torch nor the data set.
 
     Raises:
         RunError: if a file is missing or damaged.
@@ -93,19 +93,19 @@ def read_gallery(folder: Path) -> Gallery | None:
     try:
         rule = Rule(facts.rule)
     except ValueError:
-        raise DamagedError(f"'{file}' has an unknown rule '{facts.rule[:80]}'; make it again") from None
+        raise DamagedError(f"'{file}' has the unknown rule '{facts.rule[:80]}'; make it again") from None
     images = [_read(folder, image) for image in facts.images]
     return Gallery(rule, facts.seed, facts.classes, images, facts.selections)
 
 
 def picture_name(image: GalleryImage) -> str:
-    """The beginning of the names of an image's files."""
+    """The common beginning of an image's file names."""
     cell = slug(image.cell.replace("/", "--"))
     return f"{cell}--{slug(image.attack)}@{eps_slug(image.eps)}--{image.index}"
 
 
 def _read(folder: Path, image: _Image) -> GalleryImage:
     facts: dict[str, Any] = dict(image)
-    # A name from the file is taken as a name: it cannot lead out of the directory.
+    # Only the last part of a stored name is used: it cannot lead out of the directory.
     pictures: dict[str, Any] = {kind: read_png(folder / Path(facts.pop(kind)).name) for kind in PICTURES}
     return GalleryImage(**facts, **pictures)

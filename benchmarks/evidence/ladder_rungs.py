@@ -1,7 +1,7 @@
-"""The rung of a ladder that made each adversarial image, and the images that it was attacked with.
+"""The rung of a ladder that made each adversarial image, and the images that each rung attacked.
 
-With ``--curve`` an image that is adversarial at one eps counts as such at each larger one. Its adversarial
-image is that of the rung at which it first succeeded.
+With ``--curve`` an image that is adversarial at one eps counts as adversarial at each larger one. Its
+adversarial image comes from the rung at which the attack first succeeded.
 """
 
 from __future__ import annotations
@@ -23,8 +23,9 @@ class Rung:
 
     Attributes:
         eps: its budget in units of the pixel range.
-        attacked: images that it attacked, bool ``(N,)``; None: all.
-        made: those whose adversarial image is its own: its first successes; on the last rung survivors, too.
+        attacked: the attacked images, bool ``(N,)``; None: all.
+        made: the images whose adversarial image this rung made: its first successes; on the last rung
+            survivors, too.
     """
 
     eps: float
@@ -41,14 +42,14 @@ def rungs_up_to(
     seed: int,
     attacks_all: bool,
 ) -> Iterator[Rung]:
-    """The rungs that a measurement stands on, the smallest first.
+    """The rungs below and at a measurement's budget, the smallest first.
 
     Args:
         eps: the budget of the measurement.
         ladder: all budgets of the run, ascending.
-        right: images that are right when clean, bool ``(N,)``.
-        results: images that are right at each budget, likewise; failed budgets are left out.
-        seed: of the measurement.
+        right: whether each image is correct when clean, bool ``(N,)``.
+        results: whether each image is correct, by budget, bool ``(N,)``; failed budgets are left out.
+        seed: seed of the measurement.
         attacks_all: whether each rung attacks all images, because they share their gradients.
     """
     sample = right & sampled(len(right), len(ladder), seed)

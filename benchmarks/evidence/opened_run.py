@@ -1,4 +1,4 @@
-"""A finished run with its data and its models, to look at its images again."""
+"""A finished run with its data and its models, opened to examine its images again."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class OpenedRun:
     """A run, its data and its models.
 
     Attributes:
-        run: its directory.
-        dataset: the data that it was made on.
-        loader: gives its models.
+        run: the run directory.
+        dataset: the data set of the run.
+        loader: loads its models.
         batches: its evaluated images in the batches of its measurements, on the device.
-        reporter: told how far the work is.
+        reporter: shows progress.
     """
 
     run: RunDirectory
@@ -55,18 +55,18 @@ class OpenedRun:
         reporter: Reporter | None = None,
         **data: Any,
     ) -> Self:
-        """Open a run to look at its images.
+        """Open a run to examine its images.
 
         Args:
             path: the run directory.
-            device: None: the run's.
-            plugins: the files that the run was made with.
-            reporter: told how far the work is; None: silent.
-            **data: the data set and the part of it, if they are not where the bench found them: the fields of
+            device: the device to compute on; None: the run's.
+            plugins: the plug-in files that the run was made with.
+            reporter: shows progress; None: silent.
+            **data: the data set and its part, if the data has moved since the bench: the fields of
                 :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
 
         Raises:
-            RunError: if there is no run, or plugins are missing.
+            RunError: if there is no run, or plug-ins are missing.
             DataError: if the data is not the run's.
             InvalidSettingError: if the device is not usable here.
         """
@@ -78,35 +78,35 @@ class OpenedRun:
         require_same_data(run.plan, dataset)
         tune_allocator()
         val = dataset.val
-        # An attack's randomness goes batch by batch, in those of the device that measured.
+        # An attack's randomness depends on the batches, which follow the device that measured.
         size = evaluation_batch_size(run.plan.device)
         batches = ImageBatches(as_tensor(val.images), as_tensor(val.labels), size, images_device(chosen))
         return cls(run, dataset, CellLoader(run, dataset.image_size, chosen), batches, reporter)
 
     @property
     def plan(self) -> Plan:
-        """What the run does."""
+        """The run's plan."""
         return self.run.plan
 
     def cells(self, pattern: str | None) -> list[Cell]:
-        """The measured cells that a pattern stands for; None: all.
+        """The measured cells that match a pattern; None: all.
 
         Raises:
-            RunError: if the pattern stands for none that was measured.
+            RunError: if no measured cell matches.
         """
         named = select_cells(self.plan.cells(), pattern or "*", str(self.run.path))
         found = [cell for cell in named if self._is_measured(cell)]
         if not found:
             raise RunError(
-                f"run '{self.run.path}' has no measured cell '{pattern or '*'}'; give its bench command again"
+                f"run '{self.run.path}' has no measured cell '{pattern or '*'}'; run its bench command again"
             )
         for cell in named:
             if cell not in found:
-                self.reporter.warn(f"{cell.label} is not measured and left out.")
+                self.reporter.warn(f"{cell.label} is not measured and is left out.")
         return found
 
     def eps(self, eps: Budgets | None) -> tuple[float, ...]:
-        """The plan's budgets that are asked for, each once; None: its largest.
+        """The requested budgets of the plan, without duplicates; None: its largest.
 
         Raises:
             InvalidSettingError: if the plan has no such budget.
@@ -114,7 +114,7 @@ class OpenedRun:
         known = self.plan.attacked_eps
         if not known:
             raise InvalidSettingError(
-                f"run '{self.run.path}' attacks with no eps above 0; expected one, such as bench --eps 0,0.03"
+                f"run '{self.run.path}' has no eps above 0; expected one, such as bench --eps 0,0.03"
             )
         if eps is None:
             return (max(known),)
@@ -122,7 +122,7 @@ class OpenedRun:
         for value in asked:
             if value not in known:
                 raise InvalidSettingError(
-                    f"eps got {eps_text(value)}, which run '{self.run.path}' does not measure; expected"
+                    f"eps got {eps_text(value)}, but run '{self.run.path}' does not measure it; expected"
                     f" {' or '.join(map(eps_text, known))}"
                 )
         return asked

@@ -1,4 +1,4 @@
-"""Attribution maps over their images, with the object's box."""
+"""Attribution maps drawn over their images, with the object's box."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PIXELATED = "image-rendering:pixelated;margin:0 4px 0 0;display:inline-block"
 
 
 def overlay(image: SaliencyImage, scale: int = 3) -> npt.NDArray[np.uint8]:
-    """The image in grey under its map, from black over red and yellow to white, with its box in cyan.
+    """The image in grey under its map (black, red, yellow, white by increasing value), its box in cyan.
 
     Args:
-        image: image, map and box.
-        scale: pixels of the picture for one of the image, at least 2.
+        image: the image with its map and box.
+        scale: side of an image pixel in the picture, in pixels, at least 2.
 
     Returns:
         uint8 ``(scale * H, scale * W, 3)``.
@@ -54,7 +54,7 @@ def _framed(picture: npt.NDArray[np.uint8], box: Box, scale: int) -> npt.NDArray
 
 
 def write_saliency_page(images: Sequence[SaliencyImage], classes: tuple[str, ...], folder: Path) -> Path:
-    """Write overlays, and a page of them, into the folder of a saliency result; returns the page's path.
+    """Write overlays and an HTML page of them into the folder of a saliency result; return the page's path.
 
     Raises:
         RunError: if they cannot be written.
@@ -69,19 +69,19 @@ def write_saliency_page(images: Sequence[SaliencyImage], classes: tuple[str, ...
     write_text(
         folder / SHEET,
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Saliency</title><style>{_STYLE}</style>'
-        f"<h1>{_text(what)}</h1><p>Where the classifier looks when it predicts the class it does, brightest"
-        f" where most; the object's box in cyan.</p>{body}</html>\n",
+        f"<h1>{_text(what)}</h1><p>The map shows where the classifier looks: brighter means"
+        f" more important. The object's box is cyan.</p>{body}</html>\n",
     )
     return folder / SHEET
 
 
 def saliency_html(images: Sequence[SaliencyImage], classes: tuple[str, ...], source: Source) -> str:
-    """Images and their maps as HTML, a row an image.
+    """Images and their maps as HTML, one row per image.
 
     Args:
-        images: of one cell and method.
+        images: the images of one cell and method.
         classes: class names in label order.
-        source: gives the address of each picture.
+        source: returns the address of each picture.
     """
     return "".join(_sections(images, classes, source))
 
@@ -111,7 +111,7 @@ def _figure(image: SaliencyImage, classes: tuple[str, ...], source: Source) -> s
 
 
 def _name(classes: tuple[str, ...], number: int) -> str:
-    """A class by the first of its names; its number if the model has more outputs than the data classes."""
+    """The first name of a class; its number if the model has more outputs than the data set has classes."""
     return classes[number].partition(",")[0] if 0 <= number < len(classes) else f"output {number}"
 
 

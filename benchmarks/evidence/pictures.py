@@ -1,4 +1,4 @@
-"""PNG files of evidence: lossless, so that a picture that is read back is the image itself."""
+"""Lossless PNG files, so that a picture read back has the original pixels."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustbench_tin.errors import FOREIGN, one_line
 
 Pixels = npt.NDArray[np.uint8]
 Source = Callable[[str, Pixels], str]
-"""Gives the address of a picture in a page, from its file's name and its pixels."""
+"""Returns the address of a picture in a page, from its file name and its pixels."""
 
 
 def write_png(file: Path, pixels: Pixels) -> None:
@@ -31,11 +31,11 @@ def write_png(file: Path, pixels: Pixels) -> None:
 
 
 def inline(name: str, pixels: Pixels) -> str:
-    """The address of a picture that the page itself contains: a data URI.
+    """A data URI: the address of a picture that the page itself contains.
 
     Args:
         name: not used.
-        pixels: as of :func:`write_png`.
+        pixels: uint8, see :func:`write_png`.
     """
     content = BytesIO()
     Image.fromarray(pixels).save(content, format="PNG", optimize=True)
@@ -46,12 +46,12 @@ def read_png(file: Path) -> Pixels:
     """The pixels of a PNG file that :func:`write_png` wrote.
 
     Raises:
-        RunError: if it cannot be read, or is no such file.
+        RunError: if it cannot be read or is not such a file.
     """
     content = read_bytes(file)
     try:
         with Image.open(BytesIO(content), formats=["PNG"]) as picture:
             pixels: Pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
-    except FOREIGN as error:  # whatever the decoder raises on a damaged file
+    except FOREIGN as error:  # any error of the decoder
         raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); make it again") from error
     return pixels

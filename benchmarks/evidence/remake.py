@@ -1,6 +1,6 @@
-"""The adversarial images of a run's measurement, made again and checked against the stored results.
+"""Make the adversarial images of a run's measurement again, and check them against the stored results.
 
-A run keeps the results per image, and not the images: they follow from the plan, the seed and the weights.
+A run stores the results per image but not the images: they follow from the plan, the seed and the weights.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ class RemadeBatch:
 
     Attributes:
         clean: uint8 ``(n, 3, H, W)`` on the CPU.
-        adversarial: the same, rounded to 8 bits inside the ball.
-        clean_logits: of the clean images, float32 ``(n, C)`` on the CPU.
-        logits: of the rounded adversarial images, likewise.
+        adversarial: the adversarial images, likewise, rounded to 8 bits inside the ball.
+        clean_logits: logits of the clean images, float32 ``(n, C)`` on the CPU.
+        logits: logits of the rounded adversarial images, likewise.
         reproduced: whether clean and unrounded adversarial image give the stored results, bool ``(n,)``.
     """
 
@@ -48,7 +48,7 @@ class RemadeBatch:
 
 @dataclass
 class RemadeMeasurement:
-    """The adversarial images of one measurement, made a batch at a time when they are asked for.
+    """The adversarial images of one measurement, made in batches on demand.
 
     Attributes:
         opened: the run.
@@ -70,29 +70,29 @@ class RemadeMeasurement:
 
     @cached_property
     def stored(self) -> npt.NDArray[np.bool_]:
-        """Whether each image is right under the attack by the attack's criterion, as the run stored it."""
+        """Whether each image is correct under the attack by its criterion, as stored in the run."""
         return self._stored(self.spec, self.eps, f"top{self.attack.goal.k}")
 
     @cached_property
     def stored_clean(self) -> npt.NDArray[np.bool_]:
-        """Whether each clean image is right by the attack's criterion, as the run stored it."""
+        """Whether each clean image is correct by the attack's criterion, as stored in the run."""
         return self._stored(CLEAN, 0.0, f"top{self.attack.goal.k}")
 
     @property
     def remade(self) -> int:
-        """Number of images made so far."""
+        """Number of images made again so far."""
         return sum(len(batch.clean) for batch in self._made.values())
 
     @property
     def not_reproduced(self) -> int:
-        """Number of those whose result is not the stored one."""
+        """Number of remade images that do not give the stored result."""
         return sum(int((~batch.reproduced).sum()) for batch in self._made.values())
 
     def row(self, index: int) -> tuple[RemadeBatch, int]:
-        """The batch of an image, made if necessary, and its row there.
+        """The batch of an image, made if necessary, and the image's row in it.
 
         Raises:
-            AttackFailure: if the model or the attack goes wrong.
+            AttackFailure: if the model or the attack fails.
         """
         offset = index % self.opened.batches.size
         start = index - offset
@@ -101,15 +101,15 @@ class RemadeMeasurement:
         return self._made[start], offset
 
     def starts(self, rows: npt.NDArray[np.int64]) -> list[int]:
-        """First rows of the batches that hold these images."""
+        """First rows of the batches that contain these images."""
         size = self.opened.batches.size
         return [int(start) for start in np.unique(rows // size * size)]
 
     def make(self, starts: Sequence[int]) -> None:
-        """Make the batches that begin at these rows, in one go.
+        """Make the batches that begin at these rows, all at once.
 
         Raises:
-            AttackFailure: if the model or the attack goes wrong.
+            AttackFailure: if the model or the attack fails.
         """
         todo = [start for start in starts if start not in self._made]
         if not todo:
@@ -123,7 +123,7 @@ class RemadeMeasurement:
         """The logits of one image alone, float32 ``(C,)`` on the CPU.
 
         Args:
-            index: its number.
+            index: index of the image.
             image: uint8 ``(3, H, W)``.
         """
         device = self.opened.batches.device
@@ -136,13 +136,13 @@ class RemadeMeasurement:
         return AttackAgain(self.opened, self.cell, self.attack)
 
     def _moved(self, starts: Sequence[int]) -> dict[int, Tensor]:
-        """The images after the attack, by the first row of their batch."""
+        """The adversarial images, by the first row of their batch."""
         if self.opened.plan.curve:
             return self._climbed(starts)
         return self._again.moved(self.eps, starts)
 
     def _climbed(self, starts: Sequence[int]) -> dict[int, Tensor]:
-        """The same on a ladder: each image as its rung made it, and as it was if it is wrong when clean."""
+        """The adversarial images of a ladder, each from its rung; images wrong when clean stay unchanged."""
         batches = self.opened.batches
         every = np.arange(len(batches))
         asked = np.isin(every - every % batches.size, starts)
@@ -174,7 +174,7 @@ class RemadeMeasurement:
         )
 
     def _checked(self, attacked: AttackedModel, start: int, moved: Tensor) -> RemadeBatch:
-        """A batch with its predictions, compared with what the run stored."""
+        """A batch with its predictions, compared with the stored results."""
         images, labels = self.opened.batches.at(start)
         ball = ThreatModel(self.opened.plan.norm, self.eps).ball(images)
         moved = moved.to(images.device)
@@ -200,7 +200,7 @@ class RemadeMeasurement:
 
 
 def why_not(opened: OpenedRun, cell: Cell, spec: str, eps: float) -> str:
-    """Why the images of a measurement cannot be made again; empty if they can."""
+    """The reason why a measurement's images cannot be made again; empty if they can."""
     record = opened.run.record(cell, spec, eps)
     if record is None:
         return "not measured yet"

@@ -1,4 +1,4 @@
-"""Saliency: where a classifier looks, and the share of it that lies inside the object's box."""
+"""Saliency shows where a classifier looks; its share inside the object's box is measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 from robustbench_tin.benchmarks.evidence.choices import Kind
 
 Box = tuple[int, int, int, int]
-"""``x0, y0, x1, y1`` in pixels, corners included."""
+"""``x0, y0, x1, y1`` in pixels, both corners included."""
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class SaliencyShare:
         images: number of images with a usable box and a map that is not zero everywhere.
         mean: mean over the images, in [0, 1].
         low: lower end of its 95 % interval (Student's t over the images), in [0, 1].
-        high: upper end.
+        high: upper end of that interval.
         kind: see :class:`Kind`.
-        chance: mean share of the image's area inside the box: what a uniform map gives.
+        chance: mean share of the image's area inside the box, which a uniform map would score.
         above_chance: mean of the differences between an image's share and its chance, in [-1, 1].
-        above_low: lower end of the 95 % interval of that mean, likewise.
-        above_high: upper end.
-        attack: spec of the attack of adversarial images; empty for the others.
-        eps: its budget; 0 for the others.
+        above_low: lower end of the 95 % interval of that mean, in [-1, 1].
+        above_high: upper end of that interval.
+        attack: spec of the adversarial images' attack; empty for other kinds.
+        eps: budget of that attack; 0 for other kinds.
     """
 
     cell: str
@@ -61,9 +61,9 @@ class SaliencyImage:
         kind: see :class:`Kind`.
         image: uint8 ``(H, W, 3)``.
         map: uint8 ``(H, W)``, 255 at its largest value.
-        box: of the object in this image; None without a usable one.
-        share: part of the map inside the box, in [0, 1]; NaN without a box.
-        predicted: the class that is explained; -1 if unknown.
+        box: box of the object in this image; None without a usable one.
+        share: share of the map inside the box, in [0, 1]; NaN without a box.
+        predicted: the explained class; -1 if unknown.
     """
 
     cell: str
@@ -87,10 +87,10 @@ def box_mask(box: Box, height: int, width: int) -> npt.NDArray[np.bool_]:
 
 
 def share_inside(attribution: npt.NDArray[np.floating], box: Box) -> float:
-    """The part of a map that lies inside a box; NaN for a map that is zero everywhere.
+    """The share of a map inside a box; NaN for a map that is zero everywhere.
 
     Args:
-        attribution: not negative, ``(H, W)``.
+        attribution: values of at least 0, ``(H, W)``.
         box: see :data:`Box`.
 
     >>> share_inside(np.eye(4), (0, 0, 1, 1))
@@ -102,7 +102,7 @@ def share_inside(attribution: npt.NDArray[np.floating], box: Box) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
-    """Mean and 95 % interval (Student's t); of a single value the interval is infinite."""
+    """Mean and 95 % interval (Student's t); for a single value the interval is infinite."""
     from scipy import stats
 
     sample = np.asarray(values, dtype=np.float64)
@@ -114,13 +114,13 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def mean_share(cell: str, method: str, kind: str, pairs: Sequence[tuple[float, float]]) -> SaliencyShare:
-    """The mean over images, each with its share and what chance gives.
+    """The mean share over images.
 
     Args:
         cell: MODEL/DEFENSE/SEED.
         method: see :class:`Method`.
         kind: see :class:`Kind`.
-        pairs: one an image, at least one: its share, and the share of its area inside the box.
+        pairs: for each image, at least one: its share, and the share of its area inside the box.
     """
     mean, low, high = mean_interval([share for share, _ in pairs])
     above, above_low, above_high = mean_interval([share - chance for share, chance in pairs])

@@ -1,4 +1,4 @@
-"""Saliency results in a run directory: ``RUN/saliency/CELL--METHOD/saliency.json`` beside PNG files."""
+"""Saliency results in a run directory: ``RUN/saliency/CELL--METHOD/saliency.json`` and PNG files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from robustbench_tin.benchmarks.runs.files import forget, read_json
 
 FACTS = "saliency.json"
 FOLDER = "saliency"
-"""The directory within a run that results are written to."""
+"""The directory of the results, within a run."""
 
 
 class ImageShare(BaseModel):
@@ -25,9 +25,9 @@ class ImageShare(BaseModel):
     Attributes:
         index: number of the image among the run's evaluated images.
         kind: see :class:`robustbench_tin.benchmarks.evidence.saliency.Kind`.
-        predicted: the class that is explained.
-        share: in [0, 1]; None for a map that is zero everywhere, or without a usable box.
-        chance: share of the area inside the box; None without a usable one.
+        predicted: the explained class.
+        share: in [0, 1]; None for a map that is zero everywhere, and without a usable box.
+        chance: share of the area inside the box; None without a usable box.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
@@ -55,16 +55,16 @@ class _Picture(BaseModel):
 
 
 class SaliencyResult(BaseModel):
-    """What one call found of one cell.
+    """The saliency results of one cell and method.
 
     Attributes:
         cell: MODEL/DEFENSE/SEED.
         method: see :class:`robustbench_tin.benchmarks.evidence.saliency.Method`.
-        settings: all that it was made with.
-        weights_digest: of the weights that were explained.
+        settings: all settings of the measurement.
+        weights_digest: digest of the explained weights.
         classes: class names in label order.
-        shares: one a kind of image; none without usable boxes.
-        image_shares: one an image and kind.
+        shares: one per kind of image; empty without usable boxes.
+        image_shares: one per image and kind.
         pictures: images whose maps were written.
     """
 
@@ -81,7 +81,7 @@ class SaliencyResult(BaseModel):
 
 
 def write_saliency(run: Path, result: SaliencyResult, images: Sequence[SaliencyImage]) -> Path:
-    """Write a result and its pictures into a run directory; returns their folder.
+    """Write a result and its pictures into a run directory; return their folder.
 
     Raises:
         RunError: if it cannot be written.
@@ -105,9 +105,9 @@ def write_saliency(run: Path, result: SaliencyResult, images: Sequence[SaliencyI
 
 
 def read_saliency(run: Path) -> list[SaliencyShare]:
-    """The shares inside the box that were measured of a run's cells, one a cell, method and kind of image.
+    """The measured shares inside the box of a run's cells, one per cell, method and kind of image.
 
-    It needs neither torch nor the data set. Without results the list is empty.
+    Needs neither torch nor the data set. Without results the list is empty.
 
     Raises:
         RunError: if a file is damaged.
@@ -131,7 +131,7 @@ def _results(run: Path) -> Iterator[tuple[Path, SaliencyResult]]:
 
 def _read(folder: Path, result: SaliencyResult, picture: _Picture) -> SaliencyImage:
     facts: dict[str, Any] = dict(picture)
-    # A name from the file is taken as a name: it cannot lead out of the directory.
+    # Only the last part of a stored name is used: it cannot lead out of the directory.
     pixels: dict[str, Any] = {
         kind: read_png(folder / Path(facts.pop(kind)).name) for kind in ("image", "map")
     }

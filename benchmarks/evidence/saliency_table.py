@@ -10,7 +10,7 @@ from robustbench_tin.specs import eps_text, short_numbers
 
 
 def saliency_table(shares: Sequence[SaliencyShare]) -> Table:
-    """Shares of the attribution inside the box, in %, one row a cell, method and kind of image."""
+    """Shares of the attribution inside the box, in %, one row per cell, method and kind of image."""
     return Table(
         title="Share of the attribution inside the object's box, in %",
         columns=("cell", "method", "images", "n", "share", "area", "difference"),
@@ -18,7 +18,7 @@ def saliency_table(shares: Sequence[SaliencyShare]) -> Table:
         label_columns=3,
         notes=(
             "[ ] 95 % interval (Student's t over the images). area: share of the image's area inside the box,"
-            " which a uniform map gives. difference: share - area.",
+            " the score of a uniform map. difference: share - area.",
         ),
     )
 

@@ -229,7 +229,7 @@ def test_images_of_a_ladder_are_those_of_the_rung_at_which_they_succeeded(ladder
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"eps": "0.5"}, r"eps got 0.5, which run .* does not measure; expected 0.002 or 0.1"),
+        ({"eps": "0.5"}, r"eps got 0.5, but run .* does not measure it; expected 0.002 or 0.1"),
         ({"attacks": "square"}, r"attack got 'square', .* expected fgsm, pgd:steps=2"),
         ({"rule": "by hand"}, "rule got 'by hand'; expected random, smallest-margin, confident, survivors"),
         ({"count": 0}, "count got 0; expected 1 or more"),
@@ -244,7 +244,7 @@ def test_what_does_not_fit_the_run_is_one_line(path: Path, options: dict, line: 
 
 
 def test_without_a_budget_there_is_nothing_to_show(path: Path, run) -> None:
-    with pytest.raises(RobustTinError, match="attacks with no eps above 0"):
+    with pytest.raises(RobustTinError, match="has no eps above 0"):
         choose_gallery(run.path)
 
 
