@@ -1,1 +1,1 @@
-"""From the options that a user gives to a plan that is complete and checked."""
+"""Turn the user's options into a complete, checked plan."""

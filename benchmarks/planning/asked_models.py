@@ -1,4 +1,4 @@
-"""From the words of ``evaluate`` to the models that it measures: each with its weights file and its name."""
+"""Pair the models that ``evaluate`` was asked for with their weights files and names."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from robustbench_tin.text import counted
 
 @dataclass(frozen=True)
 class AskedModel:
-    """A model by the words that name it.
+    """A model as the user named it.
 
     Attributes:
-        spec: as typed.
-        weights: its file; None: it brings its own, or they are published.
+        spec: the spec as typed.
+        weights: its weights file; None: the model has its own weights, or uses published ones.
     """
 
     spec: str
@@ -27,16 +27,16 @@ class AskedModel:
 def asked_models(
     asked: NamedModelsConfig, takes_weights: Callable[[str], bool], needs_weights: Callable[[str], bool]
 ) -> list[AskedModel]:
-    """The models that are asked for, in their order; a single one with several files is several.
+    """The models to evaluate, in the user's order; one model with several weights files counts several times.
 
     Args:
-        asked: the options.
-        takes_weights: whether a model of this spec may be filled from a weights file.
-        needs_weights: whether it has no weights otherwise; if there are too few files for all that take one,
-            these get them.
+        asked: the user's options.
+        takes_weights: whether a model of this spec can load a weights file.
+        needs_weights: whether a model of this spec has no weights without a file; if there are fewer files
+            than models that can load one, these models get them.
 
     Raises:
-        InvalidSettingError: if there is no model, or the files cannot be shared out.
+        InvalidSettingError: if no model is given, or the files cannot be assigned.
     """
     if not asked.models:
         raise InvalidSettingError(
@@ -54,21 +54,21 @@ def asked_models(
             left = iter(files)
             return [AskedModel(spec, next(left) if gets(spec) else None) for spec in asked.models]
     raise InvalidSettingError(
-        f"got {counted(len(files), '--weights file')} for {counted(len(takers), 'model')} that take one"
-        f" ({', '.join(takers) or 'none'}); expected one for each, in their order"
+        f"got {counted(len(files), '--weights file')} for {counted(len(takers), 'model')} that can load one"
+        f" ({', '.join(takers) or 'none'}); expected one for each, in the same order"
     )
 
 
 def given_names(names: Sequence[str], models: int) -> Sequence[str]:
-    """The names that are given to the models; none if none are given.
+    """The user's names for the models; empty if no names are given.
 
     Raises:
-        InvalidSettingError: if there are not as many names as models, or one stands twice or is no name.
+        InvalidSettingError: if there is not one name per model, a name occurs twice, or a name is empty.
     """
     if names and len(names) != models:
         raise InvalidSettingError(
             f"got {counted(len(names), '--name')} for {counted(models, 'model')}; expected one for each"
         )
     if len(set(names)) < len(names) or not all(name.strip() and name.isprintable() for name in names):
-        raise InvalidSettingError(f"name got '{', '.join(names)}'; expected another name for each model")
+        raise InvalidSettingError(f"name got '{', '.join(names)}'; expected a distinct name for each model")
     return names

@@ -1,4 +1,4 @@
-"""The cells of a plan by the names that the screen shows."""
+"""Names of a plan's cells, as shown on screen and accepted from the user."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _SHOWN = 5
 
 
 def cell_name(cell: Cell) -> str:
-    """What a user types: ``mobilenet/fgsm-at/0``."""
+    """The name that a user types: ``mobilenet/fgsm-at/0``."""
     return f"{cell.model}/{short_numbers(cell.defense)}/{cell.seed}"
 
 
 def is_named(cell: Cell, text: str) -> bool:
-    """Whether a text stands for a cell.
+    """Whether a text names a cell.
 
-    It may be MODEL/DEFENSE/SEED or MODEL/DEFENSE, the name of the cell's directory, or the line that a bench
-    shows for it (``mobilenet + fgsm-at, seed 0``); ``*`` and ``?`` are wildcards.
+    Accepted are MODEL/DEFENSE/SEED, MODEL/DEFENSE, the name of the cell's directory, and the line that a
+    bench shows (``mobilenet + fgsm-at, seed 0``); ``*`` and ``?`` are wildcards.
     """
     wanted = text.strip().strip("/")
     name = cell_name(cell)
@@ -31,15 +31,15 @@ def is_named(cell: Cell, text: str) -> bool:
 
 
 def select_cells(cells: Iterable[Cell], text: str, run: str) -> list[Cell]:
-    """The cells that a text stands for.
+    """The cells that a text names.
 
     Args:
-        cells: of a run.
+        cells: the cells of a run.
         text: a name or a pattern, see :func:`is_named`.
-        run: its name, for the message.
+        run: name of the run, for the error message.
 
     Raises:
-        RunError: if there is none, naming those that are close.
+        RunError: if no cell matches; the message lists similar names.
     """
     known = list(cells)
     found = [cell for cell in known if is_named(cell, text)]
@@ -51,7 +51,7 @@ def select_cells(cells: Iterable[Cell], text: str, run: str) -> list[Cell]:
 
 
 def listed(names: Sequence[str]) -> str:
-    """A few names, with commas between them.
+    """A few names, separated by commas.
 
     >>> listed(["a", "b"])
     'a, b'

@@ -1,4 +1,4 @@
-"""Mistakes in a request that are found before anything is trained."""
+"""Find mistakes in a request before anything is trained."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ def check_options(request: BenchConfig) -> None:
     """Check options that exclude each other or have a fixed set of values.
 
     Raises:
-        InvalidSettingError: for such.
+        InvalidSettingError: if such options contradict each other.
     """
     if request.pretrained and request.weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
     if request.head == PUBLISHED and not request.pretrained and request.weights is None:
         raise InvalidSettingError(
-            "head got 'published' without published weights; give --weights FILE or --pretrained, too"
+            "head got 'published' without published weights; also give --weights FILE or --pretrained"
         )
     if request.tensorboard and request.curves == "none":
         raise InvalidSettingError("got both --tensorboard and --curves none; give one of them")
@@ -40,14 +40,14 @@ def check_options(request: BenchConfig) -> None:
 
 
 def check_tracking(request: TrackingConfig) -> None:
-    """Check that the clients of trackers are there.
+    """Check that the clients of the requested trackers are installed.
 
     Raises:
-        InvalidSettingError: if one is not.
+        InvalidSettingError: if a client is missing.
     """
     for name in ("mlflow", "wandb"):
         if getattr(request, name) == "":
-            raise InvalidSettingError(f"{name} got an empty text; expected where to show the run")
+            raise InvalidSettingError(f"{name} got an empty text; expected a server URI or a project name")
         if getattr(request, name) is not None:
             _require_installed(name, name)
 
@@ -55,7 +55,7 @@ def check_tracking(request: TrackingConfig) -> None:
 def _require_installed(package: str, extra: str) -> None:
     if find_spec(package) is None:
         raise InvalidSettingError(
-            f"{package} is not installed, which --{package} writes with; install it with"
+            f"--{package} needs the package {package}, which is not installed; install it with"
             f" pip install 'robustbench-tin[{extra}]'"
         )
 
@@ -64,26 +64,26 @@ def check_names(asked: Requested, request: BenchConfig) -> None:
     """Check attacks and defenses against the norm and the backbones.
 
     Raises:
-        InvalidSettingError: for a norm that an attack does not have, a worst case of one attack, and a
-            defense whose loss is written for another output than a backbone's.
+        InvalidSettingError: if an attack does not support the norm, a worst case has only one attack, or a
+            defense's loss does not fit a backbone's output.
     """
     for backbone in asked.backbones:
         for defense in asked.defenses:
             if backbone.variant.one_vs_rest and defense.softmax_only:
                 raise InvalidSettingError(
-                    f"defense '{defense.spec}' compares answers under a softmax, and backbone"
-                    f" '{backbone.name}' has a sigmoid for each class; give it output=softmax, or take a"
-                    " defense such as pgd-at"
+                    f"defense '{defense.spec}' compares softmax outputs, but backbone"
+                    f" '{backbone.name}' has a sigmoid per class; give the backbone output=softmax, or choose"
+                    " a defense such as pgd-at"
                 )
     check_measurement(request, asked.attacks)
 
 
 def check_measurement(request: MeasurementConfig, attacks: Sequence[Attack]) -> None:
-    """Check how models are measured.
+    """Check the measurement settings.
 
     Raises:
-        InvalidSettingError: for a norm that an attack does not have, a worst case of one attack, and a
-            search that there is not.
+        InvalidSettingError: if an attack does not support the norm, a worst case has only one attack, or the
+            search is unknown.
     """
     for attack in attacks:
         attack.check(request.norm)
@@ -99,8 +99,8 @@ def check_data(plan: Plan, dataset: Dataset) -> None:
     """Check attacks, backbones and defenses against the data set.
 
     Raises:
-        RobustTinError: for a target that too few classes have, a size at which a network does not work, and
-            what a defense misses in the training set.
+        RobustTinError: if there are too few classes for a target, a network does not work at a size, or the
+            training set lacks something that a defense needs.
     """
     for spec in plan.attacks:
         attack = plan.attack(spec)
@@ -119,7 +119,7 @@ def check_weights(plan: Plan, dataset: Dataset, request: BenchConfig) -> None:
     """Build each backbone once with its weights, so that a wrong file is found before hours of training.
 
     Raises:
-        WeightsError: for weights that are missing, or of another network.
+        WeightsError: if weights are missing or belong to another network.
     """
     if request.weights is not None:
         _require_fitting_weights(map(plan.backbone, plan.models), dataset, request)
@@ -128,10 +128,10 @@ def check_weights(plan: Plan, dataset: Dataset, request: BenchConfig) -> None:
 
 
 def check_training(plan: Plan, dataset: Dataset, request: BenchConfig) -> None:
-    """Check how the plan trains.
+    """Check the training settings.
 
     Raises:
-        InvalidSettingError: for a setting out of its range, and one that has nothing to act on.
+        InvalidSettingError: if a setting is out of its range, or has no effect.
     """
     for model in plan.backbones:
         plan.recipe(model)
@@ -157,18 +157,18 @@ def _require_fitting_weights(models: Iterable[Backbone], dataset: Dataset, reque
 
 
 def _require_watched(plan: Plan, cell: Cell, curves: str) -> None:
-    """Refuse looks at robustness without a budget."""
+    """Refuse to monitor robustness without a budget."""
     looks = "early-stop" if plan.early_stop is not None else "curves robust"
     wanted = plan.early_stop is not None or curves == "robust"
     if wanted and plan.watched_threat(cell) is None:
         raise InvalidSettingError(
-            f"{looks} with defense '{cell.defense}' and no eps above 0 has nothing to attack with;"
-            " give an eps such as 0.03"
+            f"{looks} needs a budget to attack with, but defense '{cell.defense}' has none and no eps is"
+            " above 0; give an eps such as 0.03"
         )
 
 
 def _require_fitting_sides(plan: Plan, model: str, image_size: int) -> None:
-    """Refuse progressive resizing that begins with a size at which a network does not work."""
+    """Refuse progressive resizing that begins at a size at which a network does not work."""
     backbone = plan.backbone(model)
     full = backbone.check_size(image_size, plan.size_of(model))
     for size in set(sides(full, plan.progressive, plan.epochs_of(model))):

@@ -1,4 +1,4 @@
-"""The trained models that defenses make images on: backbones of the plan, or models trained before."""
+"""Source models, on which defenses make images: backbones of the plan, or models trained earlier."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ FindTrained = Callable[[str], "TrainedModel"]
 
 @dataclass(frozen=True)
 class DefenseSources:
-    """What a plan knows of them.
+    """The source models in a plan.
 
     Attributes:
-        backbones: names of those that the plan trains.
-        files: digests of the weights of the others.
+        backbones: names of the sources that the plan trains.
+        files: digests of the weights of the other sources.
     """
 
     backbones: tuple[str, ...]
@@ -34,12 +34,12 @@ class DefenseSources:
 
 
 def find_sources(defenses: Iterable[Defense], num_classes: int, find_trained: FindTrained) -> DefenseSources:
-    """The sources of these defenses, each once.
+    """The sources of these defenses, without duplicates.
 
     Args:
-        defenses: of a plan.
-        num_classes: of its data.
-        find_trained: finds the trained model that a source stands for if it is no backbone.
+        defenses: the defenses of a plan.
+        num_classes: number of classes of its data.
+        find_trained: finds the trained model of a source that is not a backbone's name.
 
     Raises:
         InvalidSettingError: if there is no such model, or it has other classes.
@@ -51,7 +51,7 @@ def find_sources(defenses: Iterable[Defense], num_classes: int, find_trained: Fi
 
 
 def is_backbone(text: str) -> bool:
-    """Whether this names a backbone, rather than a place."""
+    """Whether the text is a backbone's name and not a path."""
     return text in backbones.names() or text.partition(":")[0] in backbones.prefixes
 
 
@@ -71,7 +71,7 @@ def _file(source: str, num_classes: int, find_trained: FindTrained) -> str:
         found = find_trained(source)
     except RunError as error:
         raise InvalidSettingError(
-            f"defense source got '{source}', which is no backbone's name, and {error}"
+            f"defense source got '{source}', which is not a backbone's name, and {error}"
         ) from None
     if found.classes != num_classes:
         raise InvalidSettingError(
@@ -81,6 +81,6 @@ def _file(source: str, num_classes: int, find_trained: FindTrained) -> str:
 
 
 def source_cells(plan: Plan, cell: Cell) -> list[Cell]:
-    """The cells of a plan that a cell's defense makes images on; they are trained before it."""
+    """The cells of a plan on which a cell's defense makes images; they are trained before it."""
     sources = plan.defense(cell.defense).sources
     return [Cell(select(source)[0], NONE, cell.seed) for source in sources if is_backbone(source)]

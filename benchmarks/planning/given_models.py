@@ -1,4 +1,4 @@
-"""The trained models that a run measures: how each was given, and what tells it from others."""
+"""The trained models that a run measures: how the user gave each, and what identifies it."""
 
 from __future__ import annotations
 
@@ -9,32 +9,32 @@ from pydantic import BaseModel, ConfigDict, Field
 
 # A model has an output for each class.
 _MOST_OUTPUTS = 10**6
-# Characters of a summary of all models; a baseline has one.
+# Maximum length, in characters, of a summary of all models, which a baseline stores.
 _SUMMARY = 2000
 
 
 class GivenModel(BaseModel):
-    """One trained model. Paths are not in it: a run can continue after a file has moved.
+    """One trained model. It contains no paths: a run can continue after a file has moved.
 
     Attributes:
-        name: in the run.
-        spec: as it was given, without the directories of a path.
-        file: name and digest of the file that it names; empty if it names none.
-        weights_file: name and digest of the file with its weights; empty without such a file.
-        weights: digest of its tensors; empty if it shows none, so that nobody can tell two of them apart.
+        name: its name in the run.
+        spec: the spec that the user gave, with paths reduced to file names.
+        file: name and digest of the file that the spec names; empty if it names none.
+        weights_file: name and digest of its weights file; empty without one.
+        weights: digest of its tensors; empty if they cannot be read, so that changes cannot be noticed.
         pretrained: whether its weights are a backbone's published ones.
-        arguments: of its factory function, as they were given.
-        mean: what images are normalised with around it, a number a channel; empty: nothing.
-        std: likewise.
-        output: part of its answer that the logits are, by name or number; empty: it returns logits.
-        batch_size: images that it is called with at most; None: any number.
+        arguments: arguments of its factory function, as the user gave them.
+        mean: mean of the normalisation put around it, one number per channel; empty: no normalisation.
+        std: standard deviation of that normalisation, likewise.
+        output: name or number of the part of its output that is the logits; empty: it returns logits.
+        batch_size: maximum number of images per call; None: any number.
         pad: whether the last batch is filled up.
         grayscale: whether it gets the luminance of the images.
-        value_range: its values of black and white; empty: 0 and 1, or as normalisation makes them.
-        order: for each class of the data the output that it has for it, then its other outputs; empty if they
+        value_range: its values of black and white; empty: 0 and 1, or the result of the normalisation.
+        order: for each class of the data the index of its output, then the other outputs; empty if they
             are in this order already.
         outputs: number of its outputs.
-        gradients: whether it gives any.
+        gradients: whether it has gradients.
         image_size: side of the measured images in pixels.
     """
 
@@ -61,14 +61,14 @@ class GivenModel(BaseModel):
 
     @property
     def summary(self) -> str:
-        """How it was given, in short; nothing of its weights."""
+        """How the user gave the model, in short; without its weights."""
         words = [self.spec, *self.arguments, *(["--pretrained"] if self.pretrained else [])]
         for name, values in (("mean", self.mean), ("std", self.std), ("order", self.order)):
             words += [f"{name} {_brief(values)}"] if values else []
         return " ".join(words)
 
     def differences(self, other: GivenModel) -> list[str]:
-        """Where another model of this name differs, a line a field."""
+        """The differences to another model of this name, one line per field."""
         mine, theirs = self.model_dump(), other.model_dump()
         return [
             f"{key} of model '{self.name}': {_brief(theirs[key])} there, {_brief(mine[key])} here"
@@ -78,23 +78,23 @@ class GivenModel(BaseModel):
 
 
 def given_differences(mine: Iterable[GivenModel], theirs: Iterable[GivenModel]) -> list[str]:
-    """Where the models of two plans differ that have the same name."""
+    """The differences between models of the same name in two plans."""
     others = {model.name: model for model in theirs}
     return [line for model in mine if model.name in others for line in model.differences(others[model.name])]
 
 
 def given_summary(models: Iterable[GivenModel]) -> str:
-    """How models were given, in short."""
+    """How the user gave the models, in short."""
     return "; ".join(model.summary for model in models)[:_SUMMARY]
 
 
 def unique_names(names: Sequence[str], qualifiers: Sequence[str]) -> list[str]:
-    """The names, each once.
+    """The names, made unique.
 
-    Names that stand several times get their qualifiers, or a number if these do not tell them apart.
+    Names that occur several times get their qualifiers, or a number if these do not make them unique.
 
     Args:
-        names: of models.
+        names: names of models.
         qualifiers: a word for each, such as the name of its weights file; may be empty.
 
     >>> unique_names(["net", "net", "vgg"], ["a", "b", "c"]), unique_names(["net", "net"], ["", ""])

@@ -1,4 +1,4 @@
-"""The data set that is asked for, and the part of it."""
+"""Open the requested data set, and choose the requested part of it."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from robustbench_tin.progress import Reporter
 
 
 def open_part(reporter: Reporter, **options: Any) -> Dataset:
-    """Open a data set, choose the part of it that is asked for, and show its banner and notes.
+    """Open a data set, choose the requested part of it, and show its banner and notes.
 
     Args:
-        reporter: shows them.
+        reporter: shows the banner and the notes.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
 
     Raises:
-        RobustTinError: if there is no such data or not enough of it.
+        RobustTinError: if there is no such data set, or it is too small.
     """
     asked = DataConfig(**options)
     with reporter.preparing() as progress:

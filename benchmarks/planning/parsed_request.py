@@ -1,4 +1,4 @@
-"""From the names that a caller gives to attacks, defenses and backbones; objects are taken as they are."""
+"""Parse the attacks, defenses and backbones that a caller names; objects are accepted as they are."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ C = TypeVar("C", bound=Configurable)
 
 @dataclass(frozen=True)
 class Requested:
-    """What a request names, parsed; each once, in its order.
+    """The parsed names of a request, without duplicates, in the user's order.
 
     Attributes:
-        backbones: with their settings.
-        defenses: combinations of them.
-        attacks: with their settings.
-        eps: budgets in units of the pixel range, from the smallest.
-        seeds: of the cells.
+        backbones: backbones with their settings.
+        defenses: defenses and combinations of them.
+        attacks: attacks with their settings.
+        eps: budgets in units of the pixel range, ascending.
+        seeds: seeds of the cells.
     """
 
     backbones: tuple[Backbone, ...]
@@ -43,22 +43,22 @@ class Requested:
 
     @property
     def model_names(self) -> tuple[str, ...]:
-        """The backbones by name."""
+        """Names of the backbones."""
         return tuple(backbone.name for backbone in self.backbones)
 
     @property
     def defense_specs(self) -> tuple[str, ...]:
-        """The defenses by canonical spec."""
+        """Canonical specs of the defenses."""
         return tuple(defense.spec for defense in self.defenses)
 
     @property
     def attack_specs(self) -> tuple[str, ...]:
-        """The attacks by canonical spec."""
+        """Canonical specs of the attacks."""
         return tuple(attack.spec for attack in self.attacks)
 
     @property
     def certified(self) -> tuple[str, ...]:
-        """The defenses that certify, by canonical spec."""
+        """Canonical specs of the defenses that certify."""
         return tuple(defense.spec for defense in self.defenses if defense.certifies)
 
 
@@ -66,11 +66,11 @@ def requested(request: BenchConfig, reporter: Reporter) -> Requested:
     """Parse the names of a request.
 
     Args:
-        request: the options.
-        reporter: is told of attacks that are asked for twice.
+        request: the user's options.
+        reporter: shows a note for each attack that is asked for twice.
 
     Raises:
-        RobustTinError: for a name, a setting or a number that is none.
+        RobustTinError: for an invalid name, setting or number.
     """
     changed = {"cut": request.cut, "interpolation": request.interpolation}
     models = requested_backbones(
@@ -90,38 +90,38 @@ def requested(request: BenchConfig, reporter: Reporter) -> Requested:
 
 
 def requested_attack(given: str | Attack) -> Attack:
-    """The one attack of a spec, or the object itself.
+    """The single attack of a spec, or the given object itself.
 
     Raises:
-        RobustTinError: for a spec that names no attack, and for an object that is none or not registered.
+        RobustTinError: for a spec that names no attack, and for an object that is not a registered attack.
     """
     return _requested("attack", given, Attack, parse_attack)  # type: ignore[type-abstract]
 
 
 def requested_attacks(given: Attacks) -> list[Attack]:
-    """The attacks of specs, with commas between them, or of a sequence of specs and objects.
+    """The attacks of a text of specs, or of a sequence of specs and objects.
 
     Raises:
-        RobustTinError: as of :func:`requested_attack`, and for an empty list.
+        RobustTinError: as :func:`requested_attack` does, and for an empty list.
     """
     listed = _listed("attacks", given)
     return [_requested("attacks", each, Attack, parse_attack) for each in listed]  # type: ignore[type-abstract]
 
 
 def requested_defenses(given: Defenses) -> list[Defense]:
-    """The same for defenses.
+    """The defenses of specs separated by commas, or of a sequence of specs and objects.
 
     Raises:
-        RobustTinError: likewise.
+        RobustTinError: for a spec or object that is not a registered defense, and for an empty list.
     """
     return [_requested("defenses", each, Defense, parse_defense) for each in _listed("defenses", given)]
 
 
 def requested_backbones(names: Names, changed: Mapping[str, str]) -> list[Backbone]:
-    """The backbones of names and patterns, each once, with settings for all of them; their own settings win.
+    """The backbones of names and patterns, without duplicates; a name's own settings override ``changed``.
 
     Raises:
-        RobustTinError: for a name that fits nothing, or a setting that does not fit.
+        RobustTinError: for a name that matches nothing, or a setting that does not fit.
     """
     found = [
         _with_settings(name, changed) for name in select(names if isinstance(names, str) else ",".join(names))
@@ -154,14 +154,14 @@ def _requested(what: str, given: object, kind: type[C], parse: Callable[[str], C
         raise InvalidSettingError(f"{what} got {brief(given)}; expected specs or {kind.kind}s")
     if not _stands_for(given, parse):
         raise InvalidSettingError(
-            f"{what} got {brief(given)}, which its spec '{given.spec}' does not give back; files name it by"
-            f" its spec, so register its class with robustbench_tin.{kind.kind}s.register"
+            f"{what} got {brief(given)}, which its spec '{given.spec}' does not reproduce; files store"
+            f" only the spec, so register its class with robustbench_tin.{kind.kind}s.register"
         )
     return given
 
 
 def _stands_for(given: C, parse: Callable[[str], C]) -> bool:
-    """Whether an object's spec gives an equal one."""
+    """Whether parsing an object's spec returns an equal object."""
     try:
         return parse(given.spec) == given
     except RobustTinError:

@@ -1,4 +1,4 @@
-"""Attacks, defenses and backbones by their specs, each parsed once."""
+"""Attacks, defenses and backbones by spec, each parsed once."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ S = TypeVar("S", bound=_WithSpec)
 
 @dataclass(frozen=True)
 class ParsedSpecs:
-    """Attacks, defenses and backbones by canonical spec; one that is not there yet is parsed when asked for.
+    """Attacks, defenses and backbones by canonical spec, each parsed on first use.
 
-    Nothing is imported before that. The specs say everything, so two of these are always equal, and a copy
-    or a pickled one starts empty.
+    Nothing is imported before that. Specs contain every fact, so any two of these objects are equal, and
+    a copied or pickled one starts empty.
     """
 
     _attacks: dict[str, Attack] = field(default_factory=dict, compare=False, repr=False)
@@ -43,18 +43,18 @@ class ParsedSpecs:
     def of(
         cls, attacks: Iterable[Attack], defenses: Iterable[Defense], backbones: Iterable[Backbone]
     ) -> ParsedSpecs:
-        """Those that were parsed or given as objects already."""
+        """A collection of objects that are already parsed."""
         named = {backbone.name: backbone for backbone in backbones}
         return cls(_by_spec(attacks), _by_spec(defenses), named)
 
     def take(self, others: ParsedSpecs) -> None:
-        """Keep what others have parsed."""
+        """Add the objects that another collection has parsed."""
         self._attacks.update(others._attacks)
         self._defenses.update(others._defenses)
         self._backbones.update(others._backbones)
 
     def attack(self, spec: str) -> Attack:
-        """The attack of a spec; every caller gets the same one, which is frozen.
+        """The attack of a spec; every caller gets the same frozen object.
 
         Raises:
             RobustTinError: for an unknown name or setting, or a value that does not fit.
@@ -62,10 +62,10 @@ class ParsedSpecs:
         return _found(self._attacks, spec, parse_attack)
 
     def defense(self, spec: str) -> Defense:
-        """The defense of a spec, a copy for each caller: its hooks may keep state on it while a cell trains.
+        """The defense of a spec; every caller gets a copy, because hooks may keep state while a cell trains.
 
         Raises:
-            RobustTinError: likewise.
+            RobustTinError: for an unknown name or setting, or a value that does not fit.
         """
         return copy.deepcopy(_found(self._defenses, spec, parse_defense))
 
@@ -73,7 +73,7 @@ class ParsedSpecs:
         """The backbone of a name or spec.
 
         Raises:
-            RobustTinError: likewise.
+            RobustTinError: for an unknown name or setting, or a value that does not fit.
         """
         return _found(self._backbones, name, backbones.get)
 

@@ -1,4 +1,4 @@
-"""What a run is going to do: decided in full before it starts, and written down."""
+"""The plan of a run: complete before the run starts, and stored in its directory."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ if TYPE_CHECKING:
     from robustbench_tin.training.recipe import Recipe
 
 NONE = "none"
-"""The defense of the cells that others make images on."""
+"""The defense of source cells, on which other cells' defenses make images."""
 
 
 if TYPE_CHECKING:
 
     class _Settings(TrainingConfig, AttackConfig):
-        """The options of both configs; at run time without those that are resolved."""
+        """The options of both configs; at run time without those that the plan resolves."""
 
 else:
     _Settings = planned(TrainingConfig, AttackConfig)
 
-# More cells than anybody trains; a plan that asks for more is damaged.
+# More cells than any real run; a larger plan is damaged.
 _MOST_CELLS = 100_000
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One backbone × defense × seed: what is trained once.
+    """One backbone × defense × seed: the unit that is trained once.
 
     Attributes:
-        model: a backbone's name.
-        defense: a defense's canonical spec.
-        seed: of initialisation, order, augmentation and attacks.
+        model: name of the backbone.
+        defense: canonical spec of the defense.
+        seed: seed of initialisation, data order, augmentation and attacks.
     """
 
     model: str
@@ -57,17 +57,17 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """For people: ``resnet50 + fgsm-at, seed 0``."""
+        """A name for people: ``resnet50 + fgsm-at, seed 0``."""
         return f"{self.model} + {short_numbers(self.defense)}, seed {self.seed}"
 
     @property
     def slug(self) -> str:
-        """For the file system: unique, and free of awkward characters."""
+        """A name for the file system: unique, and free of awkward characters."""
         return f"{slug(self.model)}--{slug(self.defense)}--s{self.seed}"
 
 
-# The fields of the first format, in the order that fingerprints and digests take. Those with a question
-# mark are left out of a digest while they have their default, like each field that came later.
+# The fields of the first format, in the order of fingerprints and digests. A digest leaves out fields with
+# a question mark, and every later field, while they have their default.
 _FORMAT = """
     data data_fingerprint classes train_images eval_images models sources? source_files? defenses seeds
     attacks eps norm search eot oblivious eight_bit worst_case trust? certified? epochs batch_size lr
@@ -80,21 +80,21 @@ _ORDER = _FORMAT.replace("?", "").split()
 class Plan(BaseModel, _Settings, frozen=True):
     """Everything that decides a run's numbers; two equal plans give equal tables on one machine.
 
-    It has the options of the attack and training configs. Here stand those that are resolved, with names in
-    full and a number for each choice left open, and the facts that are no option.
+    The plan inherits the attack and training options. The fields below are those that are resolved (full
+    names, and a number for each choice that the user left open), and facts that are not options.
 
-    Paths are not in it: data and weights are known by their fingerprints, so a run can continue after
-    they moved.
+    It contains no paths: fingerprints identify data and weights, so a run can continue after they moved.
 
-    ``sources`` are backbones that defenses make images on: a cell of each with ``none`` and every seed comes
-    before the others. ``source_files`` are the weights of trained models that they make images on.
-    ``epochs`` and ``sizes`` go by :attr:`backbones`; ``sizes`` is empty if no backbone has its own. ``lr``
-    holds for ``models``, and what only sources need takes its backbone's own.
+    ``sources`` are backbones on which defenses make images: a cell of each with ``none`` and every seed is
+    trained before the others. ``source_files`` are the weights of other source models, trained earlier.
+    ``epochs`` and ``sizes`` follow the order of :attr:`backbones`; ``sizes`` is empty if no backbone has its
+    own. ``lr`` applies to ``models``; a backbone that is only a source uses its own learning rate.
 
-    ``given`` are trained models that are measured as they are: then they are all of ``models``, nothing is
-    trained, and ``epochs`` are 0. ``stand_in`` is an attack for those of them that give no gradients.
+    ``given`` are trained models that are only measured: ``models`` then contains just them, nothing is
+    trained, and ``epochs`` are 0. ``stand_in`` is an attack for given models without gradients.
 
-    Fields hold specs, which name files; :meth:`attack`, :meth:`defense` and :meth:`backbone` give objects.
+    Fields hold specs, which files store; :meth:`attack`, :meth:`defense` and :meth:`backbone` return
+    objects.
     """
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False)
@@ -112,7 +112,7 @@ class Plan(BaseModel, _Settings, frozen=True):
     attacks: tuple[str, ...]
     eps: tuple[Annotated[float, Field(ge=0)], ...]
     search: str
-    trust: bool = False  # a plan without it is older than the checks
+    trust: bool = False  # a plan without this field is older than the checks
     certified: tuple[str, ...] = ()
     epochs: tuple[int, ...]  # type: ignore[assignment] # one for each backbone
     sizes: tuple[Annotated[int, Field(ge=1)] | None, ...] = ()
@@ -128,22 +128,22 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     @classmethod
     def settled(cls, specs: ParsedSpecs, values: Mapping[str, Any]) -> Self:
-        """A plan whose specs were parsed already; one that is read from a file parses those it is asked for.
+        """A plan whose specs are already parsed; a plan read from a file parses specs on first use.
 
         Args:
-            specs: the objects.
-            values: its fields.
+            specs: the parsed objects.
+            values: the plan's fields.
         """
         plan = cls(**values)
         plan._specs.take(specs)
         return plan
 
     def attack(self, spec: str) -> Attack:
-        """The attack of a spec, parsed once; every caller gets the same one."""
+        """The attack of a spec, parsed once; every caller gets the same object."""
         return self._specs.attack(spec)
 
     def defense(self, spec: str) -> Defense:
-        """The defense of a spec, parsed once; every caller gets a copy, because its hooks may keep state."""
+        """The defense of a spec, parsed once; every caller gets a copy, because hooks may keep state."""
         return self._specs.defense(spec)
 
     def backbone(self, name: str) -> Backbone:
@@ -166,46 +166,46 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     @property
     def backbones(self) -> tuple[str, ...]:
-        """Those that cells are trained of: the models asked for, then what only sources need."""
+        """The backbones to train: the requested models, then backbones that are only sources."""
         return tuple(dict.fromkeys((*self.models, *self.sources)))
 
     def given_model(self, name: str) -> GivenModel | None:
-        """The trained model of this name that was given; None for a backbone that the run trains."""
+        """The given model of this name; None for a backbone that the run trains."""
         return next((model for model in self.given if model.name == name), None)
 
     def lacks_gradients(self, name: str) -> bool:
-        """Whether a model was given that gives no gradients."""
+        """Whether the name is a given model without gradients."""
         model = self.given_model(name)
         return model is not None and not model.gradients
 
     def outputs_of(self, name: str) -> int:
-        """Number of a model's logits: more than the data's classes if it knows others, too."""
+        """Number of a model's logits: more than the data's classes if the model has other classes, too."""
         model = self.given_model(name)
         return self.classes if model is None else model.outputs
 
     def attacks_of(self, cell: Cell) -> tuple[str, ...]:
-        """The attacks that a cell is measured under; one stands in for those that need gradients."""
+        """The attacks that measure a cell; without gradients, an attack that needs none is added."""
         stands_in = self.stand_in and self.lacks_gradients(cell.model) and self.attacked_eps
         return (*self.attacks, self.stand_in) if stands_in else self.attacks
 
     def epochs_of(self, model: str) -> int:
-        """Passes over the training images for one of the plan's backbones."""
+        """Number of training epochs of one of the plan's backbones."""
         return self.epochs[self.backbones.index(model)]
 
     def size_of(self, model: str) -> int | None:
-        """The side in pixels at which a backbone is asked to see images; None: its own, or the images'."""
+        """Side in pixels of a backbone's input; None: its own default, or the images' side."""
         return self.sizes[self.backbones.index(model)] if self.sizes else self.image_size
 
     def recipe(self, model: str) -> Recipe:
-        """How one of the plan's backbones is trained.
+        """The training settings of one of the plan's backbones.
 
-        The plan's own learning rate is for the models asked for. If there is none, and for backbones that are
-        only sources, it is the optimizer's or the backbone's.
+        The plan's learning rate applies to the requested models. Without one, and for backbones that are only
+        sources, the optimizer's or the backbone's default applies.
 
         Raises:
             InvalidSettingError: for a setting out of its range.
         """
-        # Needs torch; reading a finished run must not import it.
+        # Needs torch; reading a finished run must not import torch.
         from robustbench_tin.training.recipe import SETTINGS, Recipe
 
         settings = {name: getattr(self, name) for name in SETTINGS}
@@ -219,7 +219,7 @@ class Plan(BaseModel, _Settings, frozen=True):
         return SGD_LR if self.optimizer == "sgd" else self.backbone(model).lr
 
     def cells(self) -> Iterator[Cell]:
-        """Every cell, seeds innermost; those that others need first."""
+        """Every cell, seeds innermost; cells that others need come first."""
         needed = [Cell(model, NONE, seed) for model in self.sources for seed in self.seeds]
         asked = [
             Cell(model, defense, seed)
@@ -231,21 +231,21 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     @property
     def attacked_eps(self) -> tuple[float, ...]:
-        """The budgets that need an attack; eps 0 is the clean measure, which every cell has."""
+        """The budgets that need an attack; eps 0 is the clean measurement, which every cell has."""
         return tuple(eps for eps in self.eps if eps > 0)
 
     def measures_of(self, cell: Cell) -> int:
-        """The clean measure, one for each attack and positive eps, worst cases and certificates."""
+        """Number of a cell's measurements: clean; attacks, worst case, certificate at each eps above 0."""
         rows = len(self.attacks_of(cell)) + self.worst_case + (cell.defense in self.certified)
         return 1 + rows * len(self.attacked_eps)
 
     @property
     def measures(self) -> int:
-        """Those of all cells."""
+        """Number of measurements of all cells."""
         return sum(self.measures_of(cell) for cell in self.cells())
 
     def describe(self) -> list[str]:
-        """What would run, for people: a line a cell, then every setting."""
+        """The plan for people: one line per cell, then every setting."""
         eps = ", ".join(eps_text(value) for value in self.attacked_eps)
         measured = f"clean, {', '.join(self.attacks)} at {self.norm} eps {eps}" if eps else "clean"
         cells = [
@@ -260,9 +260,10 @@ class Plan(BaseModel, _Settings, frozen=True):
         return {key: _shown(value) for key, value in self.model_dump().items()}
 
     def watched_threat(self, cell: Cell) -> ThreatModel | None:
-        """The threat that a cell's training is watched under.
+        """The threat model under which a cell's training is monitored.
 
-        The one that it trains against, else the largest measured; None if there is no budget above 0.
+        It is that of the cell's adversarial training, else the largest measured budget; None if no
+        budget is above 0.
         """
         # Needs torch, as above.
         from robustbench_tin.threat import ThreatModel
@@ -279,13 +280,13 @@ class Plan(BaseModel, _Settings, frozen=True):
 
     @property
     def digest(self) -> str:
-        """What ties the files of a run to its plan: 16 hexadecimal digits of all that is no default."""
+        """16 hexadecimal digits of all fields without their default; they link a run's files to its plan."""
         return self._hash(_FORMAT.split(), 8)
 
     def _hash(self, always: Collection[str], size: int) -> str:
-        """Hash these fields, and of the others those that are no default.
+        """Hash the fields ``always``, and other fields that differ from their defaults.
 
-        An option that a later version adds leaves the fingerprints and digests of earlier runs alone.
+        An option that a later version adds leaves fingerprints and digests of earlier runs unchanged.
         """
         values = self.model_dump(mode="json")
         changed = self.model_dump(exclude_defaults=True)
@@ -300,7 +301,7 @@ class Plan(BaseModel, _Settings, frozen=True):
         return {name: values[name] for name in _ORDER if name in values} | values
 
     def differences(self, other: Plan) -> list[str]:
-        """Where another plan differs, one line a field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
+        """The differences to another plan, one line per field: ``eps: (0.0, 0.01) there, (0.03,) here``."""
         mine, theirs = self.model_dump(exclude={"given"}), other.model_dump(exclude={"given"})
         fields = [
             f"{key}: {_shown(theirs[key])} there, {_shown(mine[key])} here"
@@ -311,7 +312,7 @@ class Plan(BaseModel, _Settings, frozen=True):
 
 
 def slug(text: str) -> str:
-    """A name as part of a file name: unchanged where possible, else with a hash that keeps it unique.
+    """A name as part of a file name: unchanged if possible, else with a hash that keeps it unique.
 
     >>> slug("resnet50"), slug("pgd:steps=20")
     ('resnet50', 'pgd_steps=20-c0c7')

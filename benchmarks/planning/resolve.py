@@ -1,4 +1,4 @@
-"""From a user's request to a plan: every mistake is found here, before anything is trained."""
+"""Turn a user's request into a plan; every mistake is found here, before anything is trained."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from robustbench_tin.training.distributed import group_size
 
 
 def resolve(request: BenchConfig, reporter: Reporter, find_trained: FindTrained) -> tuple[Plan, Dataset]:
-    """Check a request in full, open its data, and decide what is left open.
+    """Check a request completely, open its data, and settle the choices that it leaves open.
 
     Args:
-        request: the options.
-        reporter: is told what the plan adds, and shows the data set's notes.
-        find_trained: finds the trained model that a defense's source stands for.
+        request: the user's options.
+        reporter: shows additions to the plan, and the data set's notes.
+        find_trained: finds the trained model of a defense's source.
 
     Raises:
-        RobustTinError: for anything that cannot be done as asked.
+        RobustTinError: if anything cannot be done as requested.
     """
     for plugin in request.plugins:
         load_plugin(plugin)
@@ -56,7 +56,7 @@ def resolve(request: BenchConfig, reporter: Reporter, find_trained: FindTrained)
 
 
 def _files(request: BenchConfig) -> dict[str, Any]:
-    """The device, and the digests of the files that are named."""
+    """The device, and the digests of the files in the request."""
     return {
         "device": choose_device(request.device),
         "weights": None if request.weights is None else file_digest(Path(request.weights)),
@@ -65,10 +65,10 @@ def _files(request: BenchConfig) -> dict[str, Any]:
 
 
 def _tell_of_sources(asked: Requested, sources: DefenseSources, reporter: Reporter) -> None:
-    """Name the cells that the plan has for the sake of defenses alone."""
+    """Report the cells that are in the plan only because a defense needs them."""
     for name in sources.backbones:
         if name not in asked.model_names or NONE not in asked.defense_specs:
-            reporter.say(f"Added to the plan: {name} with defense none, which images are to be made on")
+            reporter.say(f"Added to the plan: {name} with defense none, because a defense makes images on it")
 
 
 def _plan(
@@ -78,7 +78,7 @@ def _plan(
     dataset: Dataset,
     files: dict[str, Any],
 ) -> Plan:
-    """The plan, with each choice that the request leaves open."""
+    """The plan, with a value for each choice that the request leaves open."""
     added = [backbones.get(name) for name in sources.backbones if name not in asked.model_names]
     trained = (*asked.backbones, *added)
     taken = {name: value for name, value in vars(request).items() if name in Plan.model_fields}
@@ -107,7 +107,7 @@ def _plan(
 
 
 def default_batch_size(images: int) -> int:
-    """A power of two times three, from 24 to 192, that gives an epoch 25 steps or more where it can."""
+    """A power of two times three, from 24 to 192, that gives at least 25 steps per epoch if possible."""
     size = 24
     while size < 192 and images / (2 * size) >= 25:
         size *= 2
@@ -117,7 +117,7 @@ def default_batch_size(images: int) -> int:
 def _quick_sizes(
     request: BenchConfig, dataset: Dataset, trained: Sequence[Backbone]
 ) -> tuple[int | None, ...]:
-    """The size of each backbone on a data set for a first look; none if no backbone has one of its own."""
+    """The quick size of each backbone on a data set for a first look; empty if no backbone has one."""
     if not dataset.quick or request.image_size is not None:
         return ()
     sizes = tuple(backbone.quick_size for backbone in trained)

@@ -130,7 +130,7 @@ def _result(
     """The result of an earlier call with the same settings; None if it was not completed."""
     there = _read(file)
     differences = [
-        f"{key}: {there.get(key)} there, {value} now"
+        f"{key}: {there.get(key)} there, {value} here"
         for key, value in settings.items()
         if key not in told and there.get(key) != value
     ]

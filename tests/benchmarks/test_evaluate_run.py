@@ -370,7 +370,7 @@ def refused(options: dict) -> Callable[..., str]:
         ({"models": ["gone.pt"]}, "model 'gone.pt' is no file"),
         (
             {"models": ["script.pt", "mine.py:wide", "mine.py:net"], "weights": ["a"]},
-            "got 1 --weights file for 2 models that take one (mine.py:wide, mine.py:net)",
+            "got 1 --weights file for 2 models that can load one (mine.py:wide, mine.py:net)",
         ),
         ({"models": ["mine.py:wide"], "names": ["a", "b"]}, "got 2 --names for 1 model"),
         ({"models": ["mine.py:wide"], "attacks": "no"}, "unknown attack 'no'"),

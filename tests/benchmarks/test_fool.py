@@ -171,7 +171,7 @@ def test_the_same_model_by_another_path_goes_on(
 @pytest.mark.parametrize(
     ("changed", "message"),
     [
-        ({"eps": 0.04}, "made with other settings .eps: 0.03 there, 0.04 now"),
+        ({"eps": 0.04}, "made with other settings .eps: 0.03 there, 0.04 here"),
         ({"split": "test"}, "expected train, val or train,val"),
         ({"attack": "pgdd"}, "did you mean 'pgd'"),
         ({"norm": "l1"}, "expected linf or l2"),

@@ -252,7 +252,7 @@ def test_crops_are_a_data_set_whose_validation_images_are_untouched(
     assert np.array_equal(crops.val.images, dataset.val.images)
     assert np.array_equal(crops.val.boxes, dataset.val.boxes)
     with pytest.raises(
-        RunError, match=r"made with other settings \(fill: .* there, .* now\); choose another --out"
+        RunError, match=r"made with other settings \(fill: .* there, .* here\); choose another --out"
     ):
         crop(out=tmp_path / "crops", fill=not fill, data=str(drawn))
 

@@ -53,7 +53,7 @@ def test_the_source_is_added_trained_first_and_once(fooling, trainings):
     expected = [f"{SOURCE} none"] * 2 + [f"{TARGET} none"] * 2 + [f"{TARGET} fgsm-static"] * 2
     assert trainings == expected
     assert any(
-        line == f"Added to the plan: {SOURCE} with defense none, which images are to be made on"
+        line == f"Added to the plan: {SOURCE} with defense none, because a defense makes images on it"
         for line in listener.lines
     )
     assert run.complete

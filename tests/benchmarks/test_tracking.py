@@ -250,7 +250,7 @@ def test_a_client_that_is_not_installed_is_one_line(
 ) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
     asked = {name: "there"}
-    message = rf"{name} is not installed, .*pip install 'robustbench-tin\[{name}\]'"
+    message = rf"{name}, which is not installed; .*pip install 'robustbench-tin\[{name}\]'"
     with pytest.raises(InvalidSettingError, match=message):
         bench(**quick, **asked)
     with pytest.raises(InvalidSettingError, match=message):

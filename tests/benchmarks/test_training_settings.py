@@ -111,7 +111,7 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
         ({"clean_epochs": 5}, "clean-epochs got 5; expected 0 to 4, the epochs"),
         ({"early_stop": 0}, "early-stop got 0; expected 1 or more"),
         ({"early_stop": 1, "average": "swa"}, "give one of them, or 'ema'"),
-        ({"early_stop": 1, "eps": "0"}, "has nothing to attack with; give an eps"),
+        ({"early_stop": 1, "eps": "0"}, "needs a budget to attack with.*; give an eps"),
         ({"train": "tail"}, "train got 'tail' in 'tail'; expected head, last:N or all"),
         ({"train": "head:epochs=4,all"}, "which does not share out 4 epochs"),
         (
@@ -119,7 +119,7 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
             "backbone 'inceptionv3-final' has a sigmoid for each class; give it output=softmax",
         ),
         ({"head": "old"}, "head got 'old'; expected new or published"),
-        ({"head": "published"}, "without published weights; give --weights FILE or --pretrained, too"),
+        ({"head": "published"}, "without published weights; also give --weights FILE or --pretrained"),
         ({"head_rate": 0.0}, "head-rate got 0.0; expected more than 0"),
         ({"progressive": 1.5}, "progressive got 1.5; expected more than 0, at most 1"),
         (

@@ -55,5 +55,5 @@ def test_a_network_without_maps_is_refused() -> None:
 
 def test_close_names_are_told() -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 3))
-    with pytest.raises(InvalidSettingError, match="layer got '', .*; similar names: 0"):
+    with pytest.raises(InvalidSettingError, match=r"layer got '', .*; similar names: 0"):
         named_layer(model, "")

@@ -206,7 +206,7 @@ def test_results_that_are_not_reproduced_are_told(path: Path, monkeypatch: pytes
     assert {image.index for image in found.images}.isdisjoint({2, 7})
     assert any("2 of 24" in line and "do not give their stored result" in line for line in told.lines)
     monkeypatch.setattr(RemadeMeasurement, "stored", ~true)
-    with pytest.raises(RunError, match="24 of 24 images made again do not give their stored result"):
+    with pytest.raises(RunError, match="24 of 24 remade images do not give their stored result"):
         chosen(path, "random")
 
 

@@ -252,8 +252,8 @@ def test_a_model_without_gradients_is_told(attacked: Path, monkeypatch: pytest.M
         ({"pictures": -1}, "pictures got -1; expected 0 or more"),
         ({"layer": "network.layer4"}, "layer got 'network.layer4' with saliency; expected grad-cam"),
         ({"method": "grad-cam", "layer": "network.layer9"}, "layer got 'network.layer9', .* network.layer4"),
-        ({"eps": "0.01,0.03"}, "eps got 0.01, which run"),
-        ({"attack": "pgd"}, "attack got 'pgd', which run"),
+        ({"eps": "0.01,0.03"}, "eps got 0.01, but run"),
+        ({"attack": "pgd"}, "attack got 'pgd', but run"),
         ({"cells": "vgg16/*"}, "has no cell 'vgg16/.'"),
     ],
 )
