@@ -1,4 +1,4 @@
-"""The benchmark: train each cell, attack it, write everything down, continue where it stopped."""
+"""The benchmark: train each cell, attack it, store every result, continue after an interruption."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ def bench(
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
-        reporter: told how far it is; None: silent.
-        jobs: number of cells that run side by side, each in a process of its own; None: as many as cores,
-            GPUs and memory allow.
+        reporter: shows progress; None: silent.
+        jobs: number of cells that run in parallel, each in its own process; None: as many as cores, GPUs and
+            memory allow.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.BenchConfig`, which are
             the options of ``robust-tin bench``; docs/options.md lists them. ``attacks`` and ``defenses`` take
             objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``.
 
     Returns:
-        The run; ``.records`` is a DataFrame of one row a measure, ``.tables`` renders it. None for
+        The run; ``.records`` is a DataFrame with one row per measurement, ``.tables`` renders it. None for
         a dry run.
 
     Raises:
-        RobustTinError: for anything that cannot be done as asked, before anything is trained.
+        RobustTinError: if anything cannot be done as requested; raised before any training.
     """
     reporter = reporter or Reporter()
     if options.get("preset") is not None:
@@ -93,7 +93,7 @@ def _finish(
     done = frozenset(cell.slug for cell in plan.cells() if is_complete(run, cell))
     left = [cell for cell in plan.cells() if cell.slug not in done]
     if not left:
-        reporter.say(f"Run {run.path} is complete already: nothing to do. Another --out runs it again.")
+        reporter.say(f"Run {run.path} is complete already: nothing to do. Choose another --out to repeat it.")
         return
     chosen = side_by_side(request, plan, left, group.size)
     costs = estimate(plan, dataset.image_size, chosen.threads)
@@ -104,7 +104,7 @@ def _finish(
 
 
 def _complete(context: CellContext, cells: Sequence[Cell], chosen: SideBySide) -> None:
-    """Take cells to their end."""
+    """Complete these cells."""
     context.group.broadcast(context.run.path)
     with context.reporter.overall(sum(map(context.costs.cell, cells))):
         try:
@@ -115,7 +115,7 @@ def _complete(context: CellContext, cells: Sequence[Cell], chosen: SideBySide) -
 
 
 def _train_along(request: BenchConfig, group: ProcessGroup) -> None:
-    """The part of every process but the first: take its share of each training, while there are any."""
+    """The part of every process but the first: take its share of each training until none is left."""
     path = group.broadcast()
     if path is None:  # nothing is left to train
         return
@@ -141,6 +141,6 @@ def _announce(
 
 
 def _epochs(plan: Plan) -> str:
-    """``8 epochs``, or ``2 to 8 epochs`` if backbones differ."""
+    """``8 epochs``, or ``2 to 8 epochs`` if the backbones differ."""
     low, high = min(plan.epochs), max(plan.epochs)
     return counted(low, "epoch") if low == high else f"{low} to {high} epochs"

@@ -1,4 +1,4 @@
-"""``evaluate``: clean and robust accuracy of a caller's own model."""
+"""``evaluate``: clean and robust accuracy of the caller's own model."""
 
 from __future__ import annotations
 
@@ -75,67 +75,68 @@ def evaluate(
 ) -> Evaluation:
     """Clean and robust accuracy of any model that maps pixels in [0, 1] to logits.
 
-    The model is measured in eval mode on the device it is on, and left as it was. If it gives no gradients,
-    attacks that need them are not measured, and square stands in for them. Threads take turns: a process
-    takes one measure at a time.
+    The model is measured in eval mode on its own device, and its state is restored. If it has no gradients,
+    attacks that need them are not measured, and ``square`` is measured instead. Several threads may call
+    this; a process takes one measurement at a time.
 
     Args:
-        model: float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``: a module, a TorchScript module,
-            an exported program or any function. It may write into its images: they are a copy.
+        model: maps float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``: a module, a TorchScript
+            module, an exported program or any function. It may change its input in place: it gets a copy.
         data: images, float ``(N, C, H, W)`` in [0, 1] of any precision, or uint8: a tensor, an array, a list
-            of images; a pair of these and labels; a DataLoader or Dataset that gives images, with their
-            labels or without; or the name of a data set as ``bench --data`` takes it (``"demo"``,
+            of images; a pair of images and labels; a DataLoader or Dataset of images, with or without
+            labels; or the name of a data set as ``bench --data`` takes it (``"demo"``,
             ``"cifar10:root=DIR"``), whose validation images are measured.
-        labels: true labels ``(N,)``, of any integer type; None: those that come with the images.
-        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks; one that is there twice is measured
-            once, with a remark.
-        eps: budgets in units of the pixel range; 0 is the clean measure, which is always there.
+        labels: true labels ``(N,)``, of any integer type; None: the labels that come with the images.
+        attacks: specs, such as ``["fgsm", "pgd:steps=20"]``, or attacks; a duplicate is measured once, with
+            a remark.
+        eps: budgets in units of the pixel range; 0 is the clean measurement, which is always included.
         norm: ``linf`` or ``l2``.
-        seed: of the attacks' randomness.
-        search: the variant of the model that attacks search with. ``fixed``: batch norm folded, in TF32 if
-            the GPU has it, for attacks that take gradients enough to pay for that; ``exact``: the model
-            itself; ``fastest``: chosen by timing; ``auto``: that for attacks that stop on success, else
-            ``fixed``. Verdicts are always the model's in float32. What is chosen by timing may differ from
-            call to call.
-        eot: passes averaged for one gradient, for models that are random at test time.
+        seed: seed of the attacks' random numbers.
+        search: the model variant that attacks search with. ``fixed``: batch norm folded, in TF32 if the GPU
+            supports it, for attacks with enough gradients to pay for that; ``exact``: the model itself;
+            ``fastest``: chosen by timing; ``auto``: ``fastest`` for attacks that stop on success, else
+            ``fixed``. The final check always uses the model itself in float32. A choice by timing may differ
+            from call to call.
+        eot: number of passes averaged per gradient, for models that are random at test time.
         eight_bit: round adversarial images to 8 bits before they count.
-        trust: give each robust figure a verdict: ``ok``, the reasons not to believe it, or ``unchecked: ``
-            and why the checks could not judge it; costs at most as much as PGD with 20 steps on 256
-            images, which no row's passes and seconds include.
-        curve: take the budgets as a ladder: each attacks only the images that survive the smaller ones. Top-1
-            only for a fixed budget; the records then have the median of the smallest eps at which an image is
-            adversarial.
-        batch_size: images a batch; None: a default of the device.
-        name: of the model in the records; None: its class's.
-        mean: what the model expects to be taken off the images, a number a channel or one for all, in
-            units of the pixel range; None: it takes pixels in [0, 1]. eps counts before this.
-        std: what it expects them to be divided by then; given with ``mean``.
-        output: if the model returns several tensors (a dict, a tuple, a ``ModelOutput``): the part that the
-            logits are, by name or number.
-        pad: for a model that takes batches of ``batch_size`` images only: fill the last one up, and drop the
-            answers to what was filled in.
-        grayscale: the model takes one channel and the images have three: it gets their luminance; or the
-            other way round: it gets their channel three times.
-        value_range: values of black and white that the model takes, such as ``(-1, 1)``; eps still counts in
+        trust: give each robust figure a verdict: ``ok``, the reasons for doubt, or ``unchecked: `` and the
+            reason why it could not be checked. Costs at most as much as PGD with 20 steps on 256 images,
+            which no row's passes and seconds include.
+        curve: treat the budgets as a ladder: each attacks only the images that survive the smaller ones.
+            Top-1 only, for a fixed budget; the records then contain the median of the smallest eps at which
+            an image is adversarial.
+        batch_size: number of images per batch; None: the device's default.
+        name: name of the model in the records; None: the name of its class.
+        mean: mean that the model expects to be subtracted from the images, one number per channel or one for
+            all, in units of the pixel range; None: it takes pixels in [0, 1]. eps applies before this.
+        std: standard deviation that the model expects the images to be divided by; required with ``mean``.
+        output: for a model that returns several tensors (a dict, a tuple, a ``ModelOutput``): name or number
+            of the part that is the logits.
+        pad: for a model that accepts only batches of ``batch_size`` images: fill up the last batch, and drop
+            the answers to the added images.
+        grayscale: convert between channel counts: a model with one channel gets the luminance of images with
+            three; a model with three gets an image's single channel three times.
+        value_range: values of black and white that the model takes, such as ``(-1, 1)``; eps still refers to
             [0, 1]. None: (0, 1).
-        eval_images: with a data set by name: number of validation images; None: all, 200 of the demo set.
-        classes: likewise: number of classes, or their ids; None: all.
-        class_order: likewise: order of the model's outputs, ``sorted``, ``wnids`` or a file; None: the data
-            set's. If a model has an output for each class of the whole set, labels count all these.
+        eval_images: for a data set by name: number of validation images; None: all, 200 of the demo set.
+        classes: for a data set by name: number of classes, or their ids; None: all.
+        class_order: for a data set by name: order of the model's outputs, ``sorted``, ``wnids`` or a file;
+            None: the data set's. If a model has an output for each class of the whole set, labels refer to
+            all of them.
         images: another name of ``data``.
 
     Returns:
         The measurements. A notebook and ``print`` show their table; ``.records`` is a DataFrame with one row
-        a measurement, whose columns are those of :class:`robustbench_tin.benchmarks.runs.records.Record`;
-        ``.save(DIR)`` writes a run directory of them.
+        per measurement, whose columns are those of
+        :class:`robustbench_tin.benchmarks.runs.records.Record`; ``.save(DIR)`` writes a run directory.
 
     Raises:
         RobustTinError: for unknown attacks, impossible budgets, images out of range, labels that do not fit,
             and a data set that cannot be opened.
 
     Warns:
-        UserWarning: if the model's settings ask for normalised images and no normalisation is found; if an
-            attack is asked for twice.
+        UserWarning: if the model's settings ask for normalised images but no normalisation is found; if an
+            attack is given twice.
 
     >>> import torch
     >>> from torch import nn
@@ -177,7 +178,7 @@ def evaluate(
 def _one_of(data: Data | None, images: Images | None) -> Data:
     if (data is None) == (images is None):
         got = "neither" if data is None else "both"
-        raise InvalidSettingError(f"got {got} of data and images, which are names of one argument; give one")
+        raise InvalidSettingError(f"got {got} of data and images, two names of one argument; give only one")
     return data if data is not None else cast("Images", images)
 
 
@@ -195,18 +196,18 @@ def measured(
     orders: Mapping[str, Any] | None = None,
     tell: Callable[[str], None] | None = None,
 ) -> list[Measured]:
-    """What :func:`evaluate` measures, with the outcomes image by image.
+    """Take the measurements of :func:`evaluate`, with the results per image.
 
     Args:
-        model: as of :func:`evaluate`; likewise ``images``, ``labels``, ``attacks``, ``eps``, ``trust`` and
+        model: see :func:`evaluate`, also for ``images``, ``labels``, ``attacks``, ``eps``, ``trust`` and
             ``batch_size``.
-        protocol: norm, seed and how to search.
-        facts: fields of the records, where they are not to be what they are for anybody's images.
-        orders: labels of the images in other orders of the classes, by name; one that fits better is told.
-        tell: given lines worth showing; None: they are warnings.
+        protocol: norm, seed and search settings.
+        facts: fields of the records that replace the defaults for a caller's images.
+        orders: labels of the images in other orders of the classes, by name; a better fit is reported.
+        tell: called with lines to show; None: they become warnings.
 
     Raises:
-        RobustTinError: likewise.
+        RobustTinError: see :func:`evaluate`.
     """
     budgets = sorted(set(parse_eps_list(eps, protocol.norm)))
     chosen = as_attacks(attacks, needed=any(value > 0 for value in budgets))
@@ -259,7 +260,7 @@ def _measured(
 
 
 def _facts(model: nn.Module, batches: ImageBatches, protocol: AttackProtocol) -> dict[str, Any]:
-    """The fields of the records of anybody's images."""
+    """The default fields of the records for a caller's images."""
     return {
         "model": name_of(model),
         "defense": "none",

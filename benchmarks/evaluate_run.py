@@ -42,12 +42,12 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
     """Measure trained models and return the run with its records; the same call continues it.
 
     Args:
-        reporter: told how far it is; None: silent.
+        reporter: shows progress; None: silent.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.EvaluateConfig`, which are
             the options of ``robust-tin evaluate``.
 
     Raises:
-        RobustTinError: for anything that cannot be done as asked, before anything is measured.
+        RobustTinError: if anything cannot be done as requested; raised before any measurement.
     """
     reporter = reporter or Reporter()
     asked = EvaluateConfig(**options)
@@ -73,7 +73,7 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
 
 
 def _threat(asked: EvaluateConfig, reporter: Reporter) -> tuple[list[Attack], tuple[float, ...]]:
-    """The attacks, each once, and the budgets."""
+    """The attacks, without duplicates, and the budgets."""
     attacks = requested_attacks(asked.attacks)
     for remark in given_twice(attacks).values():
         reporter.say(remark)
@@ -94,7 +94,7 @@ def _plan(
     dataset: Dataset,
     device: str,
 ) -> Plan:
-    """The plan: each model is measured with one seed, and nothing is trained."""
+    """The plan: each model is measured with one seed; nothing is trained."""
     taken = {name: value for name, value in vars(asked).items() if name in Plan.model_fields}
     working = [attack for attack in attacks if not attack.needs_gradients]
     all_give_gradients = all(model.gradients for model in models.given)
@@ -127,14 +127,14 @@ def _plan(
 
 
 def _complete(run: Run, asked: EvaluateConfig, dataset: Dataset, costs: Estimate, reporter: Reporter) -> None:
-    """Take the measures that the run does not have yet."""
+    """Take the measurements that the run lacks."""
     plan = run.plan
     left = [cell for cell in plan.cells() if not is_complete(run, cell)]
     if not left:
-        reporter.say(f"Run {run.path} is complete already: nothing to do. Another --out runs it again.")
+        reporter.say(f"Run {run.path} is complete already: nothing to do. Choose another --out to repeat it.")
         return
     _announce(run, dataset, costs, left, reporter)
-    # The other options of a bench say how it trains.
+    # The other options of a bench are about training.
     context = CellContext(run, dataset, BenchConfig(device=plan.device), costs, reporter)
     with reporter.overall(sum(map(costs.cell, left))):
         try:
@@ -165,5 +165,5 @@ def _announce(run: Run, dataset: Dataset, costs: Estimate, left: Sequence[Cell],
         if seconds and plan.norm in reference.norms:
             reporter.say(
                 f"The reference, --attacks {REFERENCE}, would take at most {duration(seconds)}: up to"
-                f" {gradients:,} gradients an image."
+                f" {gradients:,} gradients per image."
             )

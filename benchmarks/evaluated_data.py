@@ -1,4 +1,4 @@
-"""The images that a caller's model is measured on: his own, or a data set's by name."""
+"""The images that a caller's model is measured on: the caller's own, or those of a named data set."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor
 
 Data = Images | str | data_sets.Dataset | data_sets.Split
-"""What a model is measured on: images, with labels or not, an open data set or a split of it, or a name."""
+"""Data to measure a model on: images, with or without labels, an open data set or split, or a name."""
 _ASKED = 8
 
 
 @dataclass(frozen=True)
 class EvaluatedData:
-    """Images and labels, and what is known of them.
+    """Images and labels, and facts about them.
 
     Attributes:
         images: uint8 or float32 ``(N, C, H, W)`` in [0, 1].
-        labels: int64 ``(N,)``, which count the model's outputs.
+        labels: int64 ``(N,)``, indices of the model's outputs.
         facts: fields of the records.
-        notes: lines on the data set.
+        notes: remarks on the data set, one a line.
         orders: labels in other orders of the classes, by name.
     """
 
@@ -57,14 +57,14 @@ def evaluated_data(
     classes: int | str | Sequence[str] | None,
     class_order: str | Path | None,
 ) -> EvaluatedData:
-    """Find the images and labels that a model is to be measured on.
+    """Find the images and labels to measure a model on.
 
     Args:
-        model: which is asked for its number of outputs, if a data set is named.
-        data: as of :func:`robustbench_tin.evaluate`; likewise the others.
+        model: the model; if a data set is named, its outputs are counted.
+        data: see :func:`robustbench_tin.evaluate`, also for the other arguments.
 
     Raises:
-        RobustTinError: for data of another kind, and for options that only a data set by name has.
+        RobustTinError: for data of another kind, and for options that only a named data set has.
     """
     if isinstance(data, data_sets.Split):
         return EvaluatedData(*as_images_and_labels(data.images, data.labels if labels is None else labels))
@@ -79,7 +79,7 @@ def evaluated_data(
         else data_sets.subset(data, classes=classes, eval_images=eval_images)
     )
     if labels is not None:
-        raise InvalidSettingError("labels got some beside a data set, which has its own; leave them out")
+        raise InvalidSettingError("got labels and a data set, which has its own; leave the labels out")
     few = as_tensor(part.val.images[:_ASKED]).to(images_device(device_of(model))).float() / 255
     outputs = count_classes(model, few)
     ordered = in_class_order(part, class_order, outputs)
@@ -113,5 +113,5 @@ def _refuse_options(**given: object) -> None:
     for name, value in given.items():
         if value is not None:
             raise InvalidSettingError(
-                f"{name} got {value!r} with images; expected it with the name of a data set only"
+                f"{name} got {value!r} with images; it works only with the name of a data set"
             )

@@ -1,4 +1,4 @@
-"""What ``evaluate`` returns: records, their table, and the results per image."""
+"""The result of ``evaluate``: records, their table, and the results per image."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False, eq=False)
 class Evaluation:
-    """The measurements of one model. A notebook shows its table, and so does ``print``.
+    """The measurements of one model. A notebook shows their table, and so does ``print``.
 
-    Columns, rows and methods of :attr:`records` can be taken from it directly: ``found["top1"]``.
+    Columns, rows and methods of :attr:`records` also work on this object: ``found["top1"]``.
 
     Attributes:
-        measures: one a measurement, the clean one first, with the results per image.
+        measures: the measurements with their results per image, the clean one first.
         labels: true labels of the images, int64 ``(N,)``.
-        search: the variant of the model that attacks were asked to search with.
-        weights: digest of the model's tensors; empty if it shows none.
-        notes: lines on the data set, shown below the table.
+        search: the model variant that attacks were asked to search with.
+        weights: digest of the model's tensors; empty if they cannot be read.
+        notes: remarks on the data set, shown below the table.
     """
 
     measures: Sequence[Measured]
@@ -49,15 +49,15 @@ class Evaluation:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """One row a measurement; its columns are the fields of a run's records."""
+        """One row per measurement; its columns are the fields of a run's records."""
         return to_frame(measure.record for measure in self.measures)
 
     @property
     def images(self) -> pd.DataFrame:
-        """One row an image and measurement: ``attack``, ``eps``, ``image``, ``label``, ``top1``, ``top5``.
+        """One row per image and measurement: ``attack``, ``eps``, ``image``, ``label``, ``top1``, ``top5``.
 
-        ``top1`` says if the true label has the largest logit, ``top5`` if it is among the five largest; None
-        if that was not measured.
+        ``top1`` tells if the true label has the largest logit, ``top5`` if it is among the five largest; None
+        if this was not measured.
         """
         import pandas as pd
 
@@ -65,7 +65,7 @@ class Evaluation:
         return pd.concat(parts, ignore_index=True)
 
     def table(self, *, intervals: bool = False) -> Table:
-        """The table that a run of these records has.
+        """The table that a run with these records has.
 
         Args:
             intervals: show the 95 % interval of each figure.
@@ -73,7 +73,7 @@ class Evaluation:
         return self.tables(intervals=intervals)[0]
 
     def tables(self, *, intervals: bool = False) -> list[Table]:
-        """The table of accuracies; with a ladder of eps, that of the median minimum eps, too.
+        """The table of accuracies; with a ladder of eps, also the table of the median minimum eps.
 
         Args:
             intervals: show the 95 % interval of each figure.
@@ -85,9 +85,10 @@ class Evaluation:
         """Write a run directory, which ``robust-tin show`` reads: records, results per image and tables.
 
         Args:
-            directory: new, empty, or one that the same measurements were saved to before, which are replaced.
+            directory: missing, empty, or an earlier copy of the same measurements, which is replaced.
 
         Raises:
+            RunError: if the directory contains something else, or cannot be written.
             RunError: if the directory holds something else, or cannot be written.
         """
         path = Path(directory).expanduser()
@@ -105,7 +106,7 @@ class Evaluation:
 
     @property
     def _plan(self) -> Plan:
-        """The plan of a run with these measurements, of a model that is not named any further."""
+        """The plan of a run with these measurements; the model is known by its name only."""
         clean = self.measures[0].record
         attacked = [measure.record for measure in self.measures if measure.record.attack != CLEAN]
         return Plan(
@@ -141,7 +142,7 @@ class Evaluation:
         )
 
     def __repr__(self) -> str:
-        """The table as a terminal shows it."""
+        """The table in the form of a terminal."""
         from robustbench_tin.benchmarks.reporting.terminal import tables_text
 
         return tables_text(self.tables())
@@ -149,7 +150,7 @@ class Evaluation:
     def _repr_html_(self) -> str:
         return tables_html(self.tables())
 
-    # Earlier versions returned the records themselves: what is asked of them is answered by them.
+    # Earlier versions returned the records themselves: the records still answer for this object.
 
     def __getitem__(self, key: Any) -> Any:
         return self.records[key]

@@ -1,4 +1,4 @@
-"""``perturb``: the adversarial images of a caller's own model."""
+"""``perturb``: the adversarial images of the caller's own model."""
 
 from __future__ import annotations
 
@@ -58,31 +58,31 @@ def perturb(
     grayscale: bool = False,
     value_range: tuple[float, float] | None = None,
 ) -> Tensor:
-    """The adversarial images themselves, each inside its ball and the pixel box in float32.
+    """The adversarial images, each inside its ball and the pixel box in float32.
 
     Args:
-        model: float32 ``(N, C, H, W)`` in [0, 1] to logits; left as it was.
-        images: as of :func:`evaluate`; likewise ``labels``.
+        model: maps float32 ``(N, C, H, W)`` in [0, 1] to logits; its state is restored.
+        images: see :func:`evaluate`, also for ``labels``.
         attack: a spec or an attack.
-        eps: a budget, or K of them in the order of the result; for 0 the images themselves.
+        eps: one budget, or K budgets in the order of the result; for 0 the images are unchanged.
         norm: ``linf`` or ``l2``.
-        seed: of the attack's randomness.
-        search: as of :func:`evaluate`.
-        eot: as of :func:`evaluate`.
-        eight_bit: as of :func:`evaluate`.
-        batch_size: images a batch; None: a default of the device.
-        mean: as of :func:`evaluate`; likewise ``std``, ``output``, ``pad``, ``grayscale`` and
+        seed: seed of the attack's random numbers.
+        search: see :func:`evaluate`.
+        eot: see :func:`evaluate`.
+        eight_bit: see :func:`evaluate`.
+        batch_size: number of images per batch; None: the device's default.
+        mean: see :func:`evaluate`, also for ``std``, ``output``, ``pad``, ``grayscale`` and
             ``value_range``.
 
     Returns:
         float32 on the CPU: ``(N, C, H, W)`` for one budget (a number, or a text such as ``8/255``), and
-        ``(K, N, C, H, W)`` for a sequence of K, which may be one. An attack that stops on success gives the
-        adversarial image that it found, or the clean image if it found none. Measured with the same seed and
-        batch size, the images give exactly what :func:`evaluate` reports.
+        ``(K, N, C, H, W)`` for a sequence of K, which may be 1. An attack that stops on success returns the
+        adversarial image that it found, or the clean image if it found none. With the same seed and batch
+        size, these images give exactly the results that :func:`evaluate` reports.
 
     Raises:
-        RobustTinError: as :func:`evaluate`.
-        AttackFailure: where the attack or the model fails.
+        RobustTinError: see :func:`evaluate`.
+        AttackFailure: if the attack or the model fails.
 
     >>> from torch import nn
     >>> model = nn.Sequential(nn.Flatten(), nn.Linear(3 * 8 * 8, 10))
@@ -95,7 +95,7 @@ def perturb(
     budgets = parse_eps_list(eps, norm)
     (chosen, *more) = as_attacks(attack)
     if more:
-        raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected one")
+        raise InvalidSettingError(f"attack got {len(more) + 1} attacks; expected 1")
     protocol = protocol_of(norm, seed, search, eot, eight_bit)
     adaptation = Adaptation(output, batch_size if pad else None, pad, grayscale, value_range)
     model = adapted(as_module(model), mean, std, adaptation)
@@ -113,7 +113,7 @@ def _moved(
     budgets: Sequence[float],
     protocol: AttackProtocol,
 ) -> Tensor:
-    """Adversarial images ``(K, N, C, H, W)``, one set a budget."""
+    """Adversarial images ``(K, N, C, H, W)``, one set per budget."""
     if attack.criterion is not None:
         outcomes, clean_logits = measure_clean(model, batches, seed=protocol.seed)
         if clean_logits is None:
@@ -135,10 +135,10 @@ def _fixed_budget(
     budgets: Sequence[float],
     protocol: AttackProtocol,
 ) -> Tensor:
-    """As :func:`perturb` returns them.
+    """The adversarial images of a fixed budget, in the form that :func:`perturb` returns.
 
     Raises:
-        WrongVariantError: if the variant that is searched with turns out to be wrong.
+        WrongVariantError: if the searched variant turns out to be wrong.
     """
     checks = SpotChecks(attacked)
     positive = [index for index, eps in enumerate(budgets) if eps > 0]

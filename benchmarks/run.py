@@ -1,4 +1,4 @@
-"""A run as a user sees it: its records and the tables made from them."""
+"""A run in the form that users see: its records and the tables made from them."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ class Transfers(TransferFiles):
 
 
 class Run(RunDirectory):
-    """A run directory, with its tables. A notebook shows them.
+    """A run directory with its tables. A notebook shows them.
 
     ``results.md``, ``results.csv``, ``results.json`` and ``transfer.md`` are rendered from the records.
     """
 
     @property
     def tables(self) -> list[Table]:
-        """The run's tables as ``results.md`` has them: all attacks in one, with the worst transfer."""
+        """The run's tables in the form of ``results.md``: all attacks in one, with the worst transfer."""
         return self.tables_of()
 
     def tables_of(
@@ -50,10 +50,10 @@ class Run(RunDirectory):
         cell: str = "*",
         with_best: bool = False,
     ) -> list[Table]:
-        """The run's tables as they are asked for.
+        """The run's tables, with options.
 
         Args:
-            shown: how; None: with the defaults.
+            shown: layout; None: the defaults.
             sort: a column, see :func:`robustbench_tin.benchmarks.reporting.results_table.tables`.
             cell: name or pattern of the cells to show.
             with_best: mark the best figure of each column, and those that do not differ significantly.
@@ -74,7 +74,7 @@ class Run(RunDirectory):
         )
 
     def records_of(self, cell: str) -> pd.DataFrame:
-        """The records of the cells that a name or pattern stands for.
+        """The records of the cells that match a name or pattern.
 
         Raises:
             RunError: if there is no such cell.
@@ -97,7 +97,7 @@ class Run(RunDirectory):
 
     @property
     def transfers(self) -> Transfers:
-        """What was measured on images made on other cells."""
+        """The measurements on images made on other cells."""
         return Transfers(self)
 
     def write_results(self) -> None:
@@ -118,7 +118,7 @@ def tables_markdown(shown: Sequence[Table]) -> str:
 
 
 def records_csv(frame: pd.DataFrame) -> str:
-    """Records as CSV; no spreadsheet takes a text for a formula."""
+    """Records as CSV, in which no spreadsheet mistakes a text for a formula."""
     return str(frame.map(_csv_cell).to_csv(index=False))
 
 
@@ -129,7 +129,7 @@ def _csv_cell(value: object) -> object:
 
 
 def records_json(frame: pd.DataFrame) -> str:
-    """Records as JSON text: a list of objects, a missing number null."""
+    """Records as JSON text: a list of objects; a missing number is null."""
     rows = [
         {key: None if value != value else value for key, value in row.items()}
         for row in frame.astype(object).to_dict("records")

@@ -1,4 +1,4 @@
-"""The tables under their old name, for one version; they are in ``robustbench_tin.benchmarks.reporting``."""
+"""The tables under their old name, for one version; now in ``robustbench_tin.benchmarks.reporting``."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ warnings.warn(
 
 
 class Table(table.Table):
-    """A table that shows itself on a terminal, too."""
+    """A table that also shows itself on a terminal."""
 
     def rich(self) -> TerminalTable:
-        """For the terminal; every text is shown as it is, whatever markup or control characters it holds."""
+        """The table for the terminal; texts are shown literally, even with markup or control characters."""
         return TerminalTable(self)

@@ -74,7 +74,7 @@ def test_a_mistake_is_one_line_before_anything_is_written(quick: dict, changed: 
 
 def test_what_is_not_installed_is_one_line(quick: dict, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "find_spec", lambda name: None)
-    with pytest.raises(InvalidSettingError, match=r"tensorboard is not installed, .*pip install"):
+    with pytest.raises(InvalidSettingError, match=r"tensorboard, which is not installed; .*pip install"):
         bench(**quick, tensorboard=True)
 
 

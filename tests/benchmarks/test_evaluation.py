@@ -104,7 +104,7 @@ def test_the_path_of_an_npz_file_and_the_order_of_classes(tmp_path: Path, ten: n
     [
         ({}, InvalidSettingError, "got neither of data and images"),
         ({"data": "demo", "images": "demo"}, InvalidSettingError, "got both of data and images"),
-        ({"data": "demo", "labels": [0]}, InvalidSettingError, "labels got some beside a data set"),
+        ({"data": "demo", "labels": [0]}, InvalidSettingError, "got labels and a data set"),
         ({"data": "dmeo"}, DataError, "unknown data set 'dmeo'; did you mean 'demo'"),
         (
             {"data": torch.rand(1, 3, 64, 64), "labels": [0], "eval_images": 1},
