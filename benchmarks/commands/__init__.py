@@ -1,1 +1,1 @@
-"""The commands beside ``bench`` and the gate: ``fool``, ``crop``, ``predict``, ``transfer``."""
+"""The commands besides ``bench`` and the gate: ``fool``, ``crop``, ``predict``, ``transfer`` and others."""

@@ -1,4 +1,4 @@
-"""``robust-tin crop``: a data set's images cropped to their boxes, as files."""
+"""``robust-tin crop``: write a data set's images cropped to their boxes, as files."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _BATCH = 250
 
 @dataclass(frozen=True)
 class Cropping:
-    """A set of crops that was written.
+    """The result of ``crop``.
 
     Attributes:
-        path: its directory, which ``--data`` takes.
-        images: how many crops it has.
-        skipped: training images without a usable box, which it has not.
+        path: its directory, which ``--data`` accepts.
+        images: number of crops.
+        skipped: number of training images that were left out, because they have no usable box.
     """
 
     path: Path
@@ -43,22 +43,22 @@ def crop(
     reporter: Reporter | None = None,
     **data: Any,
 ) -> Cropping:
-    """Write a data set in Tiny ImageNet's layout whose training images are crops of their boxes alone.
+    """Write a data set in Tiny ImageNet's layout whose training images are cropped to their boxes.
 
-    Validation images are written as they are, since images to be classified come without boxes. Crops are PNG
-    and have no boxes of their own; training images without a usable box are left out. Stopped at any moment,
-    the same call goes on; before it has ended nothing takes the directory for a data set.
+    Validation images are copied unchanged, since images to classify come without boxes. Crops are PNG files
+    without boxes of their own; training images without a usable box are left out. After an interruption, the
+    same call continues; until it has finished, no command accepts the directory as a data set.
 
     Args:
-        out: directory to write into; empty, missing, or of the same call, which then goes on.
+        out: output directory; empty, missing, or begun by the same call, which then continues.
         fill: enlarge the box to the image's size; else pad it with black.
-        reporter: told how far it is; None: silent.
+        reporter: shows progress; None: silent.
         **data: the data set and the part of it, as ``bench`` takes them: the fields of
             :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
 
     Raises:
-        DataError: where the data set has no boxes, a class none that is usable, or images that are not 64 px.
-        RunError: where something else lies at ``out``, or it cannot be written.
+        DataError: if the data set has no boxes, a class has no usable one, or images are not 64 px.
+        RunError: if ``out`` contains something else or cannot be written.
     """
     reporter = reporter or Reporter()
     out = Path(out)
@@ -71,7 +71,7 @@ def crop(
     for label, wnid in enumerate(dataset.classes):
         if not np.any(dataset.train.labels[rows] == label):
             raise DataError(
-                f"class '{wnid}' of '{dataset.name}' has no usable box; leave it out with --classes"
+                f"class '{wnid}' of '{dataset.name}' has no usable box; leave the class out with --classes"
             )
     train = dataset.train.take(rows)
     parts: dict[str, Split] = {"train": replace(train, boxes=None), "val": dataset.val}

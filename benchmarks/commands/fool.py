@@ -1,4 +1,4 @@
-"""``robust-tin fool``: a data set's images moved once on a trained model, as files."""
+"""``robust-tin fool``: write a data set with adversarial images crafted on a trained model, as files."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ IMAGES = "manifest.csv"
 _COLUMNS = ("split", "file", "original", "class", "label", "answer", "fooled")
 SPLITS = ("train", "val")
 
-# First row, images and, if they were moved, the model's answers.
+# First row, images and, for adversarial images, the model's predictions.
 _Batch = tuple[int, npt.NDArray[np.uint8], npt.NDArray[np.int64] | None]
 
 
 @dataclass(frozen=True)
 class Fooling:
-    """A set of fooling images that was written.
+    """The result of ``fool``.
 
     Attributes:
-        path: its directory, which ``--data`` takes.
-        images: how many were moved.
-        fooled: how many of them the model mistakes.
+        path: its directory, which ``--data`` accepts.
+        images: number of adversarial images.
+        fooled: number of those that the model misclassifies.
     """
 
     path: Path
@@ -73,30 +73,30 @@ def fool(
     reporter: Reporter | None = None,
     **data: Any,
 ) -> Fooling:
-    """Write a data set in Tiny ImageNet's layout whose images were moved to fool a trained model.
+    """Write a data set in Tiny ImageNet's layout with adversarial images crafted on a trained model.
 
-    Images are PNG and inside the ball as they lie on the disk. The split that is not asked for is written as
-    it is, so that ``bench --data OUT`` trains on the moved images and measures on the untouched. Beside them
-    ``manifest.json`` says what they were made with and ``manifest.csv`` of each image its label, what the
-    model answers and whether that is wrong. Stopped at any moment, the same call goes on.
+    Images are PNG files, and each stored image is inside the ball. The other split is copied unchanged, so
+    ``bench --data OUT`` trains on adversarial images and measures on clean ones. ``manifest.json`` has the
+    settings; ``manifest.csv`` has each image's label, the model's prediction, and whether that is
+    wrong. After an interruption at any moment, the same call continues.
 
     Args:
-        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
-        out: directory to write into; empty, missing, or of the same call.
-        cell: of the run ``model``: ``mobilenet/fgsm-at/0``.
+        model: ``RUN`` with one cell, ``RUN/CELL``, or a weights file written by robust-tin.
+        out: output directory; empty, missing, or begun by the same call.
+        cell: a cell of the run ``model``: ``mobilenet/fgsm-at/0``.
         eps: one budget in units of the pixel range.
         attack: a spec or an attack.
         norm: ``linf`` or ``l2``.
-        seed: of the attack's randomness.
-        split: ``train``, ``val`` or ``train,val``: what is moved.
-        device: None: the best there is.
-        plugins: files that register what the model or the attack needs.
-        reporter: told how far it is; None: silent.
+        seed: seed of the attack's random numbers.
+        split: ``train``, ``val`` or ``train,val``: the images to attack.
+        device: the device to compute on; None: the best available.
+        plugins: files that register names which the model or the attack needs.
+        reporter: shows progress; None: silent.
         **data: the data set and the part of it: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; missing ones are the run's.
 
     Raises:
-        RobustTinError: for anything that cannot be done as asked.
+        RobustTinError: if anything cannot be done as requested.
     """
     reporter = reporter or Reporter()
     for plugin in plugins:
@@ -127,7 +127,7 @@ def fool(
         "data_fingerprint": dataset.fingerprint,
         "batch_size": evaluation_batch_size(device),
     }
-    # The weights' digest says which model it is, by whatever path it was named.
+    # The weights' digest identifies the model, whatever path names it.
     with begun_output(Path(out), settings, ("images", "fooled"), told=("source",)) as output:
         if output.result is None:
             maker = _FoolingSet(output, dataset, settings, found, chosen, threat, device)
@@ -141,7 +141,7 @@ def fool(
 
 @dataclass(frozen=True)
 class _FoolingSet:
-    """Makes the images of a set and writes those that are not there yet."""
+    """Makes the images of a set and writes those that are missing."""
 
     output: ResumableOutput
     dataset: Dataset
@@ -152,7 +152,7 @@ class _FoolingSet:
     device: str
 
     def write(self, progress: Preparation) -> dict[str, int]:
-        """Write every split and the manifest; returns the counts that it ends with."""
+        """Write every split and the manifest; return the final counts."""
         parts = {name: getattr(self.dataset, name) for name in SPLITS}
         model = self.found.load(self.device).model
         with TinyImageNetWriter(self.output.path, self.dataset, parts) as writer:
@@ -181,7 +181,7 @@ class _FoolingSet:
     def _made(
         self, split: Split, model: nn.Module | None, batches: ImageBatches, todo: Sequence[int]
     ) -> Iterator[_Batch]:
-        """The images of the batches that are left to do, moved on a model; None: as they are."""
+        """The images of the remaining batches, attacked on a model; unchanged if it is None."""
         if model is None:
             for start in todo:
                 yield start, split.images[start : start + batches.size], None
@@ -198,7 +198,7 @@ class _FoolingSet:
         count: int,
         answers: npt.NDArray[np.int64] | None,
     ) -> str:
-        """The manifest's lines of a batch; an image that was not moved has no answer."""
+        """The manifest's lines of a batch; a clean image has no prediction."""
         split = getattr(self.dataset, name)
         text = io.StringIO()
         lines = csv.writer(text, lineterminator="\n")

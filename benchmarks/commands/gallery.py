@@ -1,4 +1,4 @@
-"""``robust-tin gallery``: a run's images before and after its attacks, as a directory of pictures."""
+"""``robust-tin gallery``: write a run's images before and after its attacks, as a directory of pictures."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from robustbench_tin.threat import Budgets
 
 @dataclass(frozen=True)
 class WrittenGallery:
-    """A gallery that was written; a notebook shows it.
+    """The result of ``gallery``; a notebook shows it.
 
     Attributes:
         path: its directory.
-        sheet: the page that shows it.
-        gallery: what it holds.
+        sheet: the HTML page that shows it.
+        gallery: its content.
     """
 
     path: Path
@@ -49,21 +49,22 @@ def gallery(
 ) -> WrittenGallery:
     """Write images of a run before and after its attacks, chosen by a rule.
 
-    The adversarial images are made again from the plan, and each gives its stored result. A gallery that is
-    there already is replaced.
+    The adversarial images are made again from the plan, and each reproduces its stored result. An earlier
+    gallery is replaced.
 
     Args:
         run: a run directory.
-        out: directory to write into; None: ``gallery`` in the run directory.
-        cells: as of :func:`robustbench_tin.benchmarks.evidence.choose.choose_gallery`; likewise all others.
+        out: output directory; None: ``gallery`` in the run directory.
+        cells: see :func:`robustbench_tin.benchmarks.evidence.choose.choose_gallery`, also for the other
+            arguments.
 
     Raises:
-        RobustTinError: as :func:`~robustbench_tin.benchmarks.evidence.choose.choose_gallery`, and if ``out``
-            holds anything else than a gallery.
+        RobustTinError: see :func:`~robustbench_tin.benchmarks.evidence.choose.choose_gallery`; or if ``out``
+            contains anything but a gallery.
     """
     folder = Path(run) / FOLDER if out is None else Path(out)
     if holds_something(folder) and not (folder / FACTS).is_file():
-        raise RunError(f"'{folder}' is not empty and holds no gallery; choose another --out")
+        raise RunError(f"'{folder}' is not empty and is not a gallery; choose another --out")
     chosen = choose_gallery(
         run, cells=cells, attacks=attacks, eps=eps, rule=rule, count=count, seed=seed, **opening
     )

@@ -1,4 +1,4 @@
-"""``robust-tin predict``: what a trained model answers for each image, labelled or not."""
+"""``robust-tin predict``: write a trained model's prediction for each image, labelled or not."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ _KINDS = f"files that end in {', '.join(SUFFIXES)}"
 
 @dataclass(frozen=True)
 class Predictions:
-    """A file of predictions that was written.
+    """The result of ``predict``.
 
     Attributes:
         path: the CSV file.
-        images: its lines.
-        left_out: images that could not be read.
-        labelled: images whose class is known.
-        top1: part of the labelled images whose class has the largest logit; None if there are no labels.
-        top5: the same for the five largest logits.
-        split: the split that was predicted; None for other images.
+        images: number of its lines.
+        left_out: number of unreadable images.
+        labelled: number of images with a known class.
+        top1: share of the labelled images whose class has the largest logit; None without labels.
+        top5: share of the labelled images whose class is among the five largest logits; None without labels.
+        split: the predicted split; None for other images.
     """
 
     path: Path
@@ -80,35 +80,33 @@ def predict(
     reporter: Reporter | None = None,
     **data: Any,
 ) -> Predictions:
-    """Write the classes that a model finds likeliest for each image into a CSV file, a line an image.
+    """Write a model's most likely classes for each image into a CSV file, one line per image.
 
     The columns are ``file, class, class_name, confidence, class_2, confidence_2`` and so on to the fifth; a
-    confidence is the probability that the model gives a
-    class. If the image's class is known, it follows as ``true_class``; with ``boxes``, so do
-    ``cropped_class``, ``cropped_class_name``, ``cropped_confidence`` and so on for the image cropped to its
-    box, empty if it has no usable one. The model answers as it is measured, with its defense around it, in
-    float32.
+    confidence is the probability that the model gives a class. If the image's class is known, it follows as
+    ``true_class``. With ``boxes``, columns such as ``cropped_class`` and ``cropped_confidence``
+    follow for the image cropped to its box; they are empty without a usable box. The model predicts in the
+    form that is measured, with its defense, in float32.
 
     Args:
-        model: ``RUN`` of one cell, ``RUN/CELL``, or a weights file that robust-tin wrote.
-        out: the CSV file; what was there is replaced.
-        cell: of the run ``model``: ``mobilenet/fgsm-at/0``.
-        split: ``train``, ``val`` or ``test`` of the data set; None: ``test``, or ``val`` if there is no test
-            split.
-        images: instead of a split: a directory (searched in depth), or a CSV file whose first column has
-            paths from its own place, apart by commas, semicolons or tabs. The data set then only names the
-            classes. Hidden files are left out.
+        model: ``RUN`` with one cell, ``RUN/CELL``, or a weights file written by robust-tin.
+        out: the CSV file; an earlier one is replaced.
+        cell: a cell of the run ``model``: ``mobilenet/fgsm-at/0``.
+        split: ``train``, ``val`` or ``test`` of the data set; None: ``test`` if it exists, else ``val``.
+        images: instead of a split: a directory (searched recursively), or a CSV file whose first column
+            contains paths relative to the file; separators are commas, semicolons or tabs. The data set then
+            only names the classes. Hidden files are left out.
         boxes: also predict each image cropped to its box.
         fill: enlarge the box to the image's size; else pad it with black, as the Tiny ImageNet report did.
-        device: None: the best there is.
-        plugins: files that register what the model needs.
-        reporter: told how far it is; None: silent.
+        device: the device to compute on; None: the best available.
+        plugins: files that register names which the model needs.
+        reporter: shows progress; None: silent.
         **data: the data set and the part of it: the fields of
-            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; those left out are the run's.
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`; missing ones are the run's.
             ``skip_broken`` also leaves out unreadable ``images``.
 
     Raises:
-        RobustTinError: for anything that cannot be done as asked.
+        RobustTinError: if anything cannot be done as requested.
     """
     reporter = reporter or Reporter()
     for plugin in plugins:
@@ -116,7 +114,7 @@ def predict(
     if split is not None and split not in SPLITS:
         raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
     if fill and not boxes:
-        raise InvalidSettingError("got fill without boxes; it says how images are cropped to their boxes")
+        raise InvalidSettingError("got fill without boxes; fill changes only how boxes are cropped")
     device = choose_device(device)
     found = find_trained(model, cell)
     options = data_options(run_of(found), data)
@@ -131,7 +129,7 @@ def predict(
         skip_broken = DataConfig(**options).skip_broken
         asked, left_out = read_images(Path(images).expanduser(), found.image_size, skip_broken, reporter)
     if boxes and asked.boxes is None:
-        raise DataError("boxes got images that have none; expected a split with bounding boxes, such as val")
+        raise DataError("boxes got images without bounding boxes; expected a split with some, such as val")
     network = found.load(device).model
     with reporter.preparing() as progress, failing(found.label):
 
@@ -145,7 +143,7 @@ def predict(
             rows = np.flatnonzero(usable(asked.boxes, *asked.images.shape[-2:]))
             crops = crop(asked.images[rows], asked.boxes[rows], fill=fill)
             cropped = dict(zip(rows.tolist(), rank(crops, "predicting crops").answers(), strict=True))
-    # Names of files may hold bytes that are no UTF-8: in the CSV they are escapes.
+    # File names may contain bytes that are not UTF-8: the CSV shows them as escapes.
     text = (
         _table(found.named_outputs(dataset), asked, whole, cropped)
         .encode("utf-8", "backslashreplace")
@@ -170,7 +168,7 @@ Answer = tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]
 
 @dataclass(frozen=True)
 class Ranked:
-    """The likeliest classes of images, largest logit first.
+    """The most likely classes of images, largest logit first.
 
     Attributes:
         labels: int64 ``(N, ranks)``.
@@ -181,7 +179,7 @@ class Ranked:
     confidences: npt.NDArray[np.float64]
 
     def answers(self) -> Iterator[Answer]:
-        """Labels and confidences of one image after the other."""
+        """Labels and confidences, image by image."""
         return zip(self.labels, self.confidences, strict=True)
 
 
@@ -217,7 +215,7 @@ def _ranked(
 
 
 def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -> tuple[Split, int]:
-    """Images from anywhere, scaled as the data sets' are, and how many could not be read."""
+    """Images from anywhere, scaled like the data set's, and the number of unreadable ones."""
     found = _found(place)
     if found.left_out is not None:
         reporter.say(found.left_out)
@@ -230,7 +228,7 @@ def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -
         broken += chunk.broken
         if broken and not skip_broken:
             name, why = broken[0]
-            raise DataError(f"image '{printable(name)}' {why}; mend or remove it, or give --skip-broken")
+            raise DataError(f"image '{printable(name)}' {why}; repair or remove it, or give --skip-broken")
     if not rows:
         raise DataError(
             f"none of the {len(found.names):,} images of '{place}' can be read; expected {_KINDS}"
@@ -241,12 +239,12 @@ def read_images(place: Path, size: int, skip_broken: bool, reporter: Reporter) -
 
 @dataclass(frozen=True)
 class _Images:
-    """Images that are found but not decoded.
+    """Images that are found but not yet decoded.
 
     Attributes:
-        names: relative to their place.
-        read: gives the content of a name.
-        left_out: a line on the files beside them that are no images.
+        names: names relative to their directory.
+        read: returns the content of a name.
+        left_out: a line about other files that are not images.
     """
 
     names: list[str]
@@ -257,12 +255,12 @@ class _Images:
 def _found(place: Path) -> _Images:
     found = _in_directory(place) if place.is_dir() else _in_list(place)
     if not found.names:
-        raise DataError(f"'{place}' names no images; expected {_KINDS}")
+        raise DataError(f"'{place}' contains no images; expected {_KINDS}")
     return found
 
 
 def _in_directory(place: Path) -> _Images:
-    """All images below a directory, but the hidden ones."""
+    """All images below a directory, without hidden ones."""
     files = Directory(place, tops=None)
     names = sorted((name for name in files.names if is_image(name)), key=lambda name: name.split("/"))
     others = [name for name in files.names if not is_image(name)]
@@ -271,23 +269,22 @@ def _in_directory(place: Path) -> _Images:
 
 
 def _in_list(place: Path) -> _Images:
-    """The images that a CSV file names in its first column, by paths from its own place."""
+    """The images in the first column of a CSV file; paths are relative to the file."""
     if not place.is_file():
-        raise DataError(f"no images at '{place}'; expected a directory, or a CSV of paths")
+        raise DataError(f"no images at '{place}'; expected a directory, or a CSV file of paths")
     if is_image(place.name):
         raise DataError(
-            f"'{place}' is an image; expected a directory, or a CSV of paths; name the directory"
-            " that it lies in"
+            f"'{place}' is an image; expected a directory, or a CSV file of paths; give the image's directory"
         )
     try:
-        # Names of files may be no UTF-8; such bytes stay what they are.
+        # File names may contain bytes that are not UTF-8; they are kept unchanged.
         text = decode_text(read_bytes(place, MOST_TEXT), "surrogateescape")
         first = max((_first_column(text, delimiter) for delimiter in _DELIMITERS), key=_count_images)
     except OSError as error:
         raise DataError(f"'{place}' cannot be read: {error.strerror}") from error
     except csv.Error:
-        raise DataError(f"'{place}' is no CSV file; expected a directory, or a CSV of paths") from None
-    # A title is a first line that names no kind of image.
+        raise DataError(f"'{place}' is not a CSV file; expected a directory or a CSV file of paths") from None
+    # A first line whose name has no image suffix is a title.
     title = bool(first) and not is_image(first[0])
     return _Images(first[title:], lambda name: read_bytes(_located(place.parent, name), MOST_IMAGE))
 
@@ -302,7 +299,7 @@ def _count_images(names: list[str]) -> int:
 
 
 def _located(base: Path, name: str) -> Path:
-    """The path that a list means; one written on Windows has backslashes for slashes."""
+    """The path of a list's entry; if the list was written on Windows, backslashes become slashes."""
     path = base / name
     return path if "\\" not in name or path.exists() else base / name.replace("\\", "/")
 

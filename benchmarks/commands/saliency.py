@@ -1,4 +1,4 @@
-"""``robust-tin saliency``: where the cells of a run look, stored in the run directory."""
+"""``robust-tin saliency``: measure the attribution of a run's cells, stored in the run directory."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from robustbench_tin.threat import Budgets
 
 @dataclass(frozen=True)
 class WrittenSaliency:
-    """What was written; a notebook shows it.
+    """The result of ``saliency``; a notebook shows it.
 
     Attributes:
-        shares: of every cell and kind of image.
-        pages: the pages with the maps, one a cell.
-        results: what was found of each cell.
+        shares: the shares of every cell and kind of image.
+        pages: the HTML pages with the maps, one per cell.
+        results: the results of each cell.
     """
 
     shares: Sequence[SaliencyShare]
@@ -60,24 +60,24 @@ def saliency(
     reporter: Reporter | None = None,
     **opening: Any,
 ) -> WrittenSaliency:
-    """Measure where cells of a run look: the share of the attribution inside the object's box.
+    """Measure the attribution of a run's cells: its share inside the object's box.
 
-    Shares, their intervals and the maps of some images are stored in ``RUN/saliency``. A result of the same
-    cell and method is replaced.
+    Shares, their intervals and the maps of some images are stored in ``RUN/saliency``. An earlier result of
+    the same cell and method is replaced.
 
     Args:
         run: a run directory.
         method: ``saliency``, ``integrated-gradients`` or ``grad-cam``.
-        cells: as of :func:`robustbench_tin.benchmarks.evidence.explain.explain_run`; likewise ``attack``,
-            ``eps`` and all others.
-        count: number of images, with a usable box if the data set has boxes.
-        pictures: number of those whose maps are written.
+        cells: see :func:`robustbench_tin.benchmarks.evidence.explain.explain_run`, also for ``attack``,
+            ``eps`` and the others.
+        count: number of images; only images with a usable box if the data set has boxes.
+        pictures: number of images whose maps are written.
         seed: seed of the choice.
         layer: name of the module that ``grad-cam`` explains; empty: the last feature map.
-        reporter: told how far the work is; None: silent.
+        reporter: shows progress; None: silent.
 
     Raises:
-        RobustTinError: as :func:`~robustbench_tin.benchmarks.evidence.explain.explain_run`.
+        RobustTinError: see :func:`~robustbench_tin.benchmarks.evidence.explain.explain_run`.
     """
     reporter = reporter or Reporter()
     try:

@@ -1,8 +1,8 @@
-"""The transfer measure: images made on each cell of a run, every other cell measured on them.
+"""The transfer measurement: images are made on each cell of a run, and all other cells are measured on them.
 
-Papernot, McDaniel and Goodfellow, 2016, "Transferability in Machine Learning", arXiv 1605.07277. What images
-made on another network break shows what an attacker without access reaches, and where they break what an
-attack with gradients did not, that attack is not to be believed.
+Papernot, McDaniel and Goodfellow, 2016, "Transferability in Machine Learning", arXiv 1605.07277. Transferred
+images show the success of an attacker without access to the model. If they succeed more often than an attack
+with gradients, that attack's figure is unreliable.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.text import counted
 from robustbench_tin.threat import parse_eps_list
 
-# Made for this: with momentum an attack follows the source's own quirks less (Dong et al., 2018,
+# The attack is made for transfer: with momentum it overfits less to the source (Dong et al., 2018,
 # arXiv 1710.06081).
 DEFAULT_ATTACK = "mi-fgsm"
-# What a target's record takes from its clean one.
+# The fields that a target's record takes from its clean record.
 _FACTS = {
     *("model", "defense", "seed", "norm", "above_chance", "n", "classes", "data", "data_fingerprint"),
     *("image_size", "network_size", "epochs", "train_seconds", "train_precision"),
@@ -60,29 +60,29 @@ def transfer(
     reporter: Reporter | None = None,
     **data: Any,
 ) -> Run:
-    """Make adversarial images on each finished cell of a run and measure every other one on them.
+    """Make adversarial images on each finished cell of a run, and measure every other cell on them.
 
-    The fixed budget is spent on every image, in the plan's norm, with the source's seed; its ``eot``,
-    ``eight_bit`` and ``oblivious`` hold for the source. What is measured already is not measured again.
+    Every image gets the fixed budget, in the plan's norm, with the source's seed; the plan's ``eot``,
+    ``eight_bit`` and ``oblivious`` apply to the source. Existing measurements are not repeated.
 
     Args:
         run: a run directory.
-        attack: spec of an attack that spends its fixed budget, or the attack.
-        eps: budgets; None: the plan's. Only positive ones: at 0 there is the clean measure.
-        device: None: the run's.
-        plugins: the files that the run was made with.
-        reporter: told how far it is; None: silent.
-        **data: the data set and the part of it that the run was made on, if they are not where the bench
-            found them: the fields of :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
+        attack: an attack with a fixed budget, or its spec.
+        eps: budgets; None: the plan's. Only positive ones count: eps 0 is the clean measurement.
+        device: the device to compute on; None: the run's.
+        plugins: the plug-in files that the run was made with.
+        reporter: shows progress; None: silent.
+        **data: the data set and the part of it, if the data has moved since the bench: the fields of
+            :class:`robustbench_tin.benchmarks.planning.config.DataConfig`.
 
     Returns:
-        The run; ``.transfers.records`` is a DataFrame of one row a measure, ``.transfers.tables`` renders it,
-        and ``.tables`` now have the worst source.
+        The run; ``.transfers.records`` is a DataFrame with one row per measurement, ``.transfers.tables``
+        renders it, and ``.tables`` now show the worst source.
 
     Raises:
-        RunError: where fewer than two cells are finished, or plugins are missing.
-        DataError: where the data is not the run's.
-        InvalidSettingError: for an attack, eps or device that will not do.
+        RunError: if fewer than two cells are finished, or plug-ins are missing.
+        DataError: if the data is not the run's.
+        InvalidSettingError: if the attack, an eps or the device is not usable.
     """
     reporter = reporter or Reporter()
     opened = Run.load(run)
@@ -92,15 +92,15 @@ def transfer(
     chosen.check(plan.norm)
     if chosen.criterion is not None:
         raise InvalidSettingError(
-            f"attack '{chosen.spec}' stops at an image once its source is broken; expected one that spends"
-            " its fixed budget, such as mi-fgsm, pgd or apgd-ce:criterion=none"
+            f"attack '{chosen.spec}' stops on success; expected an attack with a fixed budget, such as"
+            " mi-fgsm, pgd or apgd-ce:criterion=none"
         )
     budgets = sorted(
         {value for value in parse_eps_list(plan.eps if eps is None else eps, plan.norm) if value > 0}
     )
     if not budgets:
         raise InvalidSettingError(
-            "eps got none above 0; expected a budget to attack with, such as --eps 0.03"
+            "eps got no value above 0; expected a budget to attack with, such as --eps 0.03"
         )
     cells = _finished(opened, reporter)
     device = choose_device(device or plan.device)
@@ -118,18 +118,18 @@ def transfer(
 
 
 def _finished(run: Run, reporter: Reporter) -> list[Cell]:
-    """The cells that are trained and measured clean, those where that failed among them."""
+    """The cells with a training and a clean measurement, failed ones included."""
     cells = list(run.plan.cells())
     finished = [cell for cell in cells if run.trained(cell) and run.record(cell, CLEAN, 0.0)]
     sound = [cell for cell in finished if _is_ok(run.trained(cell))]
     if len(sound) < 2:
         raise RunError(
             f"run '{run.path}' has {len(sound)} of {len(cells)} cells trained and measured; transfer needs"
-            " two or more: go on with its bench, or give bench more models, defenses or seeds"
+            " two or more: continue its bench, or give bench more models, defenses or seeds"
         )
     if len(finished) < len(cells):
         left_out = [cell.label for cell in cells if cell not in finished]
-        reporter.warn(f"Not finished yet and left out: {'; '.join(left_out)}")
+        reporter.warn(f"Left out, because they are not finished yet: {'; '.join(left_out)}")
     return finished
 
 
@@ -139,7 +139,7 @@ def _is_ok(trained: Trained | None) -> bool:
 
 @dataclass(frozen=True)
 class _TransferMeasurement:
-    """Takes one source after the other to its end."""
+    """Completes one source after the other."""
 
     run: Run
     dataset: Dataset
@@ -150,11 +150,11 @@ class _TransferMeasurement:
     reporter: Reporter
 
     def run_all(self) -> None:
-        """Measure every target that is not measured yet on the images of each source."""
+        """Measure every missing target on the images of each source."""
         todo = {source: targets for source in self.cells if (targets := self._targets(source))}
         if not todo:
             self.reporter.say(
-                f"Run {self.run.path}: {self.attack.spec} is transferred already, nothing to do."
+                f"Run {self.run.path}: the transfer of {self.attack.spec} is complete already, nothing to do."
             )
             return
         loader = CellLoader(self.run, self.dataset.image_size, self.device)
@@ -193,10 +193,10 @@ class _TransferMeasurement:
                 self._save(source, target, outcomes)
             if of_target[0].status != OK:
                 self.reporter.warn(f"{what}, for {target.label}: {of_target[0].status}")
-        self.reporter.finished(f"{what}: measured on {len(targets)} others")
+        self.reporter.finished(f"{what}: measured on {counted(len(targets), 'other cell')}")
 
     def _targets(self, source: Cell) -> list[Cell]:
-        """The other cells of which a budget is missing; all are then done, since they share gradients."""
+        """The other cells that lack a budget; all budgets are then measured, because they share gradients."""
         return [
             target
             for target in self.cells
@@ -207,7 +207,7 @@ class _TransferMeasurement:
         record = self.run.transfers.record(self.attack.spec, source, target, eps)
         if record is None:
             return False
-        # Without weights it would fail again.
+        # A cell without weights would fail again.
         return record.status == OK or not all(_is_ok(self.run.trained(cell)) for cell in (source, target))
 
     def _costs(self, loader: CellLoader) -> Estimate:
@@ -215,7 +215,7 @@ class _TransferMeasurement:
         size = self.dataset.image_size
         if not plan.given:
             return estimate(plan, size)
-        # A model that is gone or has changed is an error here, not a failed measure.
+        # If a model is missing or has changed, this is an error, not a failed measurement.
         models = {cell.model: loader.load(cell).model for cell in self.cells}
         return Estimate(
             {name: time_gradients(each, size, self.device) for name, each in models.items()}, plan

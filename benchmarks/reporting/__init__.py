@@ -1,1 +1,1 @@
-"""Tables and TensorBoard events; all are rendered from records."""
+"""Tables and TensorBoard events, all rendered from records."""

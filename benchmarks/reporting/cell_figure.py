@@ -1,4 +1,4 @@
-"""One figure of a results table, from the records of one seed or of several."""
+"""One figure of a results table, made from the records of one or several seeds."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Row = Mapping[Any, Any]
 def cell_figure(row: TableRow, column: Column) -> Figure:
     """The mean over the seeds that have a figure, with their spread; the interval covers seeds and images.
 
-    The worst verdict of any seed marks it.
+    The figure's mark shows the worst verdict of any seed.
     """
     field = f"top{column.rank}"
     found = [(cell, cell.measures.get((column.attack, column.eps))) for cell in row.seeds]
@@ -40,7 +40,7 @@ def cell_figure(row: TableRow, column: Column) -> Figure:
 
 
 def _lost(known: Sequence[tuple[SeedMeasures, Row | None]], field: str) -> float | None:
-    """Mean points lost by the seeds that have a clean figure, too."""
+    """Mean points lost, over the seeds that also have a clean figure."""
     lost = [
         100 * (float(cell.clean[field]) - float(measure[field]))
         for cell, measure in known
@@ -50,30 +50,30 @@ def _lost(known: Sequence[tuple[SeedMeasures, Row | None]], field: str) -> float
 
 
 def _mark(measures: Sequence[Row | None]) -> str:
-    """That of the worst verdict."""
+    """The mark of the worst verdict."""
     states = [verdict_on(measure).state for measure in measures]
     return MARKS[max(states, key=list(Trust).index)]
 
 
 def verdict_on(measure: Row | None) -> Verdict:
-    """The verdict on a figure; of one that is not there, or of which no checks were asked for, nothing."""
+    """The verdict on a figure; an empty verdict if there is no figure or no checks were asked for."""
     reasons = measure["trust_codes"] if measure is not None and is_ok(measure) else None
     return Verdict.of(map(Reason.model_validate, reasons)) if isinstance(reasons, list) else Verdict()
 
 
 def is_ok(measure: Row) -> bool:
-    """Whether a measurement was taken."""
+    """Whether the measurement succeeded."""
     return bool(measure["status_code"] == StatusCode.ok)
 
 
 def _has(measure: Row | None, field: str) -> bool:
-    """Whether there is a figure; an attack with a criterion has only one of them."""
+    """Whether there is a figure; an attack with a criterion has only one of the two."""
     value = measure[field] if measure is not None and is_ok(measure) else None
     return value is not None and value == value
 
 
 def _instead(measures: Sequence[Row | None]) -> str:
-    """The text in the place of a figure that no seed has."""
+    """The text shown if no seed has a figure."""
     wrong = [measure for measure in measures if measure is not None and not is_ok(measure)]
     return StatusCode(wrong[0]["status_code"]).figure if wrong else MISSING
 

@@ -1,4 +1,4 @@
-"""The table of minimum eps: how large a change makes half of the images adversarial."""
+"""The table of minimum eps: the eps at which half of the images are adversarial."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Row = Mapping[Any, Any]
 
 
 def curve_tables(rows: Sequence[TableRow], attacks: Sequence[str], *, intervals: bool) -> list[Table]:
-    """One table if any attack was measured on a ladder of eps, else none; a row a cell.
+    """One table, with a row per cell, if any attack was measured on a ladder of eps; else none.
 
     Args:
-        rows: of the results table.
-        attacks: of the run.
+        rows: the rows of the results table.
+        attacks: the attacks of the run.
         intervals: show the 95 % interval of each median.
     """
     cells = [(row, cell) for row in rows for cell in row.seeds]
@@ -48,7 +48,7 @@ def curve_tables(rows: Sequence[TableRow], attacks: Sequence[str], *, intervals:
             ),
             label_columns=len(labels),
             notes=(
-                "Over the images that are right when clean; each counts with the first eps of the ladder at"
+                "Over the images that are correct when clean. Each counts with the first eps of the ladder at"
                 " which it is adversarial. >: fewer than half are adversarial at the largest eps.",
             ),
         )
@@ -56,7 +56,7 @@ def curve_tables(rows: Sequence[TableRow], attacks: Sequence[str], *, intervals:
 
 
 def _top(cell: SeedMeasures, attack: str) -> Row | None:
-    """The highest rung of an attack's ladder; None if there is no ladder."""
+    """The highest rung of an attack's ladder; None without a ladder."""
     rungs = [
         row
         for (name, _), row in cell.measures.items()

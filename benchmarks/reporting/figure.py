@@ -1,4 +1,4 @@
-"""A figure of a table: a text with parts, some of which give way on a narrow terminal."""
+"""A figure of a table: a text with parts, some of which a narrow terminal drops."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ MARKS = {Trust.ok: "", Trust.unchecked: UNCHECKED, Trust.doubted: DOUBTED}
 
 
 class Standing(StrEnum):
-    """A figure among those that it is compared with."""
+    """The rank of a figure among those that it is compared with."""
 
     none = ""
     best = "best"
@@ -21,15 +21,15 @@ class Standing(StrEnum):
 
 
 class Figure(str):
-    """A figure's text in full, which knows its parts.
+    """The full text of a figure, with access to its parts.
 
     Attributes:
-        number: what is always shown: ``32.7``, or ``failed`` in its place.
-        value: the number in percent; None if there is none.
-        mark: ``!``, ``?`` or nothing, behind the number.
+        number: the part that is always shown: ``32.7``, or ``failed`` in its place.
+        value: the number in percent; None without one.
+        mark: ``!``, ``?`` or nothing, shown after the number.
         deviation: standard deviation over seeds in points; None for one seed.
         seeds: ``(2 of 3 seeds)`` if some have no figure, else empty.
-        lost: points lost to the attack; below 0: won; None: there is nothing to compare with.
+        lost: points lost to the attack; negative if gained; None: no clean figure to compare with.
         interval: its ends in percent; None: not shown.
         standing: the best of its kind, or not significantly different from it; renderers show it by a style.
     """
@@ -55,7 +55,7 @@ class Figure(str):
         interval: tuple[float, float] | None = None,
         standing: Standing = Standing.none,
     ) -> Self:
-        """The text of these parts; the arguments are the attributes."""
+        """Join these parts into a text; the arguments are the attributes."""
         parts: dict[str, Any] = {
             "value": value,
             "mark": mark,
@@ -70,7 +70,7 @@ class Figure(str):
 
     @property
     def parts(self) -> list[str]:
-        """The text, part by part: the number first, each part with its mark."""
+        """The text in parts: the number first, each part with its mark."""
         known = {name: value for name, value in self.__dict__.items() if name != "standing"}
         return list(self._texts(**known))
 
@@ -104,5 +104,5 @@ class Figure(str):
 
 
 def with_change(figure: str, drop: float | None) -> str:
-    """A figure with the points that it lost or won behind it; None: neither is known."""
+    """A figure followed by the points that it lost or gained; unchanged if ``drop`` is None."""
     return figure if drop is None else Figure(figure, lost=drop)

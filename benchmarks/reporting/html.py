@@ -1,4 +1,4 @@
-"""A table as HTML, for notebooks; every text is shown as it is."""
+"""A table as HTML, for notebooks; every text is shown literally."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustbench_tin.text import printable
 
 
 def table_html(table: Table) -> str:
-    """The table with its title above it, and its legend and notes below.
+    """The table with its title above, and its legend and notes below.
 
     >>> small = Table("a < b", ("model", "top-1"), (("m", "50.0"),), 1)
     >>> table_html(small)[:43]
@@ -31,7 +31,7 @@ def table_html(table: Table) -> str:
 
 
 def tables_html(tables: Iterable[Table]) -> str:
-    """Tables below each other."""
+    """Tables one below the other."""
     return "".join(map(table_html, tables))
 
 

@@ -15,8 +15,8 @@ _MINUS = re.compile(r"(?<![\w.])-(?=\d)")
 def table_latex(table: Table) -> str:
     r"""The table as a float with ``\toprule``, its title as the caption, its legend and notes below.
 
-    The best figures are bold, those that do not differ significantly from them underlined. Points lost are
-    left out: a paper's table is narrow, and they are a difference of two of its columns.
+    The best figures are bold; those that do not differ significantly from them are underlined. Points lost
+    are left out: a paper's table is narrow, and they are the difference of two of its columns.
 
     >>> print(table_latex(Table("a & b", ("model", "top-1"), (("m_1", "50.0"),), 1)))
     \begin{table}
@@ -56,7 +56,7 @@ def _row(cells: list[str]) -> str:
 
 
 def _heading(text: str) -> str:
-    """A heading of several words has each on a line of its own, so that columns stay narrow."""
+    """A heading with each word on its own line, so that columns stay narrow."""
     words = [latex(word) for word in text.split(" ") if word]
     lines = r" \\ ".join(words)
     return lines if len(words) < 2 else rf"\shortstack{{{lines}}}"

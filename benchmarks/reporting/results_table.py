@@ -1,7 +1,7 @@
-"""The tables of a run: records arranged to be read.
+"""The tables of a run, made from its records.
 
-Rows are cells, the seeds of a backbone and defense as one row; columns are top-1 and top-5, clean and under
-each attack at each eps, in percent. A figure under attack has its change from the clean one in points.
+Rows are cells; the seeds of a backbone and defense share a row. Columns are top-1 and top-5, clean and under
+each attack at each eps, in percent. A figure under attack also shows its change from the clean one in points.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.reporting.transfer_table import Worst
 
 Standings = Callable[[Sequence[TableRow], Sequence[Column]], Sequence[Sequence[Standing]]]
-"""Finds the best figures of each column: a standing for each row and column."""
+"""Returns the standing of each figure, by row and column."""
 
 
 def tables(
@@ -41,15 +41,15 @@ def tables(
     sort: str | None = None,
     standings: Standings | None = None,
 ) -> list[Table]:
-    """One table for all attacks, one for certified accuracy and one for minimum eps if there is any.
+    """One table for all attacks; also one for certified accuracy and one for minimum eps if measured.
 
     Args:
-        records: as of :class:`robustbench_tin.benchmarks.runs.records.Record`.
-        eps: the budgets to show; None: all there are. The clean columns are always there.
-        worst: what images made on other cells leave right, shown as columns of its own.
-        by_attack: one table an attack instead.
-        per_seed: one row a seed; otherwise one row has the mean over seeds, with their standard deviation.
-        intervals: show the interval at 95 % of each figure.
+        records: one row per measurement, see :class:`robustbench_tin.benchmarks.runs.records.Record`.
+        eps: the budgets to show; None: all. The clean columns are always shown.
+        worst: accuracy on images made on other cells, shown in separate columns.
+        by_attack: make one table per attack instead.
+        per_seed: one row per seed; otherwise a row has the mean over seeds, with their standard deviation.
+        intervals: show the 95 % interval of each figure.
         sort: heading of the column to sort rows by, or ``clean``, ``worst``, ``top1``, ``top5``; None: the
             records' order.
         standings: finds the best figures of each column; None: no figure is marked.
@@ -66,7 +66,7 @@ def tables(
     made = []
     for group in groups or [[CLEAN]]:
         columns = columns_of(records, group, eps, worst)
-        # A defense that proves nothing has no place among certificates.
+        # A defense that certifies nothing is left out of the certified table.
         told = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
         made.append((_table(records, group, told, columns, worst, standings, intervals=intervals), columns))
     made += [(table, []) for table in curve_tables(rows, [*attacks], intervals=intervals)]
@@ -150,7 +150,7 @@ def _title(records: pd.DataFrame, attacks: Sequence[str]) -> str:
     if list(attacks) == [CLEAN]:
         return f"Accuracy in % when clean: {data}"
     if list(attacks) == [CERTIFIED]:
-        proved = f"no attack within {first['norm']} eps can take (certified lower bound)"
+        proved = f"no attack within {first['norm']} eps can reduce (certified lower bound)"
         return f"Accuracy in % that {proved}: {data}"
     by_conditions: dict[str, list[str]] = {}
     for attack in attacks:
@@ -161,9 +161,9 @@ def _title(records: pd.DataFrame, attacks: Sequence[str]) -> str:
 
 
 def _conditions(row: dict[Any, Any]) -> str:
-    """How an attack was run."""
+    """The conditions of an attack."""
     conditions = [row["norm"], row["mode"]]
-    conditions += [f"{row['eot']} passes a gradient"] if row["eot"] > 1 else []
+    conditions += [f"{row['eot']} passes per gradient"] if row["eot"] > 1 else []
     conditions += ["oblivious: on the bare classifier"] if row["oblivious"] else []
     conditions += ["rounded to 8 bits"] if row["eight_bit"] else []
     return ", ".join(conditions)

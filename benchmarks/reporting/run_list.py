@@ -1,4 +1,4 @@
-"""The runs below a directory: plan in short, date, state and the best robust accuracy of each."""
+"""The runs below a directory: date, state, best robust accuracy and a short plan of each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from robustbench_tin.text import counted, printable
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-BEST = "best %: the highest over cells of the lowest top-1 under any attack at the largest eps."
+BEST = "best %: each cell's lowest top-1 under any attack at the largest eps; the highest over cells."
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,11 @@ class RunSummary:
 
     Attributes:
         name: its path below the listed directory.
-        date: when its plan was written: ``2026-01-31 12:00``.
-        plan: what it does, in short.
+        date: time at which its plan was written: ``2026-01-31 12:00``.
+        plan: the plan, in short.
         state: ``done``, or ``3 of 12 cells``.
-        best: highest robust accuracy of a cell, in [0, 1]; None if there is none to rely on.
-        damage: why it cannot be read; empty if it can.
+        best: highest robust accuracy of a cell, in [0, 1]; None without a reliable one.
+        damage: the reason why it cannot be read; empty if it can.
     """
 
     name: str
@@ -46,19 +46,19 @@ class RunSummary:
 
 
 def run_summaries(directory: str | Path) -> list[RunSummary]:
-    """The runs in a directory, at any depth, by name; links are not followed.
+    """The runs in a directory, at any depth, sorted by name; links are not followed.
 
     Raises:
         RunError: if there is no such directory.
     """
     directory = Path(directory)
     if not directory.is_dir():
-        raise RunError(f"no directory '{directory}'; expected one that holds runs, such as runs")
+        raise RunError(f"no directory '{directory}'; expected a directory of runs, such as runs")
     return [_summary(path, directory) for path in _run_paths(directory)]
 
 
 def run_table(summaries: Sequence[RunSummary]) -> RichTable:
-    """A row for each run that can be read; only its plan may take more lines than one."""
+    """One row per readable run; only the plan may take several lines."""
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -78,7 +78,7 @@ def _run_paths(directory: Path) -> Iterator[Path]:
     for folder, subfolders, files in os.walk(directory):
         subfolders.sort()
         if PLAN_FILE in files:
-            subfolders.clear()  # a run holds no run
+            subfolders.clear()  # runs are not nested
             yield Path(folder)
 
 
@@ -108,7 +108,7 @@ def _records(run: RunDirectory, cell: Cell) -> Iterator[Record]:
 
 
 def plan_in_short(plan: Plan) -> str:
-    """One line: ``demo: vgg16, mobilenet × none × 3 seeds; fgsm, pgd linf 4/255, 8/255``."""
+    """The plan in one line: ``demo: vgg16, mobilenet × none × 3 seeds; fgsm, pgd linf 4/255, 8/255``."""
     cells = [listed(plan.models)]
     cells += [] if plan.given else [listed([short_numbers(name) for name in plan.defenses])]
     cells += [counted(len(plan.seeds), "seed")] if len(plan.seeds) > 1 else []
@@ -120,7 +120,7 @@ def plan_in_short(plan: Plan) -> str:
 def _robust_accuracy(records: Sequence[Record]) -> float | None:
     """The lowest top-1 of a cell under any attack at the largest eps.
 
-    None if nothing was attacked, a figure is doubted, or the cell did not learn.
+    None if nothing was attacked, a figure is doubted, or the clean accuracy is not above chance.
     """
     attacked = [record for record in records if record.attack not in (CLEAN, CERTIFIED)]
     largest = max((record.eps for record in attacked), default=0.0)

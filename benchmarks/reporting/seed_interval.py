@@ -1,4 +1,4 @@
-"""The interval of an accuracy that was measured on several trainings and on a sample of images."""
+"""The interval of an accuracy measured on several trainings and on a sample of images."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from robustbench_tin.benchmarks.statistics.wilson import CONFIDENCE, wilson
 
 
 def interval_over_seeds(rates: Sequence[float], images: int) -> tuple[float, float]:
-    """An interval at 95 % for the mean accuracy of such trainings on such images.
+    """A 95 % interval for the mean accuracy of such trainings on such images.
 
     Two errors add up: another set of seeds would give another mean, and so would another sample of images.
-    For the seeds it takes Student's t interval of the mean (Student, 1908), for the images Wilson's interval
-    at the mean, and joins their lengths by the method of variance estimates recovery (Zou and Donner, 2008,
-    Statistics in Medicine 27): an end's distance is the root of the sum of squares. All seeds see the same
-    images, so that more seeds do not shorten the second part. The interval errs on the long side: a part of
-    the images' error is in the spread over seeds, too.
+    The part of the seeds is Student's t interval of the mean (Student, 1908); the part of the images is
+    Wilson's interval at the mean. The method of variance estimates recovery joins their lengths (Zou and
+    Donner, 2008, Statistics in Medicine 27): the distance to an end is the root of the sum of squares. All
+    seeds are measured on the same images, so more seeds do not shorten the second part. The interval is
+    rather too long, because the spread over seeds already contains some of the images' error.
 
     Args:
-        rates: the accuracies of one or more seeds, in [0, 1]; of one seed, Wilson's interval is left.
-        images: that each was measured on.
+        rates: the accuracies of one or more seeds, in [0, 1]; for one seed the result is Wilson's interval.
+        images: number of images that each was measured on.
 
     Returns:
         Both ends, in [0, 1].

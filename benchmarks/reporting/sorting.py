@@ -1,4 +1,4 @@
-"""The rows of a table in the order of one of its columns."""
+"""Sort the rows of a table by one of its columns."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.errors import InvalidSettingError
 
 SHORT = ("clean", "worst", "top1", "top5")
-"""Columns by short names: clean top-1, the lowest top-1 under attack, and means under attack."""
+"""Short names of columns: clean top-1, the lowest top-1 under attack, and means under attack."""
 
 _Key = Callable[[tuple[str, ...]], "float | None"]
 
 
 def sorted_tables(tables: Sequence[tuple[Table, Sequence[Column]]], name: str) -> list[Table]:
-    """Tables with their rows in a column's order: the highest figure first, names from a to z.
+    """Tables sorted by a column: the highest figure first, names from a to z.
 
-    Rows without a figure come last, those that did not learn anything below the others. A table that has no
-    such column stays as it is.
+    Rows without a figure come last, below those whose clean accuracy is not above chance. A table without
+    this column keeps its order.
 
     Args:
-        tables: with their columns of figures.
+        tables: tables with their columns of figures.
         name: a heading, or one of :data:`SHORT`.
 
     Raises:
@@ -48,7 +48,7 @@ def _in_order(table: Table, order: list[int] | None) -> Table:
 
 
 def _order(table: Table, columns: Sequence[Column], name: str) -> list[int] | None:
-    """The numbers of the rows in order; None if the table has no such column."""
+    """The row numbers in sorted order; None if the table has no such column."""
     wanted = " ".join(name.casefold().split())
     headings = [heading.casefold() for heading in table.columns]
     numbers = range(len(table.rows))
@@ -72,12 +72,12 @@ def _order(table: Table, columns: Sequence[Column], name: str) -> list[int] | No
 
 
 def _is_meant(column: Column, short: str) -> bool:
-    """Whether a short name is about this column."""
+    """Whether a short name refers to this column."""
     if short == CLEAN:
         return column.attack == CLEAN and column.rank == 1
     return column.attacked and {"worst": 1, "top1": 1, "top5": 5}.get(short) == column.rank
 
 
 def _natural(text: str) -> tuple[bool, float, str]:
-    """Numbers by their size, before words."""
+    """A sort key: numbers by size, before words."""
     return (False, float(text), "") if text.isdecimal() else (True, 0.0, text)

@@ -1,4 +1,4 @@
-"""A table: names and figures, free of how they are shown, and as Markdown; terminal.py prints it."""
+"""A table of names and figures, independent of its rendering, and as Markdown; terminal.py prints it."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ NOT_LEARNED = "not learned"
 
 @dataclass(frozen=True)
 class Table:
-    """What a table says, free of how it is shown.
+    """The content of a table, independent of its rendering.
 
     Attributes:
         title: one line.
         columns: headings; the first :attr:`label_columns` of them name a row.
-        rows: texts, one a column.
+        rows: texts, one per column.
         notes: lines below the table.
-        dimmed: numbers of the rows whose figures mean nothing.
-        label_columns: how many columns hold names rather than figures.
-        minor: numbers of the columns that give way first on a narrow terminal.
-        minor_name: what they show, for the note that they were left out.
-        explained: put a legend of the marks that occur below the table.
-        in_full: the option that prints all of it, for a terminal that is too narrow.
+        dimmed: numbers of the rows with meaningless figures.
+        label_columns: number of columns with names instead of figures.
+        minor: numbers of the columns that a narrow terminal drops first.
+        minor_name: their content, for the note that they were left out.
+        explained: show a legend of the marks below the table.
+        in_full: the option that prints the whole table if the terminal is too narrow.
     """
 
     title: str
@@ -39,7 +39,7 @@ class Table:
     in_full: str = "--format csv"
 
     def markdown(self) -> str:
-        """As a Markdown table under a bold title."""
+        """The table as Markdown, under a bold title."""
         marks = ["---" if index < self.label_columns else "---:" for index in range(len(self.columns))]
         texts = [[_markdown(text) for text in line] for line in (self.columns, *self.rows)]
         body = "\n".join(f"| {' | '.join(line)} |" for line in (texts[0], marks, *texts[1:]))
@@ -48,11 +48,11 @@ class Table:
 
     @property
     def figures(self) -> list[Figure]:
-        """The figures whose parts are known, row by row."""
+        """The figures with known parts, row by row."""
         return [text for row in self.rows for text in row if isinstance(text, Figure)]
 
     def with_columns(self, numbers: list[int]) -> Table:
-        """Some of the columns, labels among them, in this order."""
+        """The table with only these columns, labels included, in this order."""
         return replace(
             self,
             columns=tuple(self.columns[number] for number in numbers),
@@ -61,7 +61,7 @@ class Table:
         )
 
     def without(self, *, change: bool = False, interval: bool = False) -> Table:
-        """The same table, its figures without these parts."""
+        """The same table with these parts removed from its figures."""
         rows = tuple(
             tuple(
                 text.without(change=change, interval=interval) if isinstance(text, Figure) else text
@@ -72,12 +72,12 @@ class Table:
         return replace(self, rows=rows)
 
     def legend(self, *, dims: bool = False, best: str = "", tie: str = "") -> list[str]:
-        """One line that explains each mark in the table; none if no mark occurs.
+        """One line that explains each mark in the table; empty if no mark occurs.
 
         Args:
-            dims: rows whose figures mean nothing are dimmed, too.
-            best: how the best figures look; empty: they look like the others.
-            tie: how those look that do not differ significantly from the best.
+            dims: rows with meaningless figures are dimmed, too.
+            best: style of the best figures; empty: they have none.
+            tie: style of figures that do not differ significantly from the best.
         """
         if not self.explained:
             return []
@@ -91,8 +91,8 @@ class Table:
             "± standard deviation over seeds": any(each.deviation is not None for each in figures),
             "(n of m seeds): the other seeds have no figure": any(each.seeds for each in figures),
             "[ ] 95 % interval": any(each.interval for each in figures),
-            f"{DOUBTED} unreliable, for a reason below": any(each.mark == DOUBTED for each in figures),
-            f"{UNCHECKED} not checked, for a reason below": any(each.mark == UNCHECKED for each in figures),
+            f"{DOUBTED} unreliable, see the reason below": any(each.mark == DOUBTED for each in figures),
+            f"{UNCHECKED} not checked, see the reason below": any(each.mark == UNCHECKED for each in figures),
             f"{best} the best": best and any(each.standing is Standing.best for each in figures),
             f"{tie} not significantly different from the best": tie
             and any(each.standing is Standing.tie for each in figures),
@@ -105,7 +105,7 @@ class Table:
 
 
 def _markdown(text: str) -> str:
-    """The text of a cell; the best figure is bold, and a tie with it has a sign."""
+    """The text of a Markdown cell; the best figure is bold, and a tie with it has a sign."""
     standing = text.standing if isinstance(text, Figure) else Standing.none
     shown = markdown(text)
     if standing is Standing.best:

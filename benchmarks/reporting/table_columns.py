@@ -34,20 +34,20 @@ class Column:
 
     @property
     def attacked(self) -> bool:
-        """Whether its figures are under an attack of the run."""
+        """Whether its figures were measured under an attack of the run."""
         return self.attack not in (CLEAN, TRANSFER)
 
 
 def columns_of(
     records: pd.DataFrame, attacks: Sequence[str], eps: Sequence[float] | None, worst: Worst | None
 ) -> list[Column]:
-    """The columns of one table: top-1 first, the clean figures before those under attack.
+    """The columns of one table: top-1 first, clean figures before attacked ones.
 
     Args:
-        records: of the run.
-        attacks: of the table.
-        eps: the budgets to show; None: all there are.
-        worst: adds top-1 on images that were made on other cells.
+        records: the records of the run.
+        attacks: the attacks of the table.
+        eps: the budgets to show; None: all.
+        worst: adds columns of top-1 on images made on other cells.
     """
     ranks = {attack: _ranks(records[records["attack"] == attack]) for attack in attacks}
     every = sorted({rank for found in ranks.values() for rank in found})
@@ -66,7 +66,7 @@ def columns_of(
 
 
 def _ranks(attacked: pd.DataFrame) -> list[int]:
-    """An attack that stops on success measures its criterion only."""
+    """The measured ranks; an attack that stops on success has only that of its criterion."""
     return [rank for rank in (1, 5) if attacked[f"top{rank}"].notna().any()] or [1, 5]
 
 

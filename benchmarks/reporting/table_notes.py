@@ -1,4 +1,4 @@
-"""The lines below a results table: what failed, remarks, and the reasons behind each mark."""
+"""The lines below a results table: failures, remarks, and the reason for each mark."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ Row = Mapping[Any, Any]
 def table_notes(
     rows: Sequence[TableRow], columns: Sequence[Column], figures: Sequence[Figure], transfer: Sequence[str]
 ) -> tuple[str, ...]:
-    """The notes of a table, each once.
+    """The notes of a table, without duplicates.
 
     Args:
-        rows: of the table.
-        columns: of figures.
-        figures: all of them.
-        transfer: notes on the columns of transfers.
+        rows: the rows of the table.
+        columns: its columns of figures.
+        figures: all its figures.
+        transfer: notes on the transfer columns.
     """
     measures = [(cell, measure) for row in rows for cell in row.seeds for measure in _shown(cell, columns)]
     return (
@@ -45,7 +45,7 @@ def table_notes(
 
 
 def _shown(cell: SeedMeasures, columns: Sequence[Column]) -> Iterator[Row]:
-    """The records of a cell that a table is about, each once."""
+    """The records of a cell that the table shows, without duplicates."""
     for key in dict.fromkeys((column.attack, column.eps) for column in columns if column.attack != TRANSFER):
         if key in cell.measures:
             yield cell.measures[key]
@@ -61,7 +61,7 @@ def _reach(figures: Sequence[Figure], *, several: bool) -> list[str]:
 
 
 def _not_learned(rows: Sequence[TableRow]) -> list[str]:
-    """Which seeds of a row did not learn; a row of one seed says so itself."""
+    """The seeds whose clean accuracy is not above chance; a row with one seed shows that itself."""
     cells = [cell for row in rows if len(row.seeds) > 1 for cell in row.not_learned]
     return [f"{NOT_LEARNED}: {_names(cells)}"] if cells else []
 
@@ -88,7 +88,7 @@ def _all_of(measures: Sequence[Row]) -> str:
 
 
 def _unchecked(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
-    """What could not be checked of a cell, could not at any eps."""
+    """The reasons why a cell was not checked; they hold at every eps."""
     found: dict[Reason, list[SeedMeasures]] = {}
     for cell, measure in measures:
         verdict = verdict_on(measure)
@@ -98,7 +98,7 @@ def _unchecked(measures: Sequence[tuple[SeedMeasures, Row]]) -> list[str]:
 
 
 def _names(cells: Iterable[SeedMeasures]) -> str:
-    """Cells, those of one backbone and defense together: ``a + none, seeds 0, 1; b + none, seed 0``."""
+    """Names of cells, grouped by backbone and defense: ``a + none, seeds 0, 1; b + none, seed 0``."""
     seeds: dict[str, dict[int, None]] = {}
     for cell in cells:
         seeds.setdefault(cell.label, {})[cell.seed] = None

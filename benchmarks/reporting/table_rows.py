@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.reporting.transfer_table import Worst
 
 TRANSFER = "worst transfer"
-"""Stands for an attack in the columns of images that were made on other cells."""
+"""Takes the place of an attack in the columns of images made on other cells."""
 
 Measures = Mapping[tuple[str, float], Mapping[Any, Any]]
 
@@ -25,10 +25,10 @@ class SeedMeasures:
     """One cell.
 
     Attributes:
-        label: without the seed, for people: ``resnet50 + fgsm-at``.
-        seed: of the cell.
+        label: a name without the seed, for people: ``resnet50 + fgsm-at``.
+        seed: the cell's seed.
         measures: its records by attack and eps.
-        one_status: whether all its records have the same status, as those of a cell that was not trained.
+        one_status: whether all its records have the same status, as if its training failed.
     """
 
     label: str
@@ -38,7 +38,7 @@ class SeedMeasures:
 
     @property
     def name(self) -> str:
-        """For people: ``resnet50 + fgsm-at, seed 0``."""
+        """A name for people: ``resnet50 + fgsm-at, seed 0``."""
         return f"{self.label}, seed {self.seed}"
 
     @property
@@ -48,7 +48,7 @@ class SeedMeasures:
 
     @property
     def not_learned(self) -> bool:
-        """Whether its clean accuracy is known not to be above chance."""
+        """Whether its clean accuracy is known to be not above chance."""
         return self.clean is not None and self.clean["above_chance"] is False
 
 
@@ -59,7 +59,7 @@ class TableRow:
     Attributes:
         model: the backbone.
         defense: canonical spec.
-        seeds: its cells; only one if each seed has a row.
+        seeds: its cells; just one if each seed has its own row.
     """
 
     model: str
@@ -73,12 +73,12 @@ class TableRow:
 
 
 def table_rows(records: pd.DataFrame, worst: Worst | None, *, per_seed: bool) -> list[TableRow]:
-    """The rows that records make, in their order.
+    """The rows of these records, in the same order.
 
     Args:
-        records: as of :class:`robustbench_tin.benchmarks.runs.records.Record`.
-        worst: what images made on other cells leave right.
-        per_seed: give each seed a row.
+        records: one row per measurement, see :class:`robustbench_tin.benchmarks.runs.records.Record`.
+        worst: accuracy on images made on other cells.
+        per_seed: make one row per seed.
     """
     rows: dict[tuple[str, str, int], list[SeedMeasures]] = {}
     for model, defense, cell in _cells(records, worst):

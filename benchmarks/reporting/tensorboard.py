@@ -1,4 +1,4 @@
-"""Training curves as TensorBoard events, while they grow."""
+"""Training curves as TensorBoard events, written during training."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ TAGS = {
     for name in MEASURES
     for kind in [name.partition("_")[2]]
 }
-"""Measures by what they are: ``loss/train_loss``; what stands before the slash shares a panel."""
+"""TensorBoard names of the measures, such as ``loss/train_loss``; the part before the slash is the panel."""
 
 
 class TensorBoardWriter:
-    """Follows :class:`robustbench_tin.training.curves.Curves` with a directory of events.
+    """Writes the points of :class:`robustbench_tin.training.curves.Curves` into a directory of events.
 
     Args:
-        directory: of one training; what was there is replaced, since the curves bring all that counts.
+        directory: directory of one training; earlier events are replaced, since the curves hold every point.
     """
 
     def __init__(self, directory: Path) -> None:
@@ -33,7 +33,7 @@ class TensorBoardWriter:
         self._writer: SummaryWriter | None = None
 
     def restart(self, points: Sequence[Point]) -> None:
-        """Begin anew with these."""
+        """Delete earlier events and write these points."""
         from torch.utils.tensorboard import SummaryWriter
 
         self.close()
@@ -43,7 +43,7 @@ class TensorBoardWriter:
             self.add(point)
 
     def add(self, point: Point) -> None:
-        """Go on with the next."""
+        """Write the next point."""
         assert self._writer is not None
         for name in MEASURES:
             value = getattr(point, name)
@@ -52,7 +52,7 @@ class TensorBoardWriter:
         self._writer.flush()
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._writer is not None:
             self._writer.close()
             self._writer = None
@@ -60,7 +60,7 @@ class TensorBoardWriter:
 
 @contextmanager
 def events(directory: Path | None) -> Iterator[TensorBoardWriter | None]:
-    """Events in a directory for as long as the block lasts; none where there is no directory."""
+    """A writer of events into a directory, open while the block runs; None without a directory."""
     if directory is None:
         yield None
         return

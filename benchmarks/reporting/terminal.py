@@ -1,4 +1,4 @@
-"""A table on a terminal: at each width it shows as much as fits, and says what it left out."""
+"""A table on a terminal: it shows the parts that fit the width, and names those left out."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from robustbench_tin.benchmarks.reporting.figure import Figure, Standing
 from robustbench_tin.benchmarks.reporting.table import NOT_LEARNED, Table
 from robustbench_tin.text import printable
 
-# A longer name, or word of a heading, is broken at its punctuation if it has to be. Names of several columns
-# may have to be broken further.
+# A longer name, or word of a heading, is broken at its punctuation if necessary. Names in several columns
+# may be broken into shorter pieces.
 _LONG_LABEL, _SHORTEST_LABEL, _LONG_HEADING = 28, 10, 8
 _UNBOUNDED = 100_000
 _NARROWEST, _NO_TERMINAL = 60, 100
 
 
 def tables_text(tables: Iterable[Table]) -> str:
-    """Tables below each other, as a terminal of this width shows them without colours."""
+    """Tables one below the other, as text for a terminal of this width without colours."""
     width = max(shutil.get_terminal_size((_NO_TERMINAL, 24)).columns, _NARROWEST)
     text = io.StringIO()
     printer = Console(
@@ -46,13 +46,13 @@ def tables_text(tables: Iterable[Table]) -> str:
 
 @dataclass(frozen=True)
 class _Layout:
-    """The parts of a table that are shown, and how.
+    """The shown parts of a table, and their layout.
 
     Attributes:
-        minor: its minor columns.
-        changes: points lost and won.
-        intervals: of its figures.
-        lines: lines of a figure: one; two or more, ``32.7 ± 1.2`` on the first; or a line for each part.
+        minor: show its minor columns.
+        changes: show points lost and gained.
+        intervals: show the intervals of its figures.
+        lines: lines per figure: ``one``; ``two`` (``32.7 ± 1.2`` on the first); or ``each`` part on its own.
     """
 
     minor: bool = False
@@ -61,12 +61,12 @@ class _Layout:
     lines: str = "one"
 
     def of(self, table: Table) -> Table:
-        """What it shows of a table."""
+        """The parts of a table that this layout shows."""
         kept = [number for number in range(len(table.columns)) if self.minor or number not in table.minor]
         return table.with_columns(kept).without(change=not self.changes, interval=not self.intervals)
 
     def left_out(self, table: Table) -> list[str]:
-        """A line that names what it does not show; none if it shows all."""
+        """A line that names the parts that this layout hides; empty if it hides none."""
         figures = table.figures
         gone = {
             table.minor_name: bool(table.minor) and not self.minor,
@@ -78,7 +78,7 @@ class _Layout:
         return [f"Left out at this width: {names}. {more}"] if names else []
 
 
-# From all to the least; if that does not fit either, its columns are shown in several parts.
+# From the largest to the smallest; if that does not fit either, columns are split into several parts.
 _LAYOUTS = (
     _Layout(minor=True, changes=True, intervals=True),
     _Layout(changes=True, intervals=True),
@@ -92,16 +92,16 @@ _LAYOUTS = (
 
 @dataclass(frozen=True)
 class TerminalTable:
-    """Renders a table; every text is shown as it is, whatever markup or control characters it holds.
+    """Renders a table; texts are shown literally, even with markup or control characters.
 
-    Names of rows are never cut: minor columns, points lost and intervals give way first.
+    Names of rows are never cut: minor columns, points lost and intervals are dropped first.
     """
 
     table: Table
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
         if self.table.title:
-            # Not the table's own title and caption, which would be as narrow as the table.
+            # The table's own title and caption would be as narrow as the table.
             yield Text(printable(self.table.title), "table.title")
         layout, parts = _fitted(self.table, console, options)
         for number, part in enumerate(parts):
@@ -131,7 +131,7 @@ def _fitted(table: Table, console: Console, options: ConsoleOptions) -> tuple[_L
 
 
 def _parts(shown: Table, longest: int | None, fits: Callable[[RichTable], bool]) -> list[RichTable]:
-    """As few grids as hold all columns, each with as many as fit; all have the names of the rows."""
+    """The smallest number of grids for all columns; each repeats the names of the rows."""
     figures = range(shown.label_columns, len(shown.columns))
     while (longest or 0) > _SHORTEST_LABEL and not all(
         fits(_part(shown, [number], longest)) for number in figures
@@ -148,7 +148,7 @@ def _parts(shown: Table, longest: int | None, fits: Callable[[RichTable], bool])
 
 
 def _part(shown: Table, numbers: Sequence[int], longest: int | None) -> RichTable:
-    """Some columns of figures, with all names of the rows before them."""
+    """Some columns of figures, after all names of the rows."""
     return _grid(shown.with_columns([*range(shown.label_columns), *numbers]), "each", longest)
 
 
@@ -173,7 +173,7 @@ def _grid(table: Table, lines: str, longest: int | None) -> RichTable:
 
 
 def _heading(column: str) -> str:
-    """A heading with each word on a line of its own."""
+    """A heading with each word on its own line."""
     return "\n".join(_folded(printable(word), _LONG_HEADING) for word in column.split(" "))
 
 
@@ -185,7 +185,7 @@ def _name(text: str, *, longest: int | None, tall: bool) -> str:
 
 
 def _folded(text: str, longest: int | None) -> str:
-    """A long name in lines, broken behind ``,`` and ``:`` and before ``+``; no piece is cut."""
+    """A long name in several lines, broken after ``,`` and ``:`` and before ``+``; no piece is cut."""
     if longest is None or cell_len(text) <= longest:
         return text
     lines = [""]
@@ -197,7 +197,7 @@ def _folded(text: str, longest: int | None) -> str:
 
 
 def _figure(text: str, lines: str) -> Text:
-    """A figure with its drop in red, the stronger the larger."""
+    """A figure whose drop is coloured: red from 10 points, else yellow."""
     parts = text.parts if isinstance(text, Figure) else [text]
     first = 2 if isinstance(text, Figure) and text.deviation is not None and lines == "two" else 1
     shown = Text()

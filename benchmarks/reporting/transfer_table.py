@@ -1,4 +1,4 @@
-"""Tables of transfers: source × target, and for the main tables the worst source of each cell."""
+"""Tables of transfers: source × target, and the worst source of each cell for the main tables."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ Key = tuple[str, str, int]
 
 @dataclass(frozen=True)
 class Worst:
-    """For each cell and eps the one other cell, and attack, whose images it gets wrong most often.
+    """For each cell and eps, the other cell and attack whose images it misclassifies most often.
 
     Attributes:
-        rows: by cell and eps the record of that measure; a failed one where all have failed.
-        failed: measures that failed and so were not compared.
+        rows: record of that measurement, by cell and eps; a failed one if all have failed.
+        failed: number of failed measurements, which were not compared.
     """
 
     rows: Mapping[Key, Mapping[float, Mapping[Any, Any]]]
@@ -33,11 +33,11 @@ class Worst:
 
     @property
     def eps(self) -> list[float]:
-        """The budgets that there is anything for."""
+        """The budgets with transfer measurements."""
         return sorted({eps for by_eps in self.rows.values() for eps in by_eps})
 
     def notes(self, eps: Sequence[float]) -> list[str]:
-        """Lines that name the sources of some budgets, one a source and attack."""
+        """Lines that name the sources at these budgets, one per source and attack."""
         if not eps:
             return []
         targets: dict[str, list[str]] = {}
@@ -46,10 +46,10 @@ class Worst:
                 if value in eps and row["status_code"] == StatusCode.ok:
                     source = f"{_label(_source_of(row))} by {row['attack']}"
                     targets.setdefault(source, []).append(f"{_label(key)} at {eps_text(value)}")
-        notes = ["worst transfer: top-1 on images made on the one other cell whose images do most harm."]
+        notes = ["worst transfer: the lowest top-1 on images made on another cell."]
         notes += [f"Made on {source}, for {'; '.join(names)}" for source, names in targets.items()]
         if self.failed:
-            notes.append(f"{self.failed} transfer measures failed and were not compared; see transfer.md.")
+            notes.append(f"{self.failed} transfers failed and were not compared; see transfer.md.")
         return notes
 
 
@@ -57,12 +57,13 @@ def worst_sources(transfers: pd.DataFrame) -> Worst | None:
     """The worst source of each cell and eps; None without transfers.
 
     Args:
-        transfers: as of :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
+        transfers: one row per transfer, see
+            :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
     """
     if transfers.empty:
         return None
     rows: dict[Key, dict[float, Mapping[Any, Any]]] = {}
-    # A failed measure has no top-1 and comes last, so it is taken where there is no other.
+    # A failed measurement has no top-1 and comes last, so it is used only if there is no other.
     ordered = transfers.sort_values("top1", kind="stable", na_position="last")
     for row in ordered.to_dict("records"):
         rows.setdefault(_key_of(row), {}).setdefault(float(row["eps"]), row)
@@ -70,11 +71,12 @@ def worst_sources(transfers: pd.DataFrame) -> Worst | None:
 
 
 def transfer_tables(transfers: pd.DataFrame, records: pd.DataFrame) -> list[Table]:
-    """One table an attack and eps: a source a row, a target a column, top-1 in percent.
+    """One table per attack and eps: a row per source, a column per target, top-1 in percent.
 
     Args:
-        transfers: as of :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
-        records: those of the run, for the clean figures and the order of the cells.
+        transfers: one row per transfer, see
+            :class:`robustbench_tin.benchmarks.runs.transfer_records.TransferRecord`.
+        records: the records of the run, for the clean figures and the order of the cells.
     """
     clean = {_key_of(row): row for row in records[records["attack"] == CLEAN].to_dict("records")}
     return [
@@ -113,8 +115,8 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
         rows=tuple(lines),
         label_columns=2 if with_mark else 1,
         notes=(
-            "Rows: the cell that the images were made on; columns: the cell that was measured on them, by its"
-            " row's number.",
+            "Rows: the cell that the images were made on. Columns: the cell that was measured on them, by the"
+            " number of its row.",
             *([f"{NOT_LEARNED}: clean top-1 is not above chance (p ≥ 0.001)."] if with_mark else []),
             *(f"{status} ({', '.join(pairs)})" for status, pairs in failures.items()),
         ),
@@ -124,7 +126,7 @@ def _table(rows: Sequence[Mapping[Any, Any]], clean: Mapping[Key, Mapping[Any, A
 
 def _title(row: Mapping[Any, Any]) -> str:
     conditions = [row["norm"], f"eps {eps_text(row['eps'])}", row["mode"]]
-    conditions += [f"{row['eot']} passes a gradient"] if row["eot"] > 1 else []
+    conditions += [f"{row['eot']} passes per gradient"] if row["eot"] > 1 else []
     conditions += ["oblivious: on the bare classifier"] if row["oblivious"] else []
     conditions += ["rounded to 8 bits"] if row["eight_bit"] else []
     return (

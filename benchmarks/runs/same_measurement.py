@@ -66,7 +66,7 @@ def settings_of(record: Record) -> Mapping[str, str]:
     """The settings of a record's measurement; two records are comparable only if all of them agree."""
     return {
         "mode": record.mode,
-        "passes a gradient (eot)": str(record.eot),
+        "passes per gradient (eot)": str(record.eot),
         "oblivious": str(record.oblivious),
         "rounded to 8 bits": str(record.eight_bit),
         "counted": counted_rank(record),

@@ -1,1 +1,1 @@
-"""Runs shown in trackers: MLflow and Weights & Biases."""
+"""Show runs in trackers: MLflow and Weights & Biases."""

@@ -1,4 +1,4 @@
-"""What a tracker is told: curves, figures, tags and settings, by names that every tracker takes."""
+"""The data for a tracker: curves, figures, tags and settings, under names that every tracker accepts."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ _FIGURES = (
     *(f"median_eps{end}" for end in ("", "_low", "_high")),
     "seconds",
 )
-# A cell has its own value of these.
+# Each cell has its own values of these settings.
 _OF_CELLS = ("models", "defenses", "seeds", "epochs", "sizes", "given")
 
 
 def describe_run(plan: Plan, name: str) -> Description:
-    """A whole run: its settings are the plan's."""
+    """The description of a whole run; its settings are the plan's."""
     return Description(name, name, "run", _settings(plan))
 
 
 def describe_cell(plan: Plan, name: str, cell: Cell) -> Description:
-    """A cell of a run: the plan's settings that hold for it, and its own."""
+    """The description of a cell: its own settings, and those of the plan that apply to it."""
     shared = {key: value for key, value in _settings(plan).items() if key not in _OF_CELLS}
     own = {"model": cell.model, "defense": cell.defense, "seed": str(cell.seed)}
     if not plan.given:
@@ -38,31 +38,31 @@ def describe_cell(plan: Plan, name: str, cell: Cell) -> Description:
 
 
 def _settings(plan: Plan) -> dict[str, str]:
-    """Those that have a value."""
+    """The plan's settings that have a value."""
     given = {key: text for key, text in plan.settings.items() if getattr(plan, key) not in (None, (), "")}
     return {**given, "plan_digest": plan.digest}
 
 
 def curve_values(point: Point) -> dict[str, float]:
-    """The measures of an epoch, by the names that TensorBoard gets."""
+    """The measures of an epoch, under their TensorBoard names."""
     values = {tag: getattr(point, name) for name, tag in TAGS.items()}
     return {tag: value for tag, value in values.items() if value is not None}
 
 
 def measure_name(record: Record) -> str:
-    """A measurement in letters that each tracker takes: ``clean``, ``fgsm/eps-8-255``."""
+    """A measurement's name in characters that every tracker accepts: ``clean``, ``fgsm/eps-8-255``."""
     attack = re.sub(r"[^\w.-]", "_", record.attack)
     return attack if record.attack == CLEAN else f"{attack}/eps-{eps_slug(record.eps)}"
 
 
 def figures_of(record: Record) -> dict[str, float]:
-    """Accuracies and their interval ends (0 to 1), median eps, seconds: ``clean/top1``."""
+    """Accuracies and their interval ends (0 to 1), median eps and seconds, by name: ``clean/top1``."""
     values = {f"{measure_name(record)}/{name}": getattr(record, name) for name in _FIGURES}
     return {name: value for name, value in values.items() if value is not None}
 
 
 def tags_of(record: Record) -> dict[str, str]:
-    """Status and trust verdict of a measurement."""
+    """Status and trust verdict of a measurement, by name."""
     tags = {"status": str(record.status)}
     if record.verdict is not None:
         tags["trust"] = str(record.verdict)
@@ -70,7 +70,7 @@ def tags_of(record: Record) -> dict[str, str]:
 
 
 def overall_tags(records: Iterable[Record]) -> dict[str, str]:
-    """Status and trust of all measurements of a cell: the worst of each.
+    """The worst status and the worst trust verdict of a cell's measurements.
 
     >>> overall_tags([])
     {'status': 'ok'}

@@ -1,4 +1,4 @@
-"""Telling a tracker what is new in a run directory."""
+"""Send the new content of a run directory to a tracker."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _RESULTS = ("results.md", "results.csv", "results.json")
 
 
 class Follower:
-    """Compares a run directory with what a tracker was told, and tells the difference.
+    """Compares a run directory with the data already sent to a tracker, and sends the difference.
 
-    It only reads results, so it does not matter which process makes them, and when it failed, the next look
-    tells all that is missing.
+    It only reads files, so any process may produce the results. After a failure, the next look sends all
+    that is missing.
 
     Args:
-        path: of the run.
-        tracker: that is told.
+        path: the run directory.
+        tracker: the tracker.
     """
 
     def __init__(self, path: Path, tracker: Tracker) -> None:
@@ -48,18 +48,18 @@ class Follower:
         self._settled: set[Cell] = set()
 
     def look(self) -> None:
-        """Tell what is new of the cells that are not complete."""
+        """Send the new data of the cells that are not complete."""
         for cell in self._run.plan.cells():
             if cell not in self._settled:
                 self._tell_cell(cell)
 
     def end(self, how: End) -> None:
-        """Tell the rest, with the tables, and close all tracked runs.
+        """Send the rest, including the tables, and close all tracked runs.
 
         Args:
-            how: the run ended; what is complete has finished all the same.
+            how: how the run ended; complete cells count as finished in any case.
         """
-        self._settled.clear()  # judging a cell changes records that were complete without
+        self._settled.clear()  # a late trust check changes records that were complete before
         self.look()
         for cell in self._run.plan.cells():
             told = self._memory.of(cell.slug)
@@ -83,7 +83,7 @@ class Follower:
             self._settled.add(cell)
 
     def _end_of(self, cell: Cell, how: End) -> End:
-        """How a cell ended in a run that ended like this."""
+        """How a cell ended, if its run ended like this."""
         if is_complete(self._run, cell):
             return End.finished
         failed = any(record.status != OK for record in self._records(cell))
@@ -131,7 +131,7 @@ class Follower:
         return self._opened(self._memory.of(), describe_run(self._run.plan, self._name), None)
 
     def _cell(self, cell: Cell) -> Callable[[], TrackedRun]:
-        """Opens the tracked run of a cell, within that of the run."""
+        """A function that opens the tracked run of a cell, as a child of the run's."""
         told = self._memory.of(cell.slug)
         described = describe_cell(self._run.plan, self._name, cell)
         return lambda: self._opened(told, described, self._whole())
@@ -140,7 +140,7 @@ class Follower:
         if told.id in self._open:
             return self._open[told.id]
         tracked = self._tracker.open(described, told.id or None, parent)
-        if tracked.id != told.id:  # begun, or begun anew: it knows nothing yet
+        if tracked.id != told.id:  # a new run: it has no data yet
             told.epoch, told.digests, told.ended = 0, {}, None
         elif not self._tracker.keeps_all:
             told.digests = {}

@@ -1,4 +1,4 @@
-"""What a tracker was told of a run, kept in the run directory, so that the same tracked runs continue."""
+"""The record of data sent to a tracker, kept in the run directory, so that the same tracked runs continue."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _WHOLE = "run"
 
 
 class Told(BaseModel, extra="forbid"):
-    """What one tracked run was told.
+    """The data that one tracked run has received.
 
     Attributes:
-        id: the tracker's name for it; empty: it is not begun.
-        epoch: the last one.
-        digests: of the records and files, by their names.
-        ended: how; None: it is open.
+        id: the tracker's id of the run; empty: not begun.
+        epoch: the last epoch sent.
+        digests: digests of the records and files sent, by name.
+        ended: how the run ended; None: it is open.
     """
 
     id: str = ""
@@ -38,8 +38,8 @@ class Memory:
     """The file ``RUN/tracking/NAME.json``.
 
     Args:
-        file: it.
-        place: of the tracker; what another place was told does not count.
+        file: its path.
+        place: the tracker's place; data sent to another place does not count.
     """
 
     def __init__(self, file: Path, place: str) -> None:
@@ -48,11 +48,11 @@ class Memory:
         self._content = there if there is not None and there.place == place else _Content(place=place)
 
     def of(self, cell: str = _WHOLE) -> Told:
-        """What a cell's tracked run was told; without a cell, that of the run."""
+        """The data that a cell's tracked run has received; without a cell, that of the whole run."""
         return self._content.runs.setdefault(cell, Told())
 
     def doubt(self) -> None:
-        """Forget the figures of tracked runs that are not finished, and the curves of those not closed."""
+        """Forget the figures of runs that are not finished, and the curves of runs that are not closed."""
         for told in self._content.runs.values():
             if told.ended is not End.finished:
                 told.digests = {}
@@ -60,5 +60,5 @@ class Memory:
                 told.epoch = 0
 
     def save(self) -> None:
-        """Write it down."""
+        """Write the file."""
         write_text(self._file, self._content.model_dump_json(indent=2) + "\n")

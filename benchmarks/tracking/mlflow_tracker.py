@@ -1,4 +1,4 @@
-"""MLflow: a run for the run directory, and one within it for each cell."""
+"""MLflow: one run for the run directory, with a child run for each cell."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 _EXPERIMENT = "robust-tin"
 _STATUS = {End.finished: "FINISHED", End.failed: "FAILED", End.stopped: "KILLED"}
-# MLflow's own patience is minutes for each request, and a later look repeats what failed. It would print
+# By default MLflow retries a request for minutes, but a later look repeats it anyway. It would also print
 # addresses between the tables.
 _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
 }
-# Limits of the service.
+# Limits of the MLflow service.
 _MOST_IN_BATCH, _LONGEST_PARAM, _LONGEST_TAG = 100, 500, 5000
 
 
@@ -50,7 +50,7 @@ class MlflowRun:
         self._batches("tags", [RunTag(name, text[:_LONGEST_TAG]) for name, text in tags.items()])
 
     def set_params(self, settings: Mapping[str, str]) -> None:
-        """Set parameters, likewise."""
+        """Set parameters, within the limits of the service."""
         from mlflow.entities import Param
 
         self._batches("params", [Param(name, text[:_LONGEST_PARAM]) for name, text in settings.items()])
@@ -83,7 +83,7 @@ class MlflowTracker:
     """See :class:`~robustbench_tin.benchmarks.tracking.tracker.Tracker`.
 
     Args:
-        uri: of the tracking server or store.
+        uri: URI of the tracking server or store.
     """
 
     name: ClassVar = "mlflow"
@@ -124,7 +124,7 @@ class MlflowTracker:
         return str(self._client.create_experiment(name) if there is None else there.experiment_id)
 
     def _has(self, known: str) -> bool:
-        """Whether a run is there and was not deleted."""
+        """Whether a run exists and is not deleted."""
         from mlflow.exceptions import MlflowException
 
         try:

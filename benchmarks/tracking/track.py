@@ -1,4 +1,4 @@
-"""Tracking beside a run: a thread for each tracker, which no failure of can reach the run."""
+"""Track a run in a thread per tracker; a tracker's failure cannot affect the run."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from robustbench_tin.benchmarks.tracking.wandb_tracker import WandbTracker
 from robustbench_tin.errors import FOREIGN, RunError, one_line
 from robustbench_tin.progress import Reporter
 
-# Seconds between two looks; the same after a failure; and that a tracker gets for the last look.
+# Seconds between two looks; seconds after a failure; seconds that a tracker gets for the last look.
 _PAUSE, _PAUSE_AFTER_FAILURE, _LAST = 2.0, 60.0, 60.0
-# A look takes a fiftieth of a core, which it shares with training; but none is longer ago than this.
+# Looking takes a fiftieth of a core, which training shares; the pause has at most this many seconds.
 _SHARE, _LONGEST_PAUSE = 50, 30.0
 
 
 @contextmanager
 def tracked(path: Path, asked: TrackingConfig, reporter: Reporter) -> Iterator[None]:
-    """Let the trackers that are asked for follow a run while the block lasts.
+    """Let the requested trackers follow a run while the block runs.
 
     Args:
-        path: the run directory, begun.
-        asked: names the trackers.
-        reporter: gets one warning of each tracker that fails.
+        path: the run directory, already begun.
+        asked: the options that name the trackers.
+        reporter: shows one warning for each tracker that fails.
     """
     threads = [_TrackerThread(path, tracker, reporter) for tracker in trackers(path, asked)]
     for thread in threads:
@@ -48,7 +48,7 @@ def tracked(path: Path, asked: TrackingConfig, reporter: Reporter) -> Iterator[N
 
 
 def trackers(path: Path, asked: TrackingConfig) -> list[Tracker]:
-    """Those that are asked for; none of them is reached yet."""
+    """The requested trackers; none is contacted yet."""
     found: list[Tracker] = []
     if asked.mlflow is not None:
         found.append(MlflowTracker(asked.mlflow))
@@ -58,7 +58,7 @@ def trackers(path: Path, asked: TrackingConfig) -> list[Tracker]:
 
 
 class _TrackerThread:
-    """Looks for something new from time to time, and tells one tracker."""
+    """Looks for new results from time to time, and sends them to one tracker."""
 
     def __init__(self, path: Path, tracker: Tracker, reporter: Reporter) -> None:
         self._path = path
@@ -68,11 +68,11 @@ class _TrackerThread:
         self._over = Event()
         self._how = End.stopped
         self._warned = False
-        # A daemon: one that hangs does not keep the program from its end.
+        # A daemon thread: if it hangs, the program can still end.
         self._thread = Thread(target=self._work, name=f"tracking-{tracker.name}", daemon=True)
 
     def start(self) -> None:
-        """Begin to look."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self, how: End) -> None:
@@ -81,13 +81,13 @@ class _TrackerThread:
         self._over.set()
 
     def wait(self, seconds: float) -> None:
-        """Wait for the last look, no longer than this."""
+        """Wait for the last look, at most this long."""
         self._thread.join(max(seconds, 0.0))
         if self._thread.is_alive():
-            self._warn("it does not answer")
+            self._warn("the tracker does not answer")
 
     def _work(self) -> None:
-        if hasattr(signal, "pthread_sigmask"):  # a client's own processes outlive Ctrl-C, to be told the rest
+        if hasattr(signal, "pthread_sigmask"):  # the client's processes survive Ctrl-C and get the rest
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
         pause = 0.0
         while not self._over.wait(pause):
@@ -95,7 +95,7 @@ class _TrackerThread:
         self._attempt(lambda follower: follower.end(self._how), last=True)
 
     def _looked(self) -> float:
-        """Look once; returns the seconds until the next time."""
+        """Look once; return the seconds until the next look."""
         began = time.thread_time()
         if not self._attempt(Follower.look, last=False):
             return _PAUSE_AFTER_FAILURE
@@ -107,10 +107,10 @@ class _TrackerThread:
                 self._follower = Follower(self._path, self._tracker)
             act(self._follower)
         except RunError as error:
-            # A file that is just replaced is whole at the next look.
+            # A file that is being replaced is complete at the next look.
             if last:
                 self._warn(str(error))
-        except FOREIGN as error:  # whatever a tracker's client raises
+        except FOREIGN as error:  # any error of a tracker's client
             self._warn(one_line(error))
             return False
         return True
@@ -120,6 +120,6 @@ class _TrackerThread:
             self._warned = True
             where = f"--{self._tracker.name} {self._tracker.place}"
             self._reporter.warn(
-                f"warning: {where}: {why.rstrip('.')}. The run continues; the same command sends later what"
-                " is missing."
+                f"warning: {where}: {why.rstrip('.')}. The run continues; to send the missing data later, run"
+                " the same command again."
             )

@@ -1,4 +1,4 @@
-"""The interface of a tracker: a service that shows runs while they go on."""
+"""The interface of a tracker: a service that shows runs while they progress."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class End(StrEnum):
 
 @dataclass(frozen=True)
 class Description:
-    """What a tracker shows of a run before it has any result.
+    """The facts of a run that a tracker shows before there are results.
 
     Attributes:
-        name: for people.
+        name: a name for people.
         group: name of the run directory, which all its tracked runs share.
         kind: ``run`` or ``cell``.
-        settings: by their names.
+        settings: settings by name.
     """
 
     name: str
@@ -35,33 +35,33 @@ class Description:
 
 
 class TrackedRun(Protocol):
-    """A run as a tracker has it; any method may raise what the tracker's client raises."""
+    """A run in a tracker; any method may raise an error of the tracker's client."""
 
     @property
     def id(self) -> str:
-        """The tracker's own name for it."""
+        """The tracker's id of the run."""
 
     def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
-        """Add points to curves, by their epochs in order, from 1."""
+        """Add points to curves, by epoch, in order, from 1."""
 
     def log_figures(self, values: Mapping[str, float], tags: Mapping[str, str]) -> None:
-        """Set figures that have no epoch, and texts beside them; later ones replace earlier ones."""
+        """Set figures that have no epoch, and texts; later ones replace earlier ones."""
 
     def attach(self, files: Sequence[Path]) -> None:
         """Store files."""
 
     def end(self, how: End) -> None:
-        """Close it; :meth:`Tracker.open` continues it."""
+        """Close the run; :meth:`Tracker.open` continues it."""
 
 
 class Tracker(Protocol):
     """Opens tracked runs.
 
     Attributes:
-        name: of the option, and of the file that remembers its runs.
-        keeps_all: whether a run has all that it was told, however the process ended; if not, one that is
-            continued is told the figures again, and the curves if it was not closed.
-        place: where it shows them, without a password.
+        name: name of the option, and of the file that lists its runs.
+        keeps_all: whether a run keeps all data it received, however the process ended; if not, a continued
+            run gets the figures again, and the curves if it was not closed.
+        place: address or project of the runs, without a password.
     """
 
     name: ClassVar[str]
@@ -69,13 +69,13 @@ class Tracker(Protocol):
 
     @property
     def place(self) -> str:
-        """Where runs are shown."""
+        """Address or project of the runs, without a password."""
 
     def open(self, described: Description, known: str | None, parent: TrackedRun | None) -> TrackedRun:
-        """Begin a tracked run or continue one.
+        """Begin a tracked run, or continue one.
 
         Args:
-            described: what is known of it.
-            known: id of the run to continue; one that the tracker does not have any more is begun anew.
-            parent: tracked run of the run directory; None for that itself.
+            described: facts of the run.
+            known: id of the run to continue; if the tracker no longer has it, a new run begins.
+            parent: tracked run of the run directory; None for the run directory's own.
         """

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 from robustbench_tin.benchmarks.tracking.tracker import Description, End, TrackedRun
 
-# Tags that runs are filtered by, ``trust: ok``; the other texts stand beside the figures.
+# Texts that become filter tags, such as ``trust: ok``; other texts are stored with the figures.
 _FILTERS = ("status", "trust")
 _LONGEST_TAG = 64
 # Seconds that the service gets to answer when a run is opened; a later look tries again.
@@ -26,8 +26,8 @@ class WandbRun:
     run: Any = field(repr=False)
 
     def log_epochs(self, points: Mapping[int, Mapping[str, float]]) -> None:
-        # With their steps: offline, a continued run does not know how far it was; online, it drops those that
-        # it has.
+        # With explicit steps: offline, a continued run does not know its last step; online, wandb drops steps
+        # that it already has.
         for epoch, values in points.items():
             self.run.log({**values, "epoch": epoch}, step=epoch, commit=True)
 
@@ -53,12 +53,12 @@ class WandbTracker:
     """See :class:`~robustbench_tin.benchmarks.tracking.tracker.Tracker`.
 
     Args:
-        project: that runs are put in.
-        directory: where wandb keeps its files.
+        project: the project of the runs.
+        directory: directory of wandb's own files.
     """
 
     name: ClassVar = "wandb"
-    # A part that was written offline brings its own figures, and the last part's are shown. If the process is
+    # A part written offline has its own figures, and wandb shows those of the last part. If the process is
     # killed, the last points are lost.
     keeps_all: ClassVar = False
 
@@ -75,10 +75,10 @@ class WandbTracker:
 
         name = known or secrets.token_hex(4)
         settings = wandb.Settings(
-            silent=True,  # it must not ask for a key in the middle of a run
+            silent=True,  # wandb must not ask for a key in the middle of a run
             console="off",
             init_timeout=_PATIENCE,
-            reinit="create_new",  # cells side by side are runs side by side
+            reinit="create_new",  # parallel cells are parallel runs
         )
         wandb.setup(settings)
         run = wandb.init(

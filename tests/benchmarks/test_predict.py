@@ -222,7 +222,7 @@ def test_a_broken_image_is_named_or_left_out(run: Run, drawn: Path, tmp_path: Pa
     ("changed", "message"),
     [
         ({"split": "all"}, "expected train, val, test"),
-        ({"boxes": True}, "expected a split with bounding boxes"),
+        ({"boxes": True}, "expected a split with some"),
         ({"fill": True}, "got fill without boxes"),
         ({"images": "nowhere"}, "no images at 'nowhere'"),
         ({"classes": 2}, "was trained on 3 classes"),

@@ -126,7 +126,7 @@ def test_a_cell_of_another_run_and_a_weights_file_are_sources_too(fooling, small
 @pytest.mark.parametrize(
     ("source", "message"),
     [
-        ("densnet169", "no backbone's name, and no trained model at 'densnet169'"),
+        ("densnet169", "not a backbone's name, and no trained model at 'densnet169'"),
         ("timm:nothing_such", "unknown backbone"),
     ],
 )

@@ -88,7 +88,7 @@ def test_an_attack_until_broken_shows_its_criterion_only_and_says_so(records: pd
 
 def test_what_changes_the_attack_stands_in_the_title(records: pd.DataFrame) -> None:
     (table,) = tables(records.assign(eot=20, oblivious=True, eight_bit=True))
-    for words in ("20 passes a gradient", "oblivious", "8 bits"):
+    for words in ("20 passes per gradient", "oblivious", "8 bits"):
         assert words in table.title
 
 

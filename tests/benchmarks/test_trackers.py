@@ -150,7 +150,7 @@ def test_a_server_that_is_not_there_costs_one_warning(quick: dict) -> None:
     assert bench(**quick, mlflow=address, reporter=warned).complete
     (line,) = warned.lines
     assert line.startswith(f"warning: --mlflow {address}: ")
-    assert line.endswith("The run continues; the same command sends later what is missing.")
+    assert line.endswith("The run continues; to send the missing data later, run the same command again.")
 
 
 def written_offline(file: Path) -> Iterator[Any]:
@@ -248,5 +248,5 @@ def test_wandb_without_a_key_asks_nothing(quick: dict, tmp_path: Path) -> None:
         os.close(theirs)
     (line,) = [line for line in result.stdout.splitlines() if line.startswith("warning:")]
     assert line.startswith("warning: --wandb robust-tin: ")
-    assert line.endswith("The run continues; the same command sends later what is missing.")
+    assert line.endswith("The run continues; to send the missing data later, run the same command again.")
     assert Run.load(quick["out"]).complete

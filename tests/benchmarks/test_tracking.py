@@ -189,8 +189,8 @@ def test_a_tracker_that_fails_costs_one_warning_and_catches_up_later(
         run = bench(**quick, reporter=warned)
     assert run.complete
     assert warned.lines == [
-        "warning: --recorder here: SystemExit: no route to host. The run continues; the same command sends"
-        " later what is missing."
+        "warning: --recorder here: SystemExit: no route to host. The run continues; to send the missing"
+        " data later, run the same command again."
     ]
     require_told(recorder, bench(**quick, reporter=warned))
     assert len(warned.lines) == 1
@@ -222,7 +222,7 @@ def test_a_tracker_that_hangs_does_not_hold_the_run(
     finally:
         answer.set()
     (line,) = warned.lines
-    assert "--recorder here: it does not answer. The run continues" in line
+    assert "--recorder here: the tracker does not answer. The run continues" in line
 
 
 def test_evaluate_is_tracked(quick: dict, recorder: Recorder) -> None:

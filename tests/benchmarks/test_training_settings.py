@@ -116,7 +116,7 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
         ({"train": "head:epochs=4,all"}, "which does not share out 4 epochs"),
         (
             {"models": "inceptionv3-final", "defenses": "none,augment+trades"},
-            "backbone 'inceptionv3-final' has a sigmoid for each class; give it output=softmax",
+            "backbone 'inceptionv3-final' has a sigmoid per class; give the backbone output=softmax",
         ),
         ({"head": "old"}, "head got 'old'; expected new or published"),
         ({"head": "published"}, "without published weights; also give --weights FILE or --pretrained"),

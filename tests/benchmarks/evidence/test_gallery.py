@@ -260,7 +260,7 @@ def test_the_command_writes_a_page_and_replaces_its_own(path: Path, tmp_path: Pa
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     (elsewhere / "mine.txt").write_text("kept")
-    with pytest.raises(RunError, match="holds no gallery"):
+    with pytest.raises(RunError, match="is not a gallery"):
         gallery(copy, out=elsewhere, attacks="fgsm")
 
 
