@@ -1,4 +1,4 @@
-"""The accuracies that charts show: those of the tables, with their intervals and verdicts."""
+"""The accuracies in charts: those of the tables, with their intervals and verdicts."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ class AccuracyPoint:
     """One accuracy of one backbone and defense: the mean over its seeds.
 
     Attributes:
-        run: name of the run; empty if there is one only.
+        run: name of the run; empty if only one run is shown.
         model: the backbone.
-        defense: its spec.
-        cell: the name of both, behind that of the run.
-        attack: its spec, ``clean``, ``worst-case`` or ``certified``.
-        eps: 0 for the clean accuracy.
-        top1: in percent; None if there is no figure.
+        defense: spec of the defense.
+        cell: name of both, after that of the run.
+        attack: spec of the attack, ``clean``, ``worst-case`` or ``certified``.
+        eps: budget; 0 for the clean accuracy.
+        top1: accuracy in percent; None if there is no figure.
         low: lower end of its 95 % interval.
-        high: upper end.
-        figure: the figure as tables show it.
-        trust: state of the worst verdict of a seed.
-        reasons: of the verdicts of all seeds.
-        status: why there is no figure; empty if there is one.
-        learned: whether the clean accuracy of every seed is above chance, as far as that is known.
+        high: upper end of that interval.
+        figure: the figure in the form of the tables.
+        trust: state of the worst verdict over seeds.
+        reasons: reasons of the verdicts of all seeds.
+        status: the reason why there is no figure; empty if there is one.
+        learned: False if the clean accuracy of a seed is known to be not above chance.
     """
 
     run: str
@@ -58,7 +58,7 @@ class AccuracyPoint:
 
 
 def accuracy_points(shown: ShownRun, rank: int = 1) -> list[AccuracyPoint]:
-    """All accuracies of a run's cells: for each row clean, then attack by attack, by growing eps.
+    """All accuracies of a run's cells: for each row clean first, then by attack and increasing eps.
 
     Args:
         shown: the run.
@@ -105,14 +105,14 @@ def _point(shown: ShownRun, row: TableRow, attack: str, eps: float, rank: int) -
 def lowest(points: Iterable[AccuracyPoint]) -> AccuracyPoint | None:
     """The lowest accuracy under an attack among some points; None without such a point.
 
-    Of equal ones it takes an attack rather than the worst case of all.
+    If a single attack equals the worst case of all, the attack is returned.
     """
     attacked = [each for each in points if each.attack not in (CLEAN, CERTIFIED) and each.top1 is not None]
     return min(attacked, key=lambda each: (each.top1 or 0.0, each.attack == WORST_CASE), default=None)
 
 
 def lowest_at(points: Sequence[AccuracyPoint], cell: str, eps: float) -> AccuracyPoint | None:
-    """The same of one cell at one budget."""
+    """The lowest accuracy of one cell under an attack at one budget; None without such a point."""
     return lowest(each for each in points if each.cell == cell and each.eps == eps)
 
 
@@ -122,5 +122,5 @@ def clean_of(points: Sequence[AccuracyPoint], cell: str) -> AccuracyPoint | None
 
 
 def budgets(points: Iterable[AccuracyPoint]) -> list[float]:
-    """The budgets above 0 that anything was attacked at."""
+    """The budgets above 0 of any attack."""
     return sorted({each.eps for each in points if each.attack not in (CLEAN, CERTIFIED)})

@@ -33,11 +33,11 @@ class ClassAccuracy:
     """Top-1 of one class, the mean over seeds, in percent, with its 95 % interval.
 
     Attributes:
-        name: of the class.
-        images: of the class, that each seed was measured on.
-        top1: in percent.
+        name: name of the class.
+        images: number of its images; each seed was measured on all of them.
+        top1: accuracy in percent.
         low: lower end of the interval, over seeds and images.
-        high: upper end.
+        high: upper end of that interval.
     """
 
     name: str
@@ -49,13 +49,13 @@ class ClassAccuracy:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often images of a class are taken for another.
+    """The number of images of one class that the model takes for another.
 
     Attributes:
         name: the true class.
         taken_for: the predicted class.
-        count: number of images, over all seeds.
-        images: of the true class, over all seeds.
+        count: number of such images, over all seeds.
+        images: number of images of the true class, over all seeds.
     """
 
     name: str
@@ -69,10 +69,10 @@ class ResultsByClass:
     """The results per image of a backbone and defense in one measurement, for all its seeds.
 
     Attributes:
-        cell: the name of backbone and defense.
+        cell: name of backbone and defense.
         threat: ``clean``, or attack and budget.
-        labels: of the images.
-        results: as :meth:`RunDirectory.outcomes` gives them, one a seed.
+        labels: labels of the images.
+        results: one frame per seed, see :meth:`RunDirectory.outcomes`.
     """
 
     cell: str
@@ -81,7 +81,7 @@ class ResultsByClass:
     results: Sequence[pd.DataFrame]
 
     def accuracies(self) -> list[ClassAccuracy]:
-        """Top-1 of each class that has an image, in label order."""
+        """Top-1 of each class that has images, in label order."""
         own = np.array(self.labels.labels)
         counts = np.bincount(own, minlength=len(self.labels.names))
         rates = [np.bincount(own, each["top1"], len(counts)) / np.maximum(counts, 1) for each in self.results]
@@ -101,7 +101,7 @@ class ResultsByClass:
         return found
 
     def confusions(self) -> list[Confusion]:
-        """The pairs of classes that are confused, the most frequent first; none without predictions."""
+        """The confused pairs of classes, the most frequent first; empty without predictions."""
         counted = [each for each in self.results if "predicted" in each]
         if not counted:
             return []
@@ -133,13 +133,13 @@ class ResultsByClass:
 
 
 def results_by_class(shown: ShownRun, *, predicted: bool = False) -> Iterator[ResultsByClass]:
-    """For each backbone and defense its clean results, and those under its worst attack at the largest eps.
+    """For each backbone and defense its clean results, then those of its worst attack at the largest eps.
 
-    A run without labels, which an earlier version wrote, gives none.
+    A run without labels, written by an earlier version, gives no results.
 
     Args:
         shown: the run.
-        predicted: take the worst attack among those with predictions.
+        predicted: consider only attacks whose results contain predictions.
     """
     labels = shown.labels
     if labels is None:
@@ -155,7 +155,7 @@ def results_by_class(shown: ShownRun, *, predicted: bool = False) -> Iterator[Re
 def _worst(
     shown: ShownRun, points: Sequence[AccuracyPoint], row: TableRow, *, predicted: bool
 ) -> list[tuple[str, float]]:
-    """The measurement of a row with the lowest top-1 at the largest budget; none without attacks."""
+    """The attack and budget with a row's lowest top-1 at the largest budget; empty without attacks."""
     own = [point for point in points if point.cell == shown.label(row)]
     if predicted:
         own = [point for point in own if point.attack in shown.run.plan.attacks]

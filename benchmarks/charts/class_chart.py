@@ -1,4 +1,4 @@
-"""Accuracy by class, the worst first, clean and under attack: a panel a backbone and defense."""
+"""Accuracy by class, lowest first, clean and under attack: one panel per backbone and defense."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ UNDER_ATTACK = "under attack"
 
 
 def class_chart(runs: Sequence[ShownRun]) -> Picture:
-    """The 20 classes of each backbone and defense with the lowest top-1 under attack, with 95 % intervals.
+    """The 20 classes with the lowest top-1 under attack of each backbone and defense, with 95 % intervals.
 
     Raises:
         RunError: if no run has the labels of its images.
@@ -32,20 +32,20 @@ def class_chart(runs: Sequence[ShownRun]) -> Picture:
     rows = class_rows(runs)
     if not rows:
         raise RunError(
-            "the run has no labels of its images, like all runs of earlier versions; its bench command, given"
-            " again, adds them"
+            "the run has no labels of its images, because an earlier version wrote it; run its bench"
+            " command again to add them"
         )
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     chart = class_panel().facet(alt.Facet("cell:N", sort=cells, title=None), columns=_COLUMNS)
     return Picture(
         chart.resolve_scale(y="independent"),
         {"classes": rows},
-        f"Top-1 accuracy by class, the worst first, clean and under attack, for {', '.join(cells)}.",
+        f"Top-1 accuracy by class, the lowest first, clean and under attack, for {', '.join(cells)}.",
     )
 
 
 def class_panel() -> alt.LayerChart:
-    """The panel of one backbone and defense; its data are named ``classes``."""
+    """The panel of one backbone and defense; its data set is named ``classes``."""
     import altair as alt
 
     kinds = [CLEAN, UNDER_ATTACK]
@@ -69,7 +69,7 @@ def class_panel() -> alt.LayerChart:
 
 
 def class_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
-    """A row a class and measurement; only the worst classes of each backbone and defense."""
+    """One row per class and measurement; only the worst classes of each backbone and defense."""
     rows = []
     for run in runs:
         found: dict[str, dict[str, list[ClassAccuracy]]] = {}
@@ -82,7 +82,7 @@ def class_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
 
 
 def _worst(measured: Sequence[Sequence[ClassAccuracy]]) -> list[int]:
-    """The numbers of the classes with the lowest accuracies, compared in the last measurement first."""
+    """The indices of the classes with the lowest accuracies; the last measurement is compared first."""
     numbers = range(len(measured[-1]))
     return sorted(numbers, key=lambda number: [each[number].top1 for each in reversed(measured)])[:_MOST]
 
@@ -90,7 +90,7 @@ def _worst(measured: Sequence[Sequence[ClassAccuracy]]) -> list[int]:
 def _row(cell: str, threat: str, place: int, found: ClassAccuracy) -> dict[str, Any]:
     return {
         "cell": shown(cell),
-        # Two classes may have one name; the axis shows what follows the tab.
+        # Two classes may share a name; the axis shows the text after the tab.
         "place": f"{place:03}\t{shown(found.name)}",
         "name": shown(found.name),
         "kind": CLEAN if threat == CLEAN else UNDER_ATTACK,

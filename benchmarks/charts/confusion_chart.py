@@ -24,10 +24,10 @@ _NOTHING = "#00224e"
 
 
 def confusion_panel(kind: str) -> alt.Chart:
-    """The panel of one backbone and defense; its data are named ``confusion``.
+    """The panel of one backbone and defense; its data set is named ``confusion``.
 
     Args:
-        kind: ``clean`` or ``under attack``, for its title.
+        kind: ``clean`` or ``under attack``, shown as its title.
     """
     import altair as alt
 
@@ -60,7 +60,7 @@ def confusion_panel(kind: str) -> alt.Chart:
 
 
 def confusion_rows(found: Iterable[ResultsByClass]) -> list[dict[str, Any]]:
-    """A row a pair of classes that occurs; of many classes only the twelve that are confused most often."""
+    """One row per pair of classes that occurs; of many classes only the twelve with the most errors."""
     return [row for each in found for row in _rows(each)]
 
 

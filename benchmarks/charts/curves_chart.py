@@ -1,4 +1,4 @@
-"""Training curves: loss, accuracy and, if it was measured, accuracy under attack, epoch by epoch."""
+"""Training curves: loss, accuracy and, if measured, accuracy under attack, by epoch."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _LINES = {
 
 
 def curves_chart(runs: Sequence[ShownRun]) -> Picture:
-    """The training curves of each backbone and defense: means over seeds, bands from the lowest to highest.
+    """The training curves of each backbone and defense: means over seeds; bands from lowest to highest.
 
-    Several are told apart by colour, and training from validation by dashes.
+    Colours distinguish several cells; dashes distinguish training and validation.
 
     Raises:
         RunError: if there are no curves.
@@ -42,7 +42,7 @@ def curves_chart(runs: Sequence[ShownRun]) -> Picture:
     rows = curve_rows(runs)
     if not rows:
         raise RunError(
-            "there are no training curves; they come with each epoch of a bench, unless with --curves none"
+            "the run has no training curves; bench writes them after each epoch, unless with --curves none"
         )
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     panels = panels_of(rows)
@@ -62,7 +62,7 @@ def curves_chart(runs: Sequence[ShownRun]) -> Picture:
 
 
 def panels_of(rows: Rows) -> list[str]:
-    """The panels that there are curves for, in their order."""
+    """The panels that have curves, in order."""
     return [panel for panel in _PANELS if any(row["panel"] == panel for row in rows)]
 
 
@@ -73,13 +73,13 @@ def _side_by_side(charts: Sequence[Any]) -> Any:
 
 
 def curve_panel(panel: str, cells: Sequence[str], rows: Rows, *, own_legend: bool = False) -> Any:
-    """One panel; its data are named ``curves``.
+    """One panel; its data set is named ``curves``.
 
     Args:
-        panel: what it shows.
-        cells: the names that colours stand for; of one only, colours tell the lines apart.
-        rows: the data, for the names of the lines.
-        own_legend: it stands alone, and its legend has its own lines only.
+        panel: name of the panel.
+        cells: names that get a colour each; with a single name, colours distinguish the lines.
+        rows: the data, from which the names of the lines are taken.
+        own_legend: the panel stands alone, so its legend lists only its own lines.
     """
     import altair as alt
 
@@ -116,13 +116,13 @@ def curve_panel(panel: str, cells: Sequence[str], rows: Rows, *, own_legend: boo
 
 
 def _lines(rows: Rows) -> list[str]:
-    """The lines that occur, in their order."""
+    """The lines that occur, in order."""
     found = {row["line"] for row in rows}
     return [line for line in dict.fromkeys(name for _, name in _LINES.values()) if line in found]
 
 
 def curve_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
-    """A row an epoch and line of each backbone and defense that was trained."""
+    """One row per epoch and line, for each trained backbone and defense."""
     rows = []
     for run in runs:
         curves: dict[str, list[list[Point]]] = {}

@@ -1,4 +1,4 @@
-"""Accuracy against eps, with bands: a panel an attack."""
+"""Accuracy against eps, with bands: one panel per attack."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 NORMS = {"linf": "L∞", "l2": "L2"}
 TRUST_TEXTS = {Trust.ok: "reliable", Trust.unchecked: "not checked", Trust.doubted: "unreliable"}
-# More lines than this in one panel cannot be told apart: then each backbone has a row of panels.
+# More lines cannot be told apart in one panel: then each backbone gets a row of panels.
 _MOST_LINES = 7
 
 
 def eps_chart(runs: Sequence[ShownRun]) -> Picture:
-    """Top-1 accuracy against eps: a line a backbone and defense, a panel an attack.
+    """Top-1 accuracy against eps: one line per backbone and defense, one panel per attack.
 
-    Bands are 95 % intervals; over several seeds they cover seeds and images. Figures that the trust checks
+    Bands are 95 % intervals; with several seeds they cover seeds and images. Figures that the trust checks
     doubt are hollow.
 
     Raises:
@@ -90,7 +90,7 @@ def _lines(series: str, names: Sequence[str], title: str, x: alt.X) -> alt.Layer
 
 
 def reliability_marks(base: alt.Chart, **encodings: Any) -> tuple[alt.Chart, alt.Chart]:
-    """Points of figures that can be relied on, and hollow ones of the others."""
+    """Filled points for reliable figures, and hollow points for doubted ones."""
     import altair as alt
 
     doubted = alt.datum.trust == TRUST_TEXTS[Trust.doubted]
@@ -100,7 +100,7 @@ def reliability_marks(base: alt.Chart, **encodings: Any) -> tuple[alt.Chart, alt
 
 
 def _eps_axis(rows: Sequence[dict[str, Any]], norms: set[str]) -> alt.X:
-    """Ticks at the measured budgets, as they are typed."""
+    """Ticks at the measured budgets, written as the user types them."""
     import altair as alt
 
     budgets = sorted({row["eps"] for row in rows})
@@ -124,7 +124,7 @@ def eps_title(norms: set[str]) -> str:
 
 
 def tooltip(*fields: str) -> list[alt.Tooltip]:
-    """What a mark says of itself: names of text fields, each with its title behind a colon."""
+    """The tooltip of a mark: names of text fields, each with its title after a colon."""
     import altair as alt
 
     pairs = [field.partition(":") for field in fields]
@@ -132,7 +132,7 @@ def tooltip(*fields: str) -> list[alt.Tooltip]:
 
 
 def _rows(points: Sequence[AccuracyPoint]) -> list[dict[str, Any]]:
-    """A row a point; the clean one belongs to each attack's line."""
+    """One row per point; the clean point belongs to the line of each attack."""
     rows = []
     attacked = [point for point in points if point.attack != CLEAN]
     for cell in dict.fromkeys(point.cell for point in attacked):
@@ -163,7 +163,7 @@ def _row(point: AccuracyPoint, attack: str) -> dict[str, Any]:
 
 
 def interval_text(point: AccuracyPoint) -> str:
-    """The ends of its interval: ``41.5 to 48.2``."""
+    """The ends of the point's interval: ``41.5 to 48.2``."""
     return "" if point.low is None or point.high is None else f"{point.low:.1f} to {point.high:.1f}"
 
 

@@ -1,4 +1,4 @@
-"""Clean against robust accuracy, with the Pareto front: a panel a budget."""
+"""Clean against robust accuracy, with the Pareto front: one panel per budget."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _FRONT = "#808080"
 
 
 def pareto_chart(runs: Sequence[ShownRun]) -> Picture:
-    """Clean top-1 against the lowest top-1 under any attack, for each budget, with 95 % intervals.
+    """Clean top-1 against the lowest top-1 under any attack, at each budget, with 95 % intervals.
 
-    The front joins the cells that no other beats in both. An unreliable figure is never on it, and neither is
-    a cell that has not learned.
+    The front joins the cells that no other beats in both accuracies. It leaves out unreliable figures and
+    cells whose clean accuracy is not above chance.
 
     Raises:
         RunError: if nothing was attacked.
@@ -96,11 +96,11 @@ def _points(names: Sequence[str], models: Sequence[str]) -> alt.LayerChart:
 
 
 def pareto_rows(points: Sequence[AccuracyPoint], norms: dict[str, str]) -> list[dict[str, Any]]:
-    """A row a cell and budget that has both figures, each marked whether it is on the budget's front.
+    """One row per cell and budget with both figures; each row says whether it is on the budget's front.
 
     Args:
-        points: of all runs.
-        norms: the norm of each run by its name; budgets of another norm have a panel of their own.
+        points: the accuracies of all runs.
+        norms: the norm of each run, by name; each norm has its own panels.
     """
     rows = []
     for panel, norm, eps in dict.fromkeys(
@@ -120,7 +120,7 @@ def pareto_rows(points: Sequence[AccuracyPoint], norms: dict[str, str]) -> list[
 
 
 def front(pairs: Iterable[tuple[AccuracyPoint, AccuracyPoint]]) -> list[AccuracyPoint]:
-    """The robust accuracies of the pairs that no other pair beats in one figure and equals in the other."""
+    """The robust accuracies on the front: no other pair beats one of its figures and equals the other."""
     best: list[AccuracyPoint] = []
     height = -1.0
     for _, robust in sorted(pairs, key=lambda pair: (-_top1(pair[0]), -_top1(pair[1]))):

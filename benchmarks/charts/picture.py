@@ -1,4 +1,4 @@
-"""A picture: an Altair chart with its data apart, which becomes a Vega-Lite specification or a file."""
+"""A picture: an Altair chart with separate data, which becomes a Vega-Lite specification or a file."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ Rows = Sequence[Mapping[str, Any]]
 
 @dataclass(frozen=True)
 class Picture:
-    """What is drawn. A notebook shows it.
+    """A drawn chart. A notebook shows it.
 
     Attributes:
-        chart: refers to its data by name.
-        data: the rows of each name.
-        description: one or two sentences for those who do not see it.
+        chart: the chart; it refers to its data by name.
+        data: the rows of each data set, by name.
+        description: one or two sentences for people who do not see the picture.
     """
 
     chart: alt.TopLevelMixin = field(repr=False)
@@ -42,9 +42,9 @@ class Picture:
         """The Vega-Lite specification, with data.
 
         Args:
-            config: fonts and colours of what is not data.
+            config: fonts and colours of everything but the data.
         """
-        # Data stay out of what Altair checks row by row.
+        # Data are added later, because Altair would check them row by row.
         made: dict[str, Any] = self.chart.to_dict()
         return {**made, "datasets": dict(self.data), "config": dict(config), "description": self.description}
 
@@ -59,7 +59,7 @@ class Picture:
         return svg
 
     def save(self, file: str | Path) -> None:
-        """Write it as its suffix says: svg, png or pdf.
+        """Write the picture in the format of the file's suffix: svg, png or pdf.
 
         Raises:
             InvalidSettingError: for another suffix.
@@ -81,7 +81,7 @@ class Picture:
 
 
 def require_format(file: Path) -> str:
-    """The format that a file's name asks for.
+    """The format that a file's suffix names.
 
     Raises:
         InvalidSettingError: for a suffix outside :data:`FORMATS`.
@@ -93,16 +93,16 @@ def require_format(file: Path) -> str:
 
 
 def require_charts() -> None:
-    """Raise if the packages that draw are not installed.
+    """Raise if the drawing packages are not installed.
 
     Raises:
-        InvalidSettingError: saying what to install.
+        InvalidSettingError: with the command that installs them.
     """
     names = {"altair": "altair", "vl_convert": "vl-convert-python", "jinja2": "Jinja2"}
     missing = [package for module, package in names.items() if find_spec(module) is None]
     if missing:
         raise InvalidSettingError(
-            f"{', '.join(missing)} not installed; pictures and reports need"
+            f"pictures and reports need {', '.join(missing)}, which is not installed; install it with"
             " pip install 'robustbench-tin[report]'"
         )
 

@@ -1,4 +1,4 @@
-"""``robust-tin plot``: a picture of runs as svg, png or pdf."""
+"""``robust-tin plot``: draw runs as svg, png or pdf."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from robustbench_tin.options import either
 
 
 class Kind(StrEnum):
-    """What a picture shows."""
+    """The kind of a picture."""
 
     curves = "curves"
     eps = "eps"
@@ -40,22 +40,22 @@ CHARTS: dict[Kind, Callable[[Sequence[ShownRun]], Picture]] = {
 
 
 def plot(runs: str | Path | Sequence[str | Path], *, kind: str, out: str | Path, cell: str = "*") -> Path:
-    """Draw runs and write the picture.
+    """Draw runs and write the picture to a file.
 
     Args:
-        runs: one run directory or several, finished or not.
+        runs: one or several run directories, finished or not.
         kind: ``curves`` (training), ``eps`` (accuracy against eps), ``pareto`` (clean against robust),
             ``classes`` (accuracy by class), ``transfer`` (heat map) or ``saliency`` (attribution inside the
             box).
-        out: file that ends in .svg, .png or .pdf.
+        out: a file whose name ends in .svg, .png or .pdf.
         cell: name or pattern of the cells to show.
 
     Returns:
         The file.
 
     Raises:
-        InvalidSettingError: for another kind or file, or if the packages that draw are not installed.
-        RunError: if a run cannot be read, or has nothing of this kind.
+        InvalidSettingError: for an unknown kind or suffix, or if the drawing packages are not installed.
+        RunError: if a run cannot be read, or has no data of this kind.
     """
     file = Path(out)
     require_format(file)
@@ -67,12 +67,12 @@ def draw(runs: str | Path | Sequence[str | Path], *, kind: str, cell: str = "*")
     """Draw runs; a notebook shows the picture.
 
     Args:
-        runs: as of :func:`plot`, likewise the others.
-        kind: see :func:`plot`.
-        cell: see :func:`plot`.
+            runs: see :func:`plot`.
+            kind: see :func:`plot`.
+            cell: see :func:`plot`.
 
-    Raises:
-        RobustTinError: as :func:`plot`.
+        Raises:
+            RobustTinError: see :func:`plot`.
     """
     if kind not in set(Kind):
         raise InvalidSettingError(f"kind got '{kind}'; expected {either(list(Kind))}")

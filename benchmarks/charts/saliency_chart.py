@@ -1,4 +1,4 @@
-"""The share of the attribution inside the object's box: where each cell looks."""
+"""The share of each cell's attribution inside the object's box."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _STEP = 13
 
 
 def saliency_chart(runs: Sequence[ShownRun]) -> Picture:
-    """The mean share inside the box with its 95 % interval: a panel a method, a mark a kind of image.
+    """The mean share inside the box with its 95 % interval: a panel per method, a mark per kind of image.
 
-    The short line is the share of the area inside the box: what a map that is the same everywhere would give.
+    The short line is the share of the area inside the box, the score of a uniform map.
 
     Raises:
-        RunError: if no run has saliency results of cells that are shown.
+        RunError: if no shown cell has saliency results.
     """
     import altair as alt
 
     rows = saliency_rows(runs)
     if not rows:
-        raise RunError("no saliency was measured; robust-tin saliency RUN does that")
+        raise RunError("no saliency was measured; run robust-tin saliency RUN first")
     kinds, methods = (list(dict.fromkeys(row[name] for row in rows)) for name in ("kind", "method"))
     cells = list(dict.fromkeys(row["cell"] for row in rows))
     title = "attribution inside the box, %"
@@ -65,7 +65,7 @@ def saliency_chart(runs: Sequence[ShownRun]) -> Picture:
 
 
 def saliency_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
-    """A row a backbone and defense, method and kind of image; the mean over seeds."""
+    """One row per backbone and defense, method and kind of image: the mean over seeds."""
     rows = []
     for run in runs:
         shares = {(share.cell, share.method, share.kind): share for share in read_saliency(run.run.path)}
@@ -100,8 +100,8 @@ def _row(cell: str, seeds: Sequence[SaliencyShare]) -> dict[str, Any]:
 def over_seeds(seeds: Sequence[SaliencyShare]) -> tuple[float, float, float]:
     """The mean over seeds with its 95 % interval, in [0, 1].
 
-    As in tables, two errors add up: that of the images, which all seeds share, and that of the seeds
-    (Student's t). An end's distance is the root of the sum of squares.
+    Two errors add up, as in tables: that of the images, which all seeds share, and that of the seeds
+    (Student's t). The distance to an end is the root of the sum of squares.
     """
     mean = fmean(share.mean for share in seeds)
     below, above = (

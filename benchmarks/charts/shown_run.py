@@ -1,4 +1,4 @@
-"""The runs and cells that a picture or a report shows, each under a name of its own."""
+"""The runs and cells in a picture or a report, each under a unique name."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class ShownRun:
-    """One run, as far as it is shown.
+    """One run in a picture or a report.
 
     Attributes:
-        name: short, and no other run's; empty if it is the only one, which needs no name.
+        name: short and unique; empty if only one run is shown.
         run: the run.
-        pattern: of the cells to show.
+        pattern: pattern of the cells to show.
     """
 
     name: str
@@ -41,7 +41,7 @@ class ShownRun:
     _kept: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def kept(self, key: Hashable, make: Callable[[], T]) -> T:
-        """What is made of this run once, under a key of its own."""
+        """A value computed once from this run and kept under this key."""
         if key not in self._kept:
             self._kept[key] = make()
         found: T = self._kept[key]
@@ -49,17 +49,17 @@ class ShownRun:
 
     @cached_property
     def records(self) -> pd.DataFrame:
-        """The records of these cells."""
+        """The records of the shown cells."""
         return self.run.records_of(self.pattern)
 
     @cached_property
     def transfers(self) -> pd.DataFrame:
-        """The records of the run's transfers, of all its cells."""
+        """The records of the run's transfers, for all its cells."""
         return self.run.transfers.records
 
     @cached_property
     def rows(self) -> list[TableRow]:
-        """A row for each backbone and defense, with the records of its seeds."""
+        """One row per backbone and defense, with the records of its seeds."""
         return table_rows(self.records, worst_sources(self.transfers), per_seed=False)
 
     @cached_property
@@ -73,7 +73,7 @@ class ShownRun:
         return read_labels(self.run.path, self.run.plan)
 
     def cells_of(self, row: TableRow) -> list[Cell]:
-        """The cells of a row, one a seed."""
+        """The cells of a row, one per seed."""
         seeds = {cell.seed for cell in row.seeds}
         return [
             cell
@@ -82,31 +82,31 @@ class ShownRun:
         ]
 
     def label(self, row: TableRow) -> str:
-        """A row by its name: ``resnet50 + fgsm-at``, behind the run's name if there are several."""
+        """The name of a row: ``resnet50 + fgsm-at``, after the run's name if several runs are shown."""
         return self.cell_label(row.model, row.defense)
 
     def cell_label(self, model: str, defense: str) -> str:
-        """A backbone and a defense by their name, likewise."""
+        """The name of a backbone and defense, after the run's name if several runs are shown."""
         return f"{self.qualified(model)} + {short_numbers(defense)}"
 
     def qualified(self, text: str) -> str:
-        """A text behind the run's name if there are several."""
+        """A text after the run's name, if several runs are shown."""
         return f"{self.name}: {text}" if self.name else text
 
 
 def open_runs(paths: Sequence[str | Path], cell: str = "*") -> list[ShownRun]:
-    """Runs to show together.
+    """Open runs to show together.
 
     Args:
-        paths: their directories.
+        paths: the run directories.
         cell: name or pattern of the cells to show.
 
     Raises:
-        RobustTinError: if one is no run or is given twice, or none has such a cell.
+        RobustTinError: if one is not a run or is given twice, or no run has such a cell.
     """
     places = [Path(path) for path in paths]
     if len({place.resolve() for place in places}) < len(places):
-        raise InvalidSettingError("a run is given twice; give each once")
+        raise InvalidSettingError("got the same run twice; give each run once")
     runs = [Run.load(place) for place in places]
     names = _names(places) if len(places) > 1 else [""]
     found, missing = [], []
@@ -123,7 +123,7 @@ def open_runs(paths: Sequence[str | Path], cell: str = "*") -> list[ShownRun]:
 
 
 def _names(places: Sequence[Path]) -> list[str]:
-    """The last parts of some paths: as many as tell them apart."""
+    """The last parts of the paths: as many as needed to make them distinct."""
     parts = [place.resolve().parts for place in places]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(each[-count:]) for each in parts]

@@ -1,4 +1,4 @@
-"""The look of charts: colours that the colour-blind tell apart, and shapes and dashes beside them."""
+"""The look of charts: colours that colour-blind people can distinguish, with shapes and dashes."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     import altair as alt
 
-# Okabe and Ito (2008), without black, which no dark page shows, and yellow, which no white one does.
+# Okabe and Ito (2008), without black (invisible on dark pages) and yellow (invisible on white ones).
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A8A")
-# One more than colours: 56 series differ in one or the other.
+# One more than colours: 56 series differ in colour or shape.
 SHAPES = (
     *("circle", "square", "triangle-up", "diamond"),
     *("cross", "triangle-down", "triangle-right", "triangle-left"),
 )
 DASHES = ([1, 0], [6, 3], [2, 2], [8, 3, 2, 3], [10, 4], [4, 2, 1, 2])
-# A scale of one direction that looks the same to the colour-blind, and in grey.
+# A sequential scale that looks the same to colour-blind people, and works in grey.
 _HEAT: Final = "cividis"
 
 PANEL_WIDTH, PANEL_HEIGHT = 240, 180
@@ -55,26 +55,26 @@ def _config(ink: str, background: str | None) -> Mapping[str, Any]:
 PRINTED = _config("black", "white")
 """For files: black on white."""
 ON_PAGE = _config("currentColor", None)
-"""For the report: text in the colour of the page, light or dark or printed."""
+"""For the report: text in the colour of the page, whether light, dark or printed."""
 
 
 def colour_scale(names: Sequence[str]) -> alt.Scale:
-    """A colour for each name, again from the first once there are no more."""
+    """A colour for each name; colours repeat after the last one."""
     return _cycled(names, COLOURS)
 
 
 def shape_scale(names: Sequence[str]) -> alt.Scale:
-    """A shape for each name, likewise."""
+    """A shape for each name; shapes repeat after the last one."""
     return _cycled(names, SHAPES)
 
 
 def dash_scale(names: Sequence[str]) -> alt.Scale:
-    """A dash for each name, likewise."""
+    """A dash for each name; dashes repeat after the last one."""
     return _cycled(names, DASHES)
 
 
 def percent_colour(column: str, title: str, *, length: int) -> alt.Color:
-    """A colour for each number of a column, from 0 to 100, with a legend of a length in pixels."""
+    """A colour scale for a column of numbers from 0 to 100; the legend's length is in pixels."""
     import altair as alt
 
     return alt.Color(

@@ -19,16 +19,16 @@ _LIGHT = 45
 
 
 def transfer_chart(runs: Sequence[ShownRun]) -> Picture:
-    """Top-1 of each target, a column, on images made on each source, a row: a panel an attack and budget.
+    """Top-1 of each target (column) on images made on each source (row): a panel per attack and budget.
 
     Raises:
-        RunError: if no run has transfers between cells that are shown.
+        RunError: if no run has transfers between shown cells.
     """
     import altair as alt
 
     rows = transfer_rows(runs)
     if not rows:
-        raise RunError("no transfer was measured; robust-tin transfer RUN does that")
+        raise RunError("no transfer was measured; run robust-tin transfer RUN first")
     cells = list(dict.fromkeys(row["source"] for row in rows) | dict.fromkeys(row["target"] for row in rows))
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     base = alt.Chart(alt.NamedData("transfers")).encode(
@@ -60,7 +60,7 @@ def transfer_chart(runs: Sequence[ShownRun]) -> Picture:
 
 
 def transfer_rows(runs: Sequence[ShownRun]) -> list[dict[str, Any]]:
-    """A row a source, target, attack and budget that was measured."""
+    """One row per measured source, target, attack and budget."""
     rows = []
     for run in runs:
         cells = {(cell.model, cell.defense, cell.seed) for cell in run.cells}

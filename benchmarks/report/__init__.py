@@ -1,1 +1,1 @@
-"""The report: one HTML file that shows runs to people, made from their stored results."""
+"""The report: one HTML file that shows runs, made from their stored results."""

@@ -14,7 +14,7 @@ def worst_classes(rows: Sequence[dict[str, object]]) -> PageTable:
     """The five worst classes of each backbone and defense, clean and under attack.
 
     Args:
-        rows: as :func:`robustbench_tin.benchmarks.charts.class_chart.class_rows` gives them.
+        rows: see :func:`robustbench_tin.benchmarks.charts.class_chart.class_rows`.
     """
     found: dict[tuple[str, str], dict[str, dict[str, object]]] = {}
     for row in rows:

@@ -14,13 +14,13 @@ from robustbench_tin.options import Config, default_of, flag_of, options_of
 from robustbench_tin.specs import number_text, short_numbers
 
 FILE = "FILE"
-"""Stands for a file that a run knows by its digest alone."""
+"""Placeholder for a file that a run knows only by its digest."""
 
 
 def repeat_command(run: Run) -> str:
-    """The command line of the run's plan, as a shell takes it; ``FILE`` stands for files known by digest.
+    """The shell command of the run's plan; ``FILE`` stands for files that are known only by digest.
 
-    A model that was given may need more options than stand here: those of its normalisation, say.
+    A given model may need options that are not in the command, such as those of its normalisation.
     """
     config = EvaluateConfig if run.plan.given else BenchConfig
     words = ["robust-tin", "evaluate" if run.plan.given else "bench"]
@@ -38,7 +38,7 @@ def repeat_command(run: Run) -> str:
 
 
 def _values(run: Run, config: type[Config]) -> Iterator[tuple[str, Any]]:
-    """The options that are no defaults, in the order of the help."""
+    """The options that differ from their defaults, in the order of the help."""
     told = {**_of_data(run), **_of_plan(run.plan)}
     for name in options_of(config):
         default = default_of(config, name)
@@ -55,7 +55,7 @@ def _of_data(run: Run) -> dict[str, Any]:
 
 
 def _of_plan(plan: Plan) -> dict[str, Any]:
-    """Options as the command line has them: a list with commas, a budget as it is typed."""
+    """Options in the form of the command line: lists with commas, budgets as the user types them."""
     names = options_of(BenchConfig).keys() - options_of(DataConfig).keys()
     values = {name: value for name, value in plan.model_dump().items() if name in names}
     listed = {name: ",".join(map(str, getattr(plan, name))) for name in ("defenses", "seeds", "attacks")}
@@ -63,7 +63,7 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     values["eps"] = ",".join(map(number_text, plan.eps))
     values["plugins"] = [FILE] * len(plan.plugins)
     values["weights"] = FILE if plan.weights else None
-    # Epochs that differ from backbone to backbone are the defaults of the data set.
+    # Epochs that differ between backbones are the defaults of the data set.
     values["epochs"] = plan.epochs[0] if len(set(plan.epochs)) == 1 else None
     values["search"] = None if plan.search == "auto" else plan.search
     if not plan.given:

@@ -1,4 +1,4 @@
-"""Cost: seconds of training and measuring, and passes an image."""
+"""Cost: seconds of training and measuring, and passes per image."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robustbench_tin.benchmarks.runs.records import CLEAN, WORST_CASE
 
 
 def cost_table(runs: Sequence[ShownRun]) -> PageTable:
-    """A row a backbone and defense: seconds over all seeds, and passes an image under attack."""
+    """One row per backbone and defense: seconds over all seeds, and passes per image under attack."""
     return PageTable(
         "cost",
-        "Wall-clock time, summed over seeds, and passes an image over all attacks and budgets of a seed",
+        "Wall-clock time, summed over seeds, and passes per image over all attacks and budgets of a seed",
         [
             Column("model + defense", label=True),
             Column("device", choices=True),
@@ -28,7 +28,7 @@ def cost_table(runs: Sequence[ShownRun]) -> PageTable:
             Column("backward passes", number=True),
         ],
         [_row(run, row) for run in runs for row in run.rows],
-        ("A worst case costs nothing of its own; trust checks are not counted.",),
+        ("A worst case adds no cost. Trust checks are not counted.",),
     )
 
 
@@ -55,7 +55,7 @@ def _row(run: ShownRun, row: TableRow) -> list[Cell]:
 
 
 def _own(measures: Mapping[tuple[str, float], Mapping[Any, Any]]) -> list[Mapping[Any, Any]]:
-    """The records of a cell; not those of images made on other cells."""
+    """The records of a cell, without those on images made on other cells."""
     return [record for record in measures.values() if "source_model" not in record]
 
 

@@ -1,4 +1,4 @@
-"""Gallery and saliency maps in the page: pictures as data URIs."""
+"""Galleries and saliency maps in the page: pictures as data URIs."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from robustbench_tin.benchmarks.evidence.saliency_files import read_saliency_ima
 from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.specs import eps_text, short_numbers
 
-# Of each section: a report has to stay below 5 MB.
+# Maximum size of each section: a report must stay below 5 MB.
 _MOST_BYTES = 600_000
 
 
@@ -28,11 +28,11 @@ class PagePicture:
 
     Attributes:
         source: a data URI.
-        title: below it, a word or two.
-        alternative: what it shows, for those who do not see it.
-        width: in pixels.
-        height: in pixels.
-        box: of the object, as x, y, width and height in pixels; None without one.
+        title: a word or two, shown below it.
+        alternative: a description for people who do not see the picture.
+        width: width in pixels.
+        height: height in pixels.
+        box: box of the object, as x, y, width and height in pixels; None without one.
     """
 
     source: str
@@ -45,11 +45,11 @@ class PagePicture:
 
 @dataclass(frozen=True)
 class PictureRow:
-    """Pictures of one image, side by side.
+    """Pictures of one image, shown in a row.
 
     Attributes:
-        title: the cell, and the attack.
-        pictures: in their order.
+        title: the cell and the attack.
+        pictures: the pictures in order.
         facts: short lines below them.
     """
 
@@ -63,9 +63,9 @@ class PictureSection:
     """The galleries or the maps of all runs.
 
     Attributes:
-        rows: as many as there is room for.
-        left_out: number of rows that there was no room for.
-        notes: how they were chosen.
+        rows: the rows that fit into the page.
+        left_out: number of rows that do not fit.
+        notes: how the images were chosen.
     """
 
     rows: Sequence[PictureRow]
@@ -74,7 +74,7 @@ class PictureSection:
 
 
 def gallery_section(runs: Sequence[ShownRun]) -> PictureSection:
-    """The galleries that were made of some runs."""
+    """The existing galleries of some runs."""
     rows: list[PictureRow] = []
     notes: list[str] = []
     for run in runs:
@@ -87,7 +87,7 @@ def gallery_section(runs: Sequence[ShownRun]) -> PictureSection:
 
 
 def saliency_section(runs: Sequence[ShownRun]) -> PictureSection:
-    """The saliency maps that were made of some runs."""
+    """The existing saliency maps of some runs."""
     rows = []
     for run in runs:
         by_image: dict[tuple[str, str, int], list[SaliencyImage]] = {}
@@ -99,12 +99,12 @@ def saliency_section(runs: Sequence[ShownRun]) -> PictureSection:
 
 
 def _names(run: ShownRun) -> set[str]:
-    """The cells that are shown, as evidence names them."""
+    """The shown cells, by the names that evidence uses."""
     return {cell_name(cell) for cell in run.cells}
 
 
 def _section(rows: Sequence[PictureRow], notes: Sequence[str]) -> PictureSection:
-    """Rows of all cells in turn while there is room: no cell takes all of it."""
+    """Rows that fit, taken from all cells in turn, so that no cell takes all the room."""
     by_title: dict[str, list[PictureRow]] = {}
     for row in rows:
         by_title.setdefault(row.title, []).append(row)
@@ -131,7 +131,7 @@ def _gallery_row(run: ShownRun, gallery: Gallery, image: GalleryImage) -> Pictur
     return PictureRow(
         f"{run.qualified(image.cell)}, {threat}",
         [
-            _picture(image.clean, before, f"Image {image.index}, a {name(image.label)}, as it is"),
+            _picture(image.clean, before, f"Image {image.index}, true class {name(image.label)}, clean"),
             _picture(
                 image.perturbation,
                 f"× {image.magnified_by:g}",
@@ -160,8 +160,8 @@ def _saliency_row(run: ShownRun, images: Sequence[SaliencyImage]) -> PictureRow:
             x0, y0, x1, y1 = image.box
             box = (x0, y0, x1 - x0 + 1, y1 - y0 + 1)
         pictures += [
-            _picture(image.image, image.kind, f"Image {image.index}, a {name}, {image.kind}", box),
-            _picture(heated(image.image, image.map), share, f"Where the model looks: {share}", box),
+            _picture(image.image, image.kind, f"Image {image.index}, true class {name}, {image.kind}", box),
+            _picture(heated(image.image, image.map), share, f"Saliency map: {share}", box),
         ]
     return PictureRow(
         f"{run.qualified(first.cell)}, {first.method}", pictures, [f"image {first.index}, true class {name}"]
@@ -169,7 +169,7 @@ def _saliency_row(run: ShownRun, images: Sequence[SaliencyImage]) -> PictureRow:
 
 
 def heated(image: npt.NDArray[np.uint8], heat: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """An image in grey with a map over it, from dark over red and yellow to white.
+    """An image in grey with a map over it, coloured from dark over red and yellow to white.
 
     Args:
         image: uint8 ``(H, W, 3)``.

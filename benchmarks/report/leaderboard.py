@@ -28,13 +28,13 @@ _NOT_LEARNED = "not learned"
 
 
 def leaderboard(runs: Sequence[ShownRun], points: Sequence[AccuracyPoint]) -> PageTable:
-    """A row a backbone and defense: clean, and the lowest top-1 under any attack at each eps.
+    """One row per backbone and defense: clean top-1, and the lowest top-1 under any attack at each eps.
 
-    The highest figure at the largest eps comes first; rows that did not learn, or whose figure is unreliable,
-    come below the others.
+    The highest figure at the largest eps comes first. Rows whose clean accuracy is not above chance, or whose
+    figure is unreliable, come last.
 
     Args:
-        runs: to show.
+        runs: the runs to show.
         points: their top-1 accuracies.
     """
     eps = budgets(points)
@@ -64,8 +64,8 @@ def leaderboard(runs: Sequence[ShownRun], points: Sequence[AccuracyPoint]) -> Pa
         columns,
         [row for _, row in sorted(rows, key=lambda pair: pair[0])],
         (
-            "Brackets: 95 % interval; over several seeds it covers seeds and images.",
-            "Behind each lowest top-1 stands the attack that gives it.",
+            "Brackets: 95 % interval; with several seeds it covers seeds and images.",
+            "After each lowest top-1 follows the attack that achieved it.",
             *(["Attribution in box: see Saliency."] if looks else []),
         ),
     )
@@ -107,7 +107,7 @@ def _row(
 
 
 def figure_cell(point: AccuracyPoint | None, *, with_attack: bool = False) -> Cell:
-    """A figure with its interval, and with the attack that it is of."""
+    """A figure with its interval and, if asked for, its attack."""
     if point is None:
         return Cell(MISSING)
     if point.top1 is None:
@@ -118,7 +118,7 @@ def figure_cell(point: AccuracyPoint | None, *, with_attack: bool = False) -> Ce
 
 
 def _share(run: ShownRun, model: str, defense: str, shares: Sequence[SaliencyShare]) -> Cell:
-    """The share of the first method on clean images."""
+    """The share inside the box of the first method, on clean images."""
     names = {
         cell_name(cell) for cell in run.cells if (cell.model, short_numbers(cell.defense)) == (model, defense)
     }
@@ -146,10 +146,10 @@ def _verdict(points: Sequence[AccuracyPoint]) -> Cell:
 def measurements(
     runs: Sequence[ShownRun], points: Sequence[AccuracyPoint], top5: Sequence[AccuracyPoint]
 ) -> PageTable:
-    """A row a measurement: top-1 and top-5 with their intervals, and the verdict.
+    """One row per measurement: top-1 and top-5 with their intervals, and the verdict.
 
     Args:
-        runs: to show.
+        runs: the runs to show.
         points: their top-1 accuracies.
         top5: their top-5 accuracies, in the same order.
     """

@@ -1,4 +1,4 @@
-"""The HTML of the report: templates that escape every name, with scripts and styles inside."""
+"""The HTML of the report: templates that escape every name, with embedded scripts and styles."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _TEMPLATES = files(__package__) / "templates"
 
 
 def render(context: Mapping[str, Any]) -> str:
-    """The page.
+    """The HTML page.
 
-    A content security policy lets the browser run these scripts alone and load nothing from elsewhere.
+    A content security policy lets the browser run only these scripts and load nothing from other places.
 
     Args:
-        context: what the templates show; texts are escaped.
+        context: the values in the templates; texts are escaped.
     """
     from jinja2 import DictLoader, Environment, StrictUndefined
     from markupsafe import Markup
@@ -50,7 +50,7 @@ def render(context: Mapping[str, Any]) -> str:
 
 
 def script_json(value: object) -> Markup:
-    """JSON that stands within a script element and cannot end it."""
+    """JSON for use inside a script element, which it cannot end."""
     from markupsafe import Markup
 
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
@@ -67,7 +67,7 @@ def _vega() -> str:
     script: str = vl_convert.javascript_bundle(
         "window.vegaEmbed = vegaEmbed;", vl_version=vega_lite_version()
     )
-    # It declares names, which must not meet those of another script.
+    # The block keeps its declared names apart from those of other scripts.
     return "{" + script.replace("</script", "<\\/script") + "\n}"
 
 

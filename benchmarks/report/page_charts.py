@@ -14,7 +14,7 @@ from robustbench_tin.benchmarks.charts.picture import Picture, Rows
 from robustbench_tin.benchmarks.charts.theme import ON_PAGE
 
 CHOSEN = "chosen"
-"""The parameter that names the backbone and defense that a chart shows."""
+"""The parameter with the backbone and defense that a chart shows."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,9 @@ class PageChart:
     """One chart.
 
     Attributes:
-        name: short, and no other chart's: part of the ids in the page.
-        specification: Vega-Lite, with data.
-        description: for those who do not see it.
+        name: short and unique: part of the ids in the page.
+        specification: Vega-Lite specification, with data.
+        description: a description for people who do not see the chart.
     """
 
     name: str
@@ -37,9 +37,9 @@ class ChartGroup:
     """Charts that show one backbone and defense at a time.
 
     Attributes:
-        name: short, and no other group's.
-        choices: the names to choose from, the first is shown first.
-        charts: all of the same.
+        name: short and unique.
+        choices: the names to choose from; the first one is shown first.
+        charts: charts that all show the chosen name.
     """
 
     name: str
@@ -53,7 +53,7 @@ def page_chart(name: str, picture: Picture) -> PageChart:
 
 
 def curve_group(rows: Rows) -> ChartGroup:
-    """Training curves, a chart a panel."""
+    """Training curves, one chart per panel."""
     charts = [
         _chosen(
             f"curves-{number}",
@@ -68,12 +68,12 @@ def curve_group(rows: Rows) -> ChartGroup:
 
 def class_group(rows: Rows) -> ChartGroup:
     """Accuracy by class."""
-    chart = _chosen("classes", class_panel(), {"classes": rows}, "Top-1 accuracy by class, the worst first.")
+    chart = _chosen("classes", class_panel(), {"classes": rows}, "Top-1 accuracy by class, the lowest first.")
     return ChartGroup("classes", _cells(rows), [chart])
 
 
 def confusion_group(found: Iterable[ResultsByClass]) -> ChartGroup:
-    """True against predicted class: a chart for the clean images, and one under attack."""
+    """True against predicted class: one chart for the clean images and one under attack."""
     rows = confusion_rows(found)
     charts = [
         _chosen(
@@ -88,7 +88,7 @@ def confusion_group(found: Iterable[ResultsByClass]) -> ChartGroup:
 
 
 def _chosen(name: str, panel: Any, data: Mapping[str, Rows], description: str) -> PageChart:
-    """A panel that shows the rows of one backbone and defense."""
+    """A panel that shows only the rows of the chosen backbone and defense."""
     import altair as alt
 
     first = next((str(row["cell"]) for rows in data.values() for row in rows), "")

@@ -1,4 +1,4 @@
-"""A table of the page that readers sort and filter: texts with the values that they are sorted by."""
+"""A table of the page that readers can sort and filter: texts with their sort values."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ class Cell:
     """One cell.
 
     Attributes:
-        text: what is shown first.
-        value: what rows are sorted by; None: the text, or nothing in a column of numbers.
-        detail: smaller, behind the text: an interval, say.
+        text: the main text.
+        value: sort value of the row; None: the text, or nothing in a column of numbers.
+        detail: smaller text after it, such as an interval.
         tone: ``bad``, ``warn``, ``good`` or nothing; the text says the same in words.
     """
 
@@ -29,10 +29,10 @@ class Column:
 
     Attributes:
         title: its heading.
-        number: whether it holds numbers, which are aligned right and sorted by value.
+        number: whether it contains numbers, which are aligned right and sorted by value.
         choices: offer a list of its texts to filter rows by.
-        label: whether it names the row: its cells are the rows' headings.
-        wide: whether it holds sentences.
+        label: whether its cells are the headings of the rows.
+        wide: whether it contains sentences.
     """
 
     title: str
@@ -47,10 +47,10 @@ class PageTable:
     """A table.
 
     Attributes:
-        name: short, and no other table's: part of the ids in the page.
+        name: short and unique: part of the ids in the page.
         caption: one line.
-        columns: of each row.
-        rows: in the order in which they are shown first.
+        columns: the columns of each row.
+        rows: the rows in their initial order.
         notes: lines below it.
         filters: offer filters; a short table needs none.
     """
@@ -64,7 +64,7 @@ class PageTable:
 
     @property
     def filtered_columns(self) -> list[tuple[int, Column, list[str]]]:
-        """Columns to filter by, each with its number and its texts."""
+        """Columns to filter by, each with its number and its distinct texts."""
         found = []
         for number, column in enumerate(self.columns):
             texts = list(dict.fromkeys(row[number].text for row in self.rows)) if column.choices else []

@@ -1,4 +1,4 @@
-"""``robust-tin report``: one HTML file that shows runs, made from their stored results alone."""
+"""``robust-tin report``: one HTML file that shows runs, made only from their stored results."""
 
 from __future__ import annotations
 
@@ -70,18 +70,18 @@ _SECTIONS = {
 def report(
     runs: str | Path | Sequence[str | Path], *, out: str | Path | None = None, cell: str = "*"
 ) -> Path:
-    """Write a report of runs as one HTML file, which loads nothing from elsewhere.
+    """Write a report of runs as one HTML file, which loads nothing from other places.
 
     Args:
-        runs: one run directory or several, finished or not.
-        out: the file; None: ``report.html`` in the first run's directory.
+        runs: one or several run directories, finished or not.
+        out: the HTML file; None: ``report.html`` in the first run's directory.
         cell: name or pattern of the cells to show.
 
     Returns:
         The file.
 
     Raises:
-        InvalidSettingError: if the packages that make it are not installed.
+        InvalidSettingError: if the packages that it needs are not installed.
         RunError: if a run cannot be read, or has no measurements yet.
     """
     require_charts()
@@ -96,16 +96,16 @@ def page_of(runs: Sequence[ShownRun]) -> str:
     """The report of some runs as HTML.
 
     Raises:
-        RunError: if nothing of them is measured yet.
+        RunError: if none of them has measurements yet.
     """
     if all(run.records.empty for run in runs):
-        raise RunError(f"run '{runs[0].run.path}' has no measures yet; give its command again to continue")
+        raise RunError(f"run '{runs[0].run.path}' has no measurements yet; run its command again")
     return render(_Content(runs).context())
 
 
 @dataclass(frozen=True)
 class _Content:
-    """What the page shows of some runs."""
+    """The content of the page."""
 
     runs: Sequence[ShownRun]
 
@@ -120,7 +120,7 @@ class _Content:
         return [each for run in self.runs for each in results_by_class(run, predicted=True)]
 
     def context(self) -> dict[str, Any]:
-        """What the templates show."""
+        """The values for the templates."""
         charts = self._charts()
         classes = class_rows(self.runs)
         confused = [(each.cell, each.threat, each.confusions()) for each in self.by_class]
@@ -151,17 +151,17 @@ class _Content:
         return {**content, "has_charts": has_charts, "sections": self._sections(content)}
 
     def _charts(self) -> dict[str, PageChart]:
-        """The charts that there is something for."""
+        """The charts that have data."""
         found = {}
         for name, make in _CHARTS.items():
             try:
                 found[name] = page_chart(name, make(self.runs))
             except RunError:
-                continue  # nothing of this kind was measured
+                continue  # no data of this kind
         return found
 
     def _sections(self, content: Mapping[str, Any]) -> dict[str, str]:
-        """The sections that are there, with their titles."""
+        """The present sections, with their titles."""
         absent = {name for name in ("eps", "pareto", "transfer") if name not in content["charts"]}
         absent |= {name for name in ("curves", "classes", "confusion") if not content[name].charts}
         absent |= set() if content["gallery"].rows else {"gallery"}
@@ -169,7 +169,7 @@ class _Content:
         return {name: title for name, title in _SECTIONS.items() if name not in absent}
 
     def _tiles(self) -> list[dict[str, str]]:
-        """The figures at the top."""
+        """The figures at the top of the page."""
         cells = sum(len(run.cells) for run in self.runs)
         counts = trust_counts(self.runs, self.points)
         tiles = [
@@ -191,7 +191,7 @@ class _Content:
         return tiles
 
     def _best(self, eps: float) -> AccuracyPoint | None:
-        """The highest of the lowest accuracies under attack that can be relied on."""
+        """The highest reliable figure among the cells' lowest accuracies under attack."""
         lows = [
             lowest_at(self.points, cell, eps) for cell in dict.fromkeys(each.cell for each in self.points)
         ]

@@ -1,4 +1,4 @@
-"""What a run is: data, threat model, versions, fingerprint, plan, and the command that repeats it."""
+"""Facts of a run: data, threat model, versions, fingerprint, plan, and the command that repeats it."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class RunFacts:
     """One run.
 
     Attributes:
-        name: empty if it is the only one.
-        summary: data and threat model in a line.
-        state: what is missing; empty if the run is finished.
-        command: repeats it.
-        has_files: the command has files that the run knows by their digests.
-        facts: what a reader must know first, by name.
+        name: empty if only one run is shown.
+        summary: data and threat model in one line.
+        state: number of missing measurements; empty if the run is finished.
+        command: the command that repeats it.
+        has_files: whether the command contains files that the run knows only by digest.
+        facts: the most important facts, by name.
         plan: every setting, by name.
     """
 
@@ -63,7 +63,7 @@ def run_facts(shown: ShownRun) -> RunFacts:
 
 
 def _state(shown: ShownRun) -> str:
-    """What the run lacks."""
+    """A sentence on missing measurements; empty if none is missing."""
     plan, records = shown.run.plan, shown.records
     wanted = sum(plan.measures_of(cell) for cell in shown.cells)
     return "" if len(records) >= wanted else f"Not finished: {len(records)} of {wanted} measurements."
@@ -74,7 +74,7 @@ def _distinct(shown: ShownRun, name: str) -> str:
 
 
 def _brief(value: Any) -> str:
-    """A setting as the plan's file has it, cut if it is long."""
+    """A setting in the form of the plan's file, cut if it is long."""
     if isinstance(value, float):
         return eps_text(value)
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Trust: how many figures are reliable, and the reason behind each that is not."""
+"""Trust: the number of reliable figures, and the reason behind each unreliable one."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
 
 @dataclass(frozen=True)
 class TrustCounts:
-    """The figures under attack by their verdict.
+    """The number of figures under attack, by verdict.
 
     Attributes:
-        reliable: number of figures that the checks found nothing against.
-        unchecked: number of figures that the checks could not judge in full.
-        unreliable: number of figures that they doubt.
-        checked: whether the runs were checked at all.
+        reliable: number of figures without objections.
+        unchecked: number of figures that the checks could not judge completely.
+        unreliable: number of figures that the checks doubt.
+        checked: whether the runs had trust checks at all.
     """
 
     reliable: int
@@ -42,7 +42,7 @@ def trust_counts(runs: Sequence[ShownRun], points: Sequence[AccuracyPoint]) -> T
 
 
 def reasons_table(points: Sequence[AccuracyPoint]) -> PageTable:
-    """A row a reason, backbone and defense: what it speaks against."""
+    """One row per reason, backbone and defense, with the figures that the reason concerns."""
     found: dict[tuple[Reason, str], list[str]] = {}
     for point in points:
         for reason in point.reasons:
@@ -65,7 +65,7 @@ def reasons_table(points: Sequence[AccuracyPoint]) -> PageTable:
 
 
 def failures_table(points: Sequence[AccuracyPoint]) -> PageTable:
-    """A row a measurement without a figure, with its reason."""
+    """One row per measurement without a figure, with the reason."""
     return PageTable(
         "failures",
         "Measurements without a figure; none of them counts as robust",

@@ -145,7 +145,7 @@ def test_runs_have_names_of_their_own(made: Run, seeded: Run) -> None:
     assert first.label(first.rows[0]) == "first: resnet50 + none"
     (only,) = open_runs([made.path, seeded.path], "vgg16/*")
     assert only.run.path == seeded.path
-    with pytest.raises(InvalidSettingError, match="a run is given twice"):
+    with pytest.raises(InvalidSettingError, match="got the same run twice"):
         open_runs([made.path, made.path])
     with pytest.raises(RunError, match="has no cell 'vgg19/none'"):
         open_runs([made.path], "vgg19/none")

@@ -57,7 +57,7 @@ def test_formats(made: Run, tmp_path: Path) -> None:
 
 
 def test_saliency_is_drawn_once_it_is_measured(made: Run, seeded: Run, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="no saliency was measured; robust-tin saliency RUN does that"):
+    with pytest.raises(RunError, match="no saliency was measured; run robust-tin saliency RUN first"):
         plot(made.path, kind="saliency", out=tmp_path / "picture.svg")
     for seed in range(3):
         cell = f"vgg16/none/{seed}"

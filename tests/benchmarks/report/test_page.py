@@ -162,7 +162,7 @@ def test_a_run_with_nothing_measured_is_one_line(made: Run, tmp_path: Path) -> N
     plan = Plan.model_validate({**made.plan.model_dump(), "eval_images": 7})
     with Run.begun(tmp_path / "empty", plan):
         pass
-    with pytest.raises(RunError, match="has no measures yet"):
+    with pytest.raises(RunError, match="has no measurements yet"):
         report(tmp_path / "empty")
 
 
