@@ -7,20 +7,24 @@ from pathlib import Path
 from typing import Any
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
-from robustbench_tin.benchmarks.cells.cell_progress import is_complete, state_of
+from robustbench_tin.benchmarks.cells.cell_progress import is_complete, is_cut_short, state_of
 from robustbench_tin.benchmarks.cells.choose_executor import SideBySide, side_by_side
 from robustbench_tin.benchmarks.cells.time_estimate import estimate
+from robustbench_tin.benchmarks.cells.time_limit import TimeLimit
 from robustbench_tin.benchmarks.cells.train_cell import train_cell
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.current_part import forget_current
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
+from robustbench_tin.benchmarks.runs.run_state import COSTS_FILE
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.benchmarks.tracking.track import tracked
 from robustbench_tin.data import Dataset
+from robustbench_tin.errors import OutOfTimeError
 from robustbench_tin.presets import with_preset
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.runtime import tune_allocator
@@ -49,6 +53,7 @@ def bench(
         a dry run.
 
     Raises:
+        OutOfTimeError: if ``max_hours`` are over and part of the plan is left.
         RobustTinError: if anything cannot be done as requested; raised before any training.
     """
     reporter = reporter or Reporter()
@@ -66,6 +71,7 @@ def bench(
 
 
 def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run | None:
+    limit = TimeLimit.of_hours(request.max_hours)
     plan, dataset = resolve(request, reporter, find_trained)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if request.dry_run or request.print_plan:
@@ -80,13 +86,22 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
         remember(path, DataConfig(**request.of(DataConfig)))
         remember_labels(path, plan, dataset)
         with tracked(path, request, reporter):
-            _finish(run, dataset, request, group, reporter)
+            _finish(run, dataset, request, group, reporter, limit)
             run.write_results()
+    if request.max_hours is not None and any(is_cut_short(run, cell) for cell in plan.cells()):
+        raise OutOfTimeError(
+            f"stopped after max-hours {request.max_hours:g}; {state_of(run)}; the same command continues"
+        )
     return run
 
 
 def _finish(
-    run: Run, dataset: Dataset, request: BenchConfig, group: ProcessGroup, reporter: Reporter
+    run: Run,
+    dataset: Dataset,
+    request: BenchConfig,
+    group: ProcessGroup,
+    reporter: Reporter,
+    limit: TimeLimit,
 ) -> None:
     """Train and measure the cells that are not complete."""
     plan = run.plan
@@ -100,7 +115,10 @@ def _finish(
     _announce(plan, dataset, costs.side_by_side(chosen.jobs, done), len(done), run.path, reporter)
     if any(run.trained(cell) for cell in plan.cells()):
         reporter.say(f"Continued: {state_of(run)}")
-    _complete(CellContext(run, dataset, request, costs, reporter, group), left, chosen)
+    run.files.write(run.path / COSTS_FILE, costs.expected(chosen.jobs))
+    for cell in left:
+        forget_current(run, cell)
+    _complete(CellContext(run, dataset, request, costs, reporter, group, limit), left, chosen)
 
 
 def _complete(context: CellContext, cells: Sequence[Cell], chosen: SideBySide) -> None:

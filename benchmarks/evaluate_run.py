@@ -27,6 +27,7 @@ from robustbench_tin.benchmarks.runs.given_loader import remember_models
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
+from robustbench_tin.benchmarks.runs.run_state import COSTS_FILE
 from robustbench_tin.benchmarks.tracking.track import tracked
 from robustbench_tin.data import Dataset
 from robustbench_tin.progress import Reporter, duration
@@ -136,6 +137,7 @@ def _complete(run: Run, asked: EvaluateConfig, dataset: Dataset, costs: Estimate
     _announce(run, dataset, costs, left, reporter)
     # The other options of a bench are about training.
     context = CellContext(run, dataset, BenchConfig(device=plan.device), costs, reporter)
+    run.files.write(run.path / COSTS_FILE, costs.expected(1))
     with reporter.overall(sum(map(costs.cell, left))):
         try:
             SerialExecutor(asked.threads).complete(context, left)

@@ -62,6 +62,12 @@ class ForeignExitError(RobustTinError):
         )
 
 
+class OutOfTimeError(RobustTinError):
+    """The hours that a run was given are over, and part of it is left; not an error of the run."""
+
+    exit_code = 75  # EX_TEMPFAIL of sysexits.h: give the command again
+
+
 class InterruptedByUserError(RobustTinError):
     """The user pressed Ctrl-C."""
 

@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
+from robustbench_tin.benchmarks.cells.time_limit import TimeLimit
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.benchmarks.runs.current_part import note_current
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset
 from robustbench_tin.models import Classifier, build_classifier
 from robustbench_tin.models.published_head import head_rows
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import Advance, Reporter
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.distributed import SINGLE_PROCESS, ProcessGroup
 
@@ -31,6 +36,7 @@ class CellContext:
         costs: estimated seconds of each part of the work.
         reporter: shows progress.
         group: processes that train together.
+        limit: when to stop.
     """
 
     run: RunDirectory
@@ -39,6 +45,7 @@ class CellContext:
     costs: Estimate
     reporter: Reporter
     group: ProcessGroup = SINGLE_PROCESS
+    limit: TimeLimit = field(default_factory=TimeLimit)
 
     @classmethod
     def opened(
@@ -92,4 +99,28 @@ class CellContext:
 
     def checkpoint(self, cell: Cell) -> Checkpoint:
         """The checkpoint of a cell's training."""
-        return Checkpoint(self.run.checkpoint_file(cell), self.request.checkpoint_minutes)
+        file = self.run.checkpoint_file(cell)
+        return Checkpoint(file, self.request.checkpoint_minutes, stop_at=self.limit.ends)
+
+    @contextmanager
+    def stage(
+        self, cell: Cell, part: str, total: int, seconds: float, *, stops: bool = False
+    ) -> Iterator[Advance]:
+        """Around one part of a cell's work, which the run directory says is under way.
+
+        Args:
+            cell: which.
+            part: ``train``, ``clean`` or an attack, for people.
+            total: number of its steps.
+            seconds: its estimate.
+            stops: it may stop in the middle and continue later, so it begins if any time is left.
+
+        Raises:
+            OutOfTimeError: if it would not end in time.
+        """
+        self.limit.require(0.0 if stops else seconds)
+        note_current(self.run, cell, part, seconds * self.limit.pace)
+        started = time.monotonic()
+        with self.reporter.stage(f"{part} {cell.label}", total, seconds) as advance:
+            yield advance
+        self.limit.measured(seconds, time.monotonic() - started)

@@ -34,6 +34,12 @@ def is_complete(run: RunDirectory, cell: Cell) -> bool:
     )
 
 
+def is_cut_short(run: RunDirectory, cell: Cell) -> bool:
+    """Whether a cell was left before its end: a measurement was not tried, or not checked."""
+    records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
+    return any(record is None or _lacks_verdict(run, record) for record in records)
+
+
 def misled_attacks(run: RunDirectory, cell: Cell, variants: VariantCache) -> list[str]:
     """The attacks whose search used a variant that was later found to be wrong."""
     return [spec for spec in run.plan.attacks_of(cell) if _is_misled(run, cell, spec, variants)]

@@ -9,7 +9,9 @@ from robustbench_tin.benchmarks.cells.train_cell import trained_classifier
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
+from robustbench_tin.benchmarks.runs.current_part import forget_current
 from robustbench_tin.benchmarks.runs.training_files import Trained
+from robustbench_tin.errors import OutOfTimeError
 
 
 def complete_cell(context: CellContext, cell: Cell) -> None:
@@ -28,6 +30,18 @@ def complete_cell(context: CellContext, cell: Cell) -> None:
         measure_cell(context, cell, classifier, trained)
     else:
         CellRecords(context, cell, trained).save_untrained()
+
+
+def complete_in_time(context: CellContext, cell: Cell) -> None:
+    """The same, as far as the run's time allows; what is left of the cell is done by the next run."""
+    try:
+        context.limit.require(0.0)
+        complete_cell(context, cell)
+    except OutOfTimeError as error:
+        if context.limit.left > 0:
+            context.reporter.finished(f"{cell.label}: stopped, because {error}")
+    finally:
+        forget_current(context.run, cell)
 
 
 def _measure_given(context: CellContext, cell: Cell) -> None:

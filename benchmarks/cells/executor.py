@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
-from robustbench_tin.benchmarks.cells.complete_cell import complete_cell
+from robustbench_tin.benchmarks.cells.complete_cell import complete_in_time
 from robustbench_tin.benchmarks.planning.plan import Cell
 
 
@@ -44,6 +44,6 @@ class SerialExecutor:
         torch.set_num_threads(self.threads or before)
         try:
             for cell in cells:
-                complete_cell(context, cell)
+                complete_in_time(context, cell)
         finally:
             torch.set_num_threads(before)

@@ -32,7 +32,7 @@ def judge_cell(
     """
     run, reporter = context.run, context.reporter
     measures = [_measured(run, cell, attack, eps) for attack, eps in run.measures(cell)]
-    with reporter.stage(f"trust checks {cell.label}", 1, context.costs.checking(cell.model)) as advance:
+    with context.stage(cell, "trust checks", 1, context.costs.checking(cell.model)) as advance:
         judgement = judge(model, batches, measures, protocol, defense=context.plan.defense(cell.defense))
         advance(1)
     for measured, record in zip(measures, judgement.records, strict=True):

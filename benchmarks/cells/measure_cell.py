@@ -224,4 +224,4 @@ class _CellMeasurement:
                 self.context.reporter.warn(f"{where}: {record.status}")
 
     def _stage(self, what: str, seconds: float) -> AbstractContextManager[Advance]:
-        return self.context.reporter.stage(f"{what} {self.cell.label}", len(self.batches), seconds)
+        return self.context.stage(self.cell, what, len(self.batches), seconds)

@@ -25,6 +25,7 @@ from robustbench_tin.benchmarks.codes.status import Status, StatusCode
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.defense_sources import source_cells
 from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.current_part import forget_current
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.errors import RobustTinError
 
@@ -61,7 +62,9 @@ class ProcessExecutor:
 
     def complete(self, context: CellContext, cells: Sequence[Cell]) -> None:
         """See :class:`~robustbench_tin.benchmarks.cells.executor.Executor`."""
-        assignment = Assignment(context.run.path.absolute(), context.request, context.costs, self.threads)
+        assignment = Assignment(
+            context.run.path.absolute(), context.request, context.costs, self.threads, context.limit
+        )
         with _Pool(context, assignment, self.gpus).open() as pool:
             unfit = pool.start(min(self.jobs, len(cells)))
             if unfit is None:
@@ -201,6 +204,7 @@ class _Pool:
         cause = _cause(worker.process)
         worker.end()
         if worker.cell is not None:
+            forget_current(self.context.run, worker.cell)
             save_dead(self.context, worker.cell, cause)
         (fresh,) = self._start([worker.gpu])
         message = self._next_of(fresh)

@@ -17,6 +17,8 @@ from robustbench_tin.benchmarks.cells.pass_times import PassTimes, time_passes
 from robustbench_tin.benchmarks.measurement.fixed_budget import with_clean_gradients
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
+from robustbench_tin.benchmarks.runs.run_state import CellCosts, ExpectedCosts, last_end
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES
 from robustbench_tin.models.network import create_skeleton
 from robustbench_tin.runtime import Runtime, choose_precision
@@ -82,15 +84,25 @@ class Estimate:
         """Seconds of a number of votes per image of one cell."""
         return self._gradients(model, self.plan.eval_images * votes * _FORWARD)
 
+    def parts(self, cell: Cell) -> CellCosts:
+        """Seconds of the parts of one cell."""
+        attacks = {
+            spec: self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks_of(cell)
+        }
+        certifying = self.certifying(cell.model, self._votes(cell.defense))
+        return CellCosts(
+            train=self.training(cell.model, cell.defense),
+            measure={CLEAN: self.clean(cell.model), **attacks, CERTIFIED: certifying},
+            trust=self.checking(cell.model),
+        )
+
     def cell(self, cell: Cell) -> float:
         """Seconds of one cell."""
-        return (
-            self.training(cell.model, cell.defense)
-            + self.clean(cell.model)
-            + self.checking(cell.model)
-            + sum(self.attack(cell.model, self.plan.attack(spec)) for spec in self.plan.attacks_of(cell))
-            + self.certifying(cell.model, self._votes(cell.defense))
-        )
+        return self.parts(cell).total
+
+    def expected(self, jobs: int) -> ExpectedCosts:
+        """Seconds of all parts of the plan, as a run directory keeps them."""
+        return ExpectedCosts(jobs=jobs, cells={cell.slug: self.parts(cell) for cell in self.plan.cells()})
 
     def total(self, done: frozenset[str] = frozenset()) -> float:
         """Seconds of all cells except those whose slug is in ``done``, one after the other."""
@@ -98,11 +110,7 @@ class Estimate:
 
     def side_by_side(self, jobs: int, done: frozenset[str] = frozenset()) -> float:
         """Seconds until the last cell is complete, if ``jobs`` cells run at a time, longest first."""
-        busy = [0.0] * jobs
-        left = [cell for cell in self.plan.cells() if cell.slug not in done]
-        for seconds in sorted(map(self.cell, left), reverse=True):
-            busy[busy.index(min(busy))] += seconds
-        return max(busy)
+        return last_end((self.cell(cell) for cell in self.plan.cells() if cell.slug not in done), jobs)
 
     def _votes(self, defense: str) -> int:
         vote = (

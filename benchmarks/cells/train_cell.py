@@ -120,7 +120,7 @@ class _CellTraining:
         context, cell = self.context, self.cell
         seconds = context.costs.training(cell.model, cell.defense)
         with (
-            context.reporter.stage(f"train {cell.label}", _SHOWN_STEPS, seconds) as advance,
+            context.stage(cell, "train", _SHOWN_STEPS, seconds, stops=True) as advance,
             events(self._events_directory) as followed,
             self._compiled(),
         ):

@@ -21,8 +21,9 @@ from typing import Any
 import torch
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
-from robustbench_tin.benchmarks.cells.complete_cell import complete_cell
+from robustbench_tin.benchmarks.cells.complete_cell import complete_in_time
 from robustbench_tin.benchmarks.cells.time_estimate import Estimate
+from robustbench_tin.benchmarks.cells.time_limit import TimeLimit
 from robustbench_tin.benchmarks.cells.worker_messages import Done, Ready, SendingReporter, Stopped
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.open_data import open_part
@@ -43,12 +44,14 @@ class Assignment:
         request: the options that the parent process was given.
         costs: the time estimate of the plan.
         threads: number of CPU threads of the worker.
+        limit: the time at which to stop.
     """
 
     path: Path
     request: BenchConfig
     costs: Estimate
     threads: int
+    limit: TimeLimit
 
 
 def main() -> None:
@@ -86,7 +89,7 @@ def _serve(connection: Connection) -> None:
     while True:
         cell: Cell = connection.recv()
         with context.run.files.kept():
-            complete_cell(context, cell)
+            complete_in_time(context, cell)
         connection.send(Done())
 
 
@@ -102,7 +105,7 @@ def _context(assignment: Assignment, reporter: Reporter) -> CellContext:
     run = RunDirectory.load(assignment.path)
     _require_known(run.plan)
     dataset = open_part(Reporter(), **request.of(DataConfig))
-    return CellContext(run, dataset, request, assignment.costs, reporter)
+    return CellContext(run, dataset, request, assignment.costs, reporter, limit=assignment.limit)
 
 
 def _require_known(plan: Plan) -> None:

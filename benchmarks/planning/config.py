@@ -196,6 +196,14 @@ class OutputConfig(Config, panel="Run"):
         metavar="NAME|FILE.toml",
         in_preset=False,
     )
+    max_hours: float | None = option(
+        None,
+        "Stop after this number of hours with the measurements that are taken: none begins that would not end"
+        " in time; training stops at a checkpoint. The exit code is 75, and the same command continues.",
+        shown="no limit",
+        above=0,
+        example=8,
+    )
     dry_run: bool = option(
         False, "Check everything, print the cells and their estimated time, and stop.", in_preset=False
     )

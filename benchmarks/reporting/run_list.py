@@ -10,10 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustbench_tin.benchmarks.planning.cell_names import listed
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan
+from robustbench_tin.benchmarks.planning.plan import Plan
 from robustbench_tin.benchmarks.reporting.figure import MISSING
+from robustbench_tin.benchmarks.reporting.run_progress import state_in_short, time_left
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, Record
 from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE, RunDirectory
+from robustbench_tin.benchmarks.runs.run_state import run_state
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.specs import eps_text, short_numbers
 from robustbench_tin.text import counted, printable
@@ -32,7 +34,8 @@ class RunSummary:
         name: its path below the listed directory.
         date: time at which its plan was written: ``2026-01-31 12:00``.
         plan: the plan, in short.
-        state: ``done``, or ``3 of 12 cells``.
+        state: ``done``, or ``3 of 12 cells``, with the numbers of running and failed cells.
+        left: time until the last cell is done: ``2.1 h``; work left if the run is not running.
         best: highest robust accuracy of a cell, in [0, 1]; None without a reliable one.
         damage: the reason why it cannot be read; empty if it can.
     """
@@ -41,6 +44,7 @@ class RunSummary:
     date: str
     plan: str = ""
     state: str = ""
+    left: str = ""
     best: float | None = None
     damage: str = ""
 
@@ -62,7 +66,7 @@ def run_table(summaries: Sequence[RunSummary]) -> RichTable:
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
-    for heading in ("run", "date", "state", "best %"):
+    for heading in ("run", "date", "state", "left", "best %"):
         table.add_column(
             heading, no_wrap=True, overflow="fold", justify="right" if "%" in heading else "left"
         )
@@ -70,7 +74,7 @@ def run_table(summaries: Sequence[RunSummary]) -> RichTable:
     for each in summaries:
         if not each.damage:
             best = MISSING if each.best is None else f"{100 * each.best:.1f}"
-            table.add_row(*map(printable, (each.name, each.date, each.state, best, each.plan)))
+            table.add_row(*map(printable, (each.name, each.date, each.state, each.left, best, each.plan)))
     return table
 
 
@@ -88,23 +92,13 @@ def _summary(path: Path, directory: Path) -> RunSummary:
     date = f"{began:%Y-%m-%d %H:%M}"
     try:
         run = RunDirectory.load(path)
-        records = {cell: list(_records(run, cell)) for cell in run.plan.cells()}
+        state = run_state(run)
     except RobustTinError as error:
         return RunSummary(name, date, damage=str(error))
-    done = sum(
-        len(found) == run.plan.measures_of(cell) and all(map(run.is_settled, found))
-        for cell, found in records.items()
+    rates = [rate for each in state.cells if (rate := _robust_accuracy(each.taken)) is not None]
+    return RunSummary(
+        name, date, plan_in_short(run.plan), state_in_short(state), time_left(state), max(rates, default=None)
     )
-    rates = [rate for known in records.values() if (rate := _robust_accuracy(known)) is not None]
-    state = "done" if done == len(records) else f"{done} of {counted(len(records), 'cell')}"
-    return RunSummary(name, date, plan_in_short(run.plan), state, max(rates, default=None))
-
-
-def _records(run: RunDirectory, cell: Cell) -> Iterator[Record]:
-    for attack, eps in run.measures(cell):
-        record = run.record(cell, attack, eps)
-        if record is not None:
-            yield record
 
 
 def plan_in_short(plan: Plan) -> str:

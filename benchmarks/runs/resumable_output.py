@@ -17,6 +17,8 @@ MANIFEST = "manifest.json"
 """File with the settings of a directory and, once it is complete, the result."""
 LOCK = ".lock"
 _PARTS = ".parts"
+# Seconds to wait for a lock: whoever asks whether it is held holds it for a moment.
+_LOOKED_AT = 0.3
 
 
 class ResumableOutput:
@@ -97,7 +99,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path / LOCK, timeout=0)
+        lock = FileLock(path / LOCK, timeout=_LOOKED_AT)
         lock.acquire()
     except Timeout:
         raise RunError(f"{busy}; wait until it ends, or choose another --out") from None
@@ -108,6 +110,21 @@ def locked(path: Path, busy: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process works on a directory; False if that cannot be known."""
+    from filelock import FileLock, Timeout
+
+    if not (path / LOCK).exists():
+        return False
+    try:
+        with FileLock(path / LOCK, timeout=0):
+            return False
+    except Timeout:
+        return True
+    except (OSError, NotImplementedError):
+        return False
 
 
 def holds_something(path: Path) -> bool:

@@ -73,6 +73,10 @@ class TrainingFiles:
         """Path of a cell's training curves."""
         return self._cell(cell) / "curves.csv"
 
+    def current_file(self, cell: Cell) -> Path:
+        """Where the part of a cell is noted that is under way."""
+        return self._cell(cell) / "now.json"
+
     def events_directory(self, cell: Cell) -> Path:
         """Directory of the curves as TensorBoard events."""
         return self.path / "tensorboard" / cell.slug

@@ -45,7 +45,7 @@ def add_commands(app: typer.Typer) -> None:
         "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255",
     )(bench)
     app.command(cls=Command, epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")(show)
-    app.command(epilog="Example: robust-tin runs")(runs)
+    app.command(epilog="Examples: robust-tin runs; robust-tin runs runs/demo-1a2b3c4d")(runs)
     app.command(cls=Command, epilog="Example: robust-tin presets quick > mine.toml")(presets)
     app.command(cls=Command, epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")(transfer)
 
@@ -110,11 +110,32 @@ def show(
 
 
 def runs(
-    directory: Annotated[Path, typer.Argument(metavar="[DIR]", help="Where to look, at any depth.")] = Path(
-        "runs"
-    ),
+    directory: Annotated[
+        Path, typer.Argument(metavar="[DIR|RUN]", help="Where to look, at any depth; or one run.")
+    ] = Path("runs"),
 ) -> None:
-    """List runs: date, state, best robust accuracy, and the plan in short."""
+    """List runs: state, time left, best robust accuracy, plan in short; or the cells of one run."""
+    from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE
+
+    if (directory / PLAN_FILE).is_file():
+        _show_cells(directory)
+        return
+    _list_runs(directory)
+
+
+def _show_cells(path: Path) -> None:
+    from datetime import datetime
+
+    from robustbench_tin.benchmarks.reporting.run_progress import cell_table, ending
+    from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+    from robustbench_tin.benchmarks.runs.run_state import run_state
+
+    state = run_state(RunDirectory.load(path))
+    make_console().print(cell_table(state))
+    say(ending(state, datetime.now()))
+
+
+def _list_runs(directory: Path) -> None:
     from robustbench_tin.benchmarks.reporting.run_list import BEST, run_summaries, run_table
 
     found = run_summaries(directory)

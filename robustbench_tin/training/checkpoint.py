@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from robustbench_tin.atomic import replacing
-from robustbench_tin.errors import RunError
+from robustbench_tin.errors import OutOfTimeError, RunError
 
 # After an epoch that ends sooner than this part of the minutes after the last checkpoint, none is written.
 _SOON = 0.1
@@ -50,23 +51,27 @@ class Checkpoint:
         path: of the file.
         minutes: between two checkpoints within an epoch; after an epoch one is written where a tenth of
             that has passed. 0: after every batch.
+        stop_at: on the monotonic clock; the first checkpoint after it ends the training.
     """
 
-    def __init__(self, path: Path, minutes: float = 10.0) -> None:
+    def __init__(self, path: Path, minutes: float = 10.0, *, stop_at: float = math.inf) -> None:
         self.path = path
         self._seconds = 60 * minutes
+        self._stop_at = stop_at
         self._last = time.monotonic()
 
     def due(self, *, epoch_over: bool) -> bool:
         """Whether it is time to write one."""
-        passed = time.monotonic() - self._last
-        return passed >= (_SOON * self._seconds if epoch_over else self._seconds)
+        now = time.monotonic()
+        passed = now - self._last
+        return now >= self._stop_at or passed >= (_SOON * self._seconds if epoch_over else self._seconds)
 
     def save(self, saved: Saved) -> None:
         """Put this in the place of the last checkpoint.
 
         Raises:
             RunError: where the disk is full or the place cannot be written.
+            OutOfTimeError: if it is time to stop; the checkpoint is written.
         """
         # Copies, because safetensors takes neither shared storage nor channels-last strides.
         tensors = {
@@ -78,6 +83,8 @@ class Checkpoint:
             except SafetensorError as error:  # a full disk, for one
                 raise OSError(str(error)) from error
         self._last = time.monotonic()
+        if self._last >= self._stop_at:
+            raise OutOfTimeError("0 s are left; the checkpoint is written")
 
     def load(self, device: torch.device) -> Saved | None:
         """What was saved last; None where nothing was.
