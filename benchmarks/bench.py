@@ -15,6 +15,7 @@ from robustbench_tin.benchmarks.cells.train_cell import train_cell
 from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.planning.resolve import resolve
+from robustbench_tin.benchmarks.reporting.estimate_lines import estimate_lines
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.current_part import forget_current
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
@@ -74,11 +75,13 @@ def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run 
     limit = TimeLimit.of_hours(request.max_hours)
     plan, dataset = resolve(request, reporter, find_trained)
     path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
-    if request.dry_run or request.print_plan:
+    if request.dry_run or request.print_plan or request.estimate:
         chosen = side_by_side(request, plan, list(plan.cells()), group.size)
         costs = estimate(plan, dataset.image_size, chosen.threads)
         _announce(plan, dataset, costs.side_by_side(chosen.jobs), 0, path, reporter)
-        for line in plan.describe() if request.print_plan else ():
+        lines = plan.describe() if request.print_plan else []
+        lines += estimate_lines(plan, costs.expected(chosen.jobs)) if request.estimate else []
+        for line in lines:
             reporter.say(line)
         return None
     with Run.begun(path, plan) as run:

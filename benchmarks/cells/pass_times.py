@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -13,9 +13,12 @@ from torch.nn import functional
 from robustbench_tin.errors import FOREIGN
 from robustbench_tin.models.small_maps import use_products
 from robustbench_tin.runtime import Runtime
+from robustbench_tin.training.stages import train_only
 
-# Two batch sizes separate the cost of a pass from the cost of an image.
-_FEW, _MORE = 4, 12
+# Two batch sizes separate the cost of a pass from the cost of an image. Small ones leave a GPU idle.
+_SIZES = {"cpu": (4, 12), "cuda": (32, 128)}
+# Other work on the machine only adds to a time, so the shortest of several counts. Slow ones are few.
+_REPEATS, _LONG_ENOUGH = 4, 2.0
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,29 @@ class PassTimes:
 
     Attributes:
         attack: a gradient of the pixels, in float32.
-        training: a gradient of the weights, in the precision of training.
-        parameters: number of trained weights.
+        training: the step of each part that is trained, named as ``train`` names it.
     """
 
     attack: PassTime
-    training: PassTime
+    training: Mapping[str, StepTime]
+
+
+@dataclass(frozen=True)
+class StepTime:
+    """Of training a part of a network.
+
+    Attributes:
+        gradient: of the weights that are trained, in the precision of training.
+        parameters: number of these weights.
+    """
+
+    gradient: PassTime
     parameters: int
 
 
-def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
+def time_passes(
+    skeleton: nn.Module, size: int, runtime: Runtime, parts: Sequence[str] = ("all",)
+) -> PassTimes:
     """Time a network's passes.
 
     If the network fails, its passes count as 0 seconds.
@@ -62,6 +78,7 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
         skeleton: the network on torch's meta device; this function fills it.
         size: height and width, in pixels, of the network's input.
         runtime: device, precision and memory layout of its training.
+        parts: parts to time: ``head``, ``last:N`` or ``all``.
     """
     network = skeleton.to_empty(device=runtime.torch_device)
     with torch.no_grad():
@@ -69,13 +86,11 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
         for tensor in (*network.parameters(), *network.buffers()):
             tensor.zero_()
     network = runtime.place(network)
-    parameters = sum(parameter.numel() for parameter in network.parameters())
 
     def train(images: Tensor) -> None:
-        network.train()
         with runtime.autocast():
             loss = functional.cross_entropy(network(images).float(), _labels(images))
-        torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+        torch.autograd.grad(loss, trained_of(network), allow_unused=True)
 
     def attack(images: Tensor) -> None:
         network.eval()
@@ -84,12 +99,22 @@ def time_passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
 
     use_products(network)
     try:
-        training = _timed(train, size, runtime)
+        training = {}
+        everything = list(network.parameters())
+        for part in dict.fromkeys(parts):
+            train_only(network, part, everything)
+            count = sum(parameter.numel() for parameter in trained_of(network))
+            training[part] = StepTime(_timed(train, size, runtime), count)
         network.requires_grad_(False)
-        return PassTimes(_timed(attack, size, runtime), training, parameters)
+        return PassTimes(_timed(attack, size, runtime), training)
     except FOREIGN:
         # The network will fail again as a cell, and the cell's row gives the reason.
-        return PassTimes(_NONE, _NONE, parameters)
+        return PassTimes(_NONE, dict.fromkeys(parts, StepTime(_NONE, 0)))
+
+
+def trained_of(network: nn.Module) -> list[nn.Parameter]:
+    """The parameters that are trained now."""
+    return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 
 def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
@@ -100,8 +125,7 @@ def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
         size: height and width of the images in pixels.
         device: the model's device.
     """
-    parameters = sum(parameter.numel() for parameter in model.parameters())
-    frozen = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    frozen = trained_of(model)
 
     def attack(images: Tensor) -> None:
         logits = model(images.requires_grad_())
@@ -111,9 +135,9 @@ def time_gradients(model: nn.Module, size: int, device: str) -> PassTimes:
     for parameter in frozen:
         parameter.requires_grad_(False)
     try:
-        return PassTimes(_timed(attack, size, Runtime(device)), _NONE, parameters)
+        return PassTimes(_timed(attack, size, Runtime(device)), {})
     except FOREIGN:
-        return PassTimes(_NONE, _NONE, parameters)  # its measurements will give the reason
+        return PassTimes(_NONE, {})  # its measurements will give the reason
     finally:
         for parameter in frozen:
             parameter.requires_grad_(True)
@@ -125,20 +149,32 @@ def _labels(images: Tensor) -> Tensor:
 
 def _timed(work: Callable[[Tensor], None], size: int, runtime: Runtime) -> PassTime:
     device = runtime.torch_device
-    seconds = []
+    few, more = _SIZES.get(device.type, _SIZES["cpu"])
     # The first pass of all is a warm-up.
-    for count in (_FEW, _FEW, _MORE):
-        images = torch.zeros(count, 3, size, size, device=device, dtype=torch.float32)
-        if runtime.channels_last:
-            images = images.contiguous(memory_format=torch.channels_last)
-        _wait(device)
-        started = time.perf_counter()
-        work(images)
-        _wait(device)
-        seconds.append(time.perf_counter() - started)
-    _, few, more = seconds
-    image = max(more - few, 0.1 * more) / (_MORE - _FEW)
-    return PassTime(max(0.0, few - _FEW * image), image)
+    _seconds(work, few, size, runtime)
+    of_few, of_more = _shortest(work, few, size, runtime), _shortest(work, more, size, runtime)
+    image = max(of_more - of_few, 0.1 * of_more) / (more - few)
+    return PassTime(max(0.0, of_few - few * image), image)
+
+
+def _shortest(work: Callable[[Tensor], None], count: int, size: int, runtime: Runtime) -> float:
+    """Seconds of the fastest of a few passes over this number of images."""
+    found = [_seconds(work, count, size, runtime)]
+    while len(found) < _REPEATS and sum(found) < _LONG_ENOUGH:
+        found.append(_seconds(work, count, size, runtime))
+    return min(found)
+
+
+def _seconds(work: Callable[[Tensor], None], count: int, size: int, runtime: Runtime) -> float:
+    device = runtime.torch_device
+    images = torch.zeros(count, 3, size, size, device=device, dtype=torch.float32)
+    if runtime.channels_last:
+        images = images.contiguous(memory_format=torch.channels_last)
+    _wait(device)
+    started = time.perf_counter()
+    work(images)
+    _wait(device)
+    return time.perf_counter() - started
 
 
 def _wait(device: torch.device) -> None:

@@ -51,14 +51,21 @@ class Estimate:
         """Seconds to train one cell; 0 if its model was given."""
         if self.plan.given:
             return 0.0
-        epochs = self.plan.epochs_of(model)
-        images = self.plan.train_images * epochs * self.plan.defense(defense).relative_cost
-        steps = images / self.plan.batch_size
-        images *= sum((size / _WHOLE) ** 2 for size in sides(_WHOLE, self.plan.progressive, epochs)) / epochs
+        pixels = [(size / _WHOLE) ** 2 for size in self._sides(model)]
+        parts = [stage.part for stage in self.plan.recipe(model).stages for _ in range(stage.epochs)]
+        epochs = (self._epoch(model, *each) for each in zip(parts, pixels, strict=True))
+        return self.plan.defense(defense).relative_cost * sum(epochs)
+
+    def _sides(self, model: str) -> list[int]:
+        return sides(_WHOLE, self.plan.progressive, self.plan.epochs_of(model))
+
+    def _epoch(self, model: str, part: str, pixels: float) -> float:
+        """Seconds of an epoch that trains a part, at this part of the full size's pixels."""
+        step = self.passes[model].training[part]
         kind = torch.device(self.plan.device).type
-        passes = self.passes[model]
-        update = passes.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 4e-9)
-        return images * passes.training.image + steps * (passes.training.batch + update)
+        update = step.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 4e-9)
+        steps = self.plan.train_images / self.plan.batch_size
+        return self.plan.train_images * pixels * step.gradient.image + steps * (step.gradient.batch + update)
 
     def attack(self, model: str, attack: Attack) -> float:
         """Seconds of one attack at all budgets on one cell."""
@@ -138,7 +145,8 @@ def estimate(plan: Plan, image_size: int, threads: int | None = None) -> Estimat
             size = backbone.check_size(image_size, plan.size_of(name))
             skeleton = create_skeleton(backbone, plan.classes, size)
             precision = plan.precision or choose_precision(plan.device, skeleton, size)
-            passes[name] = time_passes(skeleton, size, Runtime(plan.device, precision))
+            parts = [stage.part for stage in plan.recipe(name).stages]
+            passes[name] = time_passes(skeleton, size, Runtime(plan.device, precision), parts)
     return Estimate(passes, plan)
 
 

@@ -207,6 +207,12 @@ class OutputConfig(Config, panel="Run"):
     dry_run: bool = option(
         False, "Check everything, print the cells and their estimated time, and stop.", in_preset=False
     )
+    estimate: bool = option(
+        False,
+        "Like --dry-run, but print the hours of each backbone and defense, and in all; --jobs N: for N such"
+        " devices with a cell each.",
+        in_preset=False,
+    )
     print_plan: bool = option(False, "Like --dry-run, but print each cell and each setting.", in_preset=False)
     checkpoint_minutes: float = option(
         10.0,

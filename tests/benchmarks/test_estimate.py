@@ -7,9 +7,10 @@ from torch import nn
 
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.benchmarks.cells import pass_times, time_estimate
-from robustbench_tin.benchmarks.cells.pass_times import PassTime, PassTimes
+from robustbench_tin.benchmarks.cells.pass_times import PassTime, PassTimes, StepTime
 from robustbench_tin.benchmarks.cells.time_estimate import estimate
 from robustbench_tin.benchmarks.planning.plan import Plan
+from robustbench_tin.benchmarks.reporting.estimate_lines import estimate_lines
 from robustbench_tin.runtime import Runtime
 
 MODEL = "timm:test_resnet"
@@ -48,8 +49,12 @@ def planned(precision: str | None) -> Plan:
 
 @pytest.fixture(autouse=True)
 def _times(monkeypatch: pytest.MonkeyPatch) -> None:
-    def passes(skeleton: nn.Module, size: int, runtime: Runtime) -> PassTimes:
-        return PassTimes(PassTime(0.5, 0.01), PassTime(0.3, 0.04 / FASTER[runtime.precision]), 1_000_000)
+    def passes(skeleton: nn.Module, size: int, runtime: Runtime, parts: list[str]) -> PassTimes:
+        steps = {
+            "all": StepTime(PassTime(0.3, 0.04 / FASTER[runtime.precision]), 1_000_000),
+            "head": StepTime(PassTime(0.1, 0.01), 1000),
+        }
+        return PassTimes(PassTime(0.5, 0.01), steps)
 
     monkeypatch.setattr(time_estimate, "time_passes", passes)
 
@@ -98,8 +103,9 @@ def test_cells_side_by_side_end_with_the_last() -> None:
 def test_a_network_is_timed(precision: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 5)).to("meta")
     timed = pass_times.time_passes(network, 8, Runtime("cpu", precision))
-    assert timed.parameters == sum(each.numel() for each in network.parameters())
-    for each in (timed.attack, timed.training):
+    step = timed.training["all"]
+    assert step.parameters == sum(each.numel() for each in network.parameters())
+    for each in (timed.attack, step.gradient):
         assert each.image > 0
         assert each.batch >= 0
 
@@ -110,4 +116,50 @@ def test_a_pass_has_a_part_for_the_batch_and_one_for_each_image() -> None:
 
 def test_a_network_that_fails_takes_no_time() -> None:
     timed = pass_times.time_passes(nn.Linear(3, 5).to("meta"), 8, Runtime("cpu"))
-    assert timed.training == timed.attack == PassTime(0.0, 0.0)
+    assert timed.training["all"].gradient == timed.attack == PassTime(0.0, 0.0)
+
+
+def test_each_stage_takes_what_its_part_does() -> None:
+    plan = planned("float32").model_copy(update={"epochs": (3,), "train": "head:epochs=2,all"})
+    whole = 400 * 0.04 + 10 * (0.3 + 1e6 * 4e-9)
+    head = 400 * 0.01 + 10 * (0.1 + 1e3 * 4e-9)
+    assert estimate(plan, 16).training(MODEL, "none") == pytest.approx(2 * head + whole)
+
+
+def test_frozen_layers_are_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 5)).to(
+        "meta"
+    )
+    trained: list[int] = []
+
+    def timed(work: object, size: int, runtime: Runtime) -> PassTime:
+        trained.append(sum(each.numel() for each in pass_times.trained_of(network)))
+        return PassTime(0.0, 1.0)
+
+    monkeypatch.setattr(pass_times, "_timed", timed)
+    found = pass_times.time_passes(network, 8, Runtime("cpu"), ["all", "last:1"])
+    head, whole = 4 * 5 + 5, 4 * 5 + 5 + 3 * 4 + 4
+    assert trained == [whole, head, 0]  # the last is the attack
+    assert [step.parameters for step in found.training.values()] == [whole, head]
+
+
+def test_the_shortest_of_several_passes_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Other work slows some passes down.
+    slow = iter([9.0, 1.0, 7.0, 1.2, 8.0, 3.0, 5.0, 3.1, 6.0] * 9)
+    monkeypatch.setattr(pass_times, "_LONG_ENOUGH", 1e9)
+    monkeypatch.setattr(pass_times, "_seconds", lambda *_: next(slow))
+    timed = pass_times._timed(lambda images: None, 8, Runtime("cpu"))
+    assert timed == PassTime(pytest.approx(1.0 - 4 * (3.0 - 1.0) / 8), pytest.approx((3.0 - 1.0) / 8))
+
+
+def test_an_estimate_names_the_hours_of_each_row_and_of_all() -> None:
+    plan = planned("float32").model_copy(update={"seeds": (0, 1, 2), "defenses": ("none", "fgsm-at")})
+    costs = estimate(plan, 16).expected(4)
+    *rows, whole, longest = estimate_lines(plan, costs)
+    assert [row.split(":")[0] + row.split(":")[1] for row in rows] == [
+        "timmtest_resnet + fgsm-at, 3 seeds",
+        "timmtest_resnet + none, 3 seeds",
+    ]
+    seconds = [each.total for each in costs.cells.values()]
+    assert f"{sum(seconds) / 3600:.3g} hours of cpu; with 4 cells at a time" in whole
+    assert "fgsm-at, seed 0" in longest

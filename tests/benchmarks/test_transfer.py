@@ -14,7 +14,7 @@ from wrong_variants import comparisons
 from robustbench_tin import bench, perturb
 from robustbench_tin.attacks.acceleration import variant_cache
 from robustbench_tin.benchmarks.cells import time_estimate as estimate
-from robustbench_tin.benchmarks.cells.pass_times import PassTime, PassTimes
+from robustbench_tin.benchmarks.cells.pass_times import PassTime, PassTimes, StepTime
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Trust
@@ -42,7 +42,9 @@ def _no_timing():
     """How long it will take is not asked here."""
     with pytest.MonkeyPatch.context() as patch:
         quick = PassTime(0.0, 1e-3)
-        patch.setattr(estimate, "time_passes", lambda *given: PassTimes(quick, quick, 1000))
+        patch.setattr(
+            estimate, "time_passes", lambda *given: PassTimes(quick, {"all": StepTime(quick, 1000)})
+        )
         yield
 
 
