@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench test lint format types wheel clean
+.PHONY: bench test lint format types docs pages pictures wheel clean
 
 bench: $(VENV)/.installed
 	$(BIN)/robust-tin bench --models all --eps 0.0,0.01,0.03
@@ -31,11 +31,22 @@ format: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy -p robustbench_tin
 
+# The site, in site/; a warning is an error. NO_MKDOCS_2_WARNING: the theme's advertisement of its successor.
+docs: $(VENV)/.installed-docs
+	$(BIN)/python -m mkdocs build --strict --quiet
+
+# The pages that are made from the code, and the README's pictures.
+pages: $(VENV)/.installed-test
+	$(BIN)/python docs/pages.py
+
+pictures: $(VENV)/.installed-test
+	$(BIN)/python docs/pictures.py
+
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .
 
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,3 +59,7 @@ $(VENV)/.installed: setup.cfg pyproject.toml | $(VENV)/bin/python
 $(VENV)/.installed-test: setup.cfg pyproject.toml | $(VENV)/bin/python
 	$(PIP) --editable '.[test]'
 	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/.installed-test
+	$(PIP) --editable '.[docs]'
+	touch $@

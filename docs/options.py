@@ -1,4 +1,4 @@
-"""Write docs/options.md from the configs: ``python docs/options.py > docs/options.md``."""
+"""The reference page of options, made from the configs: ``make pages`` writes it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustbench_tin.text import markdown
 
 _HEAD = """# Options
 
-`python docs/options.py > docs/options.md` makes this page from `benchmarks/planning/config.py`.
+`make pages` makes this page from the configs in `benchmarks/planning/config.py`.
 
 ## robust-tin bench
 
@@ -28,12 +28,12 @@ Only the command line has these. `show` also has `--cell`, `--sort` and `--forma
 _EVALUATE = """
 ## robust-tin evaluate
 
-It also has the options of tables. [evaluate.md](evaluate.md) shows how to use it.
+It also has the options of tables. [Measure a model you have](../how-to/evaluate.md) shows how to use it.
 """
 _GATE = """
 ## robust-tin baseline, robust-tin check and robust-tin init
 
-They also have `--data`, `--classes`, `--eval-images` and `--device`. The other options are in their `--help`.
+They also have `--data`, `--classes`, `--eval-images` and `--device`. [Commands](commands.md) has their other options.
 """
 
 
@@ -75,7 +75,3 @@ def _default(config: type[Config], name: str, declared: Option) -> str:
     if isinstance(value, bool):
         return "on" if value else "off"
     return "" if value in (None, ()) else f"`{value}`"
-
-
-if __name__ == "__main__":
-    print(page(), end="")

@@ -2,8 +2,8 @@
 
 - ``python perf/gate.py alarms``: 1,000 pairs of tables of 12 measures without a true drop, for both of the
   gate's questions; how many checks fail by mistake.
-- ``python perf/gate.py power --out docs/gate-power.svg``: a planted drop on images of a fixed checkpoint; how
-  many checks catch it, by drop and by number of images. ``--out`` draws the curves.
+- ``python perf/gate.py power --out docs/pictures/gate-power.svg``: a planted drop on images of a fixed
+  checkpoint; how many checks catch it, by drop and by number of images. ``--out`` draws the curves.
 - ``python perf/gate.py retrainings``: 20 real re-trainings of a small network on the demo set, with other
   seeds, each checked against a baseline of five, alone and by fives, and then five of half of the epochs;
   minutes on a CPU. ``--out RUN`` keeps the trainings.

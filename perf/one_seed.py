@@ -1,7 +1,7 @@
 """How often the gate is wrong about a re-training beside a baseline of one seed, by simulation.
 
-``python perf/one_seed.py`` prints the tables of docs/gate.md: false alarms by the true deviation between
-seeds, and power by the true drop, if seeds are assumed to deviate by 2 points.
+``python perf/one_seed.py`` prints the tables of docs/explanation/gate-statistics.md: false alarms by the true
+deviation between seeds, and power by the true drop, if seeds are assumed to deviate by 2 points.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Every code block of docs/plugins.md, run to the letter and in its order."""
+"""Every code block of the pages for authors of plug-ins, run to the letter and in its order."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.registry import load_plugin
 from robustbench_tin.testing import check_attack
 
-PAGE = Path(__file__).resolve().parent.parent / "docs" / "plugins.md"
+HOW_TO = Path(__file__).resolve().parent.parent / "docs" / "how-to"
+PAGES = ("write-an-attack.md", "write-a-defense.md", "add-a-data-set.md")
 # The caller's own model and images, which the page takes for granted.
 PRELUDE = """
 from robustbench_tin.testing import toy_problem
@@ -37,13 +38,17 @@ class Block:
 
 
 def blocks() -> list[Block]:
-    page = PAGE.read_text()
+    page = "\n".join((HOW_TO / name).read_text(encoding="utf-8") for name in PAGES)
     found = []
     for match in re.finditer(r"^```(\w+)\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL):
         before = page[: match.start()].rstrip().rsplit("\n\n", 1)[-1]
         name = re.search(r"Save this as\s`([\w.]+)`:$", before)
         found.append(Block(match[1], match[2], name[1] if name else None))
     return found
+
+
+def commands() -> list[str]:
+    return [block.text for block in blocks() if block.language == "sh"]
 
 
 def saved() -> dict[str, str]:
@@ -64,7 +69,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 def test_every_block_is_of_a_kind_that_is_run_here() -> None:
     assert {block.language for block in blocks()} == {"python", "sh", "text", "toml"}
-    assert set(saved()) == {"dlr_steps.py", "test_dlr_steps.py", "dlr_search.py", "sign_at.py"}
+    assert set(saved()) == {
+        "dlr_steps.py",
+        "test_dlr_steps.py",
+        "dlr_search.py",
+        "noise.py",
+        "sign_at.py",
+        "stripes.py",
+    }
 
 
 def test_the_python_blocks(here: Path) -> None:
@@ -86,7 +98,7 @@ def test_checking_takes_five_lines() -> None:
     assert all(len(text.splitlines()) <= 5 for text in checks)
 
 
-@pytest.mark.parametrize("command", [block.text for block in blocks() if block.language == "sh"])
+@pytest.mark.parametrize("command", [text for text in commands() if "DATA" not in text])
 def test_the_commands(here: Path, command: str) -> None:
     binaries = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
@@ -103,7 +115,7 @@ def test_the_commands(here: Path, command: str) -> None:
     if "pytest" in command:
         assert re.search(r"^\d\d passed", result.stdout, flags=re.MULTILINE)
     else:
-        assert "dlr-steps" in result.stdout or "sign-at" in result.stdout
+        assert re.search("dlr-steps|sign-at|noise:sigma=0.1|[Ss]tripes", result.stdout)
 
 
 def test_the_message_of_a_broken_rule(tmp_path: Path) -> None:
