@@ -11,6 +11,7 @@ from pathlib import Path
 
 # Modules that the parent of all commands imports once.
 _PRELOADED = ["robustbench_tin.benchmarks.bench", "robustbench_tin.cli.app", "scipy.stats"]
+STREAMS = ("stdout", "stderr")
 _COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
 
@@ -24,16 +25,30 @@ def robust_tin(*arguments: object, cwd: Path | None = None) -> subprocess.Comple
     words = [str(argument) for argument in arguments]
     if not hasattr(os, "fork"):
         return subprocess.run([*_COMMAND, *words], capture_output=True, text=True, check=False, cwd=cwd)
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
     with tempfile.TemporaryDirectory() as scratch:
-        streams = [Path(scratch) / name for name in ("stdout", "stderr")]
-        process = context.Process(target=_run, args=(words, cwd or Path.cwd(), streams, dict(os.environ)))
-        process.start()
+        place = Path(scratch)
+        process = started(*words, place=place, cwd=cwd)
         process.join()
-        printed = [stream.read_text(encoding="utf-8") for stream in streams]
+        printed = [(place / name).read_text(encoding="utf-8") for name in STREAMS]
     assert process.exitcode is not None
     return subprocess.CompletedProcess(words, process.exitcode, *printed)
+
+
+def started(*arguments: object, place: Path, cwd: Path | None = None) -> multiprocessing.process.BaseProcess:
+    """Start ``robust-tin`` with these arguments and do not wait, for tests that stop it. Needs POSIX.
+
+    Args:
+        arguments: each as text.
+        place: directory in which the files ``stdout`` and ``stderr`` get its output.
+        cwd: the directory it runs in; None: this one.
+    """
+    words = [str(argument) for argument in arguments]
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_PRELOADED)
+    streams = [place / name for name in STREAMS]
+    process = context.Process(target=_run, args=(words, cwd or Path.cwd(), streams, dict(os.environ)))
+    process.start()
+    return process
 
 
 def _run(words: list[str], cwd: Path, streams: list[Path], environment: dict[str, str]) -> None:

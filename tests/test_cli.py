@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from commands import robust_tin
+from commands import robust_tin, started
 from PIL import Image
 from typer.main import get_command
 
@@ -37,7 +37,9 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("ROBUST_TIN_CACHE", str(tmp_path_factory.getbasetemp() / "cli-cache"))
+    # One that is given for all tests has the demo set already; drawing it takes seconds.
+    own = str(tmp_path_factory.getbasetemp() / "cli-cache")
+    monkeypatch.setenv("ROBUST_TIN_CACHE", os.environ.get("ROBUST_TIN_CACHE", own))
 
 
 @pytest.fixture
@@ -287,13 +289,11 @@ def test_a_killed_run_goes_on_to_the_same_tables(small, tmp_path):
     command[command.index(tmp_path / "run")] = killed
     # Kill when the first cell is trained, then when the second one's first measure is taken.
     for sign in ("cells/*/training.json", "cells/*s1/measures/*.json"):
-        process = subprocess.Popen(
-            [*COMMAND, *map(str, command)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        while process.poll() is None and not list(killed.glob(sign)):
-            time.sleep(0.002)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
+        process = started(*command, place=tmp_path)
+        while process.is_alive() and not list(killed.glob(sign)):
+            time.sleep(0.005)
+        process.kill()
+        process.join()
         assert list(killed.glob(sign))
     first = next(killed.glob("cells/*s0/training.json"))
     stamp = first.stat().st_mtime_ns

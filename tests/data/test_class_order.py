@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from drawn_sets import WNIDS, draw_tiny_imagenet
+from drawn_sets import WNIDS, draw_tiny_imagenet, picture, save
 
 from robustbench_tin.benchmarks.measurement.class_orders import fitting_order
 from robustbench_tin.data import Dataset, open_dataset, subset
@@ -113,8 +113,10 @@ def test_orders_that_are_not_there(dataset: Dataset, tmp_path: Path) -> None:
     for order in ("alphabetical", tmp_path, "/dev/zero"):
         with pytest.raises(RobustTinError, match="expected sorted, wnids, imagenet or a file"):
             in_class_order(dataset, order)
+    for part in ("train", "val"):
+        save(tmp_path / "plain" / part / "carp" / "0.png", picture(0))
     with pytest.raises(RobustTinError, match=r"has no wnids\.txt"):
-        in_class_order(open_dataset("demo", cache_dir=tmp_path), "wnids")
+        in_class_order(open_dataset(str(tmp_path / "plain"), cache_dir=tmp_path), "wnids")
 
 
 def answers_in(dataset: Dataset, order: str) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from commands import started
 from loop_toys import assert_same_weights, trained_full
 from torch import distributed, multiprocessing, nn
 from toys import TOY_CLASSES
@@ -151,15 +153,10 @@ def test_without_torchrun_a_process_is_alone() -> None:
     assert group_size({"WORLD_SIZE": "4", "TORCHELASTIC_RUN_ID": "none"}) == 4
 
 
-def bench_under_torchrun(directory: Path, *options: str) -> subprocess.CompletedProcess[str]:
+def free_port() -> str:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [
-        *(sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)),
-        *("-m", "robustbench_tin", "bench", "--device", "cpu", "--out", str(directory / "run"), *options),
-    ]
-    return subprocess.run(command, capture_output=True, text=True, cwd=directory, check=False)
+        return str(free.getsockname()[1])
 
 
 def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
@@ -167,7 +164,19 @@ def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
         *("--models", "timm:test_vit", "--epochs", "1", "--no-trust", "--defenses", "none,fgsm-at"),
         *("--eval-images", "20", "--train-per-class", "5", "--attacks", "fgsm", "--eps", "0,0.03"),
     )
-    done = bench_under_torchrun(tmp_path, *options)
+    command = [
+        *(
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc-per-node",
+            "2",
+            "--master-port",
+            free_port(),
+        ),
+        *("-m", "robustbench_tin", "bench", "--device", "cpu", "--out", str(tmp_path / "run"), *options),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert done.returncode == 0, done.stderr
     assert "FutureWarning" not in done.stderr
     assert done.stdout.count("Tables and records:") == 1
@@ -177,9 +186,22 @@ def test_a_bench_under_torchrun_writes_one_run(tmp_path: Path) -> None:
     assert Run.load(tmp_path / "run").plan.processes == 2
 
 
-def test_a_mistake_under_torchrun_is_a_line_of_each_process(tmp_path: Path) -> None:
-    done = bench_under_torchrun(tmp_path, "--models", "timm:test_vitt")
-    assert done.returncode != 0
-    assert "robust-tin: unknown backbone 'timm:test_vitt'" in done.stderr
-    assert "process 1 of torchrun ends, because another one has" in done.stderr
-    assert "broadcast_object_list" not in done.stderr
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX processes")
+def test_a_mistake_is_a_line_of_each_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The two processes are started as torchrun does, but without its launcher, which takes seconds."""
+    common = {"TORCHELASTIC_RUN_ID": "none", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}
+    places, processes = [tmp_path / "0", tmp_path / "1"], []
+    for place in places:
+        place.mkdir()
+        own = {"RANK": place.name, "LOCAL_RANK": place.name, "WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2"}
+        for name, value in {**common, **own}.items():
+            monkeypatch.setenv(name, value)
+        command = ("bench", "--device", "cpu", "--models", "timm:test_vitt")
+        processes.append(started(*command, place=place, cwd=tmp_path))
+    for process in processes:
+        process.join()
+        assert process.exitcode == 2
+    first, second = ((place / "stderr").read_text() for place in places)
+    assert first.startswith("robust-tin: unknown backbone 'timm:test_vitt'")
+    assert second.startswith("robust-tin: process 1 of torchrun ends, because another one has")
+    assert first.count("\n") == second.count("\n") == 1
