@@ -55,16 +55,16 @@ class CellContext:
         reporter: Reporter | None = None,
         group: ProcessGroup = SINGLE_PROCESS,
     ) -> Self:
-        """The context in another process than the one that began the run.
+        """The context in a process other than the one that began the run.
 
         Args:
             path: the run directory.
-            request: as it was given to the process that began the run.
-            reporter: told how far each cell is; None: silent.
+            request: the options that the first process was given.
+            reporter: shows the progress of each cell; None: silent.
             group: processes that train together.
 
         Raises:
-            RobustTinError: if the run cannot be read, or the request no longer be done.
+            RobustTinError: if the run cannot be read, or the request can no longer be carried out.
         """
         plan, dataset = resolve(request, Reporter(), find_trained)
         costs = estimate(plan, dataset.image_size)
@@ -76,13 +76,13 @@ class CellContext:
         return self.run.plan
 
     def build(self, cell: Cell, *, fresh: bool = False) -> Classifier:
-        """A cell's classifier; only a fresh one is filled with the weights that training starts from.
+        """A cell's classifier; only a fresh one is loaded with the initial weights of training.
 
         Raises:
-            WeightsError: if those cannot be loaded, or do not fit.
+            WeightsError: if the weights cannot be loaded or do not fit.
         """
         plan, weights = self.plan, self.request.weights
-        # A file is of one architecture: a backbone that only defenses need starts without it.
+        # A weights file fits one architecture: a backbone that only defenses need starts without it.
         asked = cell.model in plan.models
         starts = fresh and (plan.pretrained or (weights is not None and asked))
         rows = head_rows(plan.head, self.dataset.classes) if starts else ()

@@ -37,7 +37,7 @@ def eps_chart(runs: Sequence[ShownRun]) -> Picture:
     points = [point for run in runs for point in accuracy_points(run)]
     rows = _rows(points)
     if not rows:
-        raise RunError("nothing was measured under an attack, so there is no accuracy against eps")
+        raise RunError("no attack was measured; expected a run with an eps above 0, such as --eps 0,0.03")
     by_model = len({row["cell"] for row in rows}) > _MOST_LINES
     series = "variant" if by_model else "cell"
     names = list(dict.fromkeys(row[series] for row in rows))

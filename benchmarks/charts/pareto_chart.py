@@ -46,7 +46,7 @@ def pareto_chart(runs: Sequence[ShownRun]) -> Picture:
     points = [point for run in runs for point in accuracy_points(run)]
     rows = pareto_rows(points, {run.name: run.run.plan.norm for run in runs})
     if not rows:
-        raise RunError("nothing was measured both clean and under an attack, so there is no Pareto front")
+        raise RunError("no cell has both a clean and an attacked figure; expected a run with an eps above 0")
     panels = list(dict.fromkeys(row["panel"] for row in rows))
     names = list(dict.fromkeys(row["variant"] for row in rows))
     models = list(dict.fromkeys(row["model"] for row in rows))

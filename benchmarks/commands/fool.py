@@ -127,7 +127,7 @@ def fool(
         "data_fingerprint": dataset.fingerprint,
         "batch_size": evaluation_batch_size(device),
     }
-    # The weights' digest identifies the model, whatever path names it.
+    # The weights' digest identifies the model; the path in its label may change.
     with begun_output(Path(out), settings, ("images", "fooled"), told=("source",)) as output:
         if output.result is None:
             maker = _FoolingSet(output, dataset, settings, found, chosen, threat, device)

@@ -114,7 +114,9 @@ def predict(
     if split is not None and split not in SPLITS:
         raise InvalidSettingError(f"split got '{split}'; expected {', '.join(SPLITS)}")
     if fill and not boxes:
-        raise InvalidSettingError("got fill without boxes; fill changes only how boxes are cropped")
+        raise InvalidSettingError(
+            "got fill without boxes, which it crops; give boxes, too, or leave fill out"
+        )
     device = choose_device(device)
     found = find_trained(model, cell)
     options = data_options(run_of(found), data)
@@ -281,7 +283,7 @@ def _in_list(place: Path) -> _Images:
         text = decode_text(read_bytes(place, MOST_TEXT), "surrogateescape")
         first = max((_first_column(text, delimiter) for delimiter in _DELIMITERS), key=_count_images)
     except OSError as error:
-        raise DataError(f"'{place}' cannot be read: {error.strerror}") from error
+        raise DataError(f"'{place}' cannot be read: {error.strerror}; expected a readable file") from error
     except csv.Error:
         raise DataError(f"'{place}' is not a CSV file; expected a directory or a CSV file of paths") from None
     # A first line whose name has no image suffix is a title.

@@ -24,7 +24,7 @@ def require_captum() -> None:
     """
     if find_spec("captum") is None:
         raise InvalidSettingError(
-            "saliency needs captum, which is not installed; pip install 'robustbench-tin[saliency]'"
+            "saliency needs captum, which is not installed; run pip install 'robustbench-tin[saliency]'"
         )
 
 

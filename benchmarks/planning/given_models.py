@@ -1,4 +1,4 @@
-"""The trained models that a run measures: how the user gave each, and what identifies it."""
+"""The trained models that a run measures: how the user gave each, and its identity."""
 
 from __future__ import annotations
 

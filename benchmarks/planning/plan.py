@@ -153,15 +153,19 @@ class Plan(BaseModel, _Settings, frozen=True):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len(self.epochs) != len(self.backbones):
-            raise ValueError(f"{len(self.epochs)} epochs for {len(self.backbones)} backbones")
+            raise ValueError(
+                f"{len(self.epochs)} epochs for {len(self.backbones)} backbones; expected one each"
+            )
         if len(self.sizes) not in (0, len(self.backbones)):
-            raise ValueError(f"{len(self.sizes)} sizes for {len(self.backbones)} backbones")
+            raise ValueError(
+                f"{len(self.sizes)} sizes for {len(self.backbones)} backbones; expected none or one each"
+            )
         if not self.models or not self.defenses or not self.seeds:
-            raise ValueError("no models, defenses or seeds")
+            raise ValueError("models, defenses or seeds are empty; expected at least one of each")
         if self.given and tuple(model.name for model in self.given) != self.backbones:
-            raise ValueError("the models given are not those of the plan")
+            raise ValueError("the given models are not the plan's models")
         if len(self.backbones) * len(self.defenses) * len(self.seeds) > _MOST_CELLS:
-            raise ValueError(f"more than {_MOST_CELLS} cells")
+            raise ValueError(f"too many cells; expected at most {_MOST_CELLS}")
         return self
 
     @property

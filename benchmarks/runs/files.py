@@ -45,7 +45,7 @@ def read_bytes(file: Path) -> bytes:
     except files.IrregularError as error:
         raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
-        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+        raise RunError(f"cannot read '{file}': {error.strerror}; expected a readable file") from error
 
 
 def forget(file: Path) -> None:
@@ -161,7 +161,7 @@ def file_digest(file: Path) -> str:
     except files.IrregularError as error:
         raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
     except OSError as error:
-        raise RunError(f"cannot read '{file}': {error.strerror}") from error
+        raise RunError(f"cannot read '{file}': {error.strerror}; expected a readable file") from error
 
 
 @lru_cache(maxsize=1024)

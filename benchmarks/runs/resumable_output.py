@@ -138,7 +138,9 @@ def holds_something(path: Path) -> bool:
             return path.exists()
         return any(entry.name != LOCK and not is_temporary(entry.name) for entry in path.iterdir())
     except OSError as error:
-        raise RunError(f"directory '{path}' cannot be read: {error.strerror}") from error
+        raise RunError(
+            f"directory '{path}' cannot be read: {error.strerror}; expected a readable directory"
+        ) from error
 
 
 def _result(

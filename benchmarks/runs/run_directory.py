@@ -194,7 +194,8 @@ class RunDirectory(TrainingFiles):
         known = self._checked(cell, attack, eps)
         if known is None or known[1] is None:
             raise RunError(
-                f"run '{self.path}' has no results of {cell.label} under {attack} at eps {eps_text(eps)}"
+                f"run '{self.path}' has no results of {cell.label} under {attack} at eps {eps_text(eps)};"
+                " run its command again to measure it"
             )
         return known[1]
 
