@@ -194,7 +194,7 @@ def test_it_is_saved_as_a_run_that_show_reads(found: Evaluation, tmp_path: Path)
     assert "done" in CliRunner().invoke(app, ["runs", str(tmp_path / "a")]).output
     found.save(place)
     assert Run.load(place).records.equals(found.records)
-    with pytest.raises(RunError, match="does not say where model 'a<b>' lies"):
+    with pytest.raises(RunError, match="does not say where model 'a<b>' is"):
         CellLoader(run, 8, "cpu").load(cell)
 
 

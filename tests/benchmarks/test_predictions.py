@@ -48,7 +48,7 @@ def test_results_of_an_earlier_version_have_no_predictions(measured: Run, tmp_pa
     assert list(measured.files.read_results(earlier, record)) == ["top1", "top5"]
     other = tmp_path / "other.parquet"
     pd.read_parquet(file).assign(predicted=np.int32(3)).to_parquet(other)
-    with pytest.raises(DamagedError, match="predictions that are none of 3 classes"):
+    with pytest.raises(DamagedError, match="predictions outside the 3 classes"):
         measured.files.read_results(other, record)
 
 
