@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -13,6 +14,8 @@ _MOST_IMAGES = 10**7
 _MOST_SEEDS = 1000
 
 
+# The search for a number of images asks for the same ones again and again, in one check and in the next.
+@lru_cache(maxsize=4096)
 def power_of_images(images: int, drop: float, changed: float, level: float) -> float:
     """How often McNemar's exact test finds a drop beyond chance; exact, not by a normal approximation.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterable
+from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -270,6 +271,7 @@ def columns(kind: type[Record]) -> list[str]:
     return [*names[:after], "status_code", "trust_codes", "remark_list", *names[after:]]
 
 
+@cache  # reading packages' metadata takes as long as making a record
 def versions() -> str:
     """The versions that a measurement depends on: ``robust-tin 0.1.0, torch 2.9.0, ...``."""
     from importlib.metadata import version
