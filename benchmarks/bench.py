@@ -54,7 +54,7 @@ def bench(
         a dry run.
 
     Raises:
-        OutOfTimeError: if ``max_hours`` are over and part of the plan is left.
+        OutOfTimeError: if ``max_hours`` have passed and part of the plan is left.
         RobustTinError: if anything cannot be done as requested; raised before any training.
     """
     reporter = reporter or Reporter()

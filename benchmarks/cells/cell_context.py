@@ -36,7 +36,7 @@ class CellContext:
         costs: estimated seconds of each part of the work.
         reporter: shows progress.
         group: processes that train together.
-        limit: when to stop.
+        limit: the time at which to stop.
     """
 
     run: RunDirectory
@@ -106,17 +106,17 @@ class CellContext:
     def stage(
         self, cell: Cell, part: str, total: int, seconds: float, *, stops: bool = False
     ) -> Iterator[Advance]:
-        """Around one part of a cell's work, which the run directory says is under way.
+        """Run one part of a cell's work within this block; the run directory shows it as the current part.
 
         Args:
-            cell: which.
+            cell: the cell.
             part: ``train``, ``clean`` or an attack, for people.
             total: number of its steps.
             seconds: its estimate.
-            stops: it may stop in the middle and continue later, so it begins if any time is left.
+            stops: whether it can stop in the middle and continue later; then it begins if any time is left.
 
         Raises:
-            OutOfTimeError: if it would not end in time.
+            OutOfTimeError: if it cannot end in time.
         """
         self.limit.require(0.0 if stops else seconds)
         note_current(self.run, cell, part, seconds * self.limit.pace)

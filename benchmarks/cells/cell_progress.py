@@ -35,7 +35,7 @@ def is_complete(run: RunDirectory, cell: Cell) -> bool:
 
 
 def is_cut_short(run: RunDirectory, cell: Cell) -> bool:
-    """Whether a cell was left before its end: a measurement was not tried, or not checked."""
+    """Whether work on a cell stopped early: a measurement was not attempted, or not trust-checked."""
     records = [run.record(cell, attack, eps) for attack, eps in run.measures(cell)]
     return any(record is None or _lacks_verdict(run, record) for record in records)
 

@@ -33,7 +33,7 @@ def complete_cell(context: CellContext, cell: Cell) -> None:
 
 
 def complete_in_time(context: CellContext, cell: Cell) -> None:
-    """The same, as far as the run's time allows; what is left of the cell is done by the next run."""
+    """Complete a cell as far as the run's time allows; the next run does the rest."""
     try:
         context.limit.require(0.0)
         complete_cell(context, cell)

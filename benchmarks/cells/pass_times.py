@@ -17,7 +17,7 @@ from robustbench_tin.training.stages import train_only
 
 # Two batch sizes separate the cost of a pass from the cost of an image. Small ones leave a GPU idle.
 _SIZES = {"cpu": (4, 12), "cuda": (32, 128)}
-# Other work on the machine only adds to a time, so the shortest of several counts. Slow ones are few.
+# Other work on the machine only adds to a time, so the shortest of several counts. Slow passes repeat less.
 _REPEATS, _LONG_ENOUGH = 4, 2.0
 
 
@@ -47,7 +47,7 @@ class PassTimes:
 
     Attributes:
         attack: a gradient of the pixels, in float32.
-        training: the step of each part that is trained, named as ``train`` names it.
+        training: the step of each trained part, by its name in ``train``.
     """
 
     attack: PassTime
@@ -56,11 +56,11 @@ class PassTimes:
 
 @dataclass(frozen=True)
 class StepTime:
-    """Of training a part of a network.
+    """The optimiser step of a trained part of a network.
 
     Attributes:
-        gradient: of the weights that are trained, in the precision of training.
-        parameters: number of these weights.
+        gradient: time of the trained weights' gradient, in the precision of training.
+        parameters: number of trained weights.
     """
 
     gradient: PassTime
@@ -113,7 +113,7 @@ def time_passes(
 
 
 def trained_of(network: nn.Module) -> list[nn.Parameter]:
-    """The parameters that are trained now."""
+    """The parameters that are currently trained."""
     return [parameter for parameter in network.parameters() if parameter.requires_grad]
 
 

@@ -60,7 +60,7 @@ class Estimate:
         return sides(_WHOLE, self.plan.progressive, self.plan.epochs_of(model))
 
     def _epoch(self, model: str, part: str, pixels: float) -> float:
-        """Seconds of an epoch that trains a part, at this part of the full size's pixels."""
+        """Seconds of an epoch that trains a part, at this share of the full size's pixels."""
         step = self.passes[model].training[part]
         kind = torch.device(self.plan.device).type
         update = step.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 4e-9)
@@ -108,7 +108,7 @@ class Estimate:
         return self.parts(cell).total
 
     def expected(self, jobs: int) -> ExpectedCosts:
-        """Seconds of all parts of the plan, as a run directory keeps them."""
+        """Seconds of all parts of the plan, in the form that a run directory stores."""
         return ExpectedCosts(jobs=jobs, cells={cell.slug: self.parts(cell) for cell in self.plan.cells()})
 
     def total(self, done: frozenset[str] = frozenset()) -> float:

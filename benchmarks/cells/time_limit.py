@@ -1,4 +1,4 @@
-"""The hours that a run may take: what would not end in time does not begin."""
+"""The hours that a run may take: a part begins only if it can end in time."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, Self
 
 from robustbench_tin.errors import OutOfTimeError
 
-# A part begins if it ends in time with this to spare: a cost is never known exactly.
+# A part begins if it ends in time with this factor to spare, because a cost is never known exactly.
 _SPARE = 1.1
 
 
 @dataclass
 class TimeLimit:
-    """When to stop, and how long parts take compared with their estimates.
+    """The time at which to stop, and the ratio of real to estimated seconds.
 
-    In another process, on another machine too, the same number of seconds is left: clocks are not compared.
+    If the object is sent to another process, even on another machine, the same number of seconds is left:
+    clocks are not compared.
 
     Attributes:
-        ends: on the monotonic clock of this process.
-        expected: seconds that parts were estimated to take which are done; likewise ``taken``.
-        taken: seconds that they took.
+        ends: time of the limit, on the monotonic clock of this process.
+        expected: estimated seconds of the finished parts.
+        taken: real seconds of these parts.
     """
 
     ends: float = math.inf
@@ -31,7 +32,7 @@ class TimeLimit:
 
     @classmethod
     def of_hours(cls, hours: float | None) -> Self:
-        """A limit that many hours from now; None: no limit."""
+        """A limit this number of hours from now; None: no limit."""
         return cls() if hours is None else cls(time.monotonic() + 3600 * hours)
 
     @property
@@ -41,24 +42,24 @@ class TimeLimit:
 
     @property
     def pace(self) -> float:
-        """Seconds that a part takes for each second of its estimate; 1 as long as nothing is measured."""
+        """Real seconds of a part per estimated second; 1 before anything is measured."""
         return self.taken / self.expected if self.expected > 0 else 1.0
 
     def require(self, seconds: float) -> None:
-        """Check that a part ends in time.
+        """Check that a part can end in time.
 
         Args:
-            seconds: its estimate.
+            seconds: its estimated seconds.
 
         Raises:
-            OutOfTimeError: if it would not.
+            OutOfTimeError: if it cannot.
         """
         needed = _SPARE * seconds * self.pace
         if self.left <= 0 or needed > self.left:
             raise OutOfTimeError(f"{needed:.0f} s are needed and {max(0.0, self.left):.0f} s are left")
 
     def measured(self, expected: float, taken: float) -> None:
-        """Take note of a part that is done."""
+        """Add a finished part to the pace."""
         self.expected += expected
         self.taken += taken
 

@@ -198,7 +198,7 @@ class OutputConfig(Config, panel="Run"):
     )
     max_hours: float | None = option(
         None,
-        "Stop after this number of hours with the measurements that are taken: none begins that would not end"
+        "Stop after this number of hours and keep the results so far: a measurement begins only if it can end"
         " in time; training stops at a checkpoint. The exit code is 75, and the same command continues.",
         shown="no limit",
         above=0,
@@ -209,8 +209,8 @@ class OutputConfig(Config, panel="Run"):
     )
     estimate: bool = option(
         False,
-        "Like --dry-run, but print the hours of each backbone and defense, and in all; --jobs N: for N such"
-        " devices with a cell each.",
+        "Like --dry-run, but print the hours of each backbone and defense, and in total; --jobs N assumes N"
+        " such devices, with one cell each.",
         in_preset=False,
     )
     print_plan: bool = option(False, "Like --dry-run, but print each cell and each setting.", in_preset=False)

@@ -1,4 +1,4 @@
-"""The predicted hours of a plan, for people: by backbone and defense, and in all."""
+"""The predicted hours of a plan, for people: by backbone and defense, and in total."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from robustbench_tin.text import counted
 
 
 def estimate_lines(plan: Plan, costs: ExpectedCosts) -> list[str]:
-    """A line for each backbone and defense, longest first, then the whole plan.
+    """One line per backbone and defense, longest first, then lines on the whole plan.
 
     Args:
-        plan: what would run.
-        costs: of its cells.
+        plan: the plan.
+        costs: the expected costs of its cells.
     """
     rows: dict[tuple[str, str], list[CellCosts]] = {}
     for cell in plan.cells():
@@ -42,9 +42,9 @@ def _whole(plan: Plan, costs: ExpectedCosts) -> list[str]:
     hours = "GPU-hours" if kind == "cuda" else f"hours of {plan.device}"
     longest = max(plan.cells(), key=lambda cell: costs.cells[cell.slug].total)
     return [
-        f"All: {sum(seconds) / 3600:.3g} {hours}; with {counted(costs.jobs, 'cell')} at a time, done in"
+        f"Total: {sum(seconds) / 3600:.3g} {hours}; with {counted(costs.jobs, 'cell')} at a time, done in"
         f" {duration(last_end(seconds, costs.jobs))}",
-        f"No number of devices makes it shorter than the longest cell, {_named(longest)}:"
+        f"More devices cannot make it shorter than the longest cell, {_named(longest)}:"
         f" {duration(costs.cells[longest.slug].total)}",
     ]
 

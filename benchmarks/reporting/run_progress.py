@@ -1,4 +1,4 @@
-"""How far a run is, for people: in short, and cell by cell."""
+"""The progress of a run, for people: in short, and cell by cell."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def state_in_short(state: RunState) -> str:
 
 
 def time_left(state: RunState) -> str:
-    """``2.1 h`` until the last cell is done; empty if nothing is left, ``–`` if it is not known."""
+    """``2.1 h`` until the last cell is done; empty if nothing is left, ``–`` if unknown."""
     if state.count(Progress.running) + state.count(Progress.waiting) == 0:
         return ""
     seconds = state.seconds_left
@@ -37,13 +37,13 @@ def time_left(state: RunState) -> str:
 
 
 def ending(state: RunState, now: datetime) -> str:
-    """A sentence: when the run will end, or how much it lacks."""
+    """A sentence with the time at which the run will end, or the work that is left."""
     summary = f"{state_in_short(state)[:1].upper()}{state_in_short(state)[1:]}"
     left = time_left(state)
     if not left:
         return f"{summary}."
     if left == MISSING:
-        return f"{summary}; the time left is not known: the run began with an earlier version."
+        return f"{summary}; the time left is unknown, because an earlier version began the run."
     if not state.running:
         return f"{summary}; not running. The same command continues and takes about {left}."
     assert state.seconds_left is not None
@@ -53,7 +53,7 @@ def ending(state: RunState, now: datetime) -> str:
 
 
 def cell_table(state: RunState) -> RichTable:
-    """A row a cell: state, part under way, measurements, time left."""
+    """One row per cell: state, current part, measurements, work left."""
     from rich.table import Table as RichTable
 
     table = RichTable(box=None, header_style="bold", padding=(0, 2, 0, 0))
@@ -75,7 +75,7 @@ def _row(state: RunState, cell: CellState) -> tuple[str, str, str, str, str]:
 
 
 def _now(cell: CellState) -> str:
-    """The part under way; of a cell that waits or failed, what is known of it."""
+    """The current part of a cell; if it waits or failed, the state of its training or the failure."""
     if cell.current is not None:
         return cell.current.part
     if cell.trained is not None and cell.trained.status != OK:

@@ -1,4 +1,4 @@
-"""The part of a cell that is under way: noted when it begins, so that others see what a run does."""
+"""The current part of a cell, stored when it begins, so that other processes can show a run's progress."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ class CurrentPart(BaseModel):
 
     Attributes:
         part: ``train``, ``clean``, an attack or the trust checks, for people.
-        seconds: that it is expected to take.
-        began: seconds since 1970; nothing is decided by it, as clocks jump.
+        seconds: expected seconds of the part.
+        began: its begin, in seconds since 1970; for display only, since clocks can jump.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,25 +31,25 @@ class CurrentPart(BaseModel):
 
     @property
     def seconds_passed(self) -> float:
-        """Seconds since it began, at most those expected; 0 if the clock was set back."""
+        """Seconds since the part began, at most the expected number; 0 if the clock was set back."""
         return min(self.seconds, max(0.0, time.time() - self.began))
 
 
 def note_current(run: TrainingFiles, cell: Cell, part: str, seconds: float) -> None:
-    """Note that a part of a cell begins."""
+    """Store that a part of a cell begins."""
     current = CurrentPart(part=part, seconds=seconds, began=time.time())
     write_text(run.current_file(cell), current.model_dump_json() + "\n")
 
 
 def forget_current(run: TrainingFiles, cell: Cell) -> None:
-    """Note that nothing of a cell is under way."""
+    """Store that no part of a cell is running."""
     with suppress(OSError):
         run.current_file(cell).unlink(missing_ok=True)
 
 
 def current_part(run: TrainingFiles, cell: Cell) -> CurrentPart | None:
-    """The part of a cell that was begun and not ended; that of a killed run is there, too."""
+    """The current part of a cell; a killed run leaves its part behind."""
     try:
         return read_json(run.current_file(cell), CurrentPart)
     except RunError:
-        return None  # there is none, or it goes as it is read
+        return None  # no part is running, or the file was just deleted

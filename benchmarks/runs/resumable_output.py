@@ -17,7 +17,7 @@ MANIFEST = "manifest.json"
 """File with the settings of a directory and, once it is complete, the result."""
 LOCK = ".lock"
 _PARTS = ".parts"
-# Seconds to wait for a lock: whoever asks whether it is held holds it for a moment.
+# Seconds to wait for a lock: a process that tests it with is_locked holds it for a moment.
 _LOOKED_AT = 0.3
 
 
@@ -113,7 +113,7 @@ def locked(path: Path, busy: str) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process works on a directory; False if that cannot be known."""
+    """Whether a process works on a directory; False if unknown."""
     from filelock import FileLock, Timeout
 
     if not (path / LOCK).exists():

@@ -1,4 +1,4 @@
-"""How far a run is, cell by cell, and when it will end."""
+"""The progress of a run, cell by cell, and the time until it ends."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.errors import RunError
 
 COSTS_FILE = "costs.json"
-"""What the parts of a run were expected to take when it began or was continued."""
+"""File with the expected seconds of a run's parts, written when the run begins or continues."""
 
 
 class CellCosts(BaseModel):
-    """Seconds of one cell.
+    """Expected seconds of one cell.
 
     Attributes:
-        train: of its training.
-        measure: by attack, at all budgets; of the clean measurement and of certificates.
-        trust: of its trust checks.
+        train: seconds of its training.
+        measure: seconds by attack, at all budgets; also of the clean measurement and of certificates.
+        trust: seconds of its trust checks.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,11 +44,11 @@ class CellCosts(BaseModel):
 
 
 class ExpectedCosts(BaseModel):
-    """Seconds of each cell, by its slug.
+    """Expected seconds of each cell.
 
     Attributes:
-        jobs: number of cells at a time.
-        cells: their costs.
+        jobs: number of cells that run at a time.
+        cells: costs of the cells, by slug.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -58,7 +58,7 @@ class ExpectedCosts(BaseModel):
 
 
 class Progress(StrEnum):
-    """How far a cell is."""
+    """The state of a cell as a whole."""
 
     done = "done"
     failed = "failed"
@@ -68,15 +68,15 @@ class Progress(StrEnum):
 
 @dataclass(frozen=True)
 class CellState:
-    """What a run has of a cell.
+    """The progress of one cell.
 
     Attributes:
-        cell: which.
-        trained: what is known of its training; None: not trained.
-        records: of each measurement by attack and eps; None: not taken.
-        settled: number of measurements that are taken, or can never be.
-        lacks_verdict: the trust checks are left to do.
-        current: the part that is under way; None: none.
+        cell: the cell.
+        trained: the facts of its training; None: not trained.
+        records: record of each measurement, by attack and eps; None: not taken.
+        settled: number of measurements that are taken or impossible.
+        lacks_verdict: whether the trust checks are left to do.
+        current: the current part; None: no part is running.
     """
 
     cell: Cell
@@ -88,7 +88,7 @@ class CellState:
 
     @property
     def taken(self) -> list[Record]:
-        """The records that there are."""
+        """The existing records."""
         return [record for record in self.records.values() if record is not None]
 
     @property
@@ -103,7 +103,7 @@ class CellState:
         return Progress.waiting
 
     def seconds_left(self, costs: CellCosts) -> float:
-        """Estimated seconds of what the cell lacks; what failed is not tried again by itself."""
+        """Estimated seconds of the missing parts; failed parts are not repeated automatically."""
         if self.trained is not None and self.trained.status != OK:
             return 0.0
         lacking = {attack for (attack, _), record in self.records.items() if record is None}
@@ -112,7 +112,7 @@ class CellState:
         return training + seconds + (costs.trust if lacking or self.lacks_verdict else 0.0)
 
     def measured(self, costs: CellCosts) -> tuple[float, float]:
-        """Seconds that the parts which are done were expected to take, and seconds that they took."""
+        """Expected and real seconds of the finished parts."""
         expected = taken = 0.0
         if self.trained is not None and self.trained.status == OK and costs.train:
             expected, taken = costs.train, self.trained.seconds or 0.0
@@ -126,12 +126,12 @@ class CellState:
 
 @dataclass(frozen=True)
 class RunState:
-    """How far a run is.
+    """The progress of a run.
 
     Attributes:
-        running: a process works on it.
-        cells: in the plan's order.
-        costs: what their parts were expected to take; None: not known.
+        running: whether a process works on it.
+        cells: the cells, in the plan's order.
+        costs: expected seconds of their parts; None: unknown.
     """
 
     running: bool
@@ -139,12 +139,12 @@ class RunState:
     costs: ExpectedCosts | None
 
     def count(self, progress: Progress) -> int:
-        """Number of cells in a state."""
+        """Number of cells in this state."""
         return sum(each.progress is progress for each in self.cells)
 
     @property
     def pace(self) -> float:
-        """Seconds that the work took for each second that it was expected to take; 1 before any is done."""
+        """Real seconds of the work per expected second; 1 before any work is done."""
         if self.costs is None:
             return 1.0
         pairs = [each.measured(self.costs.cells[each.cell.slug]) for each in self.cells]
@@ -152,18 +152,18 @@ class RunState:
         return taken / expected if expected and taken else 1.0
 
     def seconds_left_of(self, cell: CellState) -> float | None:
-        """Seconds of work that a cell lacks, at the pace of what is done; None: not known."""
+        """Seconds of work that a cell lacks, at the pace of the finished work; None: unknown."""
         if self.costs is None:
             return None
         left = self.pace * cell.seconds_left(self.costs.cells[cell.cell.slug])
         if cell.current is None:
             return left
-        # The part under way is in there as a whole.
+        # The seconds of the current part are included completely.
         return max(0.0, left - cell.current.seconds_passed)
 
     @property
     def seconds_left(self) -> float | None:
-        """Seconds until the last cell is done, the longest first; None: not known."""
+        """Seconds until the last cell is done, with the longest cells first; None: unknown."""
         if self.costs is None:
             return None
         left = [self.seconds_left_of(each) or 0.0 for each in self.cells]
@@ -171,10 +171,10 @@ class RunState:
 
 
 def run_state(run: RunDirectory) -> RunState:
-    """Read how far a run is; each file is read once.
+    """Read the progress of a run; each file is read once.
 
     Raises:
-        RunError: if a file of it is damaged.
+        RunError: if one of its files is damaged.
     """
     running = is_locked(run.path)
     cells = tuple(_cell_state(run, cell, running) for cell in run.plan.cells())
@@ -182,7 +182,7 @@ def run_state(run: RunDirectory) -> RunState:
 
 
 def last_end(seconds: Iterable[float], jobs: int) -> float:
-    """Seconds until the last of these works ends, if ``jobs`` of them run at a time, the longest first."""
+    """Seconds until the last of these cells ends, if ``jobs`` of them run at a time, longest first."""
     busy = [0.0] * max(1, jobs)
     for each in sorted(seconds, reverse=True):
         busy[busy.index(min(busy))] += each
@@ -207,7 +207,7 @@ def _lacks_verdict(record: Record) -> bool:
 
 
 def _costs(run: RunDirectory) -> ExpectedCosts | None:
-    """None of a run of an earlier version, and of a damaged file."""
+    """The expected costs; None if an earlier version wrote the run, or the file is damaged."""
     try:
         found = read_json(run.path / COSTS_FILE, ExpectedCosts)
     except RunError:

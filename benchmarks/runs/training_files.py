@@ -74,7 +74,7 @@ class TrainingFiles:
         return self._cell(cell) / "curves.csv"
 
     def current_file(self, cell: Cell) -> Path:
-        """Where the part of a cell is noted that is under way."""
+        """Path of the file that names a cell's current part."""
         return self._cell(cell) / "now.json"
 
     def events_directory(self, cell: Cell) -> Path:
