@@ -59,10 +59,27 @@ def workflow(service: CiService, check: str, project: Sequence[str], place: Path
         )
     installed = " ".join(['"$ROBUST_TIN_INSTALL"', *map(shlex.quote, project)])
     template = _GITHUB if service is CiService.github else _GITLAB
-    texts = {"@INSTALLED@": installed, "@CHECK@": check, "@PLACE@": place.as_posix(), "@INDEX@": CPU_WHEELS}
+    texts = {
+        "@INSTALLED@": installed,
+        "@CHECK@": check,
+        "@PLACE@": place.as_posix(),
+        "@INDEX@": CPU_WHEELS,
+        "@PACKAGE@": _package_for(check),
+    }
     for mark, text in texts.items():
         template = template.replace(mark, text)
     return template
+
+
+def _package_for(check: str) -> str:
+    """The package with the extras that a check needs: for ONNX files and for data sets of Hugging Face."""
+    words = shlex.split(check)
+    needed = {
+        "hf": any(word.startswith("hf:") for word in words),
+        "onnx": any(word.lower().endswith(".onnx") for word in words),
+    }
+    extras = ",".join(extra for extra, is_needed in needed.items() if is_needed)
+    return f"robustbench-tin[{extras}]" if extras else "robustbench-tin"
 
 
 _GITHUB = """\
@@ -85,7 +102,7 @@ jobs:
     env:
       # PyTorch for the CPU; leave it empty for the build with CUDA, which takes 6 GB.
       PIP_EXTRA_INDEX_URL: @INDEX@
-      ROBUST_TIN_INSTALL: robustbench-tin
+      ROBUST_TIN_INSTALL: @PACKAGE@
     steps:
       - uses: actions/checkout@v4
       - uses: actions/setup-python@v5
@@ -115,7 +132,7 @@ robustness:
     # PyTorch for the CPU; leave it empty for the build with CUDA, which takes 6 GB.
     PIP_EXTRA_INDEX_URL: @INDEX@
     PIP_CACHE_DIR: $CI_PROJECT_DIR/.cache/pip
-    ROBUST_TIN_INSTALL: robustbench-tin
+    ROBUST_TIN_INSTALL: @PACKAGE@
   cache:
     key: robust-tin-pip
     paths: [.cache/pip]

@@ -264,3 +264,20 @@ def test_ci_files_install_for_the_cpu_with_a_cache(
     for wrong in ("robust-tin check --model '${{ secrets.KEY }}'", "robust-tin check --model 'a\nb'"):
         with pytest.raises(InvalidSettingError, match="cannot stand in a CI file"):
             workflow(service, wrong, [], place)
+
+
+@pytest.mark.parametrize("service", [CiService.github, CiService.gitlab])
+@pytest.mark.parametrize(
+    ("options", "package"),
+    [
+        ("--model mine.py:build --data images", "robustbench-tin"),
+        ("--model net.onnx --data images", "robustbench-tin[onnx]"),
+        ("--model 'my net.ONNX' --data hf:OWNER/NAME", "robustbench-tin[hf,onnx]"),
+    ],
+)
+def test_ci_files_install_the_extras_of_the_check(service: CiService, options: str, package: str) -> None:
+    content = yaml.safe_load(workflow(service, f"robust-tin check {options}", [], Path("ci.yml")))
+    job = (
+        content["jobs"]["check"]["env"] if service is CiService.github else content["robustness"]["variables"]
+    )
+    assert job["ROBUST_TIN_INSTALL"] == package
