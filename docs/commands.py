@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from typer.main import get_command
@@ -19,6 +20,8 @@ that could not be written, told in one line on the error stream; 75 after `--max
 | command | purpose |
 |---|---|
 """
+_EXAMPLE = re.compile(r"robust-tin [^;\n]*[^;\n. ]")
+"""An example in the text below a command's help."""
 _LISTED = ("bench", "evaluate")
 """Commands whose options have a page of their own."""
 
@@ -37,8 +40,7 @@ def _purpose(command: Any) -> str:
 def _section(name: str, command: Any) -> str:
     lines = ["", f"## robust-tin {name}", "", _purpose(command)]
     if command.epilog:
-        examples = [line for line in map(str.strip, command.epilog.splitlines()) if "robust-tin " in line]
-        lines += ["", "```sh", *(line.removeprefix("Example: ") for line in examples), "```"]
+        lines += ["", "```sh", *_EXAMPLE.findall(command.epilog), "```"]
     if name in _LISTED:
         return "\n".join([*lines, "", f"[Its options](options.md#robust-tin-{name}).", ""])
     params = [each for each in command.params if not getattr(each, "hidden", False)]
