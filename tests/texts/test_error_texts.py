@@ -30,7 +30,7 @@ LINES = {
     "setting of a wrong type": f"{BENCH} --attacks pgd:steps=ten",
     "setting out of range": f"{BENCH} --attacks pgd:steps=0",
     "spec without a value": f"{BENCH} --attacks pgd:steps",
-    "unknown preset": f"{BENCH} --preset scrach",
+    "unknown preset": f"{BENCH} --preset skratch",
     "no such data": "robust-tin bench --data absent",
     "folder without images": "robust-tin bench --data empty",
     "more classes than there are": f"{BENCH} --classes 1000",
