@@ -7,6 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -33,6 +34,8 @@ _PROGRAM = "robustbench_tin.benchmarks.cells.worker_process"
 # Seconds between two looks at a starting process, and seconds that a process gets to end.
 _LOOK, _END = 0.1, 5.0
 _KILLED = 9
+# Number of times that a cell is tried again after its worker died.
+_RETRIES = 2
 
 
 class WorkerError(RobustTinError):
@@ -47,7 +50,7 @@ class WorkerError(RobustTinError):
 class ProcessExecutor:
     """Completes several cells at a time, each in a worker process.
 
-    If a worker dies, its cell fails and a new worker takes its place. If workers cannot load something that
+    If a worker dies, a new one takes its place; its cell is tried again twice, then it fails. If workers cannot load something that
     this process has (a hand-registered attack, say), the cells run one after the other in this process.
 
     Attributes:
@@ -122,6 +125,8 @@ class _Pool:
     assignment: Assignment
     gpus: tuple[int, ...]
     workers: list[_Worker] = field(default_factory=list)
+    _waiting: list[Cell] = field(default_factory=list)
+    _deaths: Counter[Cell] = field(default_factory=Counter)
 
     @contextmanager
     def open(self) -> Iterator[_Pool]:
@@ -154,7 +159,7 @@ class _Pool:
             WorkerError: if an error stops the run.
         """
         # The longest first: a long cell that begins last delays the end.
-        waiting = sorted(cells, key=self.context.costs.cell, reverse=True)
+        waiting = self._waiting = sorted(cells, key=self.context.costs.cell, reverse=True)
         while waiting or any(worker.cell for worker in self.workers):
             for worker in [worker for worker in self.workers if worker.cell is None]:
                 cell = self._next_cell(waiting)
@@ -199,18 +204,27 @@ class _Pool:
             worker.hearing.hear(message)
 
     def _replace(self, worker: _Worker) -> None:
-        """Record a dead worker's cell, if any, as failed, and start another worker."""
+        """Start another worker in the place of a dead one, whose cell is tried again a few times."""
         self.workers.remove(worker)
         cause = _cause(worker.process)
         worker.end()
         if worker.cell is not None:
-            forget_current(self.context.run, worker.cell)
-            save_dead(self.context, worker.cell, cause)
+            self._after_death(worker.cell, cause)
         (fresh,) = self._start([worker.gpu])
         message = self._next_of(fresh)
         if not isinstance(message, Ready):
             text = message.text if isinstance(message, Stopped) else _cause(fresh.process)
             raise WorkerError(Stopped(f"a worker process died and cannot be restarted: {text}", 2))
+
+    def _after_death(self, cell: Cell, cause: str) -> None:
+        """Try a dead worker's cell again; record it as failed once its workers died too often."""
+        forget_current(self.context.run, cell)
+        self._deaths[cell] += 1
+        if self._deaths[cell] > _RETRIES:
+            save_dead(self.context, cell, cause)
+            return
+        self.context.reporter.warn(f"{cell.label}: {cause}; retry {self._deaths[cell]} of {_RETRIES}")
+        self._waiting.insert(0, cell)
 
     def _start(self, gpus: Sequence[int | None]) -> list[_Worker]:
         """Start a worker per entry, all at the same time; an entry is the index of the worker's GPU.

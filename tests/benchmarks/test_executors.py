@@ -17,6 +17,7 @@ from commands import robust_tin, started
 from robustbench_tin import attacks, bench, resources
 from robustbench_tin.attacks.fgsm import FGSM
 from robustbench_tin.benchmarks.cells import choose_executor as chooser
+from robustbench_tin.benchmarks.cells import process_executor as executor
 from robustbench_tin.benchmarks.cells.executor import SerialExecutor
 from robustbench_tin.benchmarks.cells.process_executor import ProcessExecutor
 from robustbench_tin.benchmarks.planning.config import BenchConfig
@@ -226,3 +227,18 @@ def choose(*, jobs: int | None, cells: int, device: str = "cpu", processes: int 
     request = BenchConfig(jobs=jobs)
     waiting = [Cell("resnet50", "none", seed) for seed in range(cells)]
     return chooser.side_by_side(request, plan, waiting, processes)  # type: ignore[arg-type]
+
+
+def test_a_cell_whose_worker_died_is_tried_again_twice(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    said, lost = Said(), []
+    cell = Cell("resnet50", "none", 0)
+    run = SimpleNamespace(current_file=lambda cell: tmp_path / "now.json")
+    pool = executor._Pool(SimpleNamespace(run=run, reporter=said), None, ())
+    monkeypatch.setattr(executor, "save_dead", lambda context, cell, cause: lost.append((cell, cause)))
+    for _ in range(3):
+        pool._after_death(cell, "killed")
+    assert pool._waiting == [cell, cell]
+    assert said.lines == [f"{cell.label}: killed; retry {number} of 2" for number in (1, 2)]
+    assert lost == [(cell, "killed")]
