@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: bench test lint format types docs pages pictures wheel clean
+.PHONY: audit bench test test-lowest lint format types docs pages pictures wheel clean
 
 bench: $(VENV)/.installed
 	$(BIN)/robust-tin bench --models all --eps 0.0,0.01,0.03
@@ -41,6 +41,20 @@ pages: $(VENV)/.installed-test
 
 pictures: $(VENV)/.installed-test
 	$(BIN)/python docs/pictures.py
+
+# Known vulnerabilities of the installed packages; one line and no failure if the database cannot be reached.
+audit: $(VENV)/.installed-test
+	$(PIP) pip-audit
+	$(BIN)/python tests/audit.py
+
+# The fast tests under the oldest versions that setup.cfg allows, in an environment of its own.
+test-lowest:
+	$(PYTHON) -m venv .venv-lowest
+	.venv-lowest/bin/python -m pip install --quiet --disable-pip-version-check uv
+	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct '.[test]'
+	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(or $(PYTEST_ARGS),$(LOWEST))
+
+LOWEST := tests/test_specs.py tests/test_metrics.py tests/test_atomic.py tests/benchmarks/test_bench.py
 
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .

@@ -26,7 +26,7 @@ from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.benchmarks.tracking.track import tracked
 from robustbench_tin.data import Dataset
 from robustbench_tin.errors import OutOfTimeError
-from robustbench_tin.presets import with_preset
+from robustbench_tin.presets import require_trusted, with_preset
 from robustbench_tin.progress import Reporter, duration
 from robustbench_tin.runtime import tune_allocator
 from robustbench_tin.text import counted
@@ -59,6 +59,7 @@ def bench(
     """
     reporter = reporter or Reporter()
     if options.get("preset") is not None:
+        require_trusted(options)
         options = with_preset(options["preset"], options, BenchConfig)
     request = BenchConfig(**options, jobs=jobs)
     tune_allocator()

@@ -50,8 +50,9 @@ class WorkerError(RobustTinError):
 class ProcessExecutor:
     """Completes several cells at a time, each in a worker process.
 
-    If a worker dies, a new one takes its place; its cell is tried again twice, then it fails. If workers cannot load something that
-    this process has (a hand-registered attack, say), the cells run one after the other in this process.
+    If a worker dies, a new one takes its place; its cell is tried again twice, then it fails. If workers
+    cannot load something that this process has (a hand-registered attack, say), the cells run one after the
+    other in this process.
 
     Attributes:
         jobs: number of workers, at least 1.
@@ -251,7 +252,8 @@ class _Pool:
         environment = {**os.environ, "OMP_NUM_THREADS": str(self.assignment.threads)}
         if gpu is not None:
             environment["CUDA_VISIBLE_DEVICES"] = _visible(gpu)
-        process = subprocess.Popen([sys.executable, "-m", _PROGRAM], stdin=subprocess.PIPE, env=environment)
+        words = [sys.executable, "-m", _PROGRAM]
+        process = subprocess.Popen(words, stdin=subprocess.PIPE, env=environment)  # noqa: S603 - none is given
         assert process.stdin is not None
         known = {"address": self._listener.address, "key": self._key.hex()}
         with suppress(BrokenPipeError):  # it has ended; the code that waits for it notices

@@ -196,6 +196,11 @@ class OutputConfig(Config, panel="Run"):
         metavar="NAME|FILE.toml",
         in_preset=False,
     )
+    trust_plugins: bool = option(
+        False,
+        "Run the plug-ins that the preset names. Otherwise bench asks on a terminal, and refuses elsewhere.",
+        in_preset=False,
+    )
     max_hours: float | None = option(
         None,
         "Stop after this number of hours and keep the results so far: a measurement begins only if it can end"

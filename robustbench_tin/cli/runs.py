@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -19,6 +20,7 @@ from robustbench_tin.cli.options_from_configs import as_option, given_options, w
 from robustbench_tin.cli.process import Command, complain, say
 from robustbench_tin.cli.tables import print_tables, render_tables, require_no_failure
 from robustbench_tin.streams import make_console
+from robustbench_tin.text import printable
 
 Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 
@@ -57,11 +59,24 @@ def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> Non
     from robustbench_tin.progress import ConsoleReporter
 
     console = make_console()
-    run = run_bench(**{"jobs": None, **given_options(context, asked)}, reporter=ConsoleReporter(console))
+    given = given_options(context, asked)
+    trust = _asked_to_trust(given)
+    options = {"jobs": None, **given, **({"trust_plugins": True} if trust else {})}
+    run = run_bench(**options, reporter=ConsoleReporter(console))
     if run is not None:
         print_tables(run, run.tables_of(shown), console)
         say(f"Tables and records: {run.path}/results.md, .csv, .json")
         require_no_failure(run)
+
+
+def _asked_to_trust(given: dict[str, Any]) -> bool:
+    """Whether somebody at a terminal lets the plug-ins of a preset run."""
+    from robustbench_tin.presets import untrusted_plugins
+
+    plugins = untrusted_plugins(given) if sys.stdin.isatty() else []
+    return bool(plugins) and typer.confirm(
+        f"The preset runs {printable(', '.join(plugins))}, programs with all your rights. Run them?"
+    )
 
 
 @with_options

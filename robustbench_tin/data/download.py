@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zipfile
 from collections import Counter
@@ -17,7 +18,9 @@ from robustbench_tin.errors import DataError
 if TYPE_CHECKING:
     import requests
 
-ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+ADDRESS = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
+# Stanford publishes none; this one is in the loaders of many projects, Avalanche's for one.
+MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 EXPECTED = {"train": 100_000, "val": 10_000, "test": 10_000}
 ATTEMPTS = 5
 _TIMEOUT_S = (10, 60)  # to connect, and between two pieces
@@ -160,9 +163,9 @@ def _reason(failure: Exception | None) -> str:
 
 
 def _check_whole(part: Path) -> None:
-    """Refuse, and remove, a download that does not list all images of Tiny ImageNet.
+    """Refuse, and remove, a download that is not the archive of Tiny ImageNet, by its images and its digest.
 
-    Nobody publishes a checksum; each image's CRC is checked when it is read.
+    Each image's CRC is checked when it is read.
     """
     try:
         with zipfile.ZipFile(part) as archive:
@@ -180,3 +183,15 @@ def _check_whole(part: Path) -> None:
             f"what {ADDRESS} sent is not Tiny ImageNet ({counts} images in it, expected"
             f" {' + '.join(f'{count:,}' for count in EXPECTED.values())}); try again, {_OTHER_WAYS}"
         )
+    digest = _md5(part)
+    if digest != MD5:
+        part.unlink()
+        raise DataError(
+            f"{ADDRESS} sent another archive than Tiny ImageNet's (MD5 {digest}, expected {MD5}); try again,"
+            f" {_OTHER_WAYS}"
+        )
+
+
+def _md5(file: Path) -> str:
+    with file.open("rb") as content:
+        return hashlib.file_digest(content, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()

@@ -119,5 +119,34 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Confi
     return {**options, **given}
 
 
+def untrusted_plugins(given: Mapping[str, Any]) -> list[str]:
+    """The plug-ins that a preset would run, though whoever gives the command has not named them.
+
+    Args:
+        given: the options of the command.
+
+    Raises:
+        RobustTinError: if the preset cannot be read.
+    """
+    if given.get("preset") is None or given.get("plugins") or given.get("trust_plugins"):
+        return []
+    named = load_preset(given["preset"]).options.get("plugins", ())
+    return [named] if isinstance(named, str) else [str(plugin) for plugin in named]
+
+
+def require_trusted(given: Mapping[str, Any]) -> None:
+    """Refuse the plug-ins of a preset that nobody trusts: they are programs.
+
+    Raises:
+        InvalidSettingError: for such plug-ins.
+    """
+    plugins = untrusted_plugins(given)
+    if plugins:
+        raise InvalidSettingError(
+            f"preset '{given['preset']}' runs the plug-in {', '.join(plugins)}; read it, then give"
+            " --trust-plugins, or name it yourself with --plugin"
+        )
+
+
 def _folder() -> Any:
     return resources.files(__name__)

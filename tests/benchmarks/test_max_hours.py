@@ -37,7 +37,7 @@ def test_another_process_has_the_seconds_that_are_left(monkeypatch: pytest.Monke
     sent = pickle.dumps(TimeLimit(time.monotonic() + 100, 10, 20))
     now = time.monotonic() + 5000
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    here = pickle.loads(sent)  # noqa: S301 - made here
+    here = pickle.loads(sent)
     assert here.left == pytest.approx(100, abs=1)
     assert here.pace == 2
 

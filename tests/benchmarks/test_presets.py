@@ -10,9 +10,9 @@ from robustbench_tin import bench
 from robustbench_tin.attacks import parse_attack
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.defenses import parse_defense
-from robustbench_tin.errors import RobustTinError, WeightsError
+from robustbench_tin.errors import InvalidSettingError, RobustTinError, WeightsError
 from robustbench_tin.models import backbones, build_classifier, select
-from robustbench_tin.presets import load_preset, preset_names, with_preset
+from robustbench_tin.presets import load_preset, preset_names, require_trusted, with_preset
 from robustbench_tin.progress import Reporter
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
@@ -158,3 +158,25 @@ def test_without_its_weights_a_cell_is_not_measured_and_the_others_are(small, mo
     # Once the weights are available, the same command fetches the missing ones.
     monkeypatch.setattr(place, found)
     assert bench(**options, skip_missing_weights=True).complete
+
+
+@pytest.mark.parametrize("given", [{"trust_plugins": True}, {"plugins": ["mine.py"]}, {"preset": None}])
+def test_plugins_that_were_trusted_or_named_run(tmp_path: Path, given: dict) -> None:
+    require_trusted({"preset": _with_plugin(tmp_path), **given})
+
+
+def test_a_preset_s_plugin_runs_only_if_it_is_trusted(tmp_path: Path) -> None:
+    preset = _with_plugin(tmp_path)
+    with pytest.raises(InvalidSettingError, match=r"runs the plug-in .*evil.py; read it, then give --trust"):
+        bench(preset=preset, dry_run=True)
+    assert not (tmp_path / "ran").exists()
+    bench(preset=preset, dry_run=True, trust_plugins=True, device="cpu")
+    assert (tmp_path / "ran").exists()
+
+
+def _with_plugin(directory: Path) -> Path:
+    plugin = directory / "evil.py"
+    plugin.write_text(f"from pathlib import Path; Path({str(directory / 'ran')!r}).touch()")
+    preset = directory / "shared.toml"
+    preset.write_text(f'[bench]\nmodels = "timm:test_resnet"\nplugins = ["{plugin.as_posix()}"]\n')
+    return preset

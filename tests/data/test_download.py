@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import re
 import threading
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def site(tiny_zip: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     offered.address = f"http://127.0.0.1:{server.server_port}/tiny-imagenet-200.zip"
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     monkeypatch.setattr(download, "ADDRESS", offered.address)
+    monkeypatch.setattr(download, "MD5", hashlib.md5(offered.content, usedforsecurity=False).hexdigest())
     monkeypatch.setattr(download, "_PIECE_BYTES", 100)
     monkeypatch.setattr(download, "EXPECTED", {"train": 15, "val": 12, "test": 3})
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
@@ -109,6 +111,16 @@ def test_a_server_that_ignores_ranges_sends_it_all_again(site: Site, cache: Path
     assert len(open_dataset("tiny-imagenet", cache_dir=cache).val) == 12
     assert site.ranges == [None, "bytes=1000-"]
     assert (cache / "downloads/tiny-imagenet-200.zip").read_bytes() == site.content
+
+
+def test_another_archive_is_refused_and_removed(
+    site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = download.MD5
+    monkeypatch.setattr(download, "MD5", "0" * 32)
+    with pytest.raises(DataError, match=f"MD5 {here}, expected 00000000"):
+        open_dataset("tiny-imagenet", cache_dir=cache)
+    assert fetched(cache) == []
 
 
 @pytest.mark.parametrize("surplus", [b"", b"more than there is"])

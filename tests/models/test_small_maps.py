@@ -77,7 +77,7 @@ def test_a_built_network_is_the_plain_one(name: str) -> None:
 
 
 def pickled(layer: nn.Module) -> nn.Module:
-    again: nn.Module = pickle.loads(pickle.dumps(layer))  # noqa: S301 - it is from here
+    again: nn.Module = pickle.loads(pickle.dumps(layer))
     return again
 
 
