@@ -36,18 +36,17 @@ from robustbench_tin.training.distributed import ProcessGroup, joined
 def bench(
     *,
     reporter: Reporter | None = None,
-    jobs: int | None = 1,
     **options: Any,
 ) -> Run | None:
     """Train every backbone × defense × seed, attack each, and return the run with its records.
 
     Args:
         reporter: shows progress; None: silent.
-        jobs: number of cells that run in parallel, each in its own process; None: as many as cores, GPUs and
-            memory allow.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.BenchConfig`, which are
             the options of ``robust-tin bench``; docs/options.md lists them. ``attacks`` and ``defenses`` take
-            objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``.
+            objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``. ``jobs`` is 1 by
+            default: the cells run in this process, one after the other. With ``executor="ray"``, the default
+            is as many as the cluster holds.
 
     Returns:
         The run; ``.records`` is a DataFrame with one row per measurement, ``.tables`` renders it. None for
@@ -61,7 +60,8 @@ def bench(
     if options.get("preset") is not None:
         require_trusted(options)
         options = with_preset(options["preset"], options, BenchConfig)
-    request = BenchConfig(**options, jobs=jobs)
+    alone = {"jobs": 1} if options.get("executor", "local") == "local" else {}
+    request = BenchConfig(**{**alone, **options})
     tune_allocator()
     with joined(request.device) as group:
         if not group.is_main:

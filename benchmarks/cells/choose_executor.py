@@ -1,23 +1,21 @@
-"""Choose the number of cells that run in parallel: as many as cores or GPUs, and memory, allow."""
+"""Choose the executor, and the number of cells in parallel: as many as cores or GPUs, and memory, allow."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
+
 from robustbench_tin import resources
 from robustbench_tin.benchmarks.cells.executor import Executor, SerialExecutor
+from robustbench_tin.benchmarks.cells.memory_needs import needed_memory
 from robustbench_tin.benchmarks.cells.process_executor import ProcessExecutor
+from robustbench_tin.benchmarks.cells.ray_cluster import check_gpus, check_installed
+from robustbench_tin.benchmarks.cells.ray_executor import RayExecutor
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.models.backbone import Backbone
-from robustbench_tin.models.network import create_skeleton
-
-# Bytes per parameter during training: weight, gradient, two moments, checkpoint, variant.
-_BYTES_PER_PARAMETER = 28
-# Bytes per process besides the parameters: libraries, activations, images.
-_BYTES_PER_PROCESS = 2 * 2**30
 
 
 @dataclass(frozen=True)
@@ -28,15 +26,19 @@ class SideBySide:
         jobs: number of cells that run at a time.
         threads: number of CPU threads per cell; None: torch's current number.
         gpus: indices of the GPUs that the cells use.
+        on_ray: runs the cells on a Ray cluster instead of this machine.
     """
 
     jobs: int
     threads: int | None
     gpus: tuple[int, ...] = ()
+    on_ray: RayExecutor | None = None
 
     @property
     def executor(self) -> Executor:
         """The executor that runs the cells this way."""
+        if self.on_ray is not None:
+            return self.on_ray
         if self.jobs == 1:
             return SerialExecutor(self.threads)
         return ProcessExecutor(self.jobs, self.threads or 1, self.gpus)
@@ -53,8 +55,11 @@ def side_by_side(request: BenchConfig, plan: Plan, cells: Sequence[Cell], proces
 
     Raises:
         InvalidSettingError: if several jobs are asked for under ``torchrun``.
+        RobustTinError: if Ray is asked for and not installed.
     """
     asked = request.jobs
+    if request.executor == "ray":
+        return _on_ray(request, plan, processes)
     if processes > 1:
         if asked is not None and asked > 1:
             raise InvalidSettingError(
@@ -72,7 +77,8 @@ def side_by_side(request: BenchConfig, plan: Plan, cells: Sequence[Cell], proces
 
 def _fitting(plan: Plan, cells: Sequence[Cell], most: int, memory: int | None) -> int:
     """Number of cells, at least 1, that fit into memory together even if they are the largest ones."""
-    needs = {name: _bytes(plan.backbone(name), plan.classes) for name in {cell.model for cell in cells}}
+    models = {cell.model for cell in cells}
+    needs = {name: needed_memory(plan.backbone(name), plan.classes) for name in models}
     largest = sorted((needs[cell.model] for cell in cells), reverse=True)
     jobs = 1
     while jobs < most and (memory is None or sum(largest[: jobs + 1]) <= memory):
@@ -80,6 +86,17 @@ def _fitting(plan: Plan, cells: Sequence[Cell], most: int, memory: int | None) -
     return jobs
 
 
-def _bytes(backbone: Backbone, classes: int) -> int:
-    skeleton = create_skeleton(backbone, classes, backbone.check_size(backbone.smallest))
-    return _BYTES_PER_PROCESS + _BYTES_PER_PARAMETER * sum(each.numel() for each in skeleton.parameters())
+def _on_ray(request: BenchConfig, plan: Plan, processes: int) -> SideBySide:
+    """Run the cells on a cluster; each computes with the CPUs and GPUs that its task declares."""
+    if processes > 1:
+        raise InvalidSettingError("executor got 'ray' under torchrun; expected local: each cell is one task")
+    device = torch.device(plan.device)
+    if device.index is not None:
+        raise InvalidSettingError(
+            f"device got '{plan.device}' with the executor ray; expected {device.type}: Ray hands GPUs out"
+        )
+    check_installed()
+    threads = request.threads or 1
+    gpus = (1.0 if device.type == "cuda" else 0.0) if request.gpus_per_cell is None else request.gpus_per_cell
+    executor = RayExecutor(request.ray_address, threads, check_gpus(gpus), request.jobs)
+    return SideBySide(request.jobs or 1, threads, on_ray=executor)

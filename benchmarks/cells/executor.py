@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,7 +10,8 @@ import torch
 
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.complete_cell import complete_in_time
-from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.planning.defense_sources import source_cells
+from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 
 
 class Executor(Protocol):
@@ -47,3 +48,17 @@ class SerialExecutor:
                 complete_in_time(context, cell)
         finally:
             torch.set_num_threads(before)
+
+
+def next_cell(plan: Plan, waiting: Sequence[Cell], under_way: Collection[Cell | None]) -> Cell | None:
+    """The first waiting cell whose sources are done; None if there is none.
+
+    Args:
+        plan: of the run.
+        waiting: cells that nobody works on yet, in the order in which they are given out.
+        under_way: cells that somebody works on.
+    """
+    for cell in waiting:
+        if not any(source in under_way or source in waiting for source in source_cells(plan, cell)):
+            return cell
+    return None

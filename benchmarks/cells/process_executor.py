@@ -16,18 +16,13 @@ from queue import Empty, Queue
 from threading import Thread
 from typing import Any
 
+from robustbench_tin.benchmarks.cells.assignment import Assignment
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
-from robustbench_tin.benchmarks.cells.cell_progress import is_ok
-from robustbench_tin.benchmarks.cells.cell_records import CellRecords
-from robustbench_tin.benchmarks.cells.executor import SerialExecutor
+from robustbench_tin.benchmarks.cells.executor import SerialExecutor, next_cell
+from robustbench_tin.benchmarks.cells.failed_cell import save_dead
 from robustbench_tin.benchmarks.cells.worker_messages import Done, Hearing, Ready, Stopped
-from robustbench_tin.benchmarks.cells.worker_process import Assignment
-from robustbench_tin.benchmarks.codes.status import Status, StatusCode
-from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.planning.defense_sources import source_cells
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.current_part import forget_current
-from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.errors import RobustTinError
 
 _PROGRAM = "robustbench_tin.benchmarks.cells.worker_process"
@@ -163,7 +158,7 @@ class _Pool:
         waiting = self._waiting = sorted(cells, key=self.context.costs.cell, reverse=True)
         while waiting or any(worker.cell for worker in self.workers):
             for worker in [worker for worker in self.workers if worker.cell is None]:
-                cell = self._next_cell(waiting)
+                cell = next_cell(self.context.plan, waiting, {worker.cell for worker in self.workers})
                 if cell is not None and self._give(worker, cell):
                     waiting.remove(cell)
             busy = {worker.connection: worker for worker in self.workers if worker.cell is not None}
@@ -179,15 +174,6 @@ class _Pool:
             return False
         worker.cell = cell
         return True
-
-    def _next_cell(self, waiting: Sequence[Cell]) -> Cell | None:
-        """The next cell whose source cells are done."""
-        under_way = {worker.cell for worker in self.workers}
-        for cell in waiting:
-            needed = source_cells(self.context.plan, cell)
-            if not any(source in under_way or source in waiting for source in needed):
-                return cell
-        return None
 
     def _hear(self, worker: _Worker) -> None:
         try:
@@ -303,31 +289,3 @@ def _visible(gpu: int) -> str:
     """The value of ``CUDA_VISIBLE_DEVICES`` for a process that uses only this GPU."""
     seen = os.environ.get("CUDA_VISIBLE_DEVICES")
     return seen.split(",")[gpu] if seen else str(gpu)
-
-
-def save_dead(context: CellContext, cell: Cell, why: str) -> None:
-    """Record the missing measurements of a cell as failed, because its worker process died.
-
-    Args:
-        context: the run.
-        cell: the cell.
-        why: how the process ended.
-    """
-    status = Status.of(StatusCode.failed, why=why)
-    trained = context.run.trained(cell)
-    if trained is None:
-        plan = context.plan
-        trained = Trained(
-            status=status,
-            lr=plan.recipe(cell.model).lr,
-            precision=plan.precision or "float32",
-            network_size=plan.backbone(cell.model).check_size(
-                context.dataset.image_size, plan.size_of(cell.model)
-            ),
-        )
-        context.run.save_trained(cell, trained)
-    records = CellRecords(context, cell, trained)
-    for attack, eps in context.run.measures(cell):
-        if not is_ok(context.run.record(cell, attack, eps)):
-            records.save(attack, Measurement(eps, None, None, status, 0.0, 0, 0), None)
-    context.reporter.warn(f"{cell.label}: {status}")

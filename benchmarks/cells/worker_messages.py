@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
-from multiprocessing.connection import Connection
-from typing import Any
+from typing import Any, Protocol
 
 from robustbench_tin.progress import Advance, Preparation, Reporter
 
@@ -79,6 +78,13 @@ class Ended:
     stage: int
 
 
+class Sender(Protocol):
+    """The way to another process, such as a connection."""
+
+    def send(self, message: Any, /) -> None:
+        """Send a message; messages arrive in order."""
+
+
 class SendingReporter(Reporter):
     """Sends the progress of this process to another one.
 
@@ -86,7 +92,7 @@ class SendingReporter(Reporter):
         connection: the connection to the other process.
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: Sender) -> None:
         self._connection = connection
         self._numbers = count()
 

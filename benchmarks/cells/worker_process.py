@@ -12,46 +12,16 @@ import signal
 import sys
 import threading
 import traceback
-import warnings
-from dataclasses import dataclass
 from multiprocessing.connection import Client, Connection
-from pathlib import Path
-from typing import Any
 
 import torch
 
-from robustbench_tin.benchmarks.cells.cell_context import CellContext
+from robustbench_tin.benchmarks.cells.assignment import Assignment, opened_context, warnings_told
 from robustbench_tin.benchmarks.cells.complete_cell import complete_in_time
-from robustbench_tin.benchmarks.cells.time_estimate import Estimate
-from robustbench_tin.benchmarks.cells.time_limit import TimeLimit
 from robustbench_tin.benchmarks.cells.worker_messages import Done, Ready, SendingReporter, Stopped
-from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig
-from robustbench_tin.benchmarks.planning.open_data import open_part
-from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
-from robustbench_tin.errors import RobustTinError, RobustTinWarning
-from robustbench_tin.progress import Reporter
-from robustbench_tin.registry import load_plugin
+from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.errors import RobustTinError
 from robustbench_tin.runtime import tune_allocator
-
-
-@dataclass(frozen=True)
-class Assignment:
-    """The facts of a run that a worker needs.
-
-    Attributes:
-        path: the run directory; the parent process began it and holds its lock.
-        request: the options that the parent process was given.
-        costs: the time estimate of the plan.
-        threads: number of CPU threads of the worker.
-        limit: the time at which to stop.
-    """
-
-    path: Path
-    request: BenchConfig
-    costs: Estimate
-    threads: int
-    limit: TimeLimit
 
 
 def main() -> None:
@@ -83,52 +53,14 @@ def _serve(connection: Connection) -> None:
     torch.set_num_threads(assignment.threads)
     tune_allocator()
     reporter = SendingReporter(connection)
-    _tell_warnings(reporter)
-    context = _context(assignment, reporter)
-    connection.send(Ready())
-    while True:
-        cell: Cell = connection.recv()
-        with context.run.files.kept():
-            complete_in_time(context, cell)
-        connection.send(Done())
-
-
-def _context(assignment: Assignment, reporter: Reporter) -> CellContext:
-    """Load the run in this process; check that every name of its plan is registered here, too.
-
-    Raises:
-        RobustTinError: if a plug-in, the data set, or something that the plan names cannot be loaded.
-    """
-    request = assignment.request
-    for plugin in request.plugins:
-        load_plugin(plugin)
-    run = RunDirectory.load(assignment.path)
-    _require_known(run.plan)
-    dataset = open_part(Reporter(), **request.of(DataConfig))
-    return CellContext(run, dataset, request, assignment.costs, reporter, limit=assignment.limit)
-
-
-def _require_known(plan: Plan) -> None:
-    for attack in plan.attacks:
-        plan.attack(attack)
-    for defense in plan.defenses:
-        plan.defense(defense)
-    for backbone in plan.backbones:
-        plan.backbone(backbone)
-
-
-def _tell_warnings(reporter: Reporter) -> None:
-    """Send robust-tin's own warnings to the parent process as lines."""
-    others = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *rest: Any, **named: Any) -> None:
-        if issubclass(category, RobustTinWarning):
-            reporter.warn(f"warning: {message}")
-        else:
-            others(message, category, *rest, **named)
-
-    warnings.simplefilter("always", RobustTinWarning)
-    warnings.showwarning = show
+    with warnings_told(reporter):
+        context = opened_context(assignment, reporter)
+        connection.send(Ready())
+        while True:
+            cell: Cell = connection.recv()
+            with context.run.files.kept():
+                complete_in_time(context, cell)
+            connection.send(Done())
 
 
 if __name__ == "__main__":

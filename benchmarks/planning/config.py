@@ -246,6 +246,33 @@ class OutputConfig(Config, panel="Run"):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterConfig(Config, panel="Cluster"):
+    """Where the cells run; it changes no number, so it is in no plan."""
+
+    executor: str = option(
+        "local",
+        "Where cells run: local, on this machine; ray, as tasks on the nodes of a Ray cluster that share the"
+        " run directory. Needs robustbench-tin[ray].",
+        choices=("local", "ray"),
+    )
+    ray_address: str | None = option(
+        None,
+        "Address of the Ray cluster, such as 10.0.0.1:6379.",
+        shown="RAY_ADDRESS, else the cluster on this machine; if there is none, Ray is started here",
+        metavar="ADDRESS",
+        in_preset=False,
+    )
+    gpus_per_cell: float | None = option(
+        None,
+        "Number of GPUs that Ray gives each cell; 0.5 lets two cells share one.",
+        shown="1 on cuda, else 0",
+        at_least=0,
+        example=0.5,
+        in_preset=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrackingConfig(Config, panel="Tracking"):
     """Trackers that show a run; they change no number, so plans do not have them."""
 
@@ -284,7 +311,9 @@ class TableConfig(Config, panel="Tables"):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchConfig(TrackingConfig, OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig):
+class BenchConfig(
+    TrackingConfig, ClusterConfig, OutputConfig, TrainingConfig, DataConfig, AttackConfig, CellConfig
+):
     """All options of ``bench``; None leaves the choice to the data set or the backbone.
 
     A dataclass takes the fields of its last base first: the help shows cells first and tracking last.

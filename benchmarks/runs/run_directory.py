@@ -4,6 +4,7 @@
 
     RUN/plan.json
     RUN/labels.json                           classes, and the label of each evaluated image
+    RUN/cells/CELL/.lock                      held while a task of a cluster writes the cell's files
     RUN/cells/CELL/weights.safetensors
     RUN/cells/CELL/checkpoint.safetensors     exists during the training, and after a failed one
     RUN/cells/CELL/curves.csv                 training curves, one row per epoch
@@ -221,7 +222,7 @@ class RunDirectory(TrainingFiles):
 
     def drop_cell(self, cell: Cell) -> None:
         """Delete a cell's weights, training and measurements, so that the run repeats them."""
-        directory = self._cell(cell)
+        directory = self.cell_directory(cell)
         for file in (directory / "training.json", self.weights_file(cell)):
             self.files.forget(file)
         for attack, eps in self.measures(cell):
@@ -252,7 +253,7 @@ class RunDirectory(TrainingFiles):
         return record, self.files.read_results(file.with_suffix(".parquet"), record)
 
     def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:
-        folder = self._cell(cell) / "measures"
+        folder = self.cell_directory(cell) / "measures"
         earlier = folder / f"{slug(attack)}@{eps!r}.{suffix}"
         return earlier if earlier.exists() else folder / f"{slug(attack)}@{eps_slug(eps)}.{suffix}"
 

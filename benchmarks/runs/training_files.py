@@ -63,15 +63,15 @@ class TrainingFiles:
 
     def weights_file(self, cell: Cell) -> Path:
         """Path of a cell's weights."""
-        return self._cell(cell) / "weights.safetensors"
+        return self.cell_directory(cell) / "weights.safetensors"
 
     def checkpoint_file(self, cell: Cell) -> Path:
         """Path of the checkpoint of a cell's training."""
-        return self._cell(cell) / "checkpoint.safetensors"
+        return self.cell_directory(cell) / "checkpoint.safetensors"
 
     def curves_file(self, cell: Cell) -> Path:
         """Path of a cell's training curves."""
-        return self._cell(cell) / "curves.csv"
+        return self.cell_directory(cell) / "curves.csv"
 
     def current_file(self, cell: Cell) -> Path:
         """Path of the file that names a cell's current part."""
@@ -87,7 +87,7 @@ class TrainingFiles:
         Raises:
             RunError: if the file is damaged, or belongs to another cell or run.
         """
-        file = self._cell(cell) / "training.json"
+        file = self.cell_directory(cell) / "training.json"
         if not file.exists():
             return None
         trained = self.files.read(file, Trained)
@@ -103,7 +103,7 @@ class TrainingFiles:
             known["weights_digest"] = given.weights
         elif trained.status == OK:
             known["weights_digest"] = file_digest(self.weights_file(cell))
-        self.files.write(self._cell(cell) / "training.json", trained.model_copy(update=known))
+        self.files.write(self.cell_directory(cell) / "training.json", trained.model_copy(update=known))
 
     def checked_weights(self, cell: Cell) -> Path:
         """The weights file of a trained cell, checked against the digest of the training.
@@ -131,13 +131,13 @@ class TrainingFiles:
         Raises:
             RunError: if the file is damaged.
         """
-        file = self._cell(cell) / "search.json"
+        file = self.cell_directory(cell) / "search.json"
         return self.files.read(file, SearchVariants).root if file.exists() else {}
 
     def save_search_variants(self, cell: Cell, labels: Mapping[str, Sequence[str]]) -> None:
         """Write the chosen variants and those found to be wrong, so that a continued run chooses the same."""
         lists = {name: list(chosen) for name, chosen in labels.items()}
-        self.files.write(self._cell(cell) / "search.json", SearchVariants(lists))
+        self.files.write(self.cell_directory(cell) / "search.json", SearchVariants(lists))
 
     def require_of_training(self, cell: Cell, weights_digest: str, file: Path) -> None:
         """Check that a file about a cell belongs to the cell's last training.
@@ -151,7 +151,7 @@ class TrainingFiles:
 
     def drop_search_variants(self, cell: Cell) -> None:
         """Delete the choice of variants."""
-        self.files.forget(self._cell(cell) / "search.json")
+        self.files.forget(self.cell_directory(cell) / "search.json")
 
     @property
     def notes(self) -> list[str]:
@@ -180,5 +180,6 @@ class TrainingFiles:
             )
         return notes
 
-    def _cell(self, cell: Cell) -> Path:
+    def cell_directory(self, cell: Cell) -> Path:
+        """Directory of a cell's files."""
         return self.path / "cells" / cell.slug
