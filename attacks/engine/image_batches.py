@@ -50,6 +50,11 @@ class ImageBatches:
         """The first images only."""
         return ImageBatches(self.images[:count], self.labels[:count], self.size, self.device)
 
+    def part(self, rows: range) -> ImageBatches:
+        """The images of these rows, which follow each other; nothing is copied."""
+        chosen = slice(rows.start, rows.stop)
+        return ImageBatches(self.images[chosen], self.labels[chosen], self.size, self.device)
+
     def subset(self, numbers: Tensor) -> ImageBatches:
         """The images with these numbers only, int64 ``(n,)`` on the CPU."""
         return ImageBatches(self.images[numbers], self.labels[numbers], self.size, self.device)

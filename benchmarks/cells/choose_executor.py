@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-
 from robustbench_tin import resources
 from robustbench_tin.benchmarks.cells.executor import Executor, SerialExecutor
 from robustbench_tin.benchmarks.cells.memory_needs import needed_memory
@@ -90,13 +88,14 @@ def _on_ray(request: BenchConfig, plan: Plan, processes: int) -> SideBySide:
     """Run the cells on a cluster; each computes with the CPUs and GPUs that its task declares."""
     if processes > 1:
         raise InvalidSettingError("executor got 'ray' under torchrun; expected local: each cell is one task")
-    device = torch.device(plan.device)
-    if device.index is not None:
+    kind, _, index = plan.device.partition(":")
+    if index:
         raise InvalidSettingError(
-            f"device got '{plan.device}' with the executor ray; expected {device.type}: Ray hands GPUs out"
+            f"device got '{plan.device}' with the executor ray; expected {kind}: Ray hands GPUs out"
         )
     check_installed()
     threads = request.threads or 1
-    gpus = (1.0 if device.type == "cuda" else 0.0) if request.gpus_per_cell is None else request.gpus_per_cell
-    executor = RayExecutor(request.ray_address, threads, check_gpus(gpus), request.jobs)
+    gpus = (1.0 if kind == "cuda" else 0.0) if request.gpus_per_cell is None else request.gpus_per_cell
+    shortest = 60 * request.shard_minutes
+    executor = RayExecutor(request.ray_address, threads, check_gpus(gpus), request.jobs, shortest)
     return SideBySide(request.jobs or 1, threads, on_ray=executor)

@@ -51,12 +51,12 @@ class SerialExecutor:
 
 
 def next_cell(plan: Plan, waiting: Sequence[Cell], under_way: Collection[Cell | None]) -> Cell | None:
-    """The first waiting cell whose sources are done; None if there is none.
+    """The first waiting cell whose source cells are done; None if all wait for others.
 
     Args:
-        plan: of the run.
-        waiting: cells that nobody works on yet, in the order in which they are given out.
-        under_way: cells that somebody works on.
+        plan: the run's plan.
+        waiting: cells that no worker has yet, in their order.
+        under_way: cells that workers have.
     """
     for cell in waiting:
         if not any(source in under_way or source in waiting for source in source_cells(plan, cell)):

@@ -1,4 +1,4 @@
-"""A cell whose worker died: what it lacks has failed, and says why."""
+"""A cell whose worker died: its missing measurements are recorded as failed."""
 
 from __future__ import annotations
 

@@ -14,6 +14,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.cell_progress import is_ok, misled_attacks, summary
 from robustbench_tin.benchmarks.cells.cell_records import CellRecords
+from robustbench_tin.benchmarks.cells.divided_cell import DividedCell
 from robustbench_tin.benchmarks.cells.judge_cell import judge_cell
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.attack import measure_attack
@@ -27,6 +28,7 @@ from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.measurement.shards import Shard
 from robustbench_tin.benchmarks.measurement.worst_case import worst_case
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
@@ -38,7 +40,13 @@ from robustbench_tin.runtime import Runtime, as_tensor
 from robustbench_tin.specs import eps_text
 
 
-def measure_cell(context: CellContext, cell: Cell, classifier: nn.Module, trained: Trained) -> None:
+def measure_cell(
+    context: CellContext,
+    cell: Cell,
+    classifier: nn.Module,
+    trained: Trained,
+    shortest_shard: float | None = None,
+) -> list[Shard]:
     """Take the measurements of a trained cell that its run lacks.
 
     Args:
@@ -46,19 +54,29 @@ def measure_cell(context: CellContext, cell: Cell, classifier: nn.Module, traine
         cell: the cell.
         classifier: the trained classifier, without its defense.
         trained: the facts of its training.
+        shortest_shard: least number of seconds of a shard; None: nothing is divided.
+
+    Returns:
+        Shards for others to measure before the cell is completed; empty if it is complete.
     """
-    runtime = Runtime(context.plan.device, "float32")
     # A given model is on the device already, in the memory layout that it supports.
-    bare = classifier if context.plan.given else runtime.place(classifier)
-    val = context.dataset.val
-    batches = ImageBatches(
+    bare = classifier if context.plan.given else Runtime(context.plan.device, "float32").place(classifier)
+    records = CellRecords(context, cell, trained)
+    shards = _CellMeasurement(context, cell, bare, evaluated_batches(context), records).run(shortest_shard)
+    if not shards:
+        context.reporter.finished(f"{cell.label}: {summary(context.run, cell)}")
+    return shards
+
+
+def evaluated_batches(context: CellContext) -> ImageBatches:
+    """The images that a run measures its cells on, in batches."""
+    val, device = context.dataset.val, context.plan.device
+    return ImageBatches(
         as_tensor(val.images),
         as_tensor(val.labels),
-        evaluation_batch_size(context.plan.device),
-        runtime.torch_device,
+        evaluation_batch_size(device),
+        Runtime(device, "float32").torch_device,
     )
-    _CellMeasurement(context, cell, bare, batches, CellRecords(context, cell, trained)).run()
-    context.reporter.finished(f"{cell.label}: {summary(context.run, cell)}")
 
 
 @dataclass(frozen=True)
@@ -79,16 +97,22 @@ class _CellMeasurement:
     batches: ImageBatches
     records: CellRecords
 
-    def run(self) -> None:
-        """Take every measurement that the run lacks."""
+    def run(self, shortest_shard: float | None) -> list[Shard]:
+        """Take every measurement that the run lacks; returns shards for others to measure first."""
         plan = self.plan
         attacks = [plan.attack(spec) for spec in plan.attacks_of(self.cell) if plan.attacked_eps]
         first = with_clean_gradients(attacks, self.protocol)
         clean, clean_logits = self._clean(first)
-        for attack in attacks:
-            # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
-            if attack != first and not self._is_attacked(attack):
-                self._attack(attack, clean, clean_logits)
+        # All budgets or none: they share gradients, and a record's passes must not depend on a stop.
+        left = [attack for attack in attacks if attack != first and not self._is_attacked(attack)]
+        divided = DividedCell(self.context, self.cell)
+        if shortest_shard is not None and clean.status == OK:
+            shards = divided.shards(left, shortest_shard)
+            if shards:
+                divided.prepare(self.model, self.batches, self.protocol, clean_logits)
+                return shards
+        for attack in left:
+            self._attack(attack, clean, clean_logits, divided.measured(attack))
         # A variant that an attack found to be wrong may have misled earlier attacks: they are repeated.
         for spec in misled_attacks(self._run, self.cell, self.protocol.variants):
             self._attack(plan.attack(spec), clean, clean_logits)
@@ -99,6 +123,8 @@ class _CellMeasurement:
             self._certify(clean.above_chance)
         if plan.trust:
             judge_cell(self.context, self.cell, self.model, self.batches, self.protocol)
+        divided.files.remove()
+        return []
 
     @property
     def plan(self) -> Plan:
@@ -152,8 +178,17 @@ class _CellMeasurement:
         records = (self._run.record(self.cell, attack.spec, eps) for eps in self.plan.attacked_eps)
         return all(record is not None and self._run.is_settled(record) for record in records)
 
-    def _attack(self, attack: Attack, clean: Record, clean_logits: Tensor | None) -> None:
-        """Measure the cell under one attack at all budgets."""
+    def _attack(
+        self,
+        attack: Attack,
+        clean: Record,
+        clean_logits: Tensor | None,
+        known: list[Measurement] | None = None,
+    ) -> None:
+        """Measure the cell under one attack at all budgets, unless its shards did."""
+        if known is not None:
+            self._save_attack(attack, known, clean)
+            return
         with self._stage(attack.spec, self.context.costs.attack(self.cell.model, attack)) as advance:
             found = measure_attack(
                 self.model,

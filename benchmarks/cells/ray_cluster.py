@@ -1,4 +1,4 @@
-"""Ray as the executor sees it: connecting, what the nodes have, and a mailbox for progress."""
+"""Ray for the executor: the connection, the resources of nodes, and a mailbox for progress."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class RayError(RobustTinError):
 
 @dataclass(frozen=True)
 class Needs:
-    """What a task declares.
+    """The resources that a task declares.
 
     Attributes:
         cpus: number of CPUs.
-        gpus: number of GPUs; a part of one lets several tasks share it.
+        gpus: number of GPUs; a fraction lets several tasks share one.
         memory: bytes.
     """
 
@@ -67,10 +67,10 @@ def connected(address: str | None) -> Iterator[Any]:
 
 
 def check_installed() -> None:
-    """Refuse an executor that cannot be had.
+    """Check that Ray is installed.
 
     Raises:
-        RayError: saying what to install.
+        RayError: names the package to install.
     """
     _imported()
 
@@ -86,12 +86,12 @@ def _imported() -> Any:
 
 
 def nodes(ray: Any) -> list[dict[str, float]]:
-    """The resources of each node that lives."""
+    """The resources of each live node."""
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
 def within(needs: Needs, of_nodes: list[dict[str, float]]) -> Needs:
-    """These needs, with no more memory than the largest node has: a cell is then alone on its node."""
+    """These needs, with no more memory than the largest node has: such a cell is alone on its node."""
     largest = max((node.get("memory", 0) for node in of_nodes), default=0)
     return Needs(needs.cpus, needs.gpus, int(min(needs.memory, largest)) if largest else needs.memory)
 

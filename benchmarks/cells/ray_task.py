@@ -1,4 +1,4 @@
-"""What a Ray worker does: it completes a cell of a run whose directory all nodes share. Imports no Ray."""
+"""The work of a Ray task: a cell, or a shard of one, of a run whose directory all nodes share."""
 
 from __future__ import annotations
 
@@ -13,12 +13,16 @@ import torch
 from robustbench_tin.benchmarks.cells.assignment import Assignment, opened_context, warnings_told
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.cell_progress import is_complete
-from robustbench_tin.benchmarks.cells.complete_cell import complete_cell
+from robustbench_tin.benchmarks.cells.complete_cell import complete_in_time
+from robustbench_tin.benchmarks.cells.divided_cell import DividedCell
+from robustbench_tin.benchmarks.cells.measure_cell import evaluated_batches
+from robustbench_tin.benchmarks.cells.time_limit import TimeLimit
 from robustbench_tin.benchmarks.cells.worker_messages import Done, Sender, SendingReporter, Stopped
+from robustbench_tin.benchmarks.measurement.shards import Shard
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.cell_claim import ClaimedError, claimed
 from robustbench_tin.benchmarks.runs.records import versions
-from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.errors import OutOfTimeError, RobustTinError, RunError
 from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import tune_allocator
 
@@ -40,6 +44,17 @@ class ClusterAssignment(Assignment):
 
 
 @dataclass(frozen=True)
+class Divided:
+    """A cell is trained; others measure these shards before it is completed.
+
+    Attributes:
+        shards: of its attacks.
+    """
+
+    shards: tuple[Shard, ...]
+
+
+@dataclass(frozen=True)
 class Busy:
     """Another process works on the cell.
 
@@ -50,16 +65,34 @@ class Busy:
     text: str
 
 
-# What this process has opened, so that it opens it once.
+@dataclass(frozen=True)
+class Work:
+    """The work of one task.
+
+    Attributes:
+        cell: it works on this cell.
+        shard: the shard to measure; None: the whole cell.
+        shortest_shard: least number of seconds of a shard; None: no measurement is divided.
+    """
+
+    cell: Cell
+    shard: Shard | None = None
+    shortest_shard: float | None = None
+
+
+Answer = Done | Divided | Busy | Stopped
+
+# The runs that this process has opened.
 _opened: dict[Path, CellContext] = {}
 
 
-def complete_in_worker(assignment: ClusterAssignment, cell: Cell, sender: Sender) -> Done | Busy | Stopped:
-    """Take a cell to its end in this process.
+def work_in_worker(assignment: ClusterAssignment, work: Work, limit: TimeLimit, sender: Sender) -> Answer:
+    """Do the work of one task in this process.
 
     Args:
         assignment: of the run.
-        cell: one of its cells.
+        work: on one of its cells.
+        limit: the time at which to stop.
         sender: takes messages on progress.
 
     Returns:
@@ -70,22 +103,34 @@ def complete_in_worker(assignment: ClusterAssignment, cell: Cell, sender: Sender
     tune_allocator()
     try:
         with warnings_told(reporter):
-            _complete(replace(_context(assignment), reporter=reporter), cell)
+            context = replace(_context(assignment), reporter=reporter)
+            context.limit.ends = limit.ends
+            return (
+                _complete(context, work) if work.shard is None else _measure(context, work.cell, work.shard)
+            )
     except ClaimedError as error:
         return Busy(str(error))
     except RobustTinError as error:
         return Stopped(str(error), error.exit_code)
     except BaseException as error:  # noqa: BLE001 - a defect; shown by the process that started this
         return Stopped(repr(error), RobustTinError.exit_code, traceback.format_exc())
-    return Done()
 
 
-def _complete(context: CellContext, cell: Cell) -> None:
+def _complete(context: CellContext, work: Work) -> Answer:
     run = context.run
-    with claimed(run.cell_directory(cell), _PATIENCE), run.files.kept():
+    with claimed(run.cell_directory(work.cell), _PATIENCE), run.files.kept():
         # An earlier copy of this task may have done it all.
-        if not is_complete(run, cell):
-            complete_cell(context, cell)
+        shards = (
+            [] if is_complete(run, work.cell) else complete_in_time(context, work.cell, work.shortest_shard)
+        )
+    return Divided(tuple(shards)) if shards else Done()
+
+
+def _measure(context: CellContext, cell: Cell, shard: Shard) -> Answer:
+    divided = DividedCell(context, cell)
+    with suppress(OutOfTimeError), claimed(divided.files.directory(shard.name), _PATIENCE):
+        divided.measure(shard, evaluated_batches(context))
+    return Done()
 
 
 def _context(assignment: ClusterAssignment) -> CellContext:

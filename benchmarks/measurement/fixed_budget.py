@@ -26,6 +26,7 @@ from robustbench_tin.threat import ThreatModel
 
 if TYPE_CHECKING:
     pass
+from robustbench_tin.benchmarks.measurement.blocks import image_blocks
 from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, hits_of, measure_clean
 from robustbench_tin.benchmarks.measurement.ladder import climbed
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
@@ -174,7 +175,30 @@ def _spent(
     *,
     with_clean: bool,
 ) -> _Spent:
-    """Spend a fixed budget on every image.
+    """Spend a fixed budget on every image, block by block.
+
+    Raises:
+        WrongVariantError: if the variant that is searched with turns out to be wrong.
+    """
+    spent: list[_Spent] = []
+    for rows in image_blocks(len(batches)):
+        wanted = with_clean and (not spent or spent[-1].clean_logits is not None)
+        spent.append(spend_on(attacked, batches, attack, eps, protocol, on_images, rows, with_clean=wanted))
+    return _joined(spent)
+
+
+def spend_on(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: Sequence[float],
+    protocol: AttackProtocol,
+    on_images: OnImages,
+    rows: range,
+    *,
+    with_clean: bool = False,
+) -> _Spent:
+    """Spend a fixed budget on one block.
 
     Raises:
         WrongVariantError: if the variant that is searched with turns out to be wrong.
@@ -184,7 +208,7 @@ def _spent(
     hits: list[Tensor] = []
     predicted: list[Tensor] = []
     classes = 0
-    for start in batches.starts():
+    for start in range(rows.start, rows.stop, batches.size):
         images, labels = batches.at(start)
         if with_clean:
             # An attack would copy a tensor made in inference mode.
@@ -204,9 +228,21 @@ def _spent(
         on_images(len(labels))
     checks.settle()
     top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
-    whole = with_clean and len(clean) == len(batches.starts())
+    whole = with_clean and len(clean) == len(hits)
     answers = torch.cat(predicted, dim=1).cpu().numpy()
     return _Spent(top1, top5, answers, classes, torch.cat(clean) if whole else None)
+
+
+def _joined(spent: Sequence[_Spent]) -> _Spent:
+    """What a fixed budget left of the images of all blocks."""
+    clean = [each.clean_logits for each in spent if each.clean_logits is not None]
+    return _Spent(
+        np.concatenate([each.top1 for each in spent], axis=1),
+        np.concatenate([each.top5 for each in spent], axis=1),
+        np.concatenate([each.predicted for each in spent], axis=1),
+        spent[0].classes,
+        torch.cat(clean) if len(clean) == len(spent) else None,
+    )
 
 
 def prepare(

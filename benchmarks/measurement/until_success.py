@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -20,6 +22,7 @@ from robustbench_tin.threat import ThreatModel
 
 if TYPE_CHECKING:
     pass
+from robustbench_tin.benchmarks.measurement.blocks import block_seed, blocks, joined
 from robustbench_tin.benchmarks.measurement.clean import failed
 from robustbench_tin.benchmarks.measurement.fixed_budget import variant_remarks
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
@@ -39,25 +42,105 @@ def attack_until_success(
 ) -> EarlyStopResult:
     """Attack images until each is adversarial and say what became of each image.
 
+    Block by block, see :mod:`robustbench_tin.benchmarks.measurement.blocks`.
+
     Raises:
         AttackFailure: where the model or the attack goes wrong.
     """
     with attacked or protocol.attacked(model) as entered:
-        right = (~attack.goal.success(clean_logits, batches.all_labels())).nonzero().squeeze(1).cpu()
-        threat = ThreatModel(protocol.norm, eps)
-        if len(right):
-            entered.prepare(drawn(batches, threat, probed(len(right)), right), protocol.search_for(attack))
-        runner = EarlyStopRunner(
+        prepare_until_success(entered, batches, attack, eps, protocol, clean_logits)
+        chosen = blocks(attack, len(batches))
+        return attack_blocks(
             entered,
             batches,
-            threat,
-            attack.goal,
+            attack,
+            eps,
+            protocol,
             clean_logits,
-            seed=protocol.seed,
-            finish=to_8bit if protocol.eight_bit else None,
+            chosen,
+            keep_images=keep_images,
             on_images=on_images,
         )
-        return runner.attack(attack, keep_images=keep_images)
+
+
+def attack_blocks(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: float,
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
+    chosen: Sequence[range],
+    *,
+    keep_images: bool = False,
+    on_images: OnImages | None = None,
+) -> EarlyStopResult:
+    """Attack these blocks of the images, one after the other; the arguments as above.
+
+    Args:
+        chosen: rows of each block, of all images.
+
+    Raises:
+        AttackFailure: where the model or the attack goes wrong.
+    """
+    block = partial(
+        _attack_block, attacked, batches, attack, eps, protocol, clean_logits, keep_images=keep_images
+    )
+    found: list[EarlyStopResult] = []
+    for rows in chosen:
+        before = attacked.wrong_variant
+        found.append(block(rows, on_images=on_images))
+        if attacked.wrong_variant is not before:
+            # The variant misled the search of earlier blocks, too.
+            again = map(block, chosen[: len(found) - 1])
+            found = [*map(_added, again, found), found[-1]]
+    return joined(found)
+
+
+def prepare_until_success(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: float,
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
+) -> None:
+    """Choose the variant to search with, on a sample of the images that are right; the arguments as above."""
+    right = (~attack.goal.success(clean_logits, batches.all_labels())).nonzero().squeeze(1).cpu()
+    if len(right):
+        sample = drawn(batches, ThreatModel(protocol.norm, eps), probed(len(right)), right)
+        attacked.prepare(sample, protocol.search_for(attack))
+
+
+def _attack_block(
+    attacked: AttackedModel,
+    batches: ImageBatches,
+    attack: Attack,
+    eps: float,
+    protocol: AttackProtocol,
+    clean_logits: Tensor,
+    rows: range,
+    *,
+    keep_images: bool = False,
+    on_images: OnImages | None = None,
+) -> EarlyStopResult:
+    runner = EarlyStopRunner(
+        attacked,
+        batches.part(rows),
+        ThreatModel(protocol.norm, eps),
+        attack.goal,
+        clean_logits[rows.start : rows.stop],
+        seed=block_seed(protocol.seed, rows.start),
+        finish=to_8bit if protocol.eight_bit else None,
+        on_images=on_images,
+    )
+    return runner.attack(attack, keep_images=keep_images)
+
+
+def _added(again: EarlyStopResult, before: EarlyStopResult) -> EarlyStopResult:
+    """A block that was searched again, with what the first search found."""
+    again.add(before)
+    return again
 
 
 def measure_until_success(

@@ -258,7 +258,7 @@ class ClusterConfig(Config, panel="Cluster"):
     ray_address: str | None = option(
         None,
         "Address of the Ray cluster, such as 10.0.0.1:6379.",
-        shown="RAY_ADDRESS, else the cluster on this machine; if there is none, Ray is started here",
+        shown="RAY_ADDRESS, else a cluster on this machine, else a new one",
         metavar="ADDRESS",
         in_preset=False,
     )
@@ -268,6 +268,13 @@ class ClusterConfig(Config, panel="Cluster"):
         shown="1 on cuda, else 0",
         at_least=0,
         example=0.5,
+        in_preset=False,
+    )
+    shard_minutes: float = option(
+        2.0,
+        "Least number of minutes of a shard: a longer measurement is divided among Ray tasks, by images and"
+        " budgets.",
+        at_least=0,
         in_preset=False,
     )
 

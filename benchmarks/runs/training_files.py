@@ -75,7 +75,7 @@ class TrainingFiles:
 
     def current_file(self, cell: Cell) -> Path:
         """Path of the file that names a cell's current part."""
-        return self._cell(cell) / "now.json"
+        return self.cell_directory(cell) / "now.json"
 
     def events_directory(self, cell: Cell) -> Path:
         """Directory of the curves as TensorBoard events."""

@@ -17,16 +17,17 @@ import pandas as pd
 import pytest
 
 from robustbench_tin import bench
-from robustbench_tin.benchmarks.cells import ray_executor
+from robustbench_tin.benchmarks.cells import divided_cell, measure_cell, ray_executor
 from robustbench_tin.benchmarks.cells.choose_executor import side_by_side
 from robustbench_tin.benchmarks.cells.ray_cluster import Needs, within
 from robustbench_tin.benchmarks.cells.ray_executor import RayExecutor
-from robustbench_tin.benchmarks.cells.ray_task import Busy, complete_in_worker
+from robustbench_tin.benchmarks.cells.ray_task import Busy, Work, work_in_worker
+from robustbench_tin.benchmarks.measurement import blocks
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_claim import claimed
-from robustbench_tin.errors import RobustTinError
+from robustbench_tin.errors import OutOfTimeError, RobustTinError
 from robustbench_tin.models import backbones
 from robustbench_tin.progress import Reporter
 
@@ -60,6 +61,7 @@ class StandIn:
 
     before: Callable[[Cell, int], None] = lambda cell, attempt: None
     given_out: list[str] = field(default_factory=list)
+    shards: list[str] = field(default_factory=list)
     exceptions = SimpleNamespace(RayError=_RayError, RayTaskError=_RayTaskError, NodeDiedError=_NodeDiedError)
 
     def nodes(self) -> list[dict[str, Any]]:
@@ -68,11 +70,12 @@ class StandIn:
     def remote(self, task: Callable[..., Any]) -> Any:
         return SimpleNamespace(options=lambda **needs: SimpleNamespace(remote=self._run))
 
-    def _run(self, assignment: Any, cell: Cell, mail: Any) -> Any:
-        self.given_out.append(cell.defense)
+    def _run(self, assignment: Any, work: Work, limit: Any, mail: Any) -> Any:
+        self.given_out.append(work.cell.defense)
+        self.shards += [] if work.shard is None else [work.shard.name]
         try:
-            self.before(cell, self.given_out.count(cell.defense))
-            value = complete_in_worker(assignment, cell, SimpleNamespace(send=lambda message: None))
+            self.before(work.cell, self.given_out.count(work.cell.defense))
+            value = work_in_worker(assignment, work, limit, SimpleNamespace(send=lambda message: None))
         except _RayError as error:
             value = error
         return _Answer(value)
@@ -198,11 +201,11 @@ def test_a_task_of_a_claimed_cell_says_so(grid: dict[str, Any], stand_in: StandI
     answers: list[Any] = []
     run_task = stand_in._run
 
-    def held_once(assignment: Any, cell: Cell, mail: Any) -> Any:
+    def held_once(assignment: Any, work: Work, *rest: Any) -> Any:
         if answers:
-            return run_task(assignment, cell, mail)
-        with claimed(assignment.path / "cells" / cell.slug, 0):
-            answers.append(run_task(assignment, cell, mail))
+            return run_task(assignment, work, *rest)
+        with claimed(assignment.path / "cells" / work.cell.slug, 0):
+            answers.append(run_task(assignment, work, *rest))
         return answers[0]
 
     monkeypatch.setattr(stand_in, "_run", held_once)
@@ -264,7 +267,7 @@ def test_a_cell_larger_than_every_node_is_alone_on_one() -> None:
     ("options", "gpus"), [({}, 1.0), ({"gpus_per_cell": 0.5}, 0.5), ({"gpus_per_cell": 2}, 2.0)]
 )
 def test_a_cell_on_a_gpu_declares_it(options: dict[str, Any], gpus: float, stand_in: StandIn) -> None:
-    assert chosen(device="cuda", **options) == RayExecutor(None, 1, gpus)
+    assert chosen(device="cuda", **options) == RayExecutor(None, 1, gpus, shortest_shard=120.0)
 
 
 @pytest.mark.parametrize(
@@ -286,6 +289,66 @@ def chosen(*, device: str, processes: int = 1, **options: Any) -> Any:
     plan = SimpleNamespace(device=device, classes=10, backbone=backbones.get)
     request = BenchConfig(executor="ray", **options)
     return side_by_side(request, plan, [Cell("resnet50", "none", 0)], processes).executor  # type: ignore[arg-type]
+
+
+def test_nothing_is_given_out_after_the_last_hour(
+    grid: dict[str, Any], stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(OutOfTimeError, match="0 of 2 cells done"):
+        bench(**grid, executor="ray", max_hours=1e-9)
+    assert stand_in.given_out == []
+
+
+@pytest.fixture
+def blocks_of_8(monkeypatch: pytest.MonkeyPatch) -> None:
+    """24 images are three blocks of two batches."""
+    monkeypatch.setattr(blocks, "BLOCK", 8)
+    monkeypatch.setattr(measure_cell, "evaluation_batch_size", lambda device: 4)
+
+
+ATTACKS = "fgsm,pgd:steps=2,autoattack:queries=2,steps=1,targets=1,fast:most_stages=3"
+
+
+@pytest.mark.usefixtures("blocks_of_8")
+def test_shards_on_several_workers_give_the_records_of_one(
+    grid: dict[str, Any], stand_in: StandIn, tmp_path: Path
+) -> None:
+    asked = {**grid, "defenses": "random-resize", "attacks": ATTACKS, "worst_case": True}
+    alone = bench(**{**asked, "out": tmp_path / "alone"})
+    run = bench(**asked, executor="ray", shard_minutes=0)
+    # PGD at all budgets, the others at each of two; fast by budget alone.
+    assert len(stand_in.shards) == len(set(stand_in.shards)) == 3 + 3 * 2 + 2
+    pd.testing.assert_frame_equal(figures(run), figures(alone))
+    for cell in run.plan.cells():
+        assert not (run.cell_directory(cell) / "parts").exists()
+        for attack, eps in run.measures(cell):
+            pd.testing.assert_frame_equal(run.outcomes(cell, attack, eps), alone.outcomes(cell, attack, eps))
+
+
+@pytest.mark.usefixtures("blocks_of_8")
+@pytest.mark.parametrize("fault", ["lost", "no part"])
+def test_a_cell_without_all_its_shards_is_measured_undivided(
+    grid: dict[str, Any],
+    stand_in: StandIn,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: str,
+) -> None:
+    asked = {**grid, "defenses": "none", "attacks": "pgd:steps=2,square:queries=6"}
+    alone = bench(**{**asked, "out": tmp_path / "alone"})
+    if fault == "lost":
+        run_task = stand_in._run
+
+        def lose(assignment: Any, work: Work, *rest: Any) -> Any:
+            if work.shard is not None and work.shard.first == 8:
+                return _Answer(_WorkerCrashedError("the worker died"))
+            return run_task(assignment, work, *rest)
+
+        monkeypatch.setattr(stand_in, "_run", lose)
+    else:
+        monkeypatch.setattr(divided_cell, "measure_shard", lambda *given: None)
+    run = bench(**asked, executor="ray", shard_minutes=0)
+    pd.testing.assert_frame_equal(figures(run), figures(alone))
 
 
 @pytest.mark.slow

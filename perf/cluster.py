@@ -1,0 +1,232 @@
+"""A plan on a Ray cluster of three nodes on this machine: records after losses, and the cost of Ray.
+
+``python perf/cluster.py faults --runs 20`` runs a plan of 12 cells and 48 measurements undisturbed. Then it
+repeats the plan, kills a node and two workers at random moments, and compares every record and every result
+per image. ``python perf/cluster.py overhead`` compares the times of a plan with one worker, on Ray and in one
+process. Needs ``robustbench-tin[ray]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+NODES = 3
+# Facts of a record that depend on the moment.
+TIMES = {"seconds", "train_seconds", "digest"}
+TINY = [
+    *("--models", "timm:test_resnet", "--data", "demo", "--classes", "3", "--train-per-class", "16"),
+    *("--eval-images", "30", "--epochs", "2", "--device", "cpu", "--threads", "1", "--deterministic"),
+]
+# 4 seeds × 3 defenses, one of which waits for a cell of another; clean and three budgets, each a shard.
+GRID = [
+    *("--seeds", "0,1,2,3", "--defenses", "none,bit-depth,fgsm-static:source=timm:test_resnet"),
+    *("--attacks", "autoattack:steps=4,targets=2,queries=40", "--eps", "0,1/255,2/255,8/255"),
+    *("--no-trust", "--checkpoint-minutes", "0"),
+]
+ON_RAY = ["--executor", "ray", "--shard-minutes", "0"]
+MEASURES = 48
+
+
+@contextmanager
+def cluster() -> Iterator[Any]:
+    """Three nodes of one CPU each."""
+    from ray.cluster_utils import Cluster
+
+    made = Cluster(initialize_head=True, head_node_args=node_arguments())
+    try:
+        for _ in range(NODES - 1):
+            made.add_node(**node_arguments())
+        made.wait_for_nodes()
+        yield made
+    finally:
+        made.shutdown()
+
+
+def node_arguments() -> dict[str, Any]:
+    return {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+
+
+def start(out: Path, options: list[str], *where: str) -> subprocess.Popen[str]:
+    """``robust-tin bench`` in a process of its own."""
+    command = [sys.executable, "-m", "robustbench_tin", "bench", *TINY, *options, "--out", str(out), *where]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def ended(process: subprocess.Popen[str]) -> str:
+    """What the command said; it must have succeeded."""
+    said, _ = process.communicate()
+    if process.returncode:
+        raise SystemExit(f"bench ended with code {process.returncode}:\n{said}")
+    return said
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """Every record without times, every result per image, and the tables, by file."""
+    from pyarrow import parquet
+
+    found: dict[str, Any] = {}
+    for file in sorted(run.glob("cells/*/measures/*")):
+        name = str(file.relative_to(run))
+        if file.suffix == ".json":
+            record = json.loads(file.read_text())
+            found[name] = {key: value for key, value in record.items() if key not in TIMES}
+        else:
+            found[name] = parquet.read_table(file).to_pydict()
+    return found | {"table": (run / "results.md").read_text()}
+
+
+def workers(of: Any) -> list[int]:
+    """Processes of the cluster's nodes that work on a cell now."""
+    found = []
+    for node in of.list_all_nodes():
+        raylet = node.all_processes["raylet"][0].process.pid
+        for child in children(raylet):
+            with suppress(OSError):
+                if b"ray::timm" in Path(f"/proc/{child}/cmdline").read_bytes():
+                    found.append(child)
+    return found
+
+
+def children(parent: int) -> list[int]:
+    found = []
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError, IndexError):
+            if entry.name.isdigit() and parent_of(entry) == parent:
+                found.append(int(entry.name))
+    return found
+
+
+def parent_of(entry: Path) -> int:
+    return int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+
+
+def kill_worker(of: Any, chance: random.Random) -> str:
+    busy = workers(of)
+    if not busy:
+        return ""
+    chosen = chance.choice(busy)
+    with suppress(ProcessLookupError):
+        os.kill(chosen, signal.SIGKILL)
+        return f"worker {chosen}"
+    return ""
+
+
+def kill_node(of: Any, chance: random.Random) -> str:
+    """Kill a node other than the head at once, and let another join."""
+    chosen = chance.choice(sorted(of.worker_nodes, key=lambda node: str(node.node_id)))
+    of.remove_node(chosen, allow_graceful=False)
+    of.add_node(**node_arguments())
+    return f"node {chosen.node_id[:8]}"
+
+
+def disturbed(of: Any, process: subprocess.Popen[str], seconds: float, chance: random.Random) -> list[str]:
+    """Kill a node and two workers at random moments of a run that takes about this long undisturbed."""
+    begun, killed = time.monotonic(), []
+    due: list[tuple[float, Callable[[Any, random.Random], str]]] = sorted(
+        ((chance.uniform(0.1, 0.7) * seconds, kill) for kill in (kill_node, kill_worker, kill_worker)),
+        key=lambda each: each[0],
+    )
+    while due and process.poll() is None:
+        if time.monotonic() - begun >= due[0][0] and (told := due[0][1](of, chance)):
+            killed.append(f"{told} at {time.monotonic() - begun:.1f} s")
+            due.pop(0)
+        time.sleep(0.02)
+    return killed
+
+
+def faults(runs: int, seed: int) -> int:
+    """Print a line a run; returns the number of runs whose records differ, or that lost too little."""
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        begun = time.monotonic()
+        ended(start(root / "alone", GRID, "--jobs", "1"))
+        seconds = time.monotonic() - begun
+        expected = contents(root / "alone")
+        records = [name for name in expected if name.endswith(".json")]
+        assert len(records) == MEASURES, f"{len(records)} measurements; expected {MEASURES}"
+        print(f"one process, undisturbed: {seconds:.0f} s", flush=True)
+        for number in range(runs):
+            wrong += not one_run(root / f"run-{number}", expected, seconds, random.Random(seed + number))
+    print(f"{runs - wrong} of {runs} runs ended with the records and the table of the undisturbed run")
+    return wrong
+
+
+def one_run(out: Path, expected: dict[str, Any], seconds: float, chance: random.Random) -> bool:
+    with cluster() as of:
+        begun = time.monotonic()
+        command = start(out, GRID, *ON_RAY, "--ray-address", of.address)
+        killed = disturbed(of, command, seconds, chance)
+        said = ended(command)
+        found = contents(out)
+        again = len(re.findall(r"given out again", said))
+        what = "same" if found == expected else f"OTHER: {differences(expected, found)}"
+        print(
+            f"{out.name}: {time.monotonic() - begun:.0f} s, {'; '.join(killed)}; {again} again; {what}",
+            flush=True,
+        )
+    shutil.rmtree(out)
+    return found == expected and len(killed) == 3
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    return sorted(name for name in expected | found if expected.get(name) != found.get(name))[:4]
+
+
+def overhead(seconds: float, repeats: int) -> None:
+    """The times of a plan on Ray with one worker, and in this process."""
+    options = [*("--attacks", "pgd:steps=20", "--eps", "0,8/255", "--no-trust"), "--seeds"]
+    with tempfile.TemporaryDirectory() as scratch:
+        root = Path(scratch)
+        one = timed(root / "one", [*options, "0"], "--jobs", "1")
+        two = timed(root / "two", [*options, "0,1"], "--jobs", "1")
+        cells = max(2, round((seconds - one) / max(two - one, 0.5)))
+        seeds = ",".join(map(str, range(cells)))
+        taken: dict[str, list[float]] = {"local": [], "ray": []}
+        for repeat in range(repeats):
+            taken["local"].append(timed(root / f"local-{repeat}", [*options, seeds], "--jobs", "1"))
+            where = ("--executor", "ray", "--jobs", "1")
+            taken["ray"].append(timed(root / f"ray-{repeat}", [*options, seeds], *where))
+            print(
+                f"{cells} cells: local {taken['local'][-1]:.1f} s, ray {taken['ray'][-1]:.1f} s", flush=True
+            )
+    local, ray = median(taken["local"]), median(taken["ray"])
+    print(f"median: local {local:.1f} s, ray {ray:.1f} s, ratio {ray / local:.3f}")
+
+
+def timed(out: Path, options: list[str], *where: str) -> float:
+    begun = time.monotonic()
+    ended(start(out, options, *where))
+    return time.monotonic() - begun
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    asked.add_argument("what", choices=("faults", "overhead"))
+    asked.add_argument("--runs", type=int, default=20, help="disturbed runs, or pairs of runs to time")
+    asked.add_argument("--seed", type=int, default=0, help="of the moments at which something is killed")
+    asked.add_argument("--seconds", type=float, default=600, help="length of the plan whose time is compared")
+    given = asked.parse_args()
+    if given.what == "faults":
+        return int(faults(given.runs, given.seed) > 0)
+    overhead(given.seconds, given.runs)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
