@@ -11,8 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.main import get_command
 
+from robustbench_tin import __version__, attacks, defenses
 from robustbench_tin.cli import app as cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,11 +54,12 @@ def every_command() -> list[tuple[str, list[str]]]:
 
 
 def anchors(page: Path) -> set[str]:
-    """The anchors of a page's headings, as GitHub and the site make them."""
+    """The anchors of a page's headings that are the same on the site and on GitHub."""
     text = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.M | re.S)
     titles = re.findall(r"^#+ (.*)$", text, flags=re.M)
     plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title).replace("`", "") for title in titles]
-    return {re.sub(r"[-\s]+", "-", re.sub(r"[^\w\s-]", "", title).strip().lower()) for title in plain}
+    words = [re.sub(r"[^\w\s-]", "", title).strip().lower() for title in plain]
+    return {re.sub(r"\s", "-", title) for title in words} & {re.sub(r"[-\s]+", "-", title) for title in words}
 
 
 def links(page: Path) -> list[str]:
@@ -112,6 +115,23 @@ def test_the_pages_that_the_code_makes_are_up_to_date(
     made_pages: dict[str, Callable[[], str]], name: str
 ) -> None:
     assert (DOCS / "reference" / name).read_text(encoding="utf-8") == made_pages[name](), "run: make pages"
+
+
+def test_the_readme_counts_what_is_registered() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    built_in = {
+        name: [entry.name for entry in registry.entries() if entry.origin == "built-in"]
+        for name, registry in (("attacks", attacks.registry), ("defenses", defenses.registry))
+    }
+    counted = {name: len(set(names) - {"none"}) for name, names in built_in.items()}
+    assert f"{counted['defenses']} [defenses]" in text
+    assert re.search(rf"\b{counted['attacks']}\s\[attacks\]", text)
+
+
+def test_the_citation_is_of_this_version() -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert citation["title"].startswith("robust-tin")
 
 
 def test_the_readme_is_short_and_shows_pictures() -> None:
