@@ -250,7 +250,7 @@ def pgd(setting: Setting, rounds: int, say: Tell = tell) -> None:
 
 
 def stop_on_success(setting: Setting, rounds: int, say: Tell = tell) -> None:
-    """PGD-40 until broken; peers run all their steps."""
+    """PGD-40 with stop on success; peers run all their steps."""
     contenders: dict[str, Callable[[], Any]] = {
         "robust-tin": lambda: measured(setting, "pgd:steps=40,alpha=0.0075,criterion=top1", EPS)
     }

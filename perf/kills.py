@@ -1,4 +1,4 @@
-"""Kill commands at random moments, continue them, and compare with commands that nobody disturbed.
+"""Kill commands at random moments, continue them, and compare with commands that ran undisturbed.
 
 ``python perf/kills.py --kills 100`` draws a small data set and divides the kills between five works: a bench
 with ``--jobs 2``, a transfer, images that fool a model, the cache of decoded images, and a download from a
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help="names of works, with commas between them")
-    parser.add_argument("--keep", type=Path, help="directory for what differs")
+    parser.add_argument("--keep", type=Path, help="directory for results that differ")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch, _server() as address:
         home = Path(scratch)

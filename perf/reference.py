@@ -163,7 +163,7 @@ def attacks(model: nn.Module, norm: str, eps: float, classes: int) -> dict[str, 
     common = {"norm": NORMS[norm], "eps": eps, "seed": 0}
     return {
         "apgd-ce": torchattacks.APGD(model, steps=STEPS, loss="ce", **common),
-        # Both take one target fewer than the classes they are told of.
+        # Both take one target fewer than ``n_classes``.
         "apgd-t": torchattacks.APGDT(model, steps=STEPS, n_classes=targets + 1, **common),
         "fab-t": torchattacks.FAB(model, steps=STEPS, multi_targeted=True, n_classes=targets + 1, **common),
         "square": torchattacks.Square(model, n_queries=QUERIES, **common),

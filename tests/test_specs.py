@@ -227,7 +227,7 @@ def test_settings_are_described_with_their_defaults() -> None:
         (2.5 / 255, "2.5/255"),
         (0.25 / 255, "0.25/255"),
         (0.03, "0.03"),
-        (0.2, "0.2"),  # which 51/255 is, too: the shorter
+        (0.2, "0.2"),  # 51/255 is the same number; the shorter form wins
         (1.0, "1.0"),
         (1 / 3, "85/255"),
         (1 / 7, "1/7"),

@@ -25,7 +25,7 @@ class _Told:
         self.counts: Counter[str] = Counter()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        # A skip is told by the setup or by the call, a failure by any of the three.
+        # Setup or call reports a skip; any of the three phases reports a failure.
         if report.when != "call" and report.outcome == "passed":
             return
         self.counts[report.outcome] += 1

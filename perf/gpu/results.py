@@ -83,7 +83,7 @@ def read(directory: Path) -> dict[str, Any]:
 
 
 def write(directory: Path, everything: dict[str, Any]) -> None:
-    """Both files anew, each at once."""
+    """Write both files again, each in one step."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, text in (
         (JSON_NAME, json.dumps(everything, indent=1)),

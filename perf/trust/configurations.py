@@ -130,7 +130,7 @@ CONFIGURATIONS = [
     Configuration("vit", (0.5,), 50, "apgd-dlr:steps=20", norm="l2", scale=1e-3),
     Configuration("resnet-std", _linf(1), attacks="fast", scale=1e3),
     Configuration("resnet-at-linf", _linf(8), attacks="apgd-dlr:steps=20", scale=1e3),
-    # Transforms with a gradient that stands in for theirs.
+    # Transforms with a replacement for their gradient.
     Configuration("resnet-std", _linf(2, 8), 60, wrap="bit-depth:bits=4"),
     Configuration("resnet-at-linf", _linf(8), wrap="bit-depth:bits=3"),
     Configuration("resnet-std", _linf(2, 8), 60, wrap="jpeg"),

@@ -1,4 +1,4 @@
-"""A zoo of honest networks, trained on real images, for whoever measures the trust checks.
+"""A zoo of honest networks, trained on real images, for measurements of the trust checks.
 
 ``perf/trust/zoo --data DATA --weights WEIGHTS --out FOLDER`` trains the networks that FOLDER lacks, one after
 the other, and prints the clean accuracy of each and its accuracy under PGD-20. WEIGHTS is a folder that holds

@@ -243,7 +243,7 @@ class Linear(nn.Module):
 
 
 def linear_problem(classes: int, count: int = 60) -> tuple[Linear, Toy]:
-    """Images that the model takes for their labels; away from the box, so that an l2 ball is a ball."""
+    """Images that the model classifies right, far from the bounds of the box, so that an l2 ball is whole."""
     model = Linear(classes)
     images = 0.3 + 0.4 * torch.rand(count, 3, 6, 6, generator=torch.Generator().manual_seed(1))
     return model, Toy(model, images, model(images).argmax(dim=1))

@@ -226,7 +226,7 @@ def survivors(toy: Toy, spec: str, norm: str, rows: int) -> set[int]:
     "spec", ["fab:steps=4", "fab-t:steps=8,targets=3", "fab-t:criterion=top5,steps=8,targets=2"]
 )
 def test_rows_that_come_and_go_change_no_verdict(toy: Toy, spec: str, norm: str) -> None:
-    """Without a random start an image's way is its own, whoever shares its batch."""
+    """Without a random start, an image's path does not depend on the other images of its batch."""
     whole = survivors(toy, spec, norm, 32)
     assert 0 < len(whole) < 32
     assert survivors(toy, spec, norm, 7) == whole

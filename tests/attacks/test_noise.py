@@ -65,7 +65,7 @@ def test_of_several_draws_the_worst_counts(toy: Toy, norm: str) -> None:
     [("noise", 0), ("noise:restarts=3", 3), ("noise:criterion=top1", 2), ("noise:distribution=gaussian", 0)],
 )
 def test_only_a_choice_or_a_verdict_costs_a_pass(toy: Toy, spec: str, forward: int) -> None:
-    """Until broken: one for the clean logits, one for the verdict."""
+    """With stop on success: one pass for the clean logits, one for the verdict."""
     with AttackedModel(toy.model) as attacked:
         perturb_images(parse_attack(spec), attacked, toy.images[:1], toy.labels[:1], [1e-6])
     assert (attacked.forward_passes, attacked.backward_passes) == (forward, 0)

@@ -164,7 +164,7 @@ def test_a_dropout_left_on_is_measured_as_the_random_model_it_is(toy: Toy) -> No
 
 
 def test_a_budgets_randomness_is_the_attacks_and_the_models(noisy: nn.Module, toy: Toy) -> None:
-    """Also of an attack that is called by itself."""
+    """Also if the attack is called directly."""
     for name in ("pgd:steps=2", "pgd:criterion=top1,steps=2"):
         attack = parse_attack(name)
         with AttackedModel(noisy) as attacked:

@@ -20,8 +20,8 @@ class TwoWays(nn.Module):
     """A small network with batch norm that uses its second convolution once more for some images.
 
     Args:
-        second: from images ``(N, 3, H, W)`` and the logits of the one way to those that go the other way,
-            too, bool ``(N,)``.
+        second: maps images ``(N, 3, H, W)`` and their logits to the images that take the second way, too,
+            bool ``(N,)``.
     """
 
     def __init__(self, second: Ways) -> None:

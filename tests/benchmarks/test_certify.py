@@ -139,7 +139,7 @@ def test_the_bound_is_that_of_clopper_and_pearson(won: int, votes: int, alpha: f
 
 
 def test_no_attack_leaves_less_than_is_certified(toy: Toy) -> None:
-    """But for images whose certificate is wrong, or whose vote of 100 went against the odds."""
+    """Exceptions: images with a wrong certificate, or with an unlikely vote of 100."""
     defense = parse_defense("smoothing:sigma=0.15,n0=100,n=300")
     batches = ImageBatches(toy.images[:32], toy.labels[:32], 32, CPU)
     radii = [0.1, 0.25, 0.4]

@@ -105,7 +105,7 @@ def test_one_that_remembers_is_not_taken_for_a_random_one(honest: ProbeResult) -
     assert "3 of 128" in str(checks.remembered_calls(probed))
     probed = with_answers(probed, asked_again=64, changed=2)
     assert "2 of 64" in str(checks.remembered_calls(probed))
-    # One that is both is told both, and averaging answers for one of them only.
+    # A model with both faults gets both reasons; averaging removes only one of them.
     both = with_answers(probed, draws=True)
     assert checks.differing_passes(both, 1) is not None
     assert checks.differing_passes(both, 20) is None

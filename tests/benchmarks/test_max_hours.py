@@ -1,4 +1,4 @@
-"""A run that has a number of hours stops between measurements, says what is left, and can be continued."""
+"""A run with a limit of hours stops between measurements, names the missing ones, and can be continued."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ class Listener(Reporter):
 
 @pytest.fixture
 def fooling(small) -> dict:
-    """A network trained on images fooled on another one that nobody asked to measure."""
+    """A network trained on images crafted on another one, which is not measured itself."""
     return {
         **{**small, "models": TARGET, "attacks": "fgsm", "eps": "0.03", "epochs": 2},
         "defenses": f"none,fgsm-static:source={SOURCE},eps=0.03",

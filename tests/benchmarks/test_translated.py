@@ -19,7 +19,7 @@ from robustbench_tin.messages import translated
 
 
 def silent(text: str) -> str:
-    """The same for all, so that whoever decides on a text cannot tell one from another."""
+    """The same for all texts, so that code which decides on a text cannot tell them apart."""
     return "?"
 
 

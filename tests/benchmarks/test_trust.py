@@ -373,7 +373,7 @@ def test_a_run_stopped_while_it_judges_ends_with_the_same_table(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Unregistered(Attack):
-    """A step that stands in nobody's registry."""
+    """A step that is in no registry."""
 
     name: ClassVar[str] = "nobody-knows-it"
 

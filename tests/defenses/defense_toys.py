@@ -30,7 +30,7 @@ class Fed(nn.Module):
 
 
 def build_normalised_model() -> nn.Module:
-    """A toy network with batch norm, so that the mode it is asked in shows."""
+    """A toy network with batch norm, whose answers depend on its mode."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(5)
         return nn.Sequential(

@@ -1,4 +1,4 @@
-"""The training set that fgsm-static makes: which images, how far from the originals, and whom they fool."""
+"""The training set that fgsm-static makes: its images, how far they were moved, and their effect."""
 
 from __future__ import annotations
 

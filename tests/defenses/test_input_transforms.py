@@ -275,7 +275,7 @@ def test_an_oblivious_attack_leaves_more(spec: str, attack: str, toy: Toy, many:
 
 
 def test_an_oblivious_attack_never_asks_the_defense(toy: Toy) -> None:
-    """But for the verdicts: it finds the images that it finds on the bare classifier."""
+    """Except for the verdicts: it finds the same images as on the bare classifier."""
 
     class Counting(nn.Module):
         seen = 0

@@ -80,7 +80,7 @@ class Fault(ABC):
 class DetachedChange(Fault):
     """The images are changed out of autograd's sight: purified, rounded, projected.
 
-    Nobody can follow gradients, so that a black-box attack is measured. The truth takes the gradient of the
+    Gradients cannot be followed, so a black-box attack is measured. The truth takes the gradient of the
     change for the identity's (BPDA).
     """
 

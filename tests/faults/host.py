@@ -74,7 +74,7 @@ class Host:
         return network
 
     def untrained(self, seed: int = 0) -> nn.Module:
-        """A network of the same kind with weights drawn anew."""
+        """A network of the same kind with new random weights."""
         network = self.copy()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

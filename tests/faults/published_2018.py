@@ -143,7 +143,7 @@ class Quilting(Fault):
 
         def quilted(images: Tensor) -> Tensor:
             patches = _patches(images, side)
-            # Minus the squared distance, but for a term that is the same for each patch of the bank.
+            # Minus the squared distance, without the term that is the same for each patch of the bank.
             nearness = 2 * patches @ bank.T - bank.square().sum(dim=1)
             nearest = (1e4 * nearness).softmax(dim=-1) @ bank
             return functional.fold(nearest.transpose(1, 2), images.shape[-2:], side, stride=side)
@@ -213,7 +213,7 @@ class Projection(DetachedChange):
         return host.once(Manifold).projected
 
     def truth(self, host: Host) -> nn.Module:
-        """The steps have a gradient, for whoever does not cut it."""
+        """The steps have a gradient if it is not cut."""
         return Before(host.network, self.change(host))
 
 

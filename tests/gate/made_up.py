@@ -1,4 +1,4 @@
-"""Subjects of the gate with outcomes that are made up, so that no test needs to train anything."""
+"""Made-up results for the gate, so that no test needs to train anything."""
 
 from __future__ import annotations
 

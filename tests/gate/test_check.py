@@ -26,7 +26,7 @@ def rules(*max_drop: str, floors: tuple[str, ...] = ()) -> Rules:
 
 
 def fewer(hits: np.ndarray, lost: int, won: int = 0) -> np.ndarray:
-    """The same outcomes but for some images lost and some won."""
+    """The same results, except that some images are lost and some won."""
     changed = hits.copy()
     changed[np.flatnonzero(hits)[:lost]] = False
     changed[np.flatnonzero(~hits)[:won]] = True

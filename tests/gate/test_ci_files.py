@@ -18,7 +18,7 @@ from robustbench_tin.benchmarks.gate.ci_templates import CPU_WHEELS
 ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.skipif(not (ROOT / "action.yml").exists(), reason="the files lie in a checkout only")
 
-# Writes down how it was called, and ends as it is told to.
+# Records its arguments, and ends with the exit code of ENDS_WITH.
 STAND_IN = f"""#!{sys.executable}
 import json, os, sys
 with open("calls.json", "a") as file:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(autouse=True)
 def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No colours, not even where a CI service asks for them."""
+    """No colours, even if a CI service asks for them."""
     monkeypatch.setattr("typer.rich_utils.FORCE_TERMINAL", False)
     monkeypatch.setenv("COLUMNS", "80")
 

@@ -89,7 +89,7 @@ def train_as_one_of_two(rank: int, meeting: str, out: Path) -> None:
         trained_full(RECIPE, augmented, images=IMAGES, group=group, checkpoint=checkpoint, on_step=stop)
     distributed.barrier()
     gone_on, _ = trained_full(RECIPE, augmented, images=IMAGES, group=group, checkpoint=checkpoint)
-    if group.is_main:  # the other's running statistics are of its own share, and nobody's result
+    if group.is_main:  # the other's running statistics are those of its own share and are not used
         assert_same_weights(gone_on, whole)
     distributed.destroy_process_group()
 

@@ -255,7 +255,7 @@ def test_frozen_weights_stay() -> None:
 def test_long_gradients_are_scaled_back(
     clip_norm: float, expected: list[float] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However large the loss: AdamW forgets scale but for its epsilon, so the norm itself is watched."""
+    """For any size of the loss: AdamW ignores scale except for its epsilon, so the norm itself is watched."""
     norms: list[float] = []
     step = torch.optim.AdamW.step
 

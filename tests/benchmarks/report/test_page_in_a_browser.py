@@ -160,7 +160,7 @@ def test_axe_finds_nothing_serious(visit: Callable[..., Visit], scheme: str, rul
     script = Path(os.environ.get("ROBUST_TIN_AXE", "/usr/lib/node_modules/axe-core/axe.min.js"))
     if not script.is_file():
         pytest.skip("axe-core is not installed (npm install axe-core); ROBUST_TIN_AXE names its axe.min.js")
-    # The policy of the page keeps axe out, too.
+    # The page's policy would block axe, too.
     page = visit(color_scheme=scheme, bypass_csp=True).page
     page.evaluate(script.read_text())
     options = {"resultTypes": ["violations"], **({"runOnly": rules} if rules else {})}
