@@ -1,6 +1,6 @@
-"""The ``robust-tin`` command: parses, calls, prints; no logic of its own.
+"""The ``robust-tin`` command: it parses options, calls the Python API and prints the result.
 
-Nothing heavy is imported at the top, so that ``--help`` answers at once.
+The module imports nothing heavy at the top, so that ``--help`` answers at once.
 """
 
 from __future__ import annotations
@@ -51,18 +51,18 @@ def root(
         typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version),
     ] = False,
 ) -> None:
-    """How much accuracy survives an attack, for each backbone and each defense.
+    """Measure how much accuracy image classifiers keep under adversarial attack.
 
-    Trains image classifiers, attacks them, and prints clean against attacked top-1 and top-5.
+    robust-tin trains classifiers, attacks them, and prints clean and attacked top-1 and top-5 accuracy.
     """
 
 
-for commands in (runs, reports, evidence, evaluate, compare, listing, images, gate, card, init):
+for commands in (runs, evaluate, compare, reports, evidence, images, gate, card, init, listing):
     commands.add_commands(app)
 
 
 def main() -> None:
-    """Run the command; a user's mistake is one line on the error stream and an exit code."""
+    """Run the command; a user's mistake ends with one line on the error stream and an exit code."""
     with guarded_streams() as output, told_warnings(), interruptible():
         code = _exit_code(output)
     raise SystemExit(code)
@@ -95,6 +95,6 @@ def _run() -> int:
         complain("interrupted")
         return InterruptedByUserError.exit_code
     except BaseException:  # noqa: BLE001 - a defect
-        # Python's own code would be 1, by which `check` says that something is worse.
+        # Python's own exit code would be 1, which `check` reserves for "a measure is worse".
         traceback.print_exc()
         return RobustTinError.exit_code

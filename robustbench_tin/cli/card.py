@@ -9,6 +9,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.cell_names import CELL_HELP
 from robustbench_tin.cli.images import console_reporter
+from robustbench_tin.cli.panels import GATE
 from robustbench_tin.cli.process import Command, say
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register the command."""
     app.command(
         cls=Command,
+        rich_help_panel=GATE,
         epilog="Example: robust-tin card runs/demo-1a2b3c4d --cell mobilenet/fgsm-at/0 --out card",
     )(card)
 
@@ -47,14 +49,14 @@ def card(
 def verified(
     card: Path, rules: Rules, own: UserModelConfig, data: dict[str, Any], device: str | None
 ) -> CheckReport:
-    """What ``check --card`` finds.
+    """Verify a model card, for ``check --card``.
 
     Args:
         card: the Markdown file, or its directory.
         rules: tolerances and floors.
         own: the model and its weights, if they lie elsewhere.
-        data: the data options that were given.
-        device: None: the best there is.
+        data: the data options from the command line.
+        device: None for the best available device.
 
     Raises:
         RobustTinError: if the card cannot be verified.
@@ -63,19 +65,23 @@ def verified(
     from robustbench_tin.errors import InvalidSettingError
 
     if len(own.weights) > 1:
-        raise InvalidSettingError("weights got several files; a card is of one model")
+        raise InvalidSettingError(
+            f"--weights got {len(own.weights)} files; expected one, because a card describes one model"
+        )
     source = CardSource(card, own.model, next(iter(own.weights), None), data, device)
     return verify_card(source, rules, console_reporter())
 
 
 def require_alone(run: Path | None, baseline: Path | None, rules: Path | None) -> None:
-    """Refuse other things to check beside a card.
+    """Refuse a run, a baseline or a rules file together with a card.
 
     Raises:
-        InvalidSettingError: naming them.
+        InvalidSettingError: if one of them is given.
     """
     from robustbench_tin.errors import InvalidSettingError
 
     for name, given in (("a run", run), ("--baseline", baseline), ("--rules", rules)):
         if given is not None:
-            raise InvalidSettingError(f"got both --card and {name}, '{given}'; a card has its own claims")
+            raise InvalidSettingError(
+                f"got both --card and {name}, '{given}'; give one of them: a card has its own claims"
+            )

@@ -1,4 +1,4 @@
-"""The command on differences between cells: ``compare``."""
+"""The command ``compare``: differences between cells."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustbench_tin.benchmarks.planning.cell_names import CELL_HELP
+from robustbench_tin.cli.panels import COMPARE
 from robustbench_tin.cli.process import Command
 from robustbench_tin.streams import make_console
 
@@ -20,6 +21,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register the command."""
     app.command(
         cls=Command,
+        rich_help_panel=COMPARE,
         epilog="Examples:\n\n"
         "robust-tin compare runs/before runs/after\n\n"
         "robust-tin compare runs/demo:'*/none' runs/demo:'*/fgsm-at' --latex\n\n"
@@ -34,17 +36,18 @@ def compare(
     second: Annotated[
         str | None,
         typer.Argument(
-            metavar="[B]", help="Likewise; without it, the defenses of A are compared with each other."
+            metavar="[B]",
+            help="Another run, or RUN:PATTERN. Without it, the defenses of A are compared with each other.",
         ),
     ] = None,
     cell: Annotated[
-        str, typer.Option(metavar="CELL", help=f"Cells of a side without a pattern: {CELL_HELP}")
+        str, typer.Option(metavar="CELL", help=f"Cells of each side that has no pattern: {CELL_HELP}")
     ] = "*",
     per_seed: Annotated[
-        bool, typer.Option("--per-seed", help="Compare seed by seed, each with McNemar's test.")
+        bool, typer.Option("--per-seed", help="Compare each seed separately, with McNemar's test.")
     ] = False,
     latex: Annotated[
-        bool, typer.Option("--latex", help="Print LaTeX for booktabs.", rich_help_panel=_SHOWN)
+        bool, typer.Option("--latex", help="Print LaTeX for the package booktabs.", rich_help_panel=_SHOWN)
     ] = False,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown.", rich_help_panel=_SHOWN)
@@ -52,13 +55,16 @@ def compare(
     html: Annotated[bool, typer.Option("--html", help="Print HTML.", rich_help_panel=_SHOWN)] = False,
     csv: Annotated[
         bool,
-        typer.Option("--csv", help="Print CSV: a row a difference, numbers in full.", rich_help_panel=_SHOWN),
+        typer.Option(
+            "--csv", help="Print CSV: one row per difference, unrounded numbers.", rich_help_panel=_SHOWN
+        ),
     ] = False,
 ) -> None:
-    """Compare cells of one run or of two: differences with intervals and tests.
+    """Compare the cells of one run or of two: differences with intervals and tests.
 
-    A cell of A is compared with the cell of B that has the same backbone and defense. If there is none, it is
-    compared with those of the same backbone, else of the same defense.
+    A cell of A is compared with the cell of B that has the same backbone and
+    defense. If B has no such cell, it is compared with the cells of the same
+    backbone, or else with those of the same defense.
     """
     from robustbench_tin.benchmarks.comparison.compare import compare as run_compare
     from robustbench_tin.errors import InvalidSettingError
@@ -69,7 +75,7 @@ def compare(
         if wanted
     ]
     if len(chosen) > 1:
-        raise InvalidSettingError(f"got --{' and --'.join(chosen)}; give one of them")
+        raise InvalidSettingError(f"got --{' and --'.join(chosen)}; give only one of them")
     _show(run_compare(first, second, cell=cell, by_seed=per_seed), *chosen)
 
 

@@ -1,4 +1,4 @@
-"""The command ``evaluate``: measure trained models, train nothing."""
+"""The command ``evaluate``: measure trained models without training."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.config import EvaluateConfig, TableConfig
 from robustbench_tin.cli.options_from_configs import given_options, with_options
+from robustbench_tin.cli.panels import MEASURE
 from robustbench_tin.cli.process import Command, say
 from robustbench_tin.cli.tables import print_tables, require_no_failure
 from robustbench_tin.streams import make_console
@@ -17,6 +18,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register the command."""
     app.command(
         cls=Command,
+        rich_help_panel=MEASURE,
         epilog="Examples:\n\n"
         "robust-tin evaluate --model timm:resnet18 --weights best.pt --data DATA\n\n"
         "robust-tin evaluate --model net.pt --model net.onnx --normalize imagenet --eps 4/255\n\n"
@@ -36,7 +38,7 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="MEASURE=FRACTION",
-            help="Published accuracy to compare with, such as a leaderboard's: clean=0.8969,"
+            help="Published accuracy to compare with, for example from a leaderboard: clean=0.8969,"
             " autoattack@8/255=0.5953. A line says whether it lies in the 95 % interval. Repeatable.",
             rich_help_panel="Tables",
         ),

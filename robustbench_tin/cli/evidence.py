@@ -1,4 +1,4 @@
-"""The commands that show what a run's numbers stand for: ``gallery``, ``saliency``."""
+"""The commands that show images behind a run's numbers: ``gallery``, ``saliency``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from robustbench_tin.benchmarks.evidence.choices import Method, Rule
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli.images import console_reporter
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
+from robustbench_tin.cli.panels import IMAGES
 from robustbench_tin.cli.process import Command, say
 from robustbench_tin.cli.tables import render_tables
 from robustbench_tin.streams import make_console
@@ -20,10 +21,12 @@ RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="A run directory.")
 Cells = Annotated[
     str,
     typer.Option(
-        "--cell", metavar="CELL", help="Only these cells: MODEL/DEFENSE/SEED, such as '*/fgsm-at/*'."
+        "--cell",
+        metavar="CELL",
+        help="Only these cells: MODEL/DEFENSE/SEED, for example '*/fgsm-at/*'.",
     ),
 ]
-Attacks = Annotated[str, typer.Option("--attack", help="Only these attacks of the run, such as 'pgd*'.")]
+Attacks = Annotated[str, typer.Option("--attack", help="Only these attacks of the run, for example 'pgd*'.")]
 Device = Annotated[
     str | None, as_option(TrainingConfig, "device", show_default="the run's", rich_help_panel=None)
 ]
@@ -34,11 +37,13 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
         cls=Command,
+        rich_help_panel=IMAGES,
         epilog="Examples:\n\nrobust-tin gallery runs/demo-1a2b3c4d\n\n"
         "robust-tin gallery runs/demo-1a2b3c4d --cell '*/fgsm-at/*' --attack pgd --rule survivors",
     )(gallery)
     app.command(
         cls=Command,
+        rich_help_panel=IMAGES,
         epilog="Examples:\n\nrobust-tin saliency runs/demo-1a2b3c4d\n\n"
         "robust-tin saliency runs/demo-1a2b3c4d --cell '*/bbox-crop/*' --method grad-cam --attack pgd",
     )(saliency)
@@ -53,17 +58,20 @@ def gallery(
     attack: Attacks = "*",
     eps: Annotated[
         str | None,
-        typer.Option(help="Budgets of the run, in units of the pixel range.", show_default="its largest"),
+        typer.Option(
+            help="Budgets of the run, in units of the pixel range [0, 1].", show_default="its largest"
+        ),
     ] = None,
     rule: Annotated[
         Rule,
         typer.Option(
-            help="How images are chosen: random; smallest-margin (closest to the decision boundary after the"
-            " attack); confident (surest wrong predictions); survivors (right under the attack)."
+            help="Rule that chooses the images: random; smallest-margin (closest to the decision boundary"
+            " after the attack); confident (wrong predictions with the highest probability); survivors"
+            " (classified correctly under the attack)."
         ),
     ] = Rule.random,
-    count: Annotated[int, typer.Option(help="Number of images of each cell, attack and eps.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    count: Annotated[int, typer.Option(help="Number of images per cell, attack and eps.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice.")] = 0,
     out: Annotated[
         Path | None, typer.Option(help="Directory to write into.", show_default="RUN/gallery")
     ] = None,
@@ -72,8 +80,9 @@ def gallery(
 ) -> None:
     """Write images of a run before and after its attacks, chosen by a rule, with the model's predictions.
 
-    The adversarial images are made again from the run's plan and seeds, and each gives its stored result.
-    The data options are those of the run's bench, unless given here.
+    robust-tin makes the adversarial images again from the run's plan and seeds;
+    each gives the same result as in the run. The data options default to those
+    of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.gallery import gallery as run_gallery
 
@@ -102,23 +111,27 @@ def saliency(
     part: DataConfig,
     cell: Cells = "*",
     method: Annotated[
-        Method, typer.Option(help="saliency (gradients), integrated-gradients or grad-cam.")
+        Method,
+        typer.Option(help="Attribution method: saliency (gradients), integrated-gradients or grad-cam."),
     ] = Method.saliency,
     attack: Annotated[
         str | None,
-        typer.Option(help="Attack of the run for the attacked images.", show_default="its first"),
+        typer.Option(help="Attack of the run that makes the attacked images.", show_default="its first"),
     ] = None,
     eps: Annotated[
         str | None,
-        typer.Option(help="One budget of the run, in units of the pixel range.", show_default="its largest"),
+        typer.Option(
+            help="One budget of the run, in units of the pixel range [0, 1].", show_default="its largest"
+        ),
     ] = None,
     count: Annotated[int, typer.Option(help="Number of images, chosen at random.")] = 200,
-    pictures: Annotated[int, typer.Option(help="Number of those whose maps are written.")] = 8,
-    seed: Annotated[int, typer.Option(help="Seed of the choice.")] = 0,
+    pictures: Annotated[int, typer.Option(help="Number of these images whose maps are written.")] = 8,
+    seed: Annotated[int, typer.Option(help="Seed of the random choice.")] = 0,
     layer: Annotated[
         str,
         typer.Option(
-            help="Layer that grad-cam explains, such as network.layer4.", show_default="the last feature map"
+            help="Layer that grad-cam explains, for example network.layer4.",
+            show_default="the last feature map",
         ),
     ] = "",
     device: Device = None,
@@ -126,8 +139,9 @@ def saliency(
 ) -> None:
     """Measure where each cell looks: the share of its attribution inside the object's box.
 
-    It explains the predicted class, on clean images, on their boxes alone, and on attacked images. Results
-    are stored in RUN/saliency. The data options are those of the run's bench, unless given here.
+    It explains the predicted class on clean images, on the content of their
+    boxes alone, and on attacked images. It writes the results to RUN/saliency.
+    The data options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.saliency import saliency as run_saliency
     from robustbench_tin.benchmarks.evidence.saliency_table import saliency_table

@@ -15,6 +15,7 @@ from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, Use
 from robustbench_tin.cli.card import require_alone, verified
 from robustbench_tin.cli.images import Device, console_reporter
 from robustbench_tin.cli.options_from_configs import given_options, with_options
+from robustbench_tin.cli.panels import GATE
 from robustbench_tin.cli.process import Command, CtrlC, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
@@ -32,11 +33,14 @@ REPORTS = "Reports"
 
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
-    app.command(cls=Command, epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json")(
-        baseline
-    )
     app.command(
         cls=Command,
+        rich_help_panel=GATE,
+        epilog="Example: robust-tin baseline runs/main --out robustness-baseline.json",
+    )(baseline)
+    app.command(
+        cls=Command,
+        rich_help_panel=GATE,
         epilog="Examples:\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json\n\n"
         "robust-tin check runs/new --baseline robustness-baseline.json --max-drop 0.01 --min"
@@ -49,16 +53,16 @@ def baseline(
     *,
     runs: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="RUN...", help="A run, or runs that differ in their seeds only."),
+        typer.Argument(metavar="RUN...", help="A run directory, or several that differ only in their seeds."),
     ] = None,
     own: UserModelConfig,
     part: EvaluationDataConfig,
     device: Device = None,
-    out: Annotated[Path, typer.Option(help="The file to write, to keep in the repository.")] = Path(
+    out: Annotated[Path, typer.Option(help="Baseline file to write; keep it in your repository.")] = Path(
         "robustness-baseline.json"
     ),
 ) -> None:
-    """Write down how robust a run's models are, for robust-tin check to compare with."""
+    """Save the robustness of a run's models as a baseline for robust-tin check."""
     from robustbench_tin.benchmarks.gate.baseline import make_baseline
 
     candidates = _candidates(runs or (), own, **vars(part), device=device)
@@ -70,13 +74,13 @@ def baseline(
 
 
 def tell_baseline(made: Baseline, out: Path, notes: Iterable[str], more_seeds: str) -> None:
-    """Print what a baseline file holds and what it cannot guard.
+    """Print the contents of a baseline file and the drops that it cannot detect.
 
     Args:
         made: the baseline.
         out: its file, which exists.
-        notes: of the files that it was made from.
-        more_seeds: how to get more seeds into it.
+        notes: notes of the candidates that it was made from.
+        more_seeds: advice on how to add seeds.
     """
     from robustbench_tin.benchmarks.gate.power_warnings import weak_spots
 
@@ -90,8 +94,8 @@ def tell_baseline(made: Baseline, out: Path, notes: Iterable[str], more_seeds: s
         say(f"Warning: {spot}.")
     if seeds == 1:
         print(
-            "One seed: changes around the same weights can be judged, and re-trainings only by an assumed"
-            f" spread of seeds. To know how far they lie apart, {more_seeds}."
+            "The baseline has one seed. robust-tin can judge changes that keep the weights; for a re-training"
+            f" it must assume the spread between seeds. To measure the spread, {more_seeds}."
         )
 
 
@@ -104,14 +108,18 @@ def check(
     ] = None,
     baseline: Annotated[
         Path | None,
-        typer.Option(help="A file of robust-tin baseline.", show_default="the rules'", rich_help_panel=RULES),
+        typer.Option(
+            help="Baseline file, written by robust-tin baseline.",
+            show_default="the rules'",
+            rich_help_panel=RULES,
+        ),
     ] = None,
     max_drop: Annotated[
         list[str] | None,
         typer.Option(
             metavar="[SELECTOR=]FRACTION",
-            help="How much a measure may lose: 0.02, pgd@0.03=0.02, resnet*/none/pgd*=0.02; the last"
-            " that fits holds. Repeatable.",
+            help="Largest drop allowed for a measure, as a fraction: 0.02, pgd@0.03=0.02,"
+            " resnet*/none/pgd*=0.02. The last option that matches a measure applies. Repeatable.",
             show_default="0.01",
             rich_help_panel=RULES,
         ),
@@ -120,7 +128,7 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="SELECTOR=FRACTION",
-            help="What a measure must be at least: pgd@0.03=0.20. Repeatable.",
+            help="Smallest value allowed for a measure, as a fraction: pgd@0.03=0.20. Repeatable.",
             rich_help_panel=RULES,
         ),
     ] = None,
@@ -128,7 +136,7 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE.toml",
-            help="Rules from a file; those given beside it come after.",
+            help="File of rules; options on the command line take precedence.",
             show_default="[tool.robust-tin] of pyproject.toml, or robust-tin.toml",
             rich_help_panel=RULES,
         ),
@@ -136,7 +144,7 @@ def check(
     level: Annotated[
         float | None,
         typer.Option(
-            help="At most this part of tables without a true drop fails by chance.",
+            help="False-alarm rate: the probability that a check fails although nothing got worse.",
             show_default="0.05",
             rich_help_panel=RULES,
         ),
@@ -145,8 +153,8 @@ def check(
         float | None,
         typer.Option(
             metavar="FRACTION",
-            help="Standard deviation between seeds that is assumed for a re-training if the baseline has one"
-            " seed.",
+            help="Standard deviation between seeds, as a fraction, that is assumed for a re-training if the"
+            " baseline has one seed.",
             show_default="0.02",
             rich_help_panel=RULES,
         ),
@@ -155,8 +163,8 @@ def check(
         Path | None,
         typer.Option(
             metavar="FILE.md",
-            help="Verify a model card of robust-tin card: measure its weights again. --weights, --model and"
-            " --data say where things lie that the card does not have.",
+            help="Model card of robust-tin card to verify: robust-tin measures its weights again. Give"
+            " --weights, --model or --data if the card's directory does not contain them.",
             rich_help_panel=RULES,
         ),
     ] = None,
@@ -166,29 +174,33 @@ def check(
     same_weights: Annotated[
         bool,
         typer.Option(
-            "--same-weights", help="Only what is around the weights changed.", rich_help_panel=RULES
+            "--same-weights",
+            help="The weights did not change, only the code around them.",
+            rich_help_panel=RULES,
         ),
     ] = False,
     retrained: Annotated[
-        bool, typer.Option("--retrained", help="The weights were trained anew.", rich_help_panel=RULES)
+        bool, typer.Option("--retrained", help="The weights were trained again.", rich_help_panel=RULES)
     ] = False,
     junit: Annotated[
-        Path | None, typer.Option(help="Write JUnit XML.", rich_help_panel=REPORTS, show_default=False)
+        Path | None,
+        typer.Option(help="JUnit XML file to write.", rich_help_panel=REPORTS, show_default=False),
     ] = None,
     sarif: Annotated[
-        Path | None, typer.Option(help="Write SARIF.", rich_help_panel=REPORTS, show_default=False)
+        Path | None, typer.Option(help="SARIF file to write.", rich_help_panel=REPORTS, show_default=False)
     ] = None,
     markdown: Annotated[
-        Path | None, typer.Option(help="Write Markdown.", rich_help_panel=REPORTS, show_default=False)
+        Path | None,
+        typer.Option(help="Markdown file to write.", rich_help_panel=REPORTS, show_default=False),
     ] = None,
     json: Annotated[
-        Path | None, typer.Option(help="Write JSON.", rich_help_panel=REPORTS, show_default=False)
+        Path | None, typer.Option(help="JSON file to write.", rich_help_panel=REPORTS, show_default=False)
     ] = None,
     github: Annotated[
         bool,
         typer.Option(
             "--github",
-            help="Print GitHub annotations, and add the table to the file that GITHUB_STEP_SUMMARY names.",
+            help="Print GitHub annotations, and append the table to the file named by GITHUB_STEP_SUMMARY.",
             rich_help_panel=REPORTS,
         ),
     ] = False,
@@ -196,8 +208,8 @@ def check(
         bool,
         typer.Option(
             "--changed",
-            help="In the table and in Markdown, show only the measures that moved: better, worse, unreliable,"
-            " new, missing or not comparable.",
+            help="In the table and in Markdown, show only the measures that changed: better, worse,"
+            " unreliable, new, missing or not comparable.",
             rich_help_panel=REPORTS,
         ),
     ] = False,
@@ -205,8 +217,8 @@ def check(
         bool,
         typer.Option(
             "--require-power",
-            help="Fail if the images and seeds would miss a drop of the tolerance in more than one of five"
-            " cases.",
+            help="Fail if the number of images and seeds is too small: if the check would miss a drop of"
+            " the tolerance in more than one of five cases.",
             rich_help_panel=RULES,
         ),
     ] = False,
@@ -214,7 +226,7 @@ def check(
         bool,
         typer.Option(
             "--allow-untrained",
-            help="Let a model pass whose clean accuracy is not above chance.",
+            help="Accept a model whose clean accuracy is not above chance.",
             rich_help_panel=RULES,
         ),
     ] = False,
@@ -222,15 +234,18 @@ def check(
         float | None,
         typer.Option(
             metavar="DROP",
-            help="Say how many images and seeds it takes to see this drop, and stop.",
+            help="Print the number of images and seeds needed to detect this drop (a fraction), and exit.",
             rich_help_panel=RULES,
         ),
     ] = None,
 ) -> None:
-    """Fail where robustness got worse than a baseline's, and only then.
+    """Fail if robustness got worse than in a baseline.
 
-    Exit code 0: no measure is worse; 1: some are, or have become unreliable; 2: some cannot be
-    compared, or the check came to no result. The files of reports say the same in each case.
+    Exit code 0: no measure is worse.
+    Exit code 1: a measure is worse, or has become unreliable.
+    Exit code 2: a measure cannot be compared, or the check could not finish.
+
+    The report files are written in each case.
     """
     from robustbench_tin.benchmarks.gate.comparison_mode import ComparisonMode
     from robustbench_tin.benchmarks.gate.rules import Rules
@@ -285,26 +300,26 @@ def _report(
     if own.model is not None:
         rules.require_budgets(own.norm)
     if own.model is not None and known is not None:
-        read_baseline(known)  # measuring takes minutes: what is wrong is told before
+        read_baseline(known)  # measuring takes minutes: report a faulty baseline before it
     (candidate,) = _candidates(() if run is None else (run,), own, **options)
     return run_check(candidate, baseline, rules, forced_mode=forced_mode)
 
 
 @dataclass
 class _Told:
-    """What the reports of a check say."""
+    """The report that the report files will contain."""
 
     report: CheckReport
 
 
 @contextmanager
 def _reported(name: str, files: dict[str, Path | None], github: bool) -> Iterator[_Told]:
-    """Write reports in any case: an old file must not speak for a check that failed or was killed."""
+    """Write reports in any case, so that no old file remains after a check that failed or was killed."""
     from robustbench_tin.benchmarks.gate.ci_reports import write_reports
     from robustbench_tin.benchmarks.gate.result import CheckReport
     from robustbench_tin.errors import ForeignExitError, RobustTinError, one_line
 
-    unfinished = CheckReport(name, None, 0, 0.0, (), failure="the check did not come to its end")
+    unfinished = CheckReport(name, None, 0, 0.0, (), failure="the check did not finish")
     write_reports(unfinished, files)
     told = _Told(unfinished)
     try:
@@ -338,18 +353,18 @@ def _write(report: CheckReport, files: dict[str, Path | None], github: bool) -> 
         except OSError as error:
             raise RunError(
                 f"GITHUB_STEP_SUMMARY names '{summary}', which cannot be written: {error.strerror}; expected"
-                " a file"
+                " a file that can be written"
             ) from error
 
 
 def _candidates(runs: Sequence[Path], own: UserModelConfig, **options: Any) -> list[Candidate]:
-    """The runs as they lie there, or the model measured now."""
+    """The candidates stored in the runs, or the user's model, measured now."""
     from robustbench_tin.benchmarks.gate.candidate import from_run
     from robustbench_tin.errors import InvalidSettingError
 
     if own.model is None:
         if not runs:
-            raise InvalidSettingError("nothing to look at; give a run directory, or --model")
+            raise InvalidSettingError("got nothing to check; give a run directory, or --model")
         return [from_run(run) for run in runs]
     if runs:
         raise InvalidSettingError(f"got both a run, '{runs[0]}', and --model '{own.model}'; give one of them")
@@ -376,7 +391,7 @@ def _print_power(drop: float, baseline: Path | None, level: float) -> None:
 
 
 def _print_table(table: Any) -> None:
-    """The table on a console wide enough for it, and its notes as plain lines that can be searched."""
+    """Print a table on a wide enough console, and its notes as plain lines that can be searched."""
     from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 
     say(table.title)

@@ -1,4 +1,4 @@
-"""The commands that make image sets or read them: ``fool``, ``crop``, ``predict``."""
+"""The commands that write or read image sets: ``fool``, ``crop``, ``predict``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import typer
 
 from robustbench_tin.benchmarks.planning.config import CellConfig, DataConfig, TrainingConfig
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
+from robustbench_tin.cli.panels import IMAGES
 from robustbench_tin.cli.process import Command, say
 from robustbench_tin.streams import make_console
 from robustbench_tin.text import counted
@@ -18,18 +19,20 @@ Device = Annotated[str | None, as_option(TrainingConfig, "device", rich_help_pan
 Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 Fill = Annotated[
     bool,
-    typer.Option("--fill", help="Enlarge the box to the image's size, instead of padding it with black."),
+    typer.Option("--fill", help="Enlarge the box to the image's size instead of padding it with black."),
 ]
 TRAINED = (
-    "A run (with --cell if it has several), RUN/MODEL/DEFENSE/SEED, or a weights file that robust-tin wrote."
+    "Trained model: a run (with --cell if it has several cells), RUN/MODEL/DEFENSE/SEED, or a weights file"
+    " that robust-tin wrote."
 )
 OneCell = Annotated[
-    str | None, typer.Option(help="Cell of the run: MODEL/DEFENSE/SEED, such as mobilenet/fgsm-at/0.")
+    str | None,
+    typer.Option(help="Cell of the run: MODEL/DEFENSE/SEED, for example mobilenet/fgsm-at/0."),
 ]
 
 
 class Part(StrEnum):
-    """What ``robust-tin predict`` predicts."""
+    """Split of a data set that ``robust-tin predict`` can read."""
 
     train = "train"
     val = "val"
@@ -40,14 +43,18 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
         cls=Command,
+        rich_help_panel=IMAGES,
         epilog="Example: robust-tin fool --model runs/tin --cell densenet169/none/0 --eps 8/255"
         " --data DATA/tiny-imagenet-200 --out fooled",
     )(fool)
-    app.command(cls=Command, epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops")(
-        crop
-    )
     app.command(
         cls=Command,
+        rich_help_panel=IMAGES,
+        epilog="Example: robust-tin crop --data DATA/tiny-imagenet-200 --out crops",
+    )(crop)
+    app.command(
+        cls=Command,
+        rich_help_panel=IMAGES,
         epilog="Example: robust-tin predict runs/tin --cell densenet169/none/0 --data DATA/tiny-imagenet-200"
         " --split test --out predictions.csv",
     )(predict)
@@ -57,22 +64,22 @@ def add_commands(app: typer.Typer) -> None:
 def fool(
     context: typer.Context,
     model: Annotated[str, typer.Option(help=TRAINED)],
-    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    out: Annotated[Path, typer.Option(help="Directory to write; the same command continues it.")],
     part: DataConfig,
     cell: OneCell = None,
     eps: Annotated[
         str, typer.Option(help="Budget in units of the pixel range [0, 1]; 8/255 works.")
     ] = "0.03",
-    attack: Annotated[str, typer.Option(help="With settings: pgd:steps=20.")] = "fgsm",
-    norm: Annotated[str, typer.Option(help="linf or l2.")] = "linf",
-    seed: Annotated[int, typer.Option(help="Of the attack's randomness.")] = 0,
-    split: Annotated[str, typer.Option(help="What is moved: train, val or train,val.")] = "train",
+    attack: Annotated[str, typer.Option(help="Attack, with settings: pgd:steps=20.")] = "fgsm",
+    norm: Annotated[str, typer.Option(help="Norm of the threat model: linf or l2.")] = "linf",
+    seed: Annotated[int, typer.Option(help="Seed of the attack's randomness.")] = 0,
+    split: Annotated[str, typer.Option(help="Splits to attack: train, val or train,val.")] = "train",
     device: Device = None,
     plugin: Plugin = None,
 ) -> None:
-    """Write a data set whose images were moved to fool a trained model, as PNG with a manifest.
+    """Write a data set of adversarial images against a trained model, as PNG with a manifest.
 
-    The data options are those of the run's bench, unless given here.
+    The data options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.fool import IMAGES
     from robustbench_tin.benchmarks.commands.fool import fool as run_fool
@@ -91,13 +98,13 @@ def fool(
         reporter=console_reporter(),
         **given_options(context, part),
     )
-    say(f"{made.fooled:,} of {made.images:,} moved images fool the model.")
+    say(f"{made.fooled:,} of {made.images:,} adversarial images fool the model.")
     say(f"Data set: {made.path}; image by image: {made.path / IMAGES}")
 
 
 @with_options
 def crop(
-    out: Annotated[Path, typer.Option(help="Directory to write into; the same command continues it.")],
+    out: Annotated[Path, typer.Option(help="Directory to write; the same command continues it.")],
     part: DataConfig,
     fill: Fill = False,
 ) -> None:
@@ -111,7 +118,7 @@ def crop(
         **vars(part),
     )
     say(
-        f"{counted(made.images, 'crop')}, {counted(made.skipped, 'image')} without a usable box left out."
+        f"{counted(made.images, 'crop')}; {counted(made.skipped, 'image')} without a usable box left out."
         f" Data set: {made.path}"
     )
 
@@ -120,7 +127,7 @@ def crop(
 def predict(
     context: typer.Context,
     model: Annotated[str, typer.Argument(help=TRAINED)],
-    out: Annotated[Path, typer.Option(help="The CSV file.")],
+    out: Annotated[Path, typer.Option(help="CSV file to write.")],
     part: DataConfig,
     cell: OneCell = None,
     split: Annotated[
@@ -129,18 +136,21 @@ def predict(
     ] = None,
     images: Annotated[
         Path | None,
-        typer.Option(help="Instead of a split: a directory, or a CSV file whose first column has paths."),
+        typer.Option(
+            help="Images to predict instead of a split: a directory, or a CSV file with paths in its first"
+            " column."
+        ),
     ] = None,
     boxes: Annotated[
-        bool, typer.Option("--boxes", help="Also predict each image cropped to its box, beside it.")
+        bool, typer.Option("--boxes", help="Also predict each image cropped to its bounding box.")
     ] = False,
     fill: Fill = False,
     device: Device = None,
     plugin: Plugin = None,
 ) -> None:
-    """Write what a trained model answers for each image: the five likeliest classes and their probabilities.
+    """Write a trained model's predictions as CSV: the five likeliest classes and their probabilities.
 
-    The data options are those of the run's bench, unless given here.
+    The data options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.predict import predict as run_predict
 
@@ -168,7 +178,7 @@ def predict(
 
 
 def console_reporter() -> Any:
-    """Tells people how far a command is."""
+    """A reporter that shows the progress of a command on the console."""
     from robustbench_tin.progress import ConsoleReporter
 
     return ConsoleReporter(make_console())

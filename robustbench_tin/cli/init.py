@@ -1,4 +1,4 @@
-"""The command ``init``: a baseline, rules and a CI file for a model, in one go."""
+"""The command ``init``: write a baseline, rules and a CI file for a model."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from robustbench_tin.benchmarks.planning.config import EvaluationDataConfig, Use
 from robustbench_tin.cli.gate import tell_baseline
 from robustbench_tin.cli.images import Device, console_reporter
 from robustbench_tin.cli.options_from_configs import given_options, with_options
+from robustbench_tin.cli.panels import GATE
 from robustbench_tin.cli.process import Command, say
 
 if TYPE_CHECKING:
@@ -21,16 +22,16 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.gate.project_files import ProjectFile
 
 _FILES = "Files"
-# Asked for in a terminal, in this order, if the command line does not give them.
+# In a terminal, init asks these questions in this order, for options that are not given.
 _QUESTIONS = {
     "model": "Model (package.module:function, FILE.py:function, a backbone, timm:NAME, or a file: "
     "TorchScript, torch.export, ONNX)",
     "weights": "Weights file (empty: the model has its weights)",
-    "data": "Images (a directory with a folder for each class, a zip file, or demo)",
-    "classes": "Classes, a number or ids with commas between them (empty: all)",
-    "normalize": "Normalise images for the model: imagenet or half (empty: it takes pixels in [0, 1])",
+    "data": "Images (a directory with a folder per class, a zip file, or demo)",
+    "classes": "Number of classes, or class ids separated by commas (empty: all)",
+    "normalize": "Normalisation of images for the model: imagenet or half (empty: it takes pixels in [0, 1])",
     "attacks": "Attacks",
-    "eps": "Budgets in units of the pixel range",
+    "eps": "Budgets in units of the pixel range [0, 1]",
 }
 _NEEDED = ("model", "data")
 
@@ -39,6 +40,7 @@ def add_commands(app: typer.Typer) -> None:
     """Register this command."""
     app.command(
         cls=Command,
+        rich_help_panel=GATE,
         epilog="Example: robust-tin init --model mypackage.model:build --weights model.safetensors --data"
         " images --yes",
     )(init)
@@ -53,10 +55,12 @@ def init(
     ci: Annotated[
         CiService | None,
         typer.Option(
-            help="Which CI file to write.", show_default="github, or asked for", rich_help_panel=_FILES
+            help="CI service to write a file for.",
+            show_default="github, or the answer in a terminal",
+            rich_help_panel=_FILES,
         ),
     ] = None,
-    out: Annotated[Path, typer.Option(help="The baseline file to write.", rich_help_panel=_FILES)] = Path(
+    out: Annotated[Path, typer.Option(help="Baseline file to write.", rich_help_panel=_FILES)] = Path(
         "robustness-baseline.json"
     ),
     force: Annotated[
@@ -65,15 +69,19 @@ def init(
     yes: Annotated[
         bool,
         typer.Option(
-            "--yes", "-y", help="Ask nothing: take defaults for what is not given.", rich_help_panel=_FILES
+            "--yes",
+            "-y",
+            help="Ask no questions: use the default of each option that is not given.",
+            rich_help_panel=_FILES,
         ),
     ] = False,
 ) -> None:
-    """Set a project up for robust-tin check: measure its model once, write baseline, rules and CI file.
+    """Set up a project for robust-tin check: measure the model once, write baseline, rules and CI file.
 
-    --model and --data are needed; in a terminal it asks for what is not given. Nothing is trained, and
-    nothing is overwritten without --force. The rules go to pyproject.toml if there is one, else to
-    robust-tin.toml. The number of images follows from a trial of 20, so that a check takes minutes.
+    --model and --data are required; in a terminal, robust-tin asks for missing
+    options. It trains nothing, and overwrites nothing without --force. It writes
+    the rules to pyproject.toml if there is one, else to robust-tin.toml. A trial
+    on 20 images sets the number of images, so that a check takes minutes.
     """
     from robustbench_tin.benchmarks.gate.ci_templates import ci_file
     from robustbench_tin.benchmarks.gate.first_baseline import measure_first
@@ -85,7 +93,7 @@ def init(
     answers = _answers(given, asking=asking)
     service = ci or (_asked_service() if asking else CiService.github)
     place = ci_file(service)
-    # Before anything is measured: it takes minutes.
+    # Check this before the measurement, which takes minutes.
     rules = rules_file(out, force=force)
     if not force:
         others = [] if rules.extends else [rules.path]
@@ -99,13 +107,15 @@ def init(
 
 
 def _answers(given: dict[str, Any], *, asking: bool) -> dict[str, Any]:
-    """The given options, and answers to questions for the others that have one."""
+    """The given options, and the user's answers for options that are missing."""
     from robustbench_tin.errors import InvalidSettingError
 
     missing = [name for name in _NEEDED if name not in given]
     if missing and not asking:
         words = " and ".join(f"--{name}" for name in missing)
-        raise InvalidSettingError(f"init needs {words}; give them, or run it in a terminal, where it asks")
+        raise InvalidSettingError(
+            f"init needs {words}; give them on the command line, or run init in a terminal to be asked"
+        )
     answers = dict(given)
     for name in _QUESTIONS if asking else ():
         if name not in answers and _applies(name, answers):
@@ -116,7 +126,7 @@ def _answers(given: dict[str, Any], *, asking: bool) -> dict[str, Any]:
 
 
 def _applies(name: str, answers: dict[str, Any]) -> bool:
-    """Whether a question makes sense after the answers so far."""
+    """True if a question makes sense after the answers so far."""
     if name == "weights":
         return not Path(answers["model"]).is_file()
     return name != "normalize" or not {"mean", "std"} & set(answers)
@@ -134,12 +144,12 @@ def _asked_service() -> CiService:
 
 
 def _has_terminal() -> bool:
-    """Whether somebody can be asked."""
+    """True if the user can answer questions."""
     return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _from_here(path: str) -> str:
-    """A path in this directory as a relative one: CI has the project in another place."""
+    """A path inside this directory as a relative one, because CI has the project in another place."""
     here = Path.cwd()
     inside = Path(path).is_absolute() and Path(path).is_relative_to(here)
     return str(Path(path).relative_to(here)) if inside else path
@@ -164,15 +174,15 @@ def _write(
     if place == GITLAB_INCLUDED:
         say(f"Add to .gitlab-ci.yml: include: [{{local: {place}}}]")
     for outside in _outside(first.source.model, first.source.data, first.source.weights):
-        say(f"Warning: {outside} lies outside of this directory, so that CI does not have it.")
+        say(f"Warning: {outside} lies outside this directory, so CI does not have it.")
     print("Next, check the model after each change:")
     say(f"  {check}")
-    print("After an improvement, keep it as the new baseline:")
+    print("After an improvement, save it as the new baseline:")
     say(f"  robust-tin baseline {first.candidate.command} --out {out}")
 
 
 def _outside(*places: str | Path | None) -> list[str]:
-    """Those that a copy of this directory lacks."""
+    """The paths that lie outside this directory, so that a copy of it lacks them."""
     here = Path.cwd().resolve()
     parts = [part for place in places if place is not None for part in str(place).split(":")]
     there = [part for part in parts if Path(part).exists()]

@@ -1,4 +1,4 @@
-"""``robust-tin list``: what is registered, one line each, and where each came from."""
+"""``robust-tin list`` and the other commands that look things up: one line for each registered name."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ import typer
 from robustbench_tin.benchmarks.planning.config import CellConfig
 from robustbench_tin.citations import paper_of
 from robustbench_tin.cli.options_from_configs import as_option
+from robustbench_tin.cli.panels import NAMES
+from robustbench_tin.cli.process import Command
 from robustbench_tin.errors import FOREIGN, InvalidSettingError, RobustTinError, UnknownNameError, one_line
 from robustbench_tin.options import either
 from robustbench_tin.registry import Entry, Registry
@@ -21,9 +23,9 @@ from robustbench_tin.streams import make_console
 from robustbench_tin.text import printable
 
 _BRIDGES = {
-    "art": "any evasion attack on image classifiers of the Adversarial Robustness Toolbox",
-    "foolbox": "any attack of foolbox, where it is installed",
-    "torchattacks": "any attack of torchattacks, where it is installed",
+    "art": "any evasion attack on image classifiers from the Adversarial Robustness Toolbox",
+    "foolbox": "any attack of foolbox, if it is installed",
+    "torchattacks": "any attack of torchattacks, if it is installed",
 }
 
 
@@ -32,26 +34,44 @@ KINDS = ("models", "attacks", "defenses", "datasets")
 
 def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
-    app.command("list", epilog="Example: robust-tin list attacks 'pgd*'")(list_)
-    app.command(epilog="Example: robust-tin schema > records.schema.json")(schema)
+    app.command("list", rich_help_panel=NAMES, epilog="Example: robust-tin list attacks 'pgd*'")(list_)
+    app.command(cls=Command, rich_help_panel=NAMES, epilog="Example: robust-tin presets quick > mine.toml")(
+        presets
+    )
+    app.command(rich_help_panel=NAMES, epilog="Example: robust-tin schema > records.schema.json")(schema)
+
+
+def presets(
+    name: Annotated[
+        str | None, typer.Argument(help="Preset whose file is printed, for you to copy and edit.")
+    ] = None,
+) -> None:
+    """List the presets of bench, or print one."""
+    from robustbench_tin.presets import load_preset, preset_names
+
+    if name is not None:
+        print(load_preset(name).text, end="")
+        return
+    for known in preset_names():
+        print(f"{known:14}{load_preset(known).summary}")
 
 
 def schema() -> None:
-    """Print the JSON Schema of records, which show --format json prints and results.json holds."""
+    """Print the JSON Schema of records: of show --format json and of results.json."""
     from robustbench_tin.benchmarks.runs.record_schema import schema_text
 
     print(schema_text(), end="")
 
 
 def list_(
-    what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="The kind to list.")],
+    what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="Kind to list.")],
     pattern: Annotated[
         str | None,
-        typer.Argument(metavar="[NAME]", help="Only this name, or those that fit a pattern: 'pgd*'."),
+        typer.Argument(metavar="[NAME]", help="Only this name, or the names that match a pattern: 'pgd*'."),
     ] = None,
     plugin: Annotated[list[Path] | None, as_option(CellConfig, "plugins")] = None,
 ) -> None:
-    """List backbones, attacks, defenses or data sets: each with its settings, paper and origin."""
+    """List backbones, attacks, defenses or data sets, each with its settings, paper and origin."""
     from rich.table import Table
 
     from robustbench_tin.registry import load_plugin
@@ -62,7 +82,7 @@ def list_(
     rows = matching(describe(kind), pattern, kind)
     table = Table(box=None, header_style="bold", padding=(0, 2, 0, 0))
     with_paper = any(row.paper for row in rows)
-    for column in ("name", "what it is", *(["paper"] if with_paper else []), "from"):
+    for column in ("name", "description", *(["paper"] if with_paper else []), "from"):
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         paper = [row.paper] if with_paper else []
@@ -71,10 +91,10 @@ def list_(
 
 
 def kind_of(text: str) -> str:
-    """One of :data:`KINDS`; the singular, and backbones, will do too.
+    """One of :data:`KINDS`; the singular and "backbones" are accepted too.
 
     Raises:
-        InvalidSettingError: for anything else.
+        InvalidSettingError: for any other text.
     """
     plural = text.lower() if text.lower().endswith("s") else f"{text.lower()}s"
     kind = "models" if plural == "backbones" else plural
@@ -94,10 +114,10 @@ class Row:
 
 
 def matching(rows: list[Row], pattern: str | None, kind: str) -> list[Row]:
-    """The rows whose names fit a pattern; None: all.
+    """The rows whose names match a pattern; None matches all.
 
     Raises:
-        UnknownNameError: if none does, with the close names.
+        UnknownNameError: if no name matches; it lists the close names.
     """
     found = [row for row in rows if pattern is None or fnmatchcase(row.name, pattern)]
     if not found and pattern is not None:
@@ -108,13 +128,13 @@ def matching(rows: list[Row], pattern: str | None, kind: str) -> list[Row]:
 def describe(what: str) -> list[Row]:
     """All entries of one registry: ``models``, ``attacks``, ``defenses`` or ``datasets``.
 
-    The summary is a backbone's own, otherwise the first line of the docstring with the settings and
-    their defaults behind it.
+    The summary is a backbone's own; for the others, it is the first line of the docstring, followed by the
+    settings and their defaults.
     """
     registry = _registry(what)
     rows = [Row(entry.name, _described(entry), entry.origin, _paper(entry)) for entry in registry.entries()]
     if what == "models":
-        rows.append(Row("timm:NAME", "any network that timm has by that name", "built-in"))
+        rows.append(Row("timm:NAME", "any network of timm by its name there", "built-in"))
     if what == "attacks":
         rows += [Row(f"{prefix}:CLASS", summary, "built-in") for prefix, summary in _BRIDGES.items()]
     return rows
@@ -139,7 +159,7 @@ def _registry(what: str) -> Registry[Any]:
 
 
 def _described(entry: Entry[Any]) -> str:
-    """An entry's summary, or why it has none: a broken plug-in hides no other entry."""
+    """An entry's summary, or the reason why it cannot be used: a broken plug-in hides no other entry."""
     try:
         return _summary(entry.load())
     except FOREIGN as error:
@@ -149,7 +169,7 @@ def _described(entry: Entry[Any]) -> str:
 def _paper(entry: Entry[Any]) -> str:
     try:
         return paper_of(entry.load())
-    except FOREIGN:  # its summary says that it cannot be used
+    except FOREIGN:  # the summary reports that it cannot be used
         return ""
 
 

@@ -1,4 +1,4 @@
-"""From configs to the command line: a parameter that is a config becomes the options of its fields."""
+"""From configs to the command line: each field of a config parameter becomes an option."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from robustbench_tin.options import Config, Option, default_of, flag_of, options
 
 
 def with_options(function: Callable[..., None]) -> Callable[..., None]:
-    """Replace each parameter that is annotated with a config by the options of that config.
+    """Replace each parameter annotated with a config by the options of that config.
 
-    The command line gets the options one by one; the function gets the config.
+    The command line gets separate options; the function gets the config.
     """
     hints = get_type_hints(function, include_extras=True)
     configs: dict[str, type[Config]] = {}
@@ -37,7 +37,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
             values[name] = kind(**{field: value for field, value in given.items() if value is not None})
         function(**values)
 
-    called.alone = {  # type: ignore[attr-defined] # for Command, which reads the words of the command line
+    called.alone = {  # type: ignore[attr-defined] # read by Command when it parses the command line
         flag_of(field, declared): declared.alone
         for kind in configs.values()
         for field, declared in options_of(kind).items()
@@ -49,7 +49,7 @@ def with_options(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def given_options(context: typer.Context, config: Config) -> dict[str, Any]:
-    """The options that stand on the command line, rather than being defaults."""
+    """The options that were given on the command line, without the defaults."""
     sources = {name: context.get_parameter_source(name) for name in options_of(type(config))}
     return {
         name: getattr(config, name)
@@ -59,7 +59,7 @@ def given_options(context: typer.Context, config: Config) -> dict[str, Any]:
 
 
 def as_option(config: type[Config], name: str, **changes: Any) -> Any:
-    """One option of a config, for a command that takes no more of it."""
+    """One option of a config, for a command that does not take the whole config."""
     return _typer_option(name, options_of(config)[name], default_of(config, name), **changes)
 
 
@@ -89,7 +89,7 @@ def _parameters(config: type[Config]) -> Iterator[inspect.Parameter]:
 
 
 def _type_of_word(kind: Any) -> Any:
-    """The type that a word of the command line is read as: a path or text if the field takes one."""
+    """The type that typer parses an option's text as: a path or text if the field accepts one."""
     if get_origin(kind) is Sequence:
         return list[_type_of_word(get_args(kind)[0])] | None  # type: ignore[misc]
     kinds = get_args(kind) or (kind,)

@@ -1,4 +1,4 @@
-"""The command line as a process: Ctrl-C, warnings, and code from outside that ends the program."""
+"""The command line as a process: Ctrl-C, warnings, and foreign code that ends the program."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.core import TyperCommand, TyperGroup
 from robustbench_tin.errors import ForeignExitError, InterruptedByUserError, RobustTinWarning
 from robustbench_tin.text import printable
 
-# They leave parts behind that the same command takes up again.
+# Commands that leave parts behind, which the same command completes.
 _RESUMABLE = frozenset({"bench", "evaluate", "transfer", "fool", "crop"})
 
 
@@ -26,14 +26,14 @@ class CtrlC(KeyboardInterrupt):
 
 
 class Command(TyperCommand):
-    """A command of options that are made from configs.
+    """A command whose options are made from configs.
 
-    Its help leaves ``--no-`` forms out if the switch is off anyway: they take a column. An option may stand
-    without its value, if the config says which one it has then.
+    The help omits the ``--no-`` form of a switch that is off by default, because it would take a column. An
+    option may be given without a value if its config defines the value for that case.
     """
 
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
-        """Read the words of the command line."""
+        """Parse the words of the command line."""
         return super().parse_args(ctx, with_left_out(args, getattr(self.callback, "alone", {})))
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
@@ -52,12 +52,11 @@ class Command(TyperCommand):
 
 
 def with_left_out(words: Sequence[str], alone: Mapping[str, str]) -> list[str]:
-    """A command line with the values of options that stand alone.
+    """A command line in which each option given without a value has its value added.
 
     Args:
-        words: of it.
-        alone: options that may stand alone, with the value that they have then.
-
+        words: the words of the command line.
+        alone: options that may be given without a value, and the value that they then have.
     >>> with_left_out(["--wandb", "--eps", "0.1", "--wandb", "mine"], {"--wandb": "robust-tin"})
     ['--wandb', 'robust-tin', '--eps', '0.1', '--wandb', 'mine']
     """
@@ -70,12 +69,12 @@ def with_left_out(words: Sequence[str], alone: Mapping[str, str]) -> list[str]:
 
 
 class CommandGroup(TyperGroup):
-    """The commands; no exit of a model, a plug-in or another package becomes an exit of this program."""
+    """The group of commands; an exit of a model, a plug-in or a package does not exit this program."""
 
     def main(self, *args: Any, **named: Any) -> Any:
         """Parse the command line and run the command.
 
-        Only typer's own completion ends the program from here: other exits are errors, see :meth:`invoke`.
+        Only typer's own completion may end the program here: other exits are errors, see :meth:`invoke`.
         """
         try:
             return super().main(*args, **named)
@@ -85,11 +84,11 @@ class CommandGroup(TyperGroup):
             return 0
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for.
+        """Run the chosen command.
 
         Raises:
             InterruptedByUserError: after Ctrl-C.
-            ForeignExitError: if code from outside ended the program.
+            ForeignExitError: if foreign code tried to end the program.
         """
         try:
             return super().invoke(ctx)
@@ -103,7 +102,7 @@ class CommandGroup(TyperGroup):
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let Ctrl-C raise :class:`CtrlC`; a process that ignores Ctrl-C, or handles it itself, is left alone."""
+    """Let Ctrl-C raise :class:`CtrlC`, unless the process ignores Ctrl-C or handles it itself."""
     ours = (
         threading.current_thread() is threading.main_thread()
         and signal.getsignal(signal.SIGINT) is signal.default_int_handler

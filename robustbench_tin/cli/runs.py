@@ -1,4 +1,4 @@
-"""The commands on runs: ``bench``, ``show``, ``runs``, ``transfer``, and ``presets``."""
+"""The commands on runs: ``bench``, ``show``, ``runs`` and ``transfer``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from robustbench_tin.benchmarks.planning.config import (
     TrainingConfig,
 )
 from robustbench_tin.cli.options_from_configs import as_option, given_options, with_options
+from robustbench_tin.cli.panels import COMPARE, MEASURE
 from robustbench_tin.cli.process import Command, complain, say
 from robustbench_tin.cli.tables import print_tables, render_tables, require_no_failure
 from robustbench_tin.streams import make_console
@@ -26,7 +27,7 @@ Plugin = Annotated[list[Path] | None, as_option(CellConfig, "plugins")]
 
 
 class Format(StrEnum):
-    """How ``robust-tin show`` prints a run."""
+    """Output format of ``robust-tin show``."""
 
     table = "table"
     markdown = "markdown"
@@ -39,22 +40,32 @@ def add_commands(app: typer.Typer) -> None:
     """Register these commands."""
     app.command(
         cls=Command,
-        epilog="A switch that a preset turns on is turned off by its --no- form: --no-worst-case.\n\n"
+        rich_help_panel=MEASURE,
+        epilog="If a preset turns a switch on, its --no- form turns it off: --no-worst-case.\n\n"
         "Examples:\n\n"
         "robust-tin bench --models all --eps 0.0,0.01,0.03\n\n"
         "robust-tin bench --data DATA/tiny-imagenet-200 --classes 10 --models mobilenet,resnet50"
         " --defenses none,bbox-crop,fgsm-at\n\n"
         "robust-tin bench --models 'densenet*' --attacks fgsm,pgd:steps=20,restarts=2 --eps 4/255,8/255",
     )(bench)
-    app.command(cls=Command, epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown")(show)
-    app.command(epilog="Examples: robust-tin runs; robust-tin runs runs/demo-1a2b3c4d")(runs)
-    app.command(cls=Command, epilog="Example: robust-tin presets quick > mine.toml")(presets)
-    app.command(cls=Command, epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd")(transfer)
+    app.command(
+        cls=Command,
+        rich_help_panel=COMPARE,
+        epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown",
+    )(show)
+    app.command(
+        rich_help_panel=COMPARE, epilog="Examples: robust-tin runs; robust-tin runs runs/demo-1a2b3c4d"
+    )(runs)
+    app.command(
+        cls=Command,
+        rich_help_panel=MEASURE,
+        epilog="Example: robust-tin transfer runs/demo-1a2b3c4d --attack pgd",
+    )(transfer)
 
 
 @with_options
 def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> None:
-    """Train backbones, attack them, and print accuracy clean against attacked."""
+    """Train backbones, attack them, and print clean and attacked accuracy."""
     from robustbench_tin.benchmarks.bench import bench as run_bench
     from robustbench_tin.progress import ConsoleReporter
 
@@ -85,21 +96,21 @@ def show(
     shown: TableConfig,
     cell: Annotated[
         str,
-        typer.Option(metavar="CELL", help="Only these cells: MODEL/DEFENSE/SEED, such as '*/fgsm-at/*'."),
+        typer.Option(metavar="CELL", help="Only these cells: MODEL/DEFENSE/SEED, for example '*/fgsm-at/*'."),
     ] = "*",
     sort: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Sort rows by a column: its heading, clean, worst (lowest top-1 under attack), top1 or top5"
-            " (mean under attack).",
+            help="Column that sorts the rows: its heading, clean, worst (lowest top-1 under attack), top1 or"
+            " top5 (mean under attack).",
         ),
     ] = None,
     format: Annotated[
         Format,
         typer.Option(
-            help="csv and json are the records, one row a measure. latex needs the package booktabs; the best"
-            " of each column is bold."
+            help="Output format. csv and json print the records, one row per measure. latex needs the package"
+            " booktabs and sets the best value of each column in bold."
         ),
     ] = Format.table,
 ) -> None:
@@ -126,10 +137,11 @@ def show(
 
 def runs(
     directory: Annotated[
-        Path, typer.Argument(metavar="[DIR|RUN]", help="Where to look, at any depth; or one run.")
+        Path,
+        typer.Argument(metavar="[DIR|RUN]", help="Directory to search, at any depth; or a run directory."),
     ] = Path("runs"),
 ) -> None:
-    """List runs: state, time left, best robust accuracy, plan in short; or the cells of one run."""
+    """List runs: state, time left, best robust accuracy, and a short form of the plan; or the cells of one run."""
     from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE
 
     if (directory / PLAN_FILE).is_file():
@@ -164,29 +176,17 @@ def _list_runs(directory: Path) -> None:
         say(f"No runs in {directory}.")
 
 
-def presets(
-    name: Annotated[str | None, typer.Argument(help="Print this one's file, to copy and edit.")] = None,
-) -> None:
-    """List the presets of bench, or print one."""
-    from robustbench_tin.presets import load_preset, preset_names
-
-    if name is not None:
-        print(load_preset(name).text, end="")
-        return
-    for known in preset_names():
-        print(f"{known:14}{load_preset(known).summary}")
-
-
 @with_options
 def transfer(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(help="A run directory.")],
     part: DataConfig,
     attack: Annotated[
-        str, typer.Option(help="Attack that spends its fixed budget: mi-fgsm, pgd:steps=20.")
+        str, typer.Option(help="Attack with a fixed budget: mi-fgsm, pgd:steps=20.")
     ] = "mi-fgsm",
     eps: Annotated[
-        str | None, typer.Option(help="Budgets in units of the pixel range.", show_default="the run's")
+        str | None,
+        typer.Option(help="Budgets in units of the pixel range [0, 1].", show_default="the run's"),
     ] = None,
     device: Annotated[
         str | None, as_option(TrainingConfig, "device", show_default="the run's", rich_help_panel=None)
@@ -195,7 +195,7 @@ def transfer(
 ) -> None:
     """Make adversarial images on each cell of a run and measure every other cell on them.
 
-    The data options are those of the run's bench, unless given here.
+    The data options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.transfer import transfer as run_transfer
     from robustbench_tin.progress import ConsoleReporter

@@ -1,4 +1,4 @@
-"""Printing a run's tables, and the exit code of a command that measured."""
+"""Printing of a run's tables, and the exit code of a command that measures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def require_no_failure(run: Any) -> None:
-    """End with an error if a measure has failed, so that a script hears of it.
+    """End with an error if a measure failed, so that a script notices.
 
     Raises:
         RunError: with the number of failed measures.
@@ -24,8 +24,8 @@ def require_no_failure(run: Any) -> None:
     failed = sum(status not in (StatusCode.ok, StatusCode.not_measured) for status in statuses)
     if failed:
         raise RunError(
-            f"{failed} of {len(statuses)} measures failed, the tables say why; the same command tries them"
-            " again"
+            f"{failed} of {len(statuses)} measures failed; the tables give the reasons. Repeat the command to"
+            " try them again"
         )
 
 
@@ -38,12 +38,12 @@ def print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
     from robustbench_tin.errors import RunError
 
     if not tables:
-        raise RunError(f"run '{run.path}' has no measures yet; give its command again to continue")
+        raise RunError(f"run '{run.path}' has no measures yet; repeat its bench command to continue it")
     render_tables(tables, console)
 
 
 def render_tables(tables: Sequence[Table], console: Console) -> None:
-    """Print tables with an empty line between them."""
+    """Print tables, separated by an empty line."""
     from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 
     for index, table in enumerate(tables):
