@@ -237,7 +237,7 @@ def test_a_bench_with_failed_measures_prints_its_tables_and_ends_with_2(small):
     assert result.returncode == 2
     assert "no longer finite" in result.stdout
     assert result.stderr.splitlines()[-1].endswith(
-        "5 of 5 measures failed, the tables say why; the same command tries them again"
+        "5 of 5 measures failed; the tables give the reasons. Repeat the command to try them again"
     )
 
 

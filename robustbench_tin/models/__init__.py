@@ -39,14 +39,14 @@ _HOME = {
 }
 
 ALL = ("vgg16", "vgg19", "mobilenet", "resnet50", "inceptionv3", "nasnetlarge", "densenet169")
-"""What ``all`` stands for: the seven backbones of the benchmark's table."""
+"""The backbones that ``all`` selects: the seven of the benchmark's table."""
 
 
 class Backbones(Registry["Backbone"]):
     """Backbones by name, or by spec: ``densenet169:size=128,cut=1``."""
 
     def get(self, name: str) -> Backbone:
-        """The backbone that a name or spec stands for.
+        """The backbone with this name or spec.
 
         Raises:
             RobustTinError: for an unknown name or setting, or a value that does not fit.
@@ -76,15 +76,15 @@ backbones.add_prefix("timm", _timm)
 
 
 def select(text: str) -> list[str]:
-    """Names of the backbones that a comma list asks for, in its order and each once.
+    """Names of the backbones that a comma list selects, in its order, each once.
 
     Args:
         text: names, ``fnmatch`` patterns (``densenet*``), ``timm:NAME``, each also with settings
             (``vgg16:size=128``), and ``all``.
 
     Raises:
-        UnknownNameError: for an item that fits nothing, with the close names; this includes a
-            ``timm:NAME`` that timm does not have.
+        UnknownNameError: if an item matches no backbone, or timm has no network of that name; it lists the
+            close names.
 
     >>> select("densenet1*,vgg16,densenet169,vgg19:size=128,cut=1")
     ['densenet169', 'densenet121', 'vgg16', 'vgg19:cut=1,size=128']

@@ -1,7 +1,7 @@
-"""Models that take or return something else than pixels in [0, 1] and logits, made to do that.
+"""Adapters for models whose input is not pixels in [0, 1], or whose output is not logits.
 
-Each adapter lies inside the classifier and is differentiable, so that an attack acts on the data set's own
-pixels and eps counts in units of the range [0, 1], whatever the model takes.
+Each adapter lies inside the classifier and is differentiable. An attack therefore acts on the data set's own
+pixels, and eps is in units of the range [0, 1], whichever input the model takes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from robustbench_tin.models.normalisation import Normalized, Values, normalized
 from robustbench_tin.models.outputs import SelectedOutput, parts_of
 from robustbench_tin.specs import parse_number
 
-# Of ITU-R BT.601, as Pillow's and torchvision's grayscale; they sum to 1.
+# The weights of ITU-R BT.601, which Pillow's and torchvision's grayscale use too; they sum to 1.
 _LUMINANCE = (0.299, 0.587, 0.114)
 _BATCHES = (2, 3, 4, 5, 6, 8, 10, 12, 16, 20, 24, 25, 32, 40, 48, 50, 64, 96, 100, 128, 200, 256)
 _LARGEST = 1e6
@@ -30,7 +30,7 @@ class Ranged(nn.Module):
     """A model that takes images in another range than [0, 1].
 
     Args:
-        model: images in [low, high] to logits.
+        model: maps images in [low, high] to logits.
         low: its value of black.
         high: its value of white.
     """
@@ -48,10 +48,10 @@ class Ranged(nn.Module):
 
 
 class OtherChannels(nn.Module):
-    """A model of one channel that gets the luminance of coloured images, or one of three that gets gray ones.
+    """Give a model of one channel the luminance of coloured images, or one of three channels gray images.
 
     Args:
-        model: ``(N, 1, H, W)`` or ``(N, 3, H, W)`` to logits.
+        model: maps ``(N, 1, H, W)`` or ``(N, 3, H, W)`` to logits.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -77,25 +77,28 @@ def other_channels(images: Tensor) -> Tensor:
     if channels == 1:
         return images.expand(-1, 3, -1, -1)
     if channels != 3:
-        raise InvalidSettingError(f"grayscale got images of {channels} channels; expected 1 or 3")
+        raise InvalidSettingError(
+            f"grayscale got images of {channels} channels; expected 1 or 3: leave --grayscale out"
+        )
     weights = images.new_tensor(_LUMINANCE).view(1, 3, 1, 1)
     return (images * weights).sum(dim=1, keepdim=True)
 
 
 @dataclass(frozen=True)
 class Adaptation:
-    """What stands between pixels and a model, and between its answer and logits.
+    """Adapters between pixels and a model, and between its output and logits.
 
     Attributes:
-        output: the part of its answer that the logits are, by name or number; None: it returns logits.
-        batch_size: images that the model is called with at most; None: any number.
-        pad: fill the last batch up, so that the model always gets ``batch_size`` images; the answers to what
-            was filled in are dropped.
-        grayscale: see :class:`OtherChannels`.
-        value_range: values of black and white; None: 0 and 1, or as normalisation makes them.
+        output: name or number of the part of the model's output that holds the logits; None if the model
+            returns logits.
+        batch_size: largest number of images in one call of the model; None for no limit.
+        pad: fill the last batch up, so that the model always gets ``batch_size`` images; outputs for the
+            filled rows are dropped.
+        grayscale: apply :class:`OtherChannels`.
+        value_range: values of black and white; None for 0 and 1, or for those that a normalisation makes.
 
     Raises:
-        InvalidSettingError: for ``pad`` without a batch size, and for a range that is none.
+        InvalidSettingError: for ``pad`` without a batch size, and for an invalid batch size or range.
     """
 
     output: str | int | None = None
@@ -106,14 +109,16 @@ class Adaptation:
 
     def __post_init__(self) -> None:
         if self.pad and self.batch_size is None:
-            raise InvalidSettingError("got pad without batch-size; give both, such as --batch-size 8 --pad")
+            raise InvalidSettingError(
+                "got pad without batch-size; give both, for example --batch-size 8 --pad"
+            )
         if self.batch_size is not None and not (isinstance(self.batch_size, int) and self.batch_size > 0):
             raise InvalidSettingError(f"batch-size got {self.batch_size}; expected a whole number, 1 or more")
         if self.value_range is not None:
             _require_range(self.value_range)
 
     def require_alone(self, normalised: bool) -> None:
-        """Refuse a range beside a normalisation, which makes a range of its own.
+        """Refuse a range together with a normalisation, which sets a range of its own.
 
         Raises:
             InvalidSettingError: if both are given.
@@ -124,20 +129,20 @@ class Adaptation:
             )
 
     def inside(self, model: nn.Module) -> nn.Module:
-        """The model with what belongs below a normalisation: the choice of an output, and batches.
+        """The model with the adapters below a normalisation: selected output, and batches.
 
         Raises:
-            InvalidSettingError: for a backbone, which needs none of this.
+            InvalidSettingError: for a backbone, which needs no adapter.
         """
         if self == Adaptation():
             return model
         if isinstance(model, Classifier):
             raise InvalidSettingError(
-                f"model '{model.backbone}' is a backbone, from pixels in [0, 1] to logits; leave --output,"
-                " --batch-size, --grayscale and --range out"
+                f"model '{model.backbone}' is a backbone, which maps pixels in [0, 1] to logits; leave"
+                " --output, --batch-size, --grayscale and --range out"
             )
         size, pad = self.batch_size, self.pad
-        # An exported program of one batch size is in its cover already; what is chosen goes under it.
+        # An exported program with one batch size is wrapped already; the selected output goes inside.
         if isinstance(model, FixedBatch):
             size, pad, model = model.size, model.pad, model.program
         if self.output is not None:
@@ -145,46 +150,46 @@ class Adaptation:
         return model if size is None else FixedBatch(model, size, pad=pad)
 
     def outside(self, model: nn.Module) -> nn.Module:
-        """The model with what belongs above a normalisation: range and channels."""
+        """The model with the adapters above a normalisation: range and channels."""
         if self.value_range is not None:
             model = Ranged(model, *self.value_range)
         return OtherChannels(model) if self.grayscale else model
 
 
 def adapted(model: nn.Module, mean: Values | None, std: Values | None, adaptation: Adaptation) -> nn.Module:
-    """The model as one from pixels in [0, 1] to logits: adapted, and normalised if mean and std are given.
+    """The model adapted to map pixels in [0, 1] to logits, and normalised if mean and std are given.
 
     Raises:
-        InvalidSettingError: for settings that exclude each other, and for values that are none.
+        InvalidSettingError: for settings that exclude each other, and for invalid values.
     """
     adaptation.require_alone(mean is not None)
     return adaptation.outside(normalized(adaptation.inside(model), mean, std))
 
 
 def parse_range(text: str) -> tuple[float, float]:
-    """Values of black and white, as a command line has them.
+    """Values of black and white from the text of an option.
 
     >>> parse_range("-1,1")
     (-1.0, 1.0)
 
     Raises:
-        InvalidSettingError: for anything else.
+        InvalidSettingError: for any other text.
     """
     try:
         low, high = (parse_number(item) for item in text.split(","))
     except ValueError:
         raise InvalidSettingError(
-            f"range got '{text}'; expected the values of black and white, such as -1,1 or 0,255"
+            f"range got '{text}'; expected the values of black and white, for example -1,1 or 0,255"
         ) from None
     return low, high
 
 
 def adapter_hint(ask: Callable[[Tensor], object], image: Tensor) -> str | None:
-    """The options under which a model takes images that it fails on; None if none of them helps.
+    """The options with which a model accepts images that it fails on; None if none of them helps.
 
     Args:
         ask: calls the model.
-        image: one, float32 ``(1, C, H, W)``, that it fails on.
+        image: one image that it fails on, float32 ``(1, C, H, W)``.
     """
     turnable = (False, True) if image.shape[1] in (1, 3) else (False,)
     for size, turned in itertools.product((1, *_BATCHES), turnable):
@@ -208,7 +213,7 @@ def _told(channels: int | None, size: int) -> Iterator[str]:
 
 
 def _answers(ask: Callable[[Tensor], object], images: Tensor) -> bool:
-    """Whether a model answers these images, one answer each."""
+    """True if a model returns one row for each of these images."""
     try:
         with torch.no_grad():
             answer = ask(images)
@@ -223,5 +228,5 @@ def _require_range(given: tuple[float, float]) -> None:
     if len(given) != 2 or not numbers or given[0] >= given[1]:
         raise InvalidSettingError(
             f"range got {','.join(map(str, given))}; expected the values of black and white, the lower"
-            " first, such as -1,1 or 0,255"
+            " first, for example -1,1 or 0,255"
         )

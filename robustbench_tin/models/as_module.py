@@ -1,4 +1,4 @@
-"""Models of every kind as modules: plain functions, and programs that take batches of one size only."""
+"""Models of every kind as modules: plain functions, and programs that accept only one batch size."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from robustbench_tin.models.outputs import output_hint
 class Called(nn.Module):
     """A callable as a module.
 
-    The modules that it refers to (in its closure, its globals, as the object of a method) are submodules, so
-    that they are measured in eval mode on their device, and left as they were.
+    The modules that the callable refers to (in its closure, its globals, as the object of a method) become
+    submodules, so that they are measured in eval mode on their device, and restored afterwards.
 
     Args:
-        function: pixels in [0, 1] to logits.
+        function: maps pixels in [0, 1] to logits.
     """
 
     def __init__(self, function: Callable[..., Any]) -> None:
@@ -31,23 +31,23 @@ class Called(nn.Module):
         self.function = function
 
     def forward(self, images: Any) -> Any:
-        """What the function returns."""
+        """The function's output."""
         return self.function(images)
 
     def __deepcopy__(self, memo: object) -> NoReturn:
-        raise TypeError("a function's copy would go on calling the same modules")
+        raise TypeError("a function cannot be copied: its copy would call the same modules")
 
 
 class FixedBatch(nn.Module):
-    """A program that takes batches of one size, for batches of any size.
+    """A program that accepts only one batch size, wrapped to accept any.
 
-    Batches are cut, and the last one is filled up with its first image. The answers to what was filled in are
-    dropped, so that no gradient comes from them.
+    Batches are split, and the last one is filled up with its first image. The outputs for the filled rows are
+    dropped, so they contribute no gradient.
 
     Args:
-        program: images ``(size, C, H, W)`` to logits.
-        size: images a batch.
-        pad: fill the last batch up; False: ``size`` is only the most that the program takes.
+        program: maps images ``(size, C, H, W)`` to logits.
+        size: number of images in a batch.
+        pad: fill the last batch up; False if ``size`` is only the largest number that the program accepts.
     """
 
     def __init__(self, program: nn.Module, size: int, *, pad: bool = True) -> None:
@@ -60,7 +60,7 @@ class FixedBatch(nn.Module):
         """Logits of images.
 
         Raises:
-            InvalidSettingError: if the program returns something with parts instead.
+            InvalidSettingError: if the program's output has parts.
         """
         return torch.cat([self._answer(batch) for batch in torch.split(images, self.size)])
 
@@ -75,10 +75,10 @@ class FixedBatch(nn.Module):
 
 
 def as_module(model: object) -> nn.Module:
-    """The model as a torch module that takes batches of any size: itself, or something around it.
+    """The model as a torch module that accepts batches of any size, wrapped if needed.
 
     Raises:
-        InvalidSettingError: for anything else.
+        InvalidSettingError: if it is neither a module nor a callable.
     """
     if isinstance(model, nn.Module):
         size = _only_batch(model)
@@ -86,14 +86,14 @@ def as_module(model: object) -> nn.Module:
     if isinstance(model, type) or not callable(model):
         got = f"the class {model.__name__}" if isinstance(model, type) else f"a {type(model).__name__}"
         raise InvalidSettingError(
-            f"model got {got}; expected a torch module or a function, from float32 images (N, C, H, W) in"
+            f"model got {got}; expected a torch module or a function that maps float32 images (N, C, H, W) in"
             " [0, 1] to logits (N, classes)"
         )
     return taking_images(Called(model))
 
 
 def name_of(model: object) -> str:
-    """What a model is called in records: its class, or the name of its function."""
+    """A model's name in records: its class, or the name of its function."""
     if isinstance(model, Called):
         return name_of(model.function)
     if isinstance(model, FixedBatch):
@@ -108,18 +108,18 @@ def name_of(model: object) -> str:
 
 
 def _only_batch(model: nn.Module) -> int | None:
-    """The only batch size that an exported program takes; None: it takes any, or is none."""
+    """The only batch size that an exported program accepts; None for any size, or for other modules."""
     if not isinstance(model, fx.GraphModule):
         return None
     inputs = [node.meta.get("val") for node in model.graph.nodes if node.op == "placeholder"]
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or inputs[0].ndim != 4:
         return None
     size = inputs[0].shape[0]
-    return size if isinstance(size, int) else None  # else it is a symbol
+    return size if isinstance(size, int) else None  # a symbol stands for any size
 
 
 def _modules(function: Any) -> Iterator[nn.Module]:
-    """The modules that a callable refers to, as far as can be seen without calling it."""
+    """The modules that a callable refers to, as far as can be seen without a call."""
     if isinstance(function, nn.Module):
         yield function
     elif isinstance(function, functools.partial):

@@ -1,4 +1,4 @@
-"""What a backbone is, and the ten that come with the package."""
+"""Backbones, and the ten that come with the package."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from robustbench_tin.models.variant import DenseHead, Variant
 
 @dataclass(frozen=True)
 class Backbone:
-    """A network by its short name, and which square images it can see.
+    """A network by its short name, with the square image sizes that it accepts.
 
     Attributes:
-        name: as users type it, lists show it and files record it.
-        summary: one line for people: what it is, authors, year, arXiv id.
-        timm_name: what timm calls it.
+        name: the name that users type and that lists and files show.
+        summary: one line for users: architecture, authors, year, arXiv id.
+        timm_name: its name in timm.
         smallest: height and width in pixels of the smallest square input that works.
-        multiple: its input size is a multiple of this many pixels.
-        fixed: it works at ``smallest`` and at no other size.
-        sized: its parameters are laid out for one input size, given when it is built.
-        lr: the peak learning rate to train it with where the user does not say.
-        effort: the part of a data set's default epochs that a quick training takes; small for networks
-            that train for minutes on a CPU where a small one takes seconds.
-        quick_size: the size that a quick training and its measures see, if the user does not say; None: as
-            elsewhere.
-        native: the size that it sees where the user does not say; None: the images' own.
-        variant: what its spec may change, and has.
+        multiple: its input size must be a multiple of this number of pixels.
+        fixed: it works only at ``smallest``.
+        sized: the shapes of its parameters depend on the input size, which is given when it is built.
+        lr: its default peak learning rate.
+        effort: the share of a data set's default epochs for a quick training; below 1 for networks that train
+            for minutes on a CPU when a small network trains for seconds.
+        quick_size: default input size in pixels for a quick training and its measurements; None for the usual
+            default.
+        native: default input size in pixels; None for the images' own size.
+        variant: settings that its spec changed.
     """
 
     name: str
@@ -55,18 +55,18 @@ class Backbone:
         return dataclasses.replace(self, name=self.name + colon + changed, variant=variant)
 
     def check_size(self, image_size: int, resize_to: int | None = None) -> int:
-        """The size in pixels at which the network sees images; builds nothing.
+        """The input size in pixels for a data set's images, without building the network.
 
         Args:
-            image_size: height and width of the data set's images.
-            resize_to: the size asked for where the spec does not say, or None for the network's native one,
-                else the images' own, enlarged where the network needs more.
+            image_size: height and width of the data set's images in pixels.
+            resize_to: the requested size, used if the spec sets none. None for the network's native size, or
+                else the images' own, enlarged if the network needs more.
 
         Raises:
-            InvalidSettingError: where the network does not work at ``resize_to``.
+            InvalidSettingError: if the network does not work at this size.
         """
         if image_size < 1:
-            raise InvalidSettingError(f"image size {image_size} is no size; expected 1 or more pixels")
+            raise InvalidSettingError(f"image size got {image_size}; expected 1 or more pixels")
         asked = (self.variant.size, resize_to, self.native)
         resize_to = next((size for size in asked if size is not None), None)
         if resize_to is None:
@@ -76,10 +76,10 @@ class Backbone:
         return resize_to
 
     def require_fits(self, size: int) -> None:
-        """Refuse a size in pixels that the network does not work at.
+        """Refuse a size in pixels at which the network does not work.
 
         Raises:
-            InvalidSettingError: says which sizes it works at.
+            InvalidSettingError: names the sizes that work.
         """
         if self.fixed and size != self.smallest:
             expected = f"exactly {self.smallest}"
@@ -91,12 +91,12 @@ class Backbone:
             return
         raise InvalidSettingError(
             f"image size {size} does not fit backbone '{self.name}'; expected {expected} pixels:"
-            " choose such a size, or none for the default"
+            " choose such a size, or leave it out for the default"
         )
 
 
-# `smallest` was found by trying: forward and backward of two images, in eval and in train mode, at every
-# size from 1 px up, on torch's meta device, and the bound itself on real tensors. One pixel less fails
+# `smallest` was found by trial: forward and backward passes of two images, in eval and in train mode, at
+# every size from 1 px up, on torch's meta device, and at the bound also on real tensors. One pixel less fails
 # (a pooling or convolution runs out of pixels); MobileNet and ResNet pad everywhere and have no bound.
 _VGG = "Simonyan and Zisserman, 2014, arXiv:1409.1556"
 _DENSENET = "Huang et al., 2016, arXiv:1608.06993"
@@ -131,7 +131,7 @@ inceptionv3 = Backbone(
 )
 inceptionv3_final = Backbone(
     "inceptionv3-final",
-    "Inception v3 at 128 px, flattened, three dense layers and a sigmoid a class on it: the final model of"
+    "Inception v3 at 128 px, flattened, under three dense layers and a sigmoid per class: the final model of"
     " the Tiny ImageNet report (Szegedy et al., 2015, arXiv:1512.00567)",
     "inception_v3",
     smallest=75,

@@ -1,4 +1,4 @@
-"""From a backbone to a classifier: create the network, seed it, fill it, wrap it."""
+"""From a backbone to a classifier: create the network, seed it, load weights, wrap it."""
 
 from __future__ import annotations
 
@@ -37,41 +37,45 @@ def build_classifier(
     head_rows: Sequence[int] = (),
     seed: int,
 ) -> Classifier:
-    """Build the classifier, on the CPU and in training mode.
+    """Build a classifier, on the CPU and in training mode.
 
-    The same seed gives the same initial weights, and no global random generator moves.
+    The same seed gives the same initial weights. No global random generator changes its state.
 
     Args:
-        backbone: as ``backbones.get(NAME)`` gives it.
-        num_classes: C of its logits ``(N, C)``.
-        image_size: height and width in pixels of the data set's images.
-        resize_to: the size that the network sees, see :meth:`Backbone.check_size`.
-        pretrained: start from timm's published weights, fetched on first use.
+        backbone: from ``backbones.get(NAME)``.
+        num_classes: number of classes C of the logits ``(N, C)``.
+        image_size: height and width of the data set's images in pixels.
+        resize_to: the network's input size in pixels, see :meth:`Backbone.check_size`.
+        pretrained: start from timm's published weights, which are downloaded on first use.
         weights: start from this file instead (safetensors, or a torch file of tensors).
-        head_rows: of the head of those weights, one for each class, that the head starts from; empty: the
-            head starts from scratch if the weights are of another number of classes.
-        seed: of the initial weights.
+        head_rows: rows of the head in those weights, one for each class, that the head starts from. Empty:
+            the head starts from scratch if the weights have another number of classes.
+        seed: seed of the initial weights.
 
     Raises:
-        InvalidSettingError: where a size does not fit, or both ``pretrained`` and ``weights`` are given, or
-            rows for a head of another form.
-        WeightsError: where the weights cannot be fetched or read, or are another network's.
+        InvalidSettingError: if a size does not fit, if both ``pretrained`` and ``weights`` are given, or if
+            rows are given for a head of another form.
+        WeightsError: if the weights cannot be downloaded or read, or belong to another network.
+
+    >>> from robustbench_tin.models import backbones
+    >>> classifier = build_classifier(backbones.get("mobilenet"), 10, image_size=32, seed=0)
+    >>> import torch
+    >>> classifier.eval()(torch.rand(2, 3, 32, 32)).shape
+    torch.Size([2, 10])
     """
     if pretrained and weights is not None:
-        raise InvalidSettingError(
-            f"both pretrained weights and the file '{weights}' are asked for; choose one of them"
-        )
+        raise InvalidSettingError(f"got both pretrained weights and the file '{weights}'; give one of them")
     if pretrained and backbone.variant.stem != "published":
         raise InvalidSettingError(
-            f"backbone '{backbone.name}' is asked to start from published weights, which are of another stem;"
-            " leave stem or the weights out"
+            f"backbone '{backbone.name}' got stem={backbone.variant.stem} with published weights, which have"
+            " another stem; leave stem or the weights out"
         )
     if head_rows and backbone.variant.new_head:
         raise InvalidSettingError(
-            f"head got 'published', and backbone '{backbone.name}' has a head of another form; leave one out"
+            f"head got 'published', but backbone '{backbone.name}' has a head of another form; leave one out"
         )
     if num_classes < 1:
-        raise InvalidSettingError(f"{num_classes} classes were asked for; expected 1 or more")
+        raise InvalidSettingError(f"number of classes got {num_classes}; expected 1 or more")
     size = backbone.check_size(image_size, resize_to)
     notes: tuple[str, ...] = ()
     with seeded(seed):
@@ -106,14 +110,14 @@ def build_classifier(
 
 
 def _is_of(weights: Path, backbone: Backbone) -> bool:
-    """Whether a file was written for this very network, head included."""
+    """True if the file was written for this network, head included."""
     return read_weights_file(weights).metadata.get("backbone") == backbone.name
 
 
 def _on_base(
     backbone: Backbone, num_classes: int, size: int, weights: Path
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """A network under a new head whose base is filled from a file of the whole base."""
+    """A network with a new head, whose base is loaded from a file of the whole base."""
     plain = dataclasses.replace(backbone, variant=Variant())
     whole = create_network(plain, num_classes, size)
     start_from(whole, backbone.name, weights)

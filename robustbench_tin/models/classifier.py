@@ -1,4 +1,4 @@
-"""The classifier: what training, attacks and tables see of a backbone."""
+"""The classifier: the form in which training, attacks and tables use a backbone."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from torch.nn import functional
 
 
 class Classifier(nn.Module):
-    """Pixels in, logits out; resizing and normalisation lie inside and are differentiable.
+    """A network that maps pixels to logits; resizing and normalisation happen inside and are differentiable.
 
     Attacks therefore act on the data set's own pixels, and an eps means the same for every backbone.
 
     Args:
-        network: takes normalised images ``(N, 3, input_size, input_size)``, returns logits ``(N, C)``.
+        network: maps normalised images ``(N, 3, input_size, input_size)`` to logits ``(N, C)``.
         backbone: its name, for records.
-        num_classes: C.
-        image_size: height and width in pixels of the data set's images.
-        input_size: height and width in pixels of what the network sees.
-        mean: a channel's mean that normalisation takes off, in units of the pixel range.
-        std: a channel's deviation that it divides by, in the same units.
-        interpolation: how images are resized: ``nearest``, ``bilinear``, ``bicubic`` or ``area``.
-        one_vs_rest: training sets each class against the rest, its logit under a sigmoid; attacks and top-k
-            see the logits either way.
-        notes: lines worth showing once (a replaced head, say).
+        num_classes: number of classes C.
+        image_size: height and width of the data set's images in pixels.
+        input_size: height and width of the network's input in pixels.
+        mean: mean per channel that normalisation subtracts, in units of the pixel range [0, 1].
+        std: standard deviation per channel that it divides by, in the same units.
+        interpolation: resizing method: ``nearest``, ``bilinear``, ``bicubic`` or ``area``.
+        one_vs_rest: training treats each logit as a separate sigmoid, one class against the rest. Attacks and
+            top-k use the logits in either case.
+        notes: lines to show the user once (about a replaced head, for example).
     """
 
-    # Images may lie on another device than the network, if that lacks float64.
+    # The images may lie on another device than the network, if the network's lacks float64.
     moves_images = True
     mean: Tensor
     std: Tensor
@@ -57,7 +57,7 @@ class Classifier(nn.Module):
         self.notes = notes
         self.interpolation = interpolation
         self.one_vs_rest = one_vs_rest
-        # Not persistent: they follow from the backbone, so that a weights file holds the network only.
+        # Not persistent: they follow from the backbone, so a weights file holds the network only.
         self.register_buffer(
             "mean", torch.tensor(mean, dtype=torch.float32).view(1, -1, 1, 1), persistent=False
         )
@@ -69,13 +69,13 @@ class Classifier(nn.Module):
         """Logits of images.
 
         Args:
-            images: float ``(N, 3, H, W)`` in [0, 1], of any size.
+            images: floating point ``(N, 3, H, W)`` in [0, 1], of any size.
 
         Returns:
             float32 ``(N, C)``, also under autocast.
 
         Raises:
-            TypeError: for integer images, whose range is another.
+            TypeError: for integer images, which have another range.
         """
         if not images.is_floating_point():
             raise TypeError(f"images are {images.dtype}; expected float in [0, 1]")
@@ -83,7 +83,7 @@ class Classifier(nn.Module):
         return logits.to(images.device, torch.float32)
 
     def prepare(self, images: Tensor) -> Tensor:
-        """What the network sees: images at ``input_size``, normalised."""
+        """The network's input: images resized to ``input_size`` and normalised."""
         height, width = images.shape[-2:]
         size = (self.input_size, self.input_size)
         if (height, width) == size:
@@ -101,6 +101,6 @@ class Classifier(nn.Module):
             return functional.interpolate(
                 images, size=size, mode=self.interpolation, align_corners=False, antialias=antialias
             )
-        # "nearest" of torch is off by half a pixel, which it keeps for old weights' sake.
+        # torch's "nearest" is off by half a pixel, which it keeps for compatibility with old weights.
         mode = "nearest-exact" if self.interpolation == "nearest" else self.interpolation
         return functional.interpolate(images, size=size, mode=mode)

@@ -1,4 +1,4 @@
-"""A base without its head, perhaps without its last stages, under a head of our own."""
+"""A base without its head, and optionally without its last stages, under a new head."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class HeadedNetwork(nn.Module):
 
 
 def create_headed(backbone: Backbone, num_classes: int, size: int, **settings: Any) -> HeadedNetwork:
-    """The network of a backbone whose variant asks for a new head; ``settings`` go to timm.
+    """The network of a backbone whose variant has a new head; ``settings`` go to timm.
 
     Raises:
-        InvalidSettingError: where the base cannot be cut, or not so far.
+        InvalidSettingError: if the base cannot be cut, or has too few stages.
     """
     stage = _last_stage(backbone)
     with torch.device("meta"):
@@ -52,13 +52,13 @@ def create_headed(backbone: Backbone, num_classes: int, size: int, **settings: A
 
 
 def _last_stage(backbone: Backbone) -> int:
-    """Which of the base's stages is the last that stays."""
+    """Number of the last stage of the base that remains."""
     with torch.device("meta"):
         whole = _create_base(backbone)
     if not isinstance(whole, FeatureListNet):
         raise InvalidSettingError(
-            f"backbone '{backbone.name}' cannot be cut, its stages do not stand by themselves; leave cut out,"
-            " or choose a VGG, ResNet, Inception or DenseNet"
+            f"backbone '{backbone.name}' cannot be cut, because its stages are not separate modules; leave"
+            " cut out, or choose a VGG, ResNet, Inception or DenseNet"
         )
     stages = len(whole.feature_info.info)
     if backbone.variant.cut >= stages:
@@ -69,7 +69,7 @@ def _last_stage(backbone: Backbone) -> int:
 
 
 def _create_base(backbone: Backbone, stages: tuple[int, ...] | None = None, **settings: Any) -> nn.Module:
-    """The feature maps of these stages, as timm counts them; None: of all."""
+    """The feature maps of these stages, in timm's numbering; None for all stages."""
     if stages is not None:
         settings["out_indices"] = stages
     base: nn.Module = timm.create_model(backbone.timm_name, features_only=True, **settings)

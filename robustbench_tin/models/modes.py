@@ -6,9 +6,9 @@ from torch import nn
 
 
 def to_eval_mode(model: nn.Module) -> None:
-    """Eval mode for a model and its parts, also where some have no modes.
+    """Put a model and its parts into eval mode, even if a part has no modes.
 
-    An exported program refuses to change its mode, which it was exported in; what is around it does not.
+    An exported program refuses to change its mode, which it was exported in; the modules around it do not.
     """
     try:
         model.eval()

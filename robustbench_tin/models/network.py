@@ -1,4 +1,4 @@
-"""The bare networks: made by timm, with a seed, or as skeletons without numbers."""
+"""The bare networks: built by timm, with a seed, or as skeletons without values."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def create_skeleton(backbone: Backbone, num_classes: int, size: int) -> nn.Modul
 
 
 def published_settings(network: nn.Module) -> Mapping[str, Any]:
-    """What timm records of a network: mean, std, the name of its head."""
+    """timm's record of a network: mean, std, the name of its head."""
     return cast("Mapping[str, Any]", network.pretrained_cfg)
 
 
@@ -59,9 +59,9 @@ def head_keys(network: nn.Module) -> tuple[str, ...]:
 
 
 def init_head_small(network: nn.Module) -> None:
-    """Let a fresh head start from small weights, so that all classes are about equally likely at first.
+    """Start a new head from small weights, so that all classes are about equally likely at first.
 
-    Some of timm's heads start with logits far apart, and a short training spends its steps on undoing it.
+    Some of timm's heads start with logits far apart, and a short training spends its steps on undoing that.
     """
     for name in head_names(network):
         head = network.get_submodule(name)
@@ -73,25 +73,26 @@ def init_head_small(network: nn.Module) -> None:
 
 
 def init_without_normalisation(network: nn.Module) -> None:
-    """Let the convolutions of a network without normalisation keep the scale of what passes through them.
+    """Initialise a network without normalisation so that its convolutions keep the scale of activations.
 
-    timm keeps the scale of gradients instead. A VGG's last maps then begin with an eighth of the scale of its
-    images, and a short training ends before it has made up for that. He et al., 2015, arXiv 1502.01852.
+    timm keeps the scale of gradients instead. The last maps of a VGG then start with an eighth of the scale
+    of its images, and a short training ends before it has made up for that. He et al., 2015, arXiv
+    1502.01852.
     """
     modules = list(network.modules())
-    # Also those of timm that derive from none of torch's, such as RmsNorm.
+    # This includes timm's norms that derive from none of torch's, such as RmsNorm.
     if any("norm" in type(module).__name__.lower() for module in modules):
         return
     for module in modules:
-        # No subclass: one may standardise its weights.
+        # Not a subclass: it may standardise its weights.
         if type(module) is nn.Conv2d:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
 
 
 @contextlib.contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Draw from ``seed`` on the CPU inside; outside, every global generator is where it was."""
+    """Draw from ``seed`` on the CPU inside; on exit, every global generator has its former state."""
     with torch.random.fork_rng(devices=[]), torch.device("cpu"):
-        # torch.manual_seed would reseed the accelerators' generators too, which nothing puts back.
+        # torch.manual_seed would also reseed the accelerators' generators, which nothing restores.
         torch.default_generator.manual_seed(seed)
         yield

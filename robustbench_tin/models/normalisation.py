@@ -1,6 +1,6 @@
-"""Normalisation around a model: adding it, and finding out that a model lacks it.
+"""Normalisation around a model: adding it, and detecting that a model lacks it.
 
-Everything here takes pixels in [0, 1]. Published networks expect them normalised, and say with which mean and
+Every model here takes pixels in [0, 1]. Published networks expect normalised images, and name the mean and
 deviation in settings of their own: timm in ``pretrained_cfg``, Hugging Face in the image processor's.
 """
 
@@ -22,7 +22,7 @@ NAMED: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
 }
-"""Means and deviations by the names that ``--normalize`` takes."""
+"""Means and deviations by the names that ``--normalize`` accepts."""
 
 Values = float | Sequence[float] | Tensor
 
@@ -31,12 +31,12 @@ class Normalized(nn.Module):
     """A model with normalisation in front of it.
 
     Args:
-        model: normalised images to logits.
-        mean: a channel's mean, or one for all, in units of the pixel range; likewise ``std``.
-        std: a channel's deviation, above 0.
+        model: maps normalised images to logits.
+        mean: mean per channel, or one for all channels, in units of the pixel range [0, 1].
+        std: standard deviation per channel, or one for all channels, in the same units, above 0.
 
     Raises:
-        InvalidSettingError: for values that are none.
+        InvalidSettingError: for invalid values, or if their numbers differ.
     """
 
     mean: Tensor
@@ -51,24 +51,24 @@ class Normalized(nn.Module):
         counts = self.mean.numel(), self.std.numel()
         if 1 not in counts and counts[0] != counts[1]:
             raise InvalidSettingError(
-                f"mean has {counts[0]} values and std {counts[1]}; expected as many, one a channel"
+                f"mean has {counts[0]} values and std {counts[1]}; expected the same number, one per channel"
             )
 
     def require_channels(self, channels: int) -> None:
-        """Refuse images with another number of channels, which would be made as many.
+        """Refuse images with another number of channels, which broadcasting would multiply.
 
         Raises:
-            InvalidSettingError: saying how many there are.
+            InvalidSettingError: gives the number of channels.
         """
         for name in ("mean", "std"):
             count = getattr(self, name).numel()
             if count not in (1, channels):
                 raise InvalidSettingError(
-                    f"{name} got {count} values; expected 1 or {channels}, one a channel"
+                    f"{name} got {count} values; expected 1 or {channels}, one per channel"
                 )
 
     def is_by(self, mean: Sequence[float], std: Sequence[float]) -> bool:
-        """Whether it normalises by these values, one a channel."""
+        """True if it normalises by these values, one per channel."""
         for own, others in ((self.mean, mean), (self.std, std)):
             values = own.flatten().tolist() * (len(others) if own.numel() == 1 else 1)
             if len(values) != len(others) or any(
@@ -84,27 +84,28 @@ class Normalized(nn.Module):
 
 
 def normalized(model: nn.Module, mean: Values | None, std: Values | None) -> nn.Module:
-    """The model with normalisation in front of it; itself if neither value is given.
+    """The model with normalisation in front of it; the model itself if neither value is given.
 
     Raises:
-        InvalidSettingError: for one of them alone, and for values that are none.
+        InvalidSettingError: if only one of them is given, and for invalid values.
     """
     if mean is None and std is None:
         return model
     if mean is None or std is None:
         given, other = ("std", "mean") if mean is None else ("mean", "std")
-        raise InvalidSettingError(f"got {given} without {other}; give both, such as mean 0.5 and std 0.5")
+        raise InvalidSettingError(f"got {given} without {other}; give both, for example mean 0.5 and std 0.5")
     return Normalized(model, mean, std)
 
 
 def own_normalisation(
     model: nn.Module, images: Tensor, ask: Callable[[Tensor], object]
 ) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and deviation that a model's settings ask for.
+    """The mean and deviation that a model's settings require.
 
     Args:
-        model: whose modules are looked at.
-        images: as of :func:`lacking_normalisation`; likewise ``ask``.
+        model: the model whose modules are searched.
+        images: as in :func:`lacking_normalisation`.
+        ask: as in :func:`lacking_normalisation`.
 
     Returns:
         None if no settings are found; a mean of 0 and a deviation of 1 if the model normalises by itself.
@@ -118,15 +119,15 @@ def own_normalisation(
 
 
 def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tensor], object]) -> str | None:
-    """A line for a model whose settings ask for normalised images, and that gets them as they are.
+    """A warning for a model whose settings require normalised images but that gets plain pixels.
 
     Args:
-        model: whose modules are looked at.
-        images: some, float32 ``(N, C, H, W)``.
-        ask: calls the model with two images of that shape, if that is needed to tell.
+        model: the model whose modules are searched.
+        images: some images, float32 ``(N, C, H, W)``.
+        ask: calls the model with two images of that shape, if that is needed to decide.
 
     Returns:
-        None if nothing is known of the model, or the images are normalised on the way.
+        None if nothing is known about the model, or the images are normalised on the way.
     """
     for module in model.modules():
         expected = _expected(module)
@@ -137,15 +138,15 @@ def lacking_normalisation(model: nn.Module, images: Tensor, ask: Callable[[Tenso
             return None
         told = [", ".join(f"{value:g}" for value in values) for values in (mean, std)]
         asked = (
-            f"{type(module).__name__}'s settings ask for images normalised with mean ({told[0]}) and std"
+            f"{type(module).__name__}'s settings require images normalised with mean ({told[0]}) and std"
             f" ({told[1]})"
         )
         if isinstance(model, Normalized) and not model.is_by(mean, std):
-            return f"{asked}, and others were given: give these, unless it was trained otherwise"
+            return f"{asked}, but others were given: give these, unless it was trained otherwise"
         if _normalises(model) or not _gets_pixels(model, module, images, ask):
             return None
         return (
-            f"{asked}, and no normalisation was found: give mean and std (--mean, --std), unless it was"
+            f"{asked}, but no normalisation was found: give mean and std (--mean, --std), unless it was"
             " trained on pixels in [0, 1]"
         )
     return None
@@ -155,13 +156,13 @@ def channels(name: str, values: Values) -> Tensor:
     """A mean or a deviation as float32 ``(1, C, 1, 1)``.
 
     Raises:
-        InvalidSettingError: for values that are none, or that are in another unit.
+        InvalidSettingError: for invalid values, or values in another unit.
     """
     try:
         tensor = torch.as_tensor(values).detach().to(torch.float32).reshape(-1)
     except (TypeError, ValueError, RuntimeError) as error:
         raise InvalidSettingError(
-            f"{name} got {str(values)[:60]}; expected a number, or one a channel, such as 0.485,0.456,0.406"
+            f"{name} got {str(values)[:60]}; expected one number, or one per channel: 0.485,0.456,0.406"
         ) from error
     low, high = (0.0, 255.0) if name == "std" else (-255.0, 255.0)
     bounded = tensor.isfinite() & (tensor >= low) & (tensor <= high)
@@ -172,13 +173,14 @@ def channels(name: str, values: Values) -> Tensor:
         )
     if bool((tensor > 2).any()):
         raise InvalidSettingError(
-            f"{name} got {str(values)[:60]}; expected units of the pixel range [0, 1]: divide by 255"
+            f"{name} got {str(values)[:60]}; expected units of the pixel range [0, 1]: divide the values by"
+            " 255"
         )
     return tensor.view(1, -1, 1, 1)
 
 
 def _expected(module: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-    """The mean and deviation that a module's own settings ask for."""
+    """The mean and deviation that a module's own settings require."""
     for settings in _settings(module):
         for names in (("mean", "std"), ("image_mean", "image_std")):
             with suppress(TypeError, ValueError):
@@ -211,11 +213,11 @@ def _beside(config: object) -> object:
 
 
 def _of_torchvision(module: nn.Module) -> object:
-    """The preprocessing that torchvision's weights ask for, if a module names them as ``weights``."""
+    """The preprocessing that torchvision's weights require, if a module names them as ``weights``."""
     transforms = getattr(getattr(module, "weights", None), "transforms", None)
     if transforms is None or isinstance(transforms, nn.Module):
         return None
-    with suppress(Exception):  # an attribute of anybody's may have this name
+    with suppress(Exception):  # an unrelated attribute may have this name
         return transforms()
     return None
 
@@ -228,7 +230,7 @@ def _as_mapping(settings: object) -> Mapping[str, Any]:
 
 
 def _normalises(model: nn.Module) -> bool:
-    """Whether some module of it is made to normalise."""
+    """True if a module of the model normalises, judged by its name or its buffers."""
     for module in model.modules():
         name = type(module).__name__.lower()
         if name.startswith(("normali", "preprocess")) or "imagenormali" in name:
@@ -241,7 +243,7 @@ def _normalises(model: nn.Module) -> bool:
 def _gets_pixels(
     model: nn.Module, module: nn.Module, images: Tensor, ask: Callable[[Tensor], object]
 ) -> bool:
-    """Whether black and white images reach a module of the model as they are."""
+    """True if black and white images reach a module of the model unchanged."""
     if module is model:
         return True
     seen: list[Tensor] = []
@@ -252,7 +254,7 @@ def _gets_pixels(
     hook = module.register_forward_pre_hook(look, with_kwargs=True)
     try:
         ask(torch.stack([torch.zeros_like(images[0]), torch.ones_like(images[0])]))
-    except Exception:  # noqa: BLE001 - the measure will say what is wrong with it
+    except Exception:  # noqa: BLE001 - the measurement will report the failure
         return False
     finally:
         hook.remove()

@@ -1,4 +1,4 @@
-"""The head of a VGG whose last map is one pixel: the same function with a 49th of the weights."""
+"""The head of a VGG whose last map is one pixel: the same function with 1/49 of the weights."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _STRIDE = 32
 
 
 def use_one_pixel_head(network: nn.Module, size: int) -> None:
-    """Sum the head's first kernel over its places, in place, if they all see the same pixel.
+    """Sum the head's first kernel over its positions, in place, if they all see the same pixel.
 
     timm repeats a last map of one pixel 7 × 7 times and convolves that with a 7 × 7 kernel. The sum of the
-    kernel over its places gives the same logits, and a training step need not move 100 million weights.
+    kernel over its positions gives the same logits, and a training step need not update 100 million weights.
 
     Args:
-        network: a network of timm's; any but a VGG stays as it is.
-        size: height and width in pixels of the images that it sees.
+        network: a network of timm; any except a VGG stays unchanged.
+        size: height and width of the network's input in pixels.
     """
     if not isinstance(network, VGG) or not isinstance(network.pre_logits, ConvMlp) or size // _STRIDE > 1:
         return
@@ -36,11 +36,11 @@ def use_one_pixel_head(network: nn.Module, size: int) -> None:
 
 
 def with_head_of(state: Mapping[str, Tensor], network: nn.Module) -> Mapping[str, Tensor]:
-    """A VGG's weights with the first kernel of the head as the network has it: of one pixel, or of 7 × 7.
+    """A VGG's weights, with the head's first kernel in the network's form: 1 × 1 or 7 × 7.
 
     Args:
-        state: by the network's keys.
-        network: any; the weights of another one than a VGG stay as they are.
+        state: weights by the network's keys.
+        network: any network; the weights of one that is not a VGG stay unchanged.
     """
     own = network.state_dict()
     changed = {key: _as_in(state[key], own[key]) for key in head_kernels(network) if key in state}
@@ -63,5 +63,5 @@ def _as_in(kernel: Tensor, own: Tensor) -> Tensor:
 
 
 def _summed(kernel: Tensor) -> Tensor:
-    """Of a kernel ``(out, in, height, width)``, the sum over its places ``(out, in, 1, 1)``."""
+    """The sum of a kernel ``(out, in, height, width)`` over its positions, ``(out, in, 1, 1)``."""
     return kernel.sum((2, 3), keepdim=True)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class OnnxSession(nn.Module):
-    """An ONNX graph run by onnxruntime on the CPU: answers, and no gradients."""
+    """An ONNX graph run by onnxruntime on the CPU; it gives logits but no gradients."""
 
     def __init__(self, path: Path) -> None:
         import onnxruntime
@@ -19,12 +19,12 @@ class OnnxSession(nn.Module):
         (first, *_) = self._session.get_inputs()
         self.outputs = tuple(output.name for output in self._session.get_outputs())
         self._input = first.name
-        # A graph exported for a batch of one size takes no other.
+        # A graph exported for one batch size accepts no other.
         fixed = first.shape[0] if first.shape else None
         self._batch: int | None = fixed if isinstance(fixed, int) and fixed > 0 else None
 
     def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        """Logits of images, on the device of these; of a graph with several outputs each by its name."""
+        """Logits of images, on the images' device; a dict by name if the graph has several outputs."""
         shown = images.detach().cpu().float()
         batches = [shown] if self._batch is None else list(torch.split(shown, self._batch))
         answers = zip(*map(self._answers, batches), strict=True)

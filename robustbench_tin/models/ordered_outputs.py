@@ -11,11 +11,11 @@ from robustbench_tin.devices import device_of, images_device
 
 
 class OrderedOutputs(nn.Module):
-    """A model whose outputs are put into another order.
+    """A model whose outputs are reordered.
 
     Args:
-        model: pixels in [0, 1] to logits ``(N, C)``.
-        order: for each place, the output that goes there; C numbers.
+        model: maps pixels in [0, 1] to logits ``(N, C)``.
+        order: for each position, the number of the output that goes there; C numbers.
     """
 
     order: Tensor
@@ -27,6 +27,6 @@ class OrderedOutputs(nn.Module):
         self.register_buffer("order", torch.tensor(order, device=device), persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)`` in the order."""
+        """Logits ``(N, C)`` in the new order."""
         logits: Tensor = self.model(images)
         return logits[:, self.order]

@@ -1,4 +1,4 @@
-"""The logits in the answer of a model that returns more than them."""
+"""Selection of the logits from a model's output that has several parts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MOST_SHOWN = 6
 
 
 class SelectedOutput(nn.Module):
-    """A model of whose answer one part is taken.
+    """A model of whose output one part is used.
 
     Args:
         model: returns a mapping (``ModelOutput`` of transformers is one), a tuple, a list or an object.
@@ -26,16 +26,16 @@ class SelectedOutput(nn.Module):
         self.output = output
 
     def forward(self, images: Tensor) -> Any:
-        """The part.
+        """The selected part.
 
         Raises:
-            InvalidSettingError: if the answer has no such part; the message names those that it has.
+            InvalidSettingError: if the output has no such part; the message lists the parts.
         """
         answer = self.model(images)
         parts = parts_of(answer)
         if parts is None:
             raise InvalidSettingError(
-                f"output got '{self.output}', and the model returns {_shown(answer)}; leave --output out"
+                f"output got '{self.output}', but the model returns {_shown(answer)}; leave --output out"
             )
         if self.output in parts:
             return parts[str(self.output)]
@@ -43,17 +43,17 @@ class SelectedOutput(nn.Module):
             return list(parts.values())[int(self.output)]
         except (ValueError, IndexError):
             raise InvalidSettingError(
-                f"output got '{self.output}', and the model returns {_listed(parts)}; expected one of these"
+                f"output got '{self.output}', but the model returns {_listed(parts)}; expected one of these"
                 f" names, or a number from 0 to {len(parts) - 1}"
             ) from None
 
 
 class NamedOutputs(nn.Module):
-    """A model that returns several tensors, as one that returns them by name.
+    """A model that returns several tensors, wrapped to return them by name.
 
     Args:
-        model: returns a sequence.
-        names: of its items.
+        model: returns a sequence of tensors.
+        names: names of the tensors.
     """
 
     def __init__(self, model: nn.Module, names: Sequence[str]) -> None:
@@ -67,7 +67,7 @@ class NamedOutputs(nn.Module):
 
 
 def parts_of(answer: object) -> dict[str, Any] | None:
-    """The parts of an answer by name, those of a tuple by number; None: it has none, as a tensor."""
+    """The parts of an output by name, those of a tuple by number; None if it has no parts."""
     if isinstance(answer, Tensor):
         return None
     if isinstance(answer, Mapping):
@@ -81,7 +81,7 @@ def parts_of(answer: object) -> dict[str, Any] | None:
 
 
 def output_hint(answer: object) -> str | None:
-    """One line that says how to name the logits among the parts of an answer; None: it has no parts."""
+    """One line on how to select the logits among the parts of an output; None if it has no parts."""
     parts = parts_of(answer)
     if parts is None:
         return None
@@ -89,8 +89,8 @@ def output_hint(answer: object) -> str | None:
     name = next((name for name in parts if name == "logits"), [*likely, *parts][0])
     python = name if name.isdigit() else repr(name)
     return (
-        f"the model returned {_listed(parts)}; expected logits (N, classes): say which part they are, such as"
-        f" --output {name} (in Python: output={python})"
+        f"the model returned {_listed(parts)}; expected logits (N, classes): select the part that holds them,"
+        f" for example --output {name} (in Python: output={python})"
     )
 
 

@@ -1,4 +1,4 @@
-"""A user's own model under its old name, for one version; see ``robustbench_tin.models.user_model``."""
+"""The former name of ``robustbench_tin.models.user_model``, kept for one version."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Convolutions whose arithmetic is all in their settings, and what these say."""
+"""Convolutions that their settings define completely and the sizes that follow from these."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch import nn
 
 
 def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
-    """Whether a layer is a convolution that pads with zeros, by numbers, and skips no pixels; in any groups.
+    """True for a convolution with numeric zero padding and no dilation, in any number of groups.
 
-    No subclass is: it may pad in its own way.
+    A subclass is never plain: it may pad in its own way.
     """
     return (
         type(module) is nn.Conv2d
@@ -22,14 +22,14 @@ def is_plain_conv(module: nn.Module) -> TypeGuard[nn.Conv2d]:
 
 
 def padding_of(convolution: nn.Conv2d) -> tuple[int, int]:
-    """Rows and columns of zeros on each side, of a plain convolution."""
+    """Rows and columns of zeros that a plain convolution adds on each side."""
     assert not isinstance(convolution.padding, str)
     top, left = convolution.padding
     return top, left
 
 
 def output_size(convolution: nn.Conv2d, size: torch.Size | tuple[int, int]) -> tuple[int, int]:
-    """Height and width of what a plain convolution makes of maps of this height and width."""
+    """Height and width of a plain convolution's output for maps of this height and width."""
     sides = zip(size, padding_of(convolution), convolution.kernel_size, convolution.stride, strict=True)
     height, width = ((whole + 2 * pad - kernel) // step + 1 for whole, pad, kernel, step in sides)
     return height, width

@@ -1,4 +1,4 @@
-"""timm's published weights: from the local cache, or fetched, or one clear line why not."""
+"""timm's published weights: from the local cache, downloaded, or one clear error line."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.network import create_network, head_keys
 from robustbench_tin.models.published_head import rows_note, with_rows
 
-_PATIENCE = 5.0  # seconds that a host may take to answer at all
+_PATIENCE = 5.0  # seconds that a host may take to respond
 
 
 def create_pretrained(
     backbone: Backbone, num_classes: int, size: int, rows: Sequence[int] = ()
 ) -> tuple[nn.Module, tuple[str, ...]]:
-    """The network with timm's published weights, its head fresh if the class count is another.
+    """The network with timm's published weights; its head is new if the number of classes differs.
 
     Args:
-        backbone: which.
-        num_classes: of the head.
-        size: height and width in pixels of what the network sees.
-        rows: of the published head, one for each class, that the head starts from; empty: none.
+        backbone: the backbone.
+        num_classes: number of classes of the head.
+        size: height and width of the network's input in pixels.
+        rows: rows of the published head, one for each class, that the head starts from; empty for none.
 
     Returns:
-        The network, and lines worth showing.
+        The network, and notes for the user.
 
     Raises:
-        WeightsError: where there are none, or they cannot be fetched; quick when there is no network.
+        WeightsError: if there are no weights, or they cannot be downloaded; quickly if there is no network.
     """
     published = timm.models.get_pretrained_cfg(backbone.timm_name)
     if published is None or not published.has_weights:
@@ -48,7 +48,7 @@ def create_pretrained(
     try:
         with quiet():
             network = create_network(backbone, classes, size, pretrained=True, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # whatever the download stack raises means the same here
+    except Exception as error:  # any error of the download stack means the same here
         raise failure(backbone.name, f"{type(error).__name__}: {error}") from error
     if rows:
         state = with_rows(network.state_dict(), head_keys(network), rows, "the published weights")
@@ -64,10 +64,10 @@ def create_pretrained(
 
 
 def _locate(backbone: Backbone, published: Any) -> dict[str, Any]:
-    """What timm must be told to find the weights: nothing, or the cached file.
+    """Settings that let timm find the weights: none, or the cached file.
 
-    Left to itself, the hub's client asks the host even for what is cached, and an unreachable host
-    costs it a minute of retries; so both are settled here first.
+    Without them, the hub's client contacts the host even for cached files, and an unreachable host costs a
+    minute of retries. Both cases are therefore decided here first.
     """
     if not published.hf_hub_id:
         cached_url = Path(torch.hub.get_dir()) / "checkpoints" / Path(published.url).name
@@ -78,7 +78,7 @@ def _locate(backbone: Backbone, published: Any) -> dict[str, Any]:
     if cached is not None:
         return {"file": cached}
     if constants.HF_HUB_OFFLINE:
-        raise failure(backbone.name, "HF_HUB_OFFLINE is set and they are not in the cache")
+        raise failure(backbone.name, "HF_HUB_OFFLINE is set, and they are not in the cache")
     require_host(backbone.name, constants.ENDPOINT)
     return {}
 
@@ -96,10 +96,10 @@ def _cached(published: Any) -> str | None:
 
 
 def require_host(name: str, url: str, **advice: str) -> None:
-    """Refuse a host that does not answer within seconds.
+    """Refuse a host that does not respond within seconds.
 
     Raises:
-        WeightsError: naming the network and the host.
+        WeightsError: names the network and the host.
     """
     problem = ["no answer"]
 
@@ -110,7 +110,7 @@ def require_host(name: str, url: str, **advice: str) -> None:
         except requests.RequestException as error:
             problem[:] = [type(error).__name__]
 
-    # A name that does not resolve can hang past every timeout, hence a thread that may be left behind.
+    # A name that does not resolve can outlast every timeout, hence a thread that may be left running.
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(_PATIENCE)
@@ -119,14 +119,14 @@ def require_host(name: str, url: str, **advice: str) -> None:
 
 
 def failure(name: str, reason: str, advice: str = "give a file with --weights FILE") -> WeightsError:
-    """The error for published weights that cannot be loaded."""
+    """The error for published weights that cannot be loaded, with advice."""
     reason = " ".join(reason.split())[:200]
     return WeightsError(f"no pretrained weights for backbone '{name}': {reason}; {advice}")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Keep the hub's retries out of the terminal; what fails is raised and told once."""
+    """Hide the hub's messages about retries; a failure is raised and reported once."""
     logger = logging.getLogger("huggingface_hub")
     level = logger.level
     logger.setLevel(logging.CRITICAL)

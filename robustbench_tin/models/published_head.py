@@ -12,15 +12,15 @@ from robustbench_tin.errors import InvalidSettingError, WeightsError
 from robustbench_tin.text import printable
 
 PUBLISHED = "published"
-"""The start of a head from the rows of a published one, as ``--head`` names it."""
+"""The value of ``--head`` that starts a head from the rows of a published one."""
 
 
 def head_rows(head: str, classes: Sequence[str]) -> tuple[int, ...]:
-    """For each class the row of a published head that it starts from; none for a new head.
+    """For each class, the row of a published head that it starts from; empty for a new head.
 
     Args:
         head: ``new`` or ``published``.
-        classes: ids, such as ``n01443537``.
+        classes: class ids, for example ``n01443537``.
 
     Raises:
         InvalidSettingError: for a class that is not among the 1,000 of ImageNet.
@@ -31,7 +31,7 @@ def head_rows(head: str, classes: Sequence[str]) -> tuple[int, ...]:
     other = next((name for name in classes if name not in numbers), None)
     if other is not None:
         raise InvalidSettingError(
-            f"head got 'published', and class '{printable(other)}' of the data is not among the {COUNT:,} of"
+            f"head got 'published', but class '{printable(other)}' of the data is not among the {COUNT:,} of"
             " ImageNet; expected data whose classes have ImageNet's ids, or --head new"
         )
     return tuple(numbers[name] for name in classes)
@@ -44,19 +44,19 @@ def with_rows(
 
     Args:
         state: weights by name.
-        heads: names of the head's weights and biases; those that ``state`` lacks are left out.
-        rows: of the head, in the order of the classes.
-        origin: of the weights, for the message.
+        heads: names of the head's weights and biases; names that ``state`` lacks are ignored.
+        rows: rows of the head, in the order of the classes.
+        origin: name of the weights' source, for the message.
 
     Raises:
-        WeightsError: if the head has not one row for each class of ImageNet.
+        WeightsError: if the head does not have one row for each class of ImageNet.
     """
     chosen = torch.tensor(rows)
     cut = {key: state[key] for key in heads if key in state}
     for key, values in cut.items():
         if len(values) != COUNT:
             raise WeightsError(
-                f"head got 'published', and that of {origin} has {len(values):,} classes; expected the"
+                f"head got 'published', but the head of {origin} has {len(values):,} classes; expected the"
                 f" {COUNT:,} of ImageNet, or --head new"
             )
         cut[key] = values[chosen.to(values.device)]
@@ -64,5 +64,5 @@ def with_rows(
 
 
 def rows_note(backbone: str, rows: Sequence[int]) -> str:
-    """The line on a head that starts from rows."""
-    return f"{backbone}: the head starts as the rows of the published one for these {len(rows)} classes"
+    """The note about a head that starts from published rows."""
+    return f"{backbone}: the head starts from the published head's rows for these {len(rows)} classes"

@@ -1,4 +1,4 @@
-"""From the options that name a model to a module that takes pixels: the only place that does it."""
+"""From the options that name a model to a module that takes pixels; no other module does this."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ Numbers = tuple[float, ...]
 
 @dataclass(frozen=True)
 class Normalisation:
-    """How images are normalised for a model.
+    """Normalisation of images for a model.
 
     Attributes:
-        mean: a number a channel, or one for all; empty: images stay as they are, or as a backbone has it.
-        std: likewise.
+        mean: mean per channel, or one for all, in units of the pixel range [0, 1]; empty for no change, or
+            for a backbone's own.
+        std: standard deviation, likewise.
         auto: take both from the model's own settings.
     """
 
@@ -37,10 +38,10 @@ class Normalisation:
     auto: bool = False
 
     def settled(self, own: UserModel, images: Tensor) -> Normalisation:
-        """With the numbers of the model's own settings, if they are asked for.
+        """The normalisation with the numbers of the model's own settings, if ``auto`` is set.
 
         Raises:
-            InvalidSettingError: if the model has none.
+            InvalidSettingError: if the model has no such settings.
         """
         if not self.auto or isinstance(own.module, Classifier):
             return replace(self, auto=False)
@@ -52,7 +53,7 @@ class Normalisation:
         found = own_normalisation(own.module, images, ask)
         if found is None:
             raise InvalidSettingError(
-                f"normalize got 'auto', and model '{own.name}' has no settings with mean and std; give"
+                f"normalize got 'auto', but model '{own.name}' has no settings with mean and std; give"
                 f" --normalize {' or '.join(NAMED)}, or --mean and --std"
             )
         mean, std = found
@@ -63,7 +64,7 @@ class Normalisation:
         )
 
     def around(self, module: nn.Module) -> nn.Module:
-        """The model with this normalisation; a backbone's own is replaced."""
+        """The model with this normalisation; it replaces a backbone's own."""
         if not self.mean:
             return module
         if not isinstance(module, Classifier):
@@ -75,10 +76,10 @@ class Normalisation:
 
 
 def asked_normalisation(asked: ModelConfig) -> Normalisation:
-    """The normalisation that options ask for.
+    """The normalisation that the options select.
 
     Raises:
-        InvalidSettingError: for options that exclude each other, and for values that are none.
+        InvalidSettingError: for options that exclude each other, and for invalid values.
     """
     if asked.normalize is not None:
         if asked.mean is not None or asked.std is not None:
@@ -91,7 +92,7 @@ def asked_normalisation(asked: ModelConfig) -> Normalisation:
     mean, std = _numbers("mean", asked.mean), _numbers("std", asked.std)
     if bool(mean) != bool(std):
         given, other = ("mean", "std") if mean else ("std", "mean")
-        raise InvalidSettingError(f"got {given} without {other}; give both, such as mean 0.5 and std 0.5")
+        raise InvalidSettingError(f"got {given} without {other}; give both, for example mean 0.5 and std 0.5")
     for name, values in (("mean", mean), ("std", std)):
         if values:
             channels(name, values)
@@ -99,10 +100,10 @@ def asked_normalisation(asked: ModelConfig) -> Normalisation:
 
 
 def asked_adaptation(asked: ModelConfig) -> Adaptation:
-    """The adapters that options ask for.
+    """The adapters that the options select.
 
     Raises:
-        InvalidSettingError: for options that exclude each other, and for values that are none.
+        InvalidSettingError: for options that exclude each other, and for invalid values.
     """
     found = Adaptation(
         output=asked.output,
@@ -118,16 +119,16 @@ def asked_adaptation(asked: ModelConfig) -> Adaptation:
 def load_model(
     spec: str, weights: Path | None, asked: ModelConfig, image_size: int, classes: int, device: str
 ) -> UserModel:
-    """Build or read a trained model, as it is: not normalised beyond what a backbone brings.
+    """Build or read a trained model, without a normalisation except a backbone's own.
 
     Args:
         spec: ``package.module:factory``, ``FILE.py:factory``, a file that holds a model, a backbone's name,
             ``timm:NAME`` or ``hf-hub:NAME``.
-        weights: file of a factory's model or a backbone; None: it brings its own.
+        weights: weights file of a factory's model or a backbone; None if the model has its own.
         asked: the other options.
         image_size: side of the images in pixels.
-        classes: of the data.
-        device: where it goes.
+        classes: number of classes of the data.
+        device: device of the model.
 
     Raises:
         RobustTinError: if there is no such model, or its weights cannot be loaded.
@@ -135,7 +136,7 @@ def load_model(
     if not is_trained_backbone(spec):
         if asked.pretrained:
             raise InvalidSettingError(
-                f"model '{spec}' is no backbone, which --pretrained is for; expected a backbone's name or"
+                f"model '{spec}' is not a backbone, which --pretrained needs; expected a backbone's name or"
                 " timm:NAME"
             )
         return load_user_model(spec, weights, device, asked.arguments)
@@ -157,11 +158,15 @@ def ready_model(
     """A trained model that takes pixels, and the normalisation that was put around it.
 
     Args:
-        spec: as of :func:`load_model`; likewise ``weights``, ``asked``, ``classes`` and ``device``.
-        images: a few, float32 ``(N, C, H, W)`` in [0, 1], on the device of the images.
+        spec: as in :func:`load_model`.
+        weights: as in :func:`load_model`.
+        asked: the other options.
+        images: a few images, float32 ``(N, C, H, W)`` in [0, 1], on the device of the images.
+        classes: number of classes of the data.
+        device: device of the model.
 
     Raises:
-        RobustTinError: likewise, and if the model does not take such images.
+        RobustTinError: as :func:`load_model`, and if the model does not accept such images.
     """
     normalisation, adaptation = asked_normalisation(asked), asked_adaptation(asked)
     own = load_model(spec, weights, asked, int(images.shape[-1]), classes, device)
@@ -180,5 +185,5 @@ def _numbers(setting: str, text: str | None) -> Numbers:
         return tuple(parse_number(item) for item in text.split(","))
     except ValueError:
         raise InvalidSettingError(
-            f"{setting} got '{text}'; expected a number, or one a channel, such as 0.485,0.456,0.406"
+            f"{setting} got '{text}'; expected one number, or one per channel: 0.485,0.456,0.406"
         ) from None

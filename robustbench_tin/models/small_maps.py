@@ -1,8 +1,8 @@
-"""Layers on maps of a few pixels as products: the same functions and gradients, faster on a CPU.
+"""Layers on maps of a few pixels as matrix products: the same functions and gradients, faster on a CPU.
 
-Late in a network a map has one, four or sixteen pixels. There, CPU kernels for convolutions take longer to
+Late in a network, a map has one, four or sixteen pixels. There, CPU kernels for convolutions take longer to
 arrange weights than to multiply. On maps of one pixel, a depthwise kernel of 5 x 5 takes fifty times as long
-as the one product a channel that does not meet padding.
+as the one product per channel that does not meet padding.
 """
 
 from __future__ import annotations
@@ -20,24 +20,24 @@ from torch.nn import functional
 
 from robustbench_tin.models.plain_conv import is_plain_conv, output_size, padding_of
 
-# Pixels of the largest maps that products are faster on, for depthwise and for 1 x 1 convolutions.
+# Largest number of pixels for which products are faster, for depthwise and for 1 x 1 convolutions.
 _DEPTHWISE, _POINTWISE = 4, 16
 
 
 def use_products(model: nn.Module) -> None:
-    """Let a model's convolutions and VGG heads take maps of a few pixels as products, if they are on a CPU.
+    """Compute a model's convolutions and VGG heads on maps of a few pixels as products, if on a CPU.
 
-    Weights, and names in the state dict, stay as they are. So do layers of other kinds.
+    Weights and names in the state dict do not change. Layers of other kinds do not change either.
     """
     for layer in model.modules():
         forward = product_forward(layer)
         if forward is not None and "forward" not in vars(layer):
-            # Of a partial function, a copy of the model gets one with the copy's layer.
+            # When a model is copied, its partial function refers to the copy's layer.
             layer.forward = partial(forward, layer)
 
 
 def product_forward(layer: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] | None:
-    """The forward pass that takes a layer's small maps as products; None for layers of other kinds."""
+    """The forward pass that computes a layer's small maps as products; None for layers of other kinds."""
     if type(layer) is ConvMlp:
         return _vgg_head  # type: ignore[return-value]
     if not is_plain_conv(layer):
@@ -61,13 +61,13 @@ def _dense(self: nn.Conv2d, maps: Tensor) -> Tensor:
     size = maps.shape[-2:]
     if maps.device.type != "cpu" or size.numel() > 1 or not _is_one_pixel(self):
         return _convolved(self, maps)
-    # All of the kernel but one place meets padding.
+    # All positions of the kernel except one meet padding.
     top, left = padding_of(self)
     return functional.linear(maps.flatten(1), self.weight[:, :, top, left], self.bias)[:, :, None, None]
 
 
 def _is_one_pixel(layer: nn.Conv2d) -> bool:
-    """Whether a map of one pixel becomes a map of one pixel, and the kernel sees it."""
+    """True if a map of one pixel becomes a map of one pixel, and the kernel sees the pixel."""
     seen = all(pad < kernel for pad, kernel in zip(padding_of(layer), layer.kernel_size, strict=True))
     return seen and output_size(layer, (1, 1)) == (1, 1)
 
@@ -79,7 +79,7 @@ def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
     out = output_size(self, size)
     places = _places(self.kernel_size, size, self.stride, padding_of(self), out)
     kernel = self.weight.flatten(1).t()
-    # Place 0 of this stands for the pixels that an output does not see.
+    # Position 0 represents the pixels that an output does not see.
     kernel = torch.cat([kernel.new_zeros(1, len(self.weight)), kernel]).to(maps.dtype)
     factors = kernel[torch.tensor(places, device=maps.device)].view(-1, size.numel(), len(self.weight))
     pixels = maps.permute(0, 2, 3, 1).flatten(1, 2).unsqueeze(1)
@@ -92,7 +92,7 @@ def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
 def _vgg_head(self: ConvMlp, maps: Tensor) -> Tensor:
     """A VGG's two hidden layers; timm enlarges small maps to 7 x 7 and convolves these with a 7 x 7 kernel.
 
-    An enlarged map has each pixel many times. The sum of a pixel's weights, times the pixel, is the same.
+    An enlarged map repeats each pixel. The sum of a pixel's weights, times the pixel, gives the same result.
     """
     height, width = maps.shape[-2:]
     whole = self.input_kernel_size
@@ -109,11 +109,12 @@ def _vgg_head(self: ConvMlp, maps: Tensor) -> Tensor:
 
 
 def summed_weights(weight: Tensor, height: int, width: int) -> Tensor:
-    """For each pixel of a small map, the weights of what adaptive average pooling makes of it, summed.
+    """For each pixel of a small map, the sum of the weights that its copies meet after adaptive pooling.
 
     Args:
-        weight: of a convolution, float32 ``(out, in, whole, whole)``.
-        height, width: of the map before it is enlarged to ``whole × whole``.
+        weight: weight of a convolution, float32 ``(out, in, whole, whole)``.
+        height: rows of the map before it is enlarged to ``whole × whole``.
+        width: columns of that map.
 
     Returns:
         ``(out, height · width · in)``, to multiply pixels with the channels innermost.
@@ -125,9 +126,9 @@ def summed_weights(weight: Tensor, height: int, width: int) -> Tensor:
 
 
 class _Summed(torch.autograd.Function):
-    """Sums weights; the gradient comes in the weights' own layout, so that nobody copies it.
+    """Sums weights; the gradient has the weights' own memory layout, so that it is not copied.
 
-    It computes in float32 under autocast too: to cast all of the weights takes longer than to sum them.
+    It computes in float32 under autocast too: casting all weights takes longer than summing them.
     """
 
     @staticmethod
@@ -162,9 +163,9 @@ Pair = tuple[int, int]
 
 @cache
 def _places(kernel: Pair, size: Pair, stride: Pair, padding: Pair, out: Pair) -> list[int]:
-    """The place of the kernel between each output and each pixel, from 1; 0 if there is no place.
+    """The kernel's position between each output and each pixel, from 1; 0 if there is no such position.
 
-    Numbers are kept and no tensor, which may be made in inference mode and used in training.
+    The cache holds numbers, not a tensor, which might be made in inference mode and used in training.
     """
     places = []
     for y, x, row, column in product(*map(range, (*out, *size))):

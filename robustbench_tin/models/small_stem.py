@@ -1,4 +1,4 @@
-"""A first layer for small images: ResNets as they are trained on 32 and 64 pixels."""
+"""A first layer for small images: ResNets as used for 32 and 64 pixels."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from robustbench_tin.errors import InvalidSettingError
 
 
 def with_small_stem(network: nn.Module, backbone: str) -> nn.Module:
-    """The ResNet with a first convolution of 3 x 3 without a stride and no pooling after it, in place.
+    """Replace the ResNet's stem by a 3 x 3 convolution without stride or pooling, in place.
 
-    Its published stem halves an image of 224 px twice before the first block, and leaves 16 x 16 of one of
-    64 px. He et al., 2015, arXiv:1512.03385, section 4.2, begin so on CIFAR.
+    The published stem halves an image of 224 px twice before the first block, and reduces one of 64 px to
+    16 x 16. He et al., 2015, arXiv:1512.03385, section 4.2, use the small stem on CIFAR.
 
     Raises:
-        InvalidSettingError: for a network that is no ResNet of timm's.
+        InvalidSettingError: if the network is not a ResNet of timm.
     """
     if not isinstance(network, ResNet) or not isinstance(network.conv1, nn.Conv2d):
         raise InvalidSettingError(
-            f"backbone '{backbone}' got stem=3x3, which only ResNets have, without cut; leave stem out,"
-            " or choose resnet50 or timm:resnet18"
+            f"backbone '{backbone}' got stem=3x3, which only ResNets without cut have; leave stem out, or"
+            " choose resnet50 or timm:resnet18"
         )
     published = network.conv1
     first = nn.Conv2d(published.in_channels, published.out_channels, 3, padding=1, bias=False)

@@ -1,8 +1,8 @@
-"""Finding a model's tensors in a checkpoint: nested, prefixed by wrappers, averaged.
+"""Search for a model's tensors in a checkpoint: nested, prefixed by wrappers, averaged.
 
-Keys are taken as they are first. Only if they do not fit, prefixes are taken off or put in front, and the
-parts that wrappers add inside keys are ignored. A part of a checkpoint fits if it has every tensor of the
-model with its shape, and no other.
+The search first uses the keys unchanged. If they do not fit, it removes or adds prefixes, and ignores the
+parts that wrappers insert into keys. A part of a checkpoint fits if it has every tensor of the model, each
+with its shape, and no other tensor.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustbench_tin.errors import WeightsError
 
 State = Mapping[str, Any]
 
-# What DataParallel, torch.compile, FSDP and checkpointing put into keys; it names no layer of the model's.
+# Parts that DataParallel, torch.compile, FSDP and checkpointing insert into keys; they name no layer.
 _WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
 _USUAL = _WRAPPERS | {
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network", "params", "weights"),
@@ -35,8 +35,8 @@ class Fitted:
     """A model's state dict, found in a checkpoint.
 
     Attributes:
-        state: by the model's own keys.
-        notes: what was done to find it, for people; empty if the keys were taken as they are.
+        state: tensors by the model's own keys.
+        notes: the changes made to find it, for the user; empty if the keys are unchanged.
     """
 
     state: dict[str, Any]
@@ -45,7 +45,7 @@ class Fitted:
 
 @dataclass(frozen=True)
 class _Match:
-    """One way to fill the model: ``put + key`` of the model is ``off + key`` of the part at ``place``."""
+    """One way to fill the model: ``put + key`` in the model is ``off + key`` in the part at ``place``."""
 
     place: tuple[str, ...]
     off: tuple[str, ...]
@@ -57,25 +57,25 @@ class _Match:
 
     @property
     def rank(self) -> tuple[bool, bool, bool]:
-        """Sorts matches: those of averaged weights and of unusual names come last."""
+        """Sort key of matches: averaged weights and unusual names come last."""
         names = [name.lower() for name in (*self.place, *self.off)]
         averaged = any(word in name for name in names for word in _AVERAGES)
         return (averaged, bool(self.put), not _USUAL.issuperset(names))
 
     @property
     def is_plain(self) -> bool:
-        """Whether the keys of the whole file are the model's."""
+        """True if the keys of the whole file are the model's."""
         return not (self.place or self.off or self.put or self.wrapped or self.left_out)
 
     @property
     def label(self) -> str:
-        """Where in the file its tensors are."""
+        """The position of the tensors in the file."""
         return ".".join((*self.place, *self.off)) or "the file's own keys"
 
 
 @dataclass(frozen=True)
 class _Wanted:
-    """A model's state dict, and which of its keys are parameters or may have another shape."""
+    """A model's state dict, its parameters' keys, and the keys that may have another shape."""
 
     own: State
     parameters: Collection[str]
@@ -84,7 +84,7 @@ class _Wanted:
 
 @dataclass(frozen=True)
 class _Part:
-    """The state at one place of a checkpoint; both sides' keys by the names that are compared."""
+    """The state at one place of a checkpoint, with the keys of both sides by comparable names."""
 
     place: tuple[str, ...]
     state: State
@@ -93,7 +93,7 @@ class _Part:
     wrapped: bool
 
     def match(self, put: tuple[str, ...], off: tuple[str, ...], model: _Wanted) -> _Match | None:
-        """The model filled with these prefixes; None if something lacks, is foreign or has another shape."""
+        """The model filled with these prefixes; None if a tensor is missing, unknown or of another shape."""
         wanted, offered = _behind(put, self.ours), _behind(off, self.theirs)
         foreign = offered.keys() - wanted.keys() - {_AVERAGED_STEPS}
         if any(isinstance(self.state[offered[name]], Tensor) for name in foreign):
@@ -115,7 +115,7 @@ class _Part:
 
 
 def collect_states(content: object) -> dict[tuple[str, ...], State]:
-    """Every dict in a checkpoint that has named tensors, by the keys that lead to it, the outermost first."""
+    """Every dict in a checkpoint that has named tensors, by the keys that lead to it, outermost first."""
     found: dict[tuple[str, ...], State] = {}
     _collect(content, (), found)
     return found
@@ -132,14 +132,14 @@ def fit(
     """Find the model's tensors in a checkpoint.
 
     Args:
-        states: as :func:`collect_states` finds them.
+        states: from :func:`collect_states`.
         own: the model's state dict.
-        parameters: which of its keys are parameters; buffers around a prefixed model may stay as built.
+        parameters: keys of its parameters; buffers around a prefixed model may keep their initial values.
         any_shape: keys of the model whose tensors may have another shape.
         file: name of the checkpoint, for messages.
 
     Returns:
-        What fits; None if nothing does.
+        The best match; None if no part fits.
 
     Raises:
         WeightsError: if several parts with different tensors fit equally well.
@@ -160,14 +160,14 @@ def fit(
     if rivals:
         names = ", ".join(f"'{match.label}'" for match in (best, *rivals))
         raise WeightsError(
-            f"weights '{file}' hold different tensors that fit equally well: {names};"
+            f"weights '{file}' contain different tensors that fit equally well: {names};"
             " expected a file with one of them"
         )
     return Fitted(best.state, (_told(best, others, file),))
 
 
 def without_wrappers(key: str) -> str:
-    """A key without the parts that wrappers add to it."""
+    """A key without the parts that wrappers insert."""
     return ".".join(part for part in key.split(".") if part not in _WRAPPERS)
 
 
@@ -199,13 +199,13 @@ def _matches(place: tuple[str, ...], state: State, wanted: _Wanted) -> Iterator[
 
 
 def _renamed(state: State) -> dict[str, str] | None:
-    """The state's keys by these without wrappers; None if two become one."""
+    """The state's keys by their names without wrappers; None if two keys become the same."""
     names = {without_wrappers(key): key for key in state}
     return names if len(names) == len(state) else None
 
 
 def _prefixes(first: str, theirs: Mapping[str, str]) -> Iterator[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """What may have to be put in front of the file's keys, and what to be taken off."""
+    """The prefixes that may have to be added to the file's keys, and those to be removed."""
     parts = first.split(".")
     for length in range(len(parts)):
         end = ".".join(parts[length:])
@@ -216,7 +216,7 @@ def _prefixes(first: str, theirs: Mapping[str, str]) -> Iterator[tuple[tuple[str
 
 
 def _behind(prefix: tuple[str, ...], names: Mapping[str, str]) -> dict[str, str]:
-    """The names that begin with a prefix, without it."""
+    """The names that begin with a prefix, with the prefix removed."""
     front = "".join(f"{part}." for part in prefix)
     return {name.removeprefix(front): key for name, key in names.items() if name.startswith(front)}
 
@@ -244,9 +244,9 @@ def _told(match: _Match, others: list[_Match], file: str) -> str:
     if match.place:
         done.append(f"taken from '{'.'.join(match.place)}'")
     if match.off and match.off != match.put:
-        done.append(f"prefix '{'.'.join(match.off)}.' taken off")
+        done.append(f"prefix '{'.'.join(match.off)}.' removed")
     if match.put and match.off != match.put:
-        done.append(f"prefix '{'.'.join(match.put)}.' put in front")
+        done.append(f"prefix '{'.'.join(match.put)}.' added")
     if match.wrapped:
         done.append("names of wrappers (module, _orig_mod) ignored")
     if match.kept:
@@ -254,5 +254,5 @@ def _told(match: _Match, others: list[_Match], file: str) -> str:
     if match.left_out:
         done.append(f"{match.left_out} other tensor{'s' * (match.left_out != 1)} left out")
     if others:
-        done.append("not taken, though it fits: " + ", ".join(f"'{other.label}'" for other in others))
+        done.append("not used, though they fit: " + ", ".join(f"'{other.label}'" for other in others))
     return f"weights '{file}': {'; '.join(done)}"

@@ -1,4 +1,4 @@
-"""``timm:NAME``: any network of timm, its sizes found out by trying them without arithmetic."""
+"""``timm:NAME``: any network of timm; trials without arithmetic find the sizes that it accepts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 from robustbench_tin.models.backbone import Backbone
 from robustbench_tin.models.network import create_skeleton
 
-# Steps in which a network's size can go: any, then those of strides, patches and windows.
+# Candidate steps between a network's sizes: 1, then those of strides, patches and windows.
 _STEPS = (1, 2, 4, 7, 8, 14, 16, 32, 64)
-# What a network raises at a size that it cannot see, or where it takes no size at all (TypeError).
+# Errors that a network raises at a size that it does not accept, or if it has no size setting (TypeError).
 _REFUSALS = (RuntimeError, AssertionError, ValueError, TypeError, LookupError, ZeroDivisionError)
 
 
 class TimmBackbone(Backbone):
-    """A backbone of timm's; a size that its rule allows is still tried before it is accepted."""
+    """A backbone of timm; a size that its rule allows is still tried before it is accepted."""
 
     def check_size(self, image_size: int, resize_to: int | None = None) -> int:
         """See :meth:`Backbone.check_size`."""
@@ -29,7 +29,7 @@ class TimmBackbone(Backbone):
         if not _works(self, size):
             raise InvalidSettingError(
                 f"backbone '{self.name}' does not work at image size {size};"
-                f" choose another with --image-size, such as {_native_size(self.timm_name)}"
+                f" choose another size with --image-size, for example {_native_size(self.timm_name)}"
             )
         return size
 
@@ -38,7 +38,7 @@ def require_timm_name(name: str) -> None:
     """Check that timm has a network of this name, with a published tag or without one.
 
     Raises:
-        UnknownNameError: with the close names.
+        UnknownNameError: if it has none; the message lists the close names.
     """
     if timm.is_model(name) and (name in timm.list_models() or name in timm.list_pretrained()):
         return
@@ -52,11 +52,11 @@ _EXAMPLES = ("resnet18", "convnext_tiny", "vit_tiny_patch16_224")
 
 @functools.cache
 def timm_backbone(name: str) -> Backbone:
-    """The backbone ``timm:name``, with the sizes that it was found to accept.
+    """The backbone ``timm:name``, with the sizes that it accepts.
 
     Raises:
-        UnknownNameError: where timm has no such network.
-        InvalidSettingError: where it does not classify square RGB images.
+        UnknownNameError: if timm has no such network.
+        InvalidSettingError: if it does not classify square RGB images.
     """
     require_timm_name(name)
     native = _native_size(name)
@@ -72,10 +72,10 @@ def timm_backbone(name: str) -> Backbone:
 
 
 def _with_sizes(backbone: Backbone, native: int) -> Backbone:
-    """The backbone with the sizes that it takes below its native one; unchanged where it takes none.
+    """The backbone with the sizes that it accepts below its native one; unchanged if there are none.
 
-    The finest step that reaches down to half the native size is taken. Networks that round up or
-    attend over windows take a few pixels less at a fine step, and small sizes only at a coarse one.
+    The finest step that reaches down to half the native size is chosen. Networks that round up or attend over
+    windows accept a few pixels less at a fine step, and small sizes only at a coarse one.
     """
     best = backbone
     for sized in (False, True):
@@ -90,7 +90,7 @@ def _with_sizes(backbone: Backbone, native: int) -> Backbone:
 
 
 def _smallest(backbone: Backbone, working: int) -> int:
-    """The smallest multiple that works, by bisection below one that does."""
+    """The smallest multiple that works, by bisection below a size that works."""
     low, high = 0, working // backbone.multiple
     while high - low > 1:
         middle = (low + high) // 2

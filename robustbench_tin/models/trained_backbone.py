@@ -1,4 +1,4 @@
-"""Trained backbones as models to measure: weights from a file, or published; never a fresh head."""
+"""Trained backbones to measure: with weights from a file or published, never with a new head."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
 from robustbench_tin.runtime import float32_default
 
 HUB = "hf-hub"
-_ADVICE = "fetch them where there is a network, and name the cache that they lie in as HF_HOME"
-# A skeleton's classes, where only the other layers count.
+_ADVICE = "download them on a machine with a network, and set HF_HOME to that cache"
+# Number of classes of a skeleton, if only the other layers matter.
 _ANY = 7
 
 
 def is_trained_backbone(spec: str) -> bool:
-    """Whether a text names a backbone, a ``timm:NAME`` or an ``hf-hub:NAME``."""
+    """True if a text names a backbone, a ``timm:NAME`` or an ``hf-hub:NAME``."""
     prefix, colon, _ = spec.partition(":")
     if colon and prefix in (HUB, *backbones.prefixes):
         return True
@@ -38,23 +38,23 @@ def load_trained_backbone(
 ) -> Classifier:
     """A trained backbone that takes pixels, on the CPU.
 
-    Published networks see images at the size that they were published for. With a file it is the size that
-    the file says, if robust-tin wrote it, else the images' own. A size in the spec wins.
+    The input size is the published one for published networks. With a file it is the size in the file's
+    metadata, if robust-tin wrote the file, or else the images' own. A size in the spec takes precedence.
 
     Args:
         spec: a backbone's name or spec, ``timm:NAME`` or ``hf-hub:NAME``.
-        weights: its file; None: see ``pretrained``.
-        pretrained: take the published weights; those of ``hf-hub:`` are taken anyway.
+        weights: its weights file; None: see ``pretrained``.
+        pretrained: use the published weights; ``hf-hub:`` always does.
         image_size: side of the data set's images in pixels.
-        classes: of the data; used if the file does not tell how many outputs there are.
+        classes: number of classes of the data; used if the file does not show the number of outputs.
 
     Raises:
-        InvalidSettingError: if neither weights are given, or both.
-        WeightsError: if the weights cannot be loaded, or are another network's.
+        InvalidSettingError: if no weights are given, or both kinds.
+        WeightsError: if the weights cannot be loaded, or belong to another network.
     """
     if spec.startswith(f"{HUB}:"):
         if weights is not None:
-            raise InvalidSettingError(f"model '{spec}' brings its weights; leave --weights out")
+            raise InvalidSettingError(f"model '{spec}' has its own weights; leave --weights out")
         return _from_hub(spec, image_size)
     if pretrained and weights is not None:
         raise InvalidSettingError("got both --pretrained and --weights; give one of them")
@@ -106,7 +106,7 @@ def _outputs(file: WeightsFile, backbone: Backbone, image_size: int) -> int | No
 
 
 def _from_hub(spec: str, image_size: int) -> Classifier:
-    """A network of the Hugging Face Hub that timm can build, with its weights."""
+    """A network from the Hugging Face Hub that timm can build, with its weights."""
     network = _downloaded(spec)
     settings = published_settings(network)
     outputs = int(settings.get("num_classes") or 0)
@@ -131,18 +131,18 @@ def _downloaded(spec: str) -> nn.Module:
         cached = try_to_load_from_cache(
             repository, "config.json", cache_dir=constants.HF_HUB_CACHE, revision=revision or None
         )
-    except ValueError as error:  # no name of a repository
+    except ValueError as error:  # not a valid repository name
         raise _hub_failure(spec, one_line(error)) from None
     if not isinstance(cached, str):
         if constants.HF_HUB_OFFLINE:
-            raise _hub_failure(spec, "HF_HUB_OFFLINE is set and they are not in the cache")
+            raise _hub_failure(spec, "HF_HUB_OFFLINE is set, and they are not in the cache")
         require_host(spec, constants.ENDPOINT, advice=_ADVICE)
     try:
         with quiet(), float32_default():
             network: nn.Module = timm.create_model(spec, pretrained=True)
     except RobustTinError:
         raise
-    except Exception as error:  # whatever the download stack raises means the same here
+    except Exception as error:  # any error of the download stack means the same here
         raise _hub_failure(spec, one_line(error)) from error
     return network
 

@@ -1,4 +1,4 @@
-"""A model of the user's own: built by a function, or read from TorchScript, torch.export or ONNX."""
+"""A user's own model: built by a function, or read from TorchScript, torch.export or ONNX."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ _EXPECTED = (
 
 @dataclass(frozen=True)
 class UserModel:
-    """A model and what is known of it.
+    """A model and the known facts about it.
 
     Attributes:
-        module: pixels in [0, 1] to logits, in eval mode.
-        name: for records.
-        weights: digest of its tensors; None where it shows none, so that nobody can tell two of them apart.
-        gradients: whether it can be asked for gradients.
-        notes: lines worth showing once.
-        original: what it was converted from.
+        module: maps pixels in [0, 1] to logits, in eval mode.
+        name: its name in records.
+        weights: digest of its tensors; None if it shows none, so that two such models look the same.
+        gradients: True if it gives gradients.
+        notes: lines to show the user once.
+        original: the model that it was converted from.
     """
 
     module: nn.Module
@@ -53,13 +53,13 @@ class UserModel:
     original: nn.Module | None = None
 
     def confirmed(self, images: Tensor) -> UserModel:
-        """The original in the place of a conversion that does not answer as it does.
+        """This model, or the original if its conversion gives other outputs.
 
         Args:
-            images: a few, float32 ``(N, C, H, W)`` in [0, 1].
+            images: a few images, float32 ``(N, C, H, W)`` in [0, 1].
 
         Raises:
-            InvalidSettingError: where the original does not take such images.
+            InvalidSettingError: if the original does not accept such images.
         """
         if self.original is None:
             return self
@@ -70,7 +70,10 @@ class UserModel:
                 hint = adapter_hint(self.original, images[:1])
                 raise InvalidSettingError(
                     f"model '{self.name}' fails on images of shape {tuple(images.shape)}: {one_line(error)}; "
-                    + (hint or "expected one from float32 (N, C, H, W) in [0, 1] to logits (N, classes)")
+                    + (
+                        hint
+                        or "expected a model that maps float32 (N, C, H, W) in [0, 1] to logits (N, classes)"
+                    )
                 ) from error
             hint = output_hint(there)
             if hint is not None:
@@ -78,8 +81,8 @@ class UserModel:
             try:
                 here = self.module(images.clone())
                 alike = here.shape == there.shape and torch.allclose(here, there, rtol=1e-3, atol=1e-4)
-                what = "gives other answers"
-            except Exception as error:  # noqa: BLE001 - whatever the converted operations raise
+                what = "gives other outputs"
+            except Exception as error:  # noqa: BLE001 - any error of the converted operations
                 hint = adapter_hint(self.module, images[:1])
                 alike, what = False, f"fails ({one_line(error)}{f'; {hint}' if hint else ''})"
         if alike:
@@ -89,7 +92,7 @@ class UserModel:
 
 
 def is_model_file(spec: str) -> bool:
-    """Whether a text names a file that holds a whole model, weights included."""
+    """True if a text names a file that holds a whole model, weights included."""
     path = Path(spec)
     return path.suffix in (*_READERS, ".pt", ".pth", ".ts") or path.is_file()
 
@@ -100,26 +103,26 @@ def load_user_model(
     device: str = "cpu",
     arguments: Mapping[str, Any] | None = None,
 ) -> UserModel:
-    """Build or read a model.
+    """Build or read a user's model.
 
     Args:
         spec: ``package.module:factory`` or ``FILE.py:factory``; or a file.
-        weights: put into what the factory built: safetensors, or a torch file of tensors.
-        device: where it goes.
-        arguments: keyword arguments of the factory; None: it is called without.
+        weights: weights for the factory's model: safetensors, or a torch file of tensors.
+        device: device of the model.
+        arguments: keyword arguments of the factory; None for none.
 
     Raises:
-        InvalidSettingError: where there is no such model.
-        WeightsError: where the weights cannot be read or are another model's.
+        InvalidSettingError: if there is no such model.
+        WeightsError: if the weights cannot be read or belong to another model.
     """
     path = Path(spec)
     if is_model_file(spec):
         if weights is not None:
-            raise InvalidSettingError(f"model '{spec}' brings its weights; leave --weights out")
+            raise InvalidSettingError(f"model '{spec}' has its own weights; leave --weights out")
         if arguments:
             raise InvalidSettingError(f"model '{spec}' is a file, not a function; leave --model-arg out")
         if not path.is_file():
-            raise InvalidSettingError(f"model '{spec}' is no file; {_EXPECTED}")
+            raise InvalidSettingError(f"model '{spec}' is not a file; {_EXPECTED}")
         own = _READERS.get(path.suffix, _from_torchscript)(path)
     else:
         own = _from_factory(spec, weights, arguments or {})
@@ -137,10 +140,10 @@ def _from_factory(spec: str, weights: Path | None, arguments: Mapping[str, Any])
             raise InvalidSettingError(f"model '{spec}': '{place}' has no function '{name}'; {_EXPECTED}")
         try:
             built: Any = factory(**arguments)
-        # An exit within it would end the check as if it had passed.
+        # An exit inside the factory would end the check as if it had passed.
         except (Exception, SystemExit) as error:
             expected = (
-                f"one that takes {', '.join(arguments)}"
+                f"a function that takes {', '.join(arguments)}"
                 if arguments
                 else "a function without arguments, or --model-arg KEY=VALUE for each"
             )
@@ -148,12 +151,14 @@ def _from_factory(spec: str, weights: Path | None, arguments: Mapping[str, Any])
                 f"model '{spec}' cannot be built: {one_line(error)}; expected {expected}"
             ) from error
     if not (isinstance(built, nn.Module) or callable(built)):
-        raise InvalidSettingError(f"model '{spec}' gave a {type(built).__name__}; expected a torch module")
+        raise InvalidSettingError(
+            f"model '{spec}' returned a {type(built).__name__}; expected a torch module or a function"
+        )
     notes: tuple[str, ...] = ()
     if weights is not None:
         if not isinstance(built, nn.Module):
             raise InvalidSettingError(
-                f"model '{spec}' gave a function, which takes no weights; leave --weights out"
+                f"model '{spec}' returned a function, which has no weights to load; leave --weights out"
             )
         notes = _fill(built, weights)
     module = as_module(built)
@@ -162,7 +167,7 @@ def _from_factory(spec: str, weights: Path | None, arguments: Mapping[str, Any])
 
 @contextmanager
 def _importable(folder: Path | None) -> Iterator[None]:
-    """A project's packages lie in the working directory, as for ``python -m``, a file's own beside it."""
+    """Make a project's packages importable from the working directory, and a file's from its own folder."""
     added = ["", *([str(folder)] if folder is not None else [])]
     sys.path[:0] = added
     try:
@@ -184,21 +189,22 @@ def _imported(place: str, spec: str) -> ModuleType:
 
 
 def _imported_file(place: str, spec: str) -> ModuleType:
-    # Not by its own name: a file network.py must not stand in the way of a package network.
+    # Not by its own name: a file network.py must not hide a package network.
     name = f"robustbench_tin_model_{Path(place).stem}"
     found = importlib.util.spec_from_file_location(name, place)
     if found is None or found.loader is None or not Path(place).is_file():
-        raise InvalidSettingError(f"model '{spec}': '{place}' is no file; {_EXPECTED}")
+        raise InvalidSettingError(f"model '{spec}': '{place}' is not a file; {_EXPECTED}")
     module = importlib.util.module_from_spec(found)
-    sys.modules[name] = module  # dataclasses look themselves up there
+    sys.modules[name] = module  # dataclasses look their module up there
     found.loader.exec_module(module)
     return module
 
 
 def weights_digest(module: nn.Module) -> str | None:
-    """Digest of a module's tensors, those of quantised layers and extra state among them; None: no tensors.
+    """Digest of a module's tensors, including quantised layers and extra state; None if it has no tensors.
 
-    What else a state holds (names, data types) does not count. A function shows only some of what it uses.
+    The digest ignores other content of the state (names, data types). A function shows only some of its
+    tensors.
     """
     if isinstance(module, Called):
         return None
@@ -212,7 +218,7 @@ def _digest(state: Mapping[str, Tensor]) -> str | None:
 
 
 def _tensors(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
-    """The tensors in a state, plain ones, by name."""
+    """The tensors in a state by name, dense and not quantised."""
     if isinstance(value, Tensor):
         yield from _plain(name, value)
     elif isinstance(value, Mapping | list | tuple):
@@ -226,20 +232,20 @@ def _plain(name: str, tensor: Tensor) -> Iterator[tuple[str, Tensor]]:
         yield name, tensor.to_dense() if tensor.layout is not torch.strided else tensor
         return
     yield f"{name}.int", tensor.int_repr()
-    # Whole numbers and their scale, which an axis may have one each of.
+    # Whole numbers and their scale; an axis may have a scale for each index.
     yield f"{name}.float", tensor.dequantize()
 
 
 def _fill(module: nn.Module, weights: Path) -> tuple[str, ...]:
-    """Put the weights of a file into a module; lines that say how they were found in it."""
+    """Load a weights file into a module; returns notes on how its tensors were found."""
     file = read_weights_file(weights)
     fitted = file.fitted(module)
     try:
         module.load_state_dict(dict(file.state) if fitted is None else fitted.state)
     except Exception as error:  # a module may load its state dict with code of its own
         raise WeightsError(
-            f"weights '{weights}' are not this model's: {one_line(error)}; expected the state dict of"
-            " what the factory builds"
+            f"weights '{weights}' do not fit this model: {one_line(error)}; expected the state dict of the"
+            " model that the factory builds"
         ) from error
     return () if fitted is None else fitted.notes
 
@@ -247,12 +253,12 @@ def _fill(module: nn.Module, weights: Path) -> tuple[str, ...]:
 def _from_torchscript(path: Path) -> UserModel:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's plans for its file format are no news of this model
+            warnings.simplefilter("ignore")  # torch's warnings about its file format do not concern the user
             module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except Exception as error:  # a damaged file can make a foreign parser raise anything
         raise InvalidSettingError(
-            f"model '{path}' is no TorchScript file: {one_line(error)}; {_EXPECTED}; a state dict goes to"
-            " --weights"
+            f"model '{path}' is not a TorchScript file: {one_line(error)}; {_EXPECTED}; give a state dict"
+            " with --weights"
         ) from error
     return UserModel(module, path.stem, weights_digest(module) or _digest(_constants(module)))
 
@@ -262,16 +268,16 @@ def _from_exported(path: Path) -> UserModel:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             module = as_module(torch.export.load(str(path)).module())
-    except Exception as error:  # a foreign reader of a foreign file
+    except Exception as error:  # any error of a foreign file's reader
         raise InvalidSettingError(
-            f"model '{path}' is no exported program: {one_line(error)}; {_EXPECTED}"
+            f"model '{path}' is not an exported program: {one_line(error)}; {_EXPECTED}"
         ) from error
     return UserModel(module, path.stem, weights_digest(module))
 
 
 def _constants(module: Any) -> dict[str, Tensor]:
-    """The tensors of a frozen script, which has made constants of its weights."""
-    graph = module.inlined_graph  # its nodes live no longer than it does
+    """The tensors of a frozen script, whose weights have become constants."""
+    graph = module.inlined_graph  # keep it: its nodes do not outlive it
     nodes = graph.findAllNodes("prim::Constant", recurse=True)
     held = [
         node.t("value") for node in nodes if "value" in node.attributeNames() and node.kindOf("value") == "t"
@@ -280,11 +286,10 @@ def _constants(module: Any) -> dict[str, Tensor]:
 
 
 def _from_onnx(path: Path) -> UserModel:
-    """As torch where the conversion knows every operation, else as a black box."""
+    """An ONNX model as torch if the conversion knows every operation, or else as a black box."""
     if importlib.util.find_spec("onnx") is None or importlib.util.find_spec("onnxruntime") is None:
         raise InvalidSettingError(
-            f"model '{path}' needs onnx and onnxruntime; install them with pip install"
-            " 'robustbench-tin[onnx]'"
+            f"model '{path}' needs onnx and onnxruntime; install them: pip install 'robustbench-tin[onnx]'"
         )
     import onnx
 
@@ -293,7 +298,7 @@ def _from_onnx(path: Path) -> UserModel:
         session = OnnxSession(path)
     except Exception as error:  # protobuf's, onnx' and onnxruntime's own errors have no common base
         raise InvalidSettingError(
-            f"model '{path}' is no ONNX file: {one_line(error)}; {_EXPECTED}"
+            f"model '{path}' is not an ONNX file: {one_line(error)}; {_EXPECTED}"
         ) from error
     weights = _digest(_onnx_tensors(graph.graph))
     try:
@@ -303,13 +308,13 @@ def _from_onnx(path: Path) -> UserModel:
         if len(session.outputs) > 1:
             module = NamedOutputs(module, session.outputs)
         return UserModel(module, path.stem, weights, original=session)
-    except Exception as error:  # noqa: BLE001 - not installed, or an operation that it does not know
+    except Exception as error:  # noqa: BLE001 - onnx2torch is not installed, or lacks an operation
         note = f"no gradients: its conversion to torch failed ({one_line(error)}); black-box attacks only"
         return UserModel(session, path.stem, weights, gradients=False, notes=(note,))
 
 
 def _onnx_tensors(graph: Any) -> dict[str, Tensor]:
-    """The weights of a graph: its initializers, or its constants where an exporter left them there."""
+    """The weights of a graph: its initializers, or its constants if an exporter stored them there."""
     from onnx.numpy_helper import to_array
 
     held = {tensor.name: to_array(tensor) for tensor in graph.initializer}

@@ -1,4 +1,4 @@
-"""What a backbone's spec may change about it: ``densenet169:size=128,interpolation=bicubic,cut=1``."""
+"""Settings that a backbone's spec may change: ``densenet169:size=128,interpolation=bicubic,cut=1``."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STEMS = ("published", "3x3")
 
 @dataclass(frozen=True)
 class Variant(Configurable):
-    """Settings that any backbone takes.
+    """Settings that any backbone accepts.
 
     Attributes:
-        size: height and width in pixels at which the network sees images; None: the run's choice.
-        interpolation: how images are resized to it, inside the classifier: one of :data:`INTERPOLATIONS`.
-        cut: so many of the base's last stages are dropped; a new head stands on what is left.
-        stem: ``3x3``: a first convolution for small images, without a stride and without pooling; of ResNets.
-        output: ``sigmoid``: each class is trained against the rest; ``softmax``: all against each other.
+        size: height and width of the network's input in pixels; None for the run's choice.
+        interpolation: method that resizes images to it, inside the classifier: one of :data:`INTERPOLATIONS`.
+        cut: number of last stages of the base to drop; a new head follows.
+        stem: ``3x3`` for a first convolution for small images, without stride and pooling; only for ResNets.
+        output: ``sigmoid`` trains each class against the rest; ``softmax`` trains all against each other.
     """
 
     kind: ClassVar[str] = "a"
@@ -42,12 +42,12 @@ class Variant(Configurable):
 
     @property
     def new_head(self) -> bool:
-        """Whether the base's own head goes."""
+        """True if a new head replaces the base's own."""
         return self.cut > 0
 
     @property
     def one_vs_rest(self) -> bool:
-        """Whether each class is trained against the rest, under a sigmoid of its own."""
+        """True if each class is trained against the rest, with a sigmoid of its own."""
         return self.output == "sigmoid"
 
 
@@ -56,8 +56,8 @@ class DenseHead(Variant):
     """Settings of a base with dense layers on its flattened map.
 
     Attributes:
-        hidden: how many dense layers lie before the last.
-        width: of each of them.
+        hidden: number of dense layers before the last.
+        width: number of units of each of them.
     """
 
     hidden: int = 3

@@ -1,4 +1,4 @@
-"""Weights files: written for resuming, read from anywhere, never unpickled into code."""
+"""Weights files: written for resuming, read from any source, never unpickled into code."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from robustbench_tin.models.weights_file import WeightsFile, read_weights_file
 
 
 def save_weights(classifier: Classifier, path: Path) -> None:
-    """Write the network's weights as safetensors, beside ``path`` first and then renamed into it.
+    """Write the network's weights as safetensors, beside ``path`` first, then renamed to it.
 
-    Keys are the network's own, as timm names them; the metadata say what they belong to.
+    The keys are the network's own, in timm's naming; the metadata name the backbone and its sizes.
 
     Raises:
-        RunError: where the disk is full or the place cannot be written.
+        RunError: if the disk is full or the path cannot be written.
     """
-    # Copies, because safetensors takes neither shared storage nor channels-last strides.
+    # Copies, because safetensors accepts neither shared storage nor channels-last strides.
     state = {
         key: value.detach().to("cpu", copy=True).contiguous()
         for key, value in classifier.network.state_dict().items()
@@ -41,15 +41,15 @@ def save_weights(classifier: Classifier, path: Path) -> None:
     with replacing(path) as beside:
         try:
             save_file(state, beside, metadata)
-        except SafetensorError as error:  # a full disk, for one
+        except SafetensorError as error:  # for example a full disk
             raise OSError(str(error)) from error
 
 
 def load_weights(classifier: Classifier, path: Path) -> None:
-    """Fill a classifier from a file that :func:`save_weights` wrote, head included.
+    """Load a file that :func:`save_weights` wrote into a classifier, head included.
 
     Raises:
-        WeightsError: where the file cannot be read, or its keys or shapes are not the classifier's.
+        WeightsError: if the file cannot be read, or its keys or shapes do not fit the classifier.
     """
     file = read_weights_file(Path(path))
     fitted = file.fitted(classifier.network, any_shape=head_kernels(classifier.network))
@@ -59,19 +59,19 @@ def load_weights(classifier: Classifier, path: Path) -> None:
 
 
 def start_from(network: nn.Module, backbone: str, path: Path, rows: Sequence[int] = ()) -> tuple[str, ...]:
-    """Fill a fresh network from a file; a head of another class count stays fresh.
+    """Load a file into a new network; a head with another number of classes stays new.
 
     Args:
-        network: with its fresh head.
+        network: the network, with its new head.
         backbone: its name.
         path: the file.
-        rows: of the file's head, one for each class, that the head starts from; empty: none.
+        rows: rows of the file's head, one for each class, that the head starts from; empty for none.
 
     Returns:
-        Lines worth showing: where in the file the weights were, and that the head was replaced.
+        Notes for the user: the place of the weights in the file, and a replaced head.
 
     Raises:
-        WeightsError: where the file cannot be read, or is of another architecture.
+        WeightsError: if the file cannot be read, or belongs to another architecture.
     """
     file = read_weights_file(path)
     own = network.state_dict()
@@ -97,8 +97,8 @@ def start_from(network: nn.Module, backbone: str, path: Path, rows: Sequence[int
 
 
 def _translate(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
-    """Keys and shapes as the network has them, where timm knows how (position embeddings, say)."""
-    # Inception's second head serves only its original training; its published files hold it.
+    """The state with the network's keys and shapes, if timm can translate it (position embeddings)."""
+    # Inception's second head serves only its original training, but its published files contain it.
     state = {key: value for key, value in state.items() if not key.startswith("AuxLogits.")}
     own = network.state_dict()
     heads = head_names(network)
@@ -110,7 +110,7 @@ def _translate(network: nn.Module, state: Mapping[str, Tensor]) -> Mapping[str, 
     try:
         translated: Mapping[str, Tensor] = translate(dict(state), network)
     except (LookupError, AttributeError, RuntimeError, TypeError, ValueError, AssertionError):
-        return state  # a foreign file: the mismatch is then reported in its own words
+        return state  # a foreign file: the mismatch is then reported
     return translated
 
 
@@ -130,12 +130,12 @@ def _require_fit(network: nn.Module, file: WeightsFile, state: Mapping[str, Tens
     origin = f" (written for '{written_by}')" if written_by else ""
     raise WeightsError(
         f"weights '{file.path}'{origin} do not fit backbone '{backbone}': {len(wrong)} keys differ,"
-        f" first '{first}' {how}; give a file of this backbone with timm's key names"
+        f" first '{first}' {how}; expected a file of this backbone with timm's key names"
     )
 
 
 def _mismatches(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> Iterable[str]:
-    """Keys missing, unknown or of another shape, in the network's order."""
+    """Keys that are missing, unknown or of another shape, in the network's order."""
     for key, value in own.items():
         # Batch counters matter only to a cumulative average, and converted files often lack them.
         optional = key.endswith("num_batches_tracked")

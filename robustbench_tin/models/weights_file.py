@@ -1,4 +1,4 @@
-"""Reading a weights file of either kind, with one line for everything that can be wrong with it."""
+"""Reading of a weights file of either kind; each possible fault gives one line."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from robustbench_tin.models.state_dicts import Fitted, State, collect_states, fi
 _TORCH_SUFFIXES = frozenset({".pt", ".pth", ".bin", ".ckpt", ".tar"})
 _TORCH_STARTS = (b"PK\x03\x04", b"\x80\x02\x8a\x0a")  # a zip archive, and the pickle of torch before 1.6
 _USUAL = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.", "network.")  # of parallel, compiled and our own wrappers
+_PREFIXES = ("module.", "_orig_mod.", "network.")  # from parallel, compiled and our own wrappers
 _LEGACY_PICKLES = 5  # magic number, protocol, system, content, names of its storages
 _LONGEST_TEXT = 10_000
 _EXPECTED = "expected safetensors, or a torch file that holds only tensors"
@@ -32,12 +32,12 @@ _EXPECTED = "expected safetensors, or a torch file that holds only tensors"
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """The named tensors of a file, and what it says about itself.
+    """The named tensors of a file, and its metadata.
 
     Attributes:
-        path: where it lies.
+        path: the file's path.
         states: every dict of named tensors in it, by the keys that lead there.
-        metadata: of safetensors.
+        metadata: the metadata of safetensors.
     """
 
     path: Path
@@ -46,14 +46,14 @@ class WeightsFile:
 
     @cached_property
     def state(self) -> Mapping[str, Tensor]:
-        """Likeliest a network's tensors, floating ones as float32, without wrappers' prefixes."""
+        """The most likely state of a network, floating tensors as float32, without wrappers' prefixes."""
         usual = (place for place in self.states if not place or place[-1] in _USUAL)
         chosen = self.states[next(usual, next(iter(self.states)))]
         tensors = {key: value for key, value in chosen.items() if isinstance(value, Tensor)}
         return {key: _single(value) for key, value in _strip(tensors).items()}
 
     def fitted(self, module: nn.Module, *, any_shape: Collection[str] = ()) -> Fitted | None:
-        """A module's state dict, as :func:`robustbench_tin.models.state_dicts.fit` finds it in the file.
+        """A module's state dict from the file, found by :func:`robustbench_tin.models.state_dicts.fit`.
 
         Raises:
             WeightsError: if several parts with different tensors fit equally well.
@@ -64,13 +64,13 @@ class WeightsFile:
 
 
 def read_weights_file(path: Path) -> WeightsFile:
-    """Read safetensors or a torch file, without running any code that it may hold.
+    """Read safetensors or a torch file, without running code that it may contain.
 
     Raises:
-        WeightsError: if it is missing, damaged, no weights file, or would need to run code.
+        WeightsError: if it is missing, damaged, not a weights file, or would need to run code.
     """
     if not path.is_file():
-        raise WeightsError(f"weights '{path}' is no file; {_EXPECTED}")
+        raise WeightsError(f"weights '{path}' is not a file; {_EXPECTED}")
     try:
         states, metadata = _read(path)
         for state in states.values():
@@ -83,9 +83,9 @@ def read_weights_file(path: Path) -> WeightsFile:
 
 
 def tensors_digest(state: Mapping[str, Tensor]) -> str:
-    """16 hexadecimal digits of named tensors, however a file orders, wraps or describes them.
+    """16 hexadecimal digits for named tensors, independent of a file's order, wrappers and metadata.
 
-    Floating tensors count as float32, and keys without the prefixes of wrappers.
+    Floating tensors are hashed as float32, and keys without the prefixes of wrappers.
     """
     digest = hashlib.blake2b(digest_size=8)
     for key, value in sorted(_strip(state).items()):
@@ -109,41 +109,41 @@ def _read(path: Path) -> tuple[Mapping[tuple[str, ...], State], Mapping[str, str
             for _ in range(_LEGACY_PICKLES):
                 _require_short_texts(file)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about pickles that it then refuses
+        warnings.simplefilter("ignore")  # torch warns about pickles, then refuses them
         return collect_states(torch.load(path, map_location="cpu", weights_only=True)), {}
 
 
 def _require_sizes(path: Path) -> None:
-    """Refuse an archive that grows without measure when it is unpacked."""
+    """Refuse an archive that becomes far larger when it is unpacked."""
     with zipfile.ZipFile(path) as archive:
         if sum(member.file_size for member in archive.infolist()) > _largest(path.stat().st_size):
-            raise ValueError("it is a small archive that would fill the memory")
+            raise ValueError("it is a small archive that would fill the memory when unpacked")
         for name in archive.namelist():
             if name.endswith("data.pkl"):
                 _require_short_texts(io.BytesIO(archive.read(name)))
 
 
 def _require_short_texts(pickled: IO[bytes]) -> None:
-    """Refuse a pickle with an endless name: torch searches it for minutes to say that it is not allowed."""
+    """Refuse a pickle with an endless name: torch searches it for minutes before it refuses it."""
     for _, argument, _ in pickletools.genops(pickled):
         if isinstance(argument, str) and len(argument) > _LONGEST_TEXT:
-            raise ValueError(f"it holds a name of {len(argument):,} characters")
+            raise ValueError(f"it contains a name of {len(argument):,} characters")
 
 
 def _require_plain(state: State, size: int) -> None:
-    """Refuse tensors that later steps could not convert, or that a file of this size cannot hold."""
+    """Refuse tensors that later steps could not convert, or that a file of this size cannot contain."""
     for key, value in state.items():
         if not isinstance(value, Tensor):
             continue
         if value.layout != torch.strided or value.device.type != "cpu" or value.is_conj() or value.is_neg():
-            raise ValueError(f"'{key}' is no dense tensor")
+            raise ValueError(f"'{key}' is not a dense tensor")
         if value.numel() * value.element_size() > _largest(size):
             raise ValueError(f"'{key}' has the shape {tuple(value.shape)}, more than the file can hold")
         _single(value.flatten()[:1])
 
 
 def _largest(size: int) -> int:
-    """Bytes that a file of this size may become: tensors repeat values, but not for ever."""
+    """Number of bytes that a file of this size may expand to, because tensors may repeat values."""
     return 64 * size + (1 << 20)
 
 
@@ -159,7 +159,7 @@ def _single(value: Tensor) -> Tensor:
 
 
 def _brief(error: Exception) -> str:
-    """The first sentence: torch's advice to unpickle anyway is no advice to pass on."""
+    """The first sentence of an error: torch's advice to unpickle anyway must not reach the user."""
     if isinstance(error, pickle.UnpicklingError):
-        return "it is damaged, or holds pickled objects, which could run code"
+        return "it is damaged, or contains pickled objects, which could run code"
     return one_line(error)[:150]

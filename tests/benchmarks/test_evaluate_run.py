@@ -358,15 +358,15 @@ def refused(options: dict) -> Callable[..., str]:
             "model 'five' has 5 outputs, and the data set 'tiny-imagenet' has 3 classes",
         ),
         ({"models": ["mine.py:five"], "model_args": ["scale"]}, "model-arg got 'scale'; expected KEY=VALUE"),
-        ({"models": ["mine.py:five"], "model_args": ["size=2"]}, "expected one that takes size"),
+        ({"models": ["mine.py:five"], "model_args": ["size=2"]}, "expected a function that takes size"),
         ({"models": ["mine.py:failing"]}, "model 'failing': the model fails on one image"),
         ({"models": ["mine.py:wide"], "normalize": "auto"}, "model 'wide' has no settings with mean and std"),
-        ({"models": ["mine.py:wide"], "pretrained": True}, "is no backbone, which --pretrained is for"),
+        ({"models": ["mine.py:wide"], "pretrained": True}, "is not a backbone, which --pretrained needs"),
         (
             {"models": ["script.pt"], "model_args": ["a=1"]},
             "is a file, not a function; leave --model-arg out",
         ),
-        ({"models": ["script.pt"], "weights": ["net.safetensors"]}, "brings its weights"),
+        ({"models": ["script.pt"], "weights": ["net.safetensors"]}, "has its own weights"),
         ({"models": ["gone.pt"]}, "model 'gone.pt' is no file"),
         (
             {"models": ["script.pt", "mine.py:wide", "mine.py:net"], "weights": ["a"]},
@@ -388,7 +388,7 @@ def test_what_cannot_be_downloaded_is_one_line(
 ) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     for changes in ({"pretrained": True}, {"models": ["hf-hub:someone/something"]}):
-        assert "HF_HUB_OFFLINE is set and they are not in the cache" in refused(**changes)
+        assert "HF_HUB_OFFLINE is set, and they are not in the cache" in refused(**changes)
     assert "no pretrained weights for backbone 'hf-hub:/'" in refused(models=["hf-hub:/"])
 
 
@@ -425,7 +425,7 @@ def test_likely_mistakes_are_told(
         shutil.copy(file, many / "val" / file.parent.name / f"more-{file.name}")
     asked = {**options, "models": ["mine.py:net"], "data": str(many), "eps": "0"}
     for weights, normalize, told in (
-        ("colours.safetensors", None, "net: ResNet's settings ask for images normalised"),
+        ("colours.safetensors", None, "net: ResNet's settings require images normalised"),
         ("turned.safetensors", "half", "net: clean accuracy is at chance, but the answers follow"),
         ("colours.safetensors", "half", None),
     ):

@@ -199,7 +199,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "seed": ({"seed": 1.5}, "seed got 1.5; expected a whole number"),
     "batch size": ({"batch_size": "8"}, "batch_size got '8'"),
     "mean alone": ({"mean": 0.5}, "got mean without std"),
-    "mean of 255": ({"mean": [123.7, 116.3, 103.5], "std": 1}, "divide by 255"),
+    "mean of 255": ({"mean": [123.7, 116.3, 103.5], "std": 1}, "divide the values by 255"),
     "std 0": ({"mean": 0, "std": 0}, "std got 0.*above 0"),
     "mean of two channels": ({"mean": [0.5, 0.5], "std": 1}, "mean got 2 values; expected 1 or 3"),
 }
@@ -302,12 +302,12 @@ def told(model: nn.Module, toy: Toy, **options: Any) -> list[str]:
 def test_a_model_that_lacks_its_normalisation_is_told(toy: Toy) -> None:
     bare = Published(toy.model, pretrained_cfg=CONFIG)
     (line,) = told(bare, toy)
-    assert line.startswith("Published's settings ask for images normalised with mean (0.485, 0.456, 0.406)")
+    assert line.startswith("Published's settings require images normalised with mean (0.485, 0.456, 0.406)")
     assert len(told(nn.Sequential(bare), toy)) == 1
     assert len(told(Around(bare, 1, 0), toy)) == 1  # resized on the way, and no more
     assert len(told(Published(toy.model, image_processor=Processor()), toy)) == 1
     (line,) = told(bare, toy, mean=0.5, std=0.5)
-    assert line.endswith("and others were given: give these, unless it was trained otherwise")
+    assert line.endswith("but others were given: give these, unless it was trained otherwise")
 
 
 def test_a_model_that_is_normalised_is_not_told(toy: Toy) -> None:

@@ -246,7 +246,7 @@ def test_an_exported_program_is_read_from_its_file(source: Path, built: nn.Modul
     torch.testing.assert_close(own.module(images), built(images))
     assert own.weights == load_user_model(f"{source}:net").weights
     (tmp_path / "bad.pt2").write_bytes(b"no program")
-    with pytest.raises(RobustTinError, match=r"bad.pt2' is no exported program"):
+    with pytest.raises(RobustTinError, match=r"bad.pt2' is not an exported program"):
         load_user_model(str(tmp_path / "bad.pt2"))
 
 
@@ -325,7 +325,7 @@ def test_weights_are_put_into_what_is_built(source: Path, built: nn.Module, tmp_
     own = load_user_model(f"{source}:net", tmp_path / "zeros.safetensors")
     assert not any(value.any() for value in own.module.state_dict().values())
     save_file({"other": torch.zeros(1)}, tmp_path / "other.safetensors")
-    with pytest.raises(RobustTinError, match="are not this model's"):
+    with pytest.raises(RobustTinError, match="do not fit this model"):
         load_user_model(f"{source}:net", tmp_path / "other.safetensors")
 
 
@@ -340,8 +340,8 @@ def test_weights_are_put_into_what_is_built(source: Path, built: nn.Module, tmp_
         ("{}:nothing", "gave a int; expected a torch module"),
         ("absent.py:net", "is no file"),
         ("absent.onnx", "is no file"),
-        ("{}.pt", "is no TorchScript file"),
-        ("{}.onnx", "is no ONNX file"),
+        ("{}.pt", "is not a TorchScript file"),
+        ("{}.onnx", "is not an ONNX file"),
     ],
 )
 def test_what_is_no_model_is_one_line(source: Path, spec: str, message: str) -> None:

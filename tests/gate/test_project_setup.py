@@ -120,7 +120,7 @@ def test_without_a_terminal_what_is_missing_is_one_line(run: Callable[..., Resul
         for more in ([], ["--yes"]):
             refused = run("init", *words, *more)
             assert str(refused.exception) == (
-                f"init needs {missing}; give them, or run it in a terminal, where it asks"
+                f"init needs {missing}; give them on the command line, or run init in a terminal to be asked"
             )
     assert not (project / "robust-tin.toml").exists()
 
@@ -161,7 +161,7 @@ def test_paths_in_the_project_are_written_as_ci_has_them(project: Path, run: Cal
         patch.chdir(elsewhere)
         made = run("init", *words, *quick)
     assert made.exit_code == 0, made.output
-    assert f"Warning: {project}/images lies outside of this directory" in made.output
+    assert f"Warning: {project}/images lies outside this directory" in made.output
 
 
 PROJECT = '[project]\nname = "mine"\n'

@@ -71,7 +71,7 @@ def test_each_file_is_a_seed_and_a_retraining_is_judged_by_their_spread(place: P
     out = str(tmp_path / "baseline.json")
     code, said = run(place, "baseline", "--out", out, weights=files)
     assert code == 0, said
-    assert "One seed" not in said
+    assert "has one seed" not in said
     (entry,) = read_baseline(out).entries
     assert entry.seeds == [0, 1, 2]
     assert len(set(entry.weights)) == 3

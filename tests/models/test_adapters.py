@@ -404,7 +404,7 @@ def test_a_run_loads_an_adapted_model_again_as_it_was_measured(tmp_path: Path) -
 
 
 def test_a_backbone_takes_none_of_these(images: Tensor) -> None:
-    with pytest.raises(InvalidSettingError, match=r"is a backbone, from pixels in .* leave --output"):
+    with pytest.raises(InvalidSettingError, match=r"is a backbone, which maps pixels in .* leave --output"):
         Adaptation(grayscale=True).inside(
             build_classifier(backbones.get("timm:test_resnet"), 10, image_size=32, seed=0)
         )

@@ -43,7 +43,7 @@ def test_a_network_begins_with_the_answers_of_its_rows(published: Path) -> None:
     ).eval()
     torch.testing.assert_close(cut(IMAGES), whole(IMAGES)[:, ROWS])
     assert cut.notes == (
-        "timm:test_resnet: the head starts as the rows of the published one for these 3 classes",
+        "timm:test_resnet: the head starts from the published head's rows for these 3 classes",
     )
 
 

@@ -129,12 +129,12 @@ def test_checkpoints_of_trainers(source: Path, name: str, wrap: Callable[..., An
 def test_what_was_done_is_said(source: Path) -> None:
     state = built(source, "plain", 1).state_dict()
     _, (note,) = filled(source, "plain", WRAPS["Lightning"](state))
-    taken = "taken from 'state_dict'; prefix 'model.' taken off"
+    taken = "taken from 'state_dict'; prefix 'model.' removed"
     assert note == f"weights 'weights.pt': {taken}; 1 other tensor left out"
     _, (note,) = filled(source, "plain", WRAPS["EMA beside"](state))
-    assert note == "weights 'weights.pt': taken from 'model'; not taken, though it fits: 'model_ema'"
+    assert note == "weights 'weights.pt': taken from 'model'; not used, though they fit: 'model_ema'"
     _, (note,) = filled(source, "normalised", state)
-    assert note == "weights 'weights.pt': prefix 'model.' put in front; as built: mean"
+    assert note == "weights 'weights.pt': prefix 'model.' added; as built: mean"
 
 
 def test_keys_as_they_are_win_over_any_prefix(source: Path) -> None:
@@ -159,14 +159,14 @@ def test_what_does_not_fit_is_refused(source: Path) -> None:
     state = built(source, "plain", 1).state_dict()
     for key in ("0.weight", "1.running_mean"):
         lacking = {name: value for name, value in state.items() if name != key}
-        with pytest.raises(WeightsError, match="are not this model's"):
+        with pytest.raises(WeightsError, match="do not fit this model"):
             filled(source, "plain", {"model": lacking})
-    with pytest.raises(WeightsError, match="are not this model's"):
+    with pytest.raises(WeightsError, match="do not fit this model"):
         filled(source, "plain", {"model": {**state, "0.weight": torch.zeros(4, 3, 1, 1)}})
-    with pytest.raises(WeightsError, match="are not this model's"):
+    with pytest.raises(WeightsError, match="do not fit this model"):
         filled(source, "plain", {"model": {**state, "4.weight": torch.zeros(1)}})
     # A parameter is never left as it was built.
-    with pytest.raises(WeightsError, match="are not this model's"):
+    with pytest.raises(WeightsError, match="do not fit this model"):
         filled(source, "deep", {"0.module.net.0.weight": state["0.weight"]})
 
 

@@ -253,5 +253,5 @@ def test_unreadable_files_are_one_line(tmp_path: Path, name: str, make: Callable
 
 
 def test_weights_and_pretrained_exclude_each_other(saved: Path) -> None:
-    with pytest.raises(InvalidSettingError, match="choose one"):
+    with pytest.raises(InvalidSettingError, match="give one of them"):
         build(weights=saved, pretrained=True)
