@@ -1,4 +1,4 @@
-"""Data sets that are arrays at their source, kept as cache entries like decoded images."""
+"""Cache entries for data sets that are arrays at their source, as for decoded images."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from robustbench_tin.data.cache_entry import Decoded, content_digest, npy_header
 from robustbench_tin.data.source import OpenOptions
 from robustbench_tin.text import printable
 
-_ROWS = 4096  # of an image array, written at a time
+_ROWS = 4096  # number of images written at a time
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """What a source of arrays holds.
+    """The content of a source of arrays.
 
     Attributes:
         classes: class ids in label order.
-        splits: ``val``, and ``train`` if there is one; images of one square size.
-        notes: lines worth showing.
+        splits: ``val``, and ``train`` if there is one; all images are square and of one size.
+        notes: lines to show the user.
     """
 
     classes: tuple[str, ...]
@@ -37,17 +37,17 @@ class Arrays:
 def open_arrays(
     kind: str, location: Path, stamp: str, read: Callable[[], Arrays], options: OpenOptions
 ) -> Decoded:
-    """Open the cache entry of a source of arrays, reading the source first if there is none.
+    """Open the cache entry of a source of arrays; read the source first if there is no entry.
 
     Args:
         kind: the source's name.
         location: the file or directory.
-        stamp: changes when they change.
+        stamp: a text that changes if they change.
         read: reads and checks them; called only if there is no entry.
         options: cache directory.
 
     Raises:
-        DataError: of ``read``, and for a cache that cannot be written.
+        DataError: from ``read``, or if the cache cannot be written.
     """
     return open_entry(
         kind, location, stamp, options, lambda directory: _write_entry(directory, read(), options)
@@ -80,7 +80,7 @@ def _write_split(directory: Path, name: str, split: Split, digest: Any, options:
             digest.update(rows.data)
             options.report(f"reading {name} images", start + len(rows), len(split))
         file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave an entry with holes in it
+        os.fsync(file.fileno())  # otherwise a power cut could leave an entry with holes in it
     labels = np.ascontiguousarray(split.labels, np.int64)
     digest.update(labels.data)
     np.save(directory / f"{name}-labels.npy", labels)

@@ -1,4 +1,4 @@
-"""Augmentation of a batch on its device, each image by its own draw."""
+"""Augmentation of a batch on its device, with separate random numbers for each image."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ def random_affine(
     shear: float = 0.0,
     flip: bool = False,
 ) -> Tensor:
-    """Rotate, zoom, shift, shear and mirror each image by its own draw, in one resampling.
+    """Rotate, zoom, shift, shear and mirror each image by random amounts, in one resampling.
 
     Args:
         images: float32 ``(N, C, H, W)`` in [0, 1].
-        generator: source of the draws, on the images' device.
-        rotation: largest turn either way, in degrees.
+        generator: source of random numbers, on the images' device.
+        rotation: largest rotation in either direction, in degrees.
         zoom: largest change of scale: 0.1 draws from [0.9, 1.1].
-        shift: largest shift along each axis, as a part of the image's side.
-        shear: largest slant of the vertical either way, in degrees, below 90.
-        flip: mirror every other image left to right.
+        shift: largest shift along each axis, as a fraction of the image's side.
+        shear: largest slant of the vertical in either direction, in degrees, below 90.
+        flip: mirror each image left to right with probability 1/2.
 
     Returns:
-        float32 ``(N, C, H, W)`` in [0, 1]; what comes in at the edges is the image mirrored there.
+        float32 ``(N, C, H, W)`` in [0, 1]; the image mirrored at its edges fills the borders.
     """
     if not (rotation or zoom or shift or shear):
-        # Mirroring alone is exact: no resampling.
+        # Mirroring alone needs no resampling, so it is exact.
         return _flipped(images, generator) if flip else images
     count, device = len(images), images.device
 
@@ -43,13 +43,13 @@ def random_affine(
         return (2 * torch.rand(count, generator=generator, device=device, dtype=torch.float32) - 1) * limit
 
     angle, scale = draw(math.radians(rotation)), 1 / (1 + draw(zoom))
-    # affine_grid's images are 2 wide, and its matrix maps where a pixel goes to where it comes from.
+    # affine_grid's images are 2 wide, and its matrix maps a pixel's target to its source.
     x_shift, y_shift = draw(2 * shift), draw(2 * shift)
     mirror = torch.ones(count, device=device, dtype=torch.float32)
     if flip:
         drawn = torch.rand(count, generator=generator, device=device, dtype=torch.float32)
         mirror = torch.where(drawn < 0.5, -mirror, mirror)
-    # Not drawn where it is not asked for, so that the other draws stay what they were without it.
+    # Drawn only if it is needed, so that the other draws are the same without it.
     slant = (
         draw(math.radians(shear)).tan() if shear else torch.zeros(count, device=device, dtype=torch.float32)
     )
@@ -66,12 +66,12 @@ def random_affine(
 
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as probabilities, float32 ``(N, C)``: one-hot, or those that they are already."""
+    """Labels as probabilities, float32 ``(N, C)``: one-hot, or unchanged if they are probabilities."""
     return labels if labels.ndim == 2 else functional.one_hot(labels, num_classes).float()
 
 
 def draw_beta(alpha: float, generator: torch.Generator) -> float:
-    """A number in [0, 1] from the Beta(alpha, alpha) distribution; the generator is the CPU's."""
+    """A number in [0, 1] from the Beta(alpha, alpha) distribution, from a generator on the CPU."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return float(np.random.default_rng(seed).beta(alpha, alpha))
 

@@ -1,4 +1,4 @@
-"""Bounding boxes: which are usable, and cropping images to them."""
+"""Bounding boxes: selecting usable ones, and cropping images to them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from PIL import Image
 
 
 def usable(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.bool_]:
-    """Which boxes hold at least two by two pixels of the image; a missing box (-1) is not usable.
+    """True for boxes that contain at least two by two pixels of the image; a missing box (-1) is unusable.
 
     Args:
         boxes: int32 ``(N, 4)``, ``x0, y0, x1, y1`` with the corners included.
-        height: of the images, in pixels.
-        width: of the images, in pixels.
+        height: height of the images in pixels.
+        width: width of the images in pixels.
 
     Returns:
         bool ``(N,)``.
@@ -25,7 +25,7 @@ def usable(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray
 
 
 def given(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
-    """Which images have a box at all, usable or not, bool ``(N,)``."""
+    """True for images that have a box, usable or not, bool ``(N,)``."""
     mask: npt.NDArray[np.bool_] = (boxes != -1).any(axis=1)
     return mask
 
@@ -33,12 +33,12 @@ def given(boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.bool_]:
 def crop(
     images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32], *, fill: bool = False
 ) -> npt.NDArray[np.uint8]:
-    """Each image's box alone in an image of the same size: padded, or enlarged to fill it.
+    """Each image's box alone in an image of the same size: padded with black, or enlarged to fill it.
 
     Args:
         images: uint8 ``(N, 3, H, W)``.
-        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
-        fill: enlarge, see :func:`crop_and_fill`; else :func:`crop_and_pad`.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are cut off.
+        fill: enlarge, see :func:`crop_and_fill`; otherwise pad, see :func:`crop_and_pad`.
 
     Returns:
         uint8 ``(N, 3, H, W)``.
@@ -51,7 +51,7 @@ def crop_and_fill(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -
 
     Args:
         images: uint8 ``(N, 3, H, W)``.
-        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are cut off.
 
     Returns:
         uint8 ``(N, 3, H, W)``.
@@ -67,11 +67,11 @@ def crop_and_fill(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -
 
 
 def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) -> npt.NDArray[np.uint8]:
-    """Each image's box alone, at its own scale, in the middle of a black image of the same size.
+    """Each image's box alone, at its own scale, in the centre of a black image of the same size.
 
     Args:
         images: uint8 ``(N, 3, H, W)``.
-        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are left out.
+        boxes: int32 ``(N, 4)``, usable ones; parts outside the image are cut off.
 
     Returns:
         uint8 ``(N, 3, H, W)``.
@@ -85,12 +85,12 @@ def crop_and_pad(images: npt.NDArray[np.uint8], boxes: npt.NDArray[np.int32]) ->
 
 
 def inside(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.int32]:
-    """Usable boxes without their parts outside the image, int32 ``(N, 4)``."""
+    """Usable boxes without the parts outside the image, int32 ``(N, 4)``."""
     return np.minimum(boxes, np.array([width, height, width, height], np.int32) - 1)
 
 
 def padded(boxes: npt.NDArray[np.int32], height: int, width: int) -> npt.NDArray[np.int32]:
-    """Where :func:`crop_and_pad` puts usable boxes, int32 ``(N, 4)``."""
+    """The places to which :func:`crop_and_pad` moves usable boxes, int32 ``(N, 4)``."""
     x0, y0, x1, y1 = inside(boxes, height, width).T
     left, top = (width - (x1 - x0 + 1)) // 2, (height - (y1 - y0 + 1)) // 2
     return np.stack([left, top, left + x1 - x0, top + y1 - y0], axis=1)

@@ -1,4 +1,4 @@
-"""Image files decoded into a cache entry, several at a time."""
+"""Decoding of image files into a cache entry, several at a time."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from robustbench_tin.text import printable
 def open_decoded(
     kind: str, files: Files, find: Callable[[Files], Listing], options: OpenOptions, *, variant: str = ""
 ) -> Decoded:
-    """Open the cache entry of a source, decoding its images first where there is none.
+    """Open the cache entry of a source; decode its images first if there is no entry.
 
     Args:
-        kind: the source's name, first part of the entry's.
-        files: where its images lie.
-        find: lists them; called only where they have to be decoded.
-        options: cache directory, workers, whether to skip broken images.
-        variant: the settings that ``find`` lists them under; each has an entry of its own.
+        kind: the source's name, and the first part of the entry's name.
+        files: the image files.
+        find: lists the images; called only if they must be decoded.
+        options: cache directory, number of workers, whether to skip broken images.
+        variant: settings that ``find`` uses; each variant has its own entry.
 
     Raises:
         DataError: for a broken source, an image that cannot be read, or a cache that cannot be written.
@@ -48,11 +48,11 @@ def open_decoded(
 
 
 def _write_entry(directory: Path, files: Files, listing: Listing, options: OpenOptions) -> dict[str, Any]:
-    """Decode all splits into ``directory``; the content of ``meta.json``."""
+    """Decode all splits into ``directory``; returns the content of ``meta.json``."""
     content = content_digest(listing.size, listing.classes)
     counts: dict[str, int] = {}
     broken: dict[str, list[tuple[str, str]]] = {}
-    # Train and val make the fingerprint, in this order; a test split has no part in any result.
+    # The fingerprint covers train and val, in this order; no result depends on a test split.
     for name in ("train", "val", *sorted(listing.splits.keys() - {"train", "val"})):
         digest = content if name in ("train", "val") else hashlib.blake2b()
         kept, broken[name] = _write_split(directory, name, files, listing, digest, options)
@@ -73,14 +73,14 @@ def _write_entry(directory: Path, files: Files, listing: Listing, options: OpenO
 def _write_split(
     directory: Path, name: str, files: Files, listing: Listing, digest: Any, options: OpenOptions
 ) -> tuple[list[int], list[tuple[str, str]]]:
-    """Decode one split into ``directory``; which of its rows are good, and what is wrong with the others."""
+    """Decode one split into ``directory``; returns the good rows, and the reasons for the others."""
     split, size = listing.splits[name], listing.size
     what = f"decoding {name} images"
     kept: list[int] = []
     broken: list[tuple[str, str]] = []
     options.report(what, 0, len(split.names))
     with (directory / f"{name}-images.npy").open("wb") as file:
-        # Written, not mapped: a full disk is then an error to report, not a signal that kills.
+        # Written, not mapped: a full disk then raises an error instead of a signal that kills the process.
         file.write(npy_header(0, size))
         decoding = decode_all(
             files.read,
@@ -102,7 +102,7 @@ def _write_split(
         file.seek(0)
         file.write(npy_header(len(kept), size))
         file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave an entry with holes in it
+        os.fsync(file.fileno())  # otherwise a power cut could leave an entry with holes in it
     labels = np.array(split.labels, np.int64)[kept]
     digest.update(labels.data)
     np.save(directory / f"{name}-labels.npy", labels)
@@ -125,12 +125,12 @@ def _check_classes(
     for label in sorted(set(split.labels) - left):
         raise DataError(
             f"class '{printable(classes[label])}' has no readable {name} image in '{files.location}';"
-            " mend its images"
+            " repair its images"
         )
 
 
 def _broken(files: Files, name: str, reason: str) -> DataError:
     return DataError(
         f"image '{printable(str(files.location / name))}' {reason};"
-        " mend or remove it, or leave such images out with --skip-broken"
+        " repair or remove it, or leave such images out with --skip-broken"
     )

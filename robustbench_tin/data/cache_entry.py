@@ -1,8 +1,8 @@
-"""A cache entry of decoded images: written once under a lock, memory-mapped from then on.
+"""A cache entry of decoded images: written once under a lock, then memory-mapped.
 
-An entry is a directory ``CACHE/decoded/KIND-PLACE-KEY``: for each split the images as ``.npy``, labels,
-boxes and names, and ``meta.json``. It is written beside its place and renamed into it, under a lock;
-once there it never changes. A source that changed gets a new key, and its old entry goes.
+An entry is a directory ``CACHE/decoded/KIND-PLACE-KEY``: for each split the images as ``.npy``, labels, boxes
+and names, and ``meta.json``. It is written beside its place and renamed to it, under a lock, and never
+changes afterwards. If the source changes, its key changes and the old entry is removed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from robustbench_tin.data.source import OpenOptions
 from robustbench_tin.errors import DataError
 
 FORMAT = 2
-"""Part of every key; raised when entries written before cannot be used any more."""
+"""A part of every key; increased if older entries become unusable."""
 
 Broken = Mapping[str, list[tuple[str, str]]]
 
@@ -39,12 +39,12 @@ class Decoded:
 
     Attributes:
         classes: class ids in label order.
-        class_names: a readable name a class.
-        splits: by name, the images memory-mapped.
-        broken: by split, name and reason of each image that was left out.
-        left_out: the files that no split has.
-        remarks: what the layout says about itself.
-        fingerprint: of the content of train and val, wherever and whenever it was decoded.
+        class_names: a readable name for each class.
+        splits: the splits by name, with memory-mapped images.
+        broken: for each split, name and reason of every image that was left out.
+        left_out: the files that belong to no split.
+        remarks: notes about the layout.
+        fingerprint: digest of the content of train and val, independent of the place and time of decoding.
     """
 
     classes: tuple[str, ...]
@@ -57,22 +57,22 @@ class Decoded:
 
     @property
     def notes(self) -> list[str]:
-        """The layout's remarks, and a line on all files that are left out."""
+        """The layout's remarks, and a line about all files that are left out."""
         unreadable = {split: [name for name, _ in broken] for split, broken in self.broken.items()}
         note = left_out_note(unreadable, self.left_out)
         return [*self.remarks, *([] if note is None else [note])]
 
     @property
     def train(self) -> Split:
-        """The training images; none if the source has none."""
+        """The training images; an empty split if the source has none."""
         return self.splits["train"] if "train" in self.splits else _empty(self.splits["val"])
 
     def as_dataset(self, name: str, source: object, **more: Any) -> Dataset:
         """The data set with these classes and images.
 
         Args:
-            name: of the data set.
-            source: its place, for people.
+            name: name of the data set.
+            source: its place, for the user.
             **more: other fields of :class:`Dataset`.
         """
         return Dataset(
@@ -97,18 +97,18 @@ def open_entry(
     *,
     variant: str = "",
 ) -> Decoded:
-    """Open the cache entry of a source, writing it first if there is none.
+    """Open the cache entry of a source; write it first if there is no entry.
 
     Args:
-        kind: the source's name, first part of the entry's.
-        location: where its images lie.
-        stamp: changes when they change.
+        kind: the source's name, and the first part of the entry's name.
+        location: the place of its images.
+        stamp: a text that changes if they change.
         options: cache directory, whether to skip broken images.
         write: fills a new directory with the arrays, and returns the content of ``meta.json``.
-        variant: the settings that the images are read under; each has an entry of its own.
+        variant: settings that the images are read with; each variant has its own entry.
 
     Raises:
-        DataError: of ``write``, and for a cache that cannot be written.
+        DataError: from ``write``, or if the cache cannot be written.
     """
     read_under = [variant] if variant else []
     place = _digest(os.fsencode(location.resolve()), options.skip_broken, *read_under)
@@ -129,12 +129,12 @@ def open_entry(
 
 
 def content_digest(size: int, classes: tuple[str, ...]) -> Any:
-    """Begins a fingerprint; images, labels and boxes of train and val follow, in this order."""
+    """The start of a fingerprint; images, labels and boxes of train and val follow, in this order."""
     return hashlib.blake2b(json.dumps([size, *classes]).encode(), digest_size=8)
 
 
 def npy_header(count: int, size: int) -> bytes:
-    """The header of an array, of fixed length, so that the count can be filled in at the end."""
+    """The header of an array, of fixed length, so that the count can be written at the end."""
     text = repr({"descr": "|u1", "fortran_order": False, "shape": (count, 3, size, size)})
     return b"\x93NUMPY\x01\x00" + struct.pack("<H", 118) + text.ljust(117).encode() + b"\n"
 
@@ -144,7 +144,7 @@ def _empty(like: Split) -> Split:
 
 
 def _open_entry(entry: Path) -> Decoded | None:
-    """The entry, or None where it is missing or not whole."""
+    """The entry, or None if it is missing or incomplete."""
     try:
         meta = json.loads((entry / "meta.json").read_text(encoding="utf-8"))
         splits = {
@@ -160,7 +160,7 @@ def _open_entry(entry: Path) -> Decoded | None:
             remarks=tuple(meta["remarks"]),
             fingerprint=meta["fingerprint"],
         )
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is made again
+    except Exception:  # noqa: BLE001 - any faulty entry is made again
         return None
 
 
@@ -179,13 +179,13 @@ def _open_split(entry: Path, name: str, count: int, *, boxed: bool) -> Split:
         len(images if split.boxes is None else split.boxes),
     }
     if lengths != {count}:
-        raise ValueError(f"{name} has not {count} rows everywhere")
+        raise ValueError(f"{name} does not have {count} rows in every array")
     return split
 
 
 def _build(entry: Path, write: Callable[[Path], Mapping[str, Any]]) -> None:
     partial = entry.with_name(entry.name + ".partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a process that was killed: we hold the lock
+    shutil.rmtree(partial, ignore_errors=True)  # left by a process that was killed: we hold the lock
     partial.mkdir(parents=True)
     try:
         (partial / "meta.json").write_text(json.dumps(write(partial)), encoding="utf-8")
@@ -197,7 +197,7 @@ def _build(entry: Path, write: Callable[[Path], Mapping[str, Any]]) -> None:
 
 
 def _remove_others(entry: Path, prefix: str) -> None:
-    """Remove entries of the same source as it was before; a gigabyte each."""
+    """Remove earlier entries of the same source; each takes about a gigabyte."""
     for other in entry.parent.glob(f"{prefix}*"):
         if other != entry:
             shutil.rmtree(other, ignore_errors=True)
@@ -220,7 +220,7 @@ def _locked(path: Path, options: OpenOptions) -> Iterator[None]:
 
 @contextmanager
 def _writable(directory: Path) -> Iterator[None]:
-    """Say in one line that the cache cannot be written."""
+    """Report in one line that the cache cannot be written."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""CIFAR-10 and CIFAR-100, in the files that torchvision and their authors publish.
+"""CIFAR-10 and CIFAR-100, in the files published by torchvision and the authors.
 
 Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", University of Toronto, 2009.
 """
@@ -24,22 +24,22 @@ from robustbench_tin.errors import DataError, one_line
 from robustbench_tin.files import read_bytes
 
 SIDE = 32
-_MOST = 256 << 20  # the largest file has 155 MB
+_MOST = 256 << 20  # bytes; the largest file has 155 MB
 
 
 @dataclass(frozen=True)
 class _Form:
-    """The files of one of the two sets, as torchvision lists them.
+    """The files of one of the two sets, as listed by torchvision.
 
     Attributes:
         folder: the directory within the archive.
         archive: file name of the archive.
-        address: where it is published.
-        archive_md5: of the archive.
+        address: the address of the archive.
+        archive_md5: MD5 of the archive.
         train: name and MD5 of each training file.
-        test: likewise.
+        test: name and MD5 of each test file.
         meta: name and MD5 of the file with the classes.
-        names: key of the class names in it.
+        names: key of the class names in that file.
         labels: key of the labels in the others.
     """
 
@@ -55,7 +55,7 @@ class _Form:
 
     @classmethod
     def of(cls, name: str) -> _Form:
-        """What torchvision's class of that name lists."""
+        """The files that torchvision's class of that name lists."""
         from torchvision import datasets
 
         listed: Any = getattr(datasets, name)
@@ -79,17 +79,17 @@ class _Form:
 
 @dataclass(frozen=True)
 class _Cifar(Source):
-    """What the two sets share."""
+    """The common part of the two sets."""
 
     takes_path: ClassVar[bool] = True
     path_setting: ClassVar[str] = "root"
     listed_as: ClassVar[str] = ""
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, downloading and reading what is not in the cache yet.
+        """Open it; download and read it first if it is not in the cache.
 
         Raises:
-            DataError: if it is missing, damaged or cannot be fetched.
+            DataError: if it is missing, damaged or cannot be downloaded.
         """
         form = _Form.of(self.listed_as)
         place = self.path or _fetched(self.name, form, options)
@@ -105,8 +105,8 @@ class _Cifar(Source):
 class Cifar10(_Cifar):
     """CIFAR-10 (10 classes, 32×32): downloaded, or as cifar10:root=DIR, torchvision's root or the archive.
 
-    ``DIR`` holds ``cifar-10-batches-py`` or ``cifar-10-python.tar.gz``, or is one of them. The test images
-    are the validation split. Each file's MD5 must be the published one.
+    ``DIR`` contains ``cifar-10-batches-py`` or ``cifar-10-python.tar.gz``, or is one of them. The test images
+    form the validation split. Each file's MD5 must be the published one.
     """
 
     listed_as: ClassVar[str] = "CIFAR10"
@@ -114,10 +114,10 @@ class Cifar10(_Cifar):
 
 @dataclass(frozen=True)
 class Cifar100(_Cifar):
-    """CIFAR-100 (100 fine classes, 32×32): downloaded, or as cifar100:root=DIR, likewise.
+    """CIFAR-100 (100 fine classes, 32×32): downloaded, or as cifar100:root=DIR, as for cifar10.
 
-    ``DIR`` holds ``cifar-100-python`` or ``cifar-100-python.tar.gz``, or is one of them. The test images are
-    the validation split.
+    ``DIR`` contains ``cifar-100-python`` or ``cifar-100-python.tar.gz``, or is one of them. The test images
+    form the validation split.
     """
 
     listed_as: ClassVar[str] = "CIFAR100"
@@ -127,12 +127,12 @@ class _Files:
     """The files of a set in a directory or in the archive.
 
     Args:
-        name: of the data set, for messages.
-        place: that the user names.
+        name: name of the data set, for messages.
+        place: the path that the user gave.
         form: the files that belong there.
 
     Raises:
-        DataError: if they are not there.
+        DataError: if they are missing.
     """
 
     def __init__(self, name: str, place: Path, form: _Form) -> None:
@@ -149,7 +149,7 @@ class _Files:
 
     @property
     def stamp(self) -> str:
-        """Changes when a file changes: names, sizes and times."""
+        """A text that changes if a file changes: names, sizes and times."""
         files = [self.location] if self.location.is_file() else [self.location / x for x in self.form.files]
         stamps = [file.stat() for file in files if file.is_file()]
         lines = [self.form.folder, *(f"{each.st_size} {each.st_mtime_ns}" for each in stamps)]
@@ -173,18 +173,18 @@ class _Files:
         try:
             content = self._bytes(name)
         except (OSError, KeyError) as error:
-            why = error.strerror if isinstance(error, OSError) and error.strerror else "it is not there"
+            why = error.strerror if isinstance(error, OSError) and error.strerror else "it is missing"
             raise DataError(f"{place} cannot be read: {why}; unpack {self.form.archive} again") from error
         found = hashlib.md5(content, usedforsecurity=False).hexdigest()
         if found != md5:
             raise DataError(
-                f"{place} has the MD5 {found}, expected {md5}, the published one; fetch {self.form.address}"
-                " again"
+                f"{place} has the MD5 {found}; expected {md5}, the published one: download"
+                f" {self.form.address} again"
             )
         try:
             return load_plain(content)
         except Exception as error:  # a damaged pickle raises anything
-            raise DataError(f"{place} cannot be read ({one_line(error)}); fetch it again") from error
+            raise DataError(f"{place} cannot be read ({one_line(error)}); download it again") from error
 
     def _bytes(self, name: str) -> bytes:
         if self.location.is_dir():
@@ -193,7 +193,7 @@ class _Files:
 
     @cached_property
     def _members(self) -> dict[str, bytes]:
-        """The content of the archive's files, in one pass: it is packed as a whole."""
+        """The content of the archive's files, read in one pass, because it is compressed as a whole."""
         wanted = {f"{self.form.folder}/{name}": name for name in self.form.files}
         members = {}
         try:
@@ -204,13 +204,14 @@ class _Files:
                         members[wanted[member.name]] = file.read()
         except Exception as error:  # a damaged archive raises anything
             raise DataError(
-                f"'{self.location}' is no whole {self.form.archive} ({one_line(error)}); fetch it again"
+                f"'{self.location}' is not a complete {self.form.archive} ({one_line(error)}); download it"
+                " again"
             ) from error
         return members
 
 
 def _fetched(name: str, form: _Form, options: OpenOptions) -> Path:
-    other = f"or put {form.archive}, or {form.folder}/ out of it, into a directory and give {name}:root=DIR"
+    other = f"or put {form.archive}, or its {form.folder}/, into a directory and give {name}:root=DIR"
 
     def check(part: Path) -> None:
         with part.open("rb") as file:
@@ -218,8 +219,8 @@ def _fetched(name: str, form: _Form, options: OpenOptions) -> Path:
         if found != form.archive_md5:
             part.unlink()
             raise DataError(
-                f"what {form.address} sent is not {name} (its MD5 is {found}, expected {form.archive_md5});"
-                f" try again, {other}"
+                f"the file from {form.address} is not {name} (its MD5 is {found}, expected"
+                f" {form.archive_md5}); try again, {other}"
             )
 
     return fetch(form.address, name, other, check, options)

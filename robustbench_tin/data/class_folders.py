@@ -1,4 +1,4 @@
-"""Images in one folder for each class."""
+"""Images in class folders: one folder for each class."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustbench_tin.text import printable
 
 
 def by_class(files: Files, folder: str) -> dict[str, list[str]]:
-    """The images below each folder of a folder, by its name; an empty name is the top."""
+    """The images in each subfolder of a folder, by the subfolder's name; "" is the top folder."""
     found: dict[str, list[str]] = defaultdict(list)
     for name in files.names:
         top, *below = name.split("/") if folder else ("", *name.split("/"))
@@ -28,12 +28,12 @@ def require_same_classes(
     """Refuse a class that only one of train and val has.
 
     Args:
-        files: where they lie.
-        splits: by split, something by class.
+        files: the files of the data set.
+        splits: for each split, a mapping by class.
         below: the folder of each split.
 
     Raises:
-        DataError: naming the class.
+        DataError: names the class.
     """
     for split, other in (("train", "val"), ("val", "train")):
         for name in sorted(splits[split].keys() - splits[other].keys()):
@@ -45,7 +45,7 @@ def require_same_classes(
 
 
 def list_split(found: dict[str, list[str]], classes: tuple[str, ...]) -> SplitListing:
-    """A split in the order of ``ImageFolder``: by class, then by name."""
+    """A split in ``ImageFolder``'s order: by class, then by name."""
     names: list[str] = []
     labels: list[int] = []
     for label, name in enumerate(classes):
@@ -55,20 +55,20 @@ def list_split(found: dict[str, list[str]], classes: tuple[str, ...]) -> SplitLi
 
 
 def _walked(name: str) -> tuple[str, str]:
-    """Sorts as ``sorted(os.walk(...))`` does: by the folder, then by the file's name in it."""
+    """Sort key for the order of ``sorted(os.walk(...))``: by folder, then by file name."""
     folder, _, file = name.rpartition("/")
     return folder, file
 
 
 def common_size(files: Files, names: Iterable[str]) -> int | None:
-    """The side that all readable images share, if they are square; else None."""
+    """The side that all readable images share, if they are square; otherwise None."""
     common: int | None = None
     for name in names:
         try:
             size = image_size(files.read(name))
         except OSError:
             size = None
-        if size is None:  # broken: decoding will say so
+        if size is None:  # broken: decoding will report it
             continue
         width, height = size
         if width != height or common not in (None, width):

@@ -1,4 +1,4 @@
-"""The order of a data set's classes as a model has them, which need not be the data set's own.
+"""The order of a model's classes, which may differ from the data set's order.
 
 Tiny ImageNet's classes are in the order of ``wnids.txt``, which is not sorted; a model trained with
 torchvision's ``ImageFolder`` has them sorted by id.
@@ -21,24 +21,24 @@ from robustbench_tin.files import decode_text, read_bytes
 
 ORDERS = ("sorted", "wnids")
 IMAGENET = "imagenet"
-"""The order of the 1,000 classes that published networks have: sorted by id."""
+"""The order of the 1,000 classes in published networks: sorted by id."""
 _LARGEST = 10 << 20
-_EXPECTED = "expected a file with a class id a line, or JSON: a list of ids, or ids by index"
+_EXPECTED = "expected a file with one class id per line, or JSON: a list of ids, or ids by index"
 
 
 def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | None = None) -> Dataset:
-    """The data set with its classes in a model's order; its labels are then the model's outputs.
+    """The data set with its classes in a model's order, so that its labels are the model's outputs.
 
     Args:
-        dataset: whole, or a part.
-        order: ``sorted`` (by id, as ``ImageFolder`` does), ``wnids`` (as ``wnids.txt``, Tiny ImageNet's own
+        dataset: a whole data set, or a part.
+        order: ``sorted`` (by id, as in ``ImageFolder``), ``wnids`` (as in ``wnids.txt``, Tiny ImageNet's own
             order), ``imagenet`` (the 1,000 classes of ImageNet's challenge), or a file that lists the ids of
-            the model's classes; it may list more than the data set has. None: the data set's own.
-        outputs: of the model. If it has one for each class of the whole data set, a part's labels count
-            all these.
+            the model's classes; it may list more than the data set has. None for the data set's own order.
+        outputs: number of the model's outputs. If it equals the number of classes of the whole data set, the
+            labels of a part are positions in the whole.
 
     Raises:
-        InvalidSettingError: for an order that this data set has not, and for a file that is none.
+        InvalidSettingError: for an order that this data set does not have, or a file without class ids.
         DataError: if the file lacks a class.
     """
     whole = dataset.whole or dataset.classes
@@ -50,7 +50,7 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
     elif order == "wnids":
         if dataset.name != "tiny-imagenet":
             raise InvalidSettingError(
-                f"class-order got 'wnids', and '{dataset.name}' has no wnids.txt; expected sorted or a file"
+                f"class-order got 'wnids', but '{dataset.name}' has no wnids.txt; expected sorted or a file"
             )
         listed = known
     else:
@@ -71,21 +71,21 @@ def in_class_order(dataset: Dataset, order: str | Path | None, outputs: int | No
 
 
 def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name: str) -> tuple[int, ...]:
-    """For each class of the data set the output that a model has for it, then its other outputs.
+    """For each class of the data set, the number of the model's output for it, then its other outputs.
 
     Args:
-        dataset: whole, or a part.
-        order: as of :func:`in_class_order`.
+        dataset: a whole data set, or a part.
+        order: as in :func:`in_class_order`.
         outputs: number of the model's outputs.
-        name: of the model, for the message.
+        name: name of the model, for the message.
 
     Returns:
         One number for each output; empty if the outputs are in this order already.
 
     Raises:
-        InvalidSettingError: if the model has another number of outputs than the order has classes; otherwise
-            as :func:`in_class_order`.
-        DataError: likewise.
+        InvalidSettingError: if the number of outputs differs from the number of classes in the order, and as
+            :func:`in_class_order`.
+        DataError: as :func:`in_class_order`.
     """
     listed = in_class_order(dataset, order, outputs).classes
     if len(listed) != outputs:
@@ -94,12 +94,12 @@ def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name:
             which = f"{IMAGENET}, or FILE" if outputs == COUNT else "FILE"
             expected = (
                 f"the data set '{dataset.name}' has {' or '.join(f'{count:,}' for count in known)} classes;"
-                f" expected as many outputs, or --class-order {which} with the ids of the model's {outputs:,}"
-                " classes in its order"
+                f" expected one output for each, or --class-order {which} with the ids of the model's"
+                f" {outputs:,} classes in its order"
             )
         else:
             expected = f"class-order '{order}' lists {len(listed):,} classes; expected one for each output"
-        raise InvalidSettingError(f"model '{name}' has {outputs:,} outputs, and {expected}")
+        raise InvalidSettingError(f"model '{name}' has {outputs:,} outputs, but {expected}")
     place = {wnid: index for index, wnid in enumerate(listed)}
     first = [place[wnid] for wnid in dataset.classes]
     taken = set(first)
@@ -110,12 +110,12 @@ def output_order(dataset: Dataset, order: str | Path | None, outputs: int, name:
 def other_orders(
     dataset: Dataset, order: str | Path | None, outputs: int
 ) -> dict[str, npt.NDArray[np.int64]]:
-    """The labels of the validation images in each other order that :data:`ORDERS` names, by its name.
+    """The labels of the validation images in each other order of :data:`ORDERS`, by its name.
 
     Args:
-        dataset: in its own order.
-        order: the one that a model was measured in.
-        outputs: of the model.
+        dataset: the data set in its own order.
+        order: the order that a model was measured in.
+        outputs: number of the model's outputs.
     """
     taken = in_class_order(dataset, order, outputs).val.labels
     found = {}
@@ -131,7 +131,7 @@ def _relabelled(split: Split, labels: npt.NDArray[np.int64]) -> Split:
 
 
 def _named_ids(dataset: Dataset, listed: list[str], order: str | Path) -> list[str]:
-    """The listed classes as ids; a file may have readable names instead."""
+    """The listed classes as ids; a file may list readable names instead."""
     ids = {name.lower(): wnid for wnid, name in zip(dataset.classes, dataset.class_names, strict=True)}
     found = [name if name in dataset.classes else ids.get(name.lower(), name) for name in listed]
     twice = next((name for index, name in enumerate(found) if name in found[:index]), None)
@@ -159,14 +159,14 @@ def _read(path: Path) -> list[str]:
         text = decode_text(content)
         lines = list(_ids(json.loads(text)) if text.lstrip()[:1] in ("[", "{") else _lines(text))
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
-        raise InvalidSettingError(f"class-order '{path}' holds no class ids; {_EXPECTED}") from None
+        raise InvalidSettingError(f"class-order '{path}' contains no class ids; {_EXPECTED}") from None
     if not lines:
         raise InvalidSettingError(f"class-order '{path}' is empty; {_EXPECTED}")
     return lines
 
 
 def _lines(text: str) -> Iterator[str]:
-    """The first column of each line, as ``words.txt`` and CSV files have the id there."""
+    """The first column of each line, which is the id in ``words.txt`` and CSV files."""
     for line in text.splitlines():
         if line.strip():
             yield line.split("\t")[0].strip().strip('"')

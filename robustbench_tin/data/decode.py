@@ -1,7 +1,7 @@
-"""Image files to arrays, several at a time.
+"""Decoding of image files to arrays, several at a time.
 
-Threads, not processes: Pillow releases the interpreter's lock while it decodes, and threads work in
-a script without a ``__main__`` guard, from standard input and beside torch's own threads.
+It uses threads, not processes: Pillow releases the interpreter's lock while it decodes, and threads work in a
+script without a ``__main__`` guard, from standard input and beside torch's own threads.
 """
 
 from __future__ import annotations
@@ -23,28 +23,28 @@ from robustbench_tin.errors import one_line
 
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "PPM", "TIFF")
 MOST_PIXELS = 89_478_485
-"""Pixels of the largest image that is decoded; from there on Pillow warns of a bomb."""
+"""Number of pixels of the largest image that is decoded; above it, Pillow warns of a decompression bomb."""
 
-_LONGEST_SIDE = 65_535  # of a JPEG; decoders in Pillow hold a multiple of a row
+_LONGEST_SIDE = 65_535  # the limit of a JPEG; Pillow's decoders allocate a multiple of a row
 _CHUNK_BYTES = 3 << 20
-# Images that take tens of megabytes are decoded one at a time, or threads would fill the memory together.
+# Images that take tens of megabytes are decoded one at a time; otherwise the threads would fill the memory.
 _LARGE_PIXELS = 4_000_000
 _one_large = threading.Lock()
 
 
 class BrokenImageError(Exception):
-    """An image that cannot be used; its text is the reason, to follow the image's name."""
+    """An image that cannot be used; its text is the reason, written to follow the image's name."""
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some decoded images in a row.
+    """A chunk of consecutive decoded images.
 
     Attributes:
-        images: uint8 ``(n, 3, size, size)``, the good ones.
-        rows: which of the names asked for they are, ``n`` indices.
-        broken: name and reason of the others.
-        done: how many of the names are behind us, good or not.
+        images: the good images, uint8 ``(n, 3, size, size)``.
+        rows: their indices in the list of names; ``n`` numbers.
+        broken: name and reason of the other images.
+        done: number of names processed so far, good or not.
     """
 
     images: npt.NDArray[np.uint8]
@@ -58,18 +58,18 @@ def decode_image(
 ) -> npt.NDArray[np.uint8]:
     """Decode one image to uint8 ``(3, size, size)``, RGB.
 
-    An image of another size is scaled (shorter side to ``size``, antialiased) and cropped around its
-    centre; transparency is dropped and grayscale repeated, as torchvision's ``ImageFolder`` does.
+    An image of another size is scaled (shorter side to ``size``, antialiased) and cropped around its centre.
+    Transparency is dropped and grayscale is repeated, as in torchvision's ``ImageFolder``.
 
     Args:
-        data: a JPEG, PNG, BMP, WebP, PPM or TIFF file; of several images in it, the first.
+        data: a JPEG, PNG, BMP, WebP, PPM or TIFF file; if it holds several images, the first is used.
         size: height and width in pixels.
         exact: refuse an image of another size.
-        shorter: scale the shorter side to this many pixels first, and crop ``size`` around the centre, both
-            to the pixel as torchvision's ``Resize`` and ``CenterCrop``; None: see above.
+        shorter: scale the shorter side to this number of pixels first, then crop ``size`` pixels around the
+            centre, both exactly as torchvision's ``Resize`` and ``CenterCrop``; None: see above.
 
     Raises:
-        BrokenImageError: where it is truncated, damaged, too large or no image.
+        BrokenImageError: if it is truncated, damaged, too large or not an image.
     """
     try:
         image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -79,14 +79,14 @@ def decode_image(
     except BrokenImageError:
         raise
     except UnidentifiedImageError:
-        raise BrokenImageError(f"is no {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
-    except Exception as error:  # whatever a decoder raises, the image is broken
+        raise BrokenImageError(f"is not a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} image") from None
+    except Exception as error:  # whichever error a decoder raises, the image is broken
         raise BrokenImageError(f"cannot be decoded ({one_line(error)})") from error
 
 
 def _pixels(image: Image.Image, size: int) -> npt.NDArray[np.uint8]:
     if image.size != (size, size):
-        # A JPEG can be decoded at an eighth of its size; twice the size asked for is ample.
+        # A JPEG can be decoded at a fraction of its size; twice the requested size is enough.
         image.draft(None, (2 * size, 2 * size))
     image = _rgb(image)
     if image.size != (size, size):
@@ -105,7 +105,7 @@ def _resized(image: Image.Image, size: int, shorter: int) -> npt.NDArray[np.uint
 
 
 def _require_size(image: Image.Image, exact: int | None) -> None:
-    """Refuse an image by what its header says, before it is decoded."""
+    """Refuse an image by the size in its header, before it is decoded."""
     width, height = image.size
     if exact is not None and (width, height) != (exact, exact):
         raise BrokenImageError(f"is {width}×{height} pixels, expected {exact}×{exact}")
@@ -116,11 +116,11 @@ def _require_size(image: Image.Image, exact: int | None) -> None:
 
 
 def image_size(data: bytes) -> tuple[int, int] | None:
-    """Width and height from an image file's header; None where it has no readable one."""
+    """Width and height from an image file's header; None if it has no readable one."""
     try:
         with _strict_pillow(), Image.open(io.BytesIO(data), formats=FORMATS) as image:
             return image.size
-    except Exception:  # noqa: BLE001 - decoding it will say what is wrong
+    except Exception:  # noqa: BLE001 - decoding will report the fault
         return None
 
 
@@ -138,12 +138,12 @@ def decode_all(
     Only a few chunks are in memory at a time.
 
     Args:
-        read: gives the bytes of a name; called from several threads.
+        read: returns the bytes of a name; called from several threads.
         names: the images.
         size: height and width in pixels.
         exact: refuse images of another size.
-        shorter: as of :func:`decode_image`.
-        workers: threads; None: one a core.
+        shorter: as in :func:`decode_image`.
+        workers: number of threads; None for one per core.
     """
     workers = workers or min(16, _cores())
     length = max(1, _CHUNK_BYTES // (3 * size * size))
@@ -189,8 +189,8 @@ def _rgb(image: Image.Image) -> Image.Image:
         image.load()
         return image
     if image.mode == "F" or (image.mode == "I" and image.format == "TIFF"):
-        raise BrokenImageError("has 32 bits a pixel, expected 8 or 16")  # in no range that is known
-    if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip to 255
+        raise BrokenImageError("has 32 bits per pixel, expected 8 or 16")  # their range is unknown
+    if image.mode.startswith("I"):  # 16 bits per pixel, which Pillow would clip to 255
         return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.convert("RGBA")
@@ -212,9 +212,9 @@ def _cores() -> int:
 
 @contextmanager
 def _strict_pillow() -> Iterator[None]:
-    """Truncated images are errors here, even where another library asked Pillow to pad them.
+    """Treat truncated images as errors, even if another library told Pillow to pad them.
 
-    Pillow's own limit of pixels would print a warning of each large image; ours stands in its place.
+    Pillow's own limit of pixels would print a warning for each large image; our limit replaces it.
     """
     before = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
     ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None

@@ -1,4 +1,4 @@
-"""Fetching data sets: resumed after an interruption, checked to be whole, renamed into place."""
+"""Downloads of data sets: resumed after an interruption, checked for completeness, renamed into place."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     import requests
 
 ADDRESS = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
-# Stanford publishes none; this one is in the loaders of many projects, Avalanche's for one.
+# Stanford publishes no digest; this one is in the loaders of many projects, for example Avalanche's.
 MD5 = "90528d7ca1a48142e341f4ef8d21d0de"
 EXPECTED = {"train": 100_000, "val": 10_000, "test": 10_000}
 ATTEMPTS = 5
-_TIMEOUT_S = (10, 60)  # to connect, and between two pieces
-_PIECE_BYTES = 1 << 16  # at most this much is lost with a connection
-_OTHER_WAYS = "or name what you have: --data DIR (unpacked) or --data FILE.zip"
+_TIMEOUT_S = (10, 60)  # seconds to connect, and between two pieces
+_PIECE_BYTES = 1 << 16  # largest loss when a connection breaks
+_OTHER_WAYS = "or give your own copy: --data DIR (unpacked) or --data FILE.zip"
 
 
 class _CutShortError(Exception):
-    """The connection ended before the file did."""
+    """The connection ended before the file was complete."""
 
 
 def fetch_tiny_imagenet(options: OpenOptions) -> Path:
-    """Path of the official zip file in the cache directory, downloaded where it is not there yet.
+    """Path of the official zip file in the cache directory; downloads it first if it is missing.
 
     Raises:
-        DataError: where it cannot be fetched, naming the address and the other ways.
+        DataError: if it cannot be downloaded; names the address and the alternatives.
     """
     return fetch(ADDRESS, "Tiny ImageNet", _OTHER_WAYS, _check_whole, options)
 
@@ -44,17 +44,17 @@ def fetch_tiny_imagenet(options: OpenOptions) -> Path:
 def fetch(
     address: str, what: str, other_ways: str, check: Callable[[Path], None], options: OpenOptions
 ) -> Path:
-    """Path of a file in the cache directory, downloaded if it is not there yet.
+    """Path of a file in the cache directory; downloads it first if it is missing.
 
     Args:
-        address: where it is fetched; its last part is the file's name.
-        what: the data set, for people.
-        other_ways: ends the error messages: ``or put FILE into DIR``.
-        check: refuses a downloaded file that is not what it should be.
+        address: the file's address; its last part is the file's name.
+        what: the data set, for the user.
+        other_ways: alternatives, the end of each error message: ``or put FILE into DIR``.
+        check: refuses a downloaded file with wrong content.
         options: cache directory and progress.
 
     Raises:
-        DataError: if it cannot be fetched, naming the address and the other ways.
+        DataError: if it cannot be downloaded; names the address and the alternatives.
     """
     target = options.cache_dir / "downloads" / address.rpartition("/")[2]
     if target.is_file():
@@ -75,20 +75,21 @@ def fetch(
 
 
 def download(address: str, target: Path, what: str, other_ways: str, options: OpenOptions) -> Path:
-    """Fetch ``address`` into ``TARGET.part``, going on where an earlier attempt stopped.
+    """Download ``address`` to ``TARGET.part``; continues from an earlier attempt.
 
     Args:
-        address: of a file.
-        target: its place.
-        what: as of :func:`fetch`; likewise ``other_ways``.
+        address: the address of a file.
+        target: the path of the complete file.
+        what: as in :func:`fetch`.
+        other_ways: as in :func:`fetch`.
         options: progress.
 
     Returns:
-        The path of the complete ``.part`` file; checking and renaming it is left to the caller.
+        The path of the complete ``.part`` file; the caller checks and renames it.
 
     Raises:
-        DataError: where the server cannot be reached, refuses, or stops several times in a row.
-        OSError: where the file cannot be written.
+        DataError: if the server cannot be reached, refuses, or stops several times in a row.
+        OSError: if the file cannot be written.
     """
     import requests
 
@@ -105,7 +106,7 @@ def download(address: str, target: Path, what: str, other_ways: str, options: Op
                 failure = error
                 break
     so_far = part.stat().st_size if part.exists() else 0
-    resume = f"; {so_far / 1e6:.1f} MB are kept, give the command again to go on" if so_far else ""
+    resume = f"; {so_far / 1e6:.1f} MB are kept, repeat the command to continue" if so_far else ""
     raise DataError(
         f"cannot download {address} ({_reason(failure)}){resume}; connect to the internet, {other_ways}"
     ) from failure
@@ -113,13 +114,13 @@ def download(address: str, target: Path, what: str, other_ways: str, options: Op
 
 def _fetch_rest(session: requests.Session, address: str, part: Path, what: str, options: OpenOptions) -> None:
     have = part.stat().st_size if part.exists() else 0
-    # Without "identity" a length could be that of a compressed body.
+    # Without "identity", the length could be that of a compressed body.
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(address, headers=headers, stream=True, timeout=_TIMEOUT_S) as response:
         if response.status_code == 416:
             if _total(response) != have:
                 part.unlink()
-                raise _CutShortError("the server does not go on where the last attempt stopped")
+                raise _CutShortError("the server does not continue from the last attempt")
             return
         response.raise_for_status()
         if response.status_code != 206 or _start(response) != have:
@@ -136,25 +137,25 @@ def _fetch_rest(session: requests.Session, address: str, part: Path, what: str, 
 
 
 def _start(response: requests.Response) -> int | None:
-    """Where a partial answer begins: ``bytes 100-199/200``."""
+    """The first byte of a partial answer: ``bytes 100-199/200``."""
     match = re.match(r"bytes (\d+)-", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
 def _total(response: requests.Response) -> int | None:
-    """How long the file is, from the refusal of a range: ``bytes */200``."""
+    """The length of the file, from the refusal of a range: ``bytes */200``."""
     match = re.match(r"bytes \*/(\d+)", response.headers.get("Content-Range", ""))
     return int(match[1]) if match else None
 
 
 def _reason(failure: Exception | None) -> str:
-    """A failure in few words; what ``requests`` says of a lost connection fills a screen."""
+    """A failure in a few words; the message of ``requests`` for a lost connection fills a screen."""
     import requests
 
     if isinstance(failure, requests.HTTPError) and failure.response is not None:
-        return f"the server answers {failure.response.status_code} {failure.response.reason}"
+        return f"the server responded {failure.response.status_code} {failure.response.reason}"
     if isinstance(failure, requests.Timeout):
-        return "the server does not answer"
+        return "the server does not respond"
     if isinstance(failure, requests.exceptions.ChunkedEncodingError):
         return "the connection ended too early"
     if isinstance(failure, requests.ConnectionError):
@@ -174,13 +175,13 @@ def _check_whole(part: Path) -> None:
                 for name in archive.namelist()
                 if (match := re.match(r"[^/]+/(train|val|test)/.*\.JPEG$", name))
             )
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, it is not the data set
+    except Exception:  # noqa: BLE001 - whichever fault it has, it is not the data set
         found = Counter()
     if found != EXPECTED:
         part.unlink()
         counts = " + ".join(f"{found[split]:,} {split}" for split in EXPECTED)
         raise DataError(
-            f"what {ADDRESS} sent is not Tiny ImageNet ({counts} images in it, expected"
+            f"the file from {ADDRESS} is not Tiny ImageNet (it has {counts} images, expected"
             f" {' + '.join(f'{count:,}' for count in EXPECTED.values())}); try again, {_OTHER_WAYS}"
         )
     digest = _md5(part)

@@ -1,4 +1,4 @@
-"""Writing a data set in Tiny ImageNet's layout, as PNG: what is read back is the same to the last bit."""
+"""Writing of a data set in Tiny ImageNet's layout, as PNG; reading it back gives the same pixels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ SIZE = 64
 """Height and width of the layout's images in pixels."""
 
 _NO_BOX = (-1, -1, -1, -1)
-# Adversarial images are noise, in which a search for repetitions finds none: this is quicker, and smaller.
+# A search for repetitions finds none in the noise of adversarial images: without it, files are smaller
+# sooner.
 _QUICK = {"compress_level": 1, "compress_type": zlib.Z_HUFFMAN_ONLY}
 
 
@@ -31,32 +32,32 @@ def require_size(dataset: Dataset) -> None:
     """Check that a data set's images can be written in this layout.
 
     Raises:
-        DataError: where they are of another size.
+        DataError: if they have another size.
     """
     if dataset.image_size != SIZE:
         raise DataError(
-            f"'{dataset.name}' has images of {dataset.image_size} px; expected {SIZE}, which is what Tiny"
-            " ImageNet's layout holds"
+            f"'{dataset.name}' has images of {dataset.image_size} px; expected {SIZE}, the size in Tiny"
+            " ImageNet's layout"
         )
 
 
 class TinyImageNetWriter:
     """Writes the images of a data set a batch at a time, encoded by threads beside the caller.
 
-    A context manager. Files keep their names where these are unique, else they are numbered. An image that
-    was being written when the process was killed is broken until it is written again; so mark a batch as done
-    only in its ``then``. :meth:`finish` writes what makes a data set of the images, ``wnids.txt`` last:
-    before it, nothing reads the directory.
+    Use it as a context manager. Files keep their names if these are unique; otherwise they are numbered. If
+    the process is killed while it writes an image, that image is broken until it is written again; so mark a
+    batch as done only in its ``then``. :meth:`finish` writes the other files of the data set, ``wnids.txt``
+    last: before that, nothing reads the directory.
 
     Args:
-        root: directory to write into.
+        root: directory to write.
         dataset: gives the classes.
-        splits: ``train`` and ``val``: labels, boxes and names of what will be written; their images are not
-            looked at.
-        workers: threads; None: one a core.
+        splits: labels, boxes and names of the images to write, in ``train`` and ``val``; the images in them
+            are not used.
+        workers: number of threads; None for one per core.
 
     Raises:
-        DataError: where the images are not 64 px, which is what the layout is for.
+        DataError: if the images are not 64 px, the size of the layout.
     """
 
     def __init__(
@@ -82,22 +83,22 @@ class TinyImageNetWriter:
         self._threads.shutdown(cancel_futures=True)
 
     def name(self, split: str, row: int) -> str:
-        """Where an image goes, relative to the root: ``train/n01443537/images/n01443537_0.png``."""
+        """The path of an image, relative to the root: ``train/n01443537/images/n01443537_0.png``."""
         return self._names[split][row]
 
     def add(
         self, split: str, start: int, images: npt.NDArray[np.uint8], then: Callable[[], None] | None = None
     ) -> None:
-        """Write the images of the rows from ``start`` on; waits only where too many are under way.
+        """Write the images of the rows from ``start`` on; waits only if too many are in progress.
 
         Args:
             split: ``train`` or ``val``.
-            start: row of the first.
+            start: row of the first image.
             images: uint8 ``(n, 3, 64, 64)``.
-            then: called in a thread once all are written.
+            then: called in a thread after all are written.
 
         Raises:
-            RunError: where an earlier batch could not be written.
+            RunError: if an earlier batch could not be written.
         """
         while len(self._pending) >= self._room:
             self._wait()
@@ -107,7 +108,7 @@ class TinyImageNetWriter:
         """Wait for all images, then write classes, boxes and annotations.
 
         Raises:
-            RunError: where something could not be written.
+            RunError: if a file could not be written.
         """
         while self._pending:
             self._wait()
@@ -133,8 +134,8 @@ class TinyImageNetWriter:
             self._pending.popleft().result()
         except OSError as error:
             raise RunError(
-                f"cannot write '{error.filename or self._root}': {error.strerror or error}; make room or"
-                " choose another --out, then give the same command again"
+                f"cannot write '{error.filename or self._root}': {error.strerror or error}; free some space"
+                " or choose another --out, then repeat the same command"
             ) from error
 
     def _write(
@@ -151,7 +152,7 @@ class TinyImageNetWriter:
 
 
 def _names(split_name: str, split: Split, classes: tuple[str, ...]) -> list[str]:
-    """A path an image; below one folder no two are the same."""
+    """A path for each image; no two paths below one folder are the same."""
     wnids = [classes[label] for label in split.labels.tolist()]
     folders = [f"train/{wnid}/images" if split_name == "train" else "val/images" for wnid in wnids]
     stems = [PurePosixPath(name).stem for name in split.ids] if split.ids is not None else []

@@ -1,6 +1,6 @@
-"""Where a data set's files lie: a directory, or a zip file that is read without unpacking.
+"""The files of a data set: in a directory, or in a zip file that is read without unpacking.
 
-Both answer the same few questions, so a layout is written once and read from either.
+Both have the same interface, so a layout is written once and read from either.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from robustbench_tin.errors import DataError, one_line
 from robustbench_tin.files import TooLargeError, open_regular, read_bytes
 
 MOST_IMAGE = 256 << 20
-"""Largest image file that is read, in bytes: three times a camera's largest uncompressed one."""
+"""Size of the largest image file that is read, in bytes: three times a camera's largest uncompressed one."""
 
 _MOST_FOLDERS = 200_000
 _MOST_MEMBERS = 2_000_000
-# Others unpack a few bytes to gigabytes before anyone can stop them.
+# Other methods can expand a few bytes to gigabytes before they can be stopped.
 _METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 
 
@@ -32,11 +32,11 @@ class Files(Protocol):
 
     @property
     def location(self) -> Path:
-        """The directory or zip file, for people."""
+        """The directory or zip file, for the user."""
 
     @property
     def stamp(self) -> str:
-        """Changes when a file is added, removed or changed; must be quick for 100,000 files."""
+        """A text that changes if a file is added, removed or changed; must be quick for 100,000 files."""
 
     @property
     def names(self) -> KeysView[str]:
@@ -51,19 +51,19 @@ class Files(Protocol):
 
         Raises:
             TooLargeError: if it is larger than ``most`` bytes.
-            OSError: if it cannot be read, or is no regular file.
+            OSError: if it cannot be read, or is not a regular file.
         """
 
 
 class Directory:
-    """Files in a directory, at any depth, links followed; what starts with a dot is left out.
+    """Files in a directory, at any depth, through links; names that start with a dot are left out.
 
-    The stamp is made of names, sizes and modification times, as in ``make``: hashing the contents of
-    110,000 images at every start would take longer than opening their cache may.
+    The stamp is made of names, sizes and modification times, as in ``make``: hashing the contents of 110,000
+    images at every start would take longer than opening their cache may.
 
     Args:
         location: the directory.
-        tops: the only names directly in it that are looked at; None: all.
+        tops: the only names directly in it that are used; None for all.
     """
 
     def __init__(self, location: Path, tops: Collection[str] | None) -> None:
@@ -73,7 +73,7 @@ class Directory:
 
     @cached_property
     def stamp(self) -> str:
-        """A digest of where the files lie, their names, sizes and times."""
+        """A digest of the files' place, names, sizes and times."""
         lines = [os.fspath(self.location.resolve())]
         lines += sorted([f"{name} {status}" for name, status in self._found.items()])
         lines += [f"{name} left out" for names in self.left_out.values() for name in sorted(names)]
@@ -86,7 +86,7 @@ class Directory:
 
     @property
     def left_out(self) -> LeftOut:
-        """What is hidden, and links that lead round."""
+        """Hidden files, and links that form a loop."""
         _ = self._found
         return self._left_out
 
@@ -96,12 +96,12 @@ class Directory:
 
     @cached_property
     def _found(self) -> dict[str, str]:
-        """Size and time by file name; one plain loop, as it runs over 110,000 files at every start."""
+        """Size and time by file name; one plain loop, because it runs over 110,000 files at every start."""
         found: dict[str, str] = {}
         hidden: list[str] = []
         loops: list[str] = []
         tops = self._tops
-        folders = [_Folder("", os.path.realpath(self.location))]  # which grows on the way
+        folders = [_Folder("", os.path.realpath(self.location))]  # grows during the loop
         try:
             for folder in folders:
                 prefix = folder.name
@@ -118,7 +118,7 @@ class Directory:
                                 found[name] = f"{status.st_size} {status.st_mtime_ns}"
                                 continue
                             is_folder = entry.is_dir()
-                        except OSError:  # a link to itself, or removed at this moment
+                        except OSError:  # a link to itself, or a file removed just now
                             is_folder = False
                         if not is_folder:
                             found[name] = "missing"
@@ -129,7 +129,7 @@ class Directory:
                 if len(folders) > _MOST_FOLDERS:
                     raise DataError(
                         f"directory '{self.location}' has more than {_MOST_FOLDERS:,} folders; expected a"
-                        " data set, without links that multiply it"
+                        " data set without links that multiply its folders"
                     )
         except OSError as error:
             raise DataError(
@@ -141,10 +141,10 @@ class Directory:
 
 
 class _Folder:
-    """A folder on the way down.
+    """A folder found during the search.
 
     Attributes:
-        name: from the location, with a slash at its end; empty for the location itself.
+        name: path from the location, with a slash at its end; empty for the location itself.
         real: its path without links.
         trail: real paths of the folders whose links led here.
     """
@@ -157,7 +157,7 @@ class _Folder:
         self.trail = trail
 
     def below(self, entry: os.DirEntry[str]) -> _Folder | None:
-        """A folder in this one; None if it is a link back to one that leads here."""
+        """A folder in this one; None for a link back to a folder above."""
         name = f"{self.name}{entry.name}/"
         if not entry.is_symlink():
             return _Folder(name, f"{self.real}/{entry.name}", self.trail)
@@ -168,15 +168,15 @@ class _Folder:
 
 
 class Zip:
-    """Files in a zip file, named from the folder in it that holds the data set.
+    """Files in a zip file, named relative to the folder in it that holds the data set.
 
-    The stamp is made of the zip's central directory (names, sizes, CRCs), whatever the file's own time.
+    The stamp is made of the zip's central directory (names, sizes, CRCs), whichever time the file has.
 
     Args:
         location: the zip file.
-        find_root: says of its members' names which prefix is the data set's folder; None: none is.
-        tops: the only names directly in that folder that are looked at.
-        expected: what the zip should hold, for people.
+        find_root: finds the prefix of the data set's folder among the members' names, or None.
+        tops: the only names directly in that folder that are used.
+        expected: the expected content of the zip, for the user.
     """
 
     def __init__(
@@ -204,26 +204,26 @@ class Zip:
 
     @property
     def left_out(self) -> LeftOut:
-        """What is hidden, and what macOS adds."""
+        """Hidden files, and files that macOS adds."""
         _ = self._members
         return self._left_out
 
     def read(self, name: str, most: int = MOST_IMAGE) -> bytes:
-        """The content of one file, its CRC checked."""
+        """The content of one file; its CRC is checked."""
         member = self._members[name]
         if member.file_size > most:
             raise TooLargeError(most)
         if member.compress_type not in _METHODS:
-            raise OSError(f"packed by method {member.compress_type}, expected deflate; pack it again")
+            raise OSError(f"compressed by method {member.compress_type}, expected deflate; compress it again")
         try:
             with self._zip.open(member) as file:
                 return file.read()
-        except Exception as error:  # a foreign parser's, of damaged data
+        except Exception as error:  # a foreign parser's error about damaged data
             raise OSError(f"damaged in the zip file ({one_line(error)})") from error
 
     @cached_property
     def _zip(self) -> zipfile.ZipFile:
-        central_directory(self.location)  # no pipe, and not a list of millions
+        central_directory(self.location)  # refuses a pipe and a list of millions
         try:
             return zipfile.ZipFile(self.location)
         except Exception as error:
@@ -236,7 +236,7 @@ class Zip:
         visible = {name: member for name, member in files.items() if not _is_hidden(name)}
         root = self._find_root(visible.keys())
         if root is None:
-            raise DataError(f"zip file '{self.location}' holds {self._expected}")
+            raise DataError(f"zip file '{self.location}' contains {self._expected}")
         own = {root + top for top in self._tops}
         below = tuple(f"{name}/" for name in own)
         self._left_out = {
@@ -254,7 +254,7 @@ class Zip:
 
 
 def _slashed(name: str) -> str:
-    """A member's name with forward slashes: some programs for Windows write the others."""
+    """A member's name with forward slashes: some programs for Windows write backslashes."""
     return name if "/" in name else name.replace("\\", "/")
 
 
@@ -264,7 +264,7 @@ def _is_hidden(name: str) -> bool:
 
 def _no_zip(path: Path) -> DataError:
     return DataError(
-        f"'{path}' is no complete zip file; fetch it again, or name a directory that holds what it should"
+        f"'{path}' is not a complete zip file; download it again, or name a directory with its content"
     )
 
 
@@ -272,17 +272,17 @@ def central_directory(path: Path) -> bytes:
     """The raw bytes that list a zip's files; reading 120,000 entries one by one takes a second.
 
     Raises:
-        DataError: if it cannot be read, is no whole zip file, or lists too many files.
+        DataError: if it cannot be read, is not a complete zip file, or lists too many files.
     """
     try:
         raw = _list_of_members(path)
     except OSError as error:
         raise DataError(f"zip file '{path}' cannot be read: {error.strerror}") from error
-    except (ValueError, OverflowError, struct.error) as error:  # offsets that point nowhere
+    except (ValueError, OverflowError, struct.error) as error:  # invalid offsets
         raise _no_zip(path) from error
     if raw.count(b"PK\1\2") > _MOST_MEMBERS:
         raise DataError(
-            f"zip file '{path}' lists more than {_MOST_MEMBERS:,} files; unpack it, and name the directory"
+            f"zip file '{path}' lists more than {_MOST_MEMBERS:,} files; unpack it and name the directory"
         )
     return raw
 

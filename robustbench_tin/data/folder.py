@@ -1,4 +1,4 @@
-"""Any labelled images in directories, laid out as torchvision's ``ImageFolder`` expects them."""
+"""Any labelled images in directories, in the layout of torchvision's ``ImageFolder``."""
 
 from __future__ import annotations
 
@@ -35,11 +35,12 @@ SIZE = 64
 class Folder(Source):
     """Your own images, as folder:PATH with PATH/train/CLASS/* and PATH/val/CLASS/*, or a zip of these.
 
-    A directory without ``train``, with PATH/val/CLASS/* or PATH/CLASS/*, is there to measure models on.
-    Read as torchvision's ``ImageFolder`` does: at any depth below a class, classes and images sorted by name;
-    what starts with a dot is left out. JPEG, PNG, BMP, WebP, PPM and TIFF of any size; all are scaled to
-    64×64, unless they are all square and of one size, which is then kept. There are no bounding boxes. If
-    there is no ``val``, then ``valid``, ``validation`` or ``test`` is read for it.
+    A directory without ``train``, with PATH/val/CLASS/* or PATH/CLASS/*, is only for evaluation. Images are
+    read as in torchvision's ``ImageFolder``: at any depth below a class, with classes and images sorted by
+    name; names that start with a dot are left out. They may be JPEG, PNG, BMP, WebP, PPM and TIFF of any
+    size. If all are square and of one size, that size is kept; otherwise all are scaled to 64×64. There are
+    no bounding boxes. If there is no ``val``, then ``valid``, ``validation`` or ``test`` is read in its
+    place.
     """
 
     name: ClassVar[str] = "folder"
@@ -47,7 +48,7 @@ class Folder(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` has ``train`` and ``val``, or images in class folders, or is a zip file."""
+        """True if ``path`` has ``train`` and ``val``, or images in class folders, or is a zip file."""
         if path.is_file():
             return path.suffix.lower() == ".zip"
         if (path / "train").is_dir():
@@ -55,10 +56,10 @@ class Folder(Source):
         return _has_classes(path / _measured_folder(path))
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, decoding what is not in the cache yet.
+        """Open it; decode it first if it is not in the cache.
 
         Raises:
-            DataError: where it is missing or broken, or where train and val differ in their classes.
+            DataError: if it is missing or broken, or if train and val have different classes.
         """
         if self.path is None:
             raise DataError("data set 'folder' needs a path; expected folder:PATH")
@@ -85,12 +86,12 @@ class Folder(Source):
 
 
 def _measured_folder(path: Path) -> str:
-    """The folder with images to measure on; empty if class folders lie in the directory itself."""
+    """The folder with evaluation images; empty if class folders lie in the directory itself."""
     return next((name for name in VAL_FOLDERS if (path / name).is_dir()), "")
 
 
 def _has_classes(path: Path) -> bool:
-    """Whether two folders or more have images."""
+    """True if two folders or more contain images."""
     try:
         with os.scandir(path) as entries:
             folders = [entry.path for entry in entries if entry.is_dir() and entry.name[0] != "."]
@@ -109,7 +110,7 @@ def _find_measured(files: Files, below: str) -> Listing:
     if len(found) < 2:
         raise DataError(
             f"'{files.location / below}' has images of {counted(len(found), 'class', 'classes')}; expected"
-            f" train/CLASS/* and val/CLASS/*, or CLASS/* alone, ending in {', '.join(SUFFIXES)}"
+            f" train/CLASS/* and val/CLASS/*, or only CLASS/*, ending in {', '.join(SUFFIXES)}"
         )
     classes = tuple(sorted(found))
     val = list_split(found, classes)
@@ -124,15 +125,15 @@ def _find_measured(files: Files, below: str) -> Listing:
             Reason.OTHER_KIND: [name for name in rest if not is_image(name)],
             Reason.NO_CLASS: [name for name in rest if is_image(name)],
         },
-        notes=("there are no training images: models can be measured, not trained",),
+        notes=("there are no training images: the data set is only for evaluation",),
     )
 
 
 def find_folder(files: Files) -> Listing:
-    """List ``train/CLASS/*`` and ``val/CLASS/*``, classes and images in the order of ``ImageFolder``.
+    """List ``train/CLASS/*`` and ``val/CLASS/*``, classes and images in ``ImageFolder``'s order.
 
     Raises:
-        DataError: where a split is empty, or a class is in one split only.
+        DataError: if a split is empty, or a class is in one split only.
     """
     below = {"train": "train", "val": val_folder(files.names)}
     splits = {split: by_class(files, folder) for split, folder in below.items()}
@@ -172,11 +173,11 @@ def _files(path: Path) -> Files:
             "no train/CLASS/* and val/CLASS/*; expected a zip of such folders, or tiny-imagenet-200.zip"
         )
         return Zip(path, _root, tops, expected)
-    raise DataError(f"no images at '{path}': there is no such directory; expected train/CLASS/* in it")
+    raise DataError(f"no images at '{path}': no such directory; expected one with train/CLASS/*")
 
 
 def _root(names: Collection[str]) -> str | None:
-    """The shortest prefix below which there are both a ``train`` and a ``val``."""
+    """The shortest prefix below which there are both a ``train`` and a ``val`` folder."""
     roots: dict[str, set[str]] = defaultdict(set)
     for name in names:
         folders = name.split("/")[:-1]

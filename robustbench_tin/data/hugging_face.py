@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face Hub, and those that its library saved to a directory."""
+"""Data sets of the Hugging Face Hub, or saved by its library to a directory."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from robustbench_tin.options import either
 from robustbench_tin.text import printable
 
 MEASURED = ("validation", "valid", "val", "test", "dev")
-"""Splits that are measured; the first that is there and has labels is read."""
+"""Names of evaluation splits; the first one that exists and has labels is read."""
 
 
 @dataclass(frozen=True)
 class HuggingFace(Source):
     """A data set of the Hugging Face Hub, as hf:NAME, or one saved with save_to_disk, as hf:DIR; extra hf.
 
-    Columns of images and labels are found by their type (``Image`` and ``ClassLabel``); if there are several,
-    name them: ``hf:NAME,image=img,label=fine_label``. ``split=test`` chooses the split that is measured, else
-    the first of validation and test that has labels; the split ``train``, if there is one, is for training.
-    ``train=false`` leaves it out. ``config=`` is the Hub's. Square images of one size are kept as they are.
-    Others are scaled to 64×64, their centre cropped; ``size=256,crop=224`` chooses as of ``imagenet``.
+    The columns of images and labels are found by their type (``Image`` and ``ClassLabel``). If there are
+    several, name them: ``hf:NAME,image=img,label=fine_label``. ``split=test`` chooses the evaluation split;
+    the default is the first of validation and test that has labels. The split ``train``, if there is one, is
+    for training; ``train=false`` leaves it out. ``config=`` is the Hub's. Square images of one size keep it.
+    Others are scaled to 64×64 and cropped around the centre; ``size=256,crop=224`` works as for ``imagenet``.
     """
 
     takes_path: ClassVar[bool] = True
@@ -53,14 +53,14 @@ class HuggingFace(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` is a directory of ``save_to_disk``."""
+        """True if ``path`` is a directory written by ``save_to_disk``."""
         return any((path / name).is_file() for name in _SAVED)
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, fetching and decoding what is not in the cache yet.
+        """Open it; download and decode it first if it is not in the cache.
 
         Raises:
-            DataError: if it cannot be loaded, or has no such split or columns.
+            DataError: if it cannot be loaded, or lacks the split or the columns.
         """
         if self.path is None:
             raise DataError("data set 'hf' needs a name; expected hf:NAME of the Hub, or hf:DIR")
@@ -85,7 +85,7 @@ class HuggingFace(Source):
 
     @property
     def _sizes(self) -> tuple[int, int] | None:
-        """The shorter side and the crop; None: no one chose."""
+        """The shorter side and the crop in pixels; None if neither is set."""
         if self.size is None and self.crop is None:
             return None
         side = self.size or self.crop or 0
@@ -97,14 +97,14 @@ class HuggingFace(Source):
         held = f"'{self.path.as_posix()}' has the splits {', '.join(found)}"
         if self.split is not None:
             if self.split not in found:
-                raise DataError(f"{held}, and not split={self.split}; expected one of them")
+                raise DataError(f"{held}, but not split={self.split}; expected one of them")
             name = self.split
         else:
-            # Test splits of contests come without labels.
+            # Test splits of contests have no labels.
             named = [name for name in MEASURED if name in found and self._is_labelled(found[name])]
             if not named:
                 raise DataError(
-                    f"{held}; expected {either(MEASURED)} with labels, or say which is measured:"
+                    f"{held}; expected {either(MEASURED)} with labels, or name the evaluation split:"
                     f" hf:{self.path.as_posix()},split=NAME"
                 )
             name = named[0]
@@ -129,7 +129,7 @@ class HuggingFace(Source):
             side = SIZE
             notes.append(
                 f"images differ in size or are not square: each is scaled to {SIZE} pixels on the shorter"
-                " side, and the centre is kept; size= and crop= choose others"
+                " side and cropped around the centre; size= and crop= choose other sizes"
             )
         splits = {"train": SplitListing([], []), **splits}
         return Listing(
@@ -143,10 +143,10 @@ class HuggingFace(Source):
 
 
 class _Rows:
-    """The rows of a table as files, so that they are decoded as files are.
+    """The rows of a table as files, so that they are decoded like files.
 
     Args:
-        path: as it was given.
+        path: the path or name that the user gave.
         splits: ``val``, and ``train`` if there is one.
         image: the column of images.
         label: the column of labels.
@@ -160,7 +160,7 @@ class _Rows:
             name: table.select_columns([image]).cast_column(image, Image(decode=False))
             for name, table in splits.items()
         }
-        # A name of the Hub lies nowhere; it must not depend on the working directory.
+        # A name of the Hub has no path; the location must not depend on the working directory.
         self.location = path.absolute() if path.exists() else Path("/huggingface.co/datasets", path)
 
     @property
@@ -179,11 +179,11 @@ class _Rows:
 
     @property
     def left_out(self) -> LeftOut:
-        """Nothing."""
+        """An empty mapping: no rows are left out."""
         return {}
 
     def read(self, name: str, most: int = MOST_IMAGE) -> bytes:
-        """The image of a row as it was encoded."""
+        """The encoded image of a row."""
         split, _, row = name.partition("/")
         held = self._images[split][int(row)][self._image] or {}
         content: bytes | None = held.get("bytes")
@@ -217,7 +217,7 @@ class _Rows:
                 told = f"{without:,} of {len(numbers):,} rows" if numbers else "no rows"
                 raise DataError(
                     f"column '{self._label}' of '{self.location}' ({name}) has {told} without a label;"
-                    " expected a labelled split, which split= chooses"
+                    " expected a labelled split: choose one with split="
                 )
         return found, names
 
@@ -239,7 +239,7 @@ def _loaded(path: Path, config: str | None, only: str | None) -> Mapping[str, An
             found = datasets.load_from_disk(str(path))
         else:
             found = datasets.load_dataset(name, config, split=only)
-    except FOREIGN as error:  # the Hub's, the disk's and those of a script have no common base
+    except FOREIGN as error:  # errors of the Hub, the disk and scripts have no common base
         raise DataError(
             f"data set 'hf:{name}' cannot be loaded ({one_line(error)}); expected a name of the Hub, or a"
             f" directory of save_to_disk: load_dataset('{name}').save_to_disk('DIR'), then hf:DIR"
@@ -256,7 +256,7 @@ def _column(named: str, table: Any, setting: str, asked: str | None, kind: str) 
     held = ", ".join(table.column_names)
     if asked is not None:
         if asked not in table.column_names:
-            raise DataError(f"'{named}' has no column {setting}={asked}; it has {held}")
+            raise DataError(f"'{named}' has no column {setting}={asked}; expected one of {held}")
         if kind == "Image" and asked not in _columns(table, kind):
             raise DataError(f"column '{asked}' of '{named}' holds no images; expected one of the type Image")
         return asked
@@ -264,8 +264,7 @@ def _column(named: str, table: Any, setting: str, asked: str | None, kind: str) 
     if len(found) != 1:
         told = f"the columns {', '.join(found)}" if found else "no column"
         raise DataError(
-            f"'{named}' has {told} of the type {kind}; name one with hf:{named},{setting}=COLUMN; it has"
-            f" {held}"
+            f"'{named}' has {told} of the type {kind}; name one of {held} with hf:{named},{setting}=COLUMN"
         )
     return found[0]
 

@@ -1,4 +1,4 @@
-"""ImageNet's validation images, in class folders as torchvision and timm read them.
+"""ImageNet's validation images in class folders, the layout of torchvision and timm.
 
 Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", IJCV 2015.
 """
@@ -18,9 +18,7 @@ from robustbench_tin.data.source import OpenOptions, Source
 from robustbench_tin.errors import DataError, InvalidSettingError
 from robustbench_tin.text import counted, printable
 
-_LAYOUTS = (
-    "expected val/CLASS/*.JPEG in it, or CLASS/*.JPEG, such as val/n01440764/ILSVRC2012_val_00000293.JPEG"
-)
+_LAYOUTS = "expected val/CLASS/*.JPEG in it, or CLASS/*.JPEG: val/n01440764/ILSVRC2012_val_00000293.JPEG"
 
 
 @dataclass(frozen=True)
@@ -29,9 +27,9 @@ class ImageNet(Source):
 
     Classes are sorted by id (``n01440764``). Images are scaled and cropped as in the usual evaluation: the
     shorter side to ``size`` pixels, then ``crop`` pixels around the centre. Give other numbers as
-    ``imagenet:DIR,size=232,crop=224``; images that are not square lose what lies outside. ``train=true``
-    reads DIR/train, too; without it a model can only be measured. If DIR has a part of the 1,000 classes, a
-    model with 1,000 outputs is still measured on the right ones.
+    ``imagenet:DIR,size=232,crop=224``. The crop cuts off the rest of images that are not square.
+    ``train=true`` also reads DIR/train; without it the data set is only for evaluation. If DIR has a part of
+    the 1,000 classes, a model with 1,000 outputs is measured on its outputs for these classes.
     """
 
     takes_path: ClassVar[bool] = True
@@ -44,7 +42,7 @@ class ImageNet(Source):
         require_sizes(self.name, self.size, self.crop)
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, decoding what is not in the cache yet.
+        """Open it; decode it first if it is not in the cache.
 
         Raises:
             DataError: if there are no such folders, or an image is broken.
@@ -52,10 +50,10 @@ class ImageNet(Source):
         if self.path is None:
             raise DataError("data set 'imagenet' needs a directory; expected imagenet:DIR")
         if not self.path.is_dir():
-            raise DataError(f"no ImageNet at '{self.path}': there is no such directory; {_LAYOUTS}")
+            raise DataError(f"no ImageNet at '{self.path}': no such directory; {_LAYOUTS}")
         folder = next((name for name in VAL_FOLDERS if (self.path / name).is_dir()), "")
         if not folder and (self.path / "train").is_dir():
-            raise DataError(f"'{self.path}' has train and no val; {_LAYOUTS}")
+            raise DataError(f"'{self.path}' has train but no val; {_LAYOUTS}")
         files = Directory(self.path, [folder, *(["train"] if self.train else [])] if folder else None)
         decoded = open_decoded(
             self.name,
@@ -98,8 +96,8 @@ class ImageNet(Source):
             shorter=self.size,
             left_out=left_out,
             notes=(
-                f"images are scaled to {self.size} pixels on the shorter side, and {self.crop}×{self.crop}"
-                " around the centre are kept",
+                f"images are scaled to {self.size} pixels on the shorter side and cropped to"
+                f" {self.crop}×{self.crop} around the centre",
                 *_count_notes(classes),
             ),
         )
@@ -109,17 +107,17 @@ def require_sizes(name: str, size: int, crop: int) -> None:
     """Refuse sizes that no image can have, and a crop larger than the image.
 
     Raises:
-        InvalidSettingError: saying which.
+        InvalidSettingError: names the sizes.
     """
     if not 8 <= crop <= size <= 4096:
         raise InvalidSettingError(
-            f"data set '{name}' got size={size} and crop={crop}; expected pixels from 8 to 4096, crop not"
+            f"data set '{name}' got size={size} and crop={crop}; expected 8 to 4096 pixels, with crop not"
             " above size"
         )
 
 
 def _whole(classes: tuple[str, ...]) -> tuple[str, ...]:
-    """All 1,000 classes, if these are some of them."""
+    """All 1,000 classes, if the given ones are a part of them."""
     known = class_numbers()
     return tuple(known) if len(classes) < COUNT and all(wnid in known for wnid in classes) else ()
 
@@ -127,9 +125,9 @@ def _whole(classes: tuple[str, ...]) -> tuple[str, ...]:
 def _count_notes(classes: tuple[str, ...]) -> tuple[str, ...]:
     if len(classes) == COUNT:
         return ()
-    there = f"there are {counted(len(classes), 'class folder')}, and ImageNet has {COUNT:,}"
+    there = f"there are {counted(len(classes), 'class folder')}, but ImageNet has {COUNT:,}"
     if _whole(classes):
-        return (f"{there}: a model with {COUNT:,} outputs is measured on its own numbers of these classes",)
+        return (f"{there}: a model with {COUNT:,} outputs is measured on its outputs for these classes",)
     strange = next((name for name in classes if name not in class_numbers()), None)
-    named = "" if strange is None else f"; '{printable(strange)}' is none of them"
-    return (f"{there}{named}: labels count the folders in sorted order",)
+    named = "" if strange is None else f"; '{printable(strange)}' is not an ImageNet class"
+    return (f"{there}{named}: labels number the folders in sorted order",)

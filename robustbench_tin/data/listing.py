@@ -1,4 +1,4 @@
-"""What a layout says about its images before one of them is decoded."""
+"""The list of a data set's images, made from its layout before any image is decoded."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Box = tuple[int, int, int, int]
 NO_BOX: Box = (-1, -1, -1, -1)
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
-"""What image files end in, in any case; those of torchvision's ``ImageFolder``."""
+"""Suffixes of image files, in upper or lower case; the list of torchvision's ``ImageFolder``."""
 
 VAL_FOLDERS = ("val", "valid", "validation", "test")
-"""What the folder of validation images is called; the first that is there is read."""
+"""Names of the folder of validation images; the first one that exists is read."""
 
 
 class Reason(StrEnum):
-    """Why a file within a data set is left out."""
+    """The reason why a file within a data set is left out."""
 
     HIDDEN = "hidden"
     OTHER_KIND = "other-kind"
@@ -29,18 +29,18 @@ class Reason(StrEnum):
 
 
 LeftOut = Mapping[Reason, list[str]]
-"""The names of files that are left out, by the reason."""
+"""The names of files that are left out, by reason."""
 
 
 @dataclass(frozen=True)
 class SplitListing:
-    """The images of one split, in the order in which they will stand in its arrays.
+    """The images of one split, in the order of its arrays.
 
     Attributes:
-        names: file names, as :class:`~robustbench_tin.data.files.Files` names them.
-        labels: a class index a file.
-        boxes: ``x0, y0, x1, y1`` a file, :data:`NO_BOX` where it has none; or None for all.
-        optional: a broken image is left out and noted, never refused.
+        names: file names, in the form of :class:`~robustbench_tin.data.files.Files`.
+        labels: a class index for each file.
+        boxes: ``x0, y0, x1, y1`` for each file, :data:`NO_BOX` if it has none; None if no file has one.
+        optional: leave a broken image out with a note instead of refusing the data set.
     """
 
     names: list[str]
@@ -51,18 +51,18 @@ class SplitListing:
 
 @dataclass(frozen=True)
 class Listing:
-    """A data set that is found but not decoded.
+    """A data set that has been found but not decoded.
 
     Attributes:
         classes: class ids in label order.
-        class_names: a readable name a class.
-        splits: by name; ``train`` and ``val`` at least.
-        size: height and width of the decoded images, in pixels.
-        exact: an image of another size is broken, where False it is scaled and cropped.
-        shorter: length in pixels that the shorter side of an image is scaled to before its centre is cropped,
-            as torchvision's ``Resize`` and ``CenterCrop`` do; None: ``size``.
-        left_out: files that no split has.
-        notes: lines about the layout that are worth showing.
+        class_names: a readable name for each class.
+        splits: the splits by name; at least ``train`` and ``val``.
+        size: height and width of the decoded images in pixels.
+        exact: True if an image of another size is broken; False if it is scaled and cropped.
+        shorter: length in pixels to which the shorter side of an image is scaled before its centre is
+            cropped, as in torchvision's ``Resize`` and ``CenterCrop``; None for ``size``.
+        left_out: files that belong to no split.
+        notes: lines about the layout to show the user.
     """
 
     classes: tuple[str, ...]
@@ -76,23 +76,23 @@ class Listing:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name says that it is an image."""
+    """True if a file's name ends as an image's."""
     return name.lower().endswith(SUFFIXES)
 
 
 def val_folder(names: Collection[str]) -> str:
-    """The folder that validation images lie in, by what else people call it; ``val`` if there is none."""
+    """The folder of validation images, under any of its usual names; by default ``val``."""
     tops = {top for top, slash, _ in (name.partition("/") for name in names) if slash}
     return next((folder for folder in VAL_FOLDERS if folder in tops), VAL_FOLDERS[0])
 
 
 def val_notes(folder: str) -> list[str]:
-    """A line if validation images are read from somewhere else than ``val``."""
+    """A note if validation images are read from a folder other than ``val``."""
     return [] if folder == VAL_FOLDERS[0] else [f"the validation images are those in {folder}/"]
 
 
 def within(left_out: LeftOut, tops: tuple[str, ...]) -> dict[Reason, list[str]]:
-    """Those of the files that lie in the folders that are read, or in macOS' copies of them."""
+    """The left-out files that lie in the folders that are read, or in macOS's copies of them."""
     return {
         reason: [name for name in names if name.startswith((*tops, "__MACOSX/"))]
         for reason, names in left_out.items()
@@ -100,5 +100,5 @@ def within(left_out: LeftOut, tops: tuple[str, ...]) -> dict[Reason, list[str]]:
 
 
 def by_number(name: str) -> tuple[int, str]:
-    """Sorts ``n01443537_9`` before ``n01443537_10``."""
+    """Sort key that puts ``n01443537_9`` before ``n01443537_10``."""
     return len(name), name

@@ -1,4 +1,4 @@
-"""Images and labels in a NumPy file (``.npz``), under the names that people give them."""
+"""Images and labels in a NumPy file (``.npz``), under their usual names."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ MEASURED = (
     ("test_images", "test_labels"),
     ("val_images", "val_labels"),
 )
-"""Names of the images that are measured and of their labels; the first pair that is there is read."""
+"""Names of evaluation images and their labels; the first pair that exists is read."""
 TRAINING = (("x_train", "y_train"), ("train_images", "train_labels"))
-"""The same of the training images."""
+"""Names of training images and their labels."""
 
 _SHAPES = "(N, H, W, C), (N, C, H, W) or (N, H, W), C 1 or 3"
 _MOST_CLASSES = 100_000
@@ -39,27 +39,27 @@ class Npz(Source):
 
     Images are uint8, or float in [0, 1], which is rounded to 8 bits: ``(N, H, W, C)``, ``(N, C, H, W)``, or
     grayscale ``(N, H, W)``, which is repeated to three channels. They must be square. Labels are class
-    indices ``(N,)``. With ``x_train`` and ``y_train`` there are training images, too; without, a model can
-    only be measured. ``class_names`` names the classes. Arrays of Python objects are never read.
+    indices ``(N,)``. Training images are ``x_train`` and ``y_train``; without them, the data set is only for
+    evaluation. ``class_names`` names the classes. Arrays of Python objects are never read.
     """
 
     takes_path: ClassVar[bool] = True
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` is a file that ends in .npz."""
+        """True if ``path`` is a file that ends in .npz."""
         return path.suffix.lower() == ".npz" and path.is_file()
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, reading what is not in the cache yet.
+        """Open it; read it first if it is not in the cache.
 
         Raises:
-            DataError: if it is missing or damaged, or holds no such arrays.
+            DataError: if it is missing or damaged, or lacks such arrays.
         """
         if self.path is None:
             raise DataError("data set 'npz' needs a file; expected npz:FILE")
         if not self.path.is_file():
-            raise DataError(f"no arrays at '{self.path}': there is no such file; expected npz:FILE")
+            raise DataError(f"no arrays at '{self.path}': no such file; expected npz:FILE")
         path, status = self.path, self.path.stat()
         stamp = hashlib.blake2b(f"{status.st_size} {status.st_mtime_ns}".encode()).hexdigest()
         decoded = open_arrays(self.name, path, stamp, lambda: _read(path), options)
@@ -88,7 +88,7 @@ def _read(path: Path) -> Arrays:
     if "val" not in found:
         pairs_read = ", ".join(" and ".join(pair) for pair in MEASURED)
         held = ", ".join(names.values()) or "nothing"
-        raise DataError(f"'{path}' holds {held[:200]}; expected one of these pairs: {pairs_read}")
+        raise DataError(f"'{path}' contains {held[:200]}; expected one of these pairs: {pairs_read}")
     notes: list[str] = []
     splits = {
         split: Split(_images(path, images, notes), _labels(path, labels, len(images)))
@@ -104,7 +104,7 @@ def _pair(names: Mapping[str, str], pairs: tuple[tuple[str, str], ...]) -> tuple
 
 
 def _images(path: Path, images: npt.NDArray[Any], notes: list[str]) -> npt.NDArray[np.uint8]:
-    """As uint8 ``(N, 3, H, H)``."""
+    """The images as uint8 ``(N, 3, H, H)``."""
     given = f"'{path}' has images of shape {images.shape}"
     if images.ndim == 3:
         images = images[:, None]
@@ -114,7 +114,7 @@ def _images(path: Path, images: npt.NDArray[Any], notes: list[str]) -> npt.NDArr
         raise DataError(f"{given}; expected {_SHAPES}")
     if images.shape[2] != images.shape[3]:
         raise DataError(
-            f"{given}, which are not square; crop or pad them, or measure them as they are from Python:"
+            f"{given}, which are not square; crop or pad them, or measure them unchanged from Python:"
             " evaluate(model, images, labels)"
         )
     if images.shape[1] == 1:
@@ -146,7 +146,7 @@ def _as_bytes(path: Path, images: npt.NDArray[Any], notes: list[str]) -> npt.NDA
 
 
 def _labels(path: Path, labels: npt.NDArray[Any], count: int) -> npt.NDArray[np.int64]:
-    if labels.shape == (count, 1):  # as Keras stores CIFAR's
+    if labels.shape == (count, 1):  # Keras stores CIFAR's labels this way
         labels = labels[:, 0]
     expected = f"expected ({count},), class indices from 0"
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
@@ -161,7 +161,7 @@ def _require_alike(path: Path, splits: Mapping[str, Split]) -> None:
     sides = {split.images.shape[-1] for split in splits.values()}
     if len(sides) > 1:
         raise DataError(
-            f"'{path}' has training images of another size than the others"
+            f"'{path}' has training images of another size than its evaluation images"
             f" ({' and '.join(f'{side} px' for side in sorted(sides))}); expected one size"
         )
 

@@ -1,4 +1,4 @@
-"""From what a user writes for a data set to the data set."""
+"""From the text that a user writes for a data set to the data set."""
 
 from __future__ import annotations
 
@@ -22,20 +22,30 @@ def open_dataset(
     workers: int | None = None,
     progress: Callable[[str, int, int], None] | None = None,
 ) -> Dataset:
-    """Open a data set; the first time its images are decoded, then they are memory-mapped.
+    """Open a data set; the first call decodes its images, later ones memory-map them.
 
     Args:
         data: a registered name (``demo``, ``tiny-imagenet``), a name with its place and settings
-            (``folder:PATH``, ``imagenet:PATH,size=256``) or a path, whose layout is recognised. A registered
-            name wins; ``./demo`` is the path.
-        skip_broken: leave unreadable images out and note them, instead of refusing the data set.
-        cache_dir: for downloads and decoded images; None: ``ROBUST_TIN_CACHE``, else the user's own.
-        workers: images decoded at a time; None: one a core.
-        progress: called as ``progress(what, done, total)`` while something slow is under way; total 0
-            means unknown.
+            (``folder:PATH``, ``imagenet:PATH,size=256``), or a path, whose layout is recognised. A registered
+            name takes precedence; ``./demo`` is the path.
+        skip_broken: leave unreadable images out and count them, instead of refusing the data set.
+        cache_dir: directory for downloads and decoded images; None for ``ROBUST_TIN_CACHE``, or else the
+            user's cache directory.
+        workers: number of images decoded at a time; None for one per core.
+        progress: called as ``progress(what, done, total)`` during slow work; total 0 means unknown.
+
+    Returns:
+        The data set: uint8 images ``(N, 3, H, W)`` and int64 labels ``(N,)`` in its splits ``train`` and
+        ``val``.
 
     Raises:
-        DataError: where there is no such data set, or it is empty, broken or cannot be fetched.
+        DataError: if there is no such data set, or it is empty, broken or cannot be downloaded.
+
+    >>> data = open_dataset("demo")
+    >>> data.train.images.shape, data.val.images.shape, str(data.val.images.dtype)
+    ((1000, 3, 64, 64), (400, 3, 64, 64), 'uint8')
+    >>> data.classes[:3]
+    ('fish', 'mushroom', 'house')
     """
     options = OpenOptions(
         cache_dir=Path(cache_dir).expanduser() if cache_dir else default_cache_dir(),
@@ -47,10 +57,10 @@ def open_dataset(
 
 
 def find_source(data: str) -> Source:
-    """The source that ``data`` means, not opened yet.
+    """The source that ``data`` names, not opened yet.
 
     Raises:
-        DataError: where nothing is known by that name and nothing known lies at that path.
+        DataError: if there is no data set of that name and no known layout at that path.
     """
     name, colon, place = data.partition(":")
     if name in datasets.names():
@@ -67,14 +77,14 @@ def _recognised(data: str) -> Source:
     path = Path(data).expanduser()
     if not data or not path.exists():
         unknown = UnknownNameError("data set", data, datasets.names())
-        raise DataError(f"{unknown}; nor is there a path '{data}'")
+        raise DataError(f"{unknown}; there is no path '{data}' either")
     for entry, kind in datasets.usable():
         if _recognises(entry, kind, path):
             return kind(path=path)
     raise DataError(
         f"'{data}' {_what_is_wrong(path)}; expected an unpacked tiny-imagenet-200, its zip file,"
-        " or a directory with train/CLASS/* and val/CLASS/*, or to measure on with CLASS/* alone; of other"
-        " kinds say which: imagenet:DIR, npz:FILE"
+        " or a directory with train/CLASS/* and val/CLASS/*, or with CLASS/* for evaluation only; for"
+        " another kind, name it: imagenet:DIR, npz:FILE"
     )
 
 
@@ -91,8 +101,8 @@ def _recognises(entry: Entry[type[Source]], kind: type[Source], path: Path) -> b
 
 def _what_is_wrong(path: Path) -> str:
     if not path.is_dir():
-        return "is no zip file"
+        return "is not a zip file"
     try:
-        return "holds no known layout" if any(path.iterdir()) else "is empty"
+        return "has no known layout" if any(path.iterdir()) else "is empty"
     except OSError as error:
         return f"cannot be read ({error.strerror})"

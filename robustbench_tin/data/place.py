@@ -1,4 +1,4 @@
-"""The place and the settings of a data set, from a text such as ``imagenet:DIR,size=256,crop=224``."""
+"""The place and the settings of a data set, from a text like ``imagenet:DIR,size=256,crop=224``."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SETTING = re.compile(r"\s*(\w+)=(.*)")
 
 
 def source_at(kind: type[Source], name: str, text: str) -> Source:
-    """The data set of a kind at a place, with settings after it.
+    """The data set of a kind at a place, with the settings after it.
 
     Args:
-        kind: registered.
-        name: under which it is registered.
-        text: all after the colon: ``PATH``, ``PATH,key=value``, ``key=value`` or ``root=PATH``.
+        kind: a registered kind.
+        name: the name under which it is registered.
+        text: the text after the colon: ``PATH``, ``PATH,key=value``, ``key=value`` or ``root=PATH``.
 
     Raises:
         DataError: if the kind takes no path, or the path is empty.
@@ -41,7 +41,7 @@ def source_at(kind: type[Source], name: str, text: str) -> Source:
 
 
 def split_place(kind: type[Source], text: str) -> tuple[str, dict[str, str]]:
-    """The path, and the settings as they were written; a path may have commas and equals signs in it.
+    """The path, and the settings as texts; a path may contain commas and equals signs.
 
     Raises:
         UnknownNameError: for a setting that the kind does not have.
@@ -73,7 +73,7 @@ def split_place(kind: type[Source], text: str) -> tuple[str, dict[str, str]]:
 
 
 def absolute(data: str) -> str:
-    """A data set as it is found from any directory: a relative path becomes absolute."""
+    """The text of a data set that works from any directory: a relative path becomes absolute."""
     name, colon, text = data.partition(":")
     if data in datasets.names():
         return data

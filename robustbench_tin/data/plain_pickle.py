@@ -1,4 +1,4 @@
-"""Reading pickles of NumPy arrays, dicts, lists, texts and numbers; nothing else in them is ever run."""
+"""Reading of pickles of NumPy arrays, dicts, lists, texts and numbers; no other object is ever built."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-# How NumPy builds an array again; its place in NumPy differs from version to version.
+# NumPy's function that rebuilds an array; its module differs from version to version.
 _RECONSTRUCT = np.empty(0).__reduce__()[0]
 
 _ALLOWED: dict[tuple[str, str], Any] = {
@@ -26,14 +26,14 @@ class _Unpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
         found: Callable[..., Any] | None = _ALLOWED.get((module, name))
         if found is None:
-            raise pickle.UnpicklingError(f"holds {module}.{name}, expected arrays, lists and texts only")
+            raise pickle.UnpicklingError(f"contains {module}.{name}, expected arrays, lists and texts only")
         return found
 
 
 def load_plain(content: bytes) -> Any:
-    """What a pickle of plain data holds; texts of Python 2 are read as Latin-1.
+    """The content of a pickle of plain data; texts of Python 2 are read as Latin-1.
 
     Raises:
-        Exception: for a damaged pickle, or one that names any class or function of its own.
+        Exception: for a damaged pickle, or one that names any other class or function.
     """
     return _Unpickler(io.BytesIO(content), encoding="latin1").load()

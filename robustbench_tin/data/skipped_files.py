@@ -1,4 +1,4 @@
-"""Saying in one line which files of a data set are left out, and why."""
+"""One line about the files of a data set that are left out, and the reasons."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustbench_tin.text import printable
 _EXAMPLES = 3
 _TEXTS = {
     Reason.HIDDEN: ("hidden file", "hidden files"),
-    Reason.OTHER_KIND: ("file that does not end as images do", "files that do not end as images do"),
+    Reason.OTHER_KIND: ("file without an image's suffix", "files without an image's suffix"),
     Reason.NO_CLASS: ("file in no class folder", "files in no class folder"),
     Reason.COPY: ("second copy of an image", "second copies of images"),
     Reason.LOOP: ("link to a folder above it", "links to a folder above them"),
@@ -18,11 +18,11 @@ _TEXTS = {
 }
 
 Summary = Mapping[str, tuple[int, Sequence[str]]]
-"""By the reason's code: the number of files, and the first few of their names."""
+"""For each reason's code: the number of files, and their first names."""
 
 
 def summarise(left_out: LeftOut) -> dict[str, tuple[int, list[str]]]:
-    """What is kept of the files that are left out: a data set may have 100,000 of them."""
+    """A summary of the files that are left out, because a data set may have 100,000 of them."""
     return {
         reason.value: (len(names), sorted(names)[: _EXAMPLES + 1])
         for reason, names in left_out.items()
@@ -31,11 +31,11 @@ def summarise(left_out: LeftOut) -> dict[str, tuple[int, list[str]]]:
 
 
 def left_out_note(unreadable: Mapping[str, Sequence[str]], summary: Summary) -> str | None:
-    """One line for people; None if nothing is left out.
+    """One line for the user; None if nothing is left out.
 
     Args:
-        unreadable: by split, the names of images that cannot be read.
-        summary: the files that are no part of any split.
+        unreadable: for each split, the names of images that cannot be read.
+        summary: the files that belong to no split.
     """
     parts = [
         _part(len(names), f"unreadable {split} image", f"unreadable {split} images", names)

@@ -1,4 +1,4 @@
-"""What every kind of data set is asked for: does it lie here, and open it."""
+"""The base of all kinds of data sets: recognise one at a path, and open it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from robustbench_tin.data.base import Dataset
 
 Progress = Callable[[str, int, int], None]
-"""Told what is under way, how much of it is done, and the total (0 where unknown)."""
+"""Called with the current work, the amount done, and the total (0 if unknown)."""
 
 
 def default_cache_dir() -> Path:
-    """Where downloads and decoded images go: ``ROBUST_TIN_CACHE``, else the user's cache directory."""
+    """Directory for downloads and decoded images: ``ROBUST_TIN_CACHE``, or the user's cache directory."""
     chosen = os.environ.get("ROBUST_TIN_CACHE")
     if chosen:
         return Path(chosen).expanduser()
@@ -27,13 +27,13 @@ def default_cache_dir() -> Path:
 
 @dataclass(frozen=True)
 class OpenOptions:
-    """How a data set is opened.
+    """Options for opening a data set.
 
     Attributes:
-        cache_dir: directory for downloads and decoded images; made where missing.
-        skip_broken: leave unreadable images out and note them, instead of refusing the data set.
-        workers: images decoded at a time; None: one a core.
-        progress: called now and then while something slow is under way.
+        cache_dir: directory for downloads and decoded images; created if missing.
+        skip_broken: leave unreadable images out and count them, instead of refusing the data set.
+        workers: number of images decoded at a time; None for one per core.
+        progress: called from time to time during slow work.
     """
 
     cache_dir: Path = field(default_factory=default_cache_dir)
@@ -42,23 +42,23 @@ class OpenOptions:
     progress: Progress | None = None
 
     def report(self, what: str, done: int, total: int) -> None:
-        """Tell whoever wants to know how far it is."""
+        """Report the progress to the caller, if it asked for it."""
         if self.progress is not None:
             self.progress(what, done, total)
 
 
 @dataclass(frozen=True)
 class Source:
-    """A kind of data set, and where it lies; a subclass is registered under its name.
+    """A kind of data set, and its place; a subclass is registered under its name.
 
-    The first line of a subclass's docstring is what ``robust-tin list datasets`` shows.
+    ``robust-tin list datasets`` shows the first line of a subclass's docstring.
 
     Attributes:
         name: the name it is registered under.
-        takes_path: whether ``NAME:PATH`` has a meaning.
-        path_setting: another way to give the path: ``root`` for ``NAME:root=PATH``; empty: there is none.
-        by_name: whether the path may be a name that is looked up elsewhere, so that nothing need lie there.
-        path: where it lies; None where the name says it all.
+        takes_path: True if ``NAME:PATH`` is allowed.
+        path_setting: another way to give the path: ``root`` for ``NAME:root=PATH``; empty for no other way.
+        by_name: True if the path may be a name that is looked up elsewhere, so that it need not exist.
+        path: the data set's path; None if the name is enough.
 
     Further fields of a subclass are its settings: ``NAME:PATH,key=value``.
     """
@@ -72,13 +72,13 @@ class Source:
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether this kind of data set lies at ``path``; must be quick and must not raise."""
+        """True if this kind of data set lies at ``path``; must be quick and must not raise."""
         return False
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, decoding or downloading what is not in the cache yet.
+        """Open it; download or decode it first if it is not in the cache.
 
         Raises:
-            DataError: where it is missing, broken or cannot be fetched.
+            DataError: if it is missing, broken or cannot be downloaded.
         """
         raise NotImplementedError(f"data set '{self.name}' has no open()")

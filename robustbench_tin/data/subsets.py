@@ -1,8 +1,8 @@
 """A smaller part of a data set: the same one every time, on every machine.
 
-What is chosen follows from hashes, not from a random generator, whose stream a library may change.
-The parts are nested: asking for more classes, training images or evaluation images only adds some
-(more classes at the same number of evaluation images spread these thinner).
+Hashes choose the part, not a random generator, whose stream a library may change. The parts are nested: more
+classes, training images or evaluation images only add some. (With more classes and the same number of
+evaluation images, each class has fewer.)
 """
 
 from __future__ import annotations
@@ -28,19 +28,27 @@ def subset(
     eval_images: int | None = None,
     seed: int = 0,
 ) -> Dataset:
-    """Choose a part of a data set; None leaves a dimension whole.
+    """Choose a part of a data set; None keeps all.
 
     Args:
-        dataset: what to choose from; its test split stays as it is.
-        classes: how many classes, or which (ids or names); label order is kept.
-        train_per_class: training images a class; a class that has fewer gives all it has.
-        eval_images: validation images over all classes, spread evenly.
-        seed: another seed, another part.
+        dataset: the data set; its test split stays unchanged.
+        classes: number of classes, or their ids or names; label order is kept.
+        train_per_class: number of training images per class; a class that has fewer gives all.
+        eval_images: number of validation images over all classes, spread evenly.
+        seed: another seed gives another part.
+
+    Returns:
+        The part, with labels from 0 and a fingerprint of its own.
 
     Raises:
         InvalidSettingError: for a number below 1 or an empty list.
-        UnknownNameError: for a class that is not there.
-        DataError: where more is asked for than there is.
+        UnknownNameError: for a class that does not exist.
+        DataError: if the data set has fewer classes or images.
+
+    >>> from robustbench_tin.data import open_dataset
+    >>> part = subset(open_dataset("demo"), classes=["house", "fish"], train_per_class=5, eval_images=20)
+    >>> part.classes, len(part.train), len(part.val)
+    (('fish', 'house'), 10, 20)
     """
     for setting, value in (
         ("classes", classes),
@@ -81,7 +89,7 @@ def _part(dataset: Dataset, labels: list[int], train_rows: Rows, val_rows: Rows,
 
 
 def _take(split: Split, rows: Rows, labels: list[int]) -> Split:
-    taken = split if len(rows) == len(split) else split.take(rows)  # a whole split stays memory-mapped
+    taken = split if len(rows) == len(split) else split.take(rows)  # keeps a whole split memory-mapped
     return replace(taken, labels=np.searchsorted(np.array(labels), taken.labels).astype(np.int64))
 
 
@@ -92,8 +100,7 @@ def _choose_classes(dataset: Dataset, classes: int | Sequence[str] | None, seed:
     if isinstance(classes, int):
         if classes > len(dataset.classes):
             raise DataError(
-                f"asked for {classes:,} classes, but '{dataset.name}' has {len(dataset.classes):,};"
-                " ask for fewer"
+                f"classes got {classes:,}, but '{dataset.name}' has {len(dataset.classes):,}; choose fewer"
             )
         order = sorted(
             range(len(dataset.classes)), key=lambda label: _key(seed, "class", dataset.classes[label])
@@ -102,12 +109,12 @@ def _choose_classes(dataset: Dataset, classes: int | Sequence[str] | None, seed:
     if isinstance(classes, str):
         classes = [classes]
     if not classes:
-        raise InvalidSettingError("got an empty list of classes; expected a class id or more")
+        raise InvalidSettingError("got an empty list of classes; expected at least one class id")
     return sorted({_label_of(dataset, name) for name in classes})
 
 
 def _label_of(dataset: Dataset, wanted: str) -> int:
-    """A class by its id, its whole name or one of the words that its name lists."""
+    """A class by its id, its whole name or one word of its name."""
     if wanted in dataset.classes:
         return dataset.classes.index(wanted)
     word = wanted.strip().lower()
@@ -120,14 +127,14 @@ def _label_of(dataset: Dataset, wanted: str) -> int:
         raise UnknownNameError(f"class of '{dataset.name}'", wanted, words | set(dataset.classes))
     if len(found) > 1:
         ids = ", ".join(dataset.classes[label] for label in found)
-        raise InvalidSettingError(f"class '{wanted}' of '{dataset.name}' could be {ids}; give the id")
+        raise InvalidSettingError(f"class '{wanted}' of '{dataset.name}' may mean {ids}; give the id")
     return found[0]
 
 
 def _ranked(dataset: Dataset, split: Split, name: str, labels: Iterable[int], seed: int) -> list[Rows]:
-    """For each chosen class its rows in the order in which they are taken.
+    """For each chosen class, its rows in the order in which they are taken.
 
-    An image's key is its number within its class, so no class's choice depends on another's.
+    An image's key is its number within its class, so the choice in one class does not depend on others.
     """
     ranked = []
     for label in labels:
@@ -143,8 +150,8 @@ def _first_of_each(dataset: Dataset, ranked: list[Rows], count: int | None) -> R
     most = max(map(len, ranked))
     if count is not None and count > most:
         raise DataError(
-            f"asked for {count:,} training images a class, but no class of '{dataset.name}' has more than"
-            f" {most:,}; ask for fewer"
+            f"train_per_class got {count:,}, but no class of '{dataset.name}' has more than {most:,} training"
+            " images; choose fewer"
         )
     return np.concatenate([rows[:count] for rows in ranked])
 
@@ -156,7 +163,7 @@ def _first_spread(ranked: list[Rows], count: int | None) -> Rows:
         return rows
     if count > len(rows):
         raise DataError(
-            f"asked for {count:,} evaluation images, but the chosen classes have {len(rows):,}; ask for fewer"
+            f"eval_images got {count:,}, but the chosen classes have {len(rows):,} images; choose fewer"
         )
     turn = np.concatenate([np.arange(len(of_class)) for of_class in ranked])
     return rows[np.argsort(turn, kind="stable")[:count]]

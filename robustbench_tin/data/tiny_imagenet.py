@@ -1,4 +1,4 @@
-"""Tiny ImageNet, as it is published: 200 classes, 64×64 pixels, a bounding box an image.
+"""Tiny ImageNet as published: 200 classes, 64×64 pixels, one bounding box per image.
 
 Le and Yang, "Tiny ImageNet Visual Recognition Challenge", Stanford CS 231N, 2015.
 """
@@ -41,12 +41,13 @@ _TOPS = (WNIDS, WORDS, "train", *VAL_FOLDERS)
 
 @dataclass(frozen=True)
 class TinyImageNet(Source):
-    """Tiny ImageNet (200 classes, 64×64): downloaded, unpacked, or straight from its zip file.
+    """Tiny ImageNet (200 classes, 64×64): downloaded, unpacked, or directly from its zip file.
 
-    ``path`` is the unpacked ``tiny-imagenet-200``, the directory that holds it, or a zip file of it; without
-    one, the official zip is downloaded into the cache directory. Validation images may also lie in class
-    folders, as people rearrange them for ``ImageFolder``: ``val/CLASS/*``, ``val/CLASS/images/*`` or
-    ``val/images/CLASS/*``. If there is no ``val``, then ``valid``, ``validation`` or ``test`` is read for it.
+    ``path`` is the unpacked ``tiny-imagenet-200``, the directory that contains it, or a zip file of it.
+    Without a path, the official zip is downloaded into the cache directory. Validation images may also lie in
+    class folders, rearranged for ``ImageFolder``: ``val/CLASS/*``, ``val/CLASS/images/*`` or
+    ``val/images/CLASS/*``. If there is no ``val``, then ``valid``, ``validation`` or ``test`` is read in its
+    place.
     """
 
     name: ClassVar[str] = "tiny-imagenet"
@@ -54,16 +55,16 @@ class TinyImageNet(Source):
 
     @classmethod
     def recognises(cls, path: Path) -> bool:
-        """Whether ``path`` is an unpacked set, or holds one, or is a zip file of one or a damaged one."""
+        """True if ``path`` is an unpacked set, or contains one, or is a zip file of one, even if damaged."""
         if path.is_file():
             return path.suffix.lower() == ".zip" and _is_packed(path)
         return any((root / WNIDS).is_file() or _is_annotated(root) for root in (path, path / FOLDER))
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it, downloading and decoding what is not in the cache yet.
+        """Open it; download and decode it first if it is not in the cache.
 
         Raises:
-            DataError: where it is missing, incomplete, broken or cannot be fetched.
+            DataError: if it is missing, incomplete, broken or cannot be downloaded.
         """
         path = self.path or fetch_tiny_imagenet(options)
         files = _files(path)
@@ -84,8 +85,8 @@ class TinyImageNet(Source):
 def find_tiny_imagenet(files: Files) -> Listing:
     """List the images of Tiny ImageNet's layout with their labels and boxes.
 
-    Training images are ordered by class, then number; validation images as they are annotated, then by
-    number.
+    Training images are ordered by class, then number; validation images in the order of the annotations, then
+    by number.
 
     Raises:
         DataError: for a missing or malformed file, a class without training images, or annotations that
@@ -108,7 +109,7 @@ def find_tiny_imagenet(files: Files) -> Listing:
 
 
 def _is_annotated(root: Path) -> bool:
-    """Whether a directory holds images and one of the text files of Tiny ImageNet other than its classes."""
+    """True if a directory has images and a text file of Tiny ImageNet other than its list of classes."""
     try:
         first = next((entry for entry in (root / "train").iterdir() if entry.is_dir()), None)
     except OSError:
@@ -122,15 +123,13 @@ def _is_packed(path: Path) -> bool:
     try:
         listed = central_directory(path)
     except DataError:
-        return True  # opening it will say what is wrong
+        return True  # opening it will report the fault
     return any(name.encode() in listed for name in (WNIDS, ANNOTATIONS, BOXES))
 
 
 def _files(path: Path) -> Files:
     if not path.exists():
-        raise DataError(
-            f"no Tiny ImageNet at '{path}': there is no such path; expected {FOLDER} or its zip file"
-        )
+        raise DataError(f"no Tiny ImageNet at '{path}': no such path; expected {FOLDER} or its zip file")
     if path.is_file():
         return Zip(path, _root, _TOPS, f"no {WNIDS}; expected tiny-imagenet-200.zip")
     if not (path / WNIDS).is_file() and (path / FOLDER).is_dir():
@@ -139,7 +138,7 @@ def _files(path: Path) -> Files:
 
 
 def _root(names: Collection[str]) -> str | None:
-    """The folder of ``wnids.txt``; without it, if validation images have class folders, that of ``train``."""
+    """The folder of ``wnids.txt``; without it, the folder of ``train`` if validation has class folders."""
     marked = [name.removesuffix(WNIDS) for name in names if name.rpartition("/")[2] == WNIDS]
     if not marked and has_class_folders(names):
         marked = [name[: f"/{name}".index("/train/")] for name in names if "/train/" in f"/{name}"]
@@ -147,11 +146,11 @@ def _root(names: Collection[str]) -> str | None:
 
 
 def _find_classes(files: Files, texts: TextFiles) -> tuple[str, ...]:
-    """As ``wnids.txt`` lists them; without it, if validation images have them too, the folders of train/."""
+    """The classes of ``wnids.txt``; without it, the folders of train/ if validation has class folders."""
     if WNIDS in files.names:
         classes = tuple(dict.fromkeys(texts.lines(WNIDS)))
         if not classes:
-            raise DataError(f"'{texts.place(WNIDS)}' is empty; expected a class id a line")
+            raise DataError(f"'{texts.place(WNIDS)}' is empty; expected one class id per line")
         return classes
     found = {name.split("/")[1] for name in files.names if _is_of_class(name)}
     if not found or not has_class_folders(files.names):
@@ -169,7 +168,7 @@ def _find_train(files: Files, texts: TextFiles, label_of: dict[str, int]) -> Spl
             wnid = name.split("/")[1]
             if wnid not in found:
                 raise DataError(
-                    f"'{texts.place(f'train/{wnid}')}' is of no class in {WNIDS}; remove it, or add it there"
+                    f"'{texts.place(f'train/{wnid}')}' is not a class in {WNIDS}; remove it, or add it there"
                 )
             found[wnid].append(name)
     names: list[str] = []
@@ -179,7 +178,7 @@ def _find_train(files: Files, texts: TextFiles, label_of: dict[str, int]) -> Spl
         if not images:
             raise DataError(
                 f"class '{printable(wnid)}' has no training images in"
-                f" '{texts.place(f'train/{wnid}/images')}'; unpack it again, or take it out of {WNIDS}"
+                f" '{texts.place(f'train/{wnid}/images')}'; unpack it again, or remove it from {WNIDS}"
             )
         images.sort(key=by_number)
         box_of = texts.boxes_of("train", wnid)
@@ -190,7 +189,7 @@ def _find_train(files: Files, texts: TextFiles, label_of: dict[str, int]) -> Spl
 
 
 def _is_of_class(name: str) -> bool:
-    """Whether this is a training image in a class folder."""
+    """True for a training image in a class folder."""
     return name.startswith("train/") and is_image(name) and name.count("/") > 1
 
 
@@ -203,7 +202,7 @@ def _find_test(files: Files) -> dict[str, SplitListing]:
 def _left_out(
     files: Files, texts: TextFiles, folder: str, splits: dict[str, SplitListing], copies: list[str]
 ) -> LeftOut:
-    """The files in the folders of the splits that nothing was made of."""
+    """The files in the splits' folders that are not used."""
     tops = ("train/", f"{folder}/", *(["test/"] if "test" in splits else []))
     used = {*texts.used, *copies, *(name for split in splits.values() for name in split.names)}
     rest = [name for name in files.names - used if name.startswith(tops)]

@@ -18,16 +18,16 @@ BOXES = "_boxes.txt"
 FOLDER = "tiny-imagenet-200"
 
 _FARTHEST = 65_535
-"""A corner farther than this from the image's is no place in it; no image is so wide."""
+"""A corner farther from the image's corner than this is invalid; no image is so wide."""
 _DEGENERATE: Box = (0, 0, 0, 0)
 
 
 class TextFiles:
-    """Reads them, and remembers which it had to leave out.
+    """Reads the text files, and records those that were left out.
 
     Attributes:
         used: names of the files that were read.
-        too_large: names of files that the images can do without, and that are too large to read.
+        too_large: names of optional files that are too large to read.
     """
 
     def __init__(self, files: Files) -> None:
@@ -37,18 +37,18 @@ class TextFiles:
 
     @property
     def source_of_classes(self) -> str:
-        """What says which classes there are, for people."""
+        """The place that defines the classes, for the user."""
         return WNIDS if WNIDS in self._files.names else "train/"
 
     def place(self, name: str = "") -> str:
-        """A file or folder for people."""
+        """A file or folder, for the user."""
         return printable(str(self._files.location / name))
 
     def lines(self, name: str) -> list[str]:
-        """The lines of a file that must be there, without blank ones.
+        """The lines of a required file, without blank ones.
 
         Raises:
-            DataError: where it is missing, too large or cannot be read.
+            DataError: if it is missing, too large or cannot be read.
         """
         if name not in self._files.names:
             raise DataError(f"'{self.place()}' has no {name}; expected an unpacked {FOLDER} or its zip file")
@@ -60,10 +60,10 @@ class TextFiles:
             ) from None
 
     def optional_lines(self, name: str) -> list[str]:
-        """The lines of a file; none where it is missing or too large.
+        """The lines of a file; empty if it is missing or too large.
 
         Raises:
-            DataError: where it cannot be read.
+            DataError: if it cannot be read.
         """
         if name not in self._files.names:
             return []
@@ -74,7 +74,7 @@ class TextFiles:
             return []
 
     def table(self, name: str, lines: Sequence[str], columns: int) -> Iterator[tuple[list[str], Box]]:
-        """The lines of an annotation file: its leading words, and the box that ends each.
+        """The lines of an annotation file: for each, its leading words and its box.
 
         Raises:
             DataError: for a line of another form.
@@ -88,13 +88,13 @@ class TextFiles:
             except ValueError:
                 raise DataError(
                     f"line {number} of '{self.place(name)}' is '{printable(line[:60])}';"
-                    f" expected {columns} columns apart by tabs, the last four x0, y0, x1, y1"
+                    f" expected {columns} columns separated by tabs, the last four x0, y0, x1, y1"
                 ) from None
             near = max(x0, y0, x1, y1) <= _FARTHEST and min(x0, y0, x1, y1) >= -_FARTHEST
             yield fields[:-4], (x0, y0, x1, y1) if near else _DEGENERATE
 
     def boxes_of(self, folder: str, wnid: str) -> dict[str, Box]:
-        """The boxes of a class by their images' file names, :data:`NO_BOX` for every other name."""
+        """The boxes of a class by file name; :data:`NO_BOX` for any other name."""
         box_of: dict[str, Box] = defaultdict(lambda: NO_BOX)
         name = f"{folder}/{wnid}/{wnid}{BOXES}"
         for image, box in self.table(name, self.optional_lines(name), columns=5):
@@ -102,7 +102,7 @@ class TextFiles:
         return box_of
 
     def class_names(self, classes: Sequence[str]) -> tuple[str, ...]:
-        """A readable name a class: its line in ``words.txt``, else its id."""
+        """A readable name for each class: its line in ``words.txt``, or else its id."""
         names = {wnid: printable(wnid) for wnid in classes}
         for line in self.optional_lines(WORDS):
             wnid, _, words = line.partition("\t")
@@ -118,6 +118,6 @@ class TextFiles:
             raise
         except OSError as error:
             raise DataError(f"'{self.place(name)}' cannot be read: {error.strerror or error}") from error
-        # Bytes that are no UTF-8 stay what they are, so that they fit the names of files.
+        # Bytes that are not UTF-8 stay unchanged, so that they match the names of files.
         text = decode_text(content, "surrogateescape")
         return [line.strip() for line in text.splitlines() if line.strip()]

@@ -14,7 +14,7 @@ from robustbench_tin.text import printable
 
 @dataclass(frozen=True)
 class _Annotated:
-    """The class and the box that the annotations give an image."""
+    """The class and the box of an image in the annotations."""
 
     wnid: str
     box: Box
@@ -33,7 +33,7 @@ def folder_of_val(files: Files) -> str:
 
 
 def has_class_folders(names: Collection[str]) -> bool:
-    """Whether validation images lie in class folders, wherever these are."""
+    """True if validation images lie in class folders, in any of the known places."""
     inner = tuple(f"/{folder}/" for folder in VAL_FOLDERS)
     for name in names:
         for folder in inner:
@@ -48,19 +48,19 @@ def find_val(
 ) -> tuple[SplitListing, list[str]]:
     """The validation images, and the second copies of some, which are left out.
 
-    They lie in ``val/images`` with a line each in ``val_annotations.txt``, or in class folders:
-    ``val/CLASS``, ``val/CLASS/images`` or ``val/images/CLASS``. Annotated images come first, in the
-    annotations' order; then the others by their number, which is the same order in the published set.
+    They lie in ``val/images`` with one line each in ``val_annotations.txt``, or in class folders:
+    ``val/CLASS``, ``val/CLASS/images`` or ``val/images/CLASS``. Annotated images come first, in the order of
+    the annotations; then the others by their number, which is the same order in the published set.
 
     Raises:
-        DataError: for an image of no class or of two, or where there are no images.
+        DataError: if an image has no class or two, or if there are no images.
     """
     annotated = _annotations(files, texts, folder, label_of)
     chosen: dict[str, str] = {}
     others: list[str] = []
     copies: list[str] = []
     names = [name for name in files.names if name.startswith(f"{folder}/") and is_image(name)]
-    # Images outside of class folders come first: what lies in these, too, is the copy.
+    # Images outside class folders come first, so that an image in a class folder is the copy.
     for name in sorted(names, key=lambda name: (_class_folder(name) is not None, name)):
         file = name.rpartition("/")[2]
         _check_class(texts, folder, name, annotated, label_of)
@@ -88,10 +88,10 @@ def find_val(
 def _annotations(
     files: Files, texts: TextFiles, folder: str, label_of: Mapping[str, int]
 ) -> dict[str, _Annotated]:
-    """The annotations by file name, in their order; empty where there are none.
+    """The annotations by file name, in their order; empty if there are none.
 
     Raises:
-        DataError: where they give a class that is none, list an image twice, or cannot be read.
+        DataError: if they name an unknown class, list an image twice, or cannot be read.
     """
     names = [f"{folder}/{ANNOTATIONS}", f"{folder}/{folder}_annotations.txt"]
     name = next((name for name in names if name in files.names), None)
@@ -101,8 +101,8 @@ def _annotations(
     for (image, wnid), box in texts.table(name, texts.lines(name), columns=6):
         if wnid not in label_of:
             raise DataError(
-                f"'{texts.place(name)}' gives {printable(image)} class '{printable(wnid)}', which"
-                f" {texts.source_of_classes} has not"
+                f"'{texts.place(name)}' gives {printable(image)} class '{printable(wnid)}', which is not in"
+                f" {texts.source_of_classes}"
             )
         if image in found:
             raise DataError(f"'{texts.place(name)}' lists an image twice; unpack it again")
@@ -117,7 +117,7 @@ def _check_class(
     annotated: Mapping[str, _Annotated],
     label_of: Mapping[str, int],
 ) -> None:
-    """Refuse an image of no class, or whose folder and annotation contradict each other."""
+    """Refuse an image without a class, or one whose folder and annotation contradict each other."""
     wnid, line = _class_folder(name), annotated.get(name.rpartition("/")[2])
     if wnid is None:
         if not annotated:
@@ -129,7 +129,7 @@ def _check_class(
             raise DataError(f"image '{texts.place(name)}' has no line in {ANNOTATIONS}; remove it")
     elif wnid not in label_of:
         raise DataError(
-            f"'{texts.place(name.rpartition('/')[0])}' is of no class in {texts.source_of_classes};"
+            f"'{texts.place(name.rpartition('/')[0])}' is not a class in {texts.source_of_classes};"
             " remove it, or add it there"
         )
     elif line is not None and line.wnid != wnid:
@@ -141,7 +141,7 @@ def _check_class(
 
 
 def _class_folder(name: str) -> str | None:
-    """``n01443537`` of ``val/n01443537/images/val_0.JPEG``; None for an image in no class folder."""
+    """``n01443537`` for ``val/n01443537/images/val_0.JPEG``; None for an image in no class folder."""
     folders = name.split("/")[1:-1]
     if folders[:1] == ["images"]:
         del folders[0]

@@ -148,7 +148,7 @@ def test_images_of_a_directory_are_those_that_a_data_set_has(run: Run, drawn: Pa
     assert [row["file"] for row in read(tmp_path / "p.csv")] == ["a-b/c.ppm", "a.png", "odd.jpg/b.TIF"]
     assert said.lines[-1] == (
         "left out 2 hidden files: ._a.png, .ipynb_checkpoints; 1 link to a folder above it: round;"
-        " 1 file that does not end as images do: notes.txt"
+        " 1 file without an image's suffix: notes.txt"
     )
 
 

@@ -130,7 +130,7 @@ def test_without_a_network_one_line_says_what_to_put_where(
     with pytest.raises(DataError, match="no connection to the server") as caught:
         open_dataset("cifar10", cache_dir=cache)
     assert address in str(caught.value)
-    assert "put cifar-10-python.tar.gz, or cifar-10-batches-py/ out of it" in str(caught.value)
+    assert "put cifar-10-python.tar.gz, or its cifar-10-batches-py/" in str(caught.value)
     assert "cifar10:root=DIR" in str(caught.value)
     assert "\n" not in str(caught.value)
 

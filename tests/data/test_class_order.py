@@ -95,11 +95,11 @@ def test_a_part_counts_all_outputs_of_a_model_of_the_whole(dataset: Dataset) -> 
         (b"n01\nn02\n", "lacks 1 of 3 classes, first 'n03'"),
         (b"n01\nn01\nn02\nn03\n", "lists 'n01' twice"),
         (b"", "is empty"),
-        (b"\xff\xff\xff", "holds no class ids"),
-        (b'{"a": "n01"}', "holds no class ids"),
-        (b'{"n01": 0, "n02": 7}', "holds no class ids"),
-        (b"[" * 100_000, "holds no class ids"),
-        (b"[[]]", "holds no class ids"),
+        (b"\xff\xff\xff", "contains no class ids"),
+        (b'{"a": "n01"}', "contains no class ids"),
+        (b'{"n01": 0, "n02": 7}', "contains no class ids"),
+        (b"[" * 100_000, "contains no class ids"),
+        (b"[[]]", "contains no class ids"),
     ],
 )
 def test_a_file_that_is_none_is_one_line(dataset: Dataset, tmp_path: Path, content: bytes, told: str) -> None:

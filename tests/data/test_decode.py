@@ -87,7 +87,7 @@ def test_sixteen_bits_of_other_kinds(kind: str) -> None:
 @pytest.mark.parametrize("kind", [np.int32, np.float32])
 def test_thirty_two_bits_have_no_known_range(kind: type) -> None:
     data = encoded(Image.fromarray(np.ones((64, 64), kind)), "TIFF")
-    with pytest.raises(BrokenImageError, match="has 32 bits a pixel, expected 8 or 16"):
+    with pytest.raises(BrokenImageError, match="has 32 bits per pixel, expected 8 or 16"):
         decode_image(data, 64)
 
 

@@ -98,7 +98,7 @@ def test_a_lost_connection_is_taken_up_again(site: Site, cache: Path) -> None:
 
 def test_another_process_goes_on_where_one_stopped(site: Site, cache: Path) -> None:
     site.cut_after = [1000] + [0] * (download.ATTEMPTS - 1)
-    with pytest.raises(DataError, match=r"0\.0 MB are kept, give the command again to go on"):
+    with pytest.raises(DataError, match=r"0\.0 MB are kept, repeat the command to continue"):
         open_dataset("tiny-imagenet", cache_dir=cache)
     assert fetched(cache) == ["tiny-imagenet-200.zip.part"]
     assert len(open_dataset("tiny-imagenet", cache_dir=cache).val) == 12
@@ -136,7 +136,7 @@ def test_what_is_not_the_whole_set_is_refused_and_removed(
     site: Site, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(download, "EXPECTED", {"train": 16, "val": 12, "test": 3})
-    with pytest.raises(DataError, match=r"\(15 train \+ 12 val \+ 3 test images in it, expected 16 \+ "):
+    with pytest.raises(DataError, match=r"\(it has 15 train \+ 12 val \+ 3 test images, expected 16 \+ "):
         open_dataset("tiny-imagenet", cache_dir=cache)
     assert fetched(cache) == []
     site.content = b"<html>moved</html>"
@@ -147,7 +147,7 @@ def test_what_is_not_the_whole_set_is_refused_and_removed(
 
 def test_a_refusal_names_the_address_and_the_other_ways(site: Site, cache: Path) -> None:
     site.status = 404
-    with pytest.raises(DataError, match=r"the server answers 404") as caught:
+    with pytest.raises(DataError, match=r"the server responded 404") as caught:
         open_dataset("tiny-imagenet", cache_dir=cache)
     text = str(caught.value)
     assert site.address in text

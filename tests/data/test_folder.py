@@ -41,7 +41,7 @@ def test_every_image_is_brought_to_one_size(folder: Path, cache: Path) -> None:
     assert dataset.test is None
     assert dataset.notes == (
         "left out 2 hidden files: train/cat/._a.png, train/dog/._a.png;"
-        " 2 files that do not end as images do: train/cat/notes.txt, train/dog/notes.txt",
+        " 2 files without an image's suffix: train/cat/notes.txt, train/dog/notes.txt",
     )
 
 
@@ -106,7 +106,7 @@ def test_images_without_train_are_there_to_measure_on(folder: Path, cache: Path,
     assert dataset.val.labels.tolist() == whole.val.labels.tolist()
     assert np.array_equal(dataset.val.images, whole.val.images)
     assert len(dataset.train) == 0
-    assert "there are no training images: models can be measured, not trained" in dataset.notes
+    assert "there are no training images: the data set is only for evaluation" in dataset.notes
     with pytest.raises(DataError, match=r"no training images.*put training images in train/CLASS/\*"):
         bench(models="timm:test_resnet", data=str(place), eps="0", out=folder / "run")
 
@@ -115,7 +115,7 @@ def test_images_without_train_are_there_to_measure_on(folder: Path, cache: Path,
 def test_one_class_is_no_data_set(folder: Path, cache: Path, explicit: bool) -> None:
     shutil.rmtree(folder / "train")
     shutil.rmtree(folder / "val/dog")
-    told = "has images of 1 class; expected train" if explicit else "holds no known layout"
+    told = "has images of 1 class; expected train" if explicit else "has no known layout"
     with pytest.raises(DataError, match=told):
         open_dataset(f"folder:{folder}" if explicit else str(folder), cache_dir=cache)
 
@@ -150,5 +150,5 @@ def test_a_link_to_nowhere_is_a_broken_image(folder: Path, cache: Path) -> None:
 def test_no_path_and_no_directory(cache: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="needs a path; expected folder:PATH"):
         open_dataset("folder", cache_dir=cache)
-    with pytest.raises(DataError, match="there is no such directory"):
+    with pytest.raises(DataError, match="no such directory"):
         open_dataset(f"folder:{tmp_path / 'gone'}", cache_dir=cache)

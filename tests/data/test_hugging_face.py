@@ -64,7 +64,7 @@ def test_the_split_that_is_measured(tmp_path: Path, cache: Path) -> None:
     assert (len(other.val), len(other.train)) == (4, 0)
     with pytest.raises(DataError, match="2 of 2 rows without a label"):
         open_dataset(f"hf:{path},split=test", cache_dir=cache)
-    with pytest.raises(DataError, match="has the splits train, validation, test, and not split=dev"):
+    with pytest.raises(DataError, match="has the splits train, validation, test, but not split=dev"):
         open_dataset(f"hf:{path},split=dev", cache_dir=cache)
 
 
@@ -78,7 +78,7 @@ def test_a_split_without_labels_is_passed_over(tmp_path: Path, cache: Path) -> N
 
 def test_a_single_table_and_train_false(tmp_path: Path, cache: Path) -> None:
     table(3).save_to_disk(tmp_path / "one")
-    with pytest.raises(DataError, match=r"say which is measured: hf:.*only,split=NAME"):
+    with pytest.raises(DataError, match=r"name the evaluation split: hf:.*only,split=NAME"):
         open_dataset(f"hf:{saved(tmp_path / 'only', train=table(3))}", cache_dir=cache)
     assert len(open_dataset(f"hf:{tmp_path / 'one'}", cache_dir=cache).val) == 3
     both = saved(tmp_path / "both", train=table(4), test=table(3))

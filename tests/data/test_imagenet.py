@@ -34,7 +34,7 @@ def test_images_are_those_of_torchvision_to_the_bit(root: Path, cache: Path) -> 
         expected = np.asarray(usual(Image.open(root / name).convert("RGB")))
         np.testing.assert_array_equal(image, expected.transpose(2, 0, 1))
     assert dataset.notes[0] == (
-        "images are scaled to 32 pixels on the shorter side, and 28×28 around the centre are kept"
+        "images are scaled to 32 pixels on the shorter side and cropped to 28×28 around the centre"
     )
 
 
@@ -45,7 +45,7 @@ def test_classes_are_sorted_and_named(root: Path, cache: Path) -> None:
     assert dataset.val.labels.tolist() == [0] * 4 + [1] * 4 + [2] * 4
 
     (_, note) = dataset.notes
-    assert note.startswith("there are 3 class folders, and ImageNet has 1,000: a model with 1,000 outputs")
+    assert note.startswith("there are 3 class folders, but ImageNet has 1,000: a model with 1,000 outputs")
 
 
 def test_a_part_is_measured_on_the_models_own_numbers(root: Path, cache: Path) -> None:
@@ -85,7 +85,7 @@ def test_training_images_are_read_if_asked_for(root: Path, cache: Path) -> None:
 def test_a_folder_that_is_no_class_of_it_is_told(root: Path, cache: Path) -> None:
     (root / "val" / WNIDS[0]).rename(root / "val/goldfish")
     dataset = open_dataset(f"imagenet:{root},size=16,crop=16", cache_dir=cache)
-    assert "'goldfish' is none of them: labels count the folders" in dataset.notes[1]
+    assert "'goldfish' is not an ImageNet class: labels number the folders" in dataset.notes[1]
     assert dataset.whole == ()
 
 
@@ -97,14 +97,14 @@ def test_images_outside_class_folders(tmp_path: Path, cache: Path) -> None:
 
 def test_only_train(tmp_path: Path, cache: Path) -> None:
     save(tmp_path / "train/n01440764/a.JPEG", picture(0))
-    with pytest.raises(DataError, match="has train and no val; expected val/CLASS/"):
+    with pytest.raises(DataError, match="has train but no val; expected val/CLASS/"):
         open_dataset(f"imagenet:{tmp_path}", cache_dir=cache)
 
 
 @pytest.mark.parametrize(
     ("settings", "kind", "message"),
     [
-        ("size=16,crop=17", InvalidSettingError, "size=16 and crop=17; expected pixels from 8 to 4096"),
+        ("size=16,crop=17", InvalidSettingError, "size=16 and crop=17; expected 8 to 4096 pixels"),
         ("size=many", InvalidSettingError, "got size=many; expected a whole number"),
         ("train=perhaps", InvalidSettingError, "got train=perhaps; expected true or false"),
         ("sise=16", UnknownNameError, "unknown setting of data set 'imagenet' 'sise'; did you mean 'size'"),

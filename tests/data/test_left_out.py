@@ -78,7 +78,7 @@ def test_what_is_left_out_is_counted_in_one_note(tmp_path: Path, cache: Path) ->
             "left out 1 unreadable val image: val/cow/broken.png;"
             " 1 hidden file: train/dog/.ipynb_checkpoints;"
             " 1 link to a folder above it: val/cow/round;"
-            " 5 files that do not end as images do: train/dog/anim.gif, val/dog/label0.txt,"
+            " 5 files without an image's suffix: train/dog/anim.gif, val/dog/label0.txt,"
             " val/dog/label1.txt, …;"
             " 1 file in no class folder: train/stray.png",
         )

@@ -77,7 +77,7 @@ def test_training_images_and_names_of_classes(tmp_path: Path, cache: Path) -> No
 def test_without_training_images_it_can_only_be_measured_on(tmp_path: Path, cache: Path) -> None:
     dataset = open_dataset(f"npz:{saved(tmp_path / 'a.npz', x=IMAGES, y=LABELS)}", cache_dir=cache)
     assert len(subset(dataset, classes=2, eval_images=3).val) == 3
-    expected = "no training images here, so a model can only be measured on it; to train, put x_train and"
+    expected = "no training images here, so it is only for evaluation; to train, put x_train and"
     with pytest.raises(DataError, match=expected):
         dataset.require_train()
     with pytest.raises(DataError, match=expected):
@@ -110,7 +110,7 @@ def test_a_changed_file_is_read_again(tmp_path: Path, cache: Path) -> None:
         ({"x": IMAGES, "y": LABELS, "class_names": np.array(["a", "b"])}, "2 class_names; expected 3"),
         (
             {"x": IMAGES, "y": LABELS, "x_train": IMAGES[..., :4, :4], "y_train": LABELS},
-            "training images of another size than the others",
+            "training images of another size than its evaluation images",
         ),
     ],
 )
@@ -137,7 +137,7 @@ def test_objects_are_never_unpickled(tmp_path: Path, cache: Path) -> None:
 def test_no_file_and_a_damaged_one(tmp_path: Path, cache: Path) -> None:
     with pytest.raises(DataError, match="expected npz:FILE"):
         open_dataset("npz", cache_dir=cache)
-    with pytest.raises(DataError, match="there is no such file"):
+    with pytest.raises(DataError, match="no such file"):
         open_dataset(f"npz:{tmp_path / 'a.npz'}", cache_dir=cache)
     (tmp_path / "a.npz").write_bytes(b"PK\3\4 no archive")
     with pytest.raises(DataError, match="cannot be read"):

@@ -105,7 +105,7 @@ def test_a_class_folder_of_no_class(tiny: Path, cache: Path) -> None:
     rearrange(tiny, FORMS[0])
     (tiny / "val/n03").rename(tiny / "val/n04")
     (tiny / "val/val_annotations.txt").unlink()
-    with pytest.raises(DataError, match=r"val/n04' is of no class in wnids\.txt"):
+    with pytest.raises(DataError, match=r"val/n04' is not a class in wnids\.txt"):
         open_dataset(str(tiny), cache_dir=cache)
 
 
@@ -169,5 +169,5 @@ def test_other_compressions_are_refused(tiny: Path, tmp_path: Path, cache: Path,
         for path in sorted(tiny.rglob("*")):
             if path.is_file():
                 archive.write(path, path.relative_to(tiny))
-    with pytest.raises(DataError, match=rf"packed by method {method}, expected deflate"):
+    with pytest.raises(DataError, match=rf"compressed by method {method}, expected deflate"):
         open_dataset(str(tmp_path / "set.zip"), cache_dir=cache)

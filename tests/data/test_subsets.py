@@ -147,9 +147,9 @@ def test_classes_by_id_and_by_name(names: Sequence[str], expected: tuple[str, ..
 @pytest.mark.parametrize(
     ("choice", "kind", "message"),
     [
-        ({"classes": 6}, DataError, "asked for 6 classes, but 'drawn' has 5"),
-        ({"train_per_class": 9}, DataError, "asked for 9 training images a class, but .* more than 8"),
-        ({"eval_images": 31}, DataError, "asked for 31 evaluation images, but the chosen classes have 30"),
+        ({"classes": 6}, DataError, "classes got 6, but 'drawn' has 5"),
+        ({"train_per_class": 9}, DataError, "train_per_class got 9, but .* more than 8"),
+        ({"eval_images": 31}, DataError, "eval_images got 31, but the chosen classes have 30"),
         ({"classes": 2, "eval_images": 13}, DataError, "the chosen classes have 12"),
         ({"classes": 0}, InvalidSettingError, "got classes=0; expected 1 or more"),
         ({"train_per_class": -1}, InvalidSettingError, "got train_per_class=-1"),

@@ -112,7 +112,7 @@ def test_the_zoo_keeps_what_it_trains_and_evaluates_on_other_images(
 
 
 def test_a_data_set_with_too_few_training_images_is_refused(whole: Dataset) -> None:
-    with pytest.raises(DataError, match="asked for 500 training images a class"):
+    with pytest.raises(DataError, match="train_per_class got 500, but"):
         zoo.divided(whole, zoo.TASKS["two"])
 
 

@@ -1,4 +1,4 @@
-"""The drawn demo set on disk, so that only the first command of a machine draws it."""
+"""The drawn demo set on disk, so that a machine draws it only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _ARRAYS = ("images", "labels", "boxes")
 
 
 def cache_file(cache_dir: Path) -> Path:
-    """Where the set lies; code that draws otherwise, or another NumPy, has another file."""
+    """The file of the set; other drawing code, or another NumPy, has another file."""
     key = hashlib.blake2b(np.__version__.encode(), digest_size=8)
     for module in (drawing, scenes, things):
         assert module.__file__ is not None
@@ -25,24 +25,24 @@ def cache_file(cache_dir: Path) -> Path:
 
 
 def load(file: Path, wanted: Mapping[str, int]) -> dict[str, Split] | None:
-    """The splits of a file; None if there is no such file, or its content is not what was written.
+    """The splits of a file; None if there is no such file, or its content is damaged.
 
     Args:
-        file: of :func:`cache_file`.
+        file: the path from :func:`cache_file`.
         wanted: number of images of each split.
     """
     try:
         with np.load(file) as content:
             splits = {name: _split(content, name) for name in wanted}
             whole = str(content["digest"]) == digest(splits)
-    except Exception:  # noqa: BLE001 - whatever is wrong with it, the set is drawn again
+    except Exception:  # noqa: BLE001 - after any fault, the set is drawn again
         return None
     right = whole and all(len(splits[name]) == count for name, count in wanted.items())
     return splits if right else None
 
 
 def save(file: Path, splits: Mapping[str, Split]) -> None:
-    """Write the splits; if the disk does not let it, they are drawn again the next time."""
+    """Write the splits; if the disk refuses them, they are drawn again next time."""
     arrays = {f"{name}-{array}": getattr(split, array) for name, split in splits.items() for array in _ARRAYS}
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def save(file: Path, splits: Mapping[str, Split]) -> None:
 
 
 def digest(splits: Mapping[str, Split]) -> str:
-    """16 hexadecimal digits of the content: the data set's fingerprint."""
+    """16 hexadecimal digits that depend on the content: the data set's fingerprint."""
     found = hashlib.sha256()
     for split in splits.values():
         found.update(split.images.tobytes())

@@ -17,7 +17,7 @@ SEED = 0
 TRAIN_PER_CLASS = 100
 VAL_PER_CLASS = 40
 EPOCHS = 8
-# The seven backbones of the benchmark's table take minutes so, on two cores.
+# With this number, the seven backbones of the benchmark's table take minutes on two cores.
 EVAL_IMAGES = 200
 BANNER = "DEMO SET: 64x64 scenes drawn by robust-tin itself, not photographs; use --data for real images"
 
@@ -25,7 +25,7 @@ _SPLITS = {"train": 0, "val": 1}
 
 
 def draw_split(split: str, count: int, *, seed: int = SEED, options: OpenOptions | None = None) -> Split:
-    """Draw the first ``count`` images of ``train`` or ``val``; classes take turns.
+    """Draw the first ``count`` images of ``train`` or ``val``; the classes alternate.
 
     Image ``i`` depends on ``(seed, split, i)`` alone, so a larger count only adds images.
     """
@@ -42,10 +42,10 @@ def draw_split(split: str, count: int, *, seed: int = SEED, options: OpenOptions
 
 @dataclass(frozen=True)
 class Demo(Source):
-    """Scenes of ten drawn things, made on the spot: no download, no photographs."""
+    """Scenes of ten drawn things, made by robust-tin: no download, no photographs."""
 
     def open(self, options: OpenOptions) -> Dataset:
-        """Open it; the first time it is drawn, in about three seconds on one core."""
+        """Open it; the first time it is drawn, which takes about three seconds on one core."""
         wanted = {"train": TRAIN_PER_CLASS * len(THINGS), "val": VAL_PER_CLASS * len(THINGS)}
         file = cache.cache_file(options.cache_dir)
         splits = cache.load(file, wanted)

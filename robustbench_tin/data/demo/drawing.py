@@ -1,9 +1,9 @@
-"""What the demo set's scenes are drawn with: dice, distances to shapes, waves, a canvas.
+"""Drawing tools of the demo set: dice, distances to shapes, waves, a canvas.
 
-Every machine and every NumPy must draw the same bytes. So the dice are ``RandomState`` (a frozen
-stream), pixels are reached by ``+ - * /``, square roots and comparisons alone, which IEEE 754 defines
-to the last bit, in float64, and nothing is summed over an axis. Rotations come from the rational
-points of the circle.
+Every machine and every NumPy version must draw the same bytes. The dice are therefore ``RandomState``, a
+frozen stream. Pixels are computed in float64 with only ``+ - * /``, square roots and comparisons, which IEEE
+754 defines to the last bit, and nothing is summed over an axis. Rotations come from the rational points of
+the circle.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Dice:
     """Random numbers that depend only on the key.
 
     Args:
-        key: numbers from 0 to 2**32 - 1, such as seed, split and image.
+        key: numbers from 0 to 2**32 - 1, for example seed, split and image.
     """
 
     def __init__(self, *key: int) -> None:
@@ -35,7 +35,7 @@ class Dice:
         return low + (high - low) * float(self._state.random_sample())
 
     def below(self, count: int) -> int:
-        """One of 0 to ``count - 1``."""
+        """A whole number from 0 to ``count - 1``."""
         return int(count * float(self._state.random_sample()))
 
     def colour(self, low: float, high: float) -> Colour:
@@ -70,7 +70,7 @@ def box(u: Grid, v: Grid, x: float, y: float, across: float, down: float) -> Gri
 
 
 def side(u: Grid, v: Grid, x0: float, y0: float, x1: float, y1: float) -> Grid:
-    """Signed distance to the half plane on the right of the way from point 0 to point 1 (y points down)."""
+    """Signed distance to the half plane to the right of the line from point 0 to point 1 (y points down)."""
     dx, dy = x1 - x0, y1 - y0
     length = float(np.sqrt(dx * dx + dy * dy))
     return ((u - x0) * dy - (v - y0) * dx) / length
@@ -90,12 +90,12 @@ def wave(phase: Grid) -> Grid:
 
 
 def coverage(distance: Grid) -> Grid:
-    """How much of each pixel lies inside, in [0, 1], for a signed distance in pixels."""
+    """The share of each pixel that lies inside, in [0, 1], for a signed distance in pixels."""
     return np.minimum(np.maximum(0.5 - distance, 0.0), 1.0)
 
 
 def smooth(knots: Grid) -> Grid:
-    """Blow ``(C, K, K)`` knots up to ``(C, SIZE, SIZE)`` with straight lines between them."""
+    """Enlarge ``(C, K, K)`` knots to ``(C, SIZE, SIZE)`` by linear interpolation."""
     place = _AXIS * ((knots.shape[-1] - 1) / SIZE)
     left = place.astype(np.int64)
     part = place - left
@@ -105,11 +105,12 @@ def smooth(knots: Grid) -> Grid:
 
 
 class Window:
-    """The square of pixels around a place, and the place's own coordinates in it.
+    """The square of pixels around a place, and coordinates relative to the place.
 
     Args:
-        x, y: the place, in pixels.
-        reach: how far the square goes from there, in pixels; it is cut at the image's edge.
+        x: column of the place in pixels.
+        y: row of the place in pixels.
+        reach: distance from the place to the square's sides in pixels; the image's edge cuts the square.
     """
 
     def __init__(self, x: float, y: float, reach: float) -> None:
@@ -120,7 +121,7 @@ class Window:
         self._dy = (_AXIS[first_row:last_row] - y)[:, None]
 
     def axes(self, turn: tuple[float, float], across: float, down: float) -> tuple[Grid, Grid]:
-        """Turned coordinates in units of ``across`` and ``down`` pixels; a negative one mirrors."""
+        """Rotated coordinates in units of ``across`` and ``down`` pixels; a negative unit mirrors."""
         cosine, sine = turn
         return (
             (cosine * self._dx + sine * self._dy) / across,
@@ -129,16 +130,16 @@ class Window:
 
 
 class Canvas:
-    """A picture in the making: float64 ``(3, SIZE, SIZE)``, about [0, 1]."""
+    """A picture being drawn: float64 ``(3, SIZE, SIZE)``, about [0, 1]."""
 
     def __init__(self, pixels: Grid) -> None:
         self.pixels = pixels
 
     def paint(self, window: Window, colour: Colour, opacity: Grid, shade: Grid | float = 0.0) -> None:
-        """Lay ``colour + shade`` over the window as far as ``opacity`` (0 to 1) says."""
+        """Blend ``colour + shade`` over the window with the given ``opacity`` (0 to 1)."""
         part = self.pixels[:, *window.where]
         part += opacity * (np.asarray(colour)[:, None, None] + shade - part)
 
     def bytes(self) -> npt.NDArray[np.uint8]:
-        """The picture as uint8; halves go up, whatever the rounding mode."""
+        """The picture as uint8; halves round up, whichever rounding mode is set."""
         return np.floor(np.minimum(np.maximum(self.pixels, 0.0), 1.0) * 255.0 + 0.5).astype(np.uint8)

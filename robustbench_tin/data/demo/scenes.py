@@ -20,20 +20,20 @@ from robustbench_tin.data.demo.drawing import (
 )
 from robustbench_tin.data.demo.things import THINGS, Thing
 
-# Half of a thing's extent in pixels, and how far it may lean (2·atan of it: 33 degrees).
+# Half of a thing's extent in pixels, and its largest tilt (2·atan of it: 33 degrees).
 RADII = (18.0, 26.0)
 LEAN = 0.3
-# One thing in so many has any colour; the others this share of their kind's.
+# One thing in ODD_ONES has a random colour; the others have this share of their class's colour.
 ODD_ONES = 4
 LIKENESS = (0.8, 1.0)
-# Swing of the fine texture, in units of the pixel range, and its period in pixels.
+# Amplitude of the fine texture, in units of the pixel range, and its period in pixels.
 TEXTURE = (0.06, 0.14)
 PERIOD = (3.5, 5.0)
-# Pieces in the background: meaningless ones, and faded ones of other classes.
+# Number of pieces in the background: meaningless ones, and faded ones of other classes.
 CLUTTER = 8
 DISTRACTORS = 3
 FADE = (0.4, 0.6)
-# How far colours stray from the grey of the background, and those of the clutter from there.
+# Largest distance of colours from the grey of the background, and of the clutter's from there.
 TINT = 0.06
 SPREAD = 0.18
 GRAIN = 0.03
@@ -57,7 +57,7 @@ def draw_scene(
 
 
 def box_of(mask: npt.NDArray[np.bool_]) -> tuple[int, int, int, int]:
-    """The smallest ``x0, y0, x1, y1`` (corners included) that holds all of a mask."""
+    """The smallest box ``x0, y0, x1, y1`` (corners included) that contains the whole mask."""
     rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
     return int(columns[0]), int(rows[0]), int(columns[-1]), int(rows[-1])
 
@@ -75,7 +75,7 @@ def _background(dice: Dice, base: Colour) -> Canvas:
 
 
 def _piece(dice: Dice, canvas: Canvas, base: Colour) -> None:
-    """A disc, a hoop, a bar or a wedge that means nothing."""
+    """A disc, a hoop, a bar or a wedge without meaning."""
     radius = dice.between(4.0, 13.0)
     window = Window(dice.between(0.0, SIZE), dice.between(0.0, SIZE), 1.5 * radius)
     u, v = window.axes(dice.turn(1.0), radius, radius)
@@ -115,7 +115,7 @@ def _half(dice: Dice, u: Grid, v: Grid) -> Grid:
 
 
 def _place(dice: Dice, canvas: Canvas, thing: Thing, base: Colour) -> npt.NDArray[np.bool_]:
-    """Draw the thing somewhere, whole and in front; return its mask."""
+    """Draw the thing at a random place, whole and in front; returns its mask."""
     radius = dice.between(*RADII)
     across = radius * dice.between(0.8, 1.0)
     x, y = dice.between(radius + 1.0, SIZE - 2.0 - radius), dice.between(radius + 1.0, SIZE - 2.0 - radius)
@@ -140,7 +140,7 @@ def _place(dice: Dice, canvas: Canvas, thing: Thing, base: Colour) -> npt.NDArra
 
 
 def _typical(dice: Dice, thing: Thing) -> Colour:
-    """A colour like that of its kind; for one in five, any."""
+    """A colour close to its class's; for one thing in four, any colour."""
     share = 0.0 if dice.below(ODD_ONES) == 0 else dice.between(*LIKENESS)
     red, green, blue = dice.colour(0.05, 0.95)
     return (
@@ -151,7 +151,7 @@ def _typical(dice: Dice, thing: Thing) -> Colour:
 
 
 def _opposed(dice: Dice, colour: Colour) -> Colour:
-    """A light colour to go with a dark one, and the other way round."""
+    """A light colour for a dark one, and a dark one for a light one."""
     return _near(dice, _grey(0.85 if _light(colour) < 0.5 else 0.15), 0.12)
 
 

@@ -1,8 +1,8 @@
-"""The demo set's ten classes: for each a form, a coarse pattern and a fine texture.
+"""The demo set's ten classes: each has a form, a coarse pattern and a fine texture.
 
-Forms lie inside the unit circle of their own coordinates, ``v`` pointing down. Form and pattern are
-large and of high contrast; the texture is fine and faint, so that an attack of a few grey levels
-can wipe it out or forge it.
+Forms lie inside the unit circle of their own coordinates, with ``v`` pointing down. Form and pattern are
+large and of high contrast. The texture is fine and faint, so that an attack of a few grey levels can erase or
+forge it.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ class Thing:
     """A class of objects.
 
     Attributes:
-        name: for people.
+        name: its name, for the user.
         form: signed distance to the silhouette, in the form's own units.
-        pattern: signed distance to the part of it that has the second colour.
+        pattern: signed distance to the part of it with the second colour.
         texture: a wave in [-1, 1], from coordinates in units of the texture's period.
-        colour: what most of its kind are close to.
+        colour: the colour that most things of this class are close to.
     """
 
     name: str
@@ -98,7 +98,7 @@ def _cup_pattern(u: Grid, v: Grid) -> Grid:
 
 
 def _star(u: Grid, v: Grid) -> Grid:
-    # inside are the points that at most one of a pentagram's five lines cuts off
+    # inside are the points that at most one of the five lines of a pentagram cuts off
     cut = [x * u + y * v - 0.3 for x, y in _PENTAGON]
     second: Grid = np.sort(np.stack(cut), axis=0)[-2]
     return second
