@@ -141,7 +141,7 @@ def runs(
         typer.Argument(metavar="[DIR|RUN]", help="Directory to search, at any depth; or a run directory."),
     ] = Path("runs"),
 ) -> None:
-    """List runs: state, time left, best robust accuracy, and a short form of the plan; or the cells of one run."""
+    """List runs: state, time left, best robust accuracy, short plan; or list the cells of one run."""
     from robustbench_tin.benchmarks.runs.run_directory import PLAN_FILE
 
     if (directory / PLAN_FILE).is_file():

@@ -1,8 +1,8 @@
 """The contract tests of attacks and defenses, for the authors of plug-ins.
 
 :func:`check_attack` and :func:`check_defense` check all rules and raise an ``AssertionError`` that names the
-first one that is broken. :class:`AttackContract` and :class:`DefenseContract` are the same rules for pytest;
-only these two need it. robust-tin checks its own attacks and defenses with the same rules.
+first broken rule. :class:`AttackContract` and :class:`DefenseContract` are the same rules as pytest tests;
+only these two need pytest. robust-tin checks its own attacks and defenses with the same rules.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""An attack in a norm, with a small problem, and how its contract's rules run and measure it."""
+"""An attack in one norm with a small problem; the contract's rules run and measure it."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.measurement.results import Measurement
 
 BUDGETS = {"linf": (0.0, 1e-8, 8 / 255, 1.0), "l2": (0.0, 1e-8, 0.5, 100.0)}
-"""None, one below the rounding of float32, a usual one, and the whole pixel box; by norm."""
+"""For each norm: no budget, one below the rounding of float32, a usual one, and the whole pixel box."""
 
-# Every attack meets every rule, so there are only a few images.
+# Every attack is checked against every rule, so there are only a few images.
 _IMAGES = 20
 
 
 def small_problem() -> Toy:
-    """The toy problem with few images, and a model of its own."""
+    """The toy problem with few images, and its own copy of the model."""
     shared = toy_problem()
     return Toy(copy.deepcopy(shared.model), shared.images[:_IMAGES].clone(), shared.labels[:_IMAGES].clone())
 
 
 @dataclass(frozen=True)
 class AttackCase:
-    """What a rule checks.
+    """The case that a rule checks.
 
     Attributes:
         attack: the attack.
@@ -54,7 +54,7 @@ class AttackCase:
 
     @property
     def usual(self) -> float:
-        """A budget that people use."""
+        """A budget of the usual size."""
         return self.eps[2]
 
     def perturb(
@@ -67,7 +67,7 @@ class AttackCase:
         norm: str | None = None,
         seed: int = 0,
     ) -> Tensor:
-        """Adversarial images, float32 ``(K, N, 3, 16, 16)``; of the toy problem unless others are given."""
+        """Adversarial images, float32 ``(K, N, 3, 16, 16)``; of the toy problem's images by default."""
         with AttackedModel(self.toy.model if model is None else model) as attacked:
             return perturb_images(
                 self.attack,
@@ -89,15 +89,15 @@ class AttackCase:
         given: Tensor | None = None,
         search: str = "auto",
     ) -> Sequence[Measurement]:
-        """The results of a benchmark's measurement, one an eps.
+        """The results of a benchmark's measurement, one for each eps.
 
         Args:
-            model: pixels to logits.
+            model: maps pixels to logits.
             eps: budgets.
-            images: the number of the toy problem's images.
-            batch_size: images that the model gets at once.
-            given: images in place of the toy problem's.
-            search: the form of the model to search with.
+            images: number of the toy problem's images.
+            batch_size: number of images in one call of the model.
+            given: images to use instead of the toy problem's.
+            search: setting for the variant of the model to search with.
         """
         from robustbench_tin.attacks.engine.image_batches import ImageBatches
         from robustbench_tin.benchmarks.measurement.attack import measure_attack
@@ -108,7 +108,7 @@ class AttackCase:
         return measure_attack(model, batches, self.attack, eps, AttackProtocol(self.norm, search=search))
 
     def passes(self, eps: float, *, images: int) -> tuple[int, int]:
-        """Forward and backward passes that the attack takes on the first images."""
+        """Number of forward and backward passes of the attack on the first images."""
         with AttackedModel(self.toy.model) as attacked:
             perturb_images(
                 self.attack,
@@ -122,7 +122,7 @@ class AttackCase:
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
-    """All that an attack might disturb, comparable with ``==``."""
+    """The state that an attack might disturb, comparable with ``==``."""
     return {
         "weights or buffers": {key: value.numpy().tobytes() for key, value in model.state_dict().items()},
         "train and eval modes": [module.training for module in model.modules()],
@@ -138,6 +138,6 @@ def state_of(model: nn.Module) -> dict[str, Any]:
 
 
 def changed(before: dict[str, Any], model: nn.Module) -> str:
-    """What is no longer as it was, for a message; empty if all is."""
+    """The names of changed states, for a message; empty if nothing changed."""
     after = state_of(model)
     return ", ".join(name for name, value in before.items() if value != after[name])

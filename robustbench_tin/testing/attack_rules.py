@@ -1,4 +1,4 @@
-"""What every attack owes to every model and to every measurement, one rule a function."""
+"""The rules for every attack, with every model and in every measurement; one function per rule."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def images_move(case: AttackCase) -> None:
     )
 
 
-@rule("take batches of any size", each_norm=True)
+@rule("accept batches of any size", each_norm=True)
 def batches_of_any_size(case: AttackCase) -> None:
-    """None, one, three, and the last batch of a data set is seldom full."""
+    """No image, one, or three: the last batch of a data set is seldom full."""
     for size in (0, 1, 3):
         images = case.toy.images[:size]
         moved = case.perturb([case.usual], images=images, labels=case.toy.labels[:size])
@@ -82,7 +82,7 @@ def batches_of_any_size(case: AttackCase) -> None:
 
 @rule("leave the images and labels as they are", each_norm=True)
 def inputs_are_not_written_to(case: AttackCase) -> None:
-    """They are the caller's; a moved clean image would move the ball."""
+    """They belong to the caller; moving a clean image would move the ball."""
     images, labels = case.toy.images.clone(), case.toy.labels.clone()
     case.perturb(images=images, labels=labels)
     for name, given, before in (("images", images, case.toy.images), ("labels", labels, case.toy.labels)):
@@ -99,7 +99,7 @@ def model_and_random_states_are_restored(case: AttackCase) -> None:
 
 
 def _failures(case: AttackCase, *, judged: bool) -> Iterator[tuple[str, Spoil, str]]:
-    """The ways of failing that this attack can notice: one that asks for no gradient misses none."""
+    """The failures that this attack can notice: one that needs no gradient does not miss it."""
     forward, backward = case.passes(0.01, images=1)
     for name, (spoil, reason) in FAILURES.items():
         if not ((spoil is detach and backward == 0) or (forward == 0 and not judged)):
@@ -122,7 +122,7 @@ def failing_model_is_a_failure(case: AttackCase) -> None:
         require(not changed(before, model), f"if the model {name}, it changed: {changed(before, model)}")
 
 
-@rule("make a failed measurement of a failing model, neither robust nor zero")
+@rule("report a failed measurement for a failing model, neither robust nor zero")
 def failed_measurement_has_no_result(case: AttackCase) -> None:
     """At each eps, with its reason in one line."""
     for name, spoil, _ in _failures(case, judged=True):
@@ -142,7 +142,7 @@ def failed_measurement_has_no_result(case: AttackCase) -> None:
 
 @rule("fail as a whole if a later batch fails")
 def failure_in_a_later_batch_fails_the_measurement(case: AttackCase) -> None:
-    """The results of the batches before would be a part of the images."""
+    """The results of earlier batches would cover only a part of the images."""
     (outcomes,) = case.measure(FailsAtSize(case.toy.model, size=4), [0.01], images=10, batch_size=4)
     require(
         outcomes.status.code is StatusCode.failed and outcomes.top1 is None,
@@ -150,7 +150,7 @@ def failure_in_a_later_batch_fails_the_measurement(case: AttackCase) -> None:
     )
 
 
-@rule("give each eps the result that it has alone", each_norm=True)
+@rule("give each eps the same result as alone", each_norm=True)
 def budget_does_not_depend_on_the_others(case: AttackCase) -> None:
     """Several eps in one call may share work, not results."""
     eps = case.eps[::-1]
@@ -159,7 +159,7 @@ def budget_does_not_depend_on_the_others(case: AttackCase) -> None:
         alone = case.perturb([budget])[0]
         require(
             torch.equal(alone, moved),
-            f"eps {eps_text(budget)} gives other images beside other eps than alone",
+            f"eps {eps_text(budget)} gives other images together with other eps than alone",
         )
     twice = case.perturb([case.usual] * 2)
     require(torch.equal(twice[0], twice[1]), f"eps {eps_text(case.usual)} given twice gives two results")
@@ -182,7 +182,7 @@ def any_gradient_mode(case: AttackCase) -> None:
 
 @rule("give no gradient to images that require one")
 def images_get_no_gradient(case: AttackCase) -> None:
-    """The caller's graph is not the attack's."""
+    """The attack must not become part of the caller's graph."""
     images = case.toy.images[:4].clone().requires_grad_()
     moved = case.perturb((0.0, 0.03), images=images, labels=case.toy.labels[:4])
     require(not moved.requires_grad, "its images require a gradient; expected detached ones")
@@ -191,18 +191,18 @@ def images_get_no_gradient(case: AttackCase) -> None:
 
 @rule("give the same images for the same seed", each_norm=True)
 def seed_alone_decides(case: AttackCase) -> None:
-    """All randomness comes from the generator that the attack is given."""
+    """Only the generator that the attack is given may provide random numbers."""
     results = []
     for other in (1, 2):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(other)
             results.append(case.perturb(seed=5))
-    require(torch.equal(*results), "the same seed gave two results; expected the generator to decide alone")
+    require(torch.equal(*results), "the same seed gave two results; expected only the generator to decide")
 
 
 @rule("attack the model in eval mode")
 def model_is_attacked_in_eval_mode(case: AttackCase) -> None:
-    """A dropout left on would blind the gradients."""
+    """Dropout in train mode would make the gradients noisy."""
     model = build_mixed_model()
     expected = case.perturb([0.03], model=copy.deepcopy(model).eval())
     require(
@@ -213,7 +213,7 @@ def model_is_attacked_in_eval_mode(case: AttackCase) -> None:
 
 @rule("allow a model to write into its images", each_norm=True)
 def model_may_write_into_its_images(case: AttackCase) -> None:
-    """A normalisation in place is the same model as one out of place."""
+    """A normalisation in place must give the same results as one that makes a copy."""
     apart, in_place = (Normalising(case.toy.model, in_place=each) for each in (False, True))
     expected, given = case.perturb([case.usual], model=apart), case.toy.images.clone()
     moved = case.perturb([case.usual], model=in_place, images=given)
@@ -229,7 +229,7 @@ def model_may_write_into_its_images(case: AttackCase) -> None:
 
 @rule("give each thread that shares a model its own result")
 def threads_share_a_model(case: AttackCase) -> None:
-    """The model is random if its dropout is on; random states, modes and buffers are everybody's."""
+    """The model is random if its dropout is active; all threads share random states, modes and buffers."""
     model = build_mixed_model()
     before = state_of(model)
     images, labels = case.toy.images[:8], case.toy.labels[:8]
@@ -245,7 +245,7 @@ def threads_share_a_model(case: AttackCase) -> None:
     require(not changed(before, model), f"four threads changed: {changed(before, model)}")
 
 
-@rule("put back what the model itself changes as it answers")
+@rule("restore the buffers that the model itself changes")
 def buffers_that_follow_the_images_are_restored(case: AttackCase) -> None:
     """Running statistics in train mode, and a buffer that is replaced."""
     model = Adapting(case.toy.model).eval()
@@ -270,7 +270,7 @@ def images_of_another_kind_are_refused(case: AttackCase) -> None:
 
 @rule("refuse an impossible eps, norm or criterion")
 def impossible_threat_model_is_refused(case: AttackCase) -> None:
-    """The user's mistake, so one line that says what was given."""
+    """This is the user's mistake, so the error is one line that shows the given value."""
     for eps, norm, start in ((-0.1, case.norm, "eps got"), (float("nan"), case.norm, "eps got")):
         must_raise(
             lambda eps=eps, norm=norm: case.perturb([eps], norm=norm),  # type: ignore[misc]
@@ -287,7 +287,7 @@ def impossible_threat_model_is_refused(case: AttackCase) -> None:
     )
 
 
-@rule("be built again from the spec that it prints")
+@rule("have a spec that builds the same attack again")
 def spec_builds_the_same_attack(case: AttackCase) -> None:
     """The spec is label, cache key and test id."""
     attack = case.attack

@@ -1,4 +1,4 @@
-"""All rules of a contract on one plug-in."""
+"""All rules of a contract, applied to one plug-in."""
 
 from __future__ import annotations
 
@@ -17,51 +17,55 @@ from robustbench_tin.threat import NORMS
 
 
 def check_attack(attack: str | Attack) -> None:
-    """Check that an attack keeps the contract of all attacks, on a network of 4,000 weights.
+    """Check that an attack satisfies the contract of all attacks, on a network of 4,000 weights.
 
-    It takes seconds for an attack of ten steps; give a spec with fewer if yours takes more.
+    It takes seconds for an attack of ten steps; give a spec with fewer steps if yours takes longer.
 
     Args:
-        attack: a spec, ``my-attack:steps=3``, or an object, which need not be registered.
+        attack: a spec, ``my-attack:steps=3``, or an attack object, which need not be registered.
 
     Raises:
-        AssertionError: for the first rule that is broken: the attack, the rule, what was found and what was
-            expected, in one line.
-        RobustTinError: for a spec that builds no attack.
+        AssertionError: for the first broken rule: the attack, the rule, the value found and the one expected,
+            in one line.
+        RobustTinError: if the spec is invalid.
+
+    >>> check_attack("fgsm")
     """
     __tracebackhide__ = True
     if isinstance(attack, str):
         attack = parse_attack(attack)
     elif (problem := problem_of_attack(type(attack))) is not None:
-        raise AssertionError(f"{subject(attack)} must be a sound class: {problem}")
+        raise AssertionError(f"{subject(attack)} must be a valid class: {problem}")
     for rule, norm in attack_checks():
         if norm is None or norm in attack.norms:
             hold_attack_rule(rule, attack, norm)
 
 
 def check_defense(defense: str | Defense) -> None:
-    """Check that a defense keeps the contract of all defenses, on a network of 4,000 weights.
+    """Check that a defense satisfies the contract of all defenses, on a network of 4,000 weights.
 
     Args:
-        defense: a spec, ``my-defense:strength=0.1`` or a combination ``augment+my-defense``; or an object,
-            which need not be registered.
+        defense: a spec, ``my-defense:strength=0.1`` or a combination ``augment+my-defense``; or a defense
+            object, which need not be registered.
 
     Raises:
-        AssertionError: for the first rule that is broken: the defense, the rule, what was found and what was
+        AssertionError: for the first broken rule: the defense, the rule, the value found and the one
             expected, in one line.
-        RobustTinError: for a spec that builds no defense.
+        RobustTinError: if the spec is invalid.
+
+    >>> check_defense("mixup")
     """
     __tracebackhide__ = True
     if isinstance(defense, str):
         defense = parse_defense(defense)
     elif (problem := problem_of_defense(type(defense))) is not None:
-        raise AssertionError(f"{subject(defense)} must be a sound class: {problem}")
+        raise AssertionError(f"{subject(defense)} must be a valid class: {problem}")
     for rule in DEFENSE_RULES:
         hold_defense_rule(rule, defense)
 
 
 def attack_checks() -> Iterator[tuple[Rule[AttackCase], str | None]]:
-    """Every rule of attacks, and each norm that it is checked in; None: any norm of the attack."""
+    """Every rule of attacks with each norm that it is checked in; None for any norm of the attack."""
     for rule in ATTACK_RULES:
         for norm in NORMS if rule.each_norm else (None,):
             yield rule, norm

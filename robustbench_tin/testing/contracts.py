@@ -1,4 +1,4 @@
-"""The contracts as classes for pytest, which runs and reports each rule as a test of its own."""
+"""The contracts as pytest classes; pytest runs and reports each rule as a separate test."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EVERY_DEFENSE_RULE = pytest.mark.parametrize(
 
 
 class AttackContract:
-    """The contract of all attacks, a test a rule; derive a test class and set :attr:`spec`.
+    """The contract of all attacks, one test per rule; derive a test class and set :attr:`spec`.
 
     .. code-block:: python
 
@@ -49,7 +49,7 @@ class AttackContract:
 
 
 class DefenseContract:
-    """The contract of all defenses, a test a rule; derive a test class and set :attr:`spec`.
+    """The contract of all defenses, one test per rule; derive a test class and set :attr:`spec`.
 
     .. code-block:: python
 

@@ -1,4 +1,4 @@
-"""A defense with a small training set, and how its contract's rules train with it."""
+"""A defense with a small training set; the contract's rules train with it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _IMAGES = 24
 
 
 def small_split() -> Split:
-    """24 toy images with bounding boxes, as a training set holds them."""
+    """24 toy images with bounding boxes, in the form of a training set."""
     images, labels = draw_toy_images(_IMAGES, seed=5)
     boxes = np.tile(np.array([2, 3, 12, 10], np.int32), (_IMAGES, 1))
     return Split((images * 255).round().byte().numpy(), labels.numpy(), boxes)
 
 
 def context_of(seed: int) -> Context:
-    """Where a training of one epoch on the CPU begins."""
+    """The state at the start of a training of one epoch on the CPU."""
     return Context(
         torch.Generator().manual_seed(seed),
         torch.device("cpu"),
@@ -43,7 +43,7 @@ def _other_model(name: str) -> nn.Module:
 
 @dataclass(frozen=True)
 class DefenseCase:
-    """What a rule checks.
+    """The case that a rule checks.
 
     Attributes:
         defense: the defense, or a combination of several.
@@ -58,7 +58,7 @@ class DefenseCase:
         return torch.from_numpy(self.split.images).float() / 255, torch.from_numpy(self.split.labels.copy())
 
     def weights_after_training(self, seed: int) -> tuple[Tensor, int]:
-        """All weights after one epoch, in a row, and the number of steps."""
+        """All weights after one epoch, in one vector, and the number of steps."""
         model = build_toy_model()
         record = train(
             model,
@@ -74,5 +74,5 @@ class DefenseCase:
 
 
 def flat_weights(model: nn.Module) -> Tensor:
-    """All weights in a row."""
+    """All weights in one vector."""
     return torch.cat([weight.detach().flatten() for weight in model.parameters()])

@@ -1,4 +1,4 @@
-"""What every defense owes to the training loop and to those who attack it, one rule a function."""
+"""The rules for every defense, in the training loop and under attack; one function per rule."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEFENSE_RULES: Rules[DefenseCase] = Rules()
 rule = DEFENSE_RULES.rule
 
 
-@rule("be built again from the spec that it prints")
+@rule("have a spec that builds the same defense again")
 def spec_builds_the_same_defense(case: DefenseCase) -> None:
     """The spec is label, cache key and test id."""
     defense = case.defense
@@ -30,11 +30,11 @@ def spec_builds_the_same_defense(case: DefenseCase) -> None:
     require(built == defense, f"it prints as {defense.spec!r}, which builds {built!r:.120}")
     require(
         built.spec == defense.spec == str(defense),
-        f"its spec is {defense.spec!r}; str() gives {str(defense)!r} and what it builds {built.spec!r}",
+        f"its spec is {defense.spec!r}; str() gives {str(defense)!r}, and the spec builds {built.spec!r}",
     )
 
 
-@rule("state its facts in their types")
+@rule("have facts of the right types")
 def facts_have_their_types(case: DefenseCase) -> None:
     """Cost, replays, threat model and sources, which plans and tables read."""
     defense = case.defense
@@ -55,7 +55,7 @@ def facts_have_their_types(case: DefenseCase) -> None:
 
 @rule("prepare a training set from a training set, and leave the given one as it is")
 def prepared_set_is_a_training_set(case: DefenseCase) -> None:
-    """uint8 images in one contiguous array, int64 labels of the classes there are."""
+    """uint8 images in one contiguous array, int64 labels of existing classes."""
     split, images, labels = case.split, case.split.images.copy(), case.split.labels.copy()
     case.defense.check(split)
     prepared = case.defense.prepare(split, context_of(0))
@@ -89,7 +89,7 @@ def augmented_batch_is_a_batch(case: DefenseCase) -> None:
     if not case.defense.one_label:
         soft = functional.one_hot(labels, TOY_CLASSES).float()
         _, theirs = case.defense.augment(images.clone(), soft, context_of(0))
-        require(theirs.ndim == 2, "given labels as probabilities, it returned something else")
+        require(theirs.ndim == 2, "given labels as probabilities, it returned another form")
         _require_labels(theirs, labels)
 
 
@@ -108,7 +108,7 @@ def _require_labels(theirs: Tensor, given: Tensor) -> None:
 
 @rule("mark labels that leave augment as probabilities with mixes_labels = True")
 def mixed_labels_are_declared(case: DefenseCase) -> None:
-    """A defense whose loss needs one class for each image is then refused in one combination with it."""
+    """A combination with a defense whose loss needs one class per image is then refused."""
     images, labels = case.batch()
     soft = any(
         case.defense.augment(images.clone(), labels.clone(), context_of(seed))[1].ndim == 2
@@ -119,7 +119,7 @@ def mixed_labels_are_declared(case: DefenseCase) -> None:
 
 @rule("have a loss that is one finite number with a gradient")
 def loss_is_one_finite_number_with_a_gradient(case: DefenseCase) -> None:
-    """The objective, which training minimises, and the loss, of labels as classes."""
+    """The objective, which training minimises, and the loss, with labels as classes."""
     images, labels = case.batch()
     for hook in ("objective", "loss"):
         model = build_toy_model()
@@ -143,7 +143,7 @@ def _require_gradients(what: str, gradients: list[Tensor | None]) -> None:
     require(any(bool(gradient.any()) for gradient in taken), f"the gradient of {what} is 0 everywhere")
 
 
-@rule("take labels as probabilities, or have one_label = True")
+@rule("accept labels as probabilities, or have one_label = True")
 def loss_takes_probabilities(case: DefenseCase) -> None:
     """A combination with ``mixup`` gives it such labels."""
     if case.defense.one_label:
@@ -155,7 +155,7 @@ def loss_takes_probabilities(case: DefenseCase) -> None:
 
 @rule("leave the classifier in its mode, and its weights trainable")
 def classifier_keeps_its_mode(case: DefenseCase) -> None:
-    """After the objective is made and asked, and after the gradients of a step."""
+    """After the objective is made and evaluated, and after the gradients of a step."""
     images, labels = case.batch()
     model, context = build_toy_model().train(), context_of(0)
     case.defense.objective(model, images, labels, context)()
@@ -164,9 +164,9 @@ def classifier_keeps_its_mode(case: DefenseCase) -> None:
     require(trainable, "it left a weight with requires_grad = False")
 
 
-@rule("put the weights back around a step, and leave their gradients")
+@rule("restore the weights around a step, and leave their gradients")
 def weights_are_put_back_around_a_step(case: DefenseCase) -> None:
-    """Bit for bit; the optimiser moves the weights, nobody else."""
+    """Bit for bit: only the optimiser moves the weights."""
     images, labels = case.batch()
     model, context = build_toy_model(), context_of(0)
     objective = case.defense.objective(model, images, labels, context)
@@ -180,13 +180,13 @@ def weights_are_put_back_around_a_step(case: DefenseCase) -> None:
     before = flat_weights(model)
     value = case.defense.around_step(model, gradients, context)
     require(torch.equal(flat_weights(model), before), "around_step left other weights than it found")
-    _require_loss("what around_step returned", value)
+    _require_loss("the value that around_step returned", value)
     _require_gradients("around_step", [weight.grad for weight in model.parameters()])
 
 
 @rule("draw at random from context.generator only")
 def context_decides_all_randomness(case: DefenseCase) -> None:
-    """Torch's own random state differs between the two tries, the context's does not."""
+    """Torch's own random state differs between the two runs, the context's does not."""
     images, labels = case.batch()
     results = []
     for other in (1, 2):
@@ -201,7 +201,7 @@ def context_decides_all_randomness(case: DefenseCase) -> None:
 
 @rule("move the weights in training, and repeat itself for the same seed")
 def training_repeats_itself(case: DefenseCase) -> None:
-    """Other seeds train other weights."""
+    """Another seed gives other weights."""
     start = flat_weights(build_toy_model())
     one, steps = case.weights_after_training(seed=1)
     require(steps >= 2, f"training took {steps} steps; expected 2 or more")
@@ -215,16 +215,16 @@ def training_repeats_itself(case: DefenseCase) -> None:
     require(not torch.equal(other, one), "another seed trained the same weights")
 
 
-@rule("answer after an epoch with True or False")
+@rule("return True or False from after_epoch")
 def after_epoch_answers(case: DefenseCase) -> None:
-    """True ends the training; anything else that is true would end it too."""
+    """True ends the training; any other true value would end it too."""
     ends = case.defense.after_epoch(build_toy_model(), context_of(0))
     require(isinstance(ends, bool), f"after_epoch returned {ends!r:.60}; expected True or False")
 
 
 @rule("map images to logits at test time, with the classifier's weights inside")
 def wrapped_classifier_maps_images_to_logits(case: DefenseCase) -> None:
-    """What it wraps the classifier in is moved to a device and set to eval mode as one module."""
+    """The wrapped module is moved to a device and set to eval mode as one module."""
     images, _ = draw_toy_images(5, seed=0)
     classifier = build_toy_model()
     wrapped = case.defense.wrap(classifier)

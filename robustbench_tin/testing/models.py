@@ -1,4 +1,4 @@
-"""Models that an attack may meet: half in train mode, wrong in their answers, or changed by each question."""
+"""Models that an attack may meet: half in train mode, with wrong outputs, or changed by each call."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Spoil = Callable[[Tensor], object]
 
 
 def build_mixed_model() -> nn.Module:
-    """Batch norm and dropout, some of it in train mode, one kernel frozen, one gradient kept."""
+    """A model with batch norm and dropout, partly in train mode, one frozen kernel, one gradient kept."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(3)
         model = nn.Sequential(
@@ -34,11 +34,11 @@ def build_mixed_model() -> nn.Module:
 
 
 class Broken(nn.Module):
-    """A model that goes wrong in a given way, with one layer in train mode.
+    """A model that fails in a given way, with one layer in train mode.
 
     Args:
-        network: pixels in [0, 1] to logits; it is copied.
-        spoil: from its logits to what the model returns; it may raise.
+        network: maps pixels in [0, 1] to logits; it is copied.
+        spoil: maps its logits to the model's output; it may raise.
     """
 
     def __init__(self, network: nn.Module, spoil: Spoil) -> None:
@@ -48,12 +48,12 @@ class Broken(nn.Module):
         self.spoil = spoil
 
     def forward(self, images: Tensor) -> object:
-        """The spoilt logits."""
+        """The spoiled logits."""
         return self.spoil(self.inner(images))
 
 
 def crash(logits: Tensor) -> Tensor:
-    """Raise, in two lines."""
+    """Raise an error of two lines."""
     raise ValueError("two lines\nof trouble")
 
 
@@ -72,15 +72,15 @@ FAILURES: Mapping[str, tuple[Spoil, str]] = {
     "returns three dimensions": (lambda logits: logits[..., None], "returned"),
     "returns a tuple": (lambda logits: (logits,), "returned tuple"),
 }
-"""Ways in which a model goes wrong, each with a part of the message of the failure that follows."""
+"""Failures of a model, each with a part of the message that must follow."""
 
 
 class FailsAtSize(nn.Module):
     """A model whose logits are NaN unless a batch has a certain size.
 
     Args:
-        network: pixels in [0, 1] to logits.
-        size: number of images that it answers.
+        network: maps pixels in [0, 1] to logits.
+        size: number of images for which it returns the logits.
     """
 
     def __init__(self, network: nn.Module, size: int) -> None:
@@ -95,11 +95,11 @@ class FailsAtSize(nn.Module):
 
 
 class Normalising(nn.Module):
-    """A network behind a normalisation, which is made in place or not.
+    """A network behind a normalisation, in place or not.
 
     Args:
-        network: normalised pixels to logits.
-        in_place: whether the model writes into the images that it is given.
+        network: maps normalised pixels to logits.
+        in_place: True if the model writes into the images that it is given.
     """
 
     def __init__(self, network: nn.Module, *, in_place: bool) -> None:
@@ -118,10 +118,10 @@ class Normalising(nn.Module):
 
 
 class Adapting(nn.Module):
-    """Batch norm that stays in train mode, and a buffer that follows the images.
+    """A model with batch norm that stays in train mode, and a buffer that follows the images.
 
     Args:
-        network: pixels to logits; it is copied.
+        network: maps pixels to logits; it is copied.
     """
 
     mean: Tensor
@@ -133,13 +133,13 @@ class Adapting(nn.Module):
         self.register_buffer("mean", torch.full((1, 3, 1, 1), 0.5))
 
     def train(self, mode: bool = True) -> Adapting:
-        """All but the batch norm, which is in train mode always."""
+        """Set the mode of all modules except the batch norm, which stays in train mode."""
         super().train(mode)
         self.norm.train()
         return self
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits ``(N, C)``; the buffers move."""
+        """Logits ``(N, C)``; each call changes the buffers."""
         seen = images.detach().mean(dim=(0, 2, 3), keepdim=True)
         self.mean = 0.9 * self.mean + 0.1 * seen
         logits: Tensor = self.network(self.norm(images - self.mean))

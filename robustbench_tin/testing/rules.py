@@ -14,13 +14,13 @@ Case = TypeVar("Case")
 
 @dataclass(frozen=True)
 class Rule(Generic[Case]):
-    """One thing that every plug-in owes.
+    """One rule for every plug-in.
 
     Attributes:
-        name: of the function that checks it, for test ids.
-        text: the rule as a sentence's end, after *must*.
-        check: raises if the case breaks the rule.
-        each_norm: whether it is checked in every norm that the plug-in supports, or in one.
+        name: name of the function that checks it, for test ids.
+        text: the rule as the end of a sentence, after *must*.
+        check: raises an error if the case breaks the rule.
+        each_norm: True to check it in every norm that the plug-in supports, False for one norm.
     """
 
     name: str
@@ -32,11 +32,11 @@ class Rule(Generic[Case]):
         """Check the rule.
 
         Args:
-            case: what is checked, with all that the check needs.
+            case: the case, with everything that the check needs.
             subject: its name in the message.
 
         Raises:
-            AssertionError: the subject, the rule, what was found and what was expected, in one line.
+            AssertionError: the subject, the rule, the value found and the one expected, in one line.
         """
         __tracebackhide__ = True
         try:
@@ -55,7 +55,7 @@ class Rules(Generic[Case]):
     def rule(
         self, text: str, *, each_norm: bool = False
     ) -> Callable[[Callable[[Case], None]], Callable[[Case], None]]:
-        """Decorator: the function that follows checks the rule ``text``."""
+        """Decorator: make the decorated function the check of the rule ``text``."""
 
         def decorate(check: Callable[[Case], None]) -> Callable[[Case], None]:
             self._rules.append(Rule(check.__name__, text, check, each_norm))
@@ -68,7 +68,7 @@ class Rules(Generic[Case]):
 
 
 def is_registered(plug_in: Configurable) -> bool:
-    """Whether the class of an attack or a defense has a name of its own, which registering gives it."""
+    """True if the class of an attack or a defense has its own name, which registering sets."""
     return bool(vars(type(plug_in)).get("name"))
 
 
@@ -76,7 +76,7 @@ def require(condition: object, found: str) -> None:
     """Fail unless the condition is true.
 
     Raises:
-        AssertionError: with ``found``: what was found and what was expected.
+        AssertionError: with the text ``found``: the value found and the one expected.
     """
     if not condition:
         raise AssertionError(found)
@@ -86,13 +86,13 @@ def must_raise(call: Callable[[], object], kind: type[BaseException], containing
     """Fail unless a call raises an error of this kind.
 
     Args:
-        call: without arguments.
-        kind: of the error.
+        call: a function without arguments.
+        kind: kind of the error.
         containing: a part of its text.
-        when: what the call does, for the message.
+        when: the situation, for the message.
 
     Raises:
-        AssertionError: if it raises nothing, or something else.
+        AssertionError: if it raises nothing, or another error.
     """
     expected = f"expected {kind.__name__} with '{containing}'"
     try:

@@ -17,7 +17,7 @@ class Toy:
     """A small separable problem and a network that has learned it.
 
     Attributes:
-        model: pixels in [0, 1] to logits ``(N, 10)``, in eval mode.
+        model: maps pixels in [0, 1] to logits ``(N, 10)``, in eval mode.
         images: float32 ``(N, 3, 16, 16)`` in [0, 1]; the model was not trained on them.
         labels: int64 ``(N,)``.
     """
@@ -29,12 +29,36 @@ class Toy:
 
 @cache
 def toy_problem(count: int = 64) -> Toy:
-    """The toy problem with this number of images, the same at each call; nothing may change it."""
+    """The toy problem with this number of images, the same in each call; do not change it.
+
+    Args:
+        count: number of images.
+
+    Returns:
+        A trained model, and images and labels that it was not trained on.
+
+    >>> toy = toy_problem(20)
+    >>> toy.images.shape, toy.model(toy.images).shape
+    (torch.Size([20, 3, 16, 16]), torch.Size([20, 10]))
+    """
     return Toy(train_toy_model(), *draw_toy_images(count, seed=2))
 
 
 def draw_toy_images(count: int, seed: int, size: int = 16) -> tuple[Tensor, Tensor]:
-    """Images of ten classes, each a faint coarse pattern of its own under noise, some pixels at 0 and 1."""
+    """Images of ten classes; each class is a faint coarse pattern under noise, with some pixels at 0 and 1.
+
+    Args:
+        count: number of images.
+        seed: seed of the noise.
+        size: height and width in pixels.
+
+    Returns:
+        float32 ``(N, 3, size, size)`` in [0, 1] and labels int64 ``(N,)``.
+
+    >>> images, labels = draw_toy_images(3, seed=0)
+    >>> images.shape, labels.tolist()
+    (torch.Size([3, 3, 16, 16]), [0, 1, 2])
+    """
     patterns = torch.randn(TOY_CLASSES, 3, 4, 4, generator=torch.Generator().manual_seed(77))
     generator = torch.Generator().manual_seed(seed)
     labels = torch.arange(count) % TOY_CLASSES
@@ -44,7 +68,17 @@ def draw_toy_images(count: int, seed: int, size: int = 16) -> tuple[Tensor, Tens
 
 
 def build_toy_model(seed: int = 0) -> nn.Module:
-    """Some 4,000 parameters; strides and ReLUs, so that gradients are those of a real network."""
+    """An untrained network of about 4,000 weights; strides and ReLUs give it a real network's gradients.
+
+    Args:
+        seed: seed of the weights.
+
+    Returns:
+        A module that maps ``(N, 3, 16, 16)`` in [0, 1] to logits ``(N, 10)``.
+
+    >>> sum(weight.numel() for weight in build_toy_model().parameters())
+    3962
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return nn.Sequential(
@@ -58,7 +92,7 @@ def build_toy_model(seed: int = 0) -> nn.Module:
 
 
 def train_toy_model(seed: int = 0) -> nn.Module:
-    """A network that classifies nearly all toy images, in eval mode."""
+    """A network that classifies nearly all toy images correctly, in eval mode."""
     model = build_toy_model(seed)
     images, labels = draw_toy_images(320, seed=1)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)

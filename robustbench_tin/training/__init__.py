@@ -1,1 +1,1 @@
-"""Training: one loop, what a defense may change about it, and the record it leaves."""
+"""Training: one loop, the hooks with which a defense changes it, and its record."""

@@ -1,4 +1,4 @@
-"""Averages of the weights along the way, which training can end with."""
+"""Averages of the weights during training, which can replace the final weights."""
 
 from __future__ import annotations
 
@@ -8,30 +8,31 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-# Of EMA, after its first steps: an average over some hundreds of them.
+# EMA's decay after its first steps: an average over some hundreds of steps.
 DECAY = 0.998
-# Part of the epochs that SWA leaves before it begins.
+# Fraction of the epochs before SWA begins.
 SWA_BEGINS = 0.75
-# Batches that the statistics of averaged weights are estimated from, at most.
+# Largest number of batches from which the statistics of averaged weights are estimated.
 STATISTICS_BATCHES = 50
 
 
 class Average:
     """A running average of a classifier's weights: none, exponential (EMA) or equal (SWA).
 
-    EMA is taken each step, over the running statistics of batch norm too, and forgets its first steps
-    faster: after n of them its decay is at most (1 + n) / (10 + n). SWA is taken at the end of each epoch of
-    the last quarter, and leaves the statistics to be estimated anew: Izmailov, Podoprikhin, Garipov,
-    Vetrov and Wilson, 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv
-    1803.05407.
+    EMA is updated at each step, includes the running statistics of batch norm, and forgets its first steps
+    faster: after n of them its decay is at most (1 + n) / (10 + n). SWA is updated at the end of each epoch
+        in
+    the last quarter, and its statistics are estimated again at the end: Izmailov, Podoprikhin, Garipov,
+        Vetrov
+    and Wilson, 2018, "Averaging Weights Leads to Wider Optima and Better Generalization", arXiv 1803.05407.
 
     Args:
         kind: ``none``, ``ema`` or ``swa``.
-        classifier: whose weights are averaged.
+        classifier: the classifier whose weights are averaged.
 
     Attributes:
-        shadow: the average, by the names of the state dict; empty before the first weights.
-        count: how many weights went into it.
+        shadow: the average, by the names of the state dict; empty before the first update.
+        count: number of updates so far.
     """
 
     def __init__(self, kind: str, classifier: nn.Module) -> None:
@@ -45,12 +46,12 @@ class Average:
         }
 
     def after_step(self) -> None:
-        """Take the weights in, where they are averaged by steps."""
+        """Update the average after a step, if it averages over steps."""
         if self.kind == "ema":
             self._take(1 - min(DECAY, (1 + self.count) / (10 + self.count)))
 
     def after_epoch(self, epoch: int, epochs: int) -> None:
-        """Take the weights in, where they are averaged by epochs; of these ``epoch`` is over, from 0."""
+        """Update the average after the epoch ``epoch``, from 0, if it averages over epochs."""
         if self.kind == "swa" and epoch >= min(int(SWA_BEGINS * epochs), epochs - 1):
             self._take(1 / (self.count + 1))
 
@@ -64,7 +65,7 @@ class Average:
 
     @contextmanager
     def shown(self) -> Iterator[None]:
-        """EMA's average in the classifier's place, for a look; of other kinds the weights as they are."""
+        """Put EMA's average into the classifier for a measurement; other kinds change nothing."""
         if self.kind != "ema" or not self.shadow:
             yield
             return
@@ -76,12 +77,12 @@ class Average:
             self._put(held)
 
     def finish(self, classifier: nn.Module, show_batch: Callable[[int], None], batches: int) -> None:
-        """Leave the average in the classifier.
+        """Put the average into the classifier at the end of training.
 
         Args:
-            classifier: in train mode.
-            show_batch: asks the classifier about a batch of the training set, by its number.
-            batches: of the training set; at most :data:`STATISTICS_BATCHES` of them are shown.
+            classifier: the classifier, in train mode.
+            show_batch: passes a batch of the training set, given by its number, through the classifier.
+            batches: number of batches of the training set; at most :data:`STATISTICS_BATCHES` are used.
         """
         if not self.shadow:
             return
@@ -90,7 +91,7 @@ class Average:
             estimate_statistics(classifier, show_batch, min(batches, STATISTICS_BATCHES))
 
     def restore(self, shadow: Mapping[str, Tensor], count: int) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.shadow = {name: shadow[name] for name in self._live if name in shadow}
         self.count = count
 
@@ -101,7 +102,7 @@ class Average:
 
 
 def estimate_statistics(classifier: nn.Module, show_batch: Callable[[int], None], batches: int) -> None:
-    """Batch norm's running statistics as the plain mean over some batches, where it has any in train mode."""
+    """Set batch norm's running statistics to the plain mean over some batches, in layers in train mode."""
     layers = [
         module
         for module in classifier.modules()
@@ -109,7 +110,7 @@ def estimate_statistics(classifier: nn.Module, show_batch: Callable[[int], None]
     ]
     momenta = [layer.momentum for layer in layers]
     for layer in layers:
-        layer.momentum = None  # torch's word for the plain mean over the batches seen
+        layer.momentum = None  # in torch, None means the plain mean over the batches seen
         if layer.num_batches_tracked is not None:
             layer.num_batches_tracked.zero_()
     for batch in range(batches if layers else 0):

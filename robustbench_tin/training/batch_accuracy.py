@@ -1,4 +1,4 @@
-"""What the passes of training answer: counted where they are made, so that no pass is made to count."""
+"""Training accuracy, counted in the passes that training makes anyway, without extra passes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 @dataclass
 class Heard:
-    """What a classifier answered.
+    """The logits of a classifier's pass.
 
     Attributes:
-        logits: ``(N, C)``, without their graph; None: it was not asked.
+        logits: ``(N, C)``, without their graph; None if the classifier was not called.
     """
 
     logits: Tensor | None = None
@@ -23,7 +23,7 @@ class Heard:
 
 @contextmanager
 def hearing(classifier: nn.Module) -> Iterator[Heard]:
-    """Keep what the classifier answers to the first batch that it is shown inside."""
+    """Keep the logits of the classifier's first call inside the block."""
     heard = Heard()
 
     def hear(module: nn.Module, inputs: tuple[Tensor, ...], logits: Tensor) -> None:
@@ -38,12 +38,12 @@ def hearing(classifier: nn.Module) -> Iterator[Heard]:
 
 
 def right_answers(logits: Tensor | None, labels: Tensor) -> Tensor:
-    """How many images have their label in the top 1, and in the top 5; nothing here waits for the device.
+    """The number of images with their label in the top 1, and in the top 5, without waiting for the device.
 
-    Of labels that were mixed it counts the weight that lies on the class answered, and on the five.
+    For mixed labels it counts the label's weight on the predicted class, and on the five.
 
     Args:
-        logits: ``(N, C)``; None, or of another number of images: not a number is the answer.
+        logits: ``(N, C)``. The result is NaN if it is None or has another number of images.
         labels: int64 ``(N,)``, or probabilities float32 ``(N, C)``.
 
     Returns:

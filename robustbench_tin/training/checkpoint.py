@@ -1,4 +1,4 @@
-"""Checkpoints: all that a training needs to go on, in one file, whole or not there, nothing pickled."""
+"""Checkpoints: the complete state of a training in one file, written atomically, without pickle."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from torch import Tensor
 from robustbench_tin.atomic import replacing
 from robustbench_tin.errors import OutOfTimeError, RunError
 
-# After an epoch that ends sooner than this part of the minutes after the last checkpoint, none is written.
+# After an epoch, a checkpoint is written only if this fraction of the minutes has passed since the last one.
 _SOON = 0.1
 
 
 @dataclass(frozen=True)
 class Saved:
-    """What a checkpoint holds.
+    """The content of a checkpoint.
 
     Attributes:
-        tensors: by names that begin with what they belong to and a ``/``.
-        facts: the rest, as JSON has it.
+        tensors: tensors by names of the form ``OWNER/NAME``.
+        facts: the rest, as JSON.
     """
 
     tensors: Mapping[str, Tensor]
     facts: dict[str, Any]
 
     def of(self, owner: str) -> dict[str, Tensor]:
-        """The tensors of one owner, by the names that it gave them."""
+        """The tensors of one owner, by their names without the owner."""
         prefix = f"{owner}/"
         return {
             name.removeprefix(prefix): value
@@ -45,13 +45,13 @@ class Saved:
 
 
 class Checkpoint:
-    """One training's checkpoint file, and when to write it.
+    """The checkpoint file of one training, and the time to write it.
 
     Args:
-        path: of the file.
-        minutes: between two checkpoints within an epoch; after an epoch one is written where a tenth of
-            that has passed. 0: after every batch.
-        stop_at: on the monotonic clock; the first checkpoint after it ends the training.
+        path: the path of the file.
+        minutes: minutes between two checkpoints within an epoch; after an epoch, a tenth of that is enough.
+            0 means after every batch.
+        stop_at: time on the monotonic clock, in seconds; the first checkpoint after it ends the training.
     """
 
     def __init__(self, path: Path, minutes: float = 10.0, *, stop_at: float = math.inf) -> None:
@@ -61,36 +61,36 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def due(self, *, epoch_over: bool) -> bool:
-        """Whether it is time to write one."""
+        """True if it is time to write a checkpoint."""
         now = time.monotonic()
         passed = now - self._last
         return now >= self._stop_at or passed >= (_SOON * self._seconds if epoch_over else self._seconds)
 
     def save(self, saved: Saved) -> None:
-        """Put this in the place of the last checkpoint.
+        """Replace the last checkpoint.
 
         Raises:
-            RunError: where the disk is full or the place cannot be written.
+            RunError: if the disk is full or the path cannot be written.
             OutOfTimeError: if it is time to stop; the checkpoint is written.
         """
-        # Copies, because safetensors takes neither shared storage nor channels-last strides.
+        # Copies, because safetensors accepts neither shared storage nor channels-last strides.
         tensors = {
             name: value.detach().to("cpu", copy=True).contiguous() for name, value in saved.tensors.items()
         }
         with replacing(self.path) as beside:
             try:
                 save_file(tensors, beside, {"facts": json.dumps(saved.facts)})
-            except SafetensorError as error:  # a full disk, for one
+            except SafetensorError as error:  # for example a full disk
                 raise OSError(str(error)) from error
         self._last = time.monotonic()
         if self._last >= self._stop_at:
             raise OutOfTimeError("0 s are left; the checkpoint is written")
 
     def load(self, device: torch.device) -> Saved | None:
-        """What was saved last; None where nothing was.
+        """The last checkpoint; None if there is no file.
 
         Raises:
-            RunError: where the file is damaged.
+            RunError: if the file is damaged.
         """
         if not self.path.is_file():
             return None
@@ -106,12 +106,12 @@ class Checkpoint:
         return Saved(tensors, facts)
 
     def remove(self) -> None:
-        """Forget it: the training is over and its weights are safe."""
+        """Remove the file: the training has finished and its weights are saved."""
         self.path.unlink(missing_ok=True)
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state, by the number of the parameter and the name of the value."""
+    """An optimiser's state, by the parameter's number and the value's name."""
     return {
         f"{number}.{name}": value
         for number, values in optimizer.state_dict()["state"].items()
@@ -121,7 +121,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put the state back, each value in the memory layout of its parameter: kernels walk both at once."""
+    """Restore the state, each value in its parameter's memory layout, because kernels read both together."""
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
@@ -131,7 +131,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             if value.shape != like.shape:
                 raise RunError(
                     f"the checkpoint has optimiser state of shape {tuple(value.shape)}; expected"
-                    f" {tuple(like.shape)}: another version of robust-tin wrote it; delete it to train anew"
+                    f" {tuple(like.shape)}: another version of robust-tin wrote it; remove it to train again"
                 )
             value = torch.empty_like(like).copy_(value)
         state.setdefault(int(number), {})[name] = value
@@ -139,7 +139,7 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
 
 
 def random_states(generator: torch.Generator, device: torch.device) -> dict[str, Tensor]:
-    """Where the random numbers of a training stand: its generator's and torch's own."""
+    """The random states of a training: its generator's and torch's own."""
     states = {"generator": generator.get_state(), "cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)
@@ -147,7 +147,7 @@ def random_states(generator: torch.Generator, device: torch.device) -> dict[str,
 
 
 def restore_random(generator: torch.Generator, device: torch.device, states: Mapping[str, Tensor]) -> None:
-    """Put them back."""
+    """Restore the random states."""
     generator.set_state(states["generator"].cpu())
     torch.set_rng_state(states["cpu"].cpu())
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What training hands to a defense, and what it expects of one."""
+"""The interface between training and a defense: the context, and the hooks."""
 
 from __future__ import annotations
 
@@ -15,41 +15,42 @@ from robustbench_tin.errors import InvalidSettingError
 
 
 def no_other(name: str) -> nn.Module:
-    """The answer of a training that was handed no other classifiers.
+    """The default for a training without other classifiers.
 
     Raises:
         InvalidSettingError: always.
     """
     raise InvalidSettingError(
-        f"training got no trained classifier '{name}'; expected train(..., trained=...) to return it"
+        f"training got no trained classifier '{name}'; pass train(..., trained=...) a function that returns"
+        " it"
     )
 
 
 Objective = Callable[[], Tensor]
-"""Asks the classifier at its weights of now; gives the scalar that training minimises, with its graph."""
+"""Evaluates the objective at the current weights: the scalar that training minimises, with its graph."""
 
 Gradients = Callable[[], Tensor]
-"""Puts the objective's gradients, at the weights as they are now, into ``.grad`` and gives its value."""
+"""Writes the objective's gradients at the current weights into ``.grad`` and returns the objective."""
 
 
 @dataclass
 class Context:
-    """Where training stands, for a defense's hooks.
+    """The state of training, for a defense's hooks.
 
     Attributes:
         generator: the defense's only source of randomness, on :attr:`device`.
-        device: where batches live.
-        num_classes: of the classifier.
-        epochs: how many there will be.
-        steps_per_epoch: optimiser steps in the current one; 0 until the training set is prepared.
+        device: the device of the batches.
+        num_classes: number of classes of the classifier.
+        epochs: number of epochs in all.
+        steps_per_epoch: optimiser steps in the current epoch; 0 until the training set is prepared.
         step: optimiser steps taken so far, over all epochs.
-        epoch: the current one, from 0.
-        first_row: where the images that an objective is made for begin in the step's batch; not 0 only where
-            the batch is taken in parts for want of memory.
-        label_smoothing: of what the weights learn; how images are fooled knows none.
-        memory: what a defense keeps from one step to the next, by names of its own; checkpoints hold it.
-        note: says a line that belongs into the run's record (counts, skipped images).
-        trained: gives another trained classifier by what a defense's ``sources`` call it.
+        epoch: the current epoch, from 0.
+        first_row: position in the step's batch of an objective's first image; not 0 only if the batch is
+            split to save memory.
+        label_smoothing: label smoothing of the training loss; adversarial images are made without it.
+        memory: tensors that a defense keeps between steps, by names of its own; checkpoints include them.
+        note: adds a line to the run's record (counts, skipped images).
+        trained: returns another trained classifier by its name in a defense's ``sources``.
     """
 
     generator: torch.Generator
@@ -66,10 +67,10 @@ class Context:
     memory: dict[str, Tensor] = field(default_factory=dict)
 
     def host_generator(self, purpose: str) -> torch.Generator:
-        """A generator on the CPU for this step, whatever :attr:`device` is: its draws wait for no device.
+        """A generator on the CPU for this step, whichever :attr:`device` is used: it waits for no device.
 
         Args:
-            purpose: draws for different purposes are unlike.
+            purpose: different purposes get independent random numbers.
         """
         text = f"{self.generator.initial_seed()} {self.step} {purpose}"
         seed = int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest())
@@ -81,11 +82,11 @@ class TrainingHooks(Protocol):
 
     @property
     def replays(self) -> int:
-        """How often each batch is trained on before the next."""
+        """Number of times that each batch is trained on before the next."""
 
     @property
     def single_step(self) -> bool:
-        """Whether its images are made in one step, which training watches for catastrophic overfitting."""
+        """True if its images are made in one step; training then watches for catastrophic overfitting."""
 
     def prepare(self, train: Split, context: Context) -> Split:
         """Change the training set, once, before the first epoch."""
@@ -93,18 +94,18 @@ class TrainingHooks(Protocol):
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
         """Change a batch: float32 ``(N, 3, H, W)`` in [0, 1] and labels, on the device.
 
-        Labels come as int64 ``(N,)``, or as probabilities float32 ``(N, C)`` from a hook before that mixed
-        images; they may leave as either, and the loss takes both.
+        Labels are int64 ``(N,)``, or probabilities float32 ``(N, C)`` if an earlier hook mixed images. The
+        hook may return either form, and the loss accepts both.
         """
 
     def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
-        """What training minimises on a batch; whatever is made of its images is made now, once.
+        """The objective of a batch; adversarial images are made now, once.
 
         Labels are int64 ``(N,)`` or probabilities float32 ``(N, C)``.
         """
 
     def around_step(self, classifier: nn.Module, gradients: Gradients, context: Context) -> Tensor:
-        """Get the gradients of one optimiser step, at these weights or at others near them."""
+        """Compute the gradients of one optimiser step, at these weights or at weights near them."""
 
     def after_epoch(self, classifier: nn.Module, context: Context) -> bool:
-        """Look at where training stands; True ends it."""
+        """Inspect training after an epoch; True ends it."""

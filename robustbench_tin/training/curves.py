@@ -1,4 +1,4 @@
-"""Training curves: how a classifier stood after each epoch, in a file that is whole at any moment."""
+"""Training curves: the measurements after each epoch, in a file that is complete at any moment."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Point:
-    """How a classifier stood after an epoch; the fields are the columns of the file.
+    """The measurements after an epoch; the fields are the columns of the file.
 
-    Accuracies are 0 to 1. Those of training are of the passes that it was trained by: while it learned, on
-    the images as the defense showed them. Those of validation are of a slice of the validation images; those
-    of the monitor, of the training images that it looks at. None: not measured.
+    Accuracies are 0 to 1. The training accuracies come from the training passes themselves: during learning,
+    on the images after the defense changed them. The validation accuracies are measured on a part of the
+    validation images, the monitor's on the training images that it watches. None: not measured.
 
     Attributes:
-        epoch: from 1.
-        train_loss: what training minimised, its mean.
+        epoch: the epoch, from 1.
+        train_loss: mean of the training objective.
         train_top1: see :func:`robustbench_tin.training.batch_accuracy.right_answers`.
-        train_top5: the same in the top 5.
-        val_loss: the classification loss of clean images.
-        val_top1: of clean images.
-        val_top5: the same in the top 5.
-        val_fgsm: under FGSM.
-        val_pgd5: under PGD with 5 steps.
-        monitor_fgsm: as the monitor saw it.
-        monitor_pgd5: likewise.
+        train_top5: the same for the top 5.
+        val_loss: classification loss on clean images.
+        val_top1: top-1 accuracy on clean images.
+        val_top5: top-5 accuracy on clean images.
+        val_fgsm: accuracy under FGSM.
+        val_pgd5: accuracy under PGD with 5 steps.
+        monitor_fgsm: the monitor's accuracy under FGSM.
+        monitor_pgd5: the monitor's accuracy under PGD with 5 steps.
     """
 
     epoch: int
@@ -57,29 +57,29 @@ MEASURES = tuple(field.name for field in fields(Point))[1:]
 """The columns after ``epoch``."""
 
 Look = Callable[["nn.Module"], dict[str, float]]
-"""Measures a classifier on validation images, and leaves it as it was: columns by their names."""
+"""Measures a classifier on validation images without changing it; returns columns by name."""
 
 
 class Follower(Protocol):
-    """What shows the curves elsewhere while they grow."""
+    """Shows the curves elsewhere while they grow."""
 
     def restart(self, points: Sequence[Point]) -> None:
-        """Begin anew with these."""
+        """Start again with these points."""
 
     def add(self, point: Point) -> None:
-        """Go on with the next."""
+        """Add the next point."""
 
 
 class Curves:
-    """The curves of one training, a point an epoch.
+    """The curves of one training, one point per epoch.
 
     Args:
-        path: of the CSV file, written after each epoch.
-        look: measures what is not of training itself; None: nothing more is measured.
-        follower: is told of each point; None: nobody is.
+        path: path of the CSV file, written after each epoch.
+        look: measures the validation columns; None to measure none.
+        follower: gets each point; None for no follower.
 
     Attributes:
-        points: in the order of the epochs.
+        points: the points in the order of the epochs.
     """
 
     def __init__(self, path: Path, look: Look | None = None, follower: Follower | None = None) -> None:
@@ -89,10 +89,10 @@ class Curves:
         self._follower = follower
 
     def resume(self, epoch: int) -> None:
-        """Go on after so many epochs; what the file has of later ones will be measured again.
+        """Continue after this number of epochs; later points in the file will be measured again.
 
         Raises:
-            RunError: where the file is damaged.
+            RunError: if the file is damaged.
         """
         there = read_curves(self.path) if epoch and self.path.exists() else []
         self.points = [point for point in there if point.epoch <= epoch]
@@ -100,7 +100,7 @@ class Curves:
             self._follower.restart(self.points)
 
     def add(self, classifier: nn.Module, epoch: int, **known: float) -> None:
-        """Measure the classifier after an epoch, from 1, and write it down beside what is known already."""
+        """Measure the classifier after an epoch, from 1, and save the result with the known measures."""
         looked = {} if self._look is None else self._look(classifier)
         measures = {name: value for name, value in {**known, **looked}.items() if math.isfinite(value)}
         point = Point(epoch, **measures)
@@ -114,7 +114,7 @@ def read_curves(path: Path) -> list[Point]:
     """The points of a file that :class:`Curves` wrote.
 
     Raises:
-        RunError: where it cannot be read or is damaged.
+        RunError: if it cannot be read or is damaged.
     """
     try:
         return [
@@ -126,7 +126,7 @@ def read_curves(path: Path) -> list[Point]:
 
 
 def _short(value: float | None) -> str:
-    """Six digits, which are again these once read back."""
+    """Six digits, which stay the same when they are read and written again."""
     return "" if value is None else f"{value:.6g}"
 
 

@@ -24,15 +24,15 @@ _PATIENCE = timedelta(days=30)
 
 @dataclass(frozen=True)
 class ProcessGroup:
-    """The processes that train together; of one alone, nothing here does anything.
+    """The processes that train together; with a single process, every method does nothing.
 
-    After each backward pass the gradients are those of the whole batch, by DistributedDataParallel, so that
-    every process takes the same steps. What is drawn at random is drawn by each process for its share,
-    anew at each step from the seed, the step and the process: a training that goes on draws the same.
+    After each backward pass, DistributedDataParallel makes the gradients those of the whole batch, so every
+    process takes the same steps. Each process draws random numbers for its share, seeded at each step from
+    the seed, the step and the process: a resumed training draws the same numbers.
 
     Attributes:
-        rank: of this process, from 0; that one says, measures and writes everything.
-        size: how many there are.
+        rank: number of this process, from 0; process 0 prints, measures and writes everything.
+        size: number of processes.
     """
 
     rank: int = 0
@@ -40,7 +40,7 @@ class ProcessGroup:
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that says, measures and writes."""
+        """True for the process that prints, measures and writes."""
         return self.rank == 0
 
     def share(self, rows: Tensor) -> Tensor:
@@ -48,11 +48,11 @@ class ProcessGroup:
         return rows.tensor_split(self.size)[self.rank] if self.size > 1 else rows
 
     def weight(self, images: int, batch: int) -> float:
-        """What to multiply the mean loss of this share with, so that the processes' mean is the batch's."""
+        """The factor of this share's mean loss that makes the processes' mean equal the batch's mean."""
         return self.size * images / batch
 
     def reseed(self, generator: torch.Generator, seed: int, step: int) -> None:
-        """Draws of this process for a step; torch's own, which dropout takes, too."""
+        """Seed this process's random numbers for a step, including torch's own, which dropout uses."""
         if self.size > 1:
             digest = hashlib.blake2b(f"{seed} {step} {self.rank}".encode(), digest_size=8).digest()
             drawn = int.from_bytes(digest) >> 1
@@ -60,17 +60,16 @@ class ProcessGroup:
             torch.manual_seed(drawn)
 
     def synchronised(self, classifier: nn.Module) -> Callable[[Objective], Tensor]:
-        """Asks an objective such that its backward pass ends in the gradients of the whole batch.
+        """A function that evaluates an objective so that its backward pass gives the whole batch's gradients.
 
-        To be made anew when other parameters are trained.
+        Call this method again if other parameters are trained.
         """
         if self.size == 1:
             return lambda objective: objective()
         with warnings.catch_warnings():
-            # What is to take its place copies the buffers at the start, and torch 2.4 does not know it.
+            # Its replacement copies the buffers at the start, and torch 2.4 does not have it.
             warnings.filterwarnings("ignore", message="`broadcast_buffers` is deprecated")
-            # Running statistics follow each process's own batches, but for those that are synchronised: on
-            # GPUs.
+            # Running statistics follow each process's own batches, except if they are synchronised (on GPUs).
             return DistributedDataParallel(
                 _ObjectiveModule(classifier), broadcast_buffers=False, find_unused_parameters=True
             )
@@ -83,10 +82,10 @@ class ProcessGroup:
         return values
 
     def broadcast(self, what: Any = None) -> Any:
-        """What the first process says; the others wait for it.
+        """The value of the first process; the others wait for it.
 
         Raises:
-            RunError: where a process has stopped meanwhile.
+            RunError: if a process has stopped in the meantime.
         """
         if self.size == 1:
             return what
@@ -95,7 +94,7 @@ class ProcessGroup:
             distributed.broadcast_object_list(said, src=0)
         except RuntimeError as error:
             raise RunError(
-                f"process {self.rank} of torchrun ends, because another one has; that one's message says why"
+                f"process {self.rank} of torchrun ends because another process ended; see that one's message"
             ) from error
         return said[0]
 
@@ -105,7 +104,7 @@ SINGLE_PROCESS = ProcessGroup()
 
 
 class _ObjectiveModule(nn.Module):
-    """Runs an objective in its forward pass: how a classifier is asked is the defense's affair."""
+    """Runs an objective in its forward pass, because the defense decides how the classifier is called."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -116,19 +115,19 @@ class _ObjectiveModule(nn.Module):
 
 
 def group_size(environment: Mapping[str, str] = os.environ) -> int:
-    """How many processes ``torchrun`` started for this command; 1 without it."""
+    """Number of processes that ``torchrun`` started for this command; 1 without it."""
     return int(environment.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in environment else 1
 
 
 @contextmanager
 def joined(device: str | None) -> Iterator[ProcessGroup]:
-    """The team of this process, while the block lasts; each takes a GPU of its own where there are any.
+    """The process group inside the block; each process takes a GPU of its own if there are GPUs.
 
     Args:
-        device: as a user asked for it.
+        device: the device option as the user gave it.
 
     Raises:
-        InvalidSettingError: for one GPU that all are to share, or more processes than GPUs.
+        InvalidSettingError: for one GPU that all processes would share, or more processes than GPUs.
     """
     if group_size() == 1:
         yield SINGLE_PROCESS
@@ -143,7 +142,7 @@ def joined(device: str | None) -> Iterator[ProcessGroup]:
         if place >= torch.cuda.device_count():
             raise InvalidSettingError(
                 f"torchrun started {os.environ['LOCAL_WORLD_SIZE']} processes on a machine with"
-                f" {torch.cuda.device_count()} GPUs; expected one process a GPU at most"
+                f" {torch.cuda.device_count()} GPUs; expected at most one process per GPU"
             )
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if on_gpu else "gloo", timeout=_PATIENCE)
@@ -154,7 +153,7 @@ def joined(device: str | None) -> Iterator[ProcessGroup]:
 
 
 def with_synchronised_statistics(classifier: nn.Module) -> nn.Module:
-    """The classifier with batch norm over the whole batch, in the place of each process's share."""
+    """The classifier with batch norm over the whole batch instead of each process's share."""
     from timm.layers.norm_act import convert_sync_batchnorm
 
     converted: nn.Module = convert_sync_batchnorm(classifier)  # type: ignore[no-untyped-call]

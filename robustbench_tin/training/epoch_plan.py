@@ -1,4 +1,4 @@
-"""Which images each step sees: a function of the seed and the step alone, so that nothing needs resuming."""
+"""The images of each step, a function of only the seed and the step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ class Epoch:
     """One pass over the training set.
 
     Attributes:
-        stage: which of the recipe's stages it belongs to, and that stage itself.
-        clean: the plain loss is trained on, not the defense's.
-        replays: times that each batch is trained on before the next.
-        steps: optimiser steps in it.
-        stage_step: those of its stage before it.
-        stage_steps: those of its stage in all.
+        stage: number of its stage in the recipe, and the stage.
+        clean: True if it trains on the plain loss, not on the defense's.
+        replays: number of times that each batch is trained on before the next.
+        steps: number of optimiser steps.
+        stage_step: number of the stage's steps before this epoch.
+        stage_steps: number of the stage's steps in all.
     """
 
     stage: tuple[int, Stage]
@@ -34,14 +34,14 @@ class Epoch:
 
 
 def epoch_plan(recipe: Recipe, replays: int, batches: int) -> tuple[Epoch, ...]:
-    """The epochs in their order.
+    """The epochs in order.
 
-    A defense that replays each batch m times has one pass for every m epochs asked for: the cost is the same.
+    A defense that replays each batch m times makes one pass per m epochs of the recipe: the cost is the same.
 
     Args:
         recipe: epochs, stages and clean epochs.
         replays: m; clean epochs replay nothing.
-        batches: in one pass over the training set.
+        batches: number of batches in one pass over the training set.
     """
     epochs: list[Epoch] = []
     clean_left = recipe.clean_epochs
@@ -65,15 +65,15 @@ def epoch_plan(recipe: Recipe, replays: int, batches: int) -> tuple[Epoch, ...]:
 
 
 class EpochSampler:
-    """The order of the images: each epoch a permutation of its own, cut into batches of equal size.
+    """The order of the images: a new permutation for each epoch, cut into batches of equal size.
 
     Args:
-        images: how many there are.
-        batch_size: of a batch, or slightly more.
-        seed: of the order.
+        images: number of images.
+        batch_size: number of images in a batch; a batch may have slightly more.
+        seed: seed of the order.
 
     Attributes:
-        batches: in an epoch.
+        batches: number of batches in an epoch.
     """
 
     def __init__(self, images: int, batch_size: int, seed: int) -> None:

@@ -36,7 +36,7 @@ from robustbench_tin.training.step import Stepper
 
 __all__ = ["Recipe", "TrainingFailure", "TrainingRecord", "to_float", "train"]
 
-# Steps between looks at the loss within an epoch.
+# Number of steps between checks of the loss within an epoch.
 LOSS_CHECK_INTERVAL = 20
 
 
@@ -59,30 +59,33 @@ def train(
     """Train a classifier in place; the same arguments give the same weights on the same machine.
 
     Args:
-        classifier: pixels in [0, 1] to logits.
+        classifier: maps pixels in [0, 1] ``(N, 3, H, W)`` to logits ``(N, C)``.
         split: the training images, uint8.
         defense: its hooks change the training set, the batches, the loss or the step.
-        recipe: epochs, batch size, rate and all else.
+        recipe: epochs, batch size, learning rate and the other settings.
         runtime: device, precision, layout.
-        num_classes: of the classifier.
-        seed: of the order of the images, of the defense's randomness and of dropout.
+        num_classes: number of classes of the classifier.
+        seed: seed of the image order, the defense's randomness and dropout.
         trained: gives the defense other trained classifiers by name.
-        on_step: called with the steps taken and the steps in all.
+        on_step: called with the number of steps taken and of all steps.
         probe: attacks the classifier after each epoch, for early stopping and for the monitor of single-step
-            training; None: no such monitor.
-        checkpoint: written along the way, and gone on from where it is there already; the weights come out as
-            if training had not been stopped. Whoever saves the weights removes it.
-        curves: gets a point after each epoch; the weights and the seconds are the same without.
-        group: the processes that train it together, each of which calls this with the same arguments. The
-            weights of the first are the result.
+            training; None for no monitor.
+        checkpoint: written during training; if the file exists, training continues from it and gives the same
+            weights as without the interruption. The caller removes it after saving the weights.
+        curves: gets a point after each epoch; weights and seconds are the same without it.
+        group: the processes that train together; each calls this with the same arguments. The weights of the
+            first process are the result.
+
+    Returns:
+        The record of the training: number of images and steps, seconds, loss and notes.
 
     Raises:
-        TrainingFailure: where the loss is no longer finite; the checkpoint is from before.
+        TrainingFailure: if the loss is no longer finite; the checkpoint is from before.
         InvalidSettingError: for early stopping without a probe.
-        RunError: for a checkpoint that is damaged or another training's, and for damaged curves.
+        RunError: if the checkpoint is damaged or belongs to another training, or the curves are damaged.
     """
     if recipe.early_stop is not None and probe is None:
-        raise InvalidSettingError("early stopping needs robust accuracies; give train() a probe")
+        raise InvalidSettingError("early_stop needs robust accuracies; give train() a probe")
     run = _Run(
         classifier,
         split,
@@ -110,7 +113,7 @@ def train(
 
 
 class _Run:
-    """One training under way."""
+    """One training in progress."""
 
     def __init__(
         self,
@@ -172,7 +175,7 @@ class _Run:
                 single_step=defense.single_step,
             )
         self.stepper = Stepper(classifier, defense, self.context, runtime, recipe.clip_norm, group)
-        # Where training stands: epoch, batch within it, whether it has ended before its time.
+        # The state of training: epoch, batch within it, True if it ended early.
         self.epoch = 0
         self.batch = 0
         self.ended = False
@@ -181,13 +184,13 @@ class _Run:
         self.losses = Losses(self.epochs[0].steps, device)
 
     def train_epoch(self, epoch: Epoch, on_step: Callable[[int, int], None] | None) -> None:
-        """Go through the batches of an epoch that are left, and through what follows its end."""
+        """Train on the remaining batches of an epoch, then run its end."""
         with trained_at(self.classifier, self.recipe.progressive, self.epoch, len(self.epochs)):
             self.train_batches(epoch, on_step)
         self.end_epoch(epoch)
 
     def train_batches(self, epoch: Epoch, on_step: Callable[[int, int], None] | None) -> None:
-        """Go through the batches of an epoch that are left; within, nothing waits for the device."""
+        """Train on the remaining batches of an epoch; inside, nothing waits for the device."""
         context = self.context
         context.epoch, context.steps_per_epoch = self.epoch, epoch.steps
         optimizer = self.begin(epoch)
@@ -215,7 +218,7 @@ class _Run:
                 self.save()
 
     def begin(self, epoch: Epoch) -> torch.optim.Optimizer:
-        """Choose what is trained; at the beginning of a stage, with an optimiser of its own."""
+        """Select the trained parameters; a new stage gets a new optimiser."""
         number, stage = epoch.stage
         train_only(self.classifier, stage.part, self.candidates)
         if self.optimizer is None or self.stage != number:
@@ -233,7 +236,7 @@ class _Run:
         )
 
     def end_epoch(self, epoch: Epoch) -> None:
-        """Average, look, ask the defense, write it down."""
+        """Update the average, measure, call the defense's hook, and save."""
         self.require_finite(epoch.steps)
         self.average.after_epoch(self.epoch, len(self.epochs))
         self.losses.values = self.group.mean(self.losses.values)
@@ -252,7 +255,7 @@ class _Run:
             self.save()
 
     def draw(self, curves: Curves, epoch: Epoch) -> None:
-        """Add a point to the curves; the time that it takes is not training's."""
+        """Add a point to the curves; its time does not count as training time."""
         begun = time.perf_counter()
         top1, top5 = self.losses.accuracy(len(self.images) * epoch.replays / self.group.size)
         known = {"train_loss": self.losses.mean(), "train_top1": top1, "train_top5": top5}
@@ -262,12 +265,12 @@ class _Run:
         self.started += time.perf_counter() - begun
 
     def finish(self) -> None:
-        """Leave the weights that training ends with, in eval mode, with the gradients allowed as at first."""
+        """Set the final weights, in eval mode, with the gradient flags of the start."""
         if self.group.broadcast(self.monitor is not None and self.monitor.decides):
             if self.monitor is not None:
                 self.classifier.load_state_dict(self.monitor.kept)
         else:
-            # Statistics that the last stage froze are none of the average's business.
+            # The average must not change statistics that the last stage froze.
             train_only(self.classifier, self.recipe.stages[max(self.stage, 0)].part, self.candidates)
             self.average.finish(self.classifier, self.ask_about, self.order.batches)
         train_only(self.classifier, "all", self.candidates)
@@ -275,7 +278,7 @@ class _Run:
         self.classifier.eval()
 
     def ask_about(self, batch: int) -> None:
-        """Show the classifier a batch as training does, adversarial images and all, and move no weight."""
+        """Pass a batch through the classifier as in training, adversarial images included, without a step."""
         order = self.order.of_epoch(len(self.epochs), self.device)
         taken, self.context.step = self.context.step, self.context.step + batch
         images, labels = self.shown(order[batch])
@@ -303,7 +306,7 @@ class _Run:
         return checkpoint is not None and checkpoint.due(epoch_over=epoch_over)
 
     def save(self) -> None:
-        """Write down all that :meth:`resume` needs."""
+        """Save the state that :meth:`resume` needs."""
         assert self.checkpoint is not None
         assert self.optimizer is not None
         owners = {
@@ -332,7 +335,7 @@ class _Run:
         self.checkpoint.save(Saved(tensors, facts))
 
     def resume(self) -> None:
-        """Go on from the checkpoint, where there is one."""
+        """Continue from the checkpoint, if there is one."""
         saved = None if self.checkpoint is None else self.checkpoint.load(self.device)
         if saved is None:
             return
@@ -340,8 +343,8 @@ class _Run:
         if facts["of"] != self.identity:
             assert self.checkpoint is not None
             raise RunError(
-                f"checkpoint '{self.checkpoint.path}' is of another training; remove it to train that cell"
-                " from the start"
+                f"checkpoint '{self.checkpoint.path}' belongs to another training; remove it to train that"
+                " cell from the start"
             )
         self.classifier.load_state_dict(saved.of("classifier"))
         self.average.restore(saved.of("average"), facts["averaged"])

@@ -1,4 +1,4 @@
-"""What the steps of an epoch gave, kept on the device, so that the loop need not wait for it."""
+"""Losses, gradient norms and accuracies of an epoch's steps, kept on the device without waiting for it."""
 
 from __future__ import annotations
 
@@ -10,38 +10,38 @@ from torch import Tensor
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.training.recipe import TrainingFailure
 
-# What led to a loss that is not finite is told by so many steps before it.
+# Number of steps before a loss that is not finite that the error message shows.
 _TOLD = 3
 
 
 class Losses:
-    """What the steps of one epoch cost, and what was right in them.
+    """The losses, gradient norms and right predictions of an epoch's steps.
 
     Args:
-        steps: in the epoch.
-        device: where the losses are.
+        steps: number of steps in the epoch.
+        device: device of the losses.
 
     Attributes:
-        values: float32 ``(4, steps)``: loss, gradient norm and right answers, top-1 and top-5, of each step;
-            zero for those to come.
+        values: float32 ``(4, steps)``: loss, gradient norm, and number of right predictions, top-1 and top-5,
+            of each step; zero for later steps.
     """
 
     def __init__(self, steps: int, device: torch.device) -> None:
         self.values = torch.zeros(4, steps, device=device, dtype=torch.float32)
-        # A copy under way to the host, of how many steps, and the event that follows it.
+        # A running copy to the host, the number of steps in it, and the event that follows it.
         self._under_way: tuple[Tensor, int, Any] | None = None
 
     def record(self, step: int, loss: Tensor, norm: Tensor, right: Tensor) -> None:
-        """Keep those of a step of this epoch, from 0."""
+        """Save the values of a step of this epoch, from 0."""
         self.values[0, step] = loss.detach()
         self.values[1, step] = norm
         self.values[2:, step] = right
 
     def glance(self, done: int, *, epoch: int, lr: float) -> None:
-        """Look at the steps so far without waiting for the device.
+        """Check the steps so far without waiting for the device.
 
-        On a CPU all are there. A GPU is asked for a copy, which a later call looks at once it has come.
-        Anything else is left to :meth:`require_finite`.
+        On a CPU, all values are available. A GPU starts a copy, which a later call checks after its arrival.
+        Other devices are checked by :meth:`require_finite`.
 
         Raises:
             TrainingFailure: as :meth:`require_finite`.
@@ -62,13 +62,13 @@ class Losses:
             self._under_way = host, done, come
 
     def require_finite(self, done: int, *, epoch: int, lr: float) -> None:
-        """Look at the first ``done`` steps; this waits for the device.
+        """Check the first ``done`` steps; this waits for the device.
 
-        A gradient that is not finite counts like the loss: the weights that it moved are lost, though no loss
-        has shown it yet. Of several processes each sees it, since they share it.
+        A gradient that is not finite counts like the loss: the weights that it moved are lost, although no
+        loss has shown it yet. All processes of a group see it, because they share the gradient.
 
         Raises:
-            TrainingFailure: where a loss or a gradient is not finite; it says what led to it.
+            TrainingFailure: if a loss or a gradient is not finite; shows the steps before it.
         """
         _require_finite(self.values[:, :done], epoch=epoch, lr=lr)
 
@@ -77,7 +77,7 @@ class Losses:
         return self.values[0].mean().item()
 
     def accuracy(self, images: float) -> tuple[float, float]:
-        """Top-1 and top-5 of an epoch that showed so many images; not a number where nothing was heard."""
+        """Top-1 and top-5 of an epoch with this number of images; NaN if no logits were seen."""
         top1, top5 = (self.values[2:].sum(dim=1) / images).tolist()
         return top1, top5
 

@@ -1,4 +1,4 @@
-"""A look at robustness after each epoch: early stopping, and catastrophic overfitting."""
+"""A robustness measurement after each epoch: early stopping, and catastrophic overfitting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
 
-# Of the training images: held out for early stopping, and looked at where nothing is held out.
+# Fractions of the training images: held out for early stopping, and watched if none are held out.
 HELD_OUT = 0.05
 LOOKED_AT = 0.025
 FEWEST = 64
@@ -21,11 +21,11 @@ MOST = 1000
 
 @dataclass(frozen=True)
 class Robustness:
-    """Accuracies, 0 to 1, of a classifier on the images that a monitor looks at.
+    """Robust accuracies, 0 to 1, on the images that a monitor watches.
 
     Attributes:
-        fgsm: under FGSM.
-        pgd: under PGD with 5 steps.
+        fgsm: accuracy under FGSM.
+        pgd: accuracy under PGD with 5 steps.
     """
 
     fgsm: float
@@ -33,47 +33,48 @@ class Robustness:
 
 
 Probe = Callable[[nn.Module, Tensor, Tensor], Robustness]
-"""Attacks a classifier on uint8 images ``(N, 3, H, W)`` with their labels, and leaves it as it was."""
+"""Attacks a classifier on uint8 images ``(N, 3, H, W)`` with their labels, without changing it."""
 
 
 def hold_out(split: Split, seed: int) -> tuple[Split, Split]:
-    """The training images without a part of them, and that part: a twentieth, from 64 to 1000 of them."""
+    """Split the training images into the rest and a held-out part: a twentieth, 64 to 1000 images."""
     count = min(max(int(HELD_OUT * len(split)), FEWEST), MOST, len(split) // 2)
     order = np.random.default_rng([seed, count]).permutation(len(split))
     return split.take(np.sort(order[count:])), split.take(np.sort(order[:count]))
 
 
 def some(split: Split, seed: int, trained_on: int | None = None) -> Split:
-    """Some of the images: one for every forty that are trained on, from 64 to 1000; None: on all of these."""
+    """Some of the images: one per forty training images, 64 to 1000; None: the images of ``split``."""
     trained_on = len(split) if trained_on is None else trained_on
     count = min(max(int(LOOKED_AT * trained_on), FEWEST), MOST, len(split))
     return split.take(np.sort(np.random.default_rng([seed, count]).permutation(len(split))[:count]))
 
 
 class Monitor:
-    """Looks at a classifier after each epoch, and keeps the weights that training should end with.
+    """Measures a classifier after each epoch, and keeps the weights that training should end with.
 
-    With ``patience`` these are the ones of the highest accuracy under PGD: Rice, Wong and Kolter, 2020,
+    With ``patience``, these are the weights with the highest accuracy under PGD: Rice, Wong and Kolter, 2020,
     "Overfitting in adversarially robust deep learning", arXiv 2002.11569. Otherwise they are the last good
-    ones before catastrophic overfitting, which single-step training is prone to (Wong, Rice and Kolter, 2020,
-    arXiv 2001.03994): the accuracy under PGD falls to half of its best or less, beyond what chance would do,
-    while that under FGSM is no lower than it was then. It may take some epochs to fall so far; good are those
-    in which it is within a standard error of its best.
+    weights before catastrophic overfitting, which occurs in single-step training (Wong, Rice and Kolter,
+    2020, arXiv 2001.03994): the accuracy under PGD falls to half of its best or less, by more than chance
+    explains, while the accuracy under FGSM is no lower than in that best epoch. The fall may take some
+    epochs; an epoch is good if its accuracy under PGD is within a standard error of the best.
 
     Args:
         images: uint8, on the device of the classifier.
-        labels: of these.
+        labels: labels of the images.
         probe: attacks the classifier.
-        patience: epochs without a higher accuracy under PGD that end the training; None: any number.
+        patience: number of epochs without a higher accuracy under PGD that end the training; None for no
+            limit.
         single_step: watch for catastrophic overfitting.
 
     Attributes:
-        seen: the accuracies of the last look; None before it.
-        best: the accuracies of the best epoch so far.
-        best_epoch: which that was, from 0.
-        kept_epoch: which epoch the kept weights are of.
-        kept: their state dict.
-        overfitted: whether catastrophic overfitting was seen.
+        seen: accuracies of the last measurement; None before the first.
+        best: accuracies of the best epoch so far.
+        best_epoch: number of that epoch, from 0.
+        kept_epoch: number of the epoch whose weights are kept.
+        kept: the kept state dict.
+        overfitted: True if catastrophic overfitting occurred.
     """
 
     def __init__(
@@ -92,7 +93,7 @@ class Monitor:
         self.overfitted = False
 
     def look(self, classifier: nn.Module, epoch: int) -> str | None:
-        """Measure the classifier as it is after an epoch; a reason to end the training, or None."""
+        """Measure the classifier after an epoch; returns a reason to end the training, or None."""
         seen = self.seen = self._probe(classifier, self._images, self._labels)
         if self._single_step and self.best is not None and self._has_overfitted(seen, self.best):
             self.overfitted = True
@@ -120,11 +121,11 @@ class Monitor:
 
     @property
     def decides(self) -> bool:
-        """Whether training ends with the kept weights, not with the last."""
+        """True if training ends with the kept weights instead of the last."""
         return bool(self.kept) and (self.overfitted or self._patience is not None)
 
     def facts(self) -> dict[str, Any]:
-        """All but the kept weights, for a checkpoint."""
+        """The state without the kept weights, for a checkpoint."""
         best = None if self.best is None else asdict(self.best)
         return {
             "best": best,
@@ -134,7 +135,7 @@ class Monitor:
         }
 
     def restore(self, facts: dict[str, Any], kept: dict[str, Tensor]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.best = None if facts["best"] is None else Robustness(**facts["best"])
         self.best_epoch, self.kept_epoch = facts["best_epoch"], facts["kept_epoch"]
         self.overfitted = facts["overfitted"]
@@ -145,6 +146,6 @@ class Monitor:
         return seen.fgsm >= best.fgsm and fall >= best.pgd / 2 and fall > 2 * error
 
     def _fall(self, seen: Robustness, best: Robustness) -> tuple[float, float]:
-        """By how much the accuracy under PGD is lower than it was, and the standard error of that."""
+        """The drop of the accuracy under PGD from its best, and the standard error of the drop."""
         variance = (seen.pgd * (1 - seen.pgd) + best.pgd * (1 - best.pgd)) / len(self._images)
         return best.pgd - seen.pgd, math.sqrt(variance)

@@ -1,4 +1,4 @@
-"""The loss of a batch that a classifier is trained with, before any defense changes it."""
+"""The training loss of a batch, before a defense changes it."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from torch.nn import functional
 def classification_loss(
     classifier: nn.Module, logits: Tensor, labels: Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
-    """The classification loss, a scalar: of every defense whose loss is one, and of clean epochs.
+    """The classification loss, a scalar, for clean epochs and for each defense with one loss term.
 
-    Cross-entropy, mean over the images; of a classifier with ``one_vs_rest`` the binary cross-entropy of each
-    class under its own sigmoid, summed over the classes, mean over the images.
+    Cross-entropy, mean over the images. For a classifier with ``one_vs_rest``: the binary cross-entropy of
+    each class's sigmoid, summed over the classes, mean over the images.
 
     Args:
-        classifier: whose logits these are.
+        classifier: the classifier that gave the logits.
         logits: float32 ``(N, C)``.
         labels: int64 ``(N,)``, or probabilities float32 ``(N, C)``.
-        label_smoothing: part of the labels' weight that is spread over all classes. What the weights learn is
-            smoothed by ``context.label_smoothing``; images are fooled against the labels as they are, so
-            without it.
+        label_smoothing: part of a label's weight that is spread over all classes. The training loss uses
+            ``context.label_smoothing``; adversarial images are made without it.
     """
     if not getattr(classifier, "one_vs_rest", False):
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)

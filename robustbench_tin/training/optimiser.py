@@ -1,4 +1,4 @@
-"""Optimisers, and the groups of parameters that they treat alike."""
+"""Optimisers, and the groups of parameters that share a learning rate and weight decay."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustbench_tin.training.stages import Stage, head_parameters
 
 
 def build_optimizer(classifier: nn.Module, recipe: Recipe, stage: Stage) -> torch.optim.Optimizer:
-    """The recipe's optimiser of what is trained now."""
+    """The recipe's optimiser for the parameters that the stage trains."""
     groups = parameter_groups(classifier, recipe, stage)
     views = _take_contiguous(groups)
     optimizer = _of_groups(groups, recipe)
@@ -34,11 +34,11 @@ Views = list[tuple[nn.Parameter, nn.Parameter]]
 
 
 def _take_contiguous(groups: list[dict[str, Any]]) -> Views:
-    """On a CPU, let groups hold contiguous views of the kernels.
+    """On a CPU, replace kernels in the groups by contiguous views.
 
-    Fused optimisers copy kernels in the layout of channels last at each step, which triples its time. They
-    also take the numbers of a kernel and of its gradient in the order of memory, even if their layouts
-    differ (seen in torch 2.14).
+    Fused optimisers copy kernels in channels-last layout at each step, which triples their time. They also
+    pair the numbers of a kernel and of its gradient by position in memory, even if their layouts differ (seen
+    in torch 2.14).
 
     Returns:
         Each kernel with its view.
@@ -64,13 +64,13 @@ def _hand_over_gradients(views: Views) -> None:
 
 
 def _forget_gradients(views: Views) -> None:
-    """Keep no gradients alive that the classifier has forgotten."""
+    """Release the gradients that the classifier has released."""
     for _, view in views:
         view.grad = None
 
 
 def parameter_groups(classifier: nn.Module, recipe: Recipe, stage: Stage) -> list[dict[str, Any]]:
-    """Weight decay for matrices and kernels, none for biases and normalisation; the head at its own rate.
+    """Groups: weight decay for matrices and kernels, none for biases and norms; the head has its own rate.
 
     ``peak`` is the group's highest learning rate.
     """
@@ -89,7 +89,7 @@ def parameter_groups(classifier: nn.Module, recipe: Recipe, stage: Stage) -> lis
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, step: int, steps: int) -> None:
-    """Give each group its learning rate at a step of its stage."""
+    """Set each group's learning rate for a step of its stage."""
     factor = SCHEDULES[recipe.schedule](step, steps, recipe.warmup)
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * factor

@@ -1,4 +1,4 @@
-"""Progressive resizing: the first epochs see smaller images, which cost less."""
+"""Progressive resizing: the first epochs use smaller images, which cost less."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from torch import nn
 
 from robustbench_tin.errors import InvalidSettingError
 
-# Parts of the epochs that the smallest and the middle side last to.
+# Fractions of the epochs at which the smallest and the middle side end.
 _SMALLEST_TO, _MIDDLE_TO = 0.3, 0.6
 # Sides below the full one are multiples of this many pixels, so that strides divide them.
 _MULTIPLE = 8
 
 
 def side(full: int, start: float, epoch: int, epochs: int) -> int:
-    """The side in pixels at which an epoch trains: small for the first 30 % of the epochs, then half way.
+    """The image side in pixels of an epoch: small for the first 30 % of the epochs, then halfway to full.
 
-    The last 40 % train at the full side, so that weights and statistics end where they are measured. Tan and
-    Le, 2021, "EfficientNetV2", arXiv 2104.00298, train so.
+    The last 40 % train at the full side, so that weights and statistics end at the size of the measurement,
+    as in Tan and Le, 2021, "EfficientNetV2", arXiv 2104.00298.
 
     Args:
-        full: the side in pixels that the network is measured at.
-        start: the first side, as a part of it; 1: the full side throughout.
-        epoch: from 0.
-        epochs: in all.
+        full: side in pixels at which the network is measured.
+        start: first side, as a fraction of the full side; 1 for the full side throughout.
+        epoch: the epoch, from 0.
+        epochs: number of epochs.
 
     >>> [side(64, 0.5, epoch, 5) for epoch in range(5)]
     [32, 48, 48, 64, 64]
@@ -44,11 +44,13 @@ def sides(full: int, start: float, epochs: int) -> list[int]:
 
 @contextmanager
 def trained_at(classifier: nn.Module, start: float, epoch: int, epochs: int) -> Iterator[None]:
-    """Inside, the classifier resizes what it sees to the side of this epoch; afterwards to its own.
+    """Resize the classifier's input to the side of this epoch inside the block; restore it afterwards.
 
     Args:
-        classifier: with an ``input_size``, unless ``start`` is 1.
-        start: as of :func:`side`; likewise ``epoch`` and ``epochs``.
+        classifier: must have an ``input_size``, unless ``start`` is 1.
+        start: as in :func:`side`.
+        epoch: as in :func:`side`.
+        epochs: as in :func:`side`.
 
     Raises:
         InvalidSettingError: for a classifier that does not resize its images.
@@ -59,8 +61,8 @@ def trained_at(classifier: nn.Module, start: float, epoch: int, epochs: int) -> 
     full: int | None = getattr(classifier, "input_size", None)
     if full is None:
         raise InvalidSettingError(
-            f"progressive got {start} with a {type(classifier).__name__}, which has no input_size; expected"
-            " a Classifier, or progressive 1"
+            f"progressive got {start} with a {type(classifier).__name__}, which has no input_size; expected a"
+            " Classifier, or progressive=1"
         )
     classifier.input_size = side(full, start, epoch, epochs)  # type: ignore[assignment]
     try:

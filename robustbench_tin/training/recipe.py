@@ -1,4 +1,4 @@
-"""How a classifier is trained, and the record that it leaves."""
+"""The recipe of a training, and its record."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from robustbench_tin.training.settings import WEIGHT_DECAY, TrainingSettings
 from robustbench_tin.training.stages import Stage, parse_stages
 
 SGD_LR = 0.1
-"""The highest rate for ``sgd`` where none is given, as papers on adversarial training have it."""
+"""The default peak learning rate for ``sgd``, from papers on adversarial training."""
 
 
 class TrainingFailure(RuntimeError):  # noqa: N818 - a cell's "failed", in the project's words
-    """Training cannot go on; the cell has failed, and nothing of it is measured."""
+    """Training cannot continue; the cell has failed and is not measured."""
 
 
 @dataclass(frozen=True)
 class Recipe(TrainingSettings):
-    """How a classifier is trained: the settings of the loop, none of them left open.
+    """The settings of the training loop, with a value for each.
 
     Attributes:
         epochs: passes over the prepared training set.
-        batch_size: images a step, or slightly more: an epoch is cut into steps of equal size.
+        batch_size: images per step, or slightly more: an epoch is cut into steps of equal size.
         lr: the schedule's highest learning rate.
-        warmup: part of a one-cycle schedule's steps in which the rate rises.
+        warmup: fraction of a one-cycle schedule's steps in which the rate rises, from 0 to below 1.
 
     Raises:
         InvalidSettingError: for a value out of its range, or two that exclude each other.
@@ -48,7 +48,7 @@ class Recipe(TrainingSettings):
                 "got average 'swa' and early-stop; swa averages the last quarter of the epochs, which early"
                 " stopping may never reach: give one of them, or 'ema'"
             )
-        self.stages  # noqa: B018 - refuses what is none
+        self.stages  # noqa: B018 - raises if the stages are invalid
 
     @property
     def decay(self) -> float:
@@ -57,24 +57,24 @@ class Recipe(TrainingSettings):
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """What is trained, for how many epochs, at what rate; their epochs add up to all."""
+        """The stages: the trained part, its epochs and its rate; their epochs add up to all."""
         return parse_stages(self.train, self.epochs)
 
 
 SETTINGS = tuple(name for name in types_of(TrainingSettings) if name not in ("epochs", "batch_size", "lr"))
-"""The fields of a recipe that a user sets for all cells alike, by the names of their options."""
+"""The fields of a recipe that a user sets for all cells, by the names of their options."""
 
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What a training left behind, for the run's records.
+    """The record of a training, for the run's records.
 
     Attributes:
-        images: size of the prepared training set.
-        steps: optimiser steps taken.
-        seconds: wall-clock time, preparation included, over all the times that it was gone on with.
+        images: number of images in the prepared training set.
+        steps: number of optimiser steps.
+        seconds: wall-clock time, preparation included, summed over all interruptions.
         loss: mean training loss of the last epoch.
-        notes: lines that the defense or the loop had to say.
+        notes: lines from the defense or the loop.
     """
 
     images: int

@@ -1,4 +1,4 @@
-"""Learning rates: the factor of each step, a function of the step alone, so that nothing needs resuming."""
+"""Learning rates: the factor of a step depends only on the step, so that resuming needs no state."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ Schedule = Callable[[int, int, float], float]
 
 
 def one_cycle(step: int, steps: int, warmup: float) -> float:
-    """A straight rise, then a cosine fall to zero.
+    """A linear rise, then a cosine fall to zero.
 
     Smith and Topin, 2018, "Super-Convergence", arXiv 1708.07120.
 
     Args:
-        step: from 0.
-        steps: in all.
-        warmup: part of them in which the rate rises.
+        step: the step, from 0.
+        steps: number of steps.
+        warmup: fraction of the steps in which the rate rises.
     """
     rise = max(1.0, warmup * steps)
     if step < rise:
@@ -30,12 +30,12 @@ def cosine(step: int, steps: int, warmup: float) -> float:
 
 
 def stepwise(step: int, steps: int, warmup: float) -> float:
-    """A tenth from half of the steps on, a hundredth from three quarters on, as in papers on robustness."""
+    """A tenth after half of the steps, a hundredth after three quarters, as in papers on robustness."""
     return 1.0 if 2 * step < steps else 0.1 if 4 * step < 3 * steps else 0.01
 
 
 def constant(step: int, steps: int, warmup: float) -> float:
-    """One rate from the first step to the last."""
+    """The same rate at every step."""
     return 1.0
 
 

@@ -1,4 +1,4 @@
-"""What is trained and when: the head, the last layers or all of a classifier, in stages."""
+"""Stages of training: the head, the last layers or all of a classifier, one after the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.network import head_names
 from robustbench_tin.specs import parse_number, parse_spec, split_list
 
-_EXPECTED = "expected head, last:N or all, or stages of them such as head:epochs=2,all:rate=0.1"
+_EXPECTED = "expected head, last:N or all, or stages of them: head:epochs=2,all:rate=0.1"
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class Stage:
 
     Attributes:
         part: ``head``, ``last:N`` or ``all``.
-        epochs: of this stage.
+        epochs: number of epochs.
         rate: its highest learning rate, as a multiple of the recipe's.
     """
 
@@ -33,7 +33,7 @@ def parse_stages(text: str, epochs: int) -> tuple[Stage, ...]:
     """Stages from ``head``, ``last:3`` or ``head:epochs=2,all:rate=0.1``; the last takes the epochs left.
 
     Raises:
-        InvalidSettingError: for what is no stage, or stages that are longer than the epochs.
+        InvalidSettingError: for an invalid stage, or stages that are longer than the epochs.
 
     >>> parse_stages("head:epochs=2,all:rate=0.1", 8)
     (Stage(part='head', epochs=2, rate=1.0), Stage(part='all', epochs=6, rate=0.1))
@@ -58,13 +58,13 @@ def parse_stages(text: str, epochs: int) -> tuple[Stage, ...]:
             raise InvalidSettingError(f"train got '{item}' in '{text}'; {_EXPECTED}") from None
         if given is None and not is_last:
             raise InvalidSettingError(
-                f"train got '{item}' in '{text}' without its epochs; each stage but the last needs them:"
+                f"train got '{item}' in '{text}' without its epochs; each stage except the last needs them:"
                 f" {item}:epochs=1"
             )
         if not 1 <= length <= left or (is_last and length != left):
             raise InvalidSettingError(
-                f"train got '{text}', which does not share out {epochs} epochs; expected one or more for each"
-                " stage, and none written for the last, which takes those left"
+                f"train got '{text}', which does not divide {epochs} epochs; expected at least one for each"
+                " stage, and none given for the last, which takes those left"
             )
         stages.append(Stage(spec.name, length, rate))
         left -= length
@@ -80,7 +80,7 @@ def _check_part(part: str) -> None:
 
 
 def head_parameters(classifier: nn.Module) -> set[nn.Parameter]:
-    """The head's: of the layers that give the logits where these are named, else of the last layer."""
+    """The head's parameters: of the layers named as the head, or else of the last layer."""
     network: nn.Module = getattr(classifier, "network", classifier)
     names = head_names(network) if hasattr(network, "pretrained_cfg") else ()
     if not names:
@@ -89,7 +89,7 @@ def head_parameters(classifier: nn.Module) -> set[nn.Parameter]:
 
 
 def last_parameters(classifier: nn.Module, count: int) -> set[nn.Parameter]:
-    """Those of the last ``count`` layers with a kernel or a matrix, in the network's order, and on.
+    """The parameters of the last ``count`` layers with a kernel or a matrix, in the network's order.
 
     Normalisation counts with the layer before it.
     """
@@ -106,12 +106,12 @@ def last_parameters(classifier: nn.Module, count: int) -> set[nn.Parameter]:
 def train_only(classifier: nn.Module, part: str, candidates: Collection[nn.Parameter]) -> None:
     """Put a classifier into train mode, with gradients for a part of it.
 
-    Normalisation whose parameters are frozen normalises as at test time, so that its statistics stay.
+    If its parameters are frozen, normalisation works as at test time, so that its statistics do not change.
 
     Args:
-        classifier: what is trained.
+        classifier: the classifier.
         part: ``head``, ``last:N`` or ``all``.
-        candidates: the parameters that may be trained at all; of the others nothing is changed.
+        candidates: the parameters that may be trained; the others never change.
     """
     classifier.train()
     chosen = set(candidates)

@@ -1,4 +1,4 @@
-"""One optimiser step, in as many parts as memory asks for."""
+"""One optimiser step, split into parts if memory is short."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from robustbench_tin.training.recipe import TrainingFailure
 class Stepper:
     """Takes optimiser steps.
 
-    Where memory runs out, the batch is taken in parts of half the size from then on, and the gradients of
-    the parts are summed: the same gradient, but for batch norm, which sees a part at a time.
+    If memory runs out, later batches are split into parts of half the size, and the gradients of the parts
+    are summed. The gradient is the same, except through batch norm, which sees one part at a time.
 
     Args:
-        classifier: what is trained.
-        defense: whose objective and whose hook around the step are used.
-        context: where training stands.
-        runtime: its autocast.
-        clip_norm: longer gradients are scaled back to it; 0: none are.
+        classifier: the classifier to train.
+        defense: the defense; its objective and its hook around the step are used.
+        context: the state of training.
+        runtime: gives the autocast.
+        clip_norm: largest norm of a gradient; longer ones are scaled down to it. 0: no limit.
         group: the processes that take each step together.
 
     Attributes:
-        part: images at a time; None: the whole batch.
+        part: number of images in a part; None for the whole batch.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Stepper:
         self._ask: Callable[[Objective], Tensor] | None = None
 
     def trains_others(self) -> None:
-        """Take notice that other parameters are trained from now on."""
+        """Reset after a change of the trained parameters."""
         self._ask = None
 
     def take(
@@ -65,20 +65,20 @@ class Stepper:
         clean: bool,
         weight: float = 1.0,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Move the weights once; returns the loss, the norm of the gradient before it was cut, right answers.
+        """Take one step; returns the loss, the norm of the unclipped gradient, and right predictions.
 
-        Right answers ``(2,)`` are those of the first pass that the loss asked for; see
+        Right predictions ``(2,)`` are those of the first pass of the loss; see
         :func:`robustbench_tin.training.batch_accuracy.right_answers`.
 
         Args:
-            optimizer: moves them.
+            optimizer: the optimiser.
             images: float32 ``(N, 3, H, W)`` in [0, 1].
-            labels: of these, int64 ``(N,)`` or probabilities float32 ``(N, C)``.
-            clean: on the plain loss, whatever the defense.
-            weight: of the loss.
+            labels: labels of the images, int64 ``(N,)`` or probabilities float32 ``(N, C)``.
+            clean: use the plain loss instead of the defense's.
+            weight: factor of the loss.
 
         Raises:
-            TrainingFailure: where memory runs out in one of several processes, which step together.
+            TrainingFailure: if memory runs out in one of several processes, which step together.
         """
         while (loss := self._gradients_if_they_fit(images, labels, clean, weight)) is None:
             self._halve(len(images))
@@ -89,7 +89,7 @@ class Stepper:
     def _gradients_if_they_fit(
         self, images: Tensor, labels: Tensor, clean: bool, weight: float
     ) -> Tensor | None:
-        """None where memory ran out; by then the error, which holds on to the activations, is gone."""
+        """The loss, or None if memory ran out; by then the error, which holds the activations, is gone."""
         try:
             return self._gradients(images, labels, clean, weight)
         except (RuntimeError, MemoryError) as error:
@@ -105,7 +105,7 @@ class Stepper:
             return None
 
     def _gradients(self, images: Tensor, labels: Tensor, clean: bool, weight: float) -> Tensor:
-        """Put the gradients of the whole batch into ``.grad``."""
+        """Write the gradients of the whole batch into ``.grad``."""
         size = self.part or len(images)
         ask = self._ask = self._ask or self._team.synchronised(self._classifier)
         parts = [
@@ -120,7 +120,7 @@ class Stepper:
             total = torch.zeros((), device=images.device, dtype=torch.float32)
             self._right = torch.zeros(2, device=images.device, dtype=torch.float32)
             for objective, some_labels in parts:
-                # Entered anew each time: autocast would remember the weights of the time before.
+                # Entered again for each part: autocast would reuse cached weights of an earlier part.
                 with self._runtime.autocast(), hearing(self._classifier) as heard:
                     loss = ask(objective) * (weight * len(some_labels) / len(images))
                 loss.backward()  # type: ignore[no-untyped-call]
@@ -146,4 +146,6 @@ class Stepper:
         self._classifier.zero_grad(set_to_none=True)
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._context.note(f"memory ran out: batches are taken in parts of {self.part} images from here on")
+        self._context.note(
+            f"memory ran out: from here on, batches are split into parts of {self.part} images"
+        )

@@ -113,7 +113,7 @@ def test_a_changed_setting_is_refused_with_the_difference(quick: dict) -> None:
         ({"early_stop": 1, "average": "swa"}, "give one of them, or 'ema'"),
         ({"early_stop": 1, "eps": "0"}, "needs a budget to attack with.*; give an eps"),
         ({"train": "tail"}, "train got 'tail' in 'tail'; expected head, last:N or all"),
-        ({"train": "head:epochs=4,all"}, "which does not share out 4 epochs"),
+        ({"train": "head:epochs=4,all"}, "which does not divide 4 epochs"),
         (
             {"models": "inceptionv3-final", "defenses": "none,augment+trades"},
             "backbone 'inceptionv3-final' has a sigmoid per class; give the backbone output=softmax",

@@ -134,7 +134,7 @@ class TakesGradientsAfterAll(Sound):
     [
         (NotANumber(), "return float32 images inside the ball", "returned an image that is not finite"),
         (Idle(), "move images", "for eps 8/255 no image moved"),
-        (Squeezing(), "take batches of any size", "returned (3, 16, 16); expected (1, 3, 16, 16)"),
+        (Squeezing(), "accept batches of any size", "returned (3, 16, 16); expected (1, 3, 16, 16)"),
         (OverwritesLabels(), "leave the images and labels as they are", "it wrote into the labels"),
         (
             OverwritesImages(),
@@ -148,12 +148,12 @@ class TakesGradientsAfterAll(Sound):
         ),
         (
             LargestForAll(),
-            "give each eps the result that it has alone",
-            "gives other images beside other eps",
+            "give each eps the same result as alone",
+            "gives other images together with other eps",
         ),
-        (CountsItsCalls(), "give each eps the result that it has alone", "gives other images"),
+        (CountsItsCalls(), "give each eps the same result as alone", "gives other images"),
         (UncheckedCriterion(), "refuse an impossible eps, norm or criterion", "for criterion=top9"),
-        (PrintsAnotherSpec(), "be built again from the spec that it prints", "which builds"),
+        (PrintsAnotherSpec(), "have a spec that builds the same attack again", "which builds"),
         (TakesGradientsAfterAll(), "take no gradient if it says that it needs none", "took 20 gradients"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, attacks.Attack) else "",
@@ -216,7 +216,7 @@ def test_a_class_that_could_not_register_is_told_so() -> None:
         sizes: list[int] = field(default_factory=list)
 
     with pytest.raises(
-        AssertionError, match=r"^attack 'Wrong' must be a sound class: setting sizes: list\[int\] can"
+        AssertionError, match=r"^attack 'Wrong' must be a valid class: setting sizes: list\[int\] can"
     ):
         check_attack(Wrong())
 

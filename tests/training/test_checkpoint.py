@@ -192,7 +192,7 @@ def test_another_trainings_checkpoint_is_refused_in_one_line(tmp_path: Path) -> 
     checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", 0)
     trained_full(Recipe(1, 16, 1e-2), checkpoint=checkpoint)
     for recipe, seed in ((Recipe(2, 16, 1e-2), 0), (Recipe(1, 16, 1e-2), 1)):
-        with pytest.raises(RunError, match="is of another training; remove it") as caught:
+        with pytest.raises(RunError, match="belongs to another training; remove it") as caught:
             trained_full(recipe, checkpoint=checkpoint, seed=seed)
         assert "\n" not in str(caught.value)
 

@@ -203,5 +203,5 @@ def test_a_mistake_is_a_line_of_each_process(tmp_path: Path, monkeypatch: pytest
         assert process.exitcode == 2
     first, second = ((place / "stderr").read_text() for place in places)
     assert first.startswith("robust-tin: unknown backbone 'timm:test_vitt'")
-    assert second.startswith("robust-tin: process 1 of torchrun ends, because another one has")
+    assert second.startswith("robust-tin: process 1 of torchrun ends because another process ended")
     assert first.count("\n") == second.count("\n") == 1

@@ -124,7 +124,7 @@ def test_only_single_step_training_is_watched_without_being_asked(defense: str, 
 
 
 def test_early_stopping_without_a_probe_is_refused() -> None:
-    with pytest.raises(InvalidSettingError, match="early stopping needs robust accuracies"):
+    with pytest.raises(InvalidSettingError, match="early_stop needs robust accuracies"):
         trained_full(Recipe(2, 16, 1e-2, early_stop=1))
 
 

@@ -62,8 +62,8 @@ def test_what_is_no_stage_is_refused_in_one_line(text: str) -> None:
     [
         ("last", "got 'last' in 'last'; expected head, last:N"),
         ("head,all", "got 'head' in 'head,all' without its epochs"),
-        ("head:epochs=8,all", "does not share out 8 epochs"),
-        ("head:epochs=0,all", "expected one or more for each stage"),
+        ("head:epochs=8,all", "does not divide 8 epochs"),
+        ("head:epochs=0,all", "expected at least one for each stage"),
     ],
 )
 def test_a_refused_stage_is_told_what_is_wrong_with_it(text: str, why: str) -> None:

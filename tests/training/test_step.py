@@ -50,8 +50,8 @@ def test_out_of_memory_halves_the_parts_and_changes_no_gradient(
     assert tight.sizes[:3] == [16, 8, 4]
     assert set(tight.sizes[2:]) == {4}
     assert record.notes == (
-        "memory ran out: batches are taken in parts of 8 images from here on",
-        "memory ran out: batches are taken in parts of 4 images from here on",
+        "memory ran out: from here on, batches are split into parts of 8 images",
+        "memory ran out: from here on, batches are split into parts of 4 images",
     )
 
 
