@@ -1,12 +1,12 @@
-"""robust-tin: how much accuracy survives an attack, for each backbone and each defense.
+"""robust-tin: measures how much accuracy image classifiers keep under attack, per backbone and defense.
 
-The public names, loaded when they are first used:
+The public names are loaded at their first use:
 
 - :func:`bench` trains backbones, attacks them and returns a run with its records;
-- :func:`evaluate` measures any model of one's own;
+- :func:`evaluate` measures your own model;
 - :func:`perturb` returns adversarial images.
 
-Authors of plug-ins find the names that they need in the packages ``attacks``, ``defenses`` and ``testing``.
+Authors of plug-ins find their names in the packages ``attacks``, ``defenses`` and ``testing``.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""``python -m robustbench_tin`` is ``robust-tin``."""
+"""``python -m robustbench_tin`` runs ``robust-tin``."""
 
 from robustbench_tin.cli.app import main
 

@@ -1,4 +1,4 @@
-"""Files appear whole or not at all: written beside their place, then renamed into it."""
+"""Atomic writes: a file is written beside its path, then renamed to it."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from robustbench_tin.errors import RunError
 # .NAME.RANDOM.HOST-PID.tmp; earlier versions wrote .NAME.RANDOM.
 _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.(?P<host>[0-9a-f]{8})-(?P<process>[0-9]{1,10})\.tmp")
 _EARLIER = re.compile(r"\..+\.(json|csv|md|parquet|safetensors|png|svg)\.[a-z0-9_]{8}")
-# What is put around a name must leave room within the 255 bytes that a file name may have.
+# The additions to a name must leave room within the limit of 255 bytes for a file name.
 _LONGEST = 150
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path in the same directory; after the block it takes the place of ``path``.
+    """Yield a temporary path in the same directory, which replaces ``path`` after the block.
 
-    The parent directory is made if it is missing. After an error, ``path`` is as it was. What a process that
-    was killed left of the same file is removed.
+    The parent directory is created if it is missing. After an error, ``path`` is unchanged. Temporary files
+    of the same path from killed processes are removed.
 
     Raises:
-        RunError: if the disk is full or the place cannot be written.
+        RunError: if the disk is full or the path cannot be written.
     """
     temporary: Path | None = None
     try:
@@ -44,8 +44,8 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     except OSError as error:
         raise RunError(
-            f"cannot write '{path}': {error.strerror or error}; make room or choose another place, then give"
-            " the same command again"
+            f"cannot write '{path}': {error.strerror or error}; free some space or choose another path, then"
+            " repeat the same command"
         ) from error
     finally:
         if temporary is not None:
@@ -54,25 +54,25 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a UTF-8 text file in one piece; bytes of names that no encoding could read are escaped.
+    """Write a UTF-8 text file atomically; bytes of names that have no encoding are escaped.
 
     Raises:
-        RunError: if the disk is full or the place cannot be written.
+        RunError: if the disk is full or the path cannot be written.
     """
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def is_temporary(name: str) -> bool:
-    """Whether a file of this name is one that :func:`replacing` yielded."""
+    """True if a file name is one that :func:`replacing` yields."""
     return bool(_TEMPORARY.fullmatch(name) or _EARLIER.fullmatch(name))
 
 
 def remove_abandoned(directory: Path) -> None:
-    """Remove what killed processes left under a directory; the caller holds the lock on it.
+    """Remove the temporary files of killed processes in a directory; the caller holds its lock.
 
-    Only a temporary file of another process of this machine that still lives is kept. This process has
-    written none yet: one with its number is of an earlier process, as in a container that was started again.
+    It keeps only temporary files of other running processes of this machine. This process has written none
+    yet: a file with its number belongs to an earlier process, for example in a restarted container.
     """
     for parent, _, names in os.walk(directory):
         for name in filter(is_temporary, names):
@@ -82,7 +82,7 @@ def remove_abandoned(directory: Path) -> None:
 
 
 def _remove_dead(files: Iterable[Path]) -> None:
-    """Remove temporary files of processes of this machine that live no more."""
+    """Remove temporary files whose processes on this machine have ended."""
     for file in files:
         process = _process(file.name)
         if process is not None and not _lives(process):
@@ -95,14 +95,14 @@ def _remove(file: Path) -> None:
 
 
 def _process(name: str) -> int | None:
-    """The number of the process of this machine that a temporary file is of, or None."""
+    """The number of the process on this machine that a temporary file belongs to, or None."""
     found = _TEMPORARY.fullmatch(name)
     return int(found["process"]) if found is not None and found["host"] == _host() else None
 
 
 def _lives(process: int) -> bool:
     if os.name != "posix":
-        return True  # Windows keeps files that are open anyway, and has no harmless signal.
+        return True  # Windows keeps open files anyway, and has no harmless signal.
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -125,7 +125,7 @@ def _shortened(name: str) -> str:
 
 
 def _flush(path: Path) -> None:
-    """Put the content on the disk before the rename, so that a power cut leaves no empty file."""
+    """Write the content to the disk before the rename, so that a power cut leaves no empty file."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

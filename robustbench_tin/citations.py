@@ -1,10 +1,10 @@
-"""The paper behind a class, from its docstring."""
+"""The paper that a class's docstring cites."""
 
 from __future__ import annotations
 
 import re
 
-# As docstrings cite: Croce and Hein, 2020, "Title", arXiv 2003.01690. Words such as "de" belong to a name.
+# The form of citations in docstrings: Croce and Hein, 2020, "Title", arXiv 2003.01690. A name may have "de".
 _NAME = r"(?:(?:de|van|der|El) )*[A-Z][\w’'-]+"
 _PAPER = re.compile(
     rf"(?P<authors>{_NAME}(?:(?:, | and ){_NAME})*), (?P<year>\d{{4}}), \"[^\"]+\""
@@ -16,7 +16,7 @@ _ARXIV = re.compile(r"arXiv (\d{4}\.\d{4,5})")
 def paper_of(value: object) -> str:
     """The first paper that a class or one of its bases cites: ``Madry et al., 2018, arXiv:1706.06083``.
 
-    Empty if none does.
+    The text is empty if no class cites one.
     """
     for base in getattr(value, "__mro__", ()):
         cited = citation(base.__dict__.get("__doc__") or "")
@@ -26,7 +26,7 @@ def paper_of(value: object) -> str:
 
 
 def citation(text: str) -> str:
-    """The first paper that a text cites, in short; empty if it cites none.
+    """The first paper that a text cites, in short form; empty if it cites none.
 
     >>> citation('The attack of Croce and Hein, 2020, "Minimally distorted Examples", arXiv 1907.02044.')
     'Croce and Hein, 2020, arXiv:1907.02044'

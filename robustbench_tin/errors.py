@@ -1,8 +1,8 @@
-"""What can go wrong through a user's input, each kind with one line to read.
+"""Errors that a user's input can cause, each with one line to read.
 
-A message says what was given, what was expected and what to do. The command line prints that line
-and exits with the kind's code; a library user catches :class:`RobustTinError`. Anything else that
-is raised is a defect of this package and keeps its traceback.
+A message gives the value, the expected values and advice. The command line prints that line and exits
+with the error's code; a Python user catches :class:`RobustTinError`. Any other exception is a defect of this
+package and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FOREIGN: tuple[type[BaseException], ...] = (Exception, SystemExit)
-"""All that a model, a plug-in or another package may raise: an exit inside it must not look like success."""
+"""Exceptions of a model, a plug-in or another package; an exit inside it must not look like success."""
 
 
 class RobustTinWarning(UserWarning):
-    """Something that is wrong and that the work does not need; the command line prints it as one line."""
+    """A fault that the work does not depend on; the command line prints it as one line."""
 
 
 class RobustTinError(Exception):
@@ -27,7 +27,7 @@ class RobustTinError(Exception):
 
 
 class UnknownNameError(RobustTinError):
-    """A name that no registry entry has; the message lists the close ones."""
+    """A name that is not registered; the message lists close names."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         known = sorted(known)
@@ -37,19 +37,19 @@ class UnknownNameError(RobustTinError):
 
 
 class InvalidSettingError(RobustTinError):
-    """A setting, option or argument whose value does not fit."""
+    """A setting, option or argument with an invalid value."""
 
 
 class DataError(RobustTinError):
-    """A data set that is missing, empty, broken or cannot be fetched."""
+    """A data set that is missing, empty, broken or cannot be downloaded."""
 
 
 class WeightsError(RobustTinError):
-    """A checkpoint that is missing, unreadable or of another architecture."""
+    """A weights file that is missing, unreadable or for another architecture."""
 
 
 class RunError(RobustTinError):
-    """A run directory that cannot be written, read or gone on with."""
+    """A run directory that cannot be written, read or continued."""
 
 
 class ForeignExitError(RobustTinError):
@@ -58,7 +58,7 @@ class ForeignExitError(RobustTinError):
     def __init__(self, error: BaseException) -> None:
         super().__init__(
             f"code from outside robust-tin ended the program ({one_line(error)}{_place(error)}), so there is"
-            " no result; mend that code"
+            " no result; correct that code"
         )
 
 
@@ -75,13 +75,13 @@ class InterruptedByUserError(RobustTinError):
 
 
 def one_line(error: BaseException) -> str:
-    """Kind and text of any exception in one line, at most 300 characters."""
+    """Type and text of any exception in one line, at most 300 characters."""
     text = " ".join(str(error).split())
     return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__
 
 
 def _place(error: BaseException) -> str:
-    """The line that raised it: ``, in m.py, line 8``."""
+    """The line that raised the error: ``, in m.py, line 8``."""
     frames = traceback.extract_tb(error.__traceback__)
     # exit() and quit() are Python's own functions.
     outside = [frame for frame in frames if Path(frame.filename).name != "_sitebuiltins.py"]

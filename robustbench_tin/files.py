@@ -1,7 +1,7 @@
-"""Reading files that a user names: regular ones only, within a limit, in any Unicode encoding.
+"""Reading of a user's files: regular files only, within a size limit, in any Unicode encoding.
 
-A named pipe would wait for ever, a device has no end, and a small archive may unpack to gigabytes. All
-readers of files that come from elsewhere go through this module.
+A named pipe would block forever, a device has no end, and a small archive may expand to gigabytes. All
+readers of outside files use this module.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from io import BufferedReader
 from pathlib import Path
 
 MOST_TEXT = 16 << 20
-"""Largest text file that is read, in bytes; WordNet's list of all synsets takes a sixth of it."""
+"""Size of the largest text file that is read, in bytes; WordNet's list of all synsets has a sixth of it."""
 
-# Without it, opening a pipe that nobody writes to would wait.
+# Without it, opening a pipe without a writer would block.
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 _KINDS = (
     (stat.S_ISDIR, "a directory"),
@@ -27,7 +27,7 @@ _KINDS = (
 )
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as UTF-16's does
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
@@ -35,7 +35,7 @@ _MARKS = (
 
 
 class IrregularError(OSError):
-    """Something that is no regular file, or larger than the limit; ``strerror`` says which."""
+    """A file that is not regular, or is larger than the limit; ``strerror`` gives the reason."""
 
 
 class TooLargeError(IrregularError):
@@ -46,10 +46,10 @@ class TooLargeError(IrregularError):
 
 
 def open_regular(path: str | Path) -> BufferedReader:
-    """Open a regular file to read it, without ever waiting for one that is none.
+    """Open a regular file for reading; never blocks on another kind of file.
 
     Raises:
-        OSError: if it is missing or no regular file; ``strerror`` says what it is.
+        OSError: if it is missing or not a regular file; ``strerror`` names its kind.
     """
     return os.fdopen(_open(path)[0], "rb")
 
@@ -59,13 +59,13 @@ def read_bytes(path: str | Path, most: int) -> bytes:
 
     Raises:
         TooLargeError: if it is larger.
-        OSError: if it is missing, no regular file, or cannot be read.
+        OSError: if it is missing, not a regular file, or cannot be read.
     """
     handle, size = _open(path)
     try:
         content = b""
         while size <= most and len(content) <= most:
-            # The file may hold more than its size says, as those of /proc do.
+            # The file may be longer than its stated size, as files in /proc are.
             piece = os.read(handle, min(max(size - len(content), 0) + 4096, most + 1 - len(content)))
             if not piece:
                 return content
@@ -79,8 +79,8 @@ def read_text(path: str | Path, most: int = MOST_TEXT) -> str:
     """The content of a regular text file, see :func:`decode_text`.
 
     Raises:
-        OSError: if it is missing, too large, no regular file, or cannot be read.
-        UnicodeDecodeError: if it is no text.
+        OSError: if it is missing, too large, not a regular file, or cannot be read.
+        UnicodeDecodeError: if it is not text.
     """
     return decode_text(read_bytes(path, most))
 
@@ -90,10 +90,10 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
 
     Args:
         content: a whole file.
-        errors: what to do with bytes that are no UTF-8, as in :meth:`bytes.decode`.
+        errors: handling of bytes that are not UTF-8, as in :meth:`bytes.decode`.
 
     Raises:
-        UnicodeDecodeError: if it is none of these, and errors are strict.
+        UnicodeDecodeError: if it has another encoding, and errors are strict.
     """
     encoding = next((name for mark, name in _MARKS if content.startswith(mark)), None) or _unmarked(content)
     if not encoding.startswith("utf-8") and errors != "strict":
@@ -103,7 +103,7 @@ def decode_text(content: bytes, errors: str = "strict") -> str:
 
 def _open(path: str | Path) -> tuple[int, int]:
     """A handle on a regular file, and its size in bytes."""
-    # Looked at before it is opened, as opening alone starts some devices.
+    # Check before opening, because opening alone starts some devices.
     _require_regular(path, os.stat(path))  # noqa: PTH116 - twice as fast, and images are many
     handle = os.open(path, _FLAGS)
     status = os.fstat(handle)
@@ -117,12 +117,12 @@ def _open(path: str | Path) -> tuple[int, int]:
 
 def _require_regular(path: str | Path, status: os.stat_result) -> None:
     if not stat.S_ISREG(status.st_mode):
-        kind = next((kind for test, kind in _KINDS if test(status.st_mode)), "no file")
+        kind = next((kind for test, kind in _KINDS if test(status.st_mode)), "a special file")
         raise IrregularError(errno.EINVAL, f"it is {kind}, not a regular file", os.fspath(path))
 
 
 def _unmarked(content: bytes) -> str:
-    """UTF-16 shows by the zeros in every other byte of what is mostly Latin; all else is UTF-8."""
+    """Guess the encoding: UTF-16 text in Latin letters has a zero in every other byte; else it is UTF-8."""
     start = content[:4096]
     even, odd = start[0::2].count(0), start[1::2].count(0)
     if max(even, odd) * 4 > len(start) and min(even, odd) * 16 < len(start):

@@ -1,4 +1,4 @@
-"""Public names of a package: listed at once, imported when they are first used."""
+"""Public names of a package: listed at once, imported at their first use."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Messages: codes with facts, in memory and in files; their text is made where people read it.
+"""Messages: codes with facts, in memory and in files; the text is made only for display.
 
-Code decides on a code. A text may be reworded or translated without any result changing.
+Code decides on the codes, never on the texts. A text may be reworded or translated without changing a result.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from robustbench_tin.specs import eps_text
 
 Fact = bool | int | float | str
 
-# Facts that are words; others are numbers. A text of many free words would take long to match.
+# Facts that are words; the others are numbers. A pattern with many free words would match slowly.
 _WORDS = {"name", "kind", "norm", "error", "text", "why"}
 _NUMBER = r"[-+.\de/]+"
 _BUDGETS = {"eps", "low", "high"}
@@ -28,12 +28,12 @@ _translations: list[Callable[[str], str]] = []
 class Message(BaseModel):
     """A code with facts; ``str()`` is its text.
 
-    A subclass narrows the type of :attr:`code` and gives :attr:`TEXTS`.
+    A subclass narrows the type of :attr:`code` and defines :attr:`TEXTS`.
 
     Attributes:
-        code: what it says.
-        facts: what its text names, rounded as it is to be read.
-        TEXTS: for each code a text with a ``{name}`` for each fact.
+        code: the code of the message.
+        facts: the values in its text, rounded for display.
+        TEXTS: for each code, a text with a ``{name}`` for each fact.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -45,12 +45,12 @@ class Message(BaseModel):
 
     @classmethod
     def of(cls, code: StrEnum, **facts: Fact) -> Self:
-        """The message of a code with these facts."""
+        """The message with this code and these facts."""
         return cls(code=code, facts=facts)
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The message of a text that an earlier version wrote; None if none has it. Its facts are texts."""
+        """The message whose text an earlier version wrote, with facts as texts; None if there is no match."""
         for code, template in cls.TEXTS.items():
             found = re.fullmatch(_pattern(template), text, flags=re.DOTALL)
             if found is not None:
@@ -77,7 +77,7 @@ class Message(BaseModel):
 
 @contextmanager
 def translated(translate: Callable[[str], str]) -> Iterator[None]:
-    """Inside, every message's text goes through a function."""
+    """Pass the text of every message through a function, inside the block."""
     _translations.append(translate)
     try:
         yield
@@ -96,7 +96,7 @@ def _names(template: str) -> set[str]:
 
 
 def _pattern(template: str) -> str:
-    """A regular expression for all texts of a template; a fact that it names again must be the same."""
+    """A regular expression for all texts of a template; a repeated fact must have the same value."""
     seen: set[str] = set()
 
     def group(found: re.Match[str]) -> str:

@@ -1,4 +1,4 @@
-"""Top-k outcomes, their intervals, and whether a classifier is better than guessing."""
+"""Top-k results, confidence intervals, and a test against guessing."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ CHANCE_LEVEL = 0.001
 
 
 def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
-    """Was the true label among the ``k`` largest logits?
+    """True if the true label is among the ``k`` largest logits.
 
-    Ties count against the classifier: a label that shares its value with others ranks behind them.
-    A robust accuracy must not profit from a network whose outputs are all alike.
+    Ties count against the classifier: a label that shares its value with others ranks after them. A network
+    with equal outputs must not gain robust accuracy.
 
     Args:
         logits: float ``(N, C)``.
-        labels: int64 ``(N,)``.
-        k: at least 1; with ``k >= C`` every image is in.
+        labels: int64 ``(N,)``, from 0 to C - 1.
+        k: at least 1; with ``k >= C`` the result is True for every image.
 
     Returns:
         bool ``(N,)``.
@@ -28,13 +28,13 @@ def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     tensor([False])
     """
     own = logits.gather(1, labels.view(-1, 1))
-    # "not less" rather than "at least": a logit that is not a number also counts against it.
+    # "not less" rather than "at least": NaN also counts against the label.
     ranked_before = (~(logits < own)).sum(dim=1) - 1
     return ranked_before < k
 
 
 def predictions(logits: Tensor) -> Tensor:
-    """The class with the largest logit; of several equal ones any.
+    """The class with the largest logit; any one of them for equal logits.
 
     Args:
         logits: float ``(N, C)``.
@@ -62,7 +62,7 @@ def interval(successes: int, trials: int) -> tuple[float, float]:
 
 
 def above_chance(successes: int, trials: int, classes: int) -> bool:
-    """Is a clean accuracy better than guessing? One-sided exact binomial test at 0.001.
+    """True if a clean accuracy is better than guessing, by a one-sided exact binomial test at 0.001.
 
     >>> above_chance(30, 100, classes=10), above_chance(15, 100, classes=10)
     (True, False)

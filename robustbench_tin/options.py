@@ -1,4 +1,4 @@
-"""Options: each is declared once, as a field of a config, with its type, default, bounds and help text.
+"""Options: each is declared once, as a field of a config, with type, default, bounds and help text.
 
 ::
 
@@ -6,7 +6,7 @@
     class DataConfig(Config, panel="Data"):
         eval_images: int | None = option(None, "Number of validation images.", shown="all")
 
-The command line, the check of presets, the plan and docs/options.md are made from these fields.
+The command line, the check of presets, the plan and docs/options.md are generated from these fields.
 """
 
 from __future__ import annotations
@@ -27,23 +27,23 @@ _IN_WORDS = {bool: "true or false", int: "a whole number", float: "a number", st
 
 @dataclass(frozen=True)
 class Option:
-    """What a field says about its option, beside type and default.
+    """The declaration of an option, in addition to its type and default.
 
     Attributes:
-        help: one or two sentences: what it sets, in which unit.
+        help: one or two sentences on the meaning and the unit.
         shown: the default in words, for a value that is chosen later.
-        flag: its name on the command line; None: the field's.
-        metavar: what stands for the value in the help; None: its type.
-        panel: heading in the help; None: that of the config which declares it.
-        at_least: the lowest value; None: no lower bound. A bounded value is finite.
-        above: the value must be larger than this; None: no such bound.
-        at_most: the highest value; None: no upper bound.
-        below: the value must be smaller than this; None: no such bound.
-        choices: the only values; empty: any.
-        example: a good value, named in the error message.
-        resolved: a plan does not have the value as it is, but something made from it.
-        alone: the value if the option stands on the command line without one; None: it needs one.
-        in_preset: a preset may set it; a switch that no preset sets has no ``--no-`` form.
+        flag: its name on the command line; None for the field's name.
+        metavar: placeholder for the value in the help; None for its type.
+        panel: heading in the help; None for the heading of the config that declares it.
+        at_least: lowest value; None for no lower bound. A bounded value is finite.
+        above: the value must be larger than this; None for no such bound.
+        at_most: highest value; None for no upper bound.
+        below: the value must be smaller than this; None for no such bound.
+        choices: the allowed values; empty for any value.
+        example: a valid value, named in the error message.
+        resolved: True if a plan contains a value derived from the option instead of the option's value.
+        alone: the value if the option is given without one; None if it needs one.
+        in_preset: True if a preset may set it; a switch that no preset sets has no ``--no-`` form.
     """
 
     help: str
@@ -62,7 +62,7 @@ class Option:
     in_preset: bool = True
 
     def fits(self, value: Any) -> bool:
-        """Whether a value is within the bounds."""
+        """True if a value is within the bounds."""
         if self.choices:
             return value in self.choices
         try:
@@ -77,7 +77,7 @@ class Option:
 
     @property
     def expected(self) -> str:
-        """The bounds in words: ``0 or more, below 1``, ``none, ema or swa``; empty: any value.
+        """The bounds in words: ``0 or more, below 1``, ``none, ema or swa``; empty for any value.
 
         >>> option(0.0, "Some.", at_least=0, below=1).metadata["option"].expected
         '0 or more, below 1'
@@ -96,7 +96,7 @@ def option(default: Any, help: str, **more: Any) -> Any:
 
 
 class Config:
-    """Base of the configs; a value out of its bounds is refused as one is made.
+    """Base of the configs; creating one refuses values out of their bounds.
 
     Raises:
         InvalidSettingError: for a value out of its bounds.
@@ -121,9 +121,9 @@ class Config:
 
 
 def options_of(config: type) -> Mapping[str, Option]:
-    """The options of a config by name; each has its panel.
+    """The options of a config by name, each with its panel.
 
-    A class that declares a field anew, for a narrower type, keeps the option.
+    A class that declares a field again, with a narrower type, keeps the option.
     """
     found: dict[str, Option] = {}
     for base in reversed(config.__mro__):
@@ -136,7 +136,7 @@ def options_of(config: type) -> Mapping[str, Option]:
 
 
 def planned(*configs: type[Config]) -> type:
-    """A dataclass with the options of these configs that a plan takes as they are."""
+    """A dataclass with the options of these configs that a plan contains unchanged."""
     taken = [
         (name, types_of(config)[name], default_of(config, name))
         for config in configs
@@ -154,7 +154,7 @@ def types_of(config: type, *, in_preset: bool = False) -> dict[str, Any]:
 
 
 def in_words(kind: Any) -> str:
-    """The type of an option's value as people say it.
+    """The type of an option's value in words.
 
     >>> in_words(float | None)
     'a number'
@@ -167,12 +167,12 @@ def in_words(kind: Any) -> str:
 
 
 def default_of(config: type, name: str) -> Any:
-    """The value of an option that is not given."""
+    """The default value of an option."""
     return config.__dataclass_fields__[name].default  # type: ignore[attr-defined]
 
 
 def flag_of(name: str, declared: Option | None = None) -> str:
-    """An option as a command line has it.
+    """An option's flag on the command line.
 
     >>> flag_of("batch_size")
     '--batch-size'

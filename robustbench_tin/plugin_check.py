@@ -1,7 +1,7 @@
-"""What is wrong with a plug-in's class, found when it registers and not after a cell was trained.
+"""Checks of a plug-in's class when it registers, before any cell is trained.
 
 robust-tin calls the methods of an attack or a defense by the names and parameters of its base class. A method
-with other parameters would raise in the middle of a run, and one with a misspelt name would never be called.
+with other parameters would fail in the middle of a run, and one with a misspelled name would never be called.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 from robustbench_tin.errors import one_line
 from robustbench_tin.specs import Configurable
 
-# How alike two names are, from 0 to 1, if one is taken for a misspelling of the other.
+# Smallest similarity of two names, from 0 to 1, at which one counts as a misspelling of the other.
 _CLOSE = 0.8
 _SETTING_TYPES = "int, float, bool, str, Path, a StrEnum, a Literal of str, or one of them | None"
 # Properties that tables, cache keys and error messages read.
@@ -28,21 +28,21 @@ _BY_POSITION = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_
 
 
 def problems(value: object, base: type[Configurable], register: str) -> Iterator[str]:
-    """Why robust-tin cannot use ``value`` as a plug-in; nothing if it can.
+    """Reasons why robust-tin cannot use ``value`` as a plug-in; none if it can.
 
     Args:
-        value: what was registered.
-        base: the class that it must be derived from, :class:`~robustbench_tin.attacks.Attack` for instance.
-        register: its decorator, as authors write it.
+        value: the registered object.
+        base: the class that it must be derived from, for example :class:`~robustbench_tin.attacks.Attack`.
+        register: the decorator's name in an author's code.
 
     Yields:
-        A clause for each problem: what was given, then what is expected.
+        A clause for each problem: the given value, then the expected one.
     """
     if not (isinstance(value, type) and issubclass(value, base)):
         yield f"got {value!r:.80}; expected a class derived from {base.__name__}"
     elif "__dataclass_fields__" not in vars(value):
         yield (
-            f"class {value.__name__} is no dataclass, so it has no settings; put @dataclass(frozen=True)"
+            f"class {value.__name__} is not a dataclass, so it has no settings; put @dataclass(frozen=True)"
             f" between @{register}(...) and class {value.__name__}"
         )
     elif "__eq__" not in vars(value):
@@ -54,7 +54,7 @@ def problems(value: object, base: type[Configurable], register: str) -> Iterator
 
 
 def written_by_author(value: type, base: type) -> list[type]:
-    """The classes that ``value`` is made of, the most derived first, without ``base`` and its own bases."""
+    """The classes that ``value`` is made of, most derived first, without ``base`` and its bases."""
     return [part for part in value.__mro__ if part not in base.__mro__]
 
 
@@ -78,7 +78,7 @@ def _wrong_settings(value: type[Configurable], base: type[Configurable]) -> Iter
 
 
 def _shadowed(setting: str, value: type, base: type) -> Iterator[str]:
-    """A setting that takes the place of a method, or of a name that robust-tin reads."""
+    """Problems of a setting that replaces a method, or a name that robust-tin reads."""
     homes = [part for part in value.__mro__ if isinstance(vars(part).get(setting), types.FunctionType)]
     if homes:
         yield f"setting {setting} hides the method {homes[0].__name__}.{setting}; choose another name for it"
@@ -93,7 +93,7 @@ def _default(field: dataclasses.Field[Any]) -> Any:
 
 
 def _is_readable(hint: Any) -> bool:
-    """Whether a spec's text can be turned into this type."""
+    """True if a spec's text can be converted to this type."""
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         return all(map(_is_readable, arguments))
@@ -127,7 +127,7 @@ def _wrong_members(value: type[Configurable], base: type[Configurable]) -> Itera
                 continue
             homes = [home for home in later if name in vars(home)]
             if homes:
-                # The last one is the class that robust-tin calls it by.
+                # The last one is the class through which robust-tin calls it.
                 yield from _unlike(part, name, member, vars(homes[-1])[name])
             elif not isinstance(member, type):
                 yield from _misspelt(part, name, base, author)
@@ -141,7 +141,7 @@ def _misspelt(part: type, name: str, base: type, author: Sequence[type]) -> Iter
     if close and not any(hooks[close[0]] in vars(home) for home in author):
         yield (
             f"class {part.__name__} defines {name}, which robust-tin does not use; did you mean"
-            f" {hooks[close[0]]}? (begin the name of a helper with an underscore)"
+            f" {hooks[close[0]]}? (start the name of a helper with an underscore)"
         )
 
 
@@ -150,7 +150,7 @@ def _plain(name: str) -> str:
 
 
 def _unlike(part: type, name: str, own: Any, theirs: Any) -> Iterator[str]:
-    """What keeps ``own`` from being called, or read, as ``theirs`` is."""
+    """Reasons why ``own`` cannot be called, or read, like ``theirs``."""
     where = f"class {part.__name__}"
     if isinstance(theirs, property):
         if isinstance(own, types.FunctionType):
@@ -168,7 +168,7 @@ def _unlike(part: type, name: str, own: Any, theirs: Any) -> Iterator[str]:
 
 
 def _accepts(own: Any, theirs: Any) -> bool:
-    """Whether ``own`` takes the arguments of ``theirs``, keyword-only ones by their names."""
+    """True if ``own`` accepts the arguments of ``theirs``, keyword-only ones by name."""
     mine, expected = _parameters(own), _parameters(theirs)
     kinds = {parameter.kind for parameter in mine}
     takes_more = inspect.Parameter.VAR_POSITIONAL in kinds
@@ -177,7 +177,7 @@ def _accepts(own: Any, theirs: Any) -> bool:
     for index, parameter in enumerate(needed):
         if index >= len(places):
             return takes_more
-        # An underscore says that the argument is not used.
+        # A leading underscore marks an unused argument.
         if places[index].name != parameter.name and not places[index].name.startswith("_"):
             return False
     names = {parameter.name for parameter in mine}
@@ -200,14 +200,14 @@ def _function(member: Any) -> Callable[..., Any]:
 
 
 def _parameters(member: Any) -> list[inspect.Parameter]:
-    """All parameters but the object or class that a method is called on."""
+    """All parameters except the object or class that a method is called on."""
     parameters = list(inspect.signature(_function(member)).parameters.values())
     has_self = not isinstance(member, staticmethod) and parameters and parameters[0].kind in _BY_POSITION
     return parameters[1:] if has_self else parameters
 
 
 def _signature(name: str, member: Any) -> str:
-    """A method with the names of its parameters, ``run(self, attacked, labels, ball, generator)``."""
+    """A method with the names of its parameters: ``run(self, attacked, labels, ball, generator)``."""
     bare = [
         parameter.replace(annotation=inspect.Parameter.empty)
         for parameter in inspect.signature(_function(member)).parameters.values()

@@ -1,4 +1,4 @@
-"""Telling people how far a run is; a library call says nothing unless asked to."""
+"""Progress of a run, for the user; a library call prints nothing unless asked to."""
 
 from __future__ import annotations
 
@@ -16,37 +16,37 @@ Preparation = Callable[[str, int, int], None]
 
 
 class Reporter:
-    """Hears what happens; this one keeps it to itself."""
+    """Receives the progress of a run; this base class ignores it."""
 
     def say(self, line: str) -> None:
-        """A line worth reading."""
+        """Receive a line for the user."""
 
     def warn(self, line: str) -> None:
-        """A line that must not be missed."""
+        """Receive a line that the user must not miss."""
 
     def finished(self, line: str) -> None:
-        """A line on something that is done."""
+        """Receive a line about finished work."""
 
     @contextmanager
     def preparing(self) -> Iterator[Preparation]:
-        """Around opening the data; yields ``report(what, done, total)``, total 0 where unknown."""
+        """Wrap the opening of the data; yields ``report(what, done, total)``, with total 0 if unknown."""
         yield lambda what, done, total: None
 
     @contextmanager
     def overall(self, seconds: float) -> Iterator[None]:
-        """Around all the work, which was estimated to take this long."""
+        """Wrap all work, which is estimated to take this number of seconds."""
         yield
 
     @contextmanager
     def stage(self, what: str, total: int, seconds: float) -> Iterator[Advance]:
-        """Around one piece of work of so many steps, estimated to take this long."""
+        """Wrap one piece of work of ``total`` steps, estimated to take this number of seconds."""
         yield lambda steps: None
 
 
 class ConsoleReporter(Reporter):
     """Bars with the time left on a terminal, plain lines elsewhere.
 
-    The overall bar counts estimated seconds, so its time left corrects itself as work is done.
+    The overall bar counts estimated seconds, so its time left corrects itself during the work.
     """
 
     def __init__(self, console: Console) -> None:
@@ -126,7 +126,7 @@ class ConsoleReporter(Reporter):
 
 
 def duration(seconds: float) -> str:
-    """Seconds for people.
+    """A text for a number of seconds.
 
     >>> duration(42), duration(150), duration(9000)
     ('42 s', '3 min', '2.5 h')

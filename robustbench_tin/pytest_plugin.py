@@ -1,4 +1,4 @@
-"""The pytest plug-in: a fixture that measures a model once a test run, and assertions on it.
+"""The pytest plug-in: a fixture that measures a model once per test run, and assertions about it.
 
 ::
 
@@ -7,7 +7,7 @@
         measured.at_least(pgd=0.30, eps=0.01)
         measured.not_worse_than("robustness-baseline.json")
 
-Nothing heavy is imported before a test asks for the fixture.
+It imports nothing heavy before a test uses the fixture.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 
 class Robustness:
-    """Assertions on how robust a model is; made by the fixture ``robustness``.
+    """Assertions about a model's robustness; made by the fixture ``robustness``.
 
-    A measure is taken when an assertion first needs it, and once.
+    Each measurement runs once, when an assertion first needs it.
     """
 
     def __init__(self, own: UserModel, images: Tensor, labels: Tensor, facts: dict[str, str]) -> None:
@@ -50,12 +50,13 @@ class Robustness:
         """Require accuracies: ``at_least(clean=0.9)``, ``at_least(fgsm=0.5, pgd=0.3, eps=0.01)``.
 
         Args:
-            eps: budget in units of the pixel range; 0 for ``clean`` alone.
+            eps: budget in units of the pixel range [0, 1]; 0 for ``clean`` alone.
             norm: ``linf`` or ``l2``.
-            **floors: by attack, with its default settings and ``_`` for ``-``: ``apgd_ce=0.2``.
+            **floors: smallest accuracy, 0 to 1, by attack; attacks have their default settings, and ``_`` in
+                place of ``-``: ``apgd_ce=0.2``.
 
         Returns:
-            The same, for the next requirement.
+            This object, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.check import check
         from robustbench_tin.benchmarks.gate.rules import Rules
@@ -68,7 +69,7 @@ class Robustness:
         named = {name.replace("_", "-"): floor for name, floor in floors.items()}
         attacks = [name for name in named if name != "clean"]
         if attacks and budget <= 0:
-            pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected one above 0", pytrace=False)
+            pytest.fail(f"at_least({', '.join(floors)}) got eps {eps}; expected more than 0", pytrace=False)
         asked = UserModelSettings(",".join(attacks) or "fgsm", str(budget), norm)
         texts = [f"{name}{'' if name == 'clean' else f'@{budget}'}={floor}" for name, floor in named.items()]
         with _mistakes_told():
@@ -79,16 +80,17 @@ class Robustness:
     def not_worse_than(
         self, baseline: str | Path, *, max_drop: float | None = None, retrained: bool | None = None
     ) -> Robustness:
-        """Require that nothing is worse than in a baseline file, under the attacks and budgets that it has.
+        """Require that no measure is worse than in a baseline file, under its attacks and budgets.
 
         Args:
-            baseline: of one model, made with ``robust-tin baseline``.
-            max_drop: how much a measure may lose, a fraction; None: what ``pyproject.toml`` says, else 0.01.
-            retrained: whether the weights were trained anew, or only what is around them changed; None: their
-                digest tells.
+            baseline: baseline of one model, made with ``robust-tin baseline``.
+            max_drop: largest drop allowed for a measure, as a fraction; None for the value in
+                ``pyproject.toml``, or else 0.01.
+            retrained: True if the weights were trained again, False if only the code around them changed;
+                None to decide by their digest.
 
         Returns:
-            The same, for the next requirement.
+            This object, for the next requirement.
         """
         from robustbench_tin.benchmarks.gate.baseline_io import read_baseline
         from robustbench_tin.benchmarks.gate.check import check
@@ -106,12 +108,12 @@ class Robustness:
         with _mistakes_told():
             rules: Rules = find_rules().then([] if max_drop is None else [str(max_drop)], (), None)
             candidate = self._candidate(asked_by(read_baseline(baseline)))
-            # A project's rules are for all of its models, and this is one.
+            # A project's rules apply to all of its models, and this is one of them.
             _require(check(candidate, baseline, rules, forced_mode=forced_mode, part=True))
         return self
 
     def save_baseline(self, path: str | Path, *, attacks: str, eps: str, norm: str = "linf") -> None:
-        """Write a baseline file for :meth:`not_worse_than`, for a first time or after an improvement."""
+        """Write a baseline file for :meth:`not_worse_than`, at first or after an improvement."""
         from robustbench_tin.benchmarks.gate.baseline import make_baseline
         from robustbench_tin.benchmarks.gate.user_model import UserModelSettings
 
@@ -128,9 +130,9 @@ class Robustness:
 
 @pytest.fixture(scope="session")
 def robustness() -> Callable[..., Robustness]:
-    """``robustness(model, images, labels)``: how robust a model is; the same call measures nothing again.
+    """``robustness(model, images, labels)``: assertions on a model; a repeated call does not measure again.
 
-    It takes the images, labels, ``mean`` and ``std`` that :func:`robustbench_tin.evaluate` takes.
+    It accepts the images, labels, ``mean`` and ``std`` of :func:`robustbench_tin.evaluate`.
     """
     known: dict[tuple[str, str], Robustness] = {}
 
@@ -155,7 +157,7 @@ def robustness() -> Callable[..., Robustness]:
             shown, true = as_images_and_labels(images, labels)
             own = UserModel(normalized(module, mean, std), name or name_of(module), weights_digest(module))
         digest = Split(shown.cpu().numpy(), true.cpu().numpy()).fingerprint
-        # Two models with the same tensors may still answer differently.
+        # Two models with the same tensors may still give different outputs.
         key = (f"{id(model)} {own.name} {own.weights} {mean} {std}", digest)
         if key not in known:
             facts = {"data": "images", "data_fingerprint": digest, "measured_on": digest}
@@ -167,13 +169,13 @@ def robustness() -> Callable[..., Robustness]:
 
 @contextmanager
 def _mistakes_told() -> Iterator[None]:
-    """A mistake in what was asked fails with its one line, and no traceback through this package."""
+    """Turn a user's mistake into a failure with one line, without a traceback through this package."""
     from robustbench_tin.errors import RobustTinError
 
     try:
         yield
     except RobustTinError as error:
-        # pytest.fail would be shown with this error as its context.
+        # pytest.fail would show this error as its context.
         raise pytest.fail.Exception(str(error), pytrace=False) from None
 
 
@@ -183,7 +185,7 @@ def _require(report: CheckReport) -> None:
 
 
 def _fail(report: CheckReport) -> NoReturn:
-    """Fail with the table as the message, and no traceback through this file."""
+    """Fail with the table as the message, without a traceback through this file."""
     from robustbench_tin.benchmarks.gate.text_report import plain
 
     pytest.fail(plain(report), pytrace=False)

@@ -1,8 +1,8 @@
-"""One generic registry; attacks, defenses, backbones and data sets are four of it.
+"""A generic registry, used for attacks, defenses, backbones and data sets.
 
-Entries come from three places and are found in one: built-ins (named by a lazy ``module:attribute``,
-so that nothing is imported before it is used), installed packages (entry points) and a user's file
-(``--plugin``), whose decorators run when it is loaded.
+Entries come from three sources: built-ins (named by a lazy ``module:attribute``, so that nothing is imported
+before its use), installed packages (entry points), and a user's file (``--plugin``), whose decorators run
+when it is loaded.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from robustbench_tin.errors import (
 
 T = TypeVar("T")
 
-# What a spec can hold as a name: see robustbench_tin/specs.py.
+# A name that a spec can contain: see robustbench_tin/specs.py.
 _NAME = re.compile(r"[^\s:+,=*?\[\]]+")
 
 
@@ -39,10 +39,10 @@ class Entry(Generic[T]):
     """A registered name.
 
     Attributes:
-        name: as people give it.
-        origin: who registered it.
-        load: gives the thing itself.
-        of_package: whether another package's entry point announces it.
+        name: the name that users type.
+        origin: the source that registered it.
+        load: returns the registered value.
+        of_package: True if another package's entry point announces it.
     """
 
     name: str
@@ -52,19 +52,19 @@ class Entry(Generic[T]):
 
 
 class Registry(Generic[T]):
-    """Names and what they stand for.
+    """Names and their registered values.
 
     Args:
-        kind: what an entry is, for messages (``"attack"``).
-        group: the entry-point group in which other packages announce theirs.
+        kind: the kind of entry, for messages (``"attack"``).
+        group: the entry-point group in which other packages announce entries.
         builtin: lazy targets ``module:attribute`` by name.
-        expected: the lazy target of the class that an entry is a subclass or an instance of; what another
-            package's entry point stands for is checked against it.
-        checked_by: the lazy target of a function that says in one clause why a value cannot be an entry, or
-            returns None. It is asked about everything but the built-ins.
+        expected: lazy target of the class that an entry must be a subclass or an instance of; values from
+            other packages' entry points are checked against it.
+        checked_by: lazy target of a function that returns one clause on why a value cannot be an entry, or
+            None. It checks all entries except the built-ins.
 
-    An entry point that is broken, or whose name is taken, gives a :class:`RobustTinWarning` and is left out.
-    It is an error only if its name is asked for.
+    A broken entry point, or one whose name is taken, gives a :class:`RobustTinWarning` and is ignored. It is
+    an error only if its name is used.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class Registry(Generic[T]):
             self._entries[name] = Entry(name, "built-in", self._importer(name, target))
 
     def register(self, name: str, *, origin: str | None = None) -> Callable[[T], T]:
-        """Decorator: register what follows under ``name``.
+        """Decorator: register a class or value under ``name``.
 
         Raises:
-            InvalidSettingError: if the name is taken, naming who has it; if it is no name; or if what follows
-                cannot be used, saying what is expected.
+            InvalidSettingError: if the name is taken (names its owner), if it is not a valid name, or if the
+                value cannot be used (names the expected one).
         """
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise InvalidSettingError(
@@ -107,7 +107,7 @@ class Registry(Generic[T]):
         return decorate
 
     def add(self, name: str, value: T, *, origin: str) -> None:
-        """Register ``value`` under ``name``; the plain form of :meth:`register`."""
+        """Register ``value`` under ``name``, without a decorator; see :meth:`register`."""
         problem = self._problem_of(name, value)
         if problem is not None:
             raise InvalidSettingError(f"{self.kind} '{name}' of {origin} cannot be registered: {problem}")
@@ -115,19 +115,19 @@ class Registry(Generic[T]):
         _name_class(name, value)
 
     def add_prefix(self, prefix: str, factory: Callable[[str], T]) -> None:
-        """Let ``prefix:REST`` stand for ``factory("REST")``, for families too large to list."""
+        """Let ``prefix:REST`` mean ``factory("REST")``, for families too large to list."""
         self._prefixes[prefix] = factory
 
     @property
     def prefixes(self) -> frozenset[str]:
-        """The words that open a prefixed name (``timm`` in ``timm:resnet18``)."""
+        """The prefixes of names (``timm`` in ``timm:resnet18``)."""
         return frozenset(self._prefixes)
 
     def get(self, name: str) -> T:
-        """Return what ``name`` stands for.
+        """The value registered under ``name``.
 
         Raises:
-            UnknownNameError: with the close names.
+            UnknownNameError: for an unknown name; it lists the close names.
         """
         self._read_entry_points()
         if name in self._entries:
@@ -148,18 +148,18 @@ class Registry(Generic[T]):
         return list(self._entries.values())
 
     def usable(self) -> Iterator[tuple[Entry[T], T]]:
-        """Each entry with what it stands for; another package's that does not load is warned of."""
+        """Each entry with its value; a warning replaces another package's entry that does not load."""
         for entry in self.entries():
             if not entry.of_package or self._is_usable(entry):
                 yield entry, entry.load()
 
     def match(self, pattern: str) -> list[str]:
-        """Names that fit an ``fnmatch`` pattern; a plain or prefixed name fits itself.
+        """Names that match an ``fnmatch`` pattern; a plain or prefixed name matches itself.
 
-        Another package's entry that does not load fits its own name only.
+        Another package's entry that does not load matches only its own name.
 
         Raises:
-            UnknownNameError: where nothing fits.
+            UnknownNameError: if no name matches.
         """
         if pattern.partition(":")[0] in self._prefixes:
             return [pattern]
@@ -187,7 +187,7 @@ class Registry(Generic[T]):
         self._entries[entry.name] = entry
 
     def _insert_of_package(self, entry: Entry[T]) -> None:
-        """Take another package's entry, unless its name is taken."""
+        """Add another package's entry, unless its name is taken."""
         taken = self._entries.get(entry.name)
         if taken is None:
             self._entries[entry.name] = entry
@@ -200,13 +200,13 @@ class Registry(Generic[T]):
                 f"{self.kind} '{entry.name}' is announced by {taken.origin} and by {entry.origin};"
                 " remove one of them"
             )
-            self._warn(f"{clash}, until then neither can be used")
+            self._warn(f"{clash}; until then neither can be used")
             self._entries[entry.name] = Entry(
                 entry.name, entry.origin, lambda: _refuse(clash), of_package=True
             )
 
     def _is_usable(self, entry: Entry[T]) -> bool:
-        """Whether another package's entry loads; if not, a warning says so."""
+        """True if another package's entry loads; otherwise warn."""
         try:
             entry.load()
         except RobustTinError as error:
@@ -240,14 +240,14 @@ class Registry(Generic[T]):
     def _entry_points(self) -> list[metadata.EntryPoint]:
         try:
             return list(metadata.entry_points(group=self._group))
-        except Exception as error:  # one package's broken metadata; torch does not import then either
+        except Exception as error:  # broken metadata of one package; torch cannot be imported then either
             raise InvalidSettingError(
-                f"the entry points of the installed packages cannot be read: {one_line(error)}; mend or"
+                f"the entry points of the installed packages cannot be read: {one_line(error)}; repair or"
                 " remove the package whose entry_points.txt is broken"
             ) from error
 
     def _guarded(self, name: str, target: str, origin: str) -> Callable[[], T]:
-        """As :meth:`_importer`, for other people's packages, which may be broken."""
+        """Like :meth:`_importer`, for other packages, which may be broken."""
 
         def load() -> T:
             try:
@@ -273,12 +273,12 @@ class Registry(Generic[T]):
             raise TypeError(f"got {value!r:.80}; expected the class {attribute} or one below it")
 
     def _problem_of(self, name: str, value: object) -> str | None:
-        """Why ``value`` cannot be the entry ``name``; None: it can."""
+        """The reason why ``value`` cannot be the entry ``name``; None if it can."""
         if self._checked_by is None:
             return None
         own = vars(value).get("name") if isinstance(value, type) else None
         if isinstance(own, str) and own and own != name and own not in self._entries:
-            return f"its class sets name = {own!r}; expected no name of its own, or the one that it registers"
+            return f"its class sets name = {own!r}; expected no name, or the name under which it registers"
         module, _, attribute = self._checked_by.partition(":")
         problem: str | None = getattr(importlib.import_module(module), attribute)(value)
         return problem
@@ -291,48 +291,48 @@ def _refuse(reason: str) -> NoReturn:
 def _origin(point: metadata.EntryPoint) -> str:
     try:
         name = point.dist.name if point.dist else None
-    except Exception:  # noqa: BLE001 - whatever other people's metadata hold
+    except Exception:  # noqa: BLE001 - other packages' metadata may raise any error
         name = None
     return f"package {name}" if name else f"entry point {point.value}"
 
 
 def load_plugin(path: str | Path) -> None:
-    """Run a user's Python file, whose decorators register what it defines.
+    """Run a user's Python file, whose decorators register its definitions.
 
-    A file is loaded once per process, however often it is named.
+    A file is loaded once per process, even if it is named several times.
 
     Raises:
-        InvalidSettingError: where the file is missing or does not import.
+        InvalidSettingError: if the file is missing or cannot be imported.
     """
     path = Path(path).resolve()
     if not path.is_file():
-        raise InvalidSettingError(f"plugin '{path}' is no file; expected a Python file")
+        raise InvalidSettingError(f"plugin '{path}' is not a file; expected a Python file")
     module_name = f"robustbench_tin_plugin_{path.stem}_{abs(hash(str(path))):x}"
     if module_name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(module_name, path)
     if spec is None or spec.loader is None:
-        raise InvalidSettingError(f"plugin '{path}' is no Python file; expected a name that ends in .py")
+        raise InvalidSettingError(f"plugin '{path}' is not a Python file; expected a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[module_name] = module
     try:
         spec.loader.exec_module(module)
-    except (Exception, SystemExit) as error:  # an exit within it would look like success
+    except (Exception, SystemExit) as error:  # an exit in the file would look like success
         del sys.modules[module_name]
         if isinstance(error, InvalidSettingError):
             raise
         raise InvalidSettingError(
-            f"plugin '{path}' does not load: {one_line(error)}; mend the file"
+            f"plugin '{path}' does not load: {one_line(error)}; correct the file"
         ) from error
 
 
 def _name_class(name: str, value: object) -> None:
-    """Tell a class its registered name, so that its objects can print their spec."""
+    """Store the registered name in a class, so that its objects can print their spec."""
     if isinstance(value, type) and not value.__dict__.get("name"):
         value.name = name  # type: ignore[attr-defined]
 
 
 def _file_of(value: object) -> str:
-    """The file that defines ``value``, as the origin that people recognise."""
+    """The file that defines ``value``: an origin that users recognise."""
     module = sys.modules.get(getattr(value, "__module__", ""))
     return str(getattr(module, "__file__", None) or getattr(value, "__module__", "unknown"))

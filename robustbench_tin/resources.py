@@ -1,4 +1,4 @@
-"""What this machine has to offer: cores, memory, GPUs."""
+"""Resources of this machine: cores, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def cores() -> int:
 
 
 def free_memory() -> int | None:
-    """Bytes of memory that can still be taken, a container's limit included; None if nobody says so."""
+    """Bytes of memory still available, within a container's limit; None if the system does not tell."""
     found = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
     return min(found) if found else None
 
@@ -39,11 +39,11 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_container() -> int | None:
-    """By the limits of control groups, version 2."""
+    """The memory left within the limits of control groups, version 2."""
     home = Path("/sys/fs/cgroup")
     with suppress(OSError, ValueError):
         limit, used = ((home / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        # Pages of files count as used and are given up on demand.
+        # Cached pages of files count as used, but are released on demand.
         cached = dict(line.split() for line in (home / "memory.stat").read_text().splitlines())
         if limit != "max":
             return max(0, int(limit) - int(used) + int(cached.get("inactive_file", 0)))

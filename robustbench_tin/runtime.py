@@ -1,7 +1,7 @@
-"""What a run computes on: device, precision and memory layout, chosen once and written down.
+"""The runtime of a training: device, precision and memory layout, chosen once and recorded.
 
-Nothing here is chosen by timing: the same machine always gets the same choice, so the same command
-gives the same table.
+Nothing here is chosen by timing: the same machine always makes the same choice, so the same command gives the
+same table.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from robustbench_tin.devices import images_device, taking_images
 from robustbench_tin.errors import InvalidSettingError
 
-# glibc's names for what mallopt sets.
+# glibc's names for the parameters of mallopt.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_THRESHOLD = -3
 
@@ -31,7 +31,7 @@ _M_MMAP_THRESHOLD = -3
 class Runtime:
     """Device, training precision and layout.
 
-    Attacks and measures always compute in float32; the precision is that of training.
+    Attacks and measurements always compute in float32; the precision applies to training.
 
     Attributes:
         device: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
@@ -45,17 +45,17 @@ class Runtime:
 
     @property
     def torch_device(self) -> torch.device:
-        """The device of images, labels and results: that of the network, or the CPU if it lacks float64."""
+        """The device of images, labels and results: the network's, or the CPU if that one lacks float64."""
         return images_device(self.device)
 
     def autocast(self) -> AbstractContextManager[object]:
-        """A context in which the forward pass runs in the training precision."""
+        """A context in which forward passes run in the training precision."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.torch_device.type, getattr(torch, self.precision))
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a model to the device, in the layout; it takes images of :attr:`torch_device`."""
+        """Move a model to the device in this layout; it then takes images on :attr:`torch_device`."""
         if self.channels_last:
             model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         else:
@@ -64,10 +64,10 @@ class Runtime:
 
 
 def choose_device(name: str | None) -> str:
-    """The device asked for, or the best there is: cuda, else mps, else cpu.
+    """The given device, or the best available one: cuda, else mps, else cpu.
 
     Raises:
-        InvalidSettingError: if it does not exist here.
+        InvalidSettingError: if it is not available.
     """
     if name is None:
         if torch.cuda.is_available():
@@ -77,22 +77,22 @@ def choose_device(name: str | None) -> str:
         torch.zeros(1, device=name, dtype=torch.float32).item()
     except (RuntimeError, AssertionError, NotImplementedError, TypeError):
         raise InvalidSettingError(
-            f"device got '{name}', which is not usable here; expected cpu, cuda, cuda:N or mps"
+            f"device got '{name}', which is not available here; expected cpu, cuda, cuda:N or mps"
         ) from None
     return str(torch.device(name))
 
 
 def choose_precision(device: str, model: nn.Module, image_size: int) -> str:
-    """The training precision that pays for this model on this device.
+    """The training precision that is fastest for this model on this device without loss of correctness.
 
-    bfloat16 where the device computes in it. On a CPU not for networks with depthwise convolutions,
-    whose kernels it slows down, nor where a convolution wider than one pixel meets a map of a single
-    pixel: there the weight gradients of PyTorch's CPU kernels hold memory that nobody wrote (seen in
-    2.15 with kernels of 3 at stride 2 and of 5), and training ends in NaN or, worse, does not.
+    bfloat16 if the device computes in it. There are two exceptions on a CPU. bfloat16 slows down depthwise
+    convolutions. And if a convolution wider than one pixel meets a map of a single pixel, the weight
+    gradients of PyTorch's CPU kernels contain uninitialised memory (seen in 2.15 with kernels of 3 at stride
+    2 and of 5): training then ends in NaN or, worse, in wrong weights.
 
     Args:
-        device: where training runs.
-        model: pixels ``(N, 3, image_size, image_size)`` to logits, on the CPU or on torch's meta device.
+        device: device of the training.
+        model: maps pixels ``(N, 3, image_size, image_size)`` to logits, on the CPU or on torch's meta device.
         image_size: side of the images in pixels.
     """
     kind = torch.device(device).type
@@ -103,21 +103,21 @@ def choose_precision(device: str, model: nn.Module, image_size: int) -> str:
 
 
 def as_tensor(array: npt.NDArray[Any]) -> Tensor:
-    """The array as a tensor without a copy, so that a memory map stays one; it must not be written to."""
+    """The array as a tensor without a copy, so that a memory map stays one; do not write to it."""
     with warnings.catch_warnings():
-        # A read-only memory map: torch warns that writing to it would fail, and nothing here writes.
+        # torch warns that writing to a read-only memory map would fail, and nothing here writes.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(array)
 
 
 def is_asynchronous(device: torch.device) -> bool:
-    """Whether the host runs ahead of this device, and must wait for it to see a value: on all but a CPU."""
+    """True if the host must wait for this device before it can read a value: for all except a CPU."""
     return device.type != "cpu"
 
 
 @contextmanager
 def float32_default() -> Iterator[None]:
-    """Layers made inside have float32 weights, whatever ``torch.set_default_dtype`` was given."""
+    """Give layers created inside float32 weights, whichever default ``torch.set_default_dtype`` has set."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)
     try:
@@ -127,17 +127,17 @@ def float32_default() -> Iterator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out; that of a CPU has no class of its own in torch."""
+    """True if an error means that memory ran out; torch has no class for this error on a CPU."""
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
     )
 
 
 def tune_allocator() -> None:
-    """Let the C library keep large buffers between steps, instead of asking the system for each anew.
+    """Let the C library keep large buffers between steps instead of requesting each again.
 
-    On Linux, freed activations go back to the system at once, and fetching their pages again costs up
-    to a third of a training step. Set ``ROBUST_TIN_MALLOC=system`` to leave the allocator alone.
+    On Linux, freed activations return to the system at once, and fetching their pages again costs up to a
+    third of a training step. Set ``ROBUST_TIN_MALLOC=system`` to leave the allocator unchanged.
     """
     if sys.platform != "linux" or os.environ.get("ROBUST_TIN_MALLOC") == "system":
         return

@@ -1,9 +1,8 @@
 """One grammar for everything that is chosen by name: ``name`` or ``name:key=value,key=value``.
 
-In a comma list an item with ``=`` belongs to the name before it, so ``fgsm,pgd:steps=20,restarts=2``
-is two items. ``timm:``, ``art:`` and the like are prefixes of a name. :class:`Configurable` is the
-other direction: a frozen dataclass that prints as its canonical spec, which serves as label, cache
-key and test id.
+In a comma list, an item with ``=`` belongs to the name before it, so ``fgsm,pgd:steps=20,restarts=2`` is two
+items. ``timm:`` and ``art:`` are examples of prefixes of a name. :class:`Configurable` works in the other
+direction: a frozen dataclass that prints as its canonical spec, which serves as label, cache key and test id.
 """
 
 from __future__ import annotations
@@ -19,14 +18,14 @@ from typing import Any, ClassVar, Self
 
 from robustbench_tin.errors import InvalidSettingError, UnknownNameError
 
-# Longer decimals are written as fractions, if they are some.
+# Longer decimals are written as fractions if they are equal to one.
 _SHORT = 8
 _LONG_DECIMAL = re.compile(r"(?<![\w./])\d+\.\d{7,}(?:e-?\d+)?(?![\w.]|/\d)")
 
 
 @dataclass(frozen=True)
 class Spec:
-    """A parsed spec: the name (with its prefix, if any) and the settings as they were written."""
+    """A parsed spec: the name (with its prefix, if any) and the settings as texts."""
 
     name: str
     settings: Mapping[str, str]
@@ -37,10 +36,10 @@ def parse_spec(text: str, prefixes: Collection[str] = ()) -> Spec:
 
     Args:
         text: the spec as typed.
-        prefixes: words that, before a first ``:``, are part of the name (``timm`` in ``timm:resnet18``).
+        prefixes: words that, before a first ``:``, belong to the name (``timm`` in ``timm:resnet18``).
 
     Raises:
-        InvalidSettingError: where a setting is no ``key=value`` or a key stands twice.
+        InvalidSettingError: if a setting is not ``key=value`` or a key is given twice.
 
     >>> parse_spec("pgd:steps=20,restarts=2")
     Spec(name='pgd', settings={'steps': '20', 'restarts': '2'})
@@ -55,7 +54,7 @@ def parse_spec(text: str, prefixes: Collection[str] = ()) -> Spec:
     for item in filter(None, (part.strip() for part in rest.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not (key and equals and value):
-            raise InvalidSettingError(f"'{item}' in '{text}' is no setting; expected key=value")
+            raise InvalidSettingError(f"'{item}' in '{text}' is not a setting; expected key=value")
         if key in settings:
             raise InvalidSettingError(f"'{text}' sets {key} twice; give it once")
         settings[key] = value
@@ -71,13 +70,13 @@ def split_items(text: str) -> list[str]:
     items = [part.strip() for part in text.split(",")] if text.strip() else []
     if not all(items):
         raise InvalidSettingError(
-            f"'{text}' has an empty item; expected one between each two commas, such as a,b"
+            f"'{text}' has an empty item; expected a name between every two commas: a,b"
         )
     return items
 
 
 def split_list(text: str) -> list[str]:
-    """Split a comma list of specs; an item with ``=`` but no name of its own goes to the one before.
+    """Split a comma list of specs; an item with ``=`` but no name belongs to the spec before it.
 
     Raises:
         InvalidSettingError: for an empty item.
@@ -97,10 +96,10 @@ def split_list(text: str) -> list[str]:
 
 
 def parse_number(text: str) -> float:
-    """Read a number as people write a budget: ``0.03`` or ``8/255``.
+    """Read a number in the usual form of a budget: ``0.03`` or ``8/255``.
 
     Raises:
-        ValueError: for anything else.
+        ValueError: for any other text.
     """
     numerator, slash, denominator = text.partition("/")
     try:
@@ -110,10 +109,10 @@ def parse_number(text: str) -> float:
 
 
 def number_text(value: float) -> str:
-    """A number as people write it, in full: :func:`parse_number` reads the same number back.
+    """A number in its usual form, exact: :func:`parse_number` reads the same number back.
 
-    A long decimal is written as a fraction if it is one: of 255 levels, in quarters, else with a denominator
-    up to 255.
+    A long decimal is written as a fraction if it equals one: with the denominator 255 and a numerator in
+    quarters, or else with a denominator up to 255.
 
     >>> number_text(8 / 255), number_text(2.5 / 255), number_text(0.03), number_text(1 / 7)
     ('8/255', '2.5/255', '0.03', '1/7')
@@ -131,7 +130,7 @@ def number_text(value: float) -> str:
 
 
 def eps_text(eps: float) -> str:
-    """A budget for tables and messages: as :func:`number_text`, but six digits of a longer decimal.
+    """A budget for tables and messages: like :func:`number_text`, but longer decimals have six digits.
 
     >>> eps_text(8 / 255), eps_text(0.03), eps_text(0.0), eps_text(0.123456789)
     ('8/255', '0.03', '0', '0.123457')
@@ -141,7 +140,7 @@ def eps_text(eps: float) -> str:
 
 
 def short_numbers(text: str) -> str:
-    """A text of an earlier version with its long decimals written as :func:`number_text` does.
+    """A text of an earlier version, with its long decimals in the form of :func:`number_text`.
 
     >>> short_numbers("pgd-at:eps=0.01568627450980392")
     'pgd-at:eps=4/255'
@@ -153,8 +152,8 @@ def short_numbers(text: str) -> str:
 class Configurable:
     """Base of attacks and defenses: a frozen dataclass whose fields are its settings.
 
-    Registering a class gives it its ``name``. Two objects with the same settings are equal and have
-    the same :attr:`spec`, whatever order or defaults they were written with.
+    Registering a class sets its ``name``. Two objects with the same settings are equal and have the same
+    :attr:`spec`, independent of the order and the defaults in the text they came from.
     """
 
     name: ClassVar[str] = ""
@@ -162,17 +161,17 @@ class Configurable:
 
     @classmethod
     def from_settings(cls, settings: Mapping[str, str]) -> Self:
-        """Build from the strings of a spec, converting each to its field's type.
+        """Build an object from the texts of a spec; each is converted to its field's type.
 
         Raises:
-            UnknownNameError: for a key that is no setting.
-            InvalidSettingError: for a value that does not fit its type or its range, one that is missing and
-                has no default, or a class whose author forgot the decorator that makes its settings.
+            UnknownNameError: for an unknown key.
+            InvalidSettingError: for a value that does not fit its type or its range, a missing value without
+                a default, or a class whose author forgot the dataclass decorator.
         """
         if "__dataclass_fields__" not in vars(cls):
             raise InvalidSettingError(
-                f"{cls.kind} '{cls.name}' is no dataclass, so it has no settings; put @dataclass(frozen=True)"
-                f" on class {cls.__name__}"
+                f"{cls.kind} '{cls.name}' is not a dataclass, so it has no settings; put"
+                f" @dataclass(frozen=True) on class {cls.__name__}"
             )
         hints = typing.get_type_hints(cls)
         known = {field.name for field in dataclasses.fields(cls)}
@@ -206,14 +205,14 @@ class Configurable:
 
     @classmethod
     def describe_settings(cls) -> str:
-        """The settings with their defaults, where they have some: ``steps=10, alpha=None``."""
+        """The settings with their defaults, if they have any: ``steps=10, alpha=None``."""
         return ", ".join(
             f"{field.name}={_default_text(field)}" if _has_default(field) else field.name
             for field in dataclasses.fields(cls)
         )
 
     def require(self, condition: bool, setting: str, expected: str) -> None:
-        """Refuse a setting out of its range; for use in ``__post_init__``."""
+        """Refuse a setting out of its range; call it in ``__post_init__``."""
         if not condition:
             raise InvalidSettingError(
                 f"{self.kind} '{self.name}' got {setting}={_text(getattr(self, setting))}; expected"
@@ -222,7 +221,7 @@ class Configurable:
 
     @property
     def spec(self) -> str:
-        """The canonical spec: defaults left out, keys sorted."""
+        """The canonical spec: without defaults, with sorted keys."""
         changed = [
             f"{field.name}={_text(getattr(self, field.name))}"
             for field in sorted(dataclasses.fields(self), key=lambda field: field.name)

@@ -1,7 +1,7 @@
-"""Standard output and error as they are found: in any encoding, full, or closed by their reader.
+"""Standard output and error in any state: in any encoding, full, or closed by the reader.
 
-:func:`guarded_streams` is around the whole of the command line. Nothing that is printed within it raises: a
-character that the encoding lacks is replaced, and the first failure to write is kept for the exit code.
+:func:`guarded_streams` wraps the whole command line. Printing inside it never raises: characters that the
+encoding lacks are replaced, and the first failed write is kept for the exit code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _REPLACING = "robust-tin-replace"
-# Tables say with these whether accuracy fell or rose: a question mark for both would be another table.
+# Tables show with these whether accuracy fell or rose: a question mark for both would change the table.
 _PLAIN = {
     **{"▼": "-", "▲": "+", "–": "-", "—": "-", "…": ".", "→": ">", "×": "x", "≥": ">", "≤": "<", "±": "~"},
     **{"─": "-", "━": "-", "│": "|", "•": "*", "’": "'"},
@@ -30,7 +30,7 @@ class GuardedStream:
     """A text stream whose writes never raise; everything else is the stream's own.
 
     Attributes:
-        failure: the first error of a write; None while there is none.
+        failure: the first error of a write; None if there was no error.
     """
 
     def __init__(self, stream: IO[str]) -> None:
@@ -38,16 +38,16 @@ class GuardedStream:
         self.failure: OSError | None = None
 
     def write(self, text: str) -> int:
-        """Write text, or drop it once a write has failed."""
+        """Write text, or drop it after a failed write."""
         self._guarded(lambda: self._stream.write(text))
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write several texts, likewise."""
+        """Write several texts, or drop them after a failed write."""
         self._guarded(lambda: self._stream.writelines(lines))
 
     def flush(self) -> None:
-        """Hand everything over to the system, likewise."""
+        """Flush the stream, unless a write has failed."""
         self._guarded(self._stream.flush)
 
     def __getattr__(self, name: str) -> Any:
@@ -61,7 +61,7 @@ class GuardedStream:
             self._discard()
 
     def _discard(self) -> None:
-        """Send what is left in the buffers to nowhere, or Python would fail on it again at its end."""
+        """Redirect the remaining buffers to the null device; otherwise Python would fail on them at exit."""
         with suppress(OSError, ValueError):
             nowhere = os.open(os.devnull, os.O_WRONLY)
             try:
@@ -72,9 +72,9 @@ class GuardedStream:
 
 @contextmanager
 def guarded_streams() -> Iterator[GuardedStream | None]:
-    """Put guards in the place of ``sys.stdout`` and ``sys.stderr``; the guard of standard output is yielded.
+    """Replace ``sys.stdout`` and ``sys.stderr`` by guards; yields the guard of standard output.
 
-    It is None if the process was started without standard output.
+    The guard is None if the process was started without standard output.
     """
     codecs.register_error(_REPLACING, _replace)
     before = sys.stdout, sys.stderr
@@ -93,14 +93,14 @@ def _guard(stream: IO[str]) -> GuardedStream:
 
 
 def was_closed_by_its_reader(failure: OSError) -> bool:
-    """Whether a write failed because nobody reads any more, as after ``| head``."""
+    """True if a write failed because the reader closed the stream, as ``| head`` does."""
     return failure.errno in (errno.EPIPE, errno.ECONNRESET)
 
 
 def make_console() -> Console:
-    """A console as wide as the terminal, and wide enough for a whole table if there is none.
+    """A console as wide as the terminal; without a terminal, wide enough for a whole table.
 
-    It takes no text for markup, emoji codes or numbers to colour: what it prints comes from data.
+    It interprets no markup, emoji codes or numbers, because its text comes from data.
     """
     from rich.console import Console
 

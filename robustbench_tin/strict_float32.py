@@ -1,4 +1,4 @@
-"""How float32 is computed: as it is when an attack verifies, in TF32 if it may be while it searches."""
+"""The arithmetic of float32: exact for verification, TF32 if allowed during a search."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import torch
 
 @contextmanager
 def exact_float32() -> Iterator[None]:
-    """Inside, matrix products and convolutions of float32 are float32; afterwards all is as it was.
+    """Compute float32 matrix products and convolutions in float32 inside; restore the settings on exit.
 
-    torch has two interfaces for this and refuses to read the older one where the newer was used, so
-    each is put back if it could be read.
+    torch has two interfaces for this setting and refuses to read the older one after the newer was used.
+    Therefore each is restored only if it could be read.
     """
     newer = [(place, place.fp32_precision) for place in _places() if hasattr(place, "fp32_precision")]
     matmul = cudnn = None
@@ -36,7 +36,7 @@ def exact_float32() -> Iterator[None]:
 
 @contextmanager
 def tf32() -> Iterator[None]:
-    """Within :func:`exact_float32`: the GPU may round the factors of float32 products to TF32 (10 bits)."""
+    """Inside :func:`exact_float32`: let the GPU round the factors of float32 products to TF32 (10 bits)."""
     torch.set_float32_matmul_precision("high")
     torch.backends.cudnn.allow_tf32 = True
     try:
@@ -46,7 +46,7 @@ def tf32() -> Iterator[None]:
 
 
 def has_tf32(device: torch.device) -> bool:
-    """Whether a device computes in TF32: NVIDIA's from compute capability 8.0 on."""
+    """True if a device computes in TF32: NVIDIA's from compute capability 8.0 on."""
     return (
         device.type == "cuda"
         and torch.version.hip is None
@@ -63,7 +63,7 @@ def _be_exact() -> None:
 
 
 def _places() -> list[Any]:
-    """Where torch 2.9 and later keep how float32 is computed, by library and operation."""
+    """The settings in torch 2.9 and later for float32 arithmetic, by library and operation."""
     libraries = torch.backends.cudnn, torch.backends.mkldnn
     operations = [getattr(library, name, None) for library in libraries for name in ("matmul", "conv", "rnn")]
     return [torch.backends.cuda.matmul, *operations]

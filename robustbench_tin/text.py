@@ -1,9 +1,9 @@
-"""Texts from data, made safe for the place that shows them.
+"""Texts from data, made safe for the place where they are shown.
 
-Names, paths and error messages come from files, plug-ins and models. They may hold control characters, line
-breaks or the markup of the place that shows them. Each place has one function here: :func:`printable` for
-terminals and logs, :func:`markdown` for Markdown pages, :func:`latex` for papers, :func:`spreadsheet_cell`
-for CSV files that people open.
+Names, paths and error messages come from files, plug-ins and models. They may contain control characters,
+line breaks or markup. Each place has one function here: :func:`printable` for terminals and logs,
+:func:`markdown` for Markdown pages, :func:`latex` for papers, :func:`spreadsheet_cell` for CSV files that
+users open.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ import re
 import unicodedata
 
 _ENTITIES = {"&": "&amp;", "<": "&lt;", ">": "&gt;"}
-# An underscore within a word starts no emphasis on GitHub, and names are full of them.
+# An underscore within a word starts no emphasis on GitHub, and many names have one.
 _MARKS = re.compile(r"[&<>]|[\\`*\[\]|~$]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])|^[#+=-]")
 _LATEX = {
     **{"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"},
     **{letter: f"\\{letter}" for letter in "&%$#_{}"},
     **{"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': "''"},
-    # Behind the end of a row these would be its arguments.
+    # After the end of a row, these would be read as its arguments.
     **{"[": "{[}", "*": "{*}"},
-    # Of these pdflatex knows none by itself.
+    # pdflatex does not know these characters.
     **{"–": "--", "−": "$-$", "±": r"$\pm$", "×": r"$\times$", "·": r"$\cdot$", "→": r"$\to$"},
     **{"▼": r"$\downarrow$", "▲": r"$\uparrow$", "≤": r"$\le$", "≥": r"$\ge$", "≈": r"$\approx$"},
     **{"∞": r"$\infty$", "’": "'", "\u00a0": "~", "\u202f": r"\,"},
@@ -31,8 +31,8 @@ _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 def printable(text: str) -> str:
     r"""One line without control characters: each is shown as its escape.
 
-    Line breaks, terminal controls, bidirectional controls and bytes that no encoding could read are escaped;
-    spaces of any width are kept.
+    Line breaks, terminal controls, bidirectional controls and bytes without an encoding are escaped; spaces
+    of any width are kept.
 
     >>> printable("a\x1b[2J\nb")
     'a\\x1b[2J\\nb'
@@ -43,7 +43,7 @@ def printable(text: str) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""Text within one line or table cell of a Markdown page, shown as it is.
+    r"""Text for one line or table cell of a Markdown page, with its markup escaped.
 
     >>> markdown("a|b <img> `c`")
     'a\\|b &lt;img&gt; \\`c\\`'
@@ -52,7 +52,7 @@ def markdown(text: str) -> str:
 
 
 def latex(text: str) -> str:
-    r"""Text within one line or table cell of a LaTeX document, shown as it is.
+    r"""Text for one line or table cell of a LaTeX document, with its markup escaped.
 
     >>> latex("50 % of a_b, ± 1")
     '50 \\% of a\\_b, $\\pm$ 1'
@@ -61,9 +61,9 @@ def latex(text: str) -> str:
 
 
 def spreadsheet_cell(text: str) -> str:
-    """A text cell that no spreadsheet takes for a formula: one that looks like one gets an apostrophe first.
+    """A text cell that no spreadsheet reads as a formula: an apostrophe precedes one that looks like one.
 
-    Numbers are left as they are.
+    Numbers are unchanged.
 
     >>> spreadsheet_cell("=1+1"), spreadsheet_cell("resnet50"), spreadsheet_cell("-1")
     ("'=1+1", 'resnet50', '-1')
@@ -72,7 +72,7 @@ def spreadsheet_cell(text: str) -> str:
 
 
 def spreadsheet_path(text: str) -> str:
-    """The same of a relative path, which still names its file.
+    """A relative path that no spreadsheet reads as a formula; it still names its file.
 
     >>> spreadsheet_path("=1.png")
     './=1.png'
@@ -90,7 +90,7 @@ def counted(number: int, noun: str, several: str | None = None) -> str:
 
 
 def brief(value: object) -> str:
-    """A value for a message: its text if that is short, else its type."""
+    """A value for a message: its text if that is short, or else its type."""
     text = " ".join(repr(value).split())
     return text if len(text) <= 60 else f"a {type(value).__name__}"
 

@@ -1,10 +1,10 @@
 """Threat models: a norm and a budget, and the ball of images that they allow.
 
-``eps`` is in units of the pixel range [0, 1]: for ``linf`` the largest change of any one value, for
-``l2`` the Euclidean length of the change over all values of an image. Every ball is cut with the
-pixel box [0, 1]. The linf ball is exact to the last bit: bounds are rounded towards the image, so
-that a float32 image inside them differs by at most eps in exact arithmetic. The l2 norm is taken in
-float64 and may exceed eps by at most :data:`L2_TOLERANCE`, relative.
+``eps`` is in units of the pixel range [0, 1]. For ``linf`` it is the largest change of any one value, for
+``l2`` the Euclidean length of the change over all values of an image. Every ball is intersected with the
+pixel box [0, 1]. The linf ball is exact to the last bit: bounds are rounded towards the image, so that a
+float32 image inside them differs by at most eps in exact arithmetic. The l2 norm is computed in float64 and
+may exceed eps by at most :data:`L2_TOLERANCE`, relative.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ L2_TOLERANCE = 1e-6
 
 Number = float | np.number[Any] | npt.NDArray[Any] | Tensor
 Budgets = str | Number | Iterable[str | Number]
-# Six standard deviations of what rounding pixels to float32 does to the length of a change.
+# Six standard deviations of the effect that rounding pixels to float32 has on the length of a change.
 _ROUNDING = 1e-7
-# What a value of an 8-bit image may be.
+# The possible values of an 8-bit image.
 _GRID = torch.arange(256, dtype=torch.float32) / 255
 
 
@@ -41,11 +41,17 @@ def parse_eps(eps: str | Number, norm: str | None = None) -> float:
     """Read one budget, ``0.03`` or ``8/255``.
 
     Args:
-        eps: a text, or a number of any type: of Python, NumPy, or a tensor of one value.
-        norm: that the budget is for; None: not known yet.
+        eps: a text, or a number of any type: Python's, NumPy's, or a tensor of one value.
+        norm: the norm of the budget; None if it is not known yet.
+
+    Returns:
+        The budget in units of the pixel range [0, 1].
 
     Raises:
-        InvalidSettingError: if it is no number, or no budget in that norm.
+        InvalidSettingError: if it is not a number, or not a budget in that norm.
+
+    >>> parse_eps("8/255") == 8 / 255, parse_eps(0.03)
+    (True, 0.03)
     """
     try:
         number = parse_number(eps) if isinstance(eps, str) else _as_float(eps)
@@ -76,29 +82,29 @@ def check_length(what: str, length: float) -> None:
     """Refuse a length in the linf norm that is longer than the pixel range.
 
     Args:
-        what: it is of, for the message: ``eps``, ``attack 'pgd' got alpha``.
+        what: the start of the message: ``eps got``, ``attack 'pgd' got alpha``.
         length: finite.
 
     Raises:
-        InvalidSettingError: saying that k/255 is meant.
+        InvalidSettingError: suggests k/255.
     """
     if length > 1:
         meant = f"{length:g}/255" if length <= 255 else "8/255"
         raise InvalidSettingError(
             f"{what} {length:g}; expected at most 1 in linf, in units of the pixel range [0, 1]"
-            f" (for {meant.partition('/')[0]} of 255 levels write {meant})"
+            f" (for {meant.partition('/')[0]} of 255 levels, write {meant})"
         )
 
 
 def parse_eps_list(eps: Budgets, norm: str | None = None) -> tuple[float, ...]:
-    """Budgets from ``"0,0.01,8/255"``, a number or several of either, in the order given.
+    """Budgets from ``"0,0.01,8/255"``, a number, or several of either, in the given order.
 
     Args:
-        eps: numbers may be of any type that :func:`parse_eps` takes.
-        norm: that they are for; None: not known yet.
+        eps: numbers may be of any type that :func:`parse_eps` accepts.
+        norm: the norm of the budgets; None if it is not known yet.
 
     Raises:
-        InvalidSettingError: if there is none or one is no budget.
+        InvalidSettingError: if there is no budget or one is invalid.
 
     >>> parse_eps_list("0.5, 1/4")
     (0.5, 0.25)
@@ -118,7 +124,7 @@ def parse_eps_list(eps: Budgets, norm: str | None = None) -> tuple[float, ...]:
 
 
 def is_one_budget(eps: Budgets) -> bool:
-    """Whether this is a budget and not several: a number, or a text without a comma.
+    """True for one budget, a number or a text without a comma; False for several.
 
     >>> is_one_budget("8/255"), is_one_budget(0.03), is_one_budget([0.03])
     (True, True, False)
@@ -129,12 +135,12 @@ def is_one_budget(eps: Budgets) -> bool:
 
 
 def _is_one(value: object) -> bool:
-    """Whether this is a tensor or array without a dimension."""
+    """True for a tensor or array without a dimension."""
     return isinstance(value, Tensor | np.ndarray) and value.ndim == 0
 
 
 def _as_float(value: object) -> float:
-    """The number that was written: 0.03 or 8/255 of a float32, not the float64 next to it."""
+    """The intended number: 0.03 or 8/255 for a float32, not the float64 next to it."""
     if isinstance(value, Tensor):
         if value.ndim:
             raise TypeError
@@ -150,7 +156,7 @@ def _as_float(value: object) -> float:
 
 
 def _as_levels(value: np.floating[Any]) -> float | None:
-    """k/255 in float64, if this is it in another precision; None otherwise and for a short decimal."""
+    """k/255 in float64, if the value is that in another precision; otherwise None, as for short decimals."""
     if not 0 < value <= 1:
         return None
     levels = round(255 * float(value)) / 255
@@ -160,10 +166,19 @@ def _as_levels(value: np.floating[Any]) -> float | None:
 
 @dataclass(frozen=True)
 class ThreatModel:
-    """What an attacker may do to an image: move it by at most ``eps`` in ``norm``.
+    """The limits of an attacker: each image may change by at most ``eps`` in ``norm``.
+
+    Attributes:
+        norm: ``linf`` or ``l2``.
+        eps: the budget in units of the pixel range [0, 1], 0 or more; at most 1 for ``linf``.
 
     Raises:
-        InvalidSettingError: for an unknown norm or an impossible eps, such as 8 for 8/255 in linf.
+        InvalidSettingError: for an unknown norm or an impossible eps, such as 8 instead of 8/255 in linf.
+
+    >>> threat = ThreatModel("linf", 8 / 255)
+    >>> ball = threat.ball(torch.full((1, 3, 2, 2), 0.5))
+    >>> ball.contains(torch.full((1, 3, 2, 2), 0.6))
+    tensor([False])
     """
 
     norm: str
@@ -175,16 +190,20 @@ class ThreatModel:
         check_eps(self.eps, self.norm)
 
     def ball(self, images: Tensor) -> Ball:
-        """The images allowed around each of ``images``, float32 ``(N, C, H, W)`` in [0, 1]."""
+        """The ball around each of ``images``, float32 ``(N, C, H, W)`` in [0, 1]."""
         return LinfBall(images, self.eps) if self.norm == "linf" else L2Ball(images, self.eps)
 
 
 class Ball(ABC):
-    """The adversarial images allowed around a batch: the eps ball cut with the pixel box.
+    """The adversarial images allowed around a batch: the eps ball intersected with the pixel box.
 
     Attributes:
         images: the clean images, float32 ``(N, C, H, W)`` in [0, 1].
-        eps: the radius.
+        eps: the radius, in units of the pixel range.
+
+    >>> ball = ThreatModel("linf", 0.25).ball(torch.full((1, 1, 1, 2), 0.5))
+    >>> ball.project(torch.tensor([[[[0.0, 0.6]]]]))
+    tensor([[[[0.2500, 0.6000]]]])
     """
 
     norm: ClassVar[str]
@@ -196,42 +215,42 @@ class Ball(ABC):
 
     @abstractmethod
     def project(self, candidates: Tensor) -> Tensor:
-        """The candidates brought inside, float32 of the same shape; those inside stay bit for bit."""
+        """The candidates moved inside, float32 of the same shape; candidates inside stay bit for bit."""
 
     @abstractmethod
     def random(self, generator: torch.Generator) -> Tensor:
-        """Images drawn uniformly from the eps ball, then cut with the pixel box."""
+        """Images drawn uniformly from the eps ball, then clipped to the pixel box."""
 
     @abstractmethod
     def direction(self, gradient: Tensor) -> Tensor:
-        """The steepest direction of length 1 in this norm; zero where the gradient is."""
+        """The steepest direction of length 1 in this norm; zero for a gradient of zero."""
 
     @abstractmethod
     def distance(self, candidates: Tensor) -> Tensor:
-        """How far each candidate is from its image, float64 ``(N,)``."""
+        """The distance of each candidate from its image, float64 ``(N,)``."""
 
     @property
     @abstractmethod
     def radius(self) -> float:
-        """The largest distance that counts as inside, float rounding granted."""
+        """The largest distance that counts as inside, float rounding included."""
 
     def select(self, rows: Tensor) -> Self:
-        """The balls of these rows, given by their numbers."""
+        """The balls of the given rows."""
         return type(self)(self.images.index_select(0, rows), self.eps)
 
     def join(self, other: Self) -> Self:
-        """These balls, and below them those of another of the same radius."""
+        """These balls, followed by those of another of the same radius."""
         return type(self)(torch.cat([self.images, other.images]), self.eps)
 
     def contains(self, candidates: Tensor) -> Tensor:
-        """Which candidates are inside the ball and the pixel box, bool ``(N,)``; NaN is outside."""
+        """True for candidates inside the ball and the pixel box, bool ``(N,)``; NaN is outside."""
         flat = candidates.flatten(1)
         in_box = ((flat >= 0) & (flat <= 1)).all(dim=1)
         return in_box & (self.distance(candidates) <= self.radius)
 
 
 class LinfBall(Ball):
-    """Every value may move by eps."""
+    """The linf ball: every value may change by eps."""
 
     norm = "linf"
 
@@ -249,7 +268,7 @@ class LinfBall(Ball):
         return torch.clamp(candidates, self._lower, self._upper)
 
     def select(self, rows: Tensor) -> Self:
-        # The bounds come along: working them out again takes float64 of every value.
+        # The bounds are copied: computing them again takes float64 arithmetic for every value.
         chosen = copy(self)
         for name in ("images", "_lower", "_upper"):
             setattr(chosen, name, getattr(self, name).index_select(0, rows))
@@ -279,17 +298,17 @@ class LinfBall(Ball):
 
 
 class L2Ball(Ball):
-    """The change, as one vector over all values of an image, may be eps long."""
+    """The l2 ball: the change, as one vector over all values of an image, may be eps long."""
 
     norm = "l2"
 
     def project(self, candidates: Tensor) -> Tensor:
-        # The box first: scaled back afterwards, a change stays in it and keeps the ball's whole length.
+        # The box first: scaling afterwards keeps a change inside it and uses the ball's whole radius.
         boxed = candidates.clamp(0, 1)
         change = boxed - self.images
         length = _norm(change)
         outside = length > self._limit
-        # Each early end spares a CPU the rest; elsewhere to look for it would take longer.
+        # An early return spares a CPU the rest; on other devices the check would take longer.
         may_look = not is_asynchronous(boxed.device)
         if may_look and not bool(outside.any()):
             return boxed
@@ -300,10 +319,10 @@ class L2Ball(Ball):
             too_far = outside & (reached > self._limit)
             if may_look and not bool(too_far.any()):
                 return torch.where(outside, scaled, boxed)
-            # Rounding to float32 led out again: aim that much shorter, and a little more.
+            # Rounding to float32 led outside again: aim shorter by that much, and a little more.
             shorter = (self.eps - min(_ROUNDING, self.eps / 8)) / reached
             scale = torch.where(too_far, scale * shorter, scale)
-        # A budget so small that rounding rules: let it only shorten a change.
+        # For a budget so small that rounding dominates, let rounding only shorten a change.
         exact = (boxed.double() - self.images.double()) * scale
         shortened = _rounded_inside(self.images, self.images.double() + exact, exact.abs())
         return torch.where(too_far, shortened, torch.where(outside, scaled, boxed))
@@ -318,7 +337,7 @@ class L2Ball(Ball):
         return self.project(self.images + self.direction(normal) * self.eps * uniform ** (1 / dimensions))
 
     def direction(self, gradient: Tensor) -> Tensor:
-        # Divided by the largest value first, so that the squares of tiny gradients do not vanish.
+        # First divide by the largest value, so that the squares of tiny gradients do not vanish.
         largest = gradient.abs().amax(dim=(1, 2, 3), keepdim=True)
         scaled = gradient / torch.where(largest > 0, largest, 1.0)
         length = scaled.flatten(1).norm(dim=1).view(-1, 1, 1, 1)
@@ -329,7 +348,7 @@ class L2Ball(Ball):
 
     @property
     def _limit(self) -> float:
-        """What projection grants of the tolerance: half, since it measures a float32 difference."""
+        """The tolerance of a projection: half, because it measures a float32 difference."""
         return self.eps * (1 + L2_TOLERANCE / 2)
 
     @property
@@ -344,17 +363,17 @@ def _norm(change: Tensor) -> Tensor:
 
 
 def _linf_bounds(images: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    """The smallest and the largest float32 that each value may become."""
+    """The smallest and the largest float32 that each value may take."""
     exact = images.double()
     lower = _rounded_inside(images, exact - eps, eps).clamp_(min=0)
     return lower, _rounded_inside(images, exact + eps, eps).clamp_(max=1)
 
 
 def _levels(images: Tensor) -> Tensor | None:
-    """Of 8-bit images on a CPU each value's place in :data:`_GRID`, int32 and flat; else None.
+    """For 8-bit images on a CPU, each value's position in :data:`_GRID`, int32 and flat; otherwise None.
 
-    To look bounds up takes a fifth of the time of working each value's out in float64. A GPU would have to be
-    waited for.
+    Looking bounds up takes a fifth of the time of computing each in float64. On a GPU, the check would wait
+    for the device.
     """
     if images.device.type != "cpu" or images.dtype != torch.float32 or images.numel() < len(_GRID):
         return None
@@ -367,7 +386,7 @@ def _levels(images: Tensor) -> Tensor | None:
 
 
 def _rounded_inside(images: Tensor, exact: Tensor, reach: Tensor | float) -> Tensor:
-    """``exact`` (float64) in float32, where rounding passed ``reach`` the next number towards the image."""
+    """``exact`` (float64) in float32; if rounding exceeds ``reach``, the next number towards the image."""
     rounded = exact.float()
     too_far = (rounded.double() - images.double()).abs() > reach
     return torch.where(too_far, torch.nextafter(rounded, images), rounded)

@@ -128,7 +128,7 @@ def test_a_method_that_the_engine_could_not_call(
         ),
         (
             "name = 'other'",
-            "its class sets name = 'other'; expected no name of its own, or the one that it register",
+            "its class sets name = 'other'; expected no name, or the name under which it register",
         ),
         (
             "def goal(self):\n    pass",
@@ -172,7 +172,7 @@ def test_the_other_methods_of_base_classes(
 def test_a_class_that_is_no_frozen_dataclass(write_plugin: Callable[..., Path]) -> None:
     body = f"def {RUN}:\n    return ball.images"
     expected = (
-        "class Mine is no dataclass, so it has no settings; put @dataclass(frozen=True) between"
+        "class Mine is not a dataclass, so it has no settings; put @dataclass(frozen=True) between"
         " @attacks.register(...) and class Mine"
     )
     assert refused(write_plugin, attack(body, decorator="")) == expected
@@ -247,7 +247,7 @@ AUGMENT = "augment(self, images, labels, context)"
         ("def afterEpoch(self, classifier, context):\n    return False", "did you mean after_epoch?"),
         (
             "def losses(self):\n    return 0",
-            "did you mean loss? (begin the name of a helper with an underscore)",
+            "did you mean loss? (start the name of a helper with an underscore)",
         ),
         ("single_steps = True", "did you mean single_step?"),
         ("single_step = 1", "class Mine sets single_step = 1; expected True or False"),

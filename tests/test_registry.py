@@ -235,7 +235,7 @@ class TestPluginFiles:
 
     def test_a_missing_one_is_refused(self, tmp_path: Path) -> None:
         for path in (tmp_path / "missing.py", tmp_path):
-            with pytest.raises(InvalidSettingError, match="is no file; expected a Python file"):
+            with pytest.raises(InvalidSettingError, match="is not a file; expected a Python file"):
                 load_plugin(path)
 
     def test_a_class_without_the_decorator_is_told_so(self, write_plugin: Callable[..., Path]) -> None:

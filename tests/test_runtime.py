@@ -21,7 +21,7 @@ def test_devices_are_named_as_torch_names_them() -> None:
 
 @pytest.mark.parametrize("name", ["gpu", "", "cuda:99", "meta", "cpu:x"])
 def test_devices_that_do_not_exist_are_refused(name: str) -> None:
-    with pytest.raises(InvalidSettingError, match=f"device got '{name}', which is not usable here"):
+    with pytest.raises(InvalidSettingError, match=f"device got '{name}', which is not available here"):
         choose_device(name)
 
 

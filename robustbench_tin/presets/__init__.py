@@ -2,9 +2,9 @@
 
 ::
 
-    summary = "One line for people."
+    summary = "One line for the user."
 
-    [bench]                      # the options of robust-tin bench, as bench(...) names them
+    [bench]                      # the options of robust-tin bench, by their names in bench(...)
     models = "mobilenet"
     eps = [0.0, 0.01, 0.03]
 """
@@ -33,9 +33,9 @@ class Preset:
 
     Attributes:
         name: a built-in's name, or the path of a file.
-        summary: one line for people.
-        options: by the names that ``bench(...)`` takes.
-        text: the file as it is written, to copy and edit.
+        summary: one line for the user.
+        options: options by the names that ``bench(...)`` takes.
+        text: the file's text, to copy and edit.
     """
 
     name: str
@@ -54,8 +54,8 @@ def load_preset(name: str | Path) -> Preset:
     """Read a built-in preset by its name, or a file that ends in ``.toml``.
 
     Raises:
-        UnknownNameError: for a name that is none.
-        InvalidSettingError: where the file cannot be read or is no preset.
+        UnknownNameError: for an unknown name.
+        InvalidSettingError: if the file cannot be read or is not a preset.
     """
     name = str(name)
     if name.endswith(_SUFFIX):
@@ -67,7 +67,9 @@ def load_preset(name: str | Path) -> Preset:
     try:
         content = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # numbers may have too many digits
-        raise InvalidSettingError(f"preset '{name}' is no TOML: {one_line(error)}; mend the file") from None
+        raise InvalidSettingError(
+            f"preset '{name}' is not valid TOML: {one_line(error)}; correct the file"
+        ) from None
     options = content.get("bench")
     if not isinstance(options, dict) or set(content) - {"bench", "summary"}:
         raise InvalidSettingError(
@@ -87,15 +89,15 @@ def _read(path: Path) -> str:
 
 
 def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Config]) -> dict[str, Any]:
-    """A preset's options, those given instead where there are such.
+    """A preset's options; options that are given take precedence.
 
     Args:
         preset: name or file.
-        given: options that were said outright.
+        given: options that the user set explicitly.
         config: every option, with its type.
 
     Raises:
-        RobustTinError: where a preset's option is unknown or of another type.
+        RobustTinError: if a preset's option is unknown or of another type.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -106,14 +108,14 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Confi
         if key not in known:
             raise UnknownNameError(f"option of preset '{chosen.name}':", key, known)
         try:
-            # Strict, because true is no number of epochs.
+            # Strict, because true is not a number of epochs.
             options[key] = TypeAdapter(known[key]).validate_python(value, strict=True)
         except ValidationError:
             raise InvalidSettingError(
                 f"preset '{chosen.name}' has {key} = {value!r}; expected {in_words(known[key])}"
             ) from None
     if given.get("weights") is not None:
-        options.pop("pretrained", None)  # the one instead of the other
+        options.pop("pretrained", None)  # weights replace pretrained
     if given.get("pretrained"):
         options.pop("weights", None)
     return {**options, **given}

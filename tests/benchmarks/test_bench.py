@@ -429,7 +429,7 @@ def test_results_are_rendered_in_three_ways(small):
         ({"epochs": 0}, "expected 1 or more"),
         ({"batch_size": -1}, "expected 1 or more"),
         ({"lr": 0.0}, "expected more than 0"),
-        ({"device": "tpu9"}, "not usable here"),
+        ({"device": "tpu9"}, "not available here"),
         ({"precision": "int8"}, "expected float32 or bfloat16"),
         ({"data": "nowhere"}, "nowhere"),
         ({"classes": 9}, "classes"),

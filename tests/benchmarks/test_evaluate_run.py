@@ -367,7 +367,7 @@ def refused(options: dict) -> Callable[..., str]:
             "is a file, not a function; leave --model-arg out",
         ),
         ({"models": ["script.pt"], "weights": ["net.safetensors"]}, "has its own weights"),
-        ({"models": ["gone.pt"]}, "model 'gone.pt' is no file"),
+        ({"models": ["gone.pt"]}, "model 'gone.pt' is not a file"),
         (
             {"models": ["script.pt", "mine.py:wide", "mine.py:net"], "weights": ["a"]},
             "got 1 --weights file for 2 models that can load one (mine.py:wide, mine.py:net)",

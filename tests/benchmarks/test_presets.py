@@ -92,7 +92,7 @@ def test_a_preset_s_bench_is_that_of_its_options_and_what_is_given_wins(small, t
         ("[bench]\neps = [0.1, 'x']", "expected text or a number or a list$"),
         ("models = 'vgg16'", "has models; expected a summary and a table"),
         ("", "has nothing"),
-        ("[bench", "is no TOML"),
+        ("[bench", "is not valid TOML"),
     ],
 )
 def test_a_file_that_is_no_preset_is_one_line(tmp_path: Path, text: str, message: str) -> None:

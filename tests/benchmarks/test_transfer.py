@@ -372,7 +372,7 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
         ({"attack": "apgd-ce"}, InvalidSettingError, "criterion=none"),
         ({"attack": "mifgsm"}, RobustTinError, "did you mean 'mi-fgsm'"),
         ({"eps": "0"}, InvalidSettingError, "above 0"),
-        ({"device": "tpu9"}, InvalidSettingError, "not usable here"),
+        ({"device": "tpu9"}, InvalidSettingError, "not available here"),
     ],
 )
 def test_a_mistake_is_one_line_before_anything_is_written(trained, small_folder, options, error, message):

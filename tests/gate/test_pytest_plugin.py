@@ -189,7 +189,7 @@ def test_a_change_around_the_weights_is_told_from_a_retraining(messages: dict[st
 
 
 def test_a_mistake_is_told(messages: dict[str, str]) -> None:
-    assert "at_least(pgd) got eps 0.0; expected one above 0" in messages["test_no_eps"]
+    assert "at_least(pgd) got eps 0.0; expected more than 0" in messages["test_no_eps"]
     assert messages["test_no_such_file"].startswith("baseline 'absent.json' cannot be read")
     assert "\n" not in messages["test_no_such_file"]
     assert messages["test_a_budget_of_255"].startswith("eps got 8; expected at most 1 in linf")
