@@ -1,4 +1,4 @@
-"""Defenses: ways of training and running a classifier, which combine.
+"""Defenses: ways of training and running a classifier; they can be combined.
 
 This module exports every name that a defense's author needs::
 
@@ -98,10 +98,19 @@ register = registry.register
 
 
 def parse_defense(text: str) -> Defense:
-    """Build a defense from its spec; ``+`` combines, left to right: ``bbox-crop+fgsm-at:eps=0.03``.
+    """Build a defense from its spec; ``+`` combines from left to right: ``bbox-crop+fgsm-at:eps=0.03``.
+
+    Args:
+        text: a spec, or several joined by ``+``.
+
+    Returns:
+        The defense, which prints as its canonical spec.
 
     Raises:
         RobustTinError: for an unknown name or setting, a value that does not fit, or two losses.
+
+    >>> print(parse_defense("bbox-crop+fgsm-at:eps=4/255"))
+    bbox-crop+fgsm-at:eps=4/255
     """
     parts = []
     for part in text.split("+"):
@@ -111,7 +120,9 @@ def parse_defense(text: str) -> Defense:
         return parts[0]
     names = [part.name for part in parts]
     if "none" in names:
-        raise InvalidSettingError(f"defense got '{text}'; 'none' combines with nothing, leave it out")
+        raise InvalidSettingError(
+            f"defense got '{text}'; 'none' cannot be combined with another defense, leave it out"
+        )
     from robustbench_tin.defenses.combination import Combination
 
     return Combination(tuple(parts))

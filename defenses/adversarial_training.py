@@ -1,4 +1,4 @@
-"""Adversarial training: each batch is perturbed, then the weights learn from it."""
+"""Adversarial training: each batch is attacked, then the weights learn from the result."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from robustbench_tin.training.objective import classification_loss
 
 @dataclass(frozen=True)
 class BallTraining(Defense):
-    """Base of defenses that train against what an attacker may do within a ball.
+    """Base of defenses that train against an attacker within a ball.
 
     Attributes:
-        eps: radius of the ball, in units of the pixel range.
+        eps: radius of the ball, in units of the pixel range, more than 0.
     """
 
     eps: float = 8 / 255
@@ -50,7 +50,8 @@ class BallTraining(Defense):
 class AdversarialTraining(BallTraining):
     """Base of defenses that perturb each batch and train on the result.
 
-    An author writes :meth:`perturb`, and :meth:`risk` if it is not the classification loss on those images.
+    A subclass defines :meth:`perturb`, and :meth:`risk` if the objective is not the classification loss on
+    those images.
     """
 
     @abstractmethod
@@ -60,7 +61,7 @@ class AdversarialTraining(BallTraining):
     def risk(
         self, classifier: nn.Module, images: Tensor, adversarial: Tensor, labels: Tensor, context: Context
     ) -> Tensor:
-        """The scalar that training minimises."""
+        """The objective, a scalar."""
         return classification_loss(classifier, classifier(adversarial), labels, context.label_smoothing)
 
     def objective(self, classifier: nn.Module, images: Tensor, labels: Tensor, context: Context) -> Objective:
@@ -78,12 +79,13 @@ class AdversarialTraining(BallTraining):
 
 @dataclass(frozen=True)
 class MultiStepTraining(AdversarialTraining):
-    """Adversarial training whose images are made in several steps inside the ball.
+    """Adversarial training whose images are made in several gradient steps inside the ball.
 
     Attributes:
         eps: radius of the ball, in units of the pixel range.
-        steps: gradient steps for each image.
-        alpha: length of a step; None: a quarter of eps under linf (2/255 of 8/255), 2 eps / steps under l2.
+        steps: number of gradient steps for each image, at least 1.
+        alpha: length of a step, in units of the pixel range; None for a quarter of eps under linf (2/255 for
+            8/255), and 2 eps / steps under l2.
         norm: ``linf`` or ``l2``.
     """
 
@@ -104,13 +106,13 @@ class MultiStepTraining(AdversarialTraining):
     def climb(
         self, classifier: nn.Module, ball: Ball, start: Tensor, loss: Callable[[Tensor], Tensor]
     ) -> Tensor:
-        """The image that steepest ascent of a loss ends at.
+        """Steepest ascent of a loss inside the ball; returns the final iterate.
 
         Args:
-            classifier: in the mode that it is to be asked in.
-            ball: what is allowed.
-            start: float32 ``(N, 3, H, W)``.
-            loss: of logits ``(N, C)``, a scalar.
+            classifier: the classifier, in the mode to use.
+            ball: the allowed points.
+            start: first iterate, float32 ``(N, 3, H, W)``.
+            loss: maps logits ``(N, C)`` to a scalar.
         """
         default = self.eps / 4 if self.norm == "linf" else 2 * self.eps / self.steps
         alpha = default if self.alpha is None else self.alpha
@@ -122,7 +124,7 @@ class MultiStepTraining(AdversarialTraining):
 
 
 def image_gradient(classifier: nn.Module, images: Tensor, loss: Callable[[Tensor], Tensor]) -> Tensor:
-    """The gradient of a loss of the logits with respect to the images; the weights get none."""
+    """The gradient of a loss of the logits with respect to the images; the weights get no gradient."""
     asked = images.detach().requires_grad_()
     (gradient,) = torch.autograd.grad(loss(classifier(asked)), asked)
     return gradient
@@ -130,7 +132,7 @@ def image_gradient(classifier: nn.Module, images: Tensor, loss: Callable[[Tensor
 
 @contextmanager
 def eval_mode(classifier: nn.Module) -> Iterator[None]:
-    """Running statistics and no dropout inside; afterwards each module is in the mode that it was in."""
+    """Put the classifier into eval mode inside; on exit, each module has its former mode."""
     modes = [(module, module.training) for module in classifier.modules()]
     classifier.eval()
     try:

@@ -14,14 +14,14 @@ from robustbench_tin.training.context import Context
 
 @dataclass(frozen=True)
 class Augment(Defense):
-    """Mirror, rotate, zoom, shift and shear each training image by its own draw, on the device.
+    """Mirror, rotate, zoom, shift and shear each training image by random amounts, on the device.
 
     Attributes:
-        flip: mirror every other image left to right.
-        rotation: largest turn either way, in degrees, at most 180.
+        flip: mirror each image left to right with probability 1/2.
+        rotation: largest rotation in either direction, in degrees, at most 180.
         zoom: largest change of scale, below 1: 0.1 draws from [0.9, 1.1].
-        shift: largest shift along each axis, as a part of the image's side, at most 1.
-        shear: largest slant of the vertical either way, in degrees, below 90.
+        shift: largest shift along each axis, as a fraction of the image's side, at most 1.
+        shear: largest slant of the vertical in either direction, in degrees, below 90.
     """
 
     name: ClassVar[str] = "augment"

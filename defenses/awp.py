@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: the gradient is taken where the weights are worst, nearby."""
+"""Adversarial weight perturbation: the gradient is computed at nearby, worse weights."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ TINY = 1e-12
 
 @dataclass(frozen=True)
 class AdversarialWeightPerturbation(Defense):
-    """Move each kernel up the loss by a part of its own length, take the gradient there, and move it back.
+    """Move each kernel up the loss by a fraction of its norm, compute the gradient there, and move it back.
 
     Wu, Xia and Wang, 2020, "Adversarial Weight Perturbation Helps Robust Generalization", arXiv 2004.05884:
-    gamma 0.005. It goes on top of a defense that makes adversarial images: ``awp+trades``, ``awp+pgd-at``;
-    the images stay those made at the weights before. Batch norm's running statistics learn from the
-    second pass only, as with their proxy model; the optimiser's step, its weight decay too, is taken
-    from the weights as they were.
+    gamma 0.005. Combine it with a defense that makes adversarial images: ``awp+trades``, ``awp+pgd-at``. The
+    images are made at the original weights. Batch norm's running statistics learn only from the second pass,
+    as with the paper's proxy model. The optimiser's step, weight decay included, starts from the original
+    weights.
 
     Attributes:
-        gamma: length of the move, as a part of each kernel's.
-        warmup: epochs before it begins (theirs: 10 of 200 with TRADES).
+        gamma: length of the move, as a fraction of each kernel's norm, more than 0.
+        warmup: number of epochs before it begins (in the paper: 10 of 200 with TRADES).
     """
 
     name: ClassVar[str] = "awp"
@@ -59,7 +59,7 @@ class AdversarialWeightPerturbation(Defense):
 
 @contextmanager
 def _kept(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Whatever happens inside, each tensor holds afterwards the very values that it held before."""
+    """Restore the exact values of the tensors on exit."""
     copies = [tensor.detach().clone() for tensor in tensors]
     try:
         yield

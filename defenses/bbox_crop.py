@@ -1,4 +1,4 @@
-"""Training images also as their bounding boxes."""
+"""Bounding boxes as additional training images."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from robustbench_tin.training.context import Context
 
 @dataclass(frozen=True)
 class BBoxCrop(Defense):
-    """Train on each image twice: as it is, and as its box cropped and padded to the image's size.
+    """Train on each image twice: unchanged, and as its box, cropped and padded to the image's size.
 
-    Originals are kept, since images to be classified come without boxes. Degenerate boxes are
-    skipped and counted. It is the crop of the Tiny ImageNet report that this project grew out of.
+    The originals stay in the training set, because images at test time have no boxes. Degenerate boxes are
+    skipped and counted. This is the crop of the Tiny ImageNet report from which this project started.
 
     Attributes:
-        fill: enlarge the box to the image's size, its proportions given up, instead of padding it with black.
+        fill: enlarge the box to the image's size, without keeping its proportions, instead of padding it with
+            black.
     """
 
     name: ClassVar[str] = "bbox-crop"

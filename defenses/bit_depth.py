@@ -1,4 +1,4 @@
-"""Fewer bits a value before the classifier."""
+"""Fewer bits per value before the classifier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from robustbench_tin.defenses.input_transform import InputTransform, softly_roun
 
 @dataclass(frozen=True)
 class BitDepth(Defense):
-    """Round every value to the nearest of ``2 ** bits`` evenly spaced levels before it is classified.
+    """Round every value to the nearest of ``2 ** bits`` evenly spaced levels before classification.
 
     Xu, Evans and Qi, 2018, "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks",
-    arXiv 1704.01155. Attacks see a softened rounding as its gradient (BPDA).
+    arXiv 1704.01155. Attacks use the gradient of a softened rounding (BPDA).
 
     Attributes:
-        bits: 1 to 8.
+        bits: number of bits per value, 1 to 8.
     """
 
     name: ClassVar[str] = "bit-depth"

@@ -13,20 +13,20 @@ from torch.nn import functional
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.defenses.input_transform import InputTransform, trimmed
 
-# Standard deviations that the kernel reaches either way; what lies beyond is less than 0.3 %.
+# Reach of the kernel in each direction, in standard deviations; less than 0.3 % lies beyond.
 _REACH = 3
 
 
 @dataclass(frozen=True)
 class Blur(Defense):
-    """Blur each image with a Gaussian before it is classified; beyond its border an image goes on as it ends.
+    """Blur each image with a Gaussian before classification; edge pixels are repeated beyond the border.
 
     The local smoothing of Xu, Evans and Qi, 2018, "Feature Squeezing: Detecting Adversarial Examples in
-    Deep Neural Networks", arXiv 1704.01155, with a Gaussian in the place of their median: its gradient is
-    exact, so no attack has to approximate it.
+    Deep Neural Networks", arXiv 1704.01155, with a Gaussian instead of their median: its gradient is exact,
+    so no attack has to approximate it.
 
     Attributes:
-        sigma: standard deviation in pixels, at most 16.
+        sigma: standard deviation in pixels, more than 0, at most 16.
     """
 
     name: ClassVar[str] = "blur"
@@ -49,7 +49,8 @@ class _SeesBlurred(InputTransform):
         offsets = torch.arange(-reach, reach + 1, dtype=torch.float64)
         weights = torch.exp(-(offsets**2) / (2 * sigma**2))
         device = next((parameter.device for parameter in classifier.parameters()), None)
-        # Not persistent: it follows from the setting. No layer: a search in bfloat16 would round its weights.
+        # Not persistent: it follows from the setting. Not a layer: a search in bfloat16 would round its
+        # weights.
         kernel = (weights / weights.sum()).float().to(device)
         self.register_buffer("kernel", kernel, persistent=False)
 

@@ -21,7 +21,7 @@ from robustbench_tin.training.context import Context, Gradients, Objective
 class Combination(Defense):
     """Defenses whose hooks run from left to right; at most one of them defines the loss.
 
-    Around a step the leftmost is outermost: of ``a+b`` it is ``b`` that asks for the gradients.
+    Around a step, the leftmost part is outermost: in ``a+b``, ``b`` calls the gradients.
     """
 
     name: ClassVar[str] = "combination"
@@ -33,14 +33,14 @@ class Combination(Defense):
         if len(with_loss) > 1:
             raise InvalidSettingError(
                 f"defense got '{self.spec}'; {' and '.join(map(repr, with_loss))} each define the training"
-                " loss, combine only one of them"
+                " loss, keep only one of them"
             )
         mixers = [part.name for part in self.parts if part.mixes_labels]
         for part in self.parts:
             if part.one_label and mixers:
                 raise InvalidSettingError(
-                    f"defense got '{self.spec}'; '{part.name}' needs one class for each image and"
-                    f" '{mixers[0]}' mixes them, leave one of them out"
+                    f"defense got '{self.spec}'; '{part.name}' needs one class for each image, but"
+                    f" '{mixers[0]}' mixes labels, leave one of them out"
                 )
         names = [part.name for part in self.parts]
         if len(set(names)) < len(names):
@@ -50,7 +50,7 @@ class Combination(Defense):
         for part, outer in pairwise(wraps):
             if part.certifies:
                 raise InvalidSettingError(
-                    f"defense got '{self.spec}'; what '{part.name}' certifies would not hold behind"
+                    f"defense got '{self.spec}'; the certificate of '{part.name}' would not hold behind"
                     f" '{outer.name}', put '{part.name}' last"
                 )
 

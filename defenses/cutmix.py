@@ -1,4 +1,4 @@
-"""CutMix: a rectangle of each training image replaced by that of another."""
+"""CutMix: a rectangle of each training image is replaced by that part of another image."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from robustbench_tin.training.context import Context
 
 @dataclass(frozen=True)
 class CutMix(Defense):
-    """Train on images with a rectangle of another in them; labels are mixed by what each covers.
+    """Train on images that contain a rectangle of another image; labels are mixed by covered area.
 
     Yun, Han, Oh, Chun, Choe and Yoo, 2019, "CutMix: Regularization Strategy to Train Strong Classifiers with
-    Localizable Features", arXiv 1905.04899. One rectangle is drawn for the batch, in which each image meets
-    the one before it.
+    Localizable Features", arXiv 1905.04899. One rectangle is drawn for the batch; each image gets the
+    rectangle of the image before it.
 
     Attributes:
-        alpha: of the Beta(alpha, alpha) distribution that the rest's share of the area is drawn from.
-        probability: that a batch is mixed at all.
+        alpha: parameter of the Beta(alpha, alpha) distribution of the remaining share of the area, more than
+            0.
+        probability: probability that a batch is mixed, more than 0, at most 1.
     """
 
     name: ClassVar[str] = "cutmix"

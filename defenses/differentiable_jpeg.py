@@ -1,4 +1,4 @@
-"""JPEG in torch, with a gradient: what attacks look through in the place of libjpeg."""
+"""JPEG in torch, with a gradient, which attacks use in place of libjpeg."""
 
 from __future__ import annotations
 
@@ -14,21 +14,24 @@ from torch.nn import functional
 from robustbench_tin.defenses.input_transform import softly_rounded
 
 _BLOCK = 8
-# Colours come in blocks of half the resolution.
+# Colours are stored in blocks of half the resolution.
 _UNIT = 2 * _BLOCK
-# Brightness, and how much bluer and redder than that, of red, green and blue (ITU-T T.871).
+# Weights of red, green and blue for brightness, and for the blue and red differences (ITU-T T.871).
 _COLOURS = ((0.299, 0.587, 0.114), (-0.168736, -0.331264, 0.5), (0.5, -0.418688, -0.081312))
 
 
 def softened_jpeg(images: Tensor, quality: int) -> Tensor:
-    """Images as they come back from a JPEG file, nearly, by steps that have a gradient.
+    """An approximation of images after JPEG compression, in steps that have a gradient.
 
-    Colours are halved in resolution, blocks of 8 × 8 become cosines, and those are rounded, softly, to
-    multiples of a table's.
+    The resolution of colours is halved, blocks of 8 × 8 are transformed to cosines, and these are softly
+    rounded to multiples of a table's values.
 
     Args:
         images: float32 ``(N, C, H, W)`` in [0, 1], C 1 or 3.
-        quality: as libjpeg counts it, 1 to 100.
+        quality: libjpeg's quality, 1 to 100.
+
+    Returns:
+        float32 ``(N, C, H, W)``, about [0, 1].
     """
     height, width = images.shape[-2:]
     levels = functional.pad(255 * images, (0, -width % _UNIT, 0, -height % _UNIT), mode="replicate")
@@ -48,7 +51,7 @@ def softened_jpeg(images: Tensor, quality: int) -> Tensor:
 
 
 def _quantised(planes: Tensor, table: Tensor) -> Tensor:
-    """Planes ``(N, C, H, W)`` of whole blocks, their cosines softly rounded to multiples of a table."""
+    """Planes ``(N, C, H, W)`` of whole blocks, with cosines softly rounded to multiples of a table."""
     count, channels, height, width = planes.shape
     blocks = planes.reshape(count, channels, height // _BLOCK, _BLOCK, width // _BLOCK, _BLOCK).transpose(
         3, 4
@@ -69,7 +72,7 @@ def _cosines() -> Tensor:
 
 @lru_cache
 def _tables(quality: int) -> tuple[list[list[float]], list[list[float]]]:
-    """The tables of brightness and of colours, 8 by 8 each, asked of libjpeg itself."""
+    """The tables of brightness and of colours, 8 by 8 each, read from libjpeg."""
     file = io.BytesIO()
     Image.new("RGB", (_UNIT, _UNIT)).save(file, "JPEG", quality=quality)
     found = Image.open(file, formats=["JPEG"]).quantization  # type: ignore[attr-defined]

@@ -19,11 +19,11 @@ class FGSMAdversarialTraining(AdversarialTraining):
     """Train on images moved by one FGSM step from a random point of the linf ball.
 
     Wong, Rice and Kolter, 2020, "Fast is better than free: Revisiting adversarial training",
-    arXiv 2001.03994. The step is taken in train mode, as theirs is.
+    arXiv 2001.03994. As in the paper, the step is computed in train mode.
 
     Attributes:
         eps: radius of the ball, in units of the pixel range.
-        alpha: length of the step; None: 1.25 × eps.
+        alpha: length of the step, in units of the pixel range; None for 1.25 × eps.
     """
 
     name: ClassVar[str] = "fgsm-at"

@@ -1,4 +1,4 @@
-"""Training images also as fooling images, made once on another model."""
+"""FGSM examples of another model as additional training images, made once."""
 
 from __future__ import annotations
 
@@ -20,30 +20,31 @@ from robustbench_tin.text import counted
 from robustbench_tin.threat import ThreatModel, check_length
 from robustbench_tin.training.context import Context
 
-# Fixed, not chosen by memory: the same images each time. An attacked model that runs out of memory halves its
-# passes.
+# Fixed, not chosen by memory, so that the images are always the same. If memory runs out, the attacked model
+# halves its passes.
 _BATCH = 100
 
 
 @dataclass(frozen=True)
 class FGSMStatic(Defense):
-    """Train on each image twice: as it is, and moved once by FGSM on another trained model.
+    """Train on each image twice: unchanged, and attacked once by FGSM on another trained model.
 
-    The fooling images of the Tiny ImageNet report that this project grew out of, which it made on a DenseNet
-    and trained an Inception with; the step is that of Goodfellow, Shlens and Szegedy, 2015, "Explaining and
-    Harnessing Adversarial Examples", arXiv 1412.6572, in linf. Images are kept in 8 bits inside the ball. All
-    are added, also those that do not fool the source; how many do is noted.
+    These are the adversarial images of the Tiny ImageNet report from which this project started; it made them
+    on a DenseNet and trained an Inception with them. The step is that of Goodfellow, Shlens and Szegedy,
+    2015, "Explaining and Harnessing Adversarial Examples", arXiv 1412.6572, in linf. Images are stored in 8
+    bits inside the ball. All images are added, including those that do not fool the source; a note gives
+    their number.
 
-    They do not move with the network in training, so what it learns from them does not hold against an attack
-    on itself: for that there is adversarial training.
+    The images do not change during training, so the network does not become robust to attacks on itself; use
+    adversarial training for that.
 
-    In a combination, what stands to the right sees the fooling images too; they have no boxes, so
+    In a combination, the defenses to the right also get these images. The images have no boxes, so
     ``fgsm-static+bbox-crop`` crops only the originals.
 
     Attributes:
-        source: the model to fool: a backbone's name (trained with ``none`` and the same seed), a run's cell
+        source: the model to attack: a backbone's name (trained with ``none`` and the same seed), a run's cell
             (``RUN/CELL``) or a weights file that robust-tin wrote.
-        eps: how far each value moves, in units of the pixel range; one level of 8 bits (1/255) or more.
+        eps: change of each value, in units of the pixel range; at least one level of 8 bits (1/255).
     """
 
     name: ClassVar[str] = "fgsm-static"

@@ -1,4 +1,4 @@
-"""Free adversarial training: each batch several times, one pass for the weights and the images at once."""
+"""Free adversarial training: each batch several times, with one pass for both weights and images."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class FreeAdversarialTraining(BallTraining):
     """Train on each batch several times; the backward pass of one time makes the images of the next.
 
     Shafahi, Najibi, Ghiasi, Xu, Dickerson, Studer, Davis, Taylor and Goldstein, 2019, "Adversarial Training
-    for Free!", arXiv 1904.12843: on ImageNet 4 replays. The change of the pixels is carried over from replay
-    to replay and from batch to batch. An epoch asked for is an epoch's cost, as in their tables: ``replays``
-    of them are one pass over the data. One pass in train mode serves both gradients.
+    for Free!", arXiv 1904.12843: on ImageNet 4 replays. The change of the pixels is kept from replay to
+    replay and from batch to batch. As in the paper's tables, an epoch means an epoch's cost: ``replays``
+    epochs are one pass over the data. One pass in train mode gives both gradients.
 
     Attributes:
         eps: radius of the linf ball and length of a step, in units of the pixel range.
-        replays: times that each batch is trained on before the next.
+        replays: number of times that each batch is trained on before the next, at least 1.
     """
 
     name: ClassVar[str] = "free-at"
@@ -47,7 +47,7 @@ class FreeAdversarialTraining(BallTraining):
 
         def ask() -> Tensor:
             carried = change.clone().requires_grad_()
-            # It runs in the backward pass of the weights: no pass is made for the images alone.
+            # The hook runs in the backward pass of the weights, so the images need no pass of their own.
             carried.register_hook(climb)  # type: ignore[no-untyped-call]
             logits = classifier((images + carried).clamp(0, 1))
             return classification_loss(classifier, logits, labels, context.label_smoothing)
@@ -55,7 +55,7 @@ class FreeAdversarialTraining(BallTraining):
         return ask
 
     def _change(self, images: Tensor, context: Context) -> Tensor:
-        """The rows of the carried change that belong to these images; new ones begin at zero."""
+        """The rows of the stored change that belong to these images; new rows start at zero."""
         kept = context.memory.get(CHANGE)
         last = context.first_row + len(images)
         known = 0 if kept is None else len(kept)

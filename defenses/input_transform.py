@@ -1,4 +1,4 @@
-"""What input-transform defenses share: a transform before the classifier, and straight-through gradients."""
+"""Base of input-transform defenses: a transform before the classifier, and straight-through gradients."""
 
 from __future__ import annotations
 
@@ -12,25 +12,27 @@ from torch import Tensor, nn
 
 Transform = Callable[[Tensor], Tensor]
 
-# Deviation of the noise that rounding is softened by, in units of its step.
+# Standard deviation of the noise that softens rounding, in units of the rounding step.
 _SOFTNESS = 0.25
 
 
 class InputTransform(nn.Module, ABC):
-    """A classifier that sees its images through a transform.
+    """A classifier that receives its images through a transform.
 
-    Attacks go through the transform by default. Where it has no useful gradient its author gives it a
-    straight-through one (:func:`straight_through`), since a defense that only hides its gradient is none.
+    Attacks go through the transform by default. If it has no useful gradient, its author gives it a
+    straight-through one (:func:`straight_through`), because a defense that only hides its gradient is no
+    defense.
 
     Args:
-        classifier: float32 pixels in [0, 1] to logits.
+        classifier: maps float32 pixels in [0, 1] to logits.
     """
 
     substitutes_gradient: ClassVar[bool] = False
-    """Whether the gradient that attacks see is a stand-in on purpose, not that of the answers.
+    """True if attacks get a substitute gradient on purpose instead of the exact one.
 
     The trust checks look for this attribute on every module of a model. They then measure how well the
-    stand-in explains the answers from image to image: differences over a short distance contradict any.
+    substitute predicts the logits from image to image, because differences over a short distance contradict
+    any substitute.
     """
 
     def __init__(self, classifier: nn.Module) -> None:
@@ -39,35 +41,46 @@ class InputTransform(nn.Module, ABC):
 
     @abstractmethod
     def transform(self, images: Tensor) -> Tensor:
-        """What the classifier sees, float32 ``(N, C, H, W)`` in [0, 1], of the same shape."""
+        """The classifier's input, float32 ``(N, C, H, W)`` in [0, 1], of the same shape."""
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(N, classes)`` of the transformed images."""
-        # A search in lower precision lowers the network's, never the transform's: it would be another one.
+        # A search in lower precision applies to the network, never to the transform, which it would change.
         with torch.autocast(images.device.type, enabled=False):
             seen = self.transform(images.float())
         return cast("Tensor", self.classifier(seen))
 
 
 def straight_through(images: Tensor, transform: Transform, stand_in: Transform | None = None) -> Tensor:
-    """``transform(images)`` forward, the gradient of a stand-in backward, inside the pixel box; none outside.
+    """``transform(images)`` forward, the gradient of a substitute backward; zero gradient outside [0, 1].
 
-    It is the backward pass differentiable approximation, for transforms that stay near their input: Athalye,
-    Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security", arXiv 1802.00420.
+    This is backward pass differentiable approximation (BPDA), for transforms that stay near their input:
+    Athalye, Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security", arXiv
+    1802.00420.
 
     Args:
-        images: float32 ``(N, C, H, W)``; values outside [0, 1] are cut off first.
-        transform: keeps the shape; may be anything.
-        stand_in: keeps the shape and has a gradient; None: the identity.
+        images: float32 ``(N, C, H, W)``; values outside [0, 1] are clipped first.
+        transform: any function that keeps the shape.
+        stand_in: a function that keeps the shape and has a gradient; None for the identity.
+
+    Returns:
+        float32 ``(N, C, H, W)``.
+
+    >>> images = torch.tensor([0.2, 0.8], requires_grad=True)
+    >>> straight_through(images, torch.round)
+    tensor([0., 1.], grad_fn=<_StraightThroughBackward>)
+    >>> straight_through(images, torch.round).sum().backward()
+    >>> images.grad
+    tensor([1., 1.])
     """
     return cast("Tensor", _StraightThrough.apply(images, transform, stand_in))
 
 
 def softly_rounded(values: Tensor) -> Tensor:
-    """``values.round()``, with the slope that rounding has on average under a little Gaussian noise.
+    """``values.round()``, with the average slope of rounding under small Gaussian noise.
 
-    It is steep where a value is about to change and small, but never 0, elsewhere. The slope of the identity
-    spends a budget on values that no change so small reaches.
+    The slope is large where a value is about to change; elsewhere it is small, but never 0. With the
+    identity's slope, an attack would spend its budget on values that cannot change within it.
     """
     rounded = values.detach().round()
     away = values.detach() - rounded
@@ -77,7 +90,7 @@ def softly_rounded(values: Tensor) -> Tensor:
 
 
 def trimmed(images: Tensor) -> Tensor:
-    """Images that rounding took out of the pixel box by a hair, brought back without cutting the gradient."""
+    """Images with rounding errors outside the pixel box moved back, without clipping the gradient."""
     return images + (images.clamp(0, 1) - images).detach()
 
 
@@ -96,5 +109,6 @@ class _StraightThrough(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
                 inside = images.detach().clamp(0, 1).requires_grad_()
                 (gradient,) = torch.autograd.grad(ctx.stand_in(inside), inside, gradient)
-        # By hand: in some releases of torch the gradient of clamp is 0 on the bounds, where many pixels lie.
+        # Computed here: in some releases of torch, the gradient of clamp is 0 on the bounds, where many
+        # pixels lie.
         return gradient * ((images >= 0) & (images <= 1)), None, None

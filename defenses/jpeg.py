@@ -19,17 +19,17 @@ from robustbench_tin.defenses.input_transform import InputTransform, straight_th
 
 @dataclass(frozen=True)
 class JPEG(Defense):
-    """Write each image as a JPEG file and read it back before it is classified.
+    """Compress each image as JPEG and decode it again before classification.
 
     Dziugaite, Ghahramani and Roy, 2016, "A study of the effect of JPG compression on adversarial images",
     arXiv 1608.00853; Guo, Rana, Cisse and van der Maaten, 2018, "Countering Adversarial Images using
-    Input Transformations", arXiv 1711.00117. It is libjpeg itself, on the CPU, with its usual halved
-    colour resolution. Attacks see the gradient of the same steps with the rounding softened (BPDA), as Shin
-    and Song, 2017, "JPEG-resistant Adversarial Images", do with a cubic: the identity's goes for what no file
-    keeps, and on photographs left more than twice as many images right.
+    Input Transformations", arXiv 1711.00117. It uses libjpeg on the CPU, with its default halved colour
+    resolution. Attacks use the gradient of the same steps with softened rounding (BPDA), as Shin and Song,
+    2017, "JPEG-resistant Adversarial Images", do with a cubic. The identity's gradient points to changes that
+    no file keeps; with it, more than twice as many photographs stayed correctly classified.
 
     Attributes:
-        quality: as libjpeg counts it, 1 to 100.
+        quality: libjpeg's quality, 1 to 100.
     """
 
     name: ClassVar[str] = "jpeg"
@@ -65,7 +65,7 @@ class _SeesJPEG(InputTransform):
 
 
 def _written_and_read(pixels: npt.NDArray[np.uint8], quality: int) -> npt.NDArray[np.uint8]:
-    """An image ``(H, W, C)``, of one or three channels, through a JPEG file in memory."""
+    """An image ``(H, W, C)``, of one or three channels, compressed and decoded in memory."""
     file = io.BytesIO()
     grey = pixels.shape[2] == 1
     Image.fromarray(pixels[..., 0] if grey else pixels).save(file, "JPEG", quality=quality)

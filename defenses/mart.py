@@ -1,4 +1,4 @@
-"""MART: adversarial training that looks harder at what is misclassified already."""
+"""MART: adversarial training with more weight on images that are misclassified already."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 
 FLOOR = 1e-4
-"""What is granted to 1 - p before its logarithm, so that a sure mistake costs much and not everything."""
+"""Added to 1 - p before its logarithm, so that the loss of a confident mistake stays finite."""
 
 
 @dataclass(frozen=True)
 class MART(DivergenceTraining):
-    """A boosted cross-entropy on adversarial images, and their divergence where the clean answer is unsure.
+    """A boosted cross-entropy on adversarial images, plus their divergence from uncertain clean outputs.
 
     Wang, Zou, Yi, Bailey, Ma and Gu, 2020, "Improving Adversarial Robustness Requires Revisiting
     Misclassified Examples", ICLR (openreview rklOg6EFwS): 10 steps, the weight 5 (6 is their code's default).
-    Adversarial images maximise the cross-entropy in eval mode, as their code's do.
+    As in their code, adversarial images maximise the cross-entropy in eval mode.
 
     Attributes:
         eps: radius of the ball, in units of the pixel range.
-        steps: gradient steps for each image.
-        alpha: length of a step; None: eps / 4 under linf, 2 eps / steps under l2.
+        steps: number of gradient steps for each image.
+        alpha: length of a step; None for eps / 4 under linf, 2 eps / steps under l2.
         norm: ``linf`` or ``l2``.
-        beta: weight of the divergence.
+        beta: weight of the divergence, 0 or more.
     """
 
     name: ClassVar[str] = "mart"

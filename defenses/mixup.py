@@ -1,4 +1,4 @@
-"""mixup: each training image blended with another, and their labels with them."""
+"""mixup: each training image is blended with another one, and so are their labels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from robustbench_tin.training.context import Context
 
 @dataclass(frozen=True)
 class Mixup(Defense):
-    """Train on blends of two images, with the same blend of their labels as the target.
+    """Train on blends of two images; the target is the same blend of their labels.
 
     Zhang, Cisse, Dauphin and Lopez-Paz, 2017, "mixup: Beyond Empirical Risk Minimization", arXiv 1710.09412.
-    One share is drawn for the batch, in which each image meets the one before it.
+    One share is drawn for the batch; each image is blended with the image before it.
 
     Attributes:
-        alpha: of the Beta(alpha, alpha) distribution that an image's share is drawn from.
+        alpha: parameter of the Beta(alpha, alpha) distribution of an image's share, more than 0.
     """
 
     name: ClassVar[str] = "mixup"

@@ -17,15 +17,15 @@ from robustbench_tin.training.objective import classification_loss
 
 @dataclass(frozen=True)
 class NoiseFGSM(AdversarialTraining):
-    """Train on images moved by noise wider than the ball and one FGSM step, cut only to the pixel box.
+    """Train on images with noise wider than the ball plus one FGSM step, clipped only to the pixel box.
 
     de Jorge, Bibi, Volpi, Sanyal, Torr, Rogez and Dokania, 2022, "Make Some Noise: Reliable and Efficient
-    Single-Step Adversarial Training", arXiv 2202.01181. The change may be (noise + 1) × eps long; that is
-    what keeps it from catastrophic overfitting. The step is taken in train mode, as theirs is.
+    Single-Step Adversarial Training", arXiv 2202.01181. The change may reach (noise + 1) × eps, which
+    prevents catastrophic overfitting. As in the paper, the step is computed in train mode.
 
     Attributes:
         eps: radius of the ball trained against and length of the step, in units of the pixel range.
-        noise: the noise's reach, as a multiple of eps.
+        noise: largest absolute value of the noise, as a multiple of eps, 0 or more.
     """
 
     name: ClassVar[str] = "n-fgsm"

@@ -10,6 +10,6 @@ from robustbench_tin.defenses.base import Defense
 
 @dataclass(frozen=True)
 class NoDefense(Defense):
-    """Plain training on the images as they are."""
+    """Plain training on unchanged images."""
 
     name: ClassVar[str] = "none"

@@ -15,16 +15,16 @@ from robustbench_tin.training.objective import classification_loss
 
 @dataclass(frozen=True)
 class PGDAdversarialTraining(MultiStepTraining):
-    """Train on images that PGD made from a random point of the ball.
+    """Train on adversarial images made by PGD from a random point of the ball.
 
     Madry, Makelov, Schmidt, Tsipras and Vladu, 2018, "Towards Deep Learning Models Resistant to Adversarial
-    Attacks", arXiv 1706.06083: 7 steps of 2/255 in a ball of 8/255. The steps are taken in train mode: the
-    batch norm of their graph has one mode in training, and it is that one.
+    Attacks", arXiv 1706.06083: 7 steps of 2/255 in a ball of 8/255. The steps are computed in train mode,
+    because batch norm in the paper's graph has only that mode in training.
 
     Attributes:
         eps: radius of the ball, in units of the pixel range.
-        steps: gradient steps for each image.
-        alpha: length of a step; None: eps / 4 under linf, 2 eps / steps under l2.
+        steps: number of gradient steps for each image.
+        alpha: length of a step; None for eps / 4 under linf, 2 eps / steps under l2.
         norm: ``linf`` or ``l2``.
     """
 

@@ -1,4 +1,4 @@
-"""What is wrong with a plug-in's defense, found when it registers."""
+"""Checks of a plug-in's defense when it registers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from robustbench_tin.plugin_check import problems, written_by_author
 
 
 def problem_of(value: object) -> str | None:
-    """Why ``value`` cannot be registered as a defense, in one clause; None: it can."""
+    """The reason why ``value`` cannot be registered as a defense, in one clause; None if it can."""
     found = next(problems(value, Defense, "defenses.register"), None)
     if found is None and isinstance(value, type) and issubclass(value, Defense):
         found = _unused_loss(value)
@@ -15,7 +15,7 @@ def problem_of(value: object) -> str | None:
 
 
 def _unused_loss(defense: type[Defense]) -> str | None:
-    """Training asks for the objective; a loss beside it would never be trained with."""
+    """Training uses the objective; a loss next to an own objective would never be used."""
     classes = written_by_author(defense, Defense)
     loss, objective = (
         next((part for part in classes if hook in vars(part)), None) for hook in ("loss", "objective")
@@ -26,5 +26,5 @@ def _unused_loss(defense: type[Defense]) -> str | None:
         return None
     return (
         f"class {loss.__name__} defines loss, but training uses {objective.__name__}.objective instead;"
-        " expected one of them (begin the name of a helper with an underscore)"
+        " expected one of them (start the name of a helper with an underscore)"
     )

@@ -1,4 +1,4 @@
-"""RandAugment: a few random changes of each image, all of one strength."""
+"""RandAugment: a few random changes of each image, all with the same strength."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def _pixels(images: Tensor, part: float) -> int:
     return round(150 / 331 * images.shape[-1] * part)
 
 
-# Signed: the strength's sign is drawn. The others go one way.
+# The sign of the strength is random for signed operations; the others have one direction.
 _SIGNED: tuple[_Operation, ...] = (
     lambda images, strength: _affine(images, shear=[_degrees(strength), 0.0]),
     lambda images, strength: _affine(images, shear=[0.0, _degrees(strength)]),
@@ -62,14 +62,14 @@ _OPERATIONS = (*_SIGNED, *_UNSIGNED)
 
 @dataclass(frozen=True)
 class RandAugment(Defense):
-    """Change each training image by random operations of one strength.
+    """Change each training image by random operations with a fixed strength.
 
     Cubuk, Zoph, Shlens and Le, 2019, "RandAugment: Practical automated data augmentation with a reduced
-    search space", arXiv 1909.13719, with torchvision's fourteen operations and their ranges. Each image has
-    its own draws; images that drew the same are changed together.
+    search space", arXiv 1909.13719, with torchvision's fourteen operations and their ranges. Each image gets
+    its own random operations; images with the same operation are changed together.
 
     Attributes:
-        ops: operations an image.
+        ops: number of operations per image, at least 1.
         magnitude: their strength, 0 to 30.
     """
 
@@ -83,7 +83,7 @@ class RandAugment(Defense):
         self.require(0 <= self.magnitude <= _STRONGEST, "magnitude", f"0 to {_STRONGEST}")
 
     def augment(self, images: Tensor, labels: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-        # Drawn on the host, so that no device has to be asked who drew what.
+        # Random numbers come from the host, so that no device has to report them.
         dice = context.host_generator(self.name)
         for _ in range(self.ops):
             drawn = torch.randint(len(_OPERATIONS), (len(images),), generator=dice)

@@ -1,4 +1,4 @@
-"""Random erasing: a rectangle of some training images replaced by noise."""
+"""Random erasing: noise replaces a rectangle of some training images."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from torch import Tensor
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.training.context import Context
 
-# Of the erased rectangle: part of the image's area, and width over height; the paper's.
+# The erased rectangle's share of the area, and its width over height, as in the paper.
 _AREA = (0.02, 0.4)
 _ASPECT = (0.3, 1 / 0.3)
 
 
 @dataclass(frozen=True)
 class RandomErasing(Defense):
-    """Replace a random rectangle of each chosen training image by random pixels.
+    """Replace a random rectangle of randomly chosen training images by random pixels.
 
     Zhong, Zheng, Kang, Li and Yang, 2017, "Random Erasing Data Augmentation", arXiv 1708.04896. Each image
-    has its own draws. A rectangle that is longer than the image is cut to it.
+    has its own random rectangle, cut to the image if it is longer.
 
     Attributes:
-        probability: that an image loses one.
+        probability: probability that an image loses a rectangle, more than 0, at most 1.
     """
 
     name: ClassVar[str] = "random-erasing"
@@ -53,7 +53,7 @@ class RandomErasing(Defense):
 
 
 def _stretch(length: Tensor, whole: int, place: Tensor) -> Tensor:
-    """Which pixels of an axis lie in a stretch of this length, bool ``(N, whole)``."""
+    """True for the pixels of an axis in a stretch of this length, bool ``(N, whole)``."""
     start = (place * (whole - length + 1)).floor()
     pixels = torch.arange(whole, device=length.device)
     return (pixels >= start) & (pixels < start + length)

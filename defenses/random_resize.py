@@ -15,16 +15,16 @@ from robustbench_tin.defenses.input_transform import InputTransform, trimmed
 
 @dataclass(frozen=True)
 class RandomResize(Defense):
-    """Shrink each image to a random size and put it at a random place on black before it is classified.
+    """Shrink each image to a random size and place it at random on black before classification.
 
     Xie, Wang, Zhang, Ren and Yuille, 2018, "Mitigating Adversarial Effects Through Randomization",
-    arXiv 1711.01991, who enlarge images of 299 to at most 331 pixels; here the canvas is the image's own
-    size, so that any classifier takes it, and the image is shrunk by the same ratio. Each image has its own
-    draw in each pass, from torch's random state, also in eval mode. The gradient is that of the draw
-    made; expectation over transformations (``--eot``) averages over several.
+    arXiv 1711.01991, enlarge images of 299 to at most 331 pixels. Here the canvas has the image's own size,
+    so that any classifier accepts it, and the image is shrunk by the same ratio. Each image has new random
+    numbers in each pass, from torch's random state, also in eval mode. The gradient belongs to the pass;
+    expectation over transformations (``--eot``) averages over several passes.
 
     Attributes:
-        least: smallest size, as a part of the image's side, above 0 and at most 1.
+        least: smallest size, as a fraction of the image's side, above 0 and at most 1.
     """
 
     name: ClassVar[str] = "random-resize"
@@ -44,17 +44,17 @@ class _SeesResized(InputTransform):
         self.least = least
 
     def transform(self, images: Tensor) -> Tensor:
-        # The same draw for both axes, so that an image keeps its proportions.
+        # The same random number for both axes, so that an image keeps its proportions.
         draw = torch.rand(len(images), 1, device=images.device, dtype=torch.float32)
         down, across = (_placed(side, draw, self.least) for side in images.shape[-2:])
         return trimmed(down.unsqueeze(1) @ images @ across.mT.unsqueeze(1))
 
 
 def _placed(side: int, draw: Tensor, least: float) -> Tensor:
-    """One axis resized bilinearly and put at a random place, as a matrix an image: ``(N, side, side)``.
+    """Resize one axis bilinearly and place it at random, as a matrix per image: ``(N, side, side)``.
 
-    A matrix, since every image has another size: one batched product an axis does them all, and it is the
-    same each time, which the backward pass of a gather is not on a GPU.
+    It is a matrix because every image has another size: one batched product per axis handles them all. Its
+    backward pass is deterministic on a GPU; that of a gather is not.
     """
     smallest = max(1, math.ceil(least * side - 1e-9))
     sizes = smallest + (draw * (side - smallest + 1)).floor().clamp(max=side - smallest)

@@ -1,4 +1,4 @@
-"""Randomised smoothing: the classifier's majority vote under noise, robust by proof."""
+"""Randomised smoothing: the classifier's majority vote under noise, with certified robustness."""
 
 from __future__ import annotations
 
@@ -16,26 +16,27 @@ from robustbench_tin.training.context import Context
 
 @dataclass(frozen=True)
 class Smoothing(Defense):
-    """Train on images with Gaussian noise, and answer with the class that wins most votes under such noise.
+    """Train on images with Gaussian noise, and predict the class with most votes under such noise.
 
     Cohen, Rosenfeld and Kolter, 2019, "Certified Adversarial Robustness via Randomized Smoothing",
-    arXiv 1902.02918. Noisy images are cut to the pixel box, in training as at test time: that is a part of
-    the classifier that votes, so the proof stands. Runs under l2 also measure its certified accuracy
-    (:mod:`robustbench_tin.benchmarks.measurement.certified`). Runs under linf do not: the proof of an linf
-    ball would be that of the l2 ball around it, whose radius is eps times the root of the number of values.
+    arXiv 1902.02918. Noisy images are clipped to the pixel box, in training and at test time: the clipping is
+    a part of the classifier that votes, so the certificate holds. Runs under l2 also measure its certified
+    accuracy (:mod:`robustbench_tin.benchmarks.measurement.certified`). Runs under linf do not: a certificate
+    for a linf ball would need the l2 ball around it, with a radius of eps times the root of the number of
+    values.
 
-    An attack cannot climb votes. Where it takes a gradient, the logits are the logarithm of the mean
-    probability over ``samples`` draws, as Salman, Yang, Li, Zhang, Zhang, Razenshteyn and Bubeck, 2019,
-    "Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers", arXiv 1906.04584, attack
-    it; where it takes none, and in every verdict, they are the vote. Passes are counted as an attack makes
-    them: one on the smoothed classifier is ``samples`` or ``n0`` on the network.
+    An attack cannot follow the gradient of votes. With gradients enabled, the logits are the logarithm of the
+    mean probability over ``samples`` draws, as in the attack of Salman, Yang, Li, Zhang, Zhang, Razenshteyn
+    and Bubeck, 2019, "Provably Robust Deep Learning via Adversarially Trained Smoothed Classifiers",
+    arXiv 1906.04584. Without gradients, and in every verification, they are the votes. Passes are counted as
+    the attack makes them: one pass of the smoothed classifier is ``samples`` or ``n0`` passes of the network.
 
     Attributes:
-        sigma: standard deviation of the noise, in units of the pixel range.
-        n0: votes that an answer takes; for a certificate, those that choose its class.
-        n: votes that prove a certificate.
-        alpha: probability that a certificate is wrong.
-        samples: draws averaged where a gradient is taken.
+        sigma: standard deviation of the noise, in units of the pixel range, more than 0, at most 4.
+        n0: number of votes for a prediction; for a certificate, those that choose its class.
+        n: number of votes for a certificate.
+        alpha: probability that a certificate is wrong, more than 0, below 0.5.
+        samples: number of draws that are averaged for a gradient.
     """
 
     name: ClassVar[str] = "smoothing"
@@ -66,7 +67,7 @@ class Smoothing(Defense):
 
 
 class _Boxed(nn.Module):
-    """A classifier that is shown only pixels: what lies outside [0, 1] is cut off."""
+    """A classifier whose input is clipped to [0, 1]."""
 
     def __init__(self, classifier: nn.Module) -> None:
         super().__init__()
@@ -77,7 +78,7 @@ class _Boxed(nn.Module):
 
 
 class _Smoothed(nn.Module):
-    """The vote of ``votes`` noisy passes; where a gradient is taken, the mean probability of ``samples``."""
+    """The vote of ``votes`` noisy passes; with gradients, the mean probability of ``samples`` passes."""
 
     substitutes_gradient = True
 
@@ -96,7 +97,7 @@ class _Smoothed(nn.Module):
             logits = self._noisy(images)
             counts = counts + functional.one_hot(logits.argmax(dim=1), logits.shape[1])
             probability = probability + logits.softmax(dim=1)
-        # Votes decide; where they are equal, and for the ranks behind, the mean probability.
+        # Votes decide; for equal votes, and for the lower ranks, the mean probability decides.
         score = counts + probability / (2 * self.votes)
         return (score / (self.votes + 0.5)).clamp(min=torch.finfo(torch.float32).tiny).log()
 

@@ -1,4 +1,4 @@
-"""TRADES: the cross-entropy on clean images, and the divergence of the answer on adversarial ones."""
+"""TRADES: cross-entropy on clean images, and divergence of the outputs on adversarial images."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from robustbench_tin.training.context import Context
 from robustbench_tin.training.objective import classification_loss
 
 START_NOISE = 0.001
-"""Standard deviation of where the search starts, so that the divergence has a gradient there."""
+"""Standard deviation of the noise at the start of the search, so that the divergence has a gradient there."""
 
 
 @dataclass(frozen=True)
 class DivergenceTraining(MultiStepTraining):
-    """Training on clean images and on how far the answer to them moves within the ball.
+    """Training on clean images and on the divergence of the output within the ball.
 
     Attributes:
-        beta: weight of the divergence.
+        beta: weight of the divergence, 0 or more.
     """
 
     softmax_only: ClassVar[bool] = True
@@ -41,16 +41,16 @@ class DivergenceTraining(MultiStepTraining):
 
 @dataclass(frozen=True)
 class TRADES(DivergenceTraining):
-    """Trade clean accuracy for robust accuracy by a weight on how far the answer moves within the ball.
+    """Trade clean accuracy for robust accuracy with a weight on the output's divergence within the ball.
 
     Zhang, Yu, Jiao, Xing, El Ghaoui and Jordan, 2019, "Theoretically Principled Trade-off between Robustness
-    and Accuracy", arXiv 1901.08573: 10 steps, beta 6. Adversarial images maximise the divergence from the
-    clean answer in eval mode, as their code's do.
+    and Accuracy", arXiv 1901.08573: 10 steps, beta 6. As in their code, adversarial images maximise the
+    divergence from the clean output in eval mode.
 
     Attributes:
         eps: radius of the ball, in units of the pixel range.
-        steps: gradient steps for each image.
-        alpha: length of a step; None: eps / 4 under linf, 2 eps / steps under l2.
+        steps: number of gradient steps for each image.
+        alpha: length of a step; None for eps / 4 under linf, 2 eps / steps under l2.
         norm: ``linf`` or ``l2``.
         beta: weight of the divergence.
     """
@@ -78,12 +78,12 @@ class TRADES(DivergenceTraining):
 
 
 def near(images: Tensor, context: Context) -> Tensor:
-    """The images under a little normal noise."""
+    """The images with a little normal noise."""
     return images + START_NOISE * torch.randn(
         images.shape, generator=context.generator, device=images.device, dtype=torch.float32
     )
 
 
 def divergence(clean: Tensor, moved: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of the clean answer from the moved one, log probabilities to ``(N,)``."""
+    """Kullback-Leibler divergence between two outputs, from log probabilities ``(N, C)`` to ``(N,)``."""
     return functional.kl_div(moved, clean, reduction="none", log_target=True).sum(dim=1)

@@ -236,7 +236,7 @@ class Zip:
         visible = {name: member for name, member in files.items() if not _is_hidden(name)}
         root = self._find_root(visible.keys())
         if root is None:
-            raise DataError(f"zip file '{self.location}' contains {self._expected}")
+            raise DataError(f"zip file '{self.location}' holds {self._expected}")
         own = {root + top for top in self._tops}
         below = tuple(f"{name}/" for name in own)
         self._left_out = {

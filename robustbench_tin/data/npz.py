@@ -88,7 +88,7 @@ def _read(path: Path) -> Arrays:
     if "val" not in found:
         pairs_read = ", ".join(" and ".join(pair) for pair in MEASURED)
         held = ", ".join(names.values()) or "nothing"
-        raise DataError(f"'{path}' contains {held[:200]}; expected one of these pairs: {pairs_read}")
+        raise DataError(f"'{path}' holds {held[:200]}; expected one of these pairs: {pairs_read}")
     notes: list[str] = []
     splits = {
         split: Split(_images(path, images, notes), _labels(path, labels, len(images)))

@@ -413,7 +413,7 @@ def test_results_are_rendered_in_three_ways(small):
     [
         ({"models": "densnet169"}, "did you mean 'densenet169'"),
         ({"defenses": "fgsm_at"}, "did you mean 'fgsm-at'"),
-        ({"defenses": "none+augment"}, "combines with nothing"),
+        ({"defenses": "none+augment"}, "cannot be combined with another"),
         ({"defenses": "fgsm-at:eps=-1"}, "eps=-1.0; expected more than 0"),
         ({"attacks": "pgdd"}, "did you mean 'pgd'"),
         ({"attacks": "pgd:step=3"}, "did you mean 'steps'"),

@@ -211,7 +211,7 @@ def test_a_broken_image_is_named_or_left_out(run: Run, drawn: Path, tmp_path: Pa
     Image.new("RGB", (80, 70), "red").save(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"no image")
     call = {"out": tmp_path / "p.csv", "images": tmp_path, "data": str(drawn)}
-    with pytest.raises(RobustTinError, match=r"b.png' is no JPEG"):
+    with pytest.raises(RobustTinError, match=r"b.png' is not a JPEG"):
         predict(run.path, **call)
     made = predict(run.path, **call, skip_broken=True)
     assert (made.images, made.left_out) == (1, 1)

@@ -68,7 +68,7 @@ def test_another_md5_is_refused(draw: Any, cache: Path) -> None:
     root = draw("cifar10")
     file = root / "cifar-10-batches-py/data_batch_3"
     file.write_bytes(file.read_bytes() + b" ")
-    with pytest.raises(DataError, match=r"data_batch_3' has the MD5 \w{32}, expected \w{32}, the published"):
+    with pytest.raises(DataError, match=r"data_batch_3' has the MD5 \w{32}; expected \w{32}, the published"):
         open_dataset(f"cifar10:root={root}", cache_dir=cache)
 
 

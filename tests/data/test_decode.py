@@ -42,7 +42,7 @@ def test_part_of_a_file_is_broken_even_where_pillow_was_told_to_pad(monkeypatch:
 
 
 def test_what_is_no_image_says_so() -> None:
-    with pytest.raises(BrokenImageError, match="is no JPEG, PNG, BMP, WEBP, PPM or TIFF image"):
+    with pytest.raises(BrokenImageError, match="is not a JPEG, PNG, BMP, WEBP, PPM or TIFF image"):
         decode_image(b"hello", 64)
     gif = io.BytesIO()
     picture(1).save(gif, "GIF")

@@ -140,7 +140,7 @@ def test_what_is_not_the_whole_set_is_refused_and_removed(
         open_dataset("tiny-imagenet", cache_dir=cache)
     assert fetched(cache) == []
     site.content = b"<html>moved</html>"
-    with pytest.raises(DataError, match=r"is not Tiny ImageNet \(0 train"):
+    with pytest.raises(DataError, match=r"is not Tiny ImageNet \(it has 0 train"):
         open_dataset("tiny-imagenet", cache_dir=cache)
     assert fetched(cache) == []
 

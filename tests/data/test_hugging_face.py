@@ -93,7 +93,7 @@ def test_several_columns_of_a_type_have_to_be_named(tmp_path: Path, cache: Path)
     dataset = open_dataset(f"hf:{path},label=coarse", cache_dir=cache)
     assert dataset.classes == ("pet", "wild", "other")
     assert dataset.val.labels.tolist() == [2, 1, 0]
-    with pytest.raises(DataError, match="no column label=fine; it has img, label, coarse"):
+    with pytest.raises(DataError, match="no column label=fine; expected one of img, label, coarse"):
         open_dataset(f"hf:{path},label=fine", cache_dir=cache)
     with pytest.raises(DataError, match=r"column 'label' of .* holds no images"):
         open_dataset(f"hf:{path},image=label,label=label", cache_dir=cache)
@@ -123,7 +123,7 @@ def test_a_broken_image_is_named_or_left_out(tmp_path: Path, cache: Path) -> Non
     rows[1]["img"]["bytes"] = b"broken"
     held = {name: [row[name] for row in rows] for name in ("img", "label")}
     path = saved(tmp_path / "set", test=hub.Dataset.from_dict(held, features=table(1).features))
-    with pytest.raises(DataError, match=r"val/1' is no JPEG"):
+    with pytest.raises(DataError, match=r"val/1' is not a JPEG"):
         open_dataset(f"hf:{path}", cache_dir=cache)
     dataset = open_dataset(f"hf:{path}", cache_dir=cache, skip_broken=True)
     assert dataset.val.labels.tolist() == [0, 0, 1]

@@ -161,7 +161,7 @@ def test_classes_by_id_and_by_name(names: Sequence[str], expected: tuple[str, ..
             "unknown class of 'drawn' 'goldfsh'; did you mean 'goldfish'",
         ),
         ({"classes": ["zebu"]}, UnknownNameError, "known: Carassius, Egyptian cat, crane, goldfish, n1"),
-        ({"classes": ["crane"]}, InvalidSettingError, "could be n2, n4; give the id"),
+        ({"classes": ["crane"]}, InvalidSettingError, "may mean n2, n4; give the id"),
     ],
 )
 def test_what_cannot_be_chosen(choice: dict[str, Any], kind: type[RobustTinError], message: str) -> None:

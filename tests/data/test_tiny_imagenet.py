@@ -184,7 +184,7 @@ def half_an_image(root: Path) -> None:
         (without_annotations, r"has no val/val_annotations\.txt"),
         (malformed_annotations, r"line 2 of '.*val_annotations\.txt' is 'val_1"),
         (words_for_numbers, r"line 1 of '.*n01_boxes\.txt'.*expected 5 columns"),
-        (unknown_class_in_val, r"val_0\.JPEG class 'n99', which wnids\.txt has not"),
+        (unknown_class_in_val, r"val_0\.JPEG class 'n99', which is not in wnids\.txt"),
         (unknown_class_in_train, r"train/n98' is not a class in wnids\.txt"),
         (without_val_images, r"val/images' has none of the images"),
         (stray_val_image, r"mine\.JPEG' has no line in val_annotations\.txt"),

@@ -80,8 +80,8 @@ def test_two_losses_are_refused_by_name(write_plugin: Callable[..., Path]) -> No
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ("none+augment", "'none' combines with nothing"),
-        ("augment+none", "'none' combines with nothing"),
+        ("none+augment", "'none' cannot be combined with another"),
+        ("augment+none", "'none' cannot be combined with another"),
         ("augment+augment:flip=no", "name each defense once"),
         ("augment+", "no name"),
         ("+augment", "no name"),

@@ -69,7 +69,7 @@ def test_trades_learns_mixed_labels(toy: Toy) -> None:
 
 @pytest.mark.parametrize("spec", ["mixup+mart", "mart+augment+cutmix"])
 def test_mart_and_mixed_labels_are_refused_before_training(spec: str) -> None:
-    with pytest.raises(InvalidSettingError, match=r"'mart' needs one class for each image and '.*' mixes"):
+    with pytest.raises(InvalidSettingError, match=r"'mart' needs one class for each image, but '.*' mixes"):
         parse_defense(spec)
 
 
