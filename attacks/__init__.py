@@ -1,4 +1,4 @@
-"""Attacks: what makes adversarial images from images, labels and a budget.
+"""Attacks: they make adversarial images from images, labels and a budget.
 
 This module exports every name that an attack's author needs::
 

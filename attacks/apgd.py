@@ -29,8 +29,8 @@ class APGD(IterativeWithRestarts):
 
     A start takes ``steps + 1`` gradients and ends at the first adversarial point. With a fixed budget
     (``criterion=none``) it takes them all. Its result is then the point of the highest loss, among those that
-    the model misclassifies (top-1) if there are any. Of several starts, the one counts whose label lies
-    furthest below the strongest other class.
+    the model misclassifies (top-1) if there are any. If there are several starts, the one counts whose label
+    lies furthest below the strongest other class.
 
     Attributes:
         steps: gradient steps, at least 1.

@@ -15,10 +15,10 @@ Attacks = str | Attack | Sequence[str | Attack]
 
 
 def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
-    """The requested attacks: specs with commas between them, or a sequence of specs or attacks.
+    """The requested attacks: specs separated by commas, or a sequence of specs or attacks.
 
     Args:
-        attacks: as of :func:`robustbench_tin.evaluate`.
+        attacks: as in :func:`robustbench_tin.evaluate`.
         needed: True if there must be at least one.
 
     Raises:
@@ -41,7 +41,7 @@ def as_attacks(attacks: Attacks, *, needed: bool = True) -> list[Attack]:
 
 
 def given_twice(attacks: Iterable[Attack]) -> dict[Attack, str]:
-    """A remark on each attack that is listed more than once, in one spelling or in several."""
+    """A remark for each attack that is listed more than once, in one spelling or in several."""
     return {
         attack: f"{attack.spec} is listed {count} times and measured once"
         for attack, count in Counter(attacks).items()

@@ -1,4 +1,4 @@
-"""AutoAttack: the ensemble that robustness is reported with."""
+"""AutoAttack: the standard ensemble for reporting robustness."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class AutoAttack(Ensemble):
 
     @property
     def attacks(self) -> Sequence[Attack]:
-        """What the version is made of, in order."""
+        """The attacks of the version, in order."""
         if self.version == "rand":
             return [self._apgd_ce(eot=self._passes), self._apgd_dlr(eot=self._passes)]
         apgd_t = TargetedAPGD(criterion=self.criterion, steps=self.steps, targets=self.targets)

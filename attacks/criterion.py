@@ -45,7 +45,7 @@ class Criterion:
         """
         if classes <= self.k:
             raise InvalidSettingError(
-                f"criterion got top{self.k} with {classes} classes, where no attack can succeed;"
+                f"criterion got top{self.k} with {classes} classes, so no attack can succeed;"
                 f" expected more than {self.k} classes"
             )
 

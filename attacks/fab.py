@@ -24,17 +24,17 @@ from robustbench_tin.threat import Ball
 class FAB(IterativeWithRestarts):
     """The fast adaptive boundary attack: project onto the linearised decision boundary, again and again.
 
-    It looks for the adversarial point nearest to the clean image, whatever eps; it succeeds as soon as such a
-    point lies inside the ball. Croce and Hein, 2020, "Minimally distorted Adversarial Examples with a Fast
-    Adaptive Boundary Attack", arXiv 1907.02044, with the settings of their AutoAttack.
+    It searches for the adversarial point nearest to the clean image, independent of eps; it succeeds as soon
+    as such a point lies inside the ball. Croce and Hein, 2020, "Minimally distorted Adversarial Examples with
+    a Fast Adaptive Boundary Attack", arXiv 1907.02044, with the settings of their AutoAttack.
 
     This attack goes to the nearest boundary of all classes, so a step takes a backward pass for each class
     (and two forward passes). With many classes, use ``fab-t``. For the top-5 criterion it goes to the fifth
     nearest boundary, at which the label leaves the top 5.
 
     With a fixed budget (``criterion=none``) the result is the nearest adversarial point, or the last point if
-    none exists, projected onto the ball. Of several starts, the one counts whose label lies furthest below
-    the strongest other class.
+    none exists, projected onto the ball. If there are several starts, the one counts whose label lies
+    furthest below the strongest other class.
 
     Attributes:
         steps: number of steps, at least 1.
@@ -43,7 +43,7 @@ class FAB(IterativeWithRestarts):
         random_start: start at such a point from the first start on.
         alpha_max: largest part of a step that starts from the clean image, to come back nearer to it.
         eta: length of a step, in units of the distance to the boundary, 1 or more.
-        beta: an adversarial point is pulled back to this part of its way from the clean image.
+        beta: an adversarial point is pulled back to this fraction of its way from the clean image.
     """
 
     name: ClassVar[str] = "fab"
@@ -65,7 +65,7 @@ class FAB(IterativeWithRestarts):
         self.require(0 <= self.beta <= 1, "beta", "a number from 0 to 1")
 
     def gradients(self, budgets: int) -> int:
-        # The classes are not known here: as many as it is meant for.
+        # The number of classes is not known here: assume ten.
         return 10 * budgets * self.steps * self.restarts
 
     def starts(self, classes: int) -> Sequence[Self]:
@@ -95,14 +95,14 @@ class FAB(IterativeWithRestarts):
 
 @dataclass(frozen=True, kw_only=True)
 class FABT(FAB):
-    """FAB toward one likely class after the other: a single gradient a step, however many classes.
+    """FAB toward one likely class after the other: one gradient per step for any number of classes.
 
     For the top-5 criterion a target is five classes of neighbouring rank, and each step goes to the boundary
     of that one of them which is furthest below the label. The paper is :class:`FAB`'s.
 
     Attributes:
-        targets: number of the strongest wrong classes tried; fewer if there are fewer.
-        target: the rank of the only one to try, 1 for the strongest wrong class; None: all of them.
+        targets: number of the strongest wrong classes to try; all if there are fewer.
+        target: the rank of the only class to try, 1 for the strongest wrong class; None for all of them.
     """
 
     name: ClassVar[str] = "fab-t"
@@ -211,7 +211,7 @@ class _NearestBoundary(_Boundary):
         return logits.gather(1, others) - logits.gather(1, labels)
 
     def _nearest(self, leads: Tensor, lengths: Tensor) -> Tensor:
-        """The class whose boundary to cross, as a column of the leads."""
+        """The class whose boundary the step crosses, as a column of the leads."""
         away = -leads / lengths
         k = self.inputs.criterion.k
         if k == 1:

@@ -1,4 +1,4 @@
-"""A quick ensemble of few, well-placed steps that knows how sure it is."""
+"""A quick ensemble of few, well-placed steps that estimates its own error."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class Margin(IterativeAttack):
 
     Attributes:
         steps: gradient steps, at least 1.
-        target: raise the wrong class of this clean rank, 1 for the strongest; None: whichever is strongest at
-            each step.
+        target: raise the wrong class of this clean rank, 1 for the strongest; None for the class that is
+            strongest at each step.
     """
 
     name: ClassVar[str] = "margin"
@@ -85,12 +85,13 @@ class Fast(Ensemble):
     of its stages. While it expects more than ``tolerance`` of the images to follow, it adds stages: other
     classes, then longer ascents.
 
-    Margins as losses, few steps, and passes spent where they pay are ideas of "Practical Evaluation of
-    Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210 (2024).
+    Margins as losses, few steps, and passes for the images that need them are ideas of "Practical Evaluation
+    of Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210
+    (2024).
 
     Attributes:
         tolerance: it stops if it expects at most this part of the images to become adversarial, 0 to 1.
-        most_stages: largest number of stages; a remark tells if it stopped for this reason.
+        most_stages: largest number of stages; a remark reports if this limit ended the attack.
     """
 
     name: ClassVar[str] = "fast"

@@ -22,14 +22,15 @@ _STEP_FROM_RANDOM = 1.25
 class FGSM(Attack):
     """One step along the gradient's sign (l2: along the gradient), from the clean image.
 
-    There the gradient does not depend on eps, so one is taken for all budgets. Goodfellow, Shlens and
-    Szegedy, 2015, "Explaining and Harnessing Adversarial Examples", arXiv 1412.6572. From a random start
-    it is the attack of Wong, Rice and Kolter, 2020, "Fast is better than free: Revisiting adversarial
-    training", arXiv 2001.03994, and takes a gradient for each budget.
+    The gradient at the clean image does not depend on eps, so one gradient serves all budgets. Goodfellow,
+    Shlens and Szegedy, 2015, "Explaining and Harnessing Adversarial Examples", arXiv 1412.6572. With a random
+    start it is the attack of Wong, Rice and Kolter, 2020, "Fast is better than free: Revisiting adversarial
+    training", arXiv 2001.03994, with one gradient per budget.
 
     Attributes:
-        random_start: start at a random point of the ball; off: at the clean image.
-        alpha: length of the step in units of the pixel range; None: eps, from a random start 1.25 × eps.
+        random_start: start at a random point of the ball; otherwise at the clean image.
+        alpha: length of the step in units of the pixel range; None for eps, or 1.25 × eps with a random
+            start.
     """
 
     name: ClassVar[str] = "fgsm"

@@ -24,8 +24,8 @@ class MIFGSM(IterativeAttack):
 
     Attributes:
         steps: gradient steps, at least 1.
-        alpha: length of a step in units of the pixel range; None: eps / steps.
-        decay: what part of the sum each step keeps, 0 or more; 1 forgets nothing.
+        alpha: length of a step in units of the pixel range; None for eps / steps.
+        decay: factor of the sum at each step, 0 or more; with 1, nothing is forgotten.
     """
 
     name: ClassVar[str] = "mi-fgsm"

@@ -1,4 +1,4 @@
-"""Noise: what an attack has to beat."""
+"""Noise: the baseline that an attack has to beat."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ DISTRIBUTIONS = ("uniform", "gaussian")
 
 @dataclass(frozen=True, kw_only=True)
 class Noise(WithRestarts):
-    """Random points of the ball: no attack, but the baseline that tells whether one works.
+    """Random points of the ball: not an attack, but the baseline that shows whether an attack works.
 
     Attributes:
-        distribution: ``uniform`` in the ball; ``gaussian``: linf of standard deviation eps a value, cut to
-            the ball; l2 of a random direction and of length eps. Both are then cut to the pixel box.
-        restarts: independent draws, at least 1; of several the one that is worst for the model.
+        distribution: ``uniform`` in the ball, or ``gaussian``: for linf with a standard deviation of eps per
+            value, clipped to the ball; for l2 in a random direction with length eps. Both are then clipped to
+            the pixel box.
+        restarts: number of independent draws, at least 1; the worst one for the model counts.
     """
 
     name: ClassVar[str] = "noise"

@@ -22,15 +22,15 @@ from robustbench_tin.metrics import in_top
 class PGD(IterativeWithRestarts):
     """Steps up the cross-entropy inside the ball, from a random start; the last iterate counts.
 
-    Of several restarts, a success counts before the others, then the one with the highest loss. Madry,
+    If there are several restarts, a success ranks before the others, then the highest loss counts. Madry,
     Makelov, Schmidt, Tsipras and Vladu, 2018, "Towards Deep Learning Models Resistant to Adversarial
     Attacks", arXiv 1706.06083.
 
     Attributes:
         steps: gradient steps, at least 1.
-        alpha: length of a step in units of the pixel range; None: 2.5 × eps / steps.
-        restarts: independent starts, at least 1.
-        random_start: start at a random point of the ball; off: at the clean image.
+        alpha: length of a step in units of the pixel range; None for 2.5 × eps / steps.
+        restarts: number of independent starts, at least 1.
+        random_start: start at a random point of the ball; otherwise at the clean image.
     """
 
     name: ClassVar[str] = "pgd"

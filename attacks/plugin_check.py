@@ -1,4 +1,4 @@
-"""What is wrong with a plug-in's attack, found when it registers."""
+"""Checks of a plug-in's attack when it registers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustbench_tin.threat import NORMS
 
 
 def problem_of(value: object) -> str | None:
-    """Why ``value`` cannot be registered as an attack, in one clause; None: it can."""
+    """The reason why ``value`` cannot be registered as an attack, in one clause; None if it can."""
     found = next(problems(value, Attack, "attacks.register"), None)
     if found is None and isinstance(value, type) and issubclass(value, Attack):
         found = next(_wrong_facts(value), None)
@@ -19,7 +19,7 @@ def problem_of(value: object) -> str | None:
 
 
 def _wrong_facts(attack: type[Attack]) -> Iterator[str]:
-    """Class variables that :meth:`Attack.check` could not use."""
+    """Class variables that :meth:`Attack.check` cannot use."""
     norms, lengths = attack.norms, attack.lengths
     if not (isinstance(norms, tuple) and norms and set(norms) <= set(NORMS)):
         yield f"class {attack.__name__} sets norms = {norms!r:.40}; expected a tuple of {' and '.join(NORMS)}"

@@ -1,4 +1,4 @@
-"""Square: random search with square-shaped changes, for which logits are enough."""
+"""Square: random search with square-shaped changes, which needs only logits."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustbench_tin.attacks.engine.restarts import IterativeWithRestarts
 from robustbench_tin.attacks.engine.state import AttackInputs, AttackState, ModelOutput
 from robustbench_tin.runtime import is_asynchronous
 
-# After these numbers of queries, of 10,000, the share of the image that a change covers is halved.
+# After these numbers of queries out of 10,000, the share of the image that a change covers is halved.
 _HALVED_AFTER = (10, 50, 200, 500, 1_000, 2_000, 4_000, 6_000, 8_000)
 _SCHEDULE = 10_000
 
@@ -24,15 +24,15 @@ class Square(IterativeWithRestarts):
     """Square: repaint a random square, keep it if the margin got worse for the model; no gradients.
 
     Andriushchenko, Croce, Flammarion and Hein, 2020, "Square Attack: a query-efficient black-box adversarial
-    attack via random search", arXiv 1912.00049. Its schedule, written for 10,000 queries, is stretched to
-    those it is given, as AutoAttack does. Each image draws squares of its own, anywhere in it (the
-    published code leaves out the last row and column).
+    attack via random search", arXiv 1912.00049. Its schedule, written for 10,000 queries, is scaled to the
+    given number, as in AutoAttack. Each image has its own random squares, anywhere in it (the published code
+    leaves out the last row and column).
 
-    With a fixed budget (``criterion=none``) it makes all queries; of several starts, the worst for the model
-    counts.
+    With a fixed budget (``criterion=none``) it makes all queries; if there are several starts, the worst one
+    for the model counts.
 
     Attributes:
-        queries: forward passes, the start included, at least 1.
+        queries: number of forward passes, the start included, at least 1.
         restarts: independent starts, at least 1, each with all queries.
         p: the share of the image that the first squares cover, in (0, 1].
     """
@@ -72,8 +72,8 @@ class Square(IterativeWithRestarts):
 class _Squares(AttackState):
     """Attributes: best and best_margin, the point of the largest margin so far, and that; settings."""
 
-    # Late squares change the margin by less than bfloat16 resolves: with it, five improvements of six are
-    # not seen in the second half, and some are that are none.
+    # Late squares change the margin by less than bfloat16 resolves. With it, the second half would miss five
+    # of six improvements, and accept some false ones.
     precise: ClassVar[bool] = True
 
     best: Tensor
@@ -124,13 +124,13 @@ _TINY = 1e-12
 
 
 def first_stripes(images: Tensor, generator: torch.Generator) -> Tensor:
-    """Vertical stripes one pixel wide, each channel at 1 or -1, shaped as the images."""
+    """Vertical stripes one pixel wide, each channel at 1 or -1, in the shape of the images."""
     count, channels, _, width = images.shape
     return _signs((count, channels, 1, width), images, generator).expand_as(images)
 
 
 def first_tiles(images: Tensor, generator: torch.Generator) -> Tensor:
-    """A centred grid of five by five patterns of random sign and direction, of length 1 an image."""
+    """A centred grid of five by five patterns with random signs and directions, of length 1 per image."""
     count, channels, height, width = images.shape
     side = max(min(height, width) // _TILES, 1)
     rows, columns = min(height // side, _TILES), min(width // side, _TILES)
@@ -151,7 +151,7 @@ class SquareWindows:
 
     Args:
         images: ``(N, C, H, W)``, for their shape and device.
-        shares: what part of an image's pixels the square covers, ``(N,)``; at most its shorter side long.
+        shares: share of an image's pixels that the square covers, ``(N,)``; the shorter side limits it.
         generator: the source of randomness.
     """
 
@@ -172,11 +172,11 @@ class SquareWindows:
         return points + step * signs * inside.unsqueeze(1)
 
     def rebuilt(self, changes: Tensor, eps: float) -> Tensor:
-        """The changes with the length of two squares, and what eps leaves, gathered in one of them."""
+        """The changes, with the length of two squares and the unused part of eps moved into one of them."""
         sides = self._sides.clamp(min=_LEAST_L2_SIDE)
         sides = (sides + (sides % 2 == 0)).clamp(max=min(self._height, self._width))
         rebuilt = changes.clone()
-        # Windows of one size at a time: a batch holds few, and indexing needs them alike.
+        # Windows of one size together: a batch has few sizes, and indexing needs one size.
         for side in sorted(set(sides.tolist())):
             rows = (sides == side).nonzero().squeeze(1)
             rebuilt[rows] = self._rebuilt_alike(changes[rows], side, eps)
@@ -201,7 +201,7 @@ class SquareWindows:
         return emptied
 
     def _places(self, sides: Tensor) -> tuple[Tensor, Tensor]:
-        """The upper left corner of each square, uniformly among those where it fits, ``(N,)`` twice."""
+        """The upper left corner of each square, uniform over all positions in the image, ``(N,)`` twice."""
         top, left = (
             (
                 torch.rand(len(sides), generator=self._generator, device=sides.device, dtype=torch.float32)
@@ -220,7 +220,7 @@ class SquareWindows:
 
 
 def _window(top: Tensor, left: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    """Indices of each window's pixels, to go with a row's and a channel's."""
+    """Indices of each window's pixels, to combine with those of rows and channels."""
     along = torch.arange(side, device=top.device)
     return (top.view(-1, 1) + along).view(-1, 1, side, 1), (left.view(-1, 1) + along).view(-1, 1, 1, side)
 
@@ -231,7 +231,7 @@ def _squares(changes: Tensor) -> Tensor:
 
 
 def _lengths(changes: Tensor) -> Tensor:
-    """Euclidean lengths over the last three dimensions, or the two there are."""
+    """Euclidean lengths over the last three dimensions, or over both dimensions of a matrix."""
     lengths: Tensor = torch.linalg.vector_norm(
         changes, dim=tuple(range(-min(changes.ndim, 3), 0)), keepdim=True
     )
@@ -251,14 +251,14 @@ def _patterns(side: int, count: int, like: Tensor, generator: torch.Generator) -
 
 @lru_cache
 def _pattern(side: int) -> Tensor:
-    """A hill above a valley, ``(side, side)``: values fall off from the middle of either half."""
+    """A hill above a valley, ``(side, side)``: values fall from the middle of each half to its edge."""
     upper = side // 2
     both = torch.cat([_hill(upper, side), -_hill(side - upper, side)])
     return both / _lengths(both)
 
 
 def _hill(height: int, width: int) -> Tensor:
-    """Nested squares around the middle, each lifting what is in it, of length 1."""
+    """Nested squares around the middle, each raising the values inside it, of length 1."""
     middle = height // 2, width // 2
     reach = max(middle) + 1
     lifts = 1 / torch.arange(1, reach + 1, dtype=torch.float32) ** 2

@@ -1,1 +1,1 @@
-"""Variants of a model that search faster: equivalent copies, and how one is chosen and held to the model."""
+"""Variants of a model that search faster: equivalent copies, their selection and their verification."""

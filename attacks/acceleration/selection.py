@@ -38,13 +38,13 @@ class SelectedVariants:
     Args:
         model: the model itself.
         images: a few images similar to those under attack, float32 ``(N, C, H, W)``.
-        labels: of the variant to search with and of the precise one; both agree with the model.
+        labels: labels of the variant to search with and of the precise one; both agree with the model.
         live: one of them, already made.
-        candidates: labels of which the fastest in forward passes becomes the precise one at its first use;
-            none: the one in ``labels``.
+        candidates: labels of variants; at its first use, the fastest of them in forward passes becomes the
+            precise one. Empty: the precise one in ``labels``.
 
     Attributes:
-        labels: as given, or as selected since.
+        labels: the current labels of both.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ def select_labelled(
     Args:
         model: frozen and in eval mode.
         images: a few images similar to those under attack, float32 ``(N, C, H, W)``.
-        labels: of the variant to search with and of the precise one.
+        labels: labels of the variant to search with and of the precise one.
     """
     model_itself = ModelVariant(model)
     ours: SampleOutput | None = None

@@ -1,8 +1,8 @@
 """Convolutions of small maps as matrix products: the same function for fewer multiplications.
 
 At the end of a network the kernel is larger than the map, and most of it meets padding. A kernel of 3 x 3 on
-a map of 2 x 2 multiplies nine times an output, four of them with a pixel. For a resnet18 at 64 px such layers
-take a sixth of the pass.
+a map of 2 x 2 multiplies nine times for each output, but only four of them with a pixel. For a resnet18 at 64
+px, such layers take a sixth of the pass.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class _Multiplied(nn.Module):
 
 
 def _places(convolution: nn.Conv2d, size: torch.Size) -> dict[Place, tuple[int, int]]:
-    """The place of the kernel between an output (row, column) and a pixel (row, column)."""
+    """The kernel's position between an output (row, column) and a pixel (row, column)."""
     (top, left), (down, right) = padding_of(convolution), convolution.stride
     height, width = convolution.kernel_size
     places = {}

@@ -9,20 +9,20 @@ from torch import Tensor
 
 from robustbench_tin.runtime import is_asynchronous
 
-# Newton's steps without a look, on devices that the host would wait for. Of random images and gradients of
-# 64 px, few rows ever take more; such a row ends a little short of the hyperplane, and FAB's next step
-# starts there.
+# Newton's steps without a look, on devices that the host would wait for. Few rows of random images and
+# gradients of 64 px take more; such a row ends a little short of the hyperplane, and FAB's next step starts
+# there.
 _UNSEEN_STEPS = 12
 
 
 def length(change: Tensor, norm: str) -> Tensor:
-    """How long a change ``(N, ...)`` is in a norm, ``(N,)``."""
+    """The length of a change ``(N, ...)`` in a norm, ``(N,)``."""
     flat = change.flatten(1)
     return flat.abs().amax(dim=1) if norm == "linf" else flat.norm(dim=1)
 
 
 def dual_length(gradient: Tensor, norm: str) -> Tensor:
-    """How much a linear function of this gradient ``(N, ...)`` grows over a change of length 1, ``(N,)``."""
+    """The growth of a linear function with this gradient ``(N, ...)`` over a change of length 1, ``(N,)``."""
     flat = gradient.flatten(1)
     return flat.abs().sum(dim=1) if norm == "linf" else flat.norm(dim=1)
 
@@ -30,20 +30,20 @@ def dual_length(gradient: Tensor, norm: str) -> Tensor:
 def change_by(points: Tensor, gradient: Tensor, amount: Tensor, norm: str) -> Tensor:
     """The shortest change inside the pixel box that raises a linear function by an amount.
 
-    The optimum moves every value by ``min(t * u, room)``: ``room`` is what the box leaves it, ``u`` is 1
-    (linf) or the size of its gradient (l2), and ``t`` is where the concave, piecewise linear gain reaches
-    the amount. Newton's steps from 0 never pass that ``t``, and reach it exactly once they are on its piece;
-    no values have to be sorted. The problem is that of Croce and Hein, 2020, arXiv 1907.02044, section 2.
+    The optimum changes every value by ``min(t * u, room)``. ``room`` is the distance to the box, ``u`` is 1
+    (linf) or the size of the gradient (l2), and ``t`` is the first number at which the concave, piecewise
+    linear gain equals the amount. Newton's steps from 0 never pass that ``t``, and reach it exactly on its
+    piece; no values have to be sorted. Croce and Hein, 2020, arXiv 1907.02044, section 2, pose the problem.
 
     Args:
         points: ``(N, ...)`` in [0, 1].
-        gradient: of the linear function, ``(N, ...)``.
-        amount: to be gained, of either sign, ``(N,)``.
+        gradient: gradient of the linear function, ``(N, ...)``.
+        amount: the gain, of either sign, ``(N,)``.
         norm: ``linf`` or ``l2``.
 
     Returns:
-        Changes ``(N, ...)``, each into the box's corner of the largest gain where no point gains enough.
-        Of the many shortest linf changes, the one in which every value that has a gradient takes part.
+        Changes ``(N, ...)``. If no point gains enough, the change leads to the box's corner with the largest
+        gain. If several linf changes are shortest, it is the one that moves every value with a gradient.
     """
     flat = points.flatten(1)
     upward = gradient.flatten(1) * amount.sign().unsqueeze(1)

@@ -29,4 +29,4 @@ class Ensemble(Attack):
         """The attacks, in order, each on the images that survived those before."""
 
     def run(self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator) -> Tensor:
-        raise NotImplementedError("an ensemble is run by the runner, stage by stage")
+        raise NotImplementedError("an ensemble has no run(); the runner runs it stage by stage")

@@ -17,8 +17,9 @@ def ascent_step(ball: Ball, points: Tensor, gradient: Tensor, length: float | Te
     Args:
         ball: the allowed points.
         points: float32 ``(N, C, H, W)``.
-        gradient: of each point, of the same shape.
-        length: of the step in the ball's norm, in units of the pixel range; a number, or ``(N, 1, 1, 1)``.
+        gradient: gradient at each point, of the same shape.
+        length: length of the step in the ball's norm, in units of the pixel range; a number, or
+            ``(N, 1, 1, 1)``.
 
     Returns:
         float32 ``(N, C, H, W)``.
@@ -28,14 +29,14 @@ def ascent_step(ball: Ball, points: Tensor, gradient: Tensor, length: float | Te
 
 @dataclass
 class GradientAscent(AttackState):
-    """Steps up the gradient of :meth:`loss`, one a query."""
+    """Steps up the gradient of :meth:`loss`, one per query."""
 
     @abstractmethod
     def length(self) -> float | Tensor:
         """The length of the next step, as :func:`ascent_step` takes it."""
 
     def slope(self, gradient: Tensor) -> Tensor:
-        """The gradient whose direction is taken; the model's own unless overridden."""
+        """The gradient that gives the direction; the model's own unless overridden."""
         return gradient
 
     def move(self, answer: ModelOutput) -> None:

@@ -1,4 +1,4 @@
-"""Restarts: several independent starts of an attack, of which the worst for the model counts."""
+"""Restarts: several independent starts of an attack; the worst result for the model counts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustbench_tin.threat import Ball
 
 @dataclass(frozen=True, kw_only=True)
 class WithRestarts(Attack):
-    """An attack with independent starts. Its author writes :meth:`tries`.
+    """An attack with independent starts. A subclass defines :meth:`tries`.
 
     If the attack stops on success, each start is a stage on the images that survived the stages before. With
     a fixed budget, every image gets all starts, and its result with the highest :meth:`score` counts.
@@ -50,7 +50,7 @@ class WithRestarts(Attack):
         """The result of each start, float32 ``(N, C, H, W)``; the arguments are those of :meth:`run`."""
 
     def score(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """How bad logits are for the model, ``(N,)``; the criterion's margin unless overridden.
+        """The badness of logits for the model, ``(N,)``; the criterion's margin unless overridden.
 
         Args:
             logits: ``(N, classes)``.
@@ -67,7 +67,7 @@ class WithRestarts(Attack):
 
 @dataclass(frozen=True, kw_only=True)
 class IterativeWithRestarts(WithRestarts, IterativeAttack):
-    """An iterative attack with independent starts. Its author writes :meth:`begin`."""
+    """An iterative attack with independent starts. A subclass defines :meth:`begin`."""
 
     def tries(
         self, attacked: AttackedModel, labels: Tensor, ball: Ball, generator: torch.Generator

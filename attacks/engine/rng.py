@@ -41,7 +41,7 @@ def seed_randomness(device: torch.device, *key: int | str) -> None:
 
 
 def random_state(device: torch.device) -> tuple[object, ...]:
-    """The random states of torch on the CPU and on this device, of NumPy and of Python, to be compared."""
+    """The random states of torch on the CPU and on this device, of NumPy and of Python, for comparison."""
     torchs = [torch.get_rng_state()]
     if device.type == "cuda":
         torchs.append(torch.cuda.get_rng_state(device))
@@ -51,7 +51,7 @@ def random_state(device: torch.device) -> tuple[object, ...]:
 
 
 def seed_of(*key: int | str) -> int:
-    """A seed of 32 bits, all that torch's generator on the CPU takes, from a key."""
+    """A seed of 32 bits from a key; torch's generator on the CPU takes no more."""
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=4).digest())
 
 

@@ -1,4 +1,4 @@
-"""Freezing models and restoring them: modes, flags and the tensors that they hold."""
+"""Freezing models and restoring them: modes, flags and tensors."""
 
 from __future__ import annotations
 

@@ -54,13 +54,13 @@ class SearchVariant:
         return self._noted(self._selected.variant(precise=precise))
 
     def forward_only(self, *, precise: bool = False) -> ModelVariant:
-        """The same for logits without gradients."""
+        """The variant for logits without gradients; likewise."""
         if not precise or self._selected is None:
             return self.variant()
         return self._noted(self._selected.forward_only())
 
     def label(self, *, precise: bool = False) -> VariantLabel:
-        """The label of the variant, which is not made for this."""
+        """The label of the variant; asking for it does not make the variant."""
         return MODEL if self._selected is None else self._selected.labels[precise]
 
     def _noted(self, variant: ModelVariant) -> ModelVariant:

@@ -31,7 +31,7 @@ from robustbench_tin.metrics import predictions
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
 
-# Part of the batch that must be free before new rows start: starting them one by one costs more.
+# Part of the batch that must be free before new rows start: starting them one by one takes longer.
 _REFILL_PART = 1 / 8
 # A success after this part of the budget is late; many late ones mean that the attack has not converged.
 _LATE_PART = 0.9

@@ -1,8 +1,8 @@
 """``art:CLASS``: any evasion attack on image classifiers of the Adversarial Robustness Toolbox.
 
 Nicolae, Sinn, Tran, Buesser, Rawat, Wistuba, Zantedeschi, Baracaldo, Chen, Ludwig, Molloy and Edwards, 2018,
-"Adversarial Robustness Toolbox v1.0.0", arXiv 1807.01069. ART works on NumPy arrays, so every pass
-copies its images; its value here is breadth, and an independent opinion.
+"Adversarial Robustness Toolbox v1.0.0", arXiv 1807.01069. ART works on NumPy arrays, so every pass copies its
+images. Its value here is the number of its attacks, and an independent implementation.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ _SET_BY_US = frozenset(
     {"classifier", "estimator", "estimator_orig", "eps", "norm", "batch_size", "targeted", "summary_writer"}
     | {"verbose", "nb_classes"}
 )
-# Evasion attacks, but not of an image classifier by a small change: of video, tables, detectors; those that
-# need a guide image or a target; rotations and hues, which no ball holds; GeoDA, which reads and writes files
-# in the working directory.
+# Evasion attacks that are not small changes of an image for a classifier: of video, tables, detectors;
+# attacks that need a guide image or a target; rotations and hues, which no ball contains; GeoDA, which reads
+# and writes files in the working directory.
 _UNFIT = frozenset(
     {"FeatureAdversariesNumpy", "FeatureAdversariesPyTorch", "LowProFool", "OverTheAirFlickeringPyTorch"}
     | {"OverloadPyTorch", "TargetedUniversalPerturbation", "CompositeAdversarialAttackPyTorch"}
@@ -37,18 +37,18 @@ _UNFIT = frozenset(
 _IGNORE_LABELS = frozenset(
     {"DeepFool", "NewtonFool", "SaliencyMapMethod", "UniversalPerturbation", "VirtualAdversarialMethod"}
 )
-# Where ``norm`` cannot be chosen, the one that ``eps`` is meant in; Wasserstein's is another ball altogether.
+# The norm of ``eps`` for attacks without a choice of ``norm``; Wasserstein's ball is of another kind.
 _OWN_NORM = {"BasicIterativeMethod": ("linf",), "VirtualAdversarialMethod": ("l2",)}
 _OF_PROBABILITIES = frozenset({"SimBA", "VirtualAdversarialMethod"})
-# A ``norm`` that names none of ours, and a batch that may not be larger than it is.
+# Arguments that keep their defaults: a ``norm`` of another kind, and a batch size that must not be larger.
 _KEPT = {"Wasserstein": frozenset({"norm"}), "SimBA": frozenset({"batch_size"})}
 _ONE_BY_ONE = frozenset({"ShadowAttack"})
-# What a class needs beside ART, and asks for only once it attacks.
+# Packages that a class needs in addition to ART, and imports only during the attack.
 _NEEDS = {"AutoAttack": "multiprocess"}
 
 
 class ArtAttack(Bridge):
-    """An evasion attack of ART, given the model's logits under cross-entropy."""
+    """An evasion attack of ART on the model's logits, with cross-entropy."""
 
     package: ClassVar[str] = "adversarial-robustness-toolbox"
     set_by_us: ClassVar[frozenset[str]] = _SET_BY_US
@@ -62,7 +62,7 @@ class ArtAttack(Bridge):
             "targeted": False,
             "verbose": False,
         }
-        # Of attacks that run another within.
+        # For attacks that run another attack inside.
         chosen["attacker_params"] = {"verbose": False}
         given |= {name: value for name, value in chosen.items() if name in self.taken - self.kept}
         of_probabilities = self.foreign_class.__name__ in _OF_PROBABILITIES
@@ -73,7 +73,7 @@ class ArtAttack(Bridge):
         if "batch_size" in self.taken - self.kept:
             built.set_params(batch_size=len(labels))
         images = ball.images.cpu().numpy()
-        # Where labels are ignored they would be taken for targets.
+        # An attack that ignores labels would take them for targets.
         answers = None if self.ignores_labels else _one_hot(labels, built.estimator.nb_classes)
         at_a_time = 1 if self.foreign_class.__name__ in _ONE_BY_ONE else len(images)
         on_card = torch.cuda.device(seen.device) if seen.device.type == "cuda" else nullcontext()
@@ -91,11 +91,11 @@ def find(name: str) -> type[ArtAttack]:
     """The attack ``art:name``.
 
     Raises:
-        InvalidSettingError: if ART is not installed or does not load, or another package is missing that
-            the class needs.
-        UnknownNameError: if ART has no such evasion attack on image classifiers, with the close names.
+        InvalidSettingError: if ART is not installed or cannot be imported, or another package that the class
+            needs is missing.
+        UnknownNameError: if ART has no such evasion attack on image classifiers; it lists the close names.
     """
-    for package in ("art", "art.estimators.classification"):  # the second takes scikit-learn along
+    for package in ("art", "art.estimators.classification"):  # the second imports scikit-learn too
         require_package(f"art:{name}", package, "pip install adversarial-robustness-toolbox")
     targets = _targets()
     if name not in targets:
@@ -121,7 +121,7 @@ def find(name: str) -> type[ArtAttack]:
 
 @functools.cache
 def _targets() -> dict[str, type[Any]]:
-    """ART's classes that attack an image classifier made with torch, and return images."""
+    """ART's classes that attack a torch image classifier and return images."""
     from art.attacks import evasion
     from art.attacks.attack import EvasionAttack
 
@@ -147,7 +147,7 @@ def _takes_a_torch_classifier(kind: type[Any]) -> bool:
 
 
 def _returns_images(kind: type[Any]) -> bool:
-    """Patches, for one, come back as a pair of patch and mask."""
+    """False for attacks that return something else; patches return a pair of patch and mask."""
     return inspect.unwrap(kind.generate).__annotations__.get("return") in ("np.ndarray", np.ndarray)
 
 
@@ -173,7 +173,7 @@ class _SeededState(np.random.RandomState):
 
 @contextmanager
 def _seeded_states() -> Iterator[None]:
-    """Inside, the generators that BoundaryAttack and HopSkipJump make without a seed follow from ours."""
+    """Make the generators that BoundaryAttack and HopSkipJump create without a seed follow from ours."""
     original = np.random.RandomState
     np.random.RandomState = _SeededState  # type: ignore[misc]
     try:

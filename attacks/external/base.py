@@ -1,9 +1,10 @@
-"""Bridges: attacks of other libraries, run on our models and held to the same terms as our own.
+"""Bridges: attacks of other libraries, run on our models and verified like our own.
 
-``art:CLASS``, ``foolbox:CLASS`` and ``torchattacks:CLASS`` each become an attack whose settings are those of
-the library's class. Budget, norm, batch and seed are the measure's. What comes back is brought into the
-ball and verified by the model itself, so an attack that looks for the least change and knows no budget
-(DeepFool, Carlini and Wagner's) is run as it is, once for all budgets, and its result cut to each ball.
+``art:CLASS``, ``foolbox:CLASS`` and ``torchattacks:CLASS`` each become an attack with the settings of the
+library's class. Budget, norm, batch and seed come from the measurement. The result is projected onto the ball
+and verified by the model itself. An attack that searches for the smallest change and takes no budget
+(DeepFool, Carlini and Wagner's) runs once, unchanged, for all budgets, and its result is projected onto each
+ball.
 """
 
 from __future__ import annotations
@@ -28,22 +29,22 @@ from robustbench_tin.metrics import in_top
 from robustbench_tin.runtime import is_out_of_memory
 from robustbench_tin.threat import Ball
 
-# Names of the number of steps in libraries, for time estimates.
+# Names that libraries give to the number of steps, for time estimates.
 _BUDGETS = ("max_iter", "max_iterations", "steps", "nb_iter", "n_queries", "num_iter_set", "nb_steps")
-# The number of steps of an attack that does not tell it, for time estimates.
+# Number of steps of an attack without such a setting, for time estimates.
 _UNKNOWN_BUDGET = 10
-# A budget that no step length exceeds, for building an attack only to see whether its settings fit.
+# A budget that no step length exceeds, for checking an attack's settings.
 _AMPLE_EPS = 100.0
 _CLASSES = 10
 
 
 class CountedModule(nn.Module):
-    """A model as another library sees it: passes are counted, modes and parameters are out of reach.
+    """A model as another library gets it: passes are counted, modes and parameters cannot be changed.
 
     It has no submodules, so a library cannot switch the model to train mode.
 
     Args:
-        forward: float32 images on ``device`` to logits with their graph.
+        forward: maps float32 images on ``device`` to logits with their graph.
         device: the device of the model.
 
     Attributes:
@@ -53,7 +54,7 @@ class CountedModule(nn.Module):
     def __init__(self, forward: Callable[[Tensor], Tensor], device: torch.device) -> None:
         super().__init__()
         self._logits = forward
-        # Libraries look for a model's device at its first parameter.
+        # Libraries find a model's device at its first parameter.
         self.place = nn.Parameter(torch.empty(0, device=device, dtype=torch.float32), requires_grad=False)
         self.failure: Exception | None = None
         self.eval()
@@ -77,16 +78,16 @@ class CountedModule(nn.Module):
 
 @dataclass(frozen=True, kw_only=True)
 class Bridge(Attack):
-    """Base of other libraries' attacks; a subclass is made for each class of a library, once.
+    """Base of other libraries' attacks; each class of a library gets one subclass, made once.
 
     Attributes:
-        package: the library, as it is installed.
+        package: the name under which the library is installed.
         foreign_class: the library's class.
-        set_by_us: arguments of its constructor that are no settings here.
-        knows_eps: True if it gets eps.
+        set_by_us: arguments of its constructor that are not settings here.
+        knows_eps: True if it takes eps.
         eps_name: the name of eps in its constructor; None if it has none.
-        steps_of_eps: step lengths that follow the budget if they are left out, as parts of it: the
-            library's own defaults divided.
+        steps_of_eps: step lengths that are fractions of the budget by default, with the fractions in the
+            library's own defaults.
         required: settings without a default.
         ignores_labels: True if it moves away from the model's prediction, right or wrong. It may then correct
             a misclassified image; such an image stays unchanged.
@@ -118,7 +119,7 @@ class Bridge(Attack):
             )
         for key in sorted(cls.set_by_us & settings.keys() - set(cls.settings)):
             raise InvalidSettingError(
-                f"attack '{cls.name}' got {key}={settings[key]}, which follows from the measure; leave it out"
+                f"attack '{cls.name}' got {key}={settings[key]}, which the measurement sets; leave it out"
                 " (--eps and --norm are the budget)"
             )
         return super().from_settings(settings)
@@ -126,26 +127,26 @@ class Bridge(Attack):
     @classmethod
     def _convert(cls, key: str, text: str, hint: Any) -> Any:
         value = super()._convert(key, text, hint)
-        # Without an annotation a default of 1 may mean any number; counts must stay whole.
+        # Without an annotation, a default of 1 may mean any number; counts must stay whole.
         if isinstance(value, float) and isinstance(getattr(cls, key), int) and value.is_integer():
             return int(value)
         return value
 
     @abstractmethod
     def build(self, seen: CountedModule, shape: Sequence[int], classes: int, norm: str, eps: float) -> Any:
-        """The library's attack with the settings given, on a model with this number of classes.
+        """The library's attack with these settings, on a model with this number of classes.
 
         Args:
             seen: the model.
-            shape: of an image, ``(C, H, W)``.
-            classes: of the model.
+            shape: shape of an image, ``(C, H, W)``.
+            classes: number of classes of the model.
             norm: ``linf`` or ``l2``.
-            eps: the budget.
+            eps: the budget, in units of the pixel range.
         """
 
     @abstractmethod
     def move(self, built: Any, seen: CountedModule, labels: Tensor, ball: Ball) -> Tensor:
-        """What the library's attack makes of ``ball.images``, any float type, on any device."""
+        """The result of the library's attack on ``ball.images``, of any float type, on any device."""
 
     def gradients(self, budgets: int) -> int:
         steps = [value for name in _BUDGETS if isinstance(value := getattr(self, name, None), int)]
@@ -153,7 +154,7 @@ class Bridge(Attack):
         return each * (budgets if self.knows_eps else 1)
 
     def remarks(self, classes: int) -> Sequence[str]:
-        cut = "" if self.knows_eps else "; it knows no budget, what it finds is cut to the ball"
+        cut = "" if self.knows_eps else "; it takes no budget, so its result is projected onto the ball"
         library = sys.modules[self.foreign_class.__module__.partition(".")[0]]
         return (f"{self.name} of {self.package} {getattr(library, '__version__', '')}{cut}",)
 
@@ -169,7 +170,7 @@ class Bridge(Attack):
             ) from error
         except Exception as error:
             raise InvalidSettingError(
-                f"{self.package} refuses attack '{self.spec}', {one_line(error)}; change its settings"
+                f"{self.package} refuses attack '{self.spec}': {one_line(error)}; change its settings"
             ) from error
 
     def sweep(
@@ -236,10 +237,10 @@ class Bridge(Attack):
 
 
 def require_package(name: str, package: str, install: str) -> ModuleType:
-    """Import a library that no other attack needs.
+    """Import a library that only its own attacks need.
 
     Raises:
-        InvalidSettingError: if it is not installed or does not load, with what to do.
+        InvalidSettingError: if it is not installed or cannot be imported; gives the command to install it.
     """
     try:
         return importlib.import_module(package)
@@ -267,5 +268,5 @@ def seeded_globally(seed: int, device: torch.device) -> Iterator[None]:
 
 
 def _stand_in(images: Tensor) -> Tensor:
-    """Logits of some model, for libraries that query one before they accept their settings."""
+    """Logits of a substitute model, for libraries that query one before they accept their settings."""
     return images.flatten(1).mean(dim=1, keepdim=True) * torch.arange(1.0, _CLASSES + 1, dtype=torch.float32)

@@ -1,7 +1,7 @@
 """``foolbox:CLASS``: any gradient- or decision-based attack of foolbox; that package must be installed.
 
 Rauber, Zimmermann, Bethge and Brendel, 2020, "Foolbox Native", Journal of Open Source Software 5(53), 2607.
-Step lengths are parts of eps there already (``rel_stepsize``).
+Step lengths are fractions of eps in foolbox already (``rel_stepsize``).
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ def _fixes_eps(target: type[Any]) -> bool:
 
 
 def _norms(target: type[Any]) -> tuple[str, ...]:
-    """Where its eps means ours; none for an attack that spends a budget in another norm."""
+    """The norms in which its eps is ours; none for an attack with a budget in another norm."""
     if not _fixes_eps(target):
         return NORMS
     norm = _norm_of(target.distance)

@@ -22,10 +22,10 @@ class Setting:
     """One parameter that can be given as text.
 
     Attributes:
-        name: as the library calls it.
-        hint: the type that its text is read as.
-        default: the library's default; None also without one.
-        required: it has no default.
+        name: its name in the library.
+        hint: the type that its text is converted to.
+        default: the library's default; None also if there is no default.
+        required: True if it has no default.
     """
 
     name: str
@@ -35,14 +35,14 @@ class Setting:
 
 
 def parameters_of(target: type[Any]) -> list[inspect.Parameter]:
-    """The named parameters of a class's constructor, ``self`` left out."""
+    """The named parameters of a class's constructor, without ``self``."""
     signature = inspect.signature(target.__init__)
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [each for each in list(signature.parameters.values())[1:] if each.kind not in kinds]
 
 
 def fits(target: type[Any], set_by_us: Iterable[str]) -> bool:
-    """Whether everything that a class needs can be given as text or by us."""
+    """True if each required argument of a class can be given as text or by us."""
     return all(
         each.default is not each.empty or each.name in set_by_us or _setting(each) is not None
         for each in parameters_of(target)
@@ -56,7 +56,7 @@ def bridged(
 
     Args:
         base: the library's bridge.
-        name: of the attack, with its prefix.
+        name: name of the attack, with its prefix.
         target: the library's class.
         steps: parameters that are step lengths: left out, they keep the library's proportion to eps.
         facts: class attributes of the result.
@@ -121,7 +121,7 @@ def _setting(parameter: inspect.Parameter) -> Setting | None:
 
 
 def _kinds(annotation: Any) -> Iterator[Any]:
-    """What an annotation allows that can be written as text."""
+    """The types in an annotation whose values can be written as text."""
     if isinstance(annotation, str):
         parts = [part.strip() for part in annotation.split("|")]
         yield from (_SCALARS[part] for part in parts if part in _SCALARS)

@@ -1,8 +1,8 @@
 """``torchattacks:CLASS``: any attack of torchattacks; that package must be installed.
 
-Kim, 2020, "Torchattacks: A PyTorch Repository for Adversarial Attacks", arXiv 2010.01950. Two things to know
-when comparing: its ``AutoAttack`` runs 10 steps of APGD, not the published 100, and aims at all classes but
-one.
+Kim, 2020, "Torchattacks: A PyTorch Repository for Adversarial Attacks", arXiv 2010.01950. Note for
+comparisons: its ``AutoAttack`` runs 10 steps of APGD instead of the published 100, and targets all classes
+    except one.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from robustbench_tin.threat import NORMS, Ball
 
 _EPS_NAMES = ("eps", "max_epsilon")
 _SET_BY_US = frozenset({"model", *_EPS_NAMES, "norm", "n_classes", "seed", "verbose"})
-# No attack of its own, or one that trains further models.
+# Not attacks of their own, or attacks that train further models.
 _UNFIT = frozenset({"LGV", "MultiAttack", "VANILA"})
-# Where the norm cannot be chosen and is not linf.
+# Attacks without a choice of norm, whose norm is l2; the others' is linf.
 _L2 = frozenset({"PGDL2", "PGDRSL2"})
 _SINGLE_STEP = frozenset({"FGSM", "FFGSM"})
 _NORMS = {"linf": "Linf", "l2": "L2"}

@@ -153,8 +153,8 @@ def test_specs_are_canonical() -> None:
         ("art:DeepFool:max_itr=3", "did you mean 'max_iter'"),
         ("art:DeepFool:max_iter=many", "max_iter=many; expected int"),
         ("art:DeepFool:max_iter=2.5", "max_iter=2.5; expected int"),
-        ("art:SquareAttack:eps=0.1", "got eps=0.1, which follows from the measure"),
-        ("art:SquareAttack:norm=2", "got norm=2, which follows from the measure"),
+        ("art:SquareAttack:eps=0.1", "got eps=0.1, which the measurement sets"),
+        ("art:SquareAttack:norm=2", "got norm=2, which the measurement sets"),
         ("art:CarliniL2Method:targeted=true", "only untargeted"),
         ("art:", "has no name"),
     ],
@@ -167,7 +167,7 @@ def test_a_mistake_is_one_line(spec: str, message: str) -> None:
 
 
 def test_a_setting_that_the_library_refuses_is_told_before_anything_runs() -> None:
-    with pytest.raises(InvalidSettingError, match="refuses attack 'art:DeepFool:max_iter=-1', ValueError"):
+    with pytest.raises(InvalidSettingError, match="refuses attack 'art:DeepFool:max_iter=-1': ValueError"):
         parse_attack("art:DeepFool:max_iter=-1").check("linf")
 
 

@@ -69,7 +69,7 @@ def test_nothing_takes_an_image_out_of_its_only_class(toy: Toy, name: str) -> No
 def test_an_attack_until_broken_refuses_a_single_class(toy: Toy, name: str) -> None:
     model, images, labels = few_classes(toy, 1)
     for call in (evaluate, perturb):
-        with pytest.raises(InvalidSettingError, match="with 1 classes, where no attack can succeed"):
+        with pytest.raises(InvalidSettingError, match="with 1 classes, so no attack can succeed"):
             call(model, images, labels, name if call is perturb else [name], 0.1)
 
 

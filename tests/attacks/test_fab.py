@@ -314,7 +314,7 @@ def test_a_target_or_a_goal_that_there_is_not_is_the_users_mistake(toy: Toy) -> 
         perturb(toy.model, toy.images, toy.labels, "fab-t:target=10", 0.1)
     one_class = nn.Sequential(nn.Flatten(), nn.Linear(768, 1))
     for spec in ("fab", "fab-t", "fab:criterion=none", "fab-t:criterion=none"):
-        with pytest.raises(InvalidSettingError, match=r"with 1 classes, where no attack can succeed"):
+        with pytest.raises(InvalidSettingError, match=r"with 1 classes, so no attack can succeed"):
             perturb(one_class, toy.images[:2], torch.zeros(2, dtype=torch.int64), spec, 0.1)
 
 

@@ -111,7 +111,7 @@ def test_rounding_in_an_l2_ball_keeps_its_length() -> None:
 @pytest.mark.parametrize("norm", NORMS)
 def test_images_off_the_grid_are_refused(norm: str) -> None:
     images = torch.full((1, 3, 4, 4), 0.5)
-    with pytest.raises(InvalidSettingError, match="no multiples of 1/255; expected 8-bit images") as caught:
+    with pytest.raises(InvalidSettingError, match="not multiples of 1/255; expected 8-bit images") as caught:
         to_8bit(images, ThreatModel(norm, 0.1).ball(images))
     assert "\n" not in str(caught.value)
 
@@ -119,7 +119,7 @@ def test_images_off_the_grid_are_refused(norm: str) -> None:
 def test_measuring_images_off_the_grid_fails_and_says_why(toy: Toy) -> None:
     for attack in ("fgsm", "pgd:criterion=top1"):
         frame = evaluate(toy.model, toy.images, toy.labels, attack, 0.03, eight_bit=True).records
-        assert "no multiples of 1/255" in frame.status[1]
+        assert "not multiples of 1/255" in frame.status[1]
         assert frame.top1.isna()[1]
 
 

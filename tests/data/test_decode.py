@@ -46,7 +46,7 @@ def test_what_is_no_image_says_so() -> None:
         decode_image(b"hello", 64)
     gif = io.BytesIO()
     picture(1).save(gif, "GIF")
-    with pytest.raises(BrokenImageError, match="is no JPEG"):
+    with pytest.raises(BrokenImageError, match="is not a JPEG"):
         decode_image(gif.getvalue(), 64)
 
 
