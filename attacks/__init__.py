@@ -109,8 +109,17 @@ for _library in ("art", "foolbox", "torchattacks"):
 def parse_attack(text: str) -> Attack:
     """Build an attack from its spec, ``pgd:steps=20,restarts=2``.
 
+    Args:
+        text: a registered name, optionally with settings; ``robust-tin list attacks`` shows both.
+
+    Returns:
+        The attack, which prints as its canonical spec.
+
     Raises:
         RobustTinError: for an unknown name or setting, or a value that does not fit.
+
+    >>> print(parse_attack("pgd:steps=20,restarts=1"))
+    pgd:steps=20
     """
     spec = parse_spec(text, registry.prefixes)
     return registry.get(spec.name).from_settings(spec.settings)

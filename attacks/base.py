@@ -37,6 +37,20 @@ class Attack(Configurable):
     Attributes:
         criterion: None: a fixed budget for every image; one run then gives top-1 and top-5 accuracy. ``top1``
             or ``top5``: stop at the first success, when the true label is not in the model's top 1 or top 5.
+
+    Raises:
+        InvalidSettingError: for a setting out of its range.
+
+    >>> @dataclass(frozen=True, kw_only=True)
+    ... class Brighten(Attack):
+    ...     def run(self, attacked, labels, ball, generator):
+    ...         return ball.images + ball.eps
+    >>> import robustbench_tin
+    >>> from robustbench_tin.testing import toy_problem
+    >>> toy = toy_problem(4)
+    >>> moved = robustbench_tin.perturb(toy.model, toy.images, toy.labels, Brighten(), eps=0.1)
+    >>> moved.shape, moved.amax() <= 1
+    (torch.Size([4, 3, 16, 16]), tensor(True))
     """
 
     kind: ClassVar[str] = "attack"

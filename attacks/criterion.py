@@ -19,6 +19,9 @@ class Criterion:
 
     Attributes:
         k: 1 or more, below the number of classes.
+
+    >>> Criterion(1).success(torch.tensor([[2.0, 1.0], [1.0, 2.0]]), torch.tensor([0, 0]))
+    tensor([False,  True])
     """
 
     k: int

@@ -55,6 +55,10 @@ def bench(
     Raises:
         OutOfTimeError: if ``max_hours`` have passed and part of the plan is left.
         RobustTinError: if anything cannot be done as requested; raised before any training.
+
+    >>> run = bench(models="timm:test_resnet", attacks="fgsm", eps=0.01, dry_run=True)
+    >>> run is None
+    True
     """
     reporter = reporter or Reporter()
     if options.get("preset") is not None:

@@ -81,6 +81,14 @@ def softly_rounded(values: Tensor) -> Tensor:
 
     The slope is large where a value is about to change; elsewhere it is small, but never 0. With the
     identity's slope, an attack would spend its budget on values that cannot change within it.
+
+    Args:
+        values: float32 of any shape, in units of the rounding step.
+
+    >>> values = torch.tensor([0.1, 0.5], requires_grad=True)
+    >>> softly_rounded(values).sum().backward()
+    >>> values.grad
+    tensor([0.5333, 1.5963])
     """
     rounded = values.detach().round()
     away = values.detach() - rounded

@@ -22,6 +22,7 @@ def in_top(logits: Tensor, labels: Tensor, k: int) -> Tensor:
     Returns:
         bool ``(N,)``.
 
+    >>> import torch
     >>> in_top(torch.tensor([[3.0, 1.0, 2.0]]), torch.tensor([2]), k=2)
     tensor([True])
     >>> in_top(torch.zeros(1, 3), torch.tensor([0]), k=1)
@@ -42,6 +43,7 @@ def predictions(logits: Tensor) -> Tensor:
     Returns:
         int32 ``(N,)``.
 
+    >>> import torch
     >>> predictions(torch.tensor([[3.0, 1.0], [0.0, 2.0]]))
     tensor([0, 1], dtype=torch.int32)
     """

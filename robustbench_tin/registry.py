@@ -93,6 +93,11 @@ class Registry(Generic[T]):
         Raises:
             InvalidSettingError: if the name is taken (names its owner), if it is not a valid name, or if the
                 value cannot be used (names the expected one).
+
+        >>> colours: Registry[str] = Registry("colour", group="example.colours")
+        >>> _ = colours.register("red", origin="an example")("#ff0000")
+        >>> colours.get("red"), colours.names()
+        ('#ff0000', ['red'])
         """
         if not (isinstance(name, str) and _NAME.fullmatch(name)):
             raise InvalidSettingError(

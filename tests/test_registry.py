@@ -242,7 +242,9 @@ class TestPluginFiles:
         attack, defense = (part.replace("@dataclass(frozen=True)\n", "") for part in GOOD.split("@defenses"))
         head = GOOD.partition("@attacks")[0]
         for text, name in ((attack, "attack.py"), (f"{head}@defenses{defense}", "defense.py")):
-            with pytest.raises(InvalidSettingError, match=r"is no dataclass.*put @dataclass\(frozen=True\)"):
+            with pytest.raises(
+                InvalidSettingError, match=r"is not a dataclass.*put @dataclass\(frozen=True\)"
+            ):
                 load_plugin(write_plugin(text, name))
 
 

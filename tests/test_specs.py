@@ -62,9 +62,9 @@ def test_a_spec_is_a_name_and_its_settings(text: str, name: str, given_settings:
         ("", "no name"),
         (":a=1", "no name"),
         ("timm:", "no name"),
-        ("pgd:steps", "no setting"),
-        ("pgd:steps=", "no setting"),
-        ("pgd:=3", "no setting"),
+        ("pgd:steps", "not a setting"),
+        ("pgd:steps=", "not a setting"),
+        ("pgd:=3", "not a setting"),
         ("pgd:steps=1,steps=2", "sets steps twice"),
     ],
 )

@@ -246,7 +246,7 @@ def test_norms_make_their_balls() -> None:
 
 @pytest.mark.parametrize("eps", [8, 1.001, 255, 4.0])
 def test_an_linf_budget_above_1_is_refused_and_the_meant_one_said(eps: float) -> None:
-    told = f"in linf.*for {eps:g} of 255 levels write {eps:g}/255"
+    told = f"in linf.*for {eps:g} of 255 levels, write {eps:g}/255"
     for call in (lambda: ThreatModel("linf", eps), lambda: parse_eps_list([0.1, eps], "linf")):
         with pytest.raises(InvalidSettingError, match=told):
             call()

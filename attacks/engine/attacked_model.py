@@ -49,6 +49,13 @@ class AttackedModel:
             still verifies the results.
         variants: the cache of the variants to search with; None: an empty one.
         seed: seed of the model's own randomness.
+
+    >>> from robustbench_tin.testing import toy_problem
+    >>> toy = toy_problem(4)
+    >>> with AttackedModel(toy.model) as attacked:
+    ...     gradient = attacked.gradient(toy.images, toy.labels)
+    >>> gradient.shape, attacked.forward_passes, attacked.backward_passes
+    (torch.Size([4, 3, 16, 16]), 4, 4)
     """
 
     def __init__(

@@ -83,6 +83,13 @@ def worst_of(tries: Iterable[Tensor], score: Callable[[Tensor], Tensor]) -> Tens
     Args:
         tries: one or more results, each float32 ``(N, C, H, W)``.
         score: from a result to its scores ``(N,)``; not called if there is only one result.
+
+    Returns:
+        float32 ``(N, C, H, W)``.
+
+    >>> tries = [torch.full((1, 1, 1, 1), value) for value in (0.2, 0.7, 0.4)]
+    >>> worst_of(tries, lambda images: images.flatten(1).amax(dim=1)).item() == tries[1].item()
+    True
     """
     rest = iter(tries)
     worst = next(rest)

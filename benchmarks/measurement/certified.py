@@ -161,7 +161,7 @@ def radius(won: npt.NDArray[np.int64], votes: int, sigma: float, alpha: float) -
     """The l2 radius that so many votes won of all prove, float64 ``(N,)``; NaN where they prove none.
 
     >>> radius(np.array([40, 60, 100]), 100, sigma=0.5, alpha=0.001).round(3)
-    array([  nan,   nan, 0.75 ])
+    array([ nan,  nan, 0.75])
     """
     from scipy.stats import beta, norm
 

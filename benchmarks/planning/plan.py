@@ -319,7 +319,7 @@ def slug(text: str) -> str:
     """A name as part of a file name: unchanged if possible, else with a hash that keeps it unique.
 
     >>> slug("resnet50"), slug("pgd:steps=20")
-    ('resnet50', 'pgd_steps=20-c0c7')
+    ('resnet50', 'pgd_steps=20-fe5f')
     """
     safe = re.sub(r"[^A-Za-z0-9.=,+_-]", "_", text)[:80]
     if safe == text:

@@ -66,7 +66,16 @@ def random_affine(
 
 
 def soft_labels(labels: Tensor, num_classes: int) -> Tensor:
-    """Labels as probabilities, float32 ``(N, C)``: one-hot, or unchanged if they are probabilities."""
+    """Labels as probabilities, float32 ``(N, C)``: one-hot, or unchanged if they are probabilities.
+
+    Args:
+        labels: int64 ``(N,)``, or probabilities float32 ``(N, C)``.
+        num_classes: number of classes C.
+
+    >>> soft_labels(torch.tensor([2, 0]), 3)
+    tensor([[0., 0., 1.],
+            [1., 0., 0.]])
+    """
     return labels if labels.ndim == 2 else functional.one_hot(labels, num_classes).float()
 
 

@@ -18,8 +18,15 @@ def classification_loss(
         classifier: the classifier that gave the logits.
         logits: float32 ``(N, C)``.
         labels: int64 ``(N,)``, or probabilities float32 ``(N, C)``.
-        label_smoothing: part of a label's weight that is spread over all classes. The training loss uses
-            ``context.label_smoothing``; adversarial images are made without it.
+        label_smoothing: part of a label's weight that is spread over all classes, 0 or more, below 1. The
+            training loss uses ``context.label_smoothing``; adversarial images are made without it.
+
+    Returns:
+        A scalar, float32.
+
+    >>> import torch
+    >>> classification_loss(nn.Identity(), torch.tensor([[0.0, 0.0]]), torch.tensor([1]))
+    tensor(0.6931)
     """
     if not getattr(classifier, "one_vs_rest", False):
         return functional.cross_entropy(logits, labels, label_smoothing=label_smoothing)

@@ -122,7 +122,7 @@ def test_the_named_output_is_the_plain_model(images: Tensor, form: Callable, out
     [
         (
             FORMS["dict"][0],
-            r"the parts features \(a tensor \(1, 192\)\), logits \(.*: say .* --output logits \(",
+            r"the parts features \(a tensor \(1, 192\)\), logits \(.*: select .* --output logits \(",
         ),
         (
             FORMS["ModelOutput"][0],

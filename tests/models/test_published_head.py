@@ -59,7 +59,9 @@ def test_a_head_of_a_thousand_classes_is_put_in_their_order(published: Path) -> 
 def test_weights_of_another_number_of_classes_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "own.safetensors"
     save_weights(build_classifier(backbones.get(TINY), 5, image_size=16, seed=3), file)
-    with pytest.raises(WeightsError, match=r"that of 'own.safetensors' has 5 classes; expected the 1,000"):
+    with pytest.raises(
+        WeightsError, match=r"the head of 'own.safetensors' has 5 classes; expected the 1,000"
+    ):
         build_classifier(backbones.get(TINY), 3, image_size=16, weights=file, head_rows=ROWS, seed=0)
 
 

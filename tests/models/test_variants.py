@@ -107,7 +107,7 @@ def test_a_stem_for_small_images_keeps_their_pixels_until_the_first_block() -> N
     whole = create_skeleton(backbones.get("timm:resnet18"), 5, 32).state_dict()
     own = {key: value.shape for key, value in network.state_dict().items() if key != "conv1.weight"}
     assert own == {key: value.shape for key, value in whole.items() if key != "conv1.weight"}
-    with pytest.raises(InvalidSettingError, match="of another stem"):
+    with pytest.raises(InvalidSettingError, match="have another stem"):
         build_classifier(backbone, 5, image_size=32, pretrained=True, seed=0)
 
 
