@@ -58,7 +58,7 @@ def test_others_may_read_it_as_the_umask_says(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(RunError, match=r"^cannot write '.*c\.txt': .*; make room") as caught:
+    with pytest.raises(RunError, match=r"^cannot write '.*c\.txt': .*; free some space") as caught:
         write_text(tmp_path / "file" / "c.txt", "")
     assert "\n" not in str(caught.value)
 
@@ -75,7 +75,7 @@ def test_a_full_disk_says_so(tmp_path: Path) -> None:
         with replacing(tmp_path / "big.bin"):
             raise OSError(28, "No space left on device")
 
-    with pytest.raises(RunError, match="No space left on device; make room"):
+    with pytest.raises(RunError, match="No space left on device; free some space"):
         fill()
     assert list(tmp_path.iterdir()) == []
 
