@@ -54,7 +54,7 @@ def add_commands(app: typer.Typer) -> None:
         epilog="Example: robust-tin show runs/demo-1a2b3c4d --format markdown",
     )(show)
     app.command(
-        rich_help_panel=COMPARE, epilog="Examples: robust-tin runs; robust-tin runs runs/demo-1a2b3c4d"
+        rich_help_panel=COMPARE, epilog="Examples:\n\nrobust-tin runs\n\nrobust-tin runs runs/demo-1a2b3c4d"
     )(runs)
     app.command(
         cls=Command,

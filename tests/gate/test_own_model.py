@@ -337,7 +337,7 @@ def test_weights_are_put_into_what_is_built(source: Path, built: nn.Module, tmp_
         ("{}:missing", "has no function 'missing'"),
         ("{}:broken", "has no function 'broken'"),
         ("{}:needs", "expected a function without arguments"),
-        ("{}:nothing", "gave a int; expected a torch module"),
+        ("{}:nothing", "returned a int; expected a torch module"),
         ("absent.py:net", "is not a file"),
         ("absent.onnx", "is not a file"),
         ("{}.pt", "is not a TorchScript file"),
