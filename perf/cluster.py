@@ -26,16 +26,17 @@ from statistics import median
 from typing import Any
 
 NODES = 3
-# Facts of a record that depend on the moment.
-TIMES = {"seconds", "train_seconds", "digest"}
+# Facts of a record that differ between two runs of one machine, too: times, and digests of files that hold
+# times or, like weights, a table whose order is random. Weights are compared themselves.
+VARYING = {"seconds", "train_seconds", "digest", "weights_digest"}
 TINY = [
     *("--models", "timm:test_resnet", "--data", "demo", "--classes", "3", "--train-per-class", "16"),
-    *("--eval-images", "30", "--epochs", "2", "--device", "cpu", "--threads", "1", "--deterministic"),
+    *("--eval-images", "24", "--epochs", "2", "--device", "cpu", "--threads", "1", "--deterministic"),
 ]
 # 4 seeds × 3 defenses, one of which waits for a cell of another; clean and three budgets, each a shard.
 GRID = [
     *("--seeds", "0,1,2,3", "--defenses", "none,bit-depth,fgsm-static:source=timm:test_resnet"),
-    *("--attacks", "autoattack:steps=4,targets=2,queries=40", "--eps", "0,1/255,2/255,8/255"),
+    *("--attacks", "autoattack:steps=3,targets=1,queries=20", "--eps", "0,1/255,2/255,8/255"),
     *("--no-trust", "--checkpoint-minutes", "0"),
 ]
 ON_RAY = ["--executor", "ray", "--shard-minutes", "0"]
@@ -76,17 +77,21 @@ def ended(process: subprocess.Popen[str]) -> str:
 
 
 def contents(run: Path) -> dict[str, Any]:
-    """Every record without times, every result per image, and the tables, by file."""
+    """Every record without times, every result per image, weights, and the tables, by file."""
     from pyarrow import parquet
+    from safetensors.numpy import load_file
 
     found: dict[str, Any] = {}
     for file in sorted(run.glob("cells/*/measures/*")):
         name = str(file.relative_to(run))
         if file.suffix == ".json":
             record = json.loads(file.read_text())
-            found[name] = {key: value for key, value in record.items() if key not in TIMES}
+            found[name] = {key: value for key, value in record.items() if key not in VARYING}
         else:
             found[name] = parquet.read_table(file).to_pydict()
+    for file in sorted(run.glob("cells/*/weights.safetensors")):
+        tensors = sorted(load_file(file).items())
+        found[str(file.relative_to(run))] = [(name, tensor.tobytes()) for name, tensor in tensors]
     return found | {"table": (run / "results.md").read_text()}
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+import secrets
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -47,6 +49,8 @@ from robustbench_tin.text import counted
 
 # Seconds between two looks at the mailbox.
 _LOOK = 0.2
+# Seconds that the mailbox gets to answer.
+_ANSWER = 10.0
 # Seconds for which the list of nodes is taken as it is.
 _NODES_AGE = 5.0
 # A worker that dies may have been killed by its cell; a node that is lost was not.
@@ -86,12 +90,17 @@ class RayExecutor:
             context.limit,
             Path.cwd(),
             versions(),
+            secrets.token_hex(8),
         )
         with connected(self.address) as ray:
             tasks = _Tasks(ray, context, self, ray.put(assignment), open_mailbox(ray))
             tasks.announce(cells)
             try:
                 tasks.work(cells)
+            except ray.exceptions.RayError as error:
+                raise RayError(
+                    f"lost the Ray cluster: {_first_line(error)}; the same command continues"
+                ) from error
             finally:
                 tasks.end()
 
@@ -248,7 +257,10 @@ class _Tasks:
 
     def _hear(self) -> None:
         """Pass on the messages of tasks; of a task that has ended, its lines alone."""
-        for number, message in self.ray.get(self.mailbox.take.remote()):
+        letters: list[tuple[int, Any]] = []
+        with suppress(self.ray.exceptions.RayError):  # the mailbox died, and starts again
+            letters = self.ray.get(self.mailbox.take.remote(), timeout=_ANSWER)
+        for number, message in letters:
             hearing = self._hearings[number]
             if isinstance(message, Told) or any(hearing is one.hearing for one in self.attempts.values()):
                 hearing.hear(message)

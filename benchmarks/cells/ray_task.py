@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import traceback
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -37,10 +38,12 @@ class ClusterAssignment(Assignment):
     Attributes:
         home: the directory that the command was given in, from which relative paths count.
         versions: of the packages that numbers depend on, there.
+        name: of this assignment alone.
     """
 
     home: Path
     versions: str
+    name: str
 
 
 @dataclass(frozen=True)
@@ -82,8 +85,8 @@ class Work:
 
 Answer = Done | Divided | Busy | Stopped
 
-# The runs that this process has opened.
-_opened: dict[Path, CellContext] = {}
+# The run that this process has opened, by the name of its assignment.
+_opened: dict[str, CellContext] = {}
 
 
 def work_in_worker(assignment: ClusterAssignment, work: Work, limit: TimeLimit, sender: Sender) -> Answer:
@@ -139,18 +142,19 @@ def _context(assignment: ClusterAssignment) -> CellContext:
     Raises:
         RunError: if this machine does not see the run directory, or has other versions of packages.
     """
-    if assignment.path not in _opened:
+    if assignment.name not in _opened:
+        _opened.clear()
         with suppress(OSError):
             os.chdir(assignment.home)
         if not assignment.path.is_dir():
             raise RunError(
-                f"node {os.uname().nodename} does not see run directory '{assignment.path}'; expected a"
+                f"node {platform.node()} does not see run directory '{assignment.path}'; expected a"
                 " directory that all nodes of the cluster share"
             )
         if assignment.versions != versions():
             raise RunError(
-                f"node {os.uname().nodename} has {versions()}; expected those of the command,"
+                f"node {platform.node()} has {versions()}; expected those of the command,"
                 f" {assignment.versions}"
             )
-        _opened[assignment.path] = opened_context(assignment, Reporter())
-    return _opened[assignment.path]
+        _opened[assignment.name] = opened_context(assignment, Reporter())
+    return _opened[assignment.name]

@@ -151,9 +151,11 @@ class Hearing:
                 advance = stack.enter_context(self._reporter.stage(what, total, seconds))
                 self._stages[stage] = stack, advance
             case Advanced(stage, steps):
-                self._stages[stage][1](steps)
+                if stage in self._stages:
+                    self._stages[stage][1](steps)
             case Ended(stage):
-                self._stages.pop(stage)[0].close()
+                if stage in self._stages:
+                    self._stages.pop(stage)[0].close()
 
     def close(self) -> None:
         """End the stages that a worker left open when it died."""

@@ -22,6 +22,7 @@ from robustbench_tin.benchmarks.cells.choose_executor import side_by_side
 from robustbench_tin.benchmarks.cells.ray_cluster import Needs, within
 from robustbench_tin.benchmarks.cells.ray_executor import RayExecutor
 from robustbench_tin.benchmarks.cells.ray_task import Busy, Work, work_in_worker
+from robustbench_tin.benchmarks.cells.worker_messages import Advanced, Ended
 from robustbench_tin.benchmarks.measurement import blocks
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.plan import Cell
@@ -289,6 +290,25 @@ def chosen(*, device: str, processes: int = 1, **options: Any) -> Any:
     plan = SimpleNamespace(device=device, classes=10, backbone=backbones.get)
     request = BenchConfig(executor="ray", **options)
     return side_by_side(request, plan, [Cell("resnet50", "none", 0)], processes).executor  # type: ignore[arg-type]
+
+
+def test_a_mailbox_that_dies_costs_lines_only(
+    grid: dict[str, Any], stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers = iter([_RayError("the actor died"), [(0, Advanced(7, 1)), (0, Ended(7))]])
+    take = SimpleNamespace(remote=lambda: next(answers, []))
+    monkeypatch.setattr(ray_executor, "open_mailbox", lambda ray: SimpleNamespace(take=take))
+    assert bench(**grid, executor="ray").complete
+    assert next(answers, None) is None
+
+
+def test_a_cluster_that_is_lost_is_one_clear_line(grid: dict[str, Any], stand_in: StandIn) -> None:
+    def wait(answers: list[Any], timeout: float) -> Any:
+        raise _RayError("the head node is gone")
+
+    stand_in.wait = wait  # type: ignore[method-assign]
+    with pytest.raises(RobustTinError, match="lost the Ray cluster"):
+        bench(**grid, executor="ray")
 
 
 def test_nothing_is_given_out_after_the_last_hour(
