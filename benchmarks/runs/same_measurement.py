@@ -64,9 +64,10 @@ def counted_rank(record: Record) -> str:
 
 def settings_of(record: Record) -> Mapping[str, str]:
     """The settings of a record's measurement; two records are comparable only if all of them agree."""
+    # Baseline files hold these keys: another key would make every stored baseline incomparable.
     return {
         "mode": record.mode,
-        "passes per gradient (eot)": str(record.eot),
+        "passes a gradient (eot)": str(record.eot),
         "oblivious": str(record.oblivious),
         "rounded to 8 bits": str(record.eight_bit),
         "counted": counted_rank(record),

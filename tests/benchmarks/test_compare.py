@@ -139,7 +139,7 @@ def test_mistakes_are_told(grid: Run, first: str, second: str | None, message: s
 def test_measurements_of_other_settings_are_named_and_left_out(grid: Run, tmp_path: Path) -> None:
     other = made_run(tmp_path / "run", {("m1", "none", 0): measures(0.9, 0.2, 0)}, eot=4)
     found = compare(f"{grid.path}:m1/none", other.path)
-    assert found.notes == ("pgd 0.03 is not compared: passes per gradient (eot) 1 in A, 4 in B",)
+    assert found.notes == ("pgd 0.03 is not compared: passes a gradient (eot) 1 in A, 4 in B",)
     assert {each.attack for each in found.differences} == {"clean"}
 
 

@@ -19,6 +19,7 @@ from robustbench_tin.benchmarks.gate.baseline_io import LARGEST, MOST_VALUES, Ba
 from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.user_model import asked_by
 from robustbench_tin.benchmarks.runs.records import CLEAN
+from robustbench_tin.benchmarks.runs.same_measurement import settings_of
 from robustbench_tin.errors import RobustTinError, RunError
 
 
@@ -106,6 +107,17 @@ def test_a_file_of_format_2_is_the_same_but_for_names(tmp_path):
     made = make_baseline([candidate(model(table()))])
     (tmp_path / "old.json").write_text(of_format(2, made))
     assert read_baseline(tmp_path / "old.json").entries == made.entries
+
+
+def test_the_keys_of_settings_are_those_of_stored_files():
+    """A new wording of a key would make every stored baseline incomparable."""
+    assert sorted(settings_of(figure("pgd", 0.01, right(4)).record)) == [
+        "counted",
+        "mode",
+        "oblivious",
+        "passes a gradient (eot)",
+        "rounded to 8 bits",
+    ]
 
 
 def test_figures_are_blank_if_nobody_asked(tmp_path):
