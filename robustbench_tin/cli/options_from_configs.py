@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import wraps
 from pathlib import Path
@@ -68,7 +69,8 @@ def _typer_option(name: str, declared: Option, default: Any, **changes: Any) -> 
     if isinstance(default, bool) and declared.in_preset:
         flag += f"/--no-{flag[2:]}"
     told = {
-        "help": declared.help,
+        # A name in brackets, such as an extra of the package, would be taken for markup.
+        "help": re.sub(r"\[(?=[a-z])", r"\\[", declared.help),
         "metavar": declared.metavar,
         "show_default": declared.shown or default not in (None, ()),
         "rich_help_panel": declared.panel,

@@ -68,8 +68,23 @@ def with_left_out(words: Sequence[str], alone: Mapping[str, str]) -> list[str]:
     return filled
 
 
+def flowing(text: str) -> str:
+    """A text with each paragraph on one line, for help that wraps at the terminal's width.
+
+    >>> flowing("One\\ntwo.\\n\\nThree.")
+    'One two.\\n\\nThree.'
+    """
+    return "\n\n".join(" ".join(paragraph.split()) for paragraph in text.split("\n\n"))
+
+
 class CommandGroup(TyperGroup):
     """The group of commands; an exit of a model, a plug-in or a package does not exit this program."""
+
+    def __init__(self, *args: Any, **named: Any) -> None:
+        super().__init__(*args, **named)
+        for command in self.commands.values():
+            # Typer keeps a docstring's line breaks and wraps each line by itself.
+            command.help = flowing(command.help or "")
 
     def main(self, *args: Any, **named: Any) -> Any:
         """Parse the command line and run the command.
