@@ -11,7 +11,7 @@ This module exports every name that an attack's author needs::
 
         def run(self, attacked, labels, ball, generator): ...
 
-``docs/plugins.md`` shows how to write, check and use one.
+``docs/how-to/write-an-attack.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations

@@ -43,8 +43,8 @@ def bench(
     Args:
         reporter: shows progress; None: silent.
         **options: the fields of :class:`robustbench_tin.benchmarks.planning.config.BenchConfig`, which are
-            the options of ``robust-tin bench``; docs/options.md lists them. ``attacks`` and ``defenses`` take
-            objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``. ``jobs`` is 1 by
+            the options of ``robust-tin bench``; docs/reference/options.md lists them. ``attacks`` and
+            ``defenses`` take objects as well as specs: ``attacks=["fgsm", PGD(steps=3)]``. ``jobs`` is 1 by
             default: the cells run in this process, one after the other. With ``executor="ray"``, the default
             is as many as the cluster holds.
 

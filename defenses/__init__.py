@@ -11,7 +11,7 @@ This module exports every name that a defense's author needs::
 
         def augment(self, images, labels, context): ...
 
-``docs/plugins.md`` shows how to write, check and use one.
+``docs/how-to/write-a-defense.md`` shows how to write, check and use one.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
     class DataConfig(Config, panel="Data"):
         eval_images: int | None = option(None, "Number of validation images.", shown="all")
 
-The command line, the check of presets, the plan and docs/options.md are generated from these fields.
+The command line, the check of presets, the plan and docs/reference/options.md are made from these fields.
 """
 
 from __future__ import annotations

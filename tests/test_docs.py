@@ -25,7 +25,9 @@ COMMANDS = get_command(cli.app).commands  # type: ignore[attr-defined]
 
 
 def blocks(page: Path, language: str) -> Iterator[str]:
-    for match in re.finditer(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S):
+    for match in re.finditer(
+        rf"^```(?:{language})\n(.*?)^```$", page.read_text(encoding="utf-8"), re.M | re.S
+    ):
         yield match[1]
 
 
@@ -36,7 +38,7 @@ def commands(block: str) -> Iterator[list[str]]:
         assigned = re.fullmatch(r'(\w+)="(.*)"', line.strip())
         line = re.sub(r"\$(\w+)", lambda match: values.get(match[1], match[0]), line)
         if assigned:
-            values[assigned[1]] = re.sub(r"\$(\w+)", lambda match: values[match[1]], assigned[2])
+            values[assigned[1]] = line.partition('"')[2].rstrip('" ')
             continue
         for part in re.split(r"&&|[|]| > ", line):
             words = shlex.split(part, comments=True)
@@ -49,7 +51,7 @@ def every_command() -> list[tuple[str, list[str]]]:
     return [
         (str(page.relative_to(ROOT)), words)
         for page in PAGES
-        for words in commands("\n".join(blocks(page, "sh")))
+        for words in commands("\n".join(blocks(page, "sh|bash|console")))
     ]
 
 

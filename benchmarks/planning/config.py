@@ -1,7 +1,7 @@
 """The configs of ``bench``: the only list of its options.
 
-To add an option, add a field to a config. The command line, ``bench(...)``, presets and docs/options.md then
-include it; so do the plan and its fingerprint if the config is :class:`AttackConfig` or
+To add an option, add a field to a config. The command line, ``bench(...)``, presets and the docs (``make
+pages``) then include it; so do the plan and its fingerprint if the config is :class:`AttackConfig` or
 :class:`TrainingConfig`. This module imports nothing heavy, because ``robust-tin --help`` reads it.
 """
 
