@@ -64,7 +64,7 @@ def schema() -> None:
 
 
 def list_(
-    what: Annotated[str, typer.Argument(metavar="|".join(KINDS), help="Kind to list.")],
+    what: Annotated[str, typer.Argument(metavar="KIND", help=f"Kind to list: {', '.join(KINDS)}.")],
     pattern: Annotated[
         str | None,
         typer.Argument(metavar="[NAME]", help="Only this name, or the names that match a pattern: 'pgd*'."),
