@@ -6,7 +6,7 @@ Code decides on the codes, never on the texts. A text may be reworded or transla
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any, ClassVar, Self
@@ -34,6 +34,7 @@ class Message(BaseModel):
         code: the code of the message.
         facts: the values in its text, rounded for display.
         TEXTS: for each code, a text with a ``{name}`` for each fact.
+        FORMER_TEXTS: codes, and the texts that earlier versions had for them, with the same facts.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +43,7 @@ class Message(BaseModel):
     facts: dict[str, Fact] = {}
 
     TEXTS: ClassVar[Mapping[Any, str]] = {}
+    FORMER_TEXTS: ClassVar[Sequence[tuple[Any, str]]] = ()
 
     @classmethod
     def of(cls, code: StrEnum, **facts: Fact) -> Self:
@@ -50,8 +52,12 @@ class Message(BaseModel):
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
-        """The message whose text an earlier version wrote, with facts as texts; None if there is no match."""
-        for code, template in cls.TEXTS.items():
+        """The message of a text that this or an earlier version wrote; its facts are texts.
+
+        Returns:
+            None if no text of :attr:`FORMER_TEXTS` or :attr:`TEXTS` matches.
+        """
+        for code, template in (*cls.FORMER_TEXTS, *cls.TEXTS.items()):
             found = re.fullmatch(_pattern(template), text, flags=re.DOTALL)
             if found is not None:
                 return cls(code=code, facts=found.groupdict())

@@ -1,1 +1,1 @@
-"""The codes that records carry, and their texts: statuses, reasons of the trust checks, verdicts."""
+"""The codes that records hold, and their texts: statuses, reasons of the trust checks, verdicts."""

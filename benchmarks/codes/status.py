@@ -1,4 +1,4 @@
-"""Statuses: whether a measure was taken, or a cell trained, and why not."""
+"""Statuses: whether a measurement or a training succeeded, and if not, why."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustbench_tin.messages import Message
 
 
 class StatusCode(StrEnum):
-    """Code decides on these alone."""
+    """The codes that programs decide on; their texts are for people."""
 
     ok = "ok"
     failed = "failed"
@@ -20,14 +20,14 @@ class StatusCode(StrEnum):
 
     @property
     def figure(self) -> str:
-        """In the place of a figure in a table; empty if there is one."""
+        """The word that a table shows instead of an accuracy; empty if there is an accuracy."""
         if self is StatusCode.ok:
             return ""
         return "not measured" if self is StatusCode.not_measured else "failed"
 
 
 class Status(Message):
-    """Whether a measure was taken, and why not.
+    """Whether a measurement succeeded, and if not, why.
 
     >>> str(Status.of(StatusCode.failed, why="no luck"))
     'failed: no luck'
@@ -39,7 +39,7 @@ class Status(Message):
         StatusCode.failed: "failed: {why}",
         StatusCode.failed_at_source: "failed at the source: {why}",
         StatusCode.failed_at_target: "failed at the target: {why}",
-        # Nobody tried, for want of weights or of gradients, say: no fault of this run.
+        # Not attempted, for example because weights or gradients are missing: no fault of this run.
         StatusCode.not_measured: "not measured: {why}",
     }
 

@@ -1,7 +1,7 @@
-"""Verdicts: what the trust checks say of a figure, as codes.
+"""Verdicts: the result of the trust checks for one figure, as codes.
 
-A figure under attack is ``ok``, ``unchecked`` or doubted. What decides is its list of reasons, each a
-:class:`TrustCode` with its facts; their texts stand in :mod:`robustbench_tin.benchmarks.codes.trust_texts`.
+A figure under attack is ``ok``, ``unchecked`` or ``doubted``. Its list of reasons decides; each reason is a
+:class:`TrustCode` with facts. The texts are in :mod:`robustbench_tin.benchmarks.codes.trust_texts`.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import ClassVar, Self
 
+from robustbench_tin.benchmarks.codes.former_trust_texts import FORMER_TEXTS
 from robustbench_tin.benchmarks.codes.trust_texts import TEXTS, TrustCode
 from robustbench_tin.messages import Message
 
-# What the checks need for a judgement. Below it, no test of counts could find anything.
+# The trust checks need this many images and right images. With fewer, no test on counts can find anything.
 LEAST_IMAGES, LEAST_RIGHT = 20, 10
 
 
 class Trust(StrEnum):
-    """The state of a figure: each of them goes before those above it."""
+    """The state of a figure; a later state takes precedence over an earlier one."""
 
     ok = "ok"
     unchecked = "unchecked"
@@ -27,7 +28,7 @@ class Trust(StrEnum):
 
 
 class Reason(Message):
-    """Why a figure is doubted, or could not be checked.
+    """A reason why a figure is doubted or could not be checked.
 
     >>> str(Reason.of(TrustCode.few_images, images=8, needed=20))
     'too few images: 8, and 20 are needed'
@@ -35,20 +36,21 @@ class Reason(Message):
 
     code: TrustCode
     TEXTS: ClassVar = TEXTS
+    FORMER_TEXTS: ClassVar = FORMER_TEXTS
 
     @property
     def is_doubt(self) -> bool:
-        """Whether it speaks against the figure, and not only for no check of it."""
+        """True if it is evidence against the figure; False if it only says that a check was impossible."""
         return not self.code.unchecked
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What the trust checks say of one figure.
+    """The result of the trust checks for one figure.
 
     Attributes:
-        doubts: reasons not to believe it.
-        unchecked: reasons why the checks could not judge it in full.
+        doubts: reasons why the figure is unreliable.
+        unchecked: reasons why the checks could not judge the figure completely.
     """
 
     doubts: tuple[Reason, ...] = ()
@@ -56,7 +58,7 @@ class Verdict:
 
     @classmethod
     def of(cls, reasons: Iterable[Reason | None] = ()) -> Self:
-        """The verdict that follows from some reasons: each counts once, None counts for nothing."""
+        """Make the verdict from reasons; duplicates count once, and None is ignored."""
         found = dict.fromkeys(reason for reason in reasons if reason is not None)
         return cls(
             tuple(reason for reason in found if reason.is_doubt),
@@ -65,18 +67,18 @@ class Verdict:
 
     @property
     def state(self) -> Trust:
-        """Doubted with one doubt, whatever could not be checked."""
+        """``doubted`` if there is a doubt; else ``unchecked`` if a check was impossible; else ``ok``."""
         if self.doubts:
             return Trust.doubted
         return Trust.unchecked if self.unchecked else Trust.ok
 
     @property
     def reasons(self) -> tuple[Reason, ...]:
-        """All of them, doubts first, as a record holds them; none: ``ok``."""
+        """All reasons, doubts first, as a record holds them; empty if the figure is ``ok``."""
         return (*self.doubts, *self.unchecked)
 
     def __str__(self) -> str:
-        """For people.
+        """The verdict as a text for people.
 
         >>> print(Verdict(), "|", Verdict.of([Reason.of(TrustCode.few_images, images=8, needed=20)]))
         ok | unchecked: too few images: 8, and 20 are needed
@@ -86,11 +88,11 @@ class Verdict:
 
 
 def too_few(images: int, right: int) -> Reason | None:
-    """Why a measure has too few images to be judged; None if it has enough.
+    """The reason if a measurement has too few images for the trust checks; None if it has enough.
 
     Args:
-        images: measured.
-        right: of them, right when clean.
+        images: number of measured images.
+        right: number of images that are right when clean.
     """
     if images < LEAST_IMAGES:
         return Reason.of(TrustCode.few_images, images=images, needed=LEAST_IMAGES)

@@ -1,1 +1,1 @@
-"""Two sets of cells beside each other: differences, tests and their tables."""
+"""Compare two sets of cells: differences, significance tests and tables."""

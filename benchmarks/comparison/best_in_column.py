@@ -1,4 +1,4 @@
-"""The best figure of each column of a results table, and those that do not differ significantly from it."""
+"""Mark the best figure of each column of a results table, and the figures not significantly different."""
 
 from __future__ import annotations
 
@@ -18,10 +18,14 @@ from robustbench_tin.specs import short_numbers
 
 
 def standings_in(run: RunDirectory) -> Standings:
-    """A function that marks the figures of a table of a run.
+    """Make a function that marks the figures of a table of this run.
 
-    Each other row is tested against the best of its column, as in a comparison. p-values are corrected by
-    Holm over the table. A figure that is doubted, or of a model that did not learn, gets no mark.
+    The function tests each row against the best row of a column, as :func:`compare` does, and corrects the
+    p-values by Holm's method over the table. A doubted figure gets no mark, nor does a figure of a model
+    whose clean accuracy is not above chance.
+
+    Args:
+        run: the run; its results per image are read.
     """
 
     def standings(rows: Sequence[TableRow], columns: Sequence[Column]) -> list[list[Standing]]:
@@ -47,14 +51,14 @@ def standings_in(run: RunDirectory) -> Standings:
 
 @dataclass(frozen=True)
 class _Contest:
-    """The rows of one column that count.
+    """The rows of one column that can get a mark.
 
     Attributes:
         place: number of the column.
         column: the column.
-        best: number of the best row, the first if several are.
-        equal: numbers of the rows that are exactly as good.
-        others: numbers of the other rows.
+        best: number of the best row; of the first one if several rows are equally good.
+        equal: numbers of the rows that are exactly as good as the best.
+        others: numbers of the remaining rows.
     """
 
     place: int
@@ -64,7 +68,7 @@ class _Contest:
     others: tuple[int, ...]
 
     def chance(self, groups: Sequence[SeedGroup], row: int) -> float:
-        """The p-value of a row's difference from the best."""
+        """The p-value of the difference between a row and the best row."""
         column = self.column
         difference = difference_of(
             groups[row], groups[self.best], column.attack, column.eps, f"top{column.rank}"
@@ -86,7 +90,7 @@ def _group(run: RunDirectory, row: TableRow) -> SeedGroup:
 def _contest(
     place: int, column: Column, rows: Sequence[TableRow], groups: Sequence[SeedGroup]
 ) -> _Contest | None:
-    """Who is best; None if there is nobody to compare with."""
+    """The best row and the rows to compare with it; None if fewer than two rows count."""
     means = dict(_means(column, rows, groups))
     if len(means) < 2:
         return None

@@ -1,4 +1,4 @@
-"""``robust-tin compare``: the measurements of two sets of cells beside each other."""
+"""``robust-tin compare``: compare the measurements of two sets of cells."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The result of a comparison. A notebook shows its table, and so does ``print``.
+    """The result of a comparison; a notebook and ``print`` show its table.
 
     Attributes:
-        differences: one a pair, measurement and rank, with p-values corrected over all of them.
-        notes: lines on what could not be compared.
-        images: data set, classes and images that all were measured on.
+        differences: one for each pair of groups, measurement and rank; p-values are corrected over all.
+        notes: one line for each measurement that could not be compared.
+        images: the data set, classes and images that all cells were measured on.
     """
 
     differences: tuple[Difference, ...]
@@ -36,7 +36,7 @@ class Comparison:
 
     @property
     def table(self) -> Table:
-        """A row a difference."""
+        """The table, one row for each difference."""
         from robustbench_tin.benchmarks.comparison.comparison_table import comparison_table
 
         return comparison_table(self.differences, self.notes, self.images)
@@ -54,7 +54,7 @@ class Comparison:
 
     @property
     def frame(self) -> pd.DataFrame:
-        """A row a difference; accuracies, differences and their intervals are fractions."""
+        """One row for each difference; accuracies, differences and intervals are fractions in [-1, 1]."""
         import pandas as pd
 
         return pd.DataFrame([_fields(difference) for difference in self.differences])
@@ -63,21 +63,24 @@ class Comparison:
 def compare(
     first: str | Path, second: str | Path | None = None, *, cell: str = "*", by_seed: bool = False
 ) -> Comparison:
-    """Compare cells of one run or of two, measurement by measurement.
+    """Compare cells of one run or of two runs, measurement by measurement.
 
-    With one seed on both sides the test is McNemar's exact one on the same images, and the interval
-    Newcombe's; with several on a side, Student's t over the seeds. p-values are corrected by Holm over the
-    table.
+    If both sides have one seed, the test is McNemar's exact test on the same images, with Newcombe's
+    interval. If a side has several seeds, test and interval are Student's t over the seeds. Holm's method
+    corrects the p-values over the table (see :mod:`robustbench_tin.benchmarks.statistics` for the papers).
 
     Args:
-        first: ``RUN`` or ``RUN:PATTERN``, the side ``A``.
-        second: likewise, the side ``B``; None: the defenses of ``first`` with each other.
-        cell: pattern of cells for a side that has none.
-        by_seed: compare seed by seed.
+        first: side ``A``, as ``RUN`` or ``RUN:PATTERN``.
+        second: side ``B``, in the same form; None compares the defenses of ``first`` with each other.
+        cell: pattern of cells for a side without a pattern of its own.
+        by_seed: compare seed by seed instead of over all seeds.
+
+    Returns:
+        The differences of all measurements that both sides have.
 
     Raises:
-        RobustTinError: if there is no such run or cell, if it is not clear what to compare with what, or if
-            the sides were measured on other images.
+        RobustTinError: if a run or cell does not exist, if the pairs to compare are ambiguous, if the sides
+            were measured on different images, or if they have no measurement in common.
     """
     pairs = pairs_of(first, second, cell)
     if by_seed:
@@ -99,13 +102,16 @@ def _require_same_images(pairs: Sequence[Pair]) -> MeasuredImages:
     """The images that all cells were measured on.
 
     Raises:
-        RunError: if some were measured on others, or not at all.
+        RunError: if cells were measured on different images, or not measured yet.
     """
     known: MeasuredImages | None = None
     for side, group in ((side, group) for pair in pairs for side, group in zip("AB", pair, strict=True)):
         for records in group.records:
             if not records:
-                raise RunError(f"run '{group.run.path}' has no measurements of {group.label} yet")
+                raise RunError(
+                    f"run '{group.run.path}' has no measurements of {group.label} yet; give the run's command"
+                    " again to continue it"
+                )
             here = MeasuredImages.of(next(iter(records.values())))
             problem = None if known is None else here.difference(known, f"in {side}", "in A")
             if problem is not None:

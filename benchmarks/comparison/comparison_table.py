@@ -1,4 +1,4 @@
-"""A comparison as a table: a row a pair and measurement."""
+"""A comparison as a table: one row for each pair of groups and measurement."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class _Part:
     """One part of a group's name.
 
     Attributes:
-        heading: of its column.
-        of: the part.
+        heading: heading of its column.
+        of: returns the part of a group.
     """
 
     heading: str
@@ -44,12 +44,12 @@ _PARTS = (
 def comparison_table(
     differences: Sequence[Difference], notes: Sequence[str], images: MeasuredImages
 ) -> Table:
-    """The table of a comparison; parts of names that all rows share stand in its title.
+    """The table of a comparison; its title holds the parts of names that all rows share.
 
     Args:
-        differences: a row each.
-        notes: lines below it.
-        images: that all were measured on.
+        differences: the differences, one for each row; at least one.
+        notes: lines below the table.
+        images: the images that all cells were measured on.
     """
     names = [column for part in _PARTS for column in _columns(part, differences)]
     ranks = list(dict.fromkeys(each.rank for each in differences))
@@ -75,7 +75,7 @@ def comparison_table(
 
 
 def _columns(part: _Part, differences: Sequence[Difference]) -> list[tuple[str, Callable[[Difference], str]]]:
-    """The columns of a part: none if all rows share it, one if both sides of each pair do, else two."""
+    """The columns of a part: none if all rows share it, one if both sides of each pair share it, else two."""
     ours, theirs = ([part.of(getattr(each, side)) for each in differences] for side in ("first", "second"))
     if ours == theirs:
         several = len(set(ours)) > 1
@@ -104,7 +104,7 @@ def _title(differences: Sequence[Difference], images: MeasuredImages, ranks: Seq
 
 
 def _shared(parts: Sequence[_Part], groups: Sequence[SeedGroup]) -> dict[str, str]:
-    """The parts of names that these groups share, by heading: ``mobilenet``, ``seeds 0, 1``."""
+    """The parts of names that all groups share, by heading, such as ``mobilenet`` and ``seeds 0, 1``."""
     found = {part.heading: {part.of(group) for group in groups} for part in parts}
     return {heading: _in_words(heading, texts.pop()) for heading, texts in found.items() if len(texts) == 1}
 
@@ -142,7 +142,7 @@ def _level(level: Level, standing: Standing) -> Figure:
 
 
 def _standings(each: Difference) -> tuple[Standing, Standing]:
-    """The better one, if the difference is significant and its figure is not doubted; else a tie."""
+    """The marks of both sides: a significantly better, undoubted side is best; otherwise both tie."""
     if each.value is None or each.corrected is None:
         return Standing.none, Standing.none
     if each.corrected > SIGNIFICANT:
@@ -153,13 +153,13 @@ def _standings(each: Difference) -> tuple[Standing, Standing]:
 
 
 def _reasons(differences: Sequence[Difference]) -> list[str]:
-    """Where the reasons for the marks of the trust checks are shown, if there are any."""
+    """A note on how to see the reasons for the marks of the trust checks, if there are marks."""
     marked = any(MARKS[level.trust] for each in differences for level in (each.a, each.b))
     return [f"Reasons for {DOUBTED} and {UNCHECKED}: robust-tin show RUN."] if marked else []
 
 
 def p_text(chance: float) -> str:
-    """A p-value in two digits.
+    """A p-value with two digits.
 
     >>> p_text(0.0123), p_text(1.0), p_text(3e-9)
     ('0.012', '1', '<0.0001')
@@ -168,20 +168,20 @@ def p_text(chance: float) -> str:
 
 
 def _tests(differences: Sequence[Difference]) -> list[str]:
-    """How the p-values and the intervals were made."""
+    """Notes on the tests behind the p-values and the intervals."""
     made = {each.test for each in differences}
     count = sum(each.chance is not None for each in differences)
     lines = []
     if Test.mcnemar in made:
         lines.append(
-            "One seed a side: McNemar's exact test on the same images, Newcombe's interval. It tells of these"
-            " trainings, not of other seeds."
+            "One seed on each side: McNemar's exact test on the same images, Newcombe's interval. They hold"
+            " for these trainings only, not for other seeds."
         )
     if Test.student in made:
-        lines.append("Several seeds: Student's t over seeds, test and interval.")
+        lines.append("Several seeds: test and interval are Student's t over the seeds.")
     if count:
         lines.append(
-            f"p: two-sided, after Holm's correction over {counted(count, 'test')}. * p ≤ {SIGNIFICANT:g}."
-            " Intervals: 95 %, each on its own."
+            f"p: two-sided, with Holm's correction over {counted(count, 'test')}. *: p ≤ {SIGNIFICANT:g}."
+            " Intervals: 95 % each, not corrected."
         )
     return lines

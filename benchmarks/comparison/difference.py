@@ -1,4 +1,4 @@
-"""One measurement of two groups of cells: both accuracies, their difference, an interval and a p-value."""
+"""Compare one measurement of two groups of cells: accuracies, difference, interval and p-value."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ _RANKS = ("top1", "top5")
 
 
 class Test(StrEnum):
-    """How a difference is tested."""
+    """The significance test of a difference."""
 
-    __test__ = False  # not pytest's
+    __test__ = False  # pytest must not collect this class
 
     mcnemar = "McNemar"
     student = "t over seeds"
@@ -42,10 +42,10 @@ class Level:
     """The accuracy of one side.
 
     Attributes:
-        mean: over its seeds, in [0, 1]; None if it was not measured, or failed.
-        deviation: standard deviation over its seeds; None for one seed.
-        instead: word in the place of a missing figure: ``failed``.
-        trust: the worst verdict of its seeds.
+        mean: mean over the seeds, in [0, 1]; None if the measurement is missing or failed.
+        deviation: standard deviation over the seeds, a fraction; None for one seed.
+        instead: the word that a table shows instead of a missing accuracy, such as ``failed``.
+        trust: the worst verdict over the seeds.
     """
 
     mean: float | None
@@ -56,23 +56,23 @@ class Level:
 
 @dataclass(frozen=True)
 class Difference:
-    """One measurement of both sides.
+    """One measurement of both sides, compared.
 
     Attributes:
-        first: the group ``A``.
-        second: the group ``B``.
+        first: group ``A``.
+        second: group ``B``.
         attack: canonical spec, or ``clean``, ``worst-case``, ``certified``.
-        norm: of the budget.
-        eps: in units of the pixel range.
+        norm: norm of the budget, ``linf`` or ``l2``.
+        eps: the budget in units of the pixel range; 0 for the clean measurement.
         rank: ``top1`` or ``top5``.
         images: number of images.
-        a: accuracy of the first.
-        b: accuracy of the second.
-        interval: at 95 % of ``b`` less ``a``; None if one is missing.
-        chance: two-sided p-value, not corrected; None likewise.
-        test: it comes from.
-        changes: images lost and won from the first to the second; None with several seeds.
-        corrected: the p-value after Holm's correction over the table; None likewise.
+        a: accuracy of group ``A``.
+        b: accuracy of group ``B``.
+        interval: 95 % interval of ``b`` minus ``a``, in [-1, 1]; None if an accuracy is missing.
+        chance: two-sided p-value without correction; None if an accuracy is missing.
+        test: the test behind the p-value; None if an accuracy is missing.
+        changes: images lost and won from ``A`` to ``B``; None if a side has several seeds.
+        corrected: the p-value after Holm's correction over the table; None if there is no p-value.
     """
 
     first: SeedGroup
@@ -92,23 +92,26 @@ class Difference:
 
     @property
     def value(self) -> float | None:
-        """``b`` less ``a``, in [-1, 1]; None if one is missing."""
+        """``b`` minus ``a``, in [-1, 1]; None if an accuracy is missing."""
         if self.a.mean is None or self.b.mean is None:
             return None
         return self.b.mean - self.a.mean
 
 
 def measure_name(attack: str, eps: float) -> str:
-    """``clean``, ``pgd 8/255``."""
+    """The name of a measurement for people, such as ``clean`` or ``pgd 8/255``."""
     return CLEAN if attack == CLEAN else f"{short_numbers(attack)} {eps_text(eps)}"
 
 
 def differences_of(first: SeedGroup, second: SeedGroup) -> tuple[list[Difference], list[str]]:
-    """Every measurement that both groups have, and a line for each that cannot be compared.
+    """Compare every measurement that both groups have.
 
     Args:
-        first: the group ``A``.
-        second: the group ``B``, measured on the same images.
+        first: group ``A``.
+        second: group ``B``, measured on the same images.
+
+    Returns:
+        The differences, and one line for each measurement that cannot be compared.
     """
     found: list[Difference] = []
     notes: list[str] = []
@@ -125,29 +128,29 @@ def differences_of(first: SeedGroup, second: SeedGroup) -> tuple[list[Difference
 
 
 def _problem(records: Sequence[Record | None]) -> str | None:
-    """Why the measurements of a name are not of the same thing."""
+    """Why measurements of the same name cannot be compared; None if they can."""
     known = [record for record in records if record is not None]
     one = known[0]
     name = measure_name(one.attack, one.eps)
-    # No norm and no setting of attacks changes a clean figure.
+    # The norm and the attack settings do not affect a clean figure.
     for other in known[1:] if one.attack != CLEAN else ():
         if other.norm != one.norm:
             return f"{name} is not compared: norm {one.norm} in A, {other.norm} in B"
         for setting, value in settings_of(one).items():
-            # What counts is known of a measurement that was taken.
+            # A failed measurement does not record all its settings.
             if other.status == one.status == OK and settings_of(other)[setting] != value:
                 return f"{name} is not compared: {setting} {value} in A, {settings_of(other)[setting]} in B"
     return None
 
 
 def difference_of(first: SeedGroup, second: SeedGroup, attack: str, eps: float, rank: str) -> Difference:
-    """The difference of two groups in one measurement, which at least one seed of the first has.
+    """Compare one measurement of two groups.
 
     Args:
-        first: the group ``A``.
-        second: the group ``B``, measured on the same images.
-        attack: of the measurement.
-        eps: its budget.
+        first: group ``A``; at least one of its seeds has the measurement.
+        second: group ``B``, measured on the same images.
+        attack: canonical spec of the measurement.
+        eps: its budget in units of the pixel range.
         rank: ``top1`` or ``top5``.
     """
     ours, theirs = ([records.get((attack, eps)) for records in group.records] for group in (first, second))
@@ -158,14 +161,19 @@ def difference_of(first: SeedGroup, second: SeedGroup, attack: str, eps: float, 
 
 
 def _ranks(records: Sequence[Record | None]) -> list[str]:
-    """Top-1 and top-5 as far as they were measured; top-5 of five classes or fewer says nothing."""
+    """The measured ranks; top-5 is left out for five classes or fewer, because it is always right."""
     known = [record for record in records if record is not None]
     ranks = [rank for rank in _RANKS if any(getattr(record, rank) is not None for record in known)]
     return [rank for rank in ranks or _RANKS[:1] if rank == "top1" or known[0].classes > 5]
 
 
 def level_of(records: Sequence[Record | None], rank: str) -> Level:
-    """The accuracy of one side; missing if a seed lacks it: other seeds would be another comparison."""
+    """The accuracy of one side; missing if one seed lacks it, because all seeds must count.
+
+    Args:
+        records: one record for each seed; None if the seed was not measured.
+        rank: ``top1`` or ``top5``.
+    """
     rates = [None if record is None else getattr(record, rank) for record in records]
     known = [rate for rate in rates if rate is not None]
     if len(known) < len(rates):

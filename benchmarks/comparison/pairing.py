@@ -1,4 +1,4 @@
-"""Which cells of the one side are compared with which of the other."""
+"""Choose the pairs of groups that a comparison compares."""
 
 from __future__ import annotations
 
@@ -14,16 +14,18 @@ Pair = tuple[SeedGroup, SeedGroup]
 
 
 def pairs_of(first: str | Path, second: str | Path | None, cell: str = "*") -> list[Pair]:
-    """The pairs that a comparison is about; both of a pair may differ in one thing, or in anything if the
-    sides name one group each.
+    """The pairs of groups to compare.
+
+    The groups of a pair share the backbone or the defense. They may differ in both if each side names only
+    one group.
 
     Args:
-        first: ``RUN`` or ``RUN:PATTERN``.
-        second: likewise; None: the groups of ``first`` with each other.
-        cell: pattern of cells for a side that has none.
+        first: side ``A``, as ``RUN`` or ``RUN:PATTERN``.
+        second: side ``B``, in the same form; None compares the groups of ``first`` with each other.
+        cell: pattern of cells for a side without a pattern of its own.
 
     Raises:
-        RobustTinError: if a side stands for nothing, or if it is not clear what to compare with what.
+        RobustTinError: if a side matches no cell, or if the pairs are ambiguous.
     """
     ours = select_groups(first, cell)
     if second is None:
@@ -32,7 +34,10 @@ def pairs_of(first: str | Path, second: str | Path | None, cell: str = "*") -> l
 
 
 def per_seed(pairs: Sequence[Pair]) -> list[Pair]:
-    """The same, seed by seed; of a pair those seeds that both have.
+    """Split each pair into pairs of single seeds; only seeds that both groups have are kept.
+
+    Args:
+        pairs: pairs of groups, at least one.
 
     Raises:
         InvalidSettingError: if no pair has a seed in common.
@@ -46,19 +51,20 @@ def per_seed(pairs: Sequence[Pair]) -> list[Pair]:
     if not parted:
         one, other = pairs[0]
         raise InvalidSettingError(
-            f"per-seed got cells without a common seed ({one.label}; {other.label}); leave it out"
+            f"per-seed got cells without a common seed ({one.label}; {other.label}); expected cells that"
+            " share a seed: leave the option out"
         )
     return parted
 
 
 def _within(groups: Sequence[SeedGroup]) -> list[Pair]:
-    """Defenses of the same backbone; backbones of the same defense if there is but one defense."""
+    """Pairs of defenses of the same backbone; if there is only one defense, pairs of backbones."""
     every = list(combinations(groups, 2))
     pairs = _alike(every, lambda group: group.model) or _alike(every, lambda group: group.defense)
     if not pairs:
         raise InvalidSettingError(
-            f"nothing to compare in '{groups[0].run.path}' ({listed([each.label for each in groups])}); give"
-            " a second run, or cells of two defenses or backbones"
+            f"nothing to compare in '{groups[0].run.path}' ({listed([each.label for each in groups])});"
+            " expected cells of two defenses or two backbones: give more cells or a second run"
         )
     return pairs
 
@@ -66,7 +72,9 @@ def _within(groups: Sequence[SeedGroup]) -> list[Pair]:
 def _between(ours: Sequence[SeedGroup], theirs: Sequence[SeedGroup]) -> list[Pair]:
     every = [(one, other) for one in ours for other in theirs if not one.is_same(other)]
     if not every:
-        raise InvalidSettingError(f"both sides are the same cell ({ours[0].label}); expected two")
+        raise InvalidSettingError(
+            f"both sides are the same cell ({ours[0].label}); expected two different cells"
+        )
     if len(ours) == len(theirs) == 1:
         return every
     same = [pair for pair in every if _key(pair[0]) == _key(pair[1])]
@@ -78,8 +86,9 @@ def _between(ours: Sequence[SeedGroup], theirs: Sequence[SeedGroup]) -> list[Pai
     if 1 in (len(ours), len(theirs)):
         return every
     raise InvalidSettingError(
-        f"the sides have no backbone and no defense in common ({listed([each.label for each in ours])};"
-        f" {listed([each.label for each in theirs])}); name one cell on one side, such as RUN:MODEL/DEFENSE"
+        f"the sides share no backbone and no defense ({listed([each.label for each in ours])};"
+        f" {listed([each.label for each in theirs])}); name a single cell on one side, such as"
+        " RUN:MODEL/DEFENSE"
     )
 
 

@@ -1,4 +1,4 @@
-"""One side of a comparison: the cells that ``RUN`` or ``RUN:PATTERN`` stands for, seeds together."""
+"""One side of a comparison: the cells that ``RUN`` or ``RUN:PATTERN`` selects, grouped over seeds."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SeedGroup:
-    """The cells of one backbone and defense in one run: trainings that differ in their seeds only.
+    """The cells of one backbone and defense in one run; they differ in their seeds only.
 
     Attributes:
-        run: their run.
-        cells: one a seed, in the plan's order.
+        run: the run of the cells.
+        cells: one cell for each seed, in the plan's order.
     """
 
     run: RunDirectory
@@ -35,40 +35,40 @@ class SeedGroup:
 
     @property
     def model(self) -> str:
-        """The backbone."""
+        """Name of the backbone."""
         return self.cells[0].model
 
     @property
     def defense(self) -> str:
-        """Canonical spec, with short numbers."""
+        """Canonical spec of the defense, with short numbers."""
         return short_numbers(self.cells[0].defense)
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those of the cells."""
+        """The seeds of the cells."""
         return tuple(cell.seed for cell in self.cells)
 
     @property
     def label(self) -> str:
-        """For people: ``mobilenet + none, seeds 0, 1``."""
+        """Name for people, such as ``mobilenet + none, seeds 0, 1``."""
         word = "seed" if len(self.cells) == 1 else "seeds"
         return f"{self.model} + {self.defense}, {word} {', '.join(map(str, self.seeds))}"
 
     def is_same(self, other: SeedGroup) -> bool:
-        """Whether these are the same cells of the same run."""
+        """Whether both groups hold the same cells of the same run."""
         return self.run.path.resolve() == other.run.path.resolve() and self.cells == other.cells
 
     @cached_property
     def records(self) -> tuple[dict[tuple[str, float], Record], ...]:
-        """The records of each cell by attack and eps."""
+        """For each cell, its records by attack and eps."""
         return tuple(dict(self._records(cell)) for cell in self.cells)
 
     def hits(self, attack: str, eps: float, rank: str) -> list[npt.NDArray[np.bool_]]:
         """The results per image of each cell, bool ``(N,)``.
 
         Args:
-            attack: of a measurement that was taken of every cell.
-            eps: its budget.
+            attack: canonical spec of a measurement that every cell has.
+            eps: its budget in units of the pixel range.
             rank: ``top1`` or ``top5``.
         """
         key = attack, eps
@@ -78,11 +78,11 @@ class SeedGroup:
 
     @cached_property
     def _outcomes(self) -> dict[tuple[str, float], list[pd.DataFrame]]:
-        """Files that were read: a group is in several pairs, and a file has both ranks."""
+        """Cache of read files: a group is in several pairs, and a file holds both ranks."""
         return {}
 
     def of_seed(self, seed: int) -> SeedGroup:
-        """Its cell of one seed alone."""
+        """The group with the cell of one seed only."""
         return SeedGroup(self.run, tuple(cell for cell in self.cells if cell.seed == seed))
 
     def _records(self, cell: Cell) -> Iterator[tuple[tuple[str, float], Record]]:
@@ -93,14 +93,14 @@ class SeedGroup:
 
 
 def select_groups(text: str | Path, cell: str = "*") -> list[SeedGroup]:
-    """The groups that ``RUN`` or ``RUN:PATTERN`` stands for, in the plan's order.
+    """The groups that ``RUN`` or ``RUN:PATTERN`` selects, in the plan's order.
 
     Args:
-        text: a run directory, and after a colon a name or a pattern of cells.
+        text: a run directory; after a colon, optionally, a name or a pattern of cells.
         cell: the pattern if the text has none.
 
     Raises:
-        RunError: if there is no such run or cell.
+        RunError: if the run does not exist or no cell matches.
     """
     path, pattern = _parted(str(text))
     run = RunDirectory.load(path)
@@ -112,7 +112,7 @@ def select_groups(text: str | Path, cell: str = "*") -> list[SeedGroup]:
 
 
 def _parted(text: str) -> tuple[str, str]:
-    """The run and the pattern; both may have colons in them."""
+    """Split the text into run and pattern; both may contain colons."""
     places = [place for place, letter in enumerate(text) if letter == ":"]
     for place in (len(text), *places):
         if (Path(text[:place]) / PLAN_FILE).is_file():

@@ -1,1 +1,1 @@
-"""The gate: keep what a model's robustness was, and fail a build when it got worse beyond chance."""
+"""The gate: keep a model's robustness in a baseline file, and fail a build if it got worse beyond chance."""

@@ -1,8 +1,8 @@
-"""The baseline: a small file for a repository that says what robustness was, image by image.
+"""The baseline: a small file for a repository that records a model's robustness, image by image.
 
-It is sorted and stable, so a change of it can be reviewed as any other. Of the first seed it keeps each
-image's outcome as a bit (McNemar's test needs them), of the other seeds their counts (which show how far
-honest re-trainings lie apart). :mod:`robustbench_tin.benchmarks.gate.baseline_io` reads it again.
+The file is sorted and stable, so that a change can be reviewed like any other. For the first seed it keeps
+the result of each image as a bit, which McNemar's test needs. For the other seeds it keeps counts, which show
+the spread between re-trainings. :mod:`robustbench_tin.benchmarks.gate.baseline_io` reads the file.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
 FORMAT: Literal[3] = 3
 FORMAT_KEY = "robust-tin-baseline"
 
-# Characters of a text.
+# Largest number of characters in a text.
 LONGEST = 4000
-# No line breaks, no terminal or bidirectional controls: these texts are printed.
+# Texts are printed, so they must not contain line breaks, terminal codes or bidirectional controls.
 _PRINTABLE = r"^[^\p{C}\p{Zl}\p{Zp}]*$"
 Name = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=_PRINTABLE)]
 Text = Annotated[str, StringConstraints(max_length=LONGEST, pattern=_PRINTABLE)]
@@ -54,7 +54,7 @@ Text = Annotated[str, StringConstraints(max_length=LONGEST, pattern=_PRINTABLE)]
 def _with_printable_facts(reason: Reason) -> Reason:
     for fact in reason.facts.values():
         if isinstance(fact, str) and not (len(fact) <= LONGEST and fact.isprintable()):
-            raise ValueError("a reason's facts are not printable, or too long")
+            raise ValueError(f"a reason has a fact that is not printable or has over {LONGEST} characters")
     return reason
 
 
@@ -71,16 +71,16 @@ class Measure(_Part):
     """One attack at one eps, over the seeds of a backbone and defense.
 
     Attributes:
-        attack: canonical spec.
-        norm: of the budget.
-        eps: in units of the pixel range.
-        settings: under what it was measured.
-        above_chance: whether every seed learned something; None if that is unknown.
-        checked: whether the trust checks judged every seed's figure.
-        doubts: what speaks against the figure of any seed.
-        unchecked: why they could not judge that of any seed.
-        right: images right, one count a seed.
-        outcomes: the first seed's, image by image: packed bits, the first image highest, in base64.
+        attack: canonical spec, or ``clean``.
+        norm: norm of the budget.
+        eps: budget in units of the pixel range; 0 for ``clean``.
+        settings: the settings of the measurement.
+        above_chance: whether the clean accuracy of every seed is above chance; None if that is unknown.
+        checked: whether the trust checks judged the figures of all seeds.
+        doubts: reasons to doubt the figure of any seed.
+        unchecked: reasons why the figure of any seed could not be checked.
+        right: number of right images, one count for each seed.
+        outcomes: results per image of the first seed: packed bits, first image in the highest bit, base64.
     """
 
     attack: Name
@@ -96,19 +96,23 @@ class Measure(_Part):
 
     @property
     def key(self) -> MeasurementKey:
-        """Its name."""
+        """The name of the measurement."""
         return MeasurementKey(self.attack, self.norm, self.eps)
 
     def hits(self, images: int) -> Hits:
-        """The first seed's outcomes, bool ``(images,)``.
+        """The results per image of the first seed, bool ``(images,)``.
+
+        Args:
+            images: expected number of images.
 
         Raises:
-            ValueError: where they are not so many, or not as many are right as ``right`` says.
+            ValueError: if the number of results is another, or the number of right ones differs from
+                ``right``.
         """
         try:
             packed = np.frombuffer(base64.b64decode(self.outcomes, validate=True), dtype=np.uint8)
         except (binascii.Error, ValueError):
-            raise ValueError(f"outcomes of {self.key.label} are no base64") from None
+            raise ValueError(f"outcomes of {self.key.label} are not base64") from None
         if len(packed) != (images + 7) // 8:
             raise ValueError(f"outcomes of {self.key.label} are not {images} bits")
         bits = np.unpackbits(packed).astype(bool)
@@ -123,9 +127,9 @@ class Entry(_Part):
     Attributes:
         model: the backbone's name.
         defense: canonical spec.
-        seeds: of its trainings; the first is kept image by image.
-        weights: digest of the tensors, one a seed.
-        measures: the clean one first.
+        seeds: seeds of its trainings; results per image are kept for the first one.
+        weights: digest of the weights of each seed; None if they are not available.
+        measures: the measurements, the clean one first.
     """
 
     model: Name
@@ -136,11 +140,11 @@ class Entry(_Part):
 
     @property
     def label(self) -> str:
-        """For people: ``resnet50 + fgsm-at``."""
+        """Name for people, such as ``resnet50 + fgsm-at``."""
         return f"{self.model} + {self.defense}"
 
     def measure(self, key: MeasurementKey) -> Measure | None:
-        """The measure of this name, if it is there."""
+        """The measurement of this name; None if there is no such measurement."""
         return next((measure for measure in self.measures if measure.key == key), None)
 
     @model_validator(mode="after")
@@ -150,28 +154,28 @@ class Entry(_Part):
         if any(len(measure.right) != len(self.seeds) for measure in self.measures):
             raise ValueError("expected a count of right images for each seed")
         if len({measure.key for measure in self.measures}) != len(self.measures):
-            raise ValueError("a measure stands twice")
+            raise ValueError("a measurement appears twice")
         return self
 
 
 class Baseline(_Part):
-    """What a baseline file holds.
+    """The content of a baseline file.
 
     Attributes:
-        format: of the file.
-        digest: of everything else in it; a change by hand breaks it.
-        versions: of what computed the figures.
-        data: the data set's name.
-        data_fingerprint: of all its images.
-        measured_on: of the measured images alone; empty where it is not known.
-        classes: of the data set.
+        format: number of the file format.
+        digest: digest of all other content; after a change by hand it no longer fits.
+        versions: versions of the software that computed the figures.
+        data: name of the data set.
+        data_fingerprint: fingerprint of all its images.
+        measured_on: fingerprint of the measured images only; empty if it is not known.
+        classes: number of classes of the data set.
         image_size: side of its images in pixels.
-        images: measured.
-        settings: everything that decided the figures, as texts.
-        entries: one a backbone and defense.
+        images: number of measured images.
+        settings: all settings that affect the figures, as texts.
+        entries: one for each backbone and defense.
     """
 
-    # No default: a file that does not name its format is none.
+    # Without a default: a baseline file must state its format.
     format: Annotated[Literal[3], Field(alias=FORMAT_KEY)]
     digest: Text = ""
     versions: Text
@@ -185,50 +189,57 @@ class Baseline(_Part):
     entries: Annotated[list[Entry], Field(min_length=1, max_length=10_000)]
 
     def entry(self, model: str, defense: str) -> Entry | None:
-        """That of a backbone and defense, if it is there."""
+        """The entry of a backbone and defense; None if there is no such entry."""
         return next((e for e in self.entries if (e.model, e.defense) == (model, defense)), None)
 
     @property
     def measured_images(self) -> MeasuredImages:
-        """The images that it is about."""
+        """The images that the figures were measured on."""
         return MeasuredImages(self.data, self.images, self.classes, self.data_fingerprint, self.measured_on)
 
     @property
     def content_digest(self) -> str:
-        """What :attr:`digest` must be."""
+        """The digest of the content, which :attr:`digest` must equal."""
         return digest_of(self.model_dump(mode="json", by_alias=True))
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         if len({(entry.model, entry.defense) for entry in self.entries}) != len(self.entries):
-            raise ValueError("a backbone and defense stand twice")
+            raise ValueError("a backbone and defense appear twice")
         for entry in self.entries:
             for measure in entry.measures:
                 measure.hits(self.images)
                 if max(measure.right) > self.images:
-                    raise ValueError(f"{measure.key.label} has more right images than there are")
+                    raise ValueError(f"{measure.key.label} has more right images than measured images")
         return self
 
     def text(self) -> str:
-        """The file: JSON with one short list a line, so that it can be reviewed."""
+        """The content of the file: JSON with short lists on one line, so that it can be reviewed."""
         content = self.model_dump(mode="json", by_alias=True)
         listed = json.dumps(content, indent=2, ensure_ascii=False)
         return re.sub(r"\[\n\s+([^\[\]{}]*?)\n\s+\]", _on_one_line, listed) + "\n"
 
     def write(self, path: Path) -> None:
-        """Write the file in one piece.
+        """Write the file atomically.
+
+        Args:
+            path: path of the file; an existing file is replaced.
 
         Raises:
-            RunError: where the place cannot be written.
+            RunError: if the file cannot be written.
         """
         write_text(path, self.text())
 
 
 def make_baseline(candidates: Sequence[Candidate]) -> Baseline:
-    """The baseline of a run, or of runs that differ in their seeds only.
+    """Make the baseline of a run, or of several runs that differ in their seeds only.
+
+    Args:
+        candidates: the runs, at least one.
 
     Raises:
-        RunError: where they differ in more, a seed stands in two of them, or a measure is missing or failed.
+        RunError: if the runs differ in other settings, a seed is in two runs, or a measurement is missing or
+            failed.
     """
     first = candidates[0]
     for other in candidates[1:]:
@@ -263,8 +274,8 @@ def _require_same_settings(first: Candidate, other: Candidate) -> None:
             f"{key}: {first.settings[key]} and {other.settings.get(key, 'nothing')}" for key in differing[:3]
         )
         raise RunError(
-            f"runs '{first.name}' and '{other.name}' differ in more than their seeds ({shown}); make a"
-            " baseline of each"
+            f"runs '{first.name}' and '{other.name}' differ in more than their seeds ({shown}); expected runs"
+            " of the same settings: make a baseline of each run"
         )
 
 
@@ -273,7 +284,7 @@ def _entry(models: Sequence[CandidateModel]) -> Entry:
     seeds = [model.seed for model in models]
     for seed in seeds:
         if seeds.count(seed) > 1:
-            raise RunError(f"{first.label}, seed {seed} stands in two runs; give each run once")
+            raise RunError(f"{first.label}, seed {seed} is in two runs; give only one run with this seed")
     keys = sorted({figure.key for model in models for figure in model.figures}, key=lambda key: key.order)
     return Entry(
         model=first.model,
@@ -290,7 +301,8 @@ def _measure(models: Sequence[CandidateModel], key: MeasurementKey) -> Measure:
     for model, figure in zip(models, figures, strict=True):
         if (figure.settings, figure.record.n) != (first.settings, first.record.n):
             raise RunError(
-                f"{model.label}, {key.label}: seeds were measured in different ways; measure them alike"
+                f"{model.label}, {key.label}: seeds were measured with different settings or images; measure"
+                " all seeds alike"
             )
     assert first.hits is not None
     learned = [figure.record.above_chance for figure in figures]
@@ -313,19 +325,23 @@ def _require_figure(model: CandidateModel, key: MeasurementKey) -> CandidateMeas
     if figure is None or figure.hits is None:
         why = "is not measured" if figure is None else figure.record.status
         raise RunError(
-            f"{model.label}, seed {model.seed}, {key.label} {why}; a baseline needs every measure: give the"
-            " run's command again, or leave it out of the plan"
+            f"{model.label}, seed {model.seed}, {key.label} {why}; a baseline needs every measurement: give"
+            " the run's command again, or leave the measurement out of the plan"
         )
     return figure
 
 
 def _on_one_line(found: re.Match[str]) -> str:
-    # A line break outside strings only: in JSON those within are written as \\n.
+    # Line breaks within JSON strings are escaped, so this matches only line breaks outside strings.
     return "[" + re.sub(r",\n\s+", ", ", found[1]) + "]"
 
 
 def digest_of(content: Mapping[str, Any]) -> str:
-    """The digest of a file's content without the digest that it holds."""
+    """The digest of a baseline's content, 16 hexadecimal digits; the stored digest is not part of it.
+
+    Args:
+        content: the decoded JSON of the file.
+    """
     text = json.dumps(
         {key: value for key, value in content.items() if key != "digest"},
         sort_keys=True,
@@ -335,7 +351,7 @@ def digest_of(content: Mapping[str, Any]) -> str:
 
 
 def _sorted(reasons: Iterable[Reason]) -> list[Reason]:
-    """Each once, with printable facts."""
+    """The distinct reasons with printable facts, sorted by their text."""
     facts = ((reason, reason.facts.items()) for reason in reasons)
     printable = {
         Reason(code=each.code, facts={key: _printable(v) if isinstance(v, str) else v for key, v in items})

@@ -1,4 +1,4 @@
-"""Reading a baseline file that may be damaged, edited, of another version, or meant to do harm."""
+"""Read a baseline file that may be damaged, edited, of another version, or hostile."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ from robustbench_tin.errors import RobustTinError
 from robustbench_tin.files import IrregularError, read_bytes
 from robustbench_tin.specs import short_numbers
 
-# 100 backbones and defenses with 12 measures of 10,000 images take a tenth of this.
+# Largest size in bytes. 100 backbones and defenses with 12 measurements of 10,000 images need a tenth of it.
 LARGEST = 64 * 2**20
-# Each value costs memory and time when a file is checked, and a hostile one would be nothing else. So many
-# have 25 backbones with 12 measures of 1,000 seeds; their outcomes are long, but one value each.
+# Largest number of values, because the check of each value costs memory and time. 25 backbones with 12
+# measurements of 1,000 seeds have this number; the results per image are long, but only one value each.
 MOST_VALUES = 400_000
 _AGAIN = "make it again with robust-tin baseline"
 
 
 class BaselineError(RobustTinError):
-    """A baseline file that is missing, damaged, changed by hand or of another version."""
+    """The baseline file is missing, damaged, changed by hand or of another version."""
 
 
 def read_baseline(path: str | Path) -> Baseline:
-    """Read and check a baseline file.
+    """Read and validate a baseline file; files of earlier formats are converted.
+
+    Args:
+        path: path of the file.
 
     Raises:
-        BaselineError: for whatever is wrong with it, in one line.
+        BaselineError: if the file cannot be used; one line says why and how to continue.
     """
     path = Path(path)
     content = _read(path)
@@ -44,14 +47,14 @@ def read_baseline(path: str | Path) -> Baseline:
         raise BaselineError(f"baseline '{path}' is nested too deeply; {_AGAIN}") from None
     if baseline.digest != baseline.content_digest:
         raise BaselineError(
-            f"baseline '{path}' was changed by hand or merged: its digest is {_short(baseline.digest)}, that"
-            f" of its content {baseline.content_digest}; {_AGAIN}"
+            f"baseline '{path}' was changed by hand or merged: its digest is {_short(baseline.digest)}, but"
+            f" the digest of its content is {baseline.content_digest}; {_AGAIN}"
         )
     return _with_short_numbers(baseline)
 
 
 def _with_short_numbers(baseline: Baseline) -> Baseline:
-    """An earlier version wrote 4/255 as a long decimal, in specs that are compared."""
+    """Write k/255 as a fraction in all specs; an earlier version wrote long decimals."""
     entries = [
         entry.model_copy(
             update={
@@ -68,21 +71,21 @@ def _with_short_numbers(baseline: Baseline) -> Baseline:
     return baseline.model_copy(update={"entries": entries, "settings": settings})
 
 
-# Words of earlier formats, and what they are now.
+# Words of earlier formats and the present words.
 _FIXED = "full budget", "fixed budget"
 _STOP = "until broken", "stop on success"
 
 
 def _updated(content: bytes) -> bytes:
-    """A file of an earlier format as one of this format; others as they are.
+    """Convert a file of an earlier format to this format; other files are returned unchanged.
 
-    Format 1 held texts instead of codes, and both 1 and 2 had other names for two facts.
+    Format 1 held texts instead of codes. Formats 1 and 2 had other names for two facts.
     """
     written = _format_of(content)
     if written not in (1, 2):
         return content
     known = json.loads(content)
-    with suppress(AttributeError, KeyError, TypeError):  # damaged: whoever validates it says how
+    with suppress(AttributeError, KeyError, TypeError):  # damaged: the validation reports the problem
         untouched = known.get("digest") == digest_of(known)
         for entry in known["entries"]:
             for measure in entry["measures"]:
@@ -122,22 +125,22 @@ def _read(path: Path) -> bytes:
 def _what_is_wrong(content: bytes, error: ValidationError) -> str:
     first = error.errors(include_url=False, include_input=False)[0]
     if first["type"] == "json_invalid":
-        return f"is no JSON ({_short(first['msg'])}); it may be cut off or hold a merge conflict; {_AGAIN}"
+        return f"is not JSON ({_short(first['msg'])}); it may be cut off or hold a merge conflict; {_AGAIN}"
     written = _format_of(content)
     if written is not None and written != FORMAT:
         newer = written > FORMAT
         return (
-            f"is of format {_short(str(written))}, and this robust-tin reads {FORMAT};"
+            f"has format {_short(str(written))}, and this robust-tin reads format {FORMAT};"
             f" {'update robust-tin, or ' if newer else ''}{_AGAIN}"
         )
     if written is None:
-        return f"is no baseline: it has no number '{FORMAT_KEY}'; {_AGAIN}"
+        return f"is not a baseline: it has no number '{FORMAT_KEY}'; {_AGAIN}"
     where = ".".join(map(str, first["loc"])) or "content"
     return f"is damaged or was changed by hand ({_short(where)}: {_short(first['msg'])}); {_AGAIN}"
 
 
 def _format_of(content: bytes) -> int | None:
-    """The format number that a file claims; None where it claims none."""
+    """The format number in a file; None if there is no such number."""
     try:
         claimed = json.loads(content)
     except (ValueError, RecursionError):
@@ -147,5 +150,5 @@ def _format_of(content: bytes) -> int | None:
 
 
 def _short(text: str) -> str:
-    """One line of at most 120 printable characters: what a file holds is not trusted."""
+    """One line of at most 120 printable characters, because the content of a file is not trusted."""
     return "".join(character if character.isprintable() else " " for character in text)[:120]

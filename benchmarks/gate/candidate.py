@@ -1,4 +1,4 @@
-"""What the gate looks at: trained models and their measures, from a run or measured on the spot."""
+"""The candidate of the gate: trained models and their measurements, from a run or measured on the spot."""
 
 from __future__ import annotations
 
@@ -24,7 +24,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class MeasurementKey:
-    """What names a measure within a backbone and defense."""
+    """The name of a measurement within a backbone and defense.
+
+    Attributes:
+        attack: canonical spec, or ``clean``.
+        norm: norm of the budget.
+        eps: budget in units of the pixel range; 0 for ``clean``.
+    """
 
     attack: str
     norm: str
@@ -32,23 +38,23 @@ class MeasurementKey:
 
     @property
     def label(self) -> str:
-        """For people: ``pgd@0.03``, ``clean``."""
+        """Name for people, such as ``pgd@0.03`` or ``clean``."""
         return CLEAN if self.attack == CLEAN else f"{self.attack}@{eps_text(self.eps)}"
 
     @property
     def order(self) -> tuple[bool, str, str, float]:
-        """Sorts measures, the clean one first."""
+        """Sort key that puts the clean measurement first."""
         return (self.attack != CLEAN, self.attack, self.norm, self.eps)
 
 
 @dataclass(frozen=True)
 class CandidateMeasurement:
-    """One measure with its outcomes.
+    """One measurement with its results per image.
 
     Attributes:
-        record: of the measure.
-        hits: was each image's label in the top 1, bool ``(N,)``; in the top 5 where the attack's criterion
-            was that; None where the measure failed.
+        record: the record of the measurement.
+        hits: whether each image is right, bool ``(N,)``: its label is in the top 1, or in the top 5 if that
+            is the attack's criterion. None if the measurement failed.
     """
 
     record: Record
@@ -56,41 +62,41 @@ class CandidateMeasurement:
 
     @property
     def key(self) -> MeasurementKey:
-        """Its name."""
+        """The name of the measurement."""
         return MeasurementKey(short_numbers(self.record.attack), self.record.norm, self.record.eps)
 
     @property
     def right(self) -> int:
-        """Images that count as right; only of a measure that did not fail."""
+        """Number of right images; only valid if the measurement did not fail."""
         assert self.hits is not None
         return int(self.hits.sum())
 
     @property
     def rank(self) -> str:
-        """``top1``, or ``top5`` where only that was measured."""
+        """``top1``, or ``top5`` if only that was measured."""
         return counted_rank(self.record)
 
     @property
     def doubts(self) -> tuple[Reason, ...]:
-        """Why not to believe it."""
+        """Reasons to doubt the figure."""
         verdict = self.record.verdict
         return () if verdict is None else verdict.doubts
 
     @property
     def unchecked(self) -> tuple[Reason, ...]:
-        """Why the trust checks could not judge it in full."""
+        """Reasons why the trust checks could not judge the figure completely."""
         verdict = self.record.verdict
         return () if verdict is None else verdict.unchecked
 
     @property
     def checked(self) -> bool:
-        """Whether the trust checks judged it."""
+        """Whether the trust checks judged the figure."""
         verdict = self.record.verdict
         return verdict is not None and verdict.state is not Trust.unchecked
 
     @property
     def settings(self) -> Mapping[str, str]:
-        """Under what it was measured; two figures can only be compared where all of this is the same."""
+        """The settings of the measurement; figures are comparable only if all settings are equal."""
         return settings_of(self.record)
 
 
@@ -99,11 +105,11 @@ class CandidateModel:
     """One trained model and its figures.
 
     Attributes:
-        model: the backbone, or what a model of the user's own is called.
-        defense: canonical spec.
-        seed: that it was trained and attacked with.
-        weights: digest of its tensors; None where they are not at hand.
-        figures: its measures.
+        model: name of the backbone, or of the user's own model.
+        defense: canonical spec of the defense.
+        seed: seed of its training and attacks.
+        weights: digest of its weights; None if they are not available.
+        figures: its measurements.
     """
 
     model: str
@@ -114,26 +120,26 @@ class CandidateModel:
 
     @property
     def label(self) -> str:
-        """Without the seed: ``resnet50 + fgsm-at``."""
+        """Name for people without the seed, such as ``resnet50 + fgsm-at``."""
         return f"{self.model} + {self.defense}"
 
     def figure(self, key: MeasurementKey) -> CandidateMeasurement | None:
-        """The measure of this name, if it is there."""
+        """The measurement of this name; None if there is no such measurement."""
         return next((figure for figure in self.figures if figure.key == key), None)
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """All that a check or a baseline is about.
+    """The models that a check judges or that a baseline is made of.
 
     Attributes:
-        name: for people: the run's path.
-        models: in the plan's order.
-        settings: everything that decided the figures, as texts; differences from it lead to a cause.
-        versions: of what computed them.
-        command: what names it on a command line.
-        own: whether it is one model of the user's own, whatever it is called.
-        notes: what must be known of the files that it was read from, a sentence each.
+        name: name for people, such as the run's path.
+        models: the trained models, in the plan's order.
+        settings: all settings that affect the figures, as texts; differences help to find a cause.
+        versions: versions of the software that computed the figures.
+        command: the arguments that select it on a command line.
+        own: whether it is a single model of the user's own; its name does not matter then.
+        notes: remarks on the files that it was read from, one sentence each.
     """
 
     name: str
@@ -146,7 +152,7 @@ class Candidate:
 
     @property
     def groups(self) -> dict[tuple[str, str], list[CandidateModel]]:
-        """The trainings of each backbone and defense."""
+        """The trained models of each backbone and defense."""
         groups: dict[tuple[str, str], list[CandidateModel]] = {}
         for model in self.models:
             groups.setdefault((model.model, model.defense), []).append(model)
@@ -161,29 +167,32 @@ class Candidate:
 
 
 def from_run(path: str | Path) -> Candidate:
-    """Read a run with all its outcomes.
+    """Read a run with all its results per image.
+
+    Args:
+        path: the run directory.
 
     Raises:
-        RunError: where no run lies there, it is damaged, or it has no measures yet.
+        RunError: if there is no run at this path, it is damaged, or it has no measurements yet.
     """
     run = Run.load(path)
     return candidate_of(run, run.plan.cells(), run.plan)
 
 
 def candidate_of(run: Run, cells: Iterable[Cell], plan: Plan) -> Candidate:
-    """Some cells of a run with all their outcomes.
+    """Read some cells of a run with all their results per image.
 
     Args:
         run: the run.
-        cells: of it.
-        plan: gives the settings.
+        cells: cells of the run.
+        plan: the plan that gives the settings.
 
     Raises:
-        RunError: if it is damaged, or has no measures of them yet.
+        RunError: if the run is damaged, or the cells have no measurements yet.
     """
     models = tuple(_model(run, cell) for cell in cells)
     if not any(model.figures for model in models):
-        raise RunError(f"run '{run.path}' has no measures yet; give its command again to continue")
+        raise RunError(f"run '{run.path}' has no measurements yet; give its command again to continue")
     settings = {
         key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
         for key, value in plan.model_dump().items()
@@ -211,7 +220,7 @@ def _model(run: Run, cell: Cell) -> CandidateModel:
     for attack, eps in run.measures(cell):
         record = run.record(cell, attack, eps)
         if record is None or (record.status != OK and run.is_settled(record)):
-            continue  # nobody can measure it
+            continue  # the measurement is impossible
         figures.append(CandidateMeasurement(record, _hits(run, cell, record)))
     return CandidateModel(
         cell.model, short_numbers(cell.defense), cell.seed, _digest(run, cell), tuple(figures)
@@ -226,7 +235,7 @@ def _hits(run: Run, cell: Cell, record: Record) -> Hits | None:
 
 
 def _digest(run: Run, cell: Cell) -> str | None:
-    """The digest of a cell's tensors; None if it has no weights any more, or never had."""
+    """The digest of a cell's weights; None if they are not available."""
     from robustbench_tin.models.weights_file import read_weights_file, tensors_digest
 
     given = run.plan.given_model(cell.model)

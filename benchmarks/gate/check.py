@@ -1,4 +1,4 @@
-"""The check: a subject, its baseline and the rules in, a report out."""
+"""The check: compare a candidate with its baseline by the rules, and return a report."""
 
 from __future__ import annotations
 
@@ -29,18 +29,19 @@ def check(
     forced_mode: ComparisonMode | None = None,
     part: bool = False,
 ) -> CheckReport:
-    """Compare a subject with a baseline file, or with floors alone.
+    """Compare a candidate with a baseline file, or only with minimum accuracies (floors).
 
     Args:
-        candidate: what is checked.
-        baseline: the file; None: the one that the rules name, else floors alone.
-        rules: tolerances, floors and level; None: the defaults.
-        forced_mode: which question it is; None: the weights tell.
-        part: whether the subject is one of several that the rules are for: what fits none of its measures is
-            another's then, and no mistake.
+        candidate: the models to check.
+        baseline: path of the baseline file; None for the file that the rules name, or for floors only.
+        rules: tolerances, floors and level; None for the defaults.
+        forced_mode: the kind of comparison; None to decide by the weights.
+        part: whether the rules are for several candidates. A rule that matches no measurement of this one is
+            then ignored instead of an error.
 
     Raises:
-        RobustTinError: where the baseline cannot be read, a rule fits no measure, or nothing is asked.
+        RobustTinError: if the baseline cannot be read, a rule matches no measurement, or there is neither a
+            baseline nor a floor.
     """
     rules = rules or Rules()
     if part:
@@ -48,15 +49,15 @@ def check(
     path = baseline if baseline is not None else rules.baseline
     if path is None and not rules.floors:
         raise InvalidSettingError(
-            f"nothing to check '{candidate.name}' against; give --baseline FILE (robust-tin baseline makes"
+            f"nothing to compare '{candidate.name}' with; give --baseline FILE (robust-tin baseline makes"
             " one) or --min pgd@0.03=0.20"
         )
     images = next(figure.record.n for _, figure in candidate.figures)
     if path is None:
         if rules.require_power:
             raise InvalidSettingError(
-                "require-power got no baseline, and floors are not tested against chance; give --baseline"
-                " FILE, or leave it out"
+                "require-power got no baseline, and floors have no significance test; give --baseline FILE,"
+                " or leave the option out"
             )
         results = _unless_allowed(check_floors(candidate, rules), candidate, rules)
         _require_use(rules, results)
@@ -69,14 +70,17 @@ def check(
 def check_against(
     candidate: Candidate, known: Baseline, path: Path, rules: Rules, forced_mode: ComparisonMode | None
 ) -> CheckReport:
-    """Compare a subject with a baseline.
+    """Compare a candidate with a baseline.
 
     Args:
-        candidate: what is checked.
+        candidate: the models to check.
         known: the baseline.
-        path: its file, for people.
+        path: path of its file, for the report.
         rules: tolerances, floors and level.
-        forced_mode: which question it is; None: the weights tell.
+        forced_mode: the kind of comparison; None to decide by the weights.
+
+    Raises:
+        InvalidSettingError: if a rule matches no measurement.
     """
     told: list[str] = []
     own = _as_only_entry(known, candidate)
@@ -115,7 +119,7 @@ def _unless_allowed(results: list[CheckResult], candidate: Candidate, rules: Rul
 
 
 def _as_only_entry(known: Baseline, candidate: Candidate) -> Candidate:
-    """A model of the user's own beside a baseline of one: whatever they are called, these two are meant."""
+    """Match a user's own model with a baseline of one model, even if their names differ."""
     names = {(entry.model, entry.defense) for entry in known.entries}
     if not candidate.own or len(names) > 1 or names & set(candidate.groups):
         return candidate
@@ -125,7 +129,7 @@ def _as_only_entry(known: Baseline, candidate: Candidate) -> Candidate:
 
 
 def _require_use(rules: Rules, results: list[CheckResult]) -> None:
-    """Refuse rules that guard nothing: a mistyped floor must not look like one that was kept."""
+    """Refuse rules that match no measurement, so that a mistyped floor does not look satisfied."""
     norms = {result.key.norm for result in results}
     if len(norms) == 1:
         rules.require_budgets(*norms)
@@ -133,12 +137,12 @@ def _require_use(rules: Rules, results: list[CheckResult]) -> None:
     if idle:
         known = list(dict.fromkeys(f"{f.model}/{f.defense}/{f.key.label}" for f in results))
         raise InvalidSettingError(
-            f"rule '{idle[0].text}' fits no measure; there are: {', '.join(known[:12])}"
+            f"rule '{idle[0].text}' matches no measurement; expected one of: {', '.join(known[:12])}"
             f"{', …' if len(known) > 12 else ''}"
         )
 
 
 def _update(candidate: Candidate, path: Path, results: list[CheckResult]) -> str:
-    """The command for a baseline of what was checked; nothing where there would be nothing new in it."""
+    """The command that makes a baseline of the candidate; empty if the baseline would not change."""
     moved = any(result.status in (CheckStatus.better, CheckStatus.new) for result in results)
     return f"robust-tin baseline {candidate.command} --out {shlex.quote(str(path))}" if moved else ""

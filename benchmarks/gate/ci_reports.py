@@ -1,4 +1,4 @@
-"""A report where CI looks for it: JUnit XML, SARIF, GitHub annotations, Markdown, JSON."""
+"""Write a report in the formats of CI services: JUnit XML, SARIF, GitHub annotations, Markdown, JSON."""
 
 from __future__ import annotations
 
@@ -20,29 +20,29 @@ from robustbench_tin.benchmarks.gate.text_report import notes, table
 from robustbench_tin.text import markdown, printable
 
 _RULES = {
-    CheckStatus.worse: ("robustness-worse", "Robustness is worse than the baseline's, beyond chance."),
-    CheckStatus.below: ("robustness-below-floor", "Robustness is below the floor that a rule asks for."),
+    CheckStatus.worse: ("robustness-worse", "Robustness is significantly worse than in the baseline."),
+    CheckStatus.below: ("robustness-below-floor", "Robustness is below the minimum that a rule requires."),
     CheckStatus.untrained: ("robustness-untrained", "Clean accuracy is not above chance."),
-    CheckStatus.suspicious: ("robustness-suspicious", "A robustness figure is not to be believed."),
+    CheckStatus.suspicious: ("robustness-suspicious", "A robust accuracy is unreliable."),
     CheckStatus.incomparable: (
         "robustness-not-comparable",
-        "A measure cannot be compared with the baseline's.",
+        "A measurement cannot be compared with the baseline.",
     ),
 }
 _FINDINGS = {
     FindingCode.low_power: (
         "robustness-low-power",
-        "The images and seeds cannot see a drop of the tolerance.",
+        "There are too few images or seeds to detect a drop as large as the tolerance.",
     ),
 }
-_FAILURE = ("robustness-check-failed", "The check came to no result.")
+_FAILURE = ("robustness-check-failed", "The check failed without a result.")
 SARIF_SCHEMA = "https://json.schemastore.org/sarif-2.1.0.json"
 
 
 def as_json(report: CheckReport) -> str:
-    """Everything that the check found, for programs.
+    """The complete report as JSON, for programs.
 
-    Fractions are 0 to 1; ``exit_code`` is the command's.
+    Accuracies are fractions from 0 to 1; ``exit_code`` is the exit code of the command.
     """
     content = {
         "candidate": report.candidate,
@@ -63,16 +63,17 @@ def as_json(report: CheckReport) -> str:
 
 
 def as_markdown(report: CheckReport) -> str:
-    """The table and its notes, for a job's summary page or a comment on a pull request."""
+    """The table and its notes as Markdown, for a job's summary page or a comment on a pull request."""
     shown = table(report)
     text = shown.markdown() if shown.rows else "\n\n".join(map(markdown, shown.notes))
     return f"### {markdown(report.summary)}\n" + ("" if report.failure else f"\n{text}\n")
 
 
 def as_junit(report: CheckReport) -> str:
-    """One test case a measure and a finding: what fails is a failure, what cannot be compared an error.
+    """The report as JUnit XML, with one test case for each measurement and each finding.
 
-    A check that came to no result is one test case with an error.
+    A measurement that fails is a failure; a measurement that cannot be compared is an error. A check without
+    a result is one test case with an error.
     """
     stopped = bool(report.failure)
     failed = len(report.failed) + len(report.findings)
@@ -105,9 +106,12 @@ def as_junit(report: CheckReport) -> str:
 
 
 def as_sarif(report: CheckReport) -> str:
-    """A result for each finding and each measure that fails or cannot be compared, at the baseline."""
+    """The report as SARIF: one result for each finding and each measurement that fails or is not comparable.
+
+    All results point at line 1 of the baseline file.
+    """
     results = [
-        # GitHub's own fingerprint is of the line, which all of them share: it would take them for one.
+        # GitHub's own fingerprint depends on the line. All results share it, so they need one of their own.
         _result(report, _RULES[result.status][0], result.status.fails, result.label, _message(result))
         for result in report.results
         if result.status in _RULES
@@ -142,10 +146,10 @@ def _result(report: CheckReport, rule: str, grave: bool, label: str, message: st
 
 
 def as_annotations(report: CheckReport) -> str:
-    """Lines that GitHub shows beside a commit.
+    """Workflow commands, one for each line, that GitHub shows as annotations of a commit.
 
-    An error for each finding and each measure that fails, a warning for each that cannot be compared, a
-    notice for each that the trust checks could not judge.
+    Findings and failed measurements are errors, measurements that cannot be compared are warnings, and
+    measurements that the trust checks could not judge are notices.
     """
     lines = []
     for result in report.results:
@@ -156,7 +160,7 @@ def as_annotations(report: CheckReport) -> str:
             lines.append(_annotation("notice", result.label, _message(result)))
     lines += [_annotation("error", finding.code.value, finding.text) for finding in report.findings]
     lines += [_annotation("warning", "robustness", warning) for warning in report.warnings]
-    lines += [_annotation("notice", "where to look", cause) for cause in report.hints]
+    lines += [_annotation("notice", "possible cause", cause) for cause in report.hints]
     kind = "error" if report.failure else "notice"
     lines.append(_annotation(kind, "robustness", report.summary))
     return "\n".join(lines) + "\n"
@@ -168,14 +172,18 @@ FORMATS: dict[str, Callable[[CheckReport], str]] = {
     "markdown": as_markdown,
     "json": as_json,
 }
-"""What a report can be written as, by the names of the options."""
+"""The file formats of a report, by the names of their options."""
 
 
 def write_reports(report: CheckReport, files: dict[str, Path | None]) -> None:
-    """Write a report to files, by :data:`FORMATS`; of None there is none.
+    """Write a report to files.
+
+    Args:
+        report: the report.
+        files: a path for each format of :data:`FORMATS`; a format with None is not written.
 
     Raises:
-        RunError: where a place cannot be written.
+        RunError: if a file cannot be written.
     """
     for name, path in files.items():
         if path is not None:
@@ -183,7 +191,7 @@ def write_reports(report: CheckReport, files: dict[str, Path | None]) -> None:
 
 
 def _problem(case: ET.Element, kind: str, result: CheckResult) -> None:
-    """Some services show the attribute, others the text."""
+    """Add a problem to a test case; some services show its attribute, others its text."""
     message = printable(_message(result))
     ET.SubElement(case, kind, {"message": message, "type": result.status.value}).text = message
 
@@ -193,7 +201,7 @@ def _fingerprint(label: str) -> str:
 
 
 def _message(result: CheckResult) -> str:
-    """Verdict and figures in a sentence."""
+    """Status, accuracies and reasons as one text."""
     figures = []
     if result.before is not None:
         figures.append(f"baseline {100 * result.before:.1f} %")
@@ -215,7 +223,7 @@ def _as_dict(result: CheckResult) -> dict[str, Any]:
         "fails": result.status.fails,
     }
     rest = {name: value for name, value in asdict(result).items() if name not in (*named, "key")}
-    # Texts, as ever, and the codes beside them.
+    # The texts are for people; the codes follow for programs.
     for name in ("doubts", "unchecked"):
         rest[name] = [str(reason) for reason in getattr(result, name)]
     codes = [reason.model_dump(mode="json") for reason in (*result.doubts, *result.unchecked)]
@@ -227,6 +235,6 @@ def _annotation(kind: str, title: str, message: str) -> str:
 
 
 def _escaped(text: str, *, inside: bool = False) -> str:
-    """As GitHub's workflow commands have it; in properties also their separators."""
+    """Escape a text for GitHub's workflow commands; ``inside`` a property, separators are escaped too."""
     text = printable(text).replace("%", "%25")
     return text.replace(":", "%3A").replace(",", "%2C") if inside else text

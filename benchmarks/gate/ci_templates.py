@@ -10,7 +10,7 @@ from pathlib import Path
 from robustbench_tin.errors import InvalidSettingError
 
 CPU_WHEELS = "https://download.pytorch.org/whl/cpu"
-"""Where pip finds PyTorch for the CPU: the default build brings 6 GB of CUDA."""
+"""Package index with PyTorch for the CPU; the default build includes 6 GB of CUDA."""
 GITHUB_WORKFLOW = Path(".github/workflows/robustness.yml")
 GITLAB_PIPELINE = Path(".gitlab-ci.yml")
 GITLAB_INCLUDED = Path(".gitlab/robustness.gitlab-ci.yml")
@@ -18,7 +18,7 @@ _WRITTEN = "# Written by robust-tin init."
 
 
 class CiService(StrEnum):
-    """Who runs the check."""
+    """The CI services that can run the check."""
 
     github = "github"
     gitlab = "gitlab"
@@ -26,9 +26,10 @@ class CiService(StrEnum):
 
 
 def ci_file(service: CiService) -> Path | None:
-    """Where a service looks for the file; None if none is asked for.
+    """The path of a service's CI file, relative to the project; None for :attr:`CiService.none`.
 
-    A ``.gitlab-ci.yml`` of the project's own is never touched: it has to include the file.
+    The project's own ``.gitlab-ci.yml`` is never changed. Instead, another file is written, which it must
+    include.
     """
     if service is CiService.none:
         return None
@@ -46,15 +47,15 @@ def workflow(service: CiService, check: str, project: Sequence[str], place: Path
     Args:
         service: ``github`` or ``gitlab``.
         check: a ``robust-tin check`` command line.
-        project: more that pip installs: ``.`` or ``-r requirements.txt``.
-        place: of the file; its content is the key of GitHub's cache.
+        project: additional arguments of ``pip install``, such as ``.`` or ``-r requirements.txt``.
+        place: path of the CI file; GitHub's cache is renewed if its content changes.
 
     Raises:
-        InvalidSettingError: if the command would mean something else there.
+        InvalidSettingError: if the command has line breaks or GitHub expressions, which change its meaning.
     """
     if "${{" in check or not check.isprintable():
         raise InvalidSettingError(
-            f"the command '{check}' cannot stand in a CI file; expected names without line breaks and without"
+            f"the command '{check}' is not safe in a CI file; expected names without line breaks and without"
             " '${{'"
         )
     installed = " ".join(['"$ROBUST_TIN_INSTALL"', *map(shlex.quote, project)])
@@ -83,8 +84,8 @@ def _package_for(check: str) -> str:
 
 
 _GITHUB = """\
-# Written by robust-tin init. The model, its weights and the images must lie in the repository, or be fetched
-# before the check.
+# Written by robust-tin init. The model, its weights and the images must be in the repository, or be
+# downloaded before the check.
 name: robustness
 
 on:
@@ -100,7 +101,7 @@ jobs:
     runs-on: ubuntu-latest
     timeout-minutes: 30
     env:
-      # PyTorch for the CPU; leave it empty for the build with CUDA, which takes 6 GB.
+      # PyTorch for the CPU; make it empty for the build with CUDA, which needs 6 GB.
       PIP_EXTRA_INDEX_URL: @INDEX@
       ROBUST_TIN_INSTALL: @PACKAGE@
     steps:
@@ -124,12 +125,12 @@ jobs:
 """
 
 _GITLAB = """\
-# Written by robust-tin init. The model, its weights and the images must lie in the repository, or be fetched
-# before the check.
+# Written by robust-tin init. The model, its weights and the images must be in the repository, or be
+# downloaded before the check.
 robustness:
   image: python:3.12
   variables:
-    # PyTorch for the CPU; leave it empty for the build with CUDA, which takes 6 GB.
+    # PyTorch for the CPU; make it empty for the build with CUDA, which needs 6 GB.
     PIP_EXTRA_INDEX_URL: @INDEX@
     PIP_CACHE_DIR: $CI_PROJECT_DIR/.cache/pip
     ROBUST_TIN_INSTALL: @PACKAGE@

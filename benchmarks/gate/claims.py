@@ -1,4 +1,4 @@
-"""Claims: what a model card says of a trained model, in a file that a check can verify from the weights."""
+"""Claims: the figures of a model card in a file, so that a check can verify them from the weights."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ CLAIMS_FILE = "robust-tin-claims.json"
 WEIGHTS_FILE = "weights.safetensors"
 FORMAT_KEY = "robust-tin-claims"
 PLACE = "DATA"
-"""Stands for the path of the data set, which nobody else has in the same place."""
+"""Placeholder for the path of the data set, which differs between machines."""
 _LARGEST = 64 * 2**20
 
 
 class Claims(BaseModel):
-    """What a claims file holds.
+    """The content of a claims file.
 
     Attributes:
-        format: of the file.
-        digest: of everything else in it; a change by hand breaks it.
-        plan: of a run of this cell alone.
-        trained: what is known of the training.
-        data: data options that find the measured images; a path in them is :data:`PLACE`.
+        format: number of the file format.
+        digest: digest of all other content; after a change by hand it no longer fits.
+        plan: plan of a run with this cell only.
+        trained: record of the training.
+        data: data options that select the measured images; an absolute path is replaced by :data:`PLACE`.
         baseline: the figures, with the results per image.
     """
 
@@ -51,23 +51,23 @@ class Claims(BaseModel):
 
     @property
     def cell(self) -> Cell:
-        """The model that they are about."""
+        """The cell of the claimed model."""
         (cell,) = self.plan.cells()
         return cell
 
     @property
     def entry(self) -> Entry:
-        """Its figures."""
+        """The figures of the model."""
         return self.baseline.entries[0]
 
     @property
     def weights(self) -> str | None:
-        """Digest of its tensors; None if the model shows none."""
+        """Digest of the model's weights; None if the model does not expose its weights."""
         return self.entry.weights[0]
 
     @property
     def needs_place(self) -> bool:
-        """Whether a check must be told where the data set lies."""
+        """Whether a check needs the path of the data set."""
         return PLACE in str(self.data["data"])
 
     @property
@@ -81,7 +81,7 @@ class Claims(BaseModel):
 
     @property
     def content_digest(self) -> str:
-        """What :attr:`digest` must be."""
+        """The digest of the content, which :attr:`digest` must equal."""
         content = self.model_dump(mode="json", by_alias=True, exclude={"digest"})
         text = json.dumps(content, sort_keys=True, separators=(",", ":"))
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
@@ -92,18 +92,22 @@ class Claims(BaseModel):
 
 
 def make_claims(run: Run, cell: Cell) -> Claims:
-    """The claims of a cell of a run.
+    """Make the claims of a cell of a run.
+
+    Args:
+        run: the run.
+        cell: one of its cells.
 
     Raises:
-        RunError: if a measurement is missing or failed, or if the weights are not at hand.
+        RunError: if a measurement is missing or failed, or if the weights are not available.
     """
     plan = plan_of_cell(run.plan, cell)
     candidate = candidate_of(run, [cell], plan)
     trained = run.trained(cell)
     if trained is None or candidate.models[0].weights is None:
         raise RunError(
-            f"the weights of {cell.label} are not at hand, so nobody could verify a card of it; train the"
-            " cell again, or take a model that shows its weights"
+            f"the weights of {cell.label} are not available, so its card could not be verified; train the"
+            " cell again, or choose a model that exposes its weights"
         )
     claims = Claims.model_validate(
         {
@@ -118,25 +122,36 @@ def make_claims(run: Run, cell: Cell) -> Claims:
 
 
 def read_claims(path: Path) -> Claims:
-    """Read and check a claims file.
+    """Read and validate a claims file.
+
+    Args:
+        path: path of the file.
 
     Raises:
-        RunError: if it is missing, damaged or changed by hand.
+        RobustTinError: if the file is missing, damaged or changed by hand.
     """
     try:
         claims = Claims.model_validate_json(files.read_bytes(path, _LARGEST))
     except OSError as error:
-        raise RunError(f"cannot read the claims '{path}': {error.strerror}") from error
+        raise RunError(
+            f"cannot read the claims '{path}': {error.strerror}; expected the file beside the card"
+        ) from error
     except (ValidationError, RecursionError) as error:
         first = error.errors()[0]["msg"] if isinstance(error, ValidationError) else "nested too deeply"
-        raise BaselineError(f"claims '{path}' are damaged or of another version ({first[:200]})") from None
+        raise BaselineError(
+            f"claims '{path}' are damaged or of another version ({first[:200]}); write the card again with"
+            " robust-tin card"
+        ) from None
     if claims.digest != claims.content_digest:
-        raise BaselineError(f"claims '{path}' were changed by hand: the digest is not that of the content")
+        raise BaselineError(
+            f"claims '{path}' were changed by hand: the digest does not fit the content; write the card again"
+            " with robust-tin card"
+        )
     return claims
 
 
 def plan_of_cell(plan: Plan, cell: Cell) -> Plan:
-    """The plan of a run that measures one cell, already trained, as this plan does."""
+    """The plan of a run that measures a single, trained cell with the settings of another plan."""
     changed = {
         "models": (cell.model,),
         "defenses": (cell.defense,),

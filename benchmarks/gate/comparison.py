@@ -1,4 +1,4 @@
-"""A subject beside its baseline: every measure gets a verdict, and none is skipped."""
+"""Compare a candidate with its baseline: every measurement gets a verdict, and none is skipped."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ _ROUNDING = 1e-9
 
 @dataclass(frozen=True)
 class Aligned:
-    """One measure of the baseline, the subject's figures of it, and what chance says.
+    """A measurement of the baseline, the candidate's figures for it, and the p-values.
 
     Attributes:
-        result: what is known so far.
-        figures: of the trainings that are judged.
-        measure: the baseline's; None where only floors are checked.
-        chances: of a drop and of a rise, not corrected yet; None where nothing can be tested.
+        result: the result so far.
+        figures: the candidate's figures of the judged trainings.
+        measure: the baseline's measurement; None if only floors are checked.
+        chances: uncorrected p-values of a drop and a rise; None if there is no test.
     """
 
     result: CheckResult
@@ -48,13 +48,13 @@ class Aligned:
 def compare(
     baseline: Baseline, candidate: Candidate, rules: Rules, modes: Mapping[tuple[str, str], ChosenMode]
 ) -> list[CheckResult]:
-    """Judge every measure that the baseline or the subject has.
+    """Judge every measurement of the baseline and of the candidate.
 
     Args:
-        baseline: what was.
-        candidate: what is.
+        baseline: the baseline.
+        candidate: the models to check.
         rules: tolerances, floors and the level.
-        modes: what is asked of each backbone and defense that both have.
+        modes: the kind of comparison for each backbone and defense that both have.
     """
     found: list[CheckResult | Aligned] = []
     groups = candidate.groups
@@ -62,7 +62,7 @@ def compare(
         models = groups.pop((entry.model, entry.defense), [])
         if not models:
             found += [
-                _incomparable(entry, measure, "the subject has none of it") for measure in entry.measures
+                _incomparable(entry, measure, "the candidate has no such model") for measure in entry.measures
             ]
             continue
         mode = modes[entry.model, entry.defense]
@@ -76,7 +76,12 @@ def compare(
 
 
 def check_floors(candidate: Candidate, rules: Rules) -> list[CheckResult]:
-    """Judge a subject without a baseline: by floors, and each of its trainings must keep them."""
+    """Judge a candidate without a baseline: each of its trainings must reach the floors.
+
+    Args:
+        candidate: the models to check.
+        rules: the floors.
+    """
     found: list[CheckResult | Aligned] = []
     for models in candidate.groups.values():
         keys = dict.fromkeys(figure.key for model in models for figure in model.figures)
@@ -100,7 +105,7 @@ def _align(
     models: Sequence[CandidateModel],
     assumed_spread: float,
 ) -> CheckResult | Aligned:
-    """Put the subject's figures beside a measure, or say why they cannot stand there."""
+    """Align the candidate's figures with a measurement of the baseline, or say why this is impossible."""
     if mode.mode is None:
         return _incomparable(entry, measure, mode.why)
     figures = tuple(figure for model in mode.models if (figure := model.figure(measure.key)) is not None)
@@ -130,7 +135,7 @@ def _align(
 
 
 def _problem(figures: Sequence[CandidateMeasurement], trainings: int) -> str | None:
-    """Why figures that stand there say nothing."""
+    """Why existing figures are unusable; None if they are usable."""
     failed = [figure.record for figure in figures if figure.hits is None]
     if failed:
         return f"seed {failed[0].seed}: {failed[0].status}"
@@ -140,7 +145,7 @@ def _problem(figures: Sequence[CandidateMeasurement], trainings: int) -> str | N
 
 
 def _instead(measure: Measure, models: Sequence[CandidateModel]) -> str:
-    """What the subject has in the place of a missing measure: the same attack, set otherwise."""
+    """The candidate's measurements with the same attack and other settings, if the measurement is missing."""
     name = measure.attack.partition(":")[0]
     others = {
         figure.key.label if figure.key.norm == measure.norm else f"{figure.key.label} in {figure.key.norm}"
@@ -149,12 +154,12 @@ def _instead(measure: Measure, models: Sequence[CandidateModel]) -> str:
         if figure.key.attack.partition(":")[0] == name
     }
     if not others:
-        return ": the subject was not measured under it"
-    return f": another attack setting, the subject has {', '.join(sorted(others))}"
+        return ": the candidate was not measured under this attack"
+    return f": the attack settings differ, the candidate has {', '.join(sorted(others))}"
 
 
 def _difference(baseline: Baseline, measure: Measure, figures: Sequence[CandidateMeasurement]) -> str | None:
-    """Why two figures of the same name are not of the same thing."""
+    """Why figures of the same name cannot be compared; None if they can."""
     for figure in figures:
         record = figure.record
         problem = MeasuredImages.of(record).difference(baseline.measured_images, "here", "in the baseline")
@@ -163,15 +168,16 @@ def _difference(baseline: Baseline, measure: Measure, figures: Sequence[Candidat
         for key, value in figure.settings.items():
             if measure.settings.get(key) != value:
                 return (
-                    f"another attack setting: {key} {measure.settings.get(key)} in the baseline, {value} here"
+                    f"the attack settings differ: {key} {measure.settings.get(key)} in the baseline,"
+                    f" {value} here"
                 )
         if measure.checked and needs_trust(record) and record.trust is None:
-            return "its trust was not checked, and the baseline's was; measure it with the trust checks"
+            return "it has no trust checks, and the baseline has; measure it with the trust checks"
     return None
 
 
 def _new(models: Sequence[CandidateModel], known: Sequence[MeasurementKey]) -> list[CheckResult | Aligned]:
-    """Measures that the baseline does not have; floors hold for them, too."""
+    """Measurements that the baseline does not have; floors apply to them too."""
     keys = dict.fromkeys(
         figure.key for model in models for figure in model.figures if figure.key not in known
     )
@@ -207,18 +213,18 @@ def _judge(found: Sequence[CheckResult | Aligned], rules: Rules) -> list[CheckRe
             result = replace(
                 result,
                 status=CheckStatus.incomparable,
-                reasons=(*result.reasons, f"a floor of {percent(floor)} is asked for"),
+                reasons=(*result.reasons, f"a rule requires at least {percent(floor)}"),
             )
         results.append(result)
     return _without_doubtful_rises(results)
 
 
 def _without_doubtful_rises(results: Sequence[CheckResult]) -> list[CheckResult]:
-    """No figure counts as better where another of the same model is not to be believed."""
+    """Do not count a figure as better if another figure of the same model is suspicious."""
     doubted = {
         (result.model, result.defense) for result in results if result.status is CheckStatus.suspicious
     }
-    reason = "a rise, and other figures of this model are not to be believed"
+    reason = "a rise, but other figures of this model are unreliable"
     return [
         replace(result, status=CheckStatus.suspicious, reasons=(*result.reasons, reason))
         if result.status is CheckStatus.better and (result.model, result.defense) in doubted
@@ -228,11 +234,11 @@ def _without_doubtful_rises(results: Sequence[CheckResult]) -> list[CheckResult]
 
 
 def _verdict(item: Aligned, level: float) -> CheckResult:
-    """The verdict of one measure, with every reason that there is."""
+    """The verdict on one measurement, with all its reasons."""
     result, chances = item.result, item.chances
     statuses, reasons = [result.status], list(result.reasons)
     drop = result.drop
-    # A difference of two fractions that is the tolerance to the image is not above it.
+    # Avoid rounding errors if a difference equals the tolerance exactly.
     allowed = result.tolerance + _ROUNDING
     if drop is not None and chances is not None:
         if drop > allowed and chances.of_drop <= level:
@@ -248,7 +254,7 @@ def _verdict(item: Aligned, level: float) -> CheckResult:
         lowest = min(figure.right / figure.record.n for figure in item.figures)
         if lowest < result.floor:
             statuses.append(CheckStatus.below)
-            reasons.append(f"{percent(lowest)}, and it must be at least {percent(result.floor)}")
+            reasons.append(f"{percent(lowest)}, but a rule requires at least {percent(result.floor)}")
     asked = item.measure is not None or result.floor is not None
     believed = belief(item.figures, item.measure, asked=asked, rises=CheckStatus.better in statuses)
     if believed.reasons:
@@ -256,7 +262,7 @@ def _verdict(item: Aligned, level: float) -> CheckResult:
         reasons += believed.reasons
     elif CheckStatus.better in statuses and any(figure.doubts for figure in item.figures):
         statuses.remove(CheckStatus.better)
-        reasons.append("and it is as little to be believed as the baseline's, so that it counts for nothing")
+        reasons.append("but it is as unreliable as in the baseline, so it does not count")
     chosen = min(statuses, key=list(CheckStatus).index)
     return replace(
         result,

@@ -1,4 +1,4 @@
-"""Which question a check asks of a backbone and defense: are these the same weights, or a re-training?"""
+"""Choose how to compare a backbone and defense with its baseline: as same weights or as a re-training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 
 
 class ComparisonMode(StrEnum):
-    """The question, and with it the test."""
+    """The kind of comparison, which decides the significance test."""
 
     same_weights = "same weights"
     retrained = "retrained"
@@ -19,13 +19,13 @@ class ComparisonMode(StrEnum):
 
 @dataclass(frozen=True)
 class ChosenMode:
-    """What is asked of one backbone and defense.
+    """The kind of comparison for one backbone and defense.
 
     Attributes:
-        mode: None where neither can be asked.
-        why: how that is known, or why nothing can be asked; for people.
+        mode: the kind; None if no comparison is possible.
+        why: the reason for the choice, or why no comparison is possible; for people.
         models: the trainings that are judged.
-        left_out: what of the subject is not judged, for people; empty where all is.
+        left_out: the candidate's trainings that are not judged, for people; empty if all are judged.
     """
 
     mode: ComparisonMode | None
@@ -37,40 +37,40 @@ class ChosenMode:
 def choose_mode(
     entry: Entry, models: Sequence[CandidateModel], forced_mode: ComparisonMode | None
 ) -> ChosenMode:
-    """Decide which question it is.
+    """Choose the kind of comparison.
 
     Args:
-        entry: the baseline's.
-        models: the subject's trainings of the same backbone and defense, one or more.
-        forced_mode: what the user says it is; None: the weights tell.
+        entry: the baseline's entry.
+        models: the candidate's trainings of the same backbone and defense, one or more.
+        forced_mode: the kind that the user requires; None to decide by the weights.
     """
     if forced_mode is ComparisonMode.retrained:
-        return ChosenMode(forced_mode, "said by --retrained", tuple(models))
+        return ChosenMode(forced_mode, "option --retrained", tuple(models))
     if forced_mode is ComparisonMode.same_weights:
-        return _paired(entry, models, "said by --same-weights")
+        return _paired(entry, models, "option --same-weights")
     same = [model for model in models if model.weights is not None and model.weights in entry.weights]
     if any(model.weights is None for model in models):
-        return ChosenMode(None, "the weights are not at hand; say --same-weights or --retrained")
+        return ChosenMode(None, "the weights are not available; give --same-weights or --retrained")
     if not same:
-        return ChosenMode(ComparisonMode.retrained, "other weights than the baseline's", tuple(models))
+        return ChosenMode(ComparisonMode.retrained, "the weights differ from the baseline's", tuple(models))
     if len(same) < len(models):
         return ChosenMode(
             None,
-            f"{_seeds(same)} has the baseline's weights and the others do not; say --same-weights or"
+            f"{_seeds(same)} has the baseline's weights and the others do not; give --same-weights or"
             " --retrained",
         )
     if all(model.weights != entry.weights[0] for model in models):
         seeds = [entry.seeds[entry.weights.index(model.weights)] for model in models]
         return ChosenMode(
             None,
-            f"these are the weights of the baseline's seed {', '.join(map(str, seeds))}, and image by image"
-            f" it keeps seed {entry.seeds[0]}; check that one, or say --retrained",
+            f"these are the weights of the baseline's seed {', '.join(map(str, seeds))}, but the baseline has"
+            f" results per image only for seed {entry.seeds[0]}; check that seed, or give --retrained",
         )
     return _paired(entry, models, "the weights are the baseline's")
 
 
 def _paired(entry: Entry, models: Sequence[CandidateModel], why: str) -> ChosenMode:
-    """The one training that is compared image by image: of the same weights, else of the same seed."""
+    """Choose the training to compare image by image: one with the same weights, else with the same seed."""
 
     def unlike(model: CandidateModel) -> tuple[bool, bool]:
         return (model.weights is None or model.weights != entry.weights[0], model.seed != entry.seeds[0])
@@ -79,14 +79,14 @@ def _paired(entry: Entry, models: Sequence[CandidateModel], why: str) -> ChosenM
     if unlike(chosen) == (True, True) and len(models) > 1:
         return ChosenMode(
             None,
-            f"none of seeds {_numbers(models)} is the baseline's {entry.seeds[0]}; check a run of one seed,"
-            " or say --retrained",
+            f"none of the seeds {_numbers(models)} is the baseline's seed {entry.seeds[0]}; check a run of"
+            " one seed, or give --retrained",
         )
     others = [model for model in models if model is not chosen]
     left_out = ""
     if others:
         left_out = (
-            f"{_seeds(others)} not judged: the baseline keeps only seed {entry.seeds[0]} image by image"
+            f"{_seeds(others)} not judged: the baseline has results per image only for seed {entry.seeds[0]}"
         )
     return ChosenMode(ComparisonMode.same_weights, why, (chosen,), left_out)
 

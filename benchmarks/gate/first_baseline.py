@@ -1,4 +1,4 @@
-"""The first baseline of a project: its model, measured on the number of images that a check has time for."""
+"""Make the first baseline of a project: measure its model on as many images as a check has time for."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.progress import Reporter
 
-# Seconds that the attacks of one check may take, on this machine.
+# Largest number of seconds for the attacks of one check, on this machine.
 _SECONDS = 60
 _TRIED, _FEWEST, _MOST, _STEP = 20, 100, 1000, 50
 
 
 @dataclass(frozen=True)
 class FirstBaseline:
-    """What was measured, and how it is measured again.
+    """The first baseline, and the settings to repeat its measurement.
 
     Attributes:
-        baseline: to be written.
-        candidate: that it was made of.
-        source: the model with its first weights, and what it was measured on and under.
+        baseline: the baseline to write.
+        candidate: the measured models that it was made of.
+        source: the model with its first weights, its data and its attacks.
     """
 
     baseline: Baseline
@@ -39,14 +39,15 @@ def measure_first(source: UserModelSource, weights: Sequence[Path], reporter: Re
     """Measure a model for its first baseline.
 
     Args:
-        source: the model, and what it is measured on and under; if it does not say the number of images, a
-            trial of 20 images chooses it.
-        weights: as of :func:`robustbench_tin.benchmarks.gate.trainings.measure_trainings`.
+        source: the model, its data and its attacks. If it has no number of images, a trial with 20 images
+            chooses the number.
+        weights: weights files, one for each training; see
+            :func:`robustbench_tin.benchmarks.gate.trainings.measure_trainings`.
         reporter: shows progress.
 
     Raises:
-        InvalidSettingError: if the model learned nothing: every check of it would fail.
-        RobustTinError: for anything that cannot be done as asked.
+        InvalidSettingError: if the clean accuracy is not above chance, because every check would then fail.
+        RobustTinError: if a setting, the model or the data is not usable.
     """
     first = replace(source, weights=next(iter(weights), None))
     first = replace(first, eval_images=_number_of_images(first, reporter))
@@ -55,14 +56,14 @@ def measure_first(source: UserModelSource, weights: Sequence[Path], reporter: Re
         reason = why_untrained(models)
         if reason is not None:
             raise InvalidSettingError(
-                f"{candidate.name}: {reason}; nothing was written: look at the weights, the normalisation and"
+                f"{candidate.name}: {reason}; no file was written: check the weights, the normalisation and"
                 " the order of the classes"
             )
     return FirstBaseline(make_baseline([candidate]), candidate, first)
 
 
 def _number_of_images(source: UserModelSource, reporter: Reporter) -> int | None:
-    """As many as asked for; else as many as the attacks have time for; None: all."""
+    """The number of images: as given, else as many as the attacks have time for; None for all images."""
     if source.eval_images is not None:
         return source.eval_images
     part = open_part(
@@ -83,7 +84,7 @@ def _number_of_images(source: UserModelSource, reporter: Reporter) -> int | None
     if images >= there:
         return None
     reporter.say(
-        f"{images:,} of {there:,} images: their attacks take about {seconds * images:.0f} s here (a trial of"
-        f" {_TRIED}); another number: --eval-images"
+        f"using {images:,} of {there:,} images: their attacks take about {seconds * images:.0f} s here"
+        f" (estimated with {_TRIED} images); choose another number with --eval-images"
     )
     return images

@@ -1,4 +1,4 @@
-"""Where to look when robustness got worse: what changed since the baseline, and what the figures point at."""
+"""Possible causes of a worse robustness: changes since the baseline, and hints from the figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ Questions = Mapping[tuple[str, str], ChosenMode]
 def facts(
     baseline: Baseline, candidate: Candidate, modes: Questions, assumed_spread: float = ASSUMED_SPREAD
 ) -> list[str]:
-    """Which question was asked of what, and what differs from the baseline, a sentence each."""
+    """The kinds of comparison and the differences from the baseline, one sentence each.
+
+    Args:
+        baseline: the baseline.
+        candidate: the checked models.
+        modes: the kind of comparison for each backbone and defense.
+        assumed_spread: assumed standard deviation between seeds, a fraction.
+    """
     lines = []
     for entry in baseline.entries:
         mode = modes.get((entry.model, entry.defense))
@@ -30,16 +37,23 @@ def facts(
     if changed:
         lines.append(f"the plan differs from the baseline's: {'; '.join(changed)}")
     if retrained_on_other_data(baseline, candidate):
-        lines.append("the training images, labels or boxes are not the baseline's; the measured images are")
+        lines.append("the training images, labels or boxes changed; the measured images are the same")
     if candidate.versions != baseline.versions:
-        lines.append(f"the baseline was computed by {baseline.versions}; this by {candidate.versions}")
+        lines.append(f"the baseline was computed with {baseline.versions}; this with {candidate.versions}")
     return lines
 
 
 def hints(
     baseline: Baseline, candidate: Candidate, modes: Questions, results: Sequence[CheckResult]
 ) -> list[str]:
-    """Where to look, most telling first; nothing where nothing failed."""
+    """Possible causes, the most likely first; empty if nothing failed.
+
+    Args:
+        baseline: the baseline.
+        candidate: the checked models.
+        modes: the kind of comparison for each backbone and defense.
+        results: all results of the check.
+    """
     found: list[str] = []
     for entry in baseline.entries:
         mine = [
@@ -51,8 +65,9 @@ def hints(
         worse = [result for result in mine if result.status is CheckStatus.worse]
         if any(result.doubts for result in mine):
             found.append(
-                "attacks may fail for want of a gradient, not for want of an adversarial image: look at"
-                " changed activations, rounding, argmax, detach and randomness; square needs no gradient"
+                "attacks may fail because gradients are missing, not because the model is robust: look at"
+                " changed activations, rounding, argmax, detach and randomness; the attack square needs no"
+                " gradient"
             )
         if not worse:
             continue
@@ -65,7 +80,7 @@ def hints(
 
 
 def changed_settings(baseline: Baseline, candidate: Candidate) -> list[str]:
-    """Settings that both sides have, and that differ; data are known by their fingerprints."""
+    """Settings that both sides have with different values; the data's fingerprint is left out."""
     return [
         f"{key} was {baseline.settings[key]}, is {value}"
         for key, value in sorted(candidate.settings.items())
@@ -74,7 +89,7 @@ def changed_settings(baseline: Baseline, candidate: Candidate) -> list[str]:
 
 
 def retrained_on_other_data(baseline: Baseline, candidate: Candidate) -> bool:
-    """Whether what was trained on differs, and what was measured on does not."""
+    """Whether the training data differ from the baseline's although the measured images are the same."""
     return any(
         bool(baseline.measured_on)
         and figure.record.measured_on == baseline.measured_on
@@ -87,42 +102,40 @@ def _asked(entry: Entry, mode: ChosenMode, assumed_spread: float) -> str:
     if mode.mode is ComparisonMode.same_weights:
         return (
             f"same weights, changed pipeline ({mode.why}): compared with seed {entry.seeds[0]} image by"
-            " image, McNemar's exact test"
+            " image, by McNemar's exact test"
         )
     seeds = (
         f"the spread of {len(entry.seeds)} seeds"
         if len(entry.seeds) > 1
-        else f"one seed, and seeds are assumed to deviate by {points(assumed_spread)} (--assumed-spread)"
+        else f"one seed with an assumed standard deviation of {points(assumed_spread)} (--assumed-spread)"
     )
-    return f"a re-training ({mode.why}): judged against {seeds}"
+    return f"a re-training ({mode.why}): compared with {seeds}"
 
 
 def _around_weights(entry: Entry, mode: ChosenMode, *, clean_fell: bool) -> str:
     if mode.models[0].weights != entry.weights[0]:
         return (
-            f"the weights ({mode.models[0].weights}) are not the baseline's ({entry.weights[0]}): look"
-            " at what changed them (conversion, quantisation, pruning, noise, further training)"
+            f"the weights ({mode.models[0].weights}) differ from the baseline's ({entry.weights[0]}): look"
+            " for the change (conversion, quantisation, pruning, noise, further training)"
         )
     if clean_fell:
         return (
-            "the weights are the baseline's and clean accuracy fell with them: look at what happens to images"
-            " before the network (normalisation, value range, channel order, resizing) and at changed layers"
+            "the weights are the baseline's, but clean accuracy fell too: look at the preprocessing"
+            " (normalisation, value range, channel order, resizing) and at changed layers"
         )
     return (
-        "the weights are the baseline's and clean accuracy held: look at what a defense does at test time,"
+        "the weights are the baseline's, and clean accuracy did not fall: look at the defense at test time,"
         " at changed activations, and at the attacks' versions"
     )
 
 
 def _in_training(baseline: Baseline, candidate: Candidate, *, clean_fell: bool) -> str:
-    fell = "clean accuracy fell, too" if clean_fell else "clean accuracy held"
+    fell = "clean accuracy fell too" if clean_fell else "clean accuracy did not fall"
     if retrained_on_other_data(baseline, candidate):
-        return (
-            f"the training images, labels or boxes have changed, and {fell}: look at labels and files first"
-        )
+        return f"the training images, labels or boxes changed, and {fell}: look at labels and files first"
     if changed_settings(baseline, candidate):
-        return f"the plan has changed, and {fell}: undo its changes one by one"
+        return f"the plan changed, and {fell}: undo its changes one by one"
     return (
-        f"neither plan nor data have changed, and {fell}: look at the code of training, of the backbone and"
-        " of the defense, and at the versions"
+        f"neither plan nor data changed, and {fell}: look at the code of the training, the backbone and the"
+        " defense, and at the versions"
     )

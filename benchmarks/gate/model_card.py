@@ -1,4 +1,4 @@
-"""A model card: Markdown with the metadata block that model hubs read, made from claims."""
+"""Write a model card from claims: Markdown with the metadata block that model hubs read."""
 
 from __future__ import annotations
 
@@ -28,20 +28,22 @@ def write_card(run: str | Path, cell: str, directory: str | Path) -> Path:
 
     Args:
         run: a run directory.
-        cell: name of one of its cells.
-        directory: new, empty, or that of a card, which is replaced.
+        cell: name or pattern that selects one cell.
+        directory: output directory: new, empty, or with an earlier card, which is replaced.
 
     Returns:
-        The card.
+        The path of the card.
 
     Raises:
-        RunError: if the name does not stand for one cell, a measurement is missing, or the directory holds
-            something else.
+        RunError: if the name does not select one cell, a measurement is missing, or the directory holds
+            other files.
     """
     opened, place = Run.load(run), Path(directory)
     chosen = select_cells(opened.plan.cells(), cell, str(opened.path))
     if len(chosen) != 1:
-        raise RunError(f"cell '{cell}' stands for {counted(len(chosen), 'cell')}; a card is of one")
+        raise RunError(
+            f"cell '{cell}' selects {counted(len(chosen), 'cell')}; expected a name that selects one cell"
+        )
     if place.is_dir() and any(place.iterdir()) and not (place / CLAIMS_FILE).exists():
         raise RunError(f"'{place}' is not empty and holds no card; choose another --out")
     claims = make_claims(opened, chosen[0])
@@ -54,14 +56,14 @@ def write_card(run: str | Path, cell: str, directory: str | Path) -> Path:
 
 
 def card_text(claims: Claims) -> str:
-    """The whole card."""
+    """The complete text of the card."""
     return (
         f"---\n{metadata(claims)}\n---\n\n{_introduction(claims)}\n{claims_section(claims)}\n{_rest(claims)}"
     )
 
 
 def metadata(claims: Claims) -> ModelCardData:
-    """The metadata block: tags, and a ``model-index`` with an entry a measurement."""
+    """The metadata block: tags, and a ``model-index`` with one entry for each measurement."""
     from huggingface_hub import EvalResult, ModelCardData
 
     baseline, entry = claims.baseline, claims.entry
@@ -103,10 +105,10 @@ def metadata(claims: Claims) -> ModelCardData:
 
 
 def claims_section(claims: Claims) -> str:
-    """The claims for people, between two marks; a check compares it with the claims file."""
+    """The claims for people, between two marks; a check compares this text with the claims file."""
     baseline = claims.baseline
     rows = [_row(measure, baseline.images) for measure in claims.entry.measures]
-    weights = claims.weights or "not shown by the model"
+    weights = claims.weights or "not exposed by the model"
     return "\n".join(
         [
             _BEGIN,
@@ -123,8 +125,8 @@ def claims_section(claims: Claims) -> str:
             f"| the measured images and labels | `{baseline.measured_on or baseline.data_fingerprint}` |",
             f"| the claims, `{CLAIMS_FILE}` | `{claims.digest}` |",
             "",
-            "This command measures the weights again and compares each image's result with the claims; exit"
-            " code 0 if they hold:",
+            "This command measures the weights again and compares the result of each image with the claims."
+            " If they hold, the exit code is 0:",
             "",
             "```sh",
             claims.command,
@@ -167,16 +169,16 @@ def _introduction(claims: Claims) -> str:
     cell, plan = claims.cell, claims.plan
     title = f"# {markdown(claims.entry.label)}, seed {cell.seed}\n"
     if plan.given:
-        return f"{title}\nAn image classifier that was measured by robust-tin, clean and under attack.\n"
+        return f"{title}\nAn image classifier, measured by robust-tin on clean images and under attack.\n"
     return (
         f"{title}\nBackbone {markdown(cell.model)} with defense {markdown(cell.defense)}, trained and"
         f" measured by robust-tin on {markdown(plan.data)}. Images are RGB in [0, 1]; the network resizes and"
-        f" normalises them. eps counts in [0, 1], on images of {claims.baseline.image_size} px.\n"
+        f" normalises them. eps is in units of [0, 1], on images of {claims.baseline.image_size} px.\n"
     )
 
 
 def _rest(claims: Claims) -> str:
-    """How it was trained, and by which versions."""
+    """The section on the training and the versions."""
     plan, trained = claims.plan, claims.trained
     lines = ["", "## Training and versions", ""]
     if not plan.given:

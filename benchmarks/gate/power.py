@@ -1,4 +1,4 @@
-"""How many images or seeds it takes to see a drop, and what those at hand can see."""
+"""Statistical power of the gate: images and seeds that detect a drop, and the smallest detectable drop."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import lru_cache
 
 import numpy as np
 
-# A gate that sees a drop this often is said to see it.
+# Probability of detecting a drop from which on the gate is said to detect it.
 POWER = 0.8
-# Nobody measures more images than this, so no answer above it is looked for.
+# Nobody measures more images or trains more seeds than this, so larger numbers are not searched.
 _MOST_IMAGES = 10**7
 _MOST_SEEDS = 1000
 
@@ -17,30 +17,42 @@ _MOST_SEEDS = 1000
 # The search for a number of images asks for the same ones again and again, in one check and in the next.
 @lru_cache(maxsize=4096)
 def power_of_images(images: int, drop: float, changed: float, level: float) -> float:
-    """How often McNemar's exact test finds a drop beyond chance; exact, not by a normal approximation.
+    """The power of McNemar's exact test, computed exactly, without a normal approximation.
 
     Args:
-        images: measured.
-        drop: the true one, a fraction of all images above 0.
-        changed: part of all images whose outcome changes, either way; at least ``drop``.
-        level: one-sided, of the test.
+        images: number of measured images.
+        drop: the true drop of accuracy, a fraction above 0.
+        changed: fraction of the images whose result changes in either direction; at least ``drop``.
+        level: one-sided level of the test, in (0, 1).
+
+    Returns:
+        The probability that the test detects the drop, in [0, 1].
     """
     from scipy.stats import binom
 
     changed = min(1.0, max(changed, drop))
     middle, width = images * changed, 10 * math.sqrt(images * changed * (1 - changed)) + 10
     counts = np.arange(max(0, int(middle - width)), min(images, int(middle + width)) + 1)
-    # The fewest losses among so many changed images that chance makes too rarely.
+    # For each number of changed images, the largest number of losses that is not significant.
     fewest = binom.isf(level, counts, 0.5)
     lost = (1 + drop / changed) / 2
     return float((binom.pmf(counts, images, changed) * binom.sf(fewest, counts, lost)).sum())
 
 
 def images_needed(drop: float, changed: float, level: float, power: float = POWER) -> int | None:
-    """The images that see a drop with this power; None where more than 10^7 would be needed.
+    """The number of images that detects a drop with this power.
 
-    The arguments are those of :func:`power_of_images`. An exact test's power is a little ragged in the
-    number of images; this is where it first stays above within a few per cent.
+    The power of an exact test is not monotonic in the number of images, so the number is accurate to a few
+    per cent.
+
+    Args:
+        drop: as in :func:`power_of_images`.
+        changed: as in :func:`power_of_images`.
+        level: as in :func:`power_of_images`.
+        power: required power, in (0, 1).
+
+    Returns:
+        None if more than 10^7 images are needed.
     """
     high = 8
     while power_of_images(high, drop, changed, level) < power:
@@ -58,14 +70,17 @@ def images_needed(drop: float, changed: float, level: float, power: float = POWE
 
 
 def power_of_seeds(before: int, now: int, drop: float, deviation: float, level: float) -> float:
-    """How often the prediction interval finds a drop beyond chance.
+    """The power of Student's t over seeds; with one checked training it is a prediction interval.
 
     Args:
-        before: seeds of the baseline.
-        now: trainings that are checked.
-        drop: the true one, a fraction.
+        before: number of the baseline's seeds.
+        now: number of checked trainings.
+        drop: the true drop of accuracy, a fraction.
         deviation: standard deviation between trainings, a fraction above 0.
-        level: one-sided, of the test.
+        level: one-sided level of the test, in (0, 1).
+
+    Returns:
+        The probability that the test detects the drop, in [0, 1].
     """
     from scipy.stats import nct, t
 
@@ -77,12 +92,15 @@ def power_of_seeds(before: int, now: int, drop: float, deviation: float, level: 
 
 
 def power_of_error(drop: float, error: float, level: float) -> float:
-    """How often a normal test finds a drop beyond chance.
+    """The power of a normal test.
 
     Args:
-        drop: the true one, a fraction.
+        drop: the true drop of accuracy, a fraction.
         error: standard error of the measured drop, a fraction above 0.
-        level: one-sided, of the test.
+        level: one-sided level of the test, in (0, 1).
+
+    Returns:
+        The probability that the test detects the drop, in [0, 1].
     """
     from scipy.stats import norm
 
@@ -90,15 +108,31 @@ def power_of_error(drop: float, error: float, level: float) -> float:
 
 
 def drop_seen(error: float, level: float, power: float = POWER) -> float:
-    """The smallest drop that a normal test finds with this power; see :func:`power_of_error`."""
+    """The smallest drop, a fraction, that a normal test detects with this power.
+
+    Args:
+        error: standard error of the measured drop, a fraction above 0.
+        level: one-sided level of the test, in (0, 1).
+        power: required power, in (0, 1).
+    """
     from scipy.stats import norm
 
     return error * float(norm.isf(level) - norm.isf(power))
 
 
 def seeds_needed(drop: float, deviation: float, level: float, power: float = POWER) -> int | None:
-    """The baseline's seeds with which one re-training that lost so much is found; None where none suffice."""
-    # A single training keeps its own deviation however many the baseline has.
+    """The number of baseline seeds with which one re-training with this drop is detected.
+
+    Args:
+        drop: the true drop of accuracy, a fraction.
+        deviation: standard deviation between trainings, a fraction above 0.
+        level: one-sided level of the test, in (0, 1).
+        power: required power, in (0, 1).
+
+    Returns:
+        None if no number of seeds is enough.
+    """
+    # The deviation of the single re-training remains, for any number of baseline seeds.
     if power_of_seeds(_MOST_SEEDS, 1, drop, deviation, level) < power:
         return None
     return next(
@@ -109,7 +143,7 @@ def seeds_needed(drop: float, deviation: float, level: float, power: float = POW
 
 
 def visible_drop(before: int, now: int, deviation: float, level: float, power: float = POWER) -> float | None:
-    """The smallest drop that the prediction interval finds with this power; None where none is.
+    """The smallest drop, a fraction, that Student's t detects with this power; None if it detects none.
 
     The arguments are those of :func:`power_of_seeds`.
     """

@@ -1,4 +1,4 @@
-"""Can these images and seeds see the tolerance? How many would it take? What does a baseline not guard?"""
+"""Warn if too few images or seeds detect the tolerance, or if figures of a baseline are unreliable."""
 
 from __future__ import annotations
 
@@ -21,20 +21,21 @@ from robustbench_tin.benchmarks.gate.verdict_texts import points
 from robustbench_tin.benchmarks.reporting.table import Table
 from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN
 from robustbench_tin.benchmarks.statistics.spread import Spread
+from robustbench_tin.text import counted
 
-# How many images change their outcome is not known before a run; between a light touch and another network.
+# Assumed fractions of images whose result changes: from a small change of the pipeline to another network.
 _CHANGED = (0.02, 0.1, 0.3)
 
 
 def blind_spots(results: Sequence[CheckResult], level: float) -> list[str]:
-    """A warning for measures that would not see a drop of their tolerance in four of five cases.
+    """Warnings for measurements that detect a drop of their tolerance in fewer than four of five cases.
 
     Args:
-        results: all of a check.
-        level: of the check.
+        results: all results of a check.
+        level: level of the check, in (0, 1).
     """
     tested = [result for result in results if result.chance is not None and result.tolerance > 0]
-    # Holm holds the smallest of the p-values against this.
+    # Holm's method compares the smallest p-value with this level.
     level /= max(1, sum(result.chance is not None for result in results))
     images: dict[tuple[int, float], list[float]] = {}
     seeds: dict[tuple[int, float], list[Spread]] = {}
@@ -54,19 +55,20 @@ def blind_spots(results: Sequence[CheckResult], level: float) -> list[str]:
 
 
 def low_power(results: Sequence[CheckResult], level: float) -> tuple[Finding, ...]:
-    """A finding if a measure would not see a drop of its tolerance in four of five cases.
+    """A finding if a measurement detects a drop of its tolerance in fewer than four of five cases.
 
     Args:
-        results: all of a check.
-        level: of the check.
+        results: all results of a check.
+        level: level of the check, in (0, 1).
     """
     said = blind_spots(results, level)
     blind = [result for result in results if result.chance is not None and result.tolerance == 0]
     if blind:
         said.append(
-            f"no number of images sees a drop of 0 points ({len(blind)} measures): allow a --max-drop above 0"
+            f"no number of images can detect a drop of 0 points ({counted(len(blind), 'measurement')}): allow"
+            " a --max-drop above 0"
         )
-    text = f"the tolerance cannot be seen: {'; '.join(said)}"
+    text = f"the check cannot detect a drop as large as the tolerance: {'; '.join(said)}"
     return (Finding(FindingCode.low_power, text),) if said else ()
 
 
@@ -77,27 +79,31 @@ def _power(spread: Spread, drop: float, level: float) -> float:
 
 
 def weak_spots(baseline: Baseline) -> list[str]:
-    """A warning for figures of a baseline that guard nothing, whatever is compared with them."""
+    """Warnings for figures of a baseline that are unreliable or unchecked.
+
+    Args:
+        baseline: the baseline.
+    """
     said = []
     for entry in baseline.entries:
         if any(measure.above_chance is False for measure in entry.measures):
             said.append(
-                f"{entry.label} has not learned anything in the baseline: its figures mean nothing, and"
-                " nor does a drop from them"
+                f"{entry.label}: the clean accuracy in the baseline is not above chance, so its figures and"
+                " drops from them mean nothing"
             )
             continue
         doubted = [measure for measure in entry.measures if measure.doubts]
         if doubted:
             said.append(
-                f"{entry.label}: the baseline's own figures are not to be believed ({_labels(doubted)}:"
-                f" {doubted[0].doubts[0]}): see to that and make it again"
+                f"{entry.label}: the baseline's own figures are unreliable ({_labels(doubted)}:"
+                f" {doubted[0].doubts[0]}): solve this and make the baseline again"
             )
         said += _unchecked(entry)
     return said
 
 
 def _unchecked(entry: Entry) -> list[str]:
-    """Why the figures of a baseline could not be checked, a line a reason, or that nobody asked for it."""
+    """Warnings for unchecked figures of a baseline, one for each reason."""
     measures = [measure for measure in entry.measures if measure.attack not in (CLEAN, CERTIFIED)]
     by_reason: dict[Reason, list[Measure]] = {}
     for measure in measures:
@@ -110,19 +116,19 @@ def _unchecked(entry: Entry) -> list[str]:
     blank = [measure for measure in measures if not measure.checked and not measure.unchecked]
     if blank:
         said.append(
-            f"{entry.label}: whether to believe the baseline's figures was not checked"
-            f" ({_labels(blank)}), so that what masks gradients in both goes unseen"
+            f"{entry.label}: the baseline's figures have no trust checks ({_labels(blank)}), so masked"
+            " gradients on both sides stay unnoticed"
         )
     return said
 
 
 def power_table(drop: float, measures: int, level: float) -> Table:
-    """Images that a check of the same weights needs to see a drop.
+    """A table of the number of images that a check of the same weights needs to detect a drop.
 
     Args:
-        drop: a fraction above 0.
-        measures: in the table that is checked.
-        level: of the check.
+        drop: the drop of accuracy, a fraction above 0.
+        measures: number of measurements in the check, 1 or more.
+        level: level of the check, in (0, 1).
     """
     rows = []
     for changed in sorted({drop, *(share for share in _CHANGED if share > drop)}):
@@ -130,7 +136,10 @@ def power_table(drop: float, measures: int, level: float) -> Table:
         only = " (each of them lost)" if changed == drop else ""
         rows.append((f"{100 * changed:g}{only}", "more than 10 million" if needed is None else f"{needed:,}"))
     return Table(
-        title=f"Images that see a drop of {points(drop)} in {POWER:.0%} of checks, {measures} measures",
+        title=(
+            f"Images needed to detect a drop of {points(drop)} in {POWER:.0%} of checks,"
+            f" {counted(measures, 'measurement')}"
+        ),
         columns=("images that change, %", "images needed"),
         rows=tuple(rows),
         label_columns=1,
@@ -139,7 +148,13 @@ def power_table(drop: float, measures: int, level: float) -> Table:
 
 
 def seeds_table(drop: float, baseline: Baseline, level: float) -> Table:
-    """Seeds that a check of one re-training needs to see a drop, and what the baseline's see."""
+    """A table of the seeds that a check of one re-training needs, and the drop that the baseline can detect.
+
+    Args:
+        drop: the drop of accuracy, a fraction above 0.
+        baseline: the baseline.
+        level: level of the check, in (0, 1).
+    """
     measures = sum(len(entry.measures) for entry in baseline.entries)
     rows = []
     for entry in baseline.entries:
@@ -148,13 +163,13 @@ def seeds_table(drop: float, baseline: Baseline, level: float) -> Table:
                 (entry.label, measure.key.label, *_seen(drop, baseline.images, measure, level / measures))
             )
     return Table(
-        title=f"Seeds that see a re-training lose {points(drop)} in {POWER:.0%} of checks",
+        title=f"Seeds needed to detect a re-training that loses {points(drop)}, in {POWER:.0%} of checks",
         columns=("model", "measure", "seeds", "deviation", "visible", "seeds needed"),
         rows=tuple(rows),
         label_columns=2,
         notes=(
-            "deviation: of one training's accuracy, in points. visible: the drop in points that the"
-            " baseline's seeds see. More images do not help against the seed.",
+            "deviation: standard deviation of one training's accuracy, in points. visible: smallest drop in"
+            " points that the baseline's seeds detect. More images do not reduce the spread between seeds.",
         ),
     )
 
@@ -163,14 +178,14 @@ def _seen(drop: float, images: int, measure: Measure, level: float) -> tuple[str
     seeds = len(measure.right)
     spread = Spread(tuple(measure.right), (), images)
     if not spread.known:
-        return (str(seeds), "unknown", "none", "two or more, to know")
+        return (str(seeds), "unknown", "none", "at least two")
     visible = visible_drop(seeds, 1, spread.deviation, level)
     needed = seeds_needed(drop, spread.deviation, level)
     return (
         str(seeds),
         f"{100 * spread.deviation:.2g}",
         "none" if visible is None else f"{100 * visible:.2g}",
-        "none suffices" if needed is None else str(needed),
+        "no number" if needed is None else str(needed),
     )
 
 
@@ -184,8 +199,8 @@ def _too_few_images(images: int, tolerance: float, changed: Sequence[float], lev
     needed = images_needed(tolerance, max(changed), level)
     enough = "more than 10 million" if needed is None else f"about {needed:,}"
     return (
-        f"{images:,} images see a drop of {points(tolerance)} in as few as {100 * seen:.0f} % of cases"
-        f" ({len(changed)} measures): measure {enough}, or allow a larger --max-drop"
+        f"{images:,} images detect a drop of {points(tolerance)} in as few as {100 * seen:.0f} % of cases"
+        f" ({counted(len(changed), 'measurement')}): measure {enough}, or allow a larger --max-drop"
     )
 
 
@@ -196,10 +211,10 @@ def _too_few_seeds(seeds: int, tolerance: float, spreads: Sequence[Spread], leve
     visible = visible_drop(seeds, len(widest.now), widest.deviation, level)
     seen = "no drop is" if visible is None else f"only a drop of {100 * visible:.2g} points or more is"
     needed = seeds_needed(tolerance, widest.deviation, level)
-    enough = "no number of seeds suffices" if needed is None else f"{needed} seeds would do"
+    enough = "no number of seeds is enough" if needed is None else f"{needed} seeds are enough"
     return (
-        f"{seeds} seeds of the baseline do not see a re-training lose"
-        f" {points(tolerance)} ({len(spreads)} measures): {seen} seen in four of five cases; {enough}"
+        f"the baseline's {seeds} seeds cannot detect a re-training that loses {points(tolerance)}"
+        f" ({counted(len(spreads), 'measurement')}): {seen} detected in four of five cases; {enough}"
     )
 
 
@@ -207,7 +222,8 @@ def _one_seed(tolerance: float, spreads: Sequence[Spread], level: float) -> str:
     widest = max(spreads, key=lambda spread: spread.assumed_error)
     visible = drop_seen(widest.assumed_error, level / widest.tests)
     return (
-        f"the baseline's one seed does not see a re-training lose {points(tolerance)}"
-        f" ({len(spreads)} measures): only a drop of {100 * visible:.2g} points or more is seen in four of"
-        f" five cases, if seeds deviate by {points(widest.assumed or 0.0)}; make the baseline of more seeds"
+        f"the baseline's one seed cannot detect a re-training that loses {points(tolerance)}"
+        f" ({counted(len(spreads), 'measurement')}): only a drop of {100 * visible:.2g} points or more is"
+        f" detected in four of five cases, if seeds deviate by {points(widest.assumed or 0.0)}; make the"
+        " baseline of more seeds"
     )

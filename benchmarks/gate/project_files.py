@@ -1,4 +1,4 @@
-"""The files that ``robust-tin init`` writes into a project, and the rule that none is overwritten unasked."""
+"""The files that ``robust-tin init`` writes into a project; existing files are replaced with --force only."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class ProjectFile:
     """A file to write.
 
     Attributes:
-        path: where.
-        text: its whole content.
-        extends: it has all that the file there holds, and more: nothing is lost.
+        path: path of the file.
+        text: its complete content.
+        extends: whether the text includes the content of the existing file, so that nothing is lost.
     """
 
     path: Path
@@ -34,32 +34,37 @@ class ProjectFile:
     extends: bool = False
 
     def write(self) -> None:
-        """Write it in one piece.
+        """Write the file atomically.
 
         Raises:
-            RunError: if the place cannot be written.
+            RunError: if the file cannot be written.
         """
         write_text(self.path, self.text)
 
 
 def require_free(places: Iterable[Path]) -> None:
-    """Refuse to overwrite.
+    """Refuse to overwrite existing files.
+
+    Args:
+        places: paths of the files to write.
 
     Raises:
-        InvalidSettingError: naming every file that exists.
+        InvalidSettingError: if a file exists; it names every existing file.
     """
     there = [str(path) for path in places if path.exists()]
     if there:
         verb = "exists" if len(there) == 1 else "exist"
-        raise InvalidSettingError(f"{', '.join(there)} {verb} already; overwrite with --force, or move away")
+        raise InvalidSettingError(
+            f"{', '.join(there)} {verb} already; overwrite with --force, or move the file away"
+        )
 
 
 def rules_file(baseline: Path, *, force: bool) -> ProjectFile:
-    """The rules for ``robust-tin check``: in ``pyproject.toml`` if there is one, else a file of their own.
+    """The rules for ``robust-tin check``: in ``pyproject.toml`` if it exists, else in a file of their own.
 
     Args:
-        baseline: the file to compare with, seen from here.
-        force: replace rules that are there.
+        baseline: path of the baseline file, relative to the working directory.
+        force: replace existing rules.
 
     Raises:
         InvalidSettingError: if there are rules already, or a file cannot be read or extended.
@@ -77,7 +82,7 @@ def rules_file(baseline: Path, *, force: bool) -> ProjectFile:
     text = f"{text}\n\n[tool.robust-tin]\n{rules}".lstrip("\n")
     if not _is_the_same_but_for_rules(text, content):
         raise InvalidSettingError(
-            f"the rules in {project} cannot be replaced without touching the rest; remove them by hand"
+            f"the rules in {project} cannot be replaced without changes to the rest; remove them by hand"
         )
     return ProjectFile(project, text, extends=True)
 
@@ -101,13 +106,13 @@ def _is_the_same_but_for_rules(text: str, content: dict[str, Any]) -> bool:
 
 
 def _others(content: dict[str, Any]) -> dict[str, Any]:
-    """All but the rules."""
+    """The content without the rules."""
     tools = {name: table for name, table in content.get("tool", {}).items() if name != "robust-tin"}
     return {**content, "tool": tools}
 
 
 def installed_with() -> list[str]:
-    """What pip installs in CI beside robust-tin, so that the project's model can be built."""
+    """Additional arguments of ``pip install`` in CI, so that the project's model can be built."""
     requirements, project = Path("requirements.txt"), Path(PYPROJECT)
     words = ["-r", str(requirements)] if requirements.is_file() else []
     return [*words, "."] if project.is_file() and "project" in read_toml(project) else words

@@ -1,4 +1,4 @@
-"""The yardstick: published figures, such as a leaderboard's, beside the measured ones and their intervals."""
+"""Compare published figures, for example of a leaderboard, with measured figures and their intervals."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OPTION = "published"
 
 
 class Agreement(Enum):
-    """Where a published figure lies."""
+    """The place of a published figure relative to the measured interval."""
 
     inside = "inside the interval"
     below = "below the interval: the model measures better here"
@@ -27,14 +27,14 @@ class Agreement(Enum):
 
 @dataclass(frozen=True)
 class PublishedFigure:
-    """A published accuracy and the measured one.
+    """A published accuracy and the measured accuracy.
 
     Attributes:
-        label: model and measure.
-        published: a fraction.
-        measured: likewise.
-        low, high: the 95 % interval of the measured one, which covers the choice of images.
-        images: number of images.
+        label: model and measurement.
+        published: the published accuracy, a fraction.
+        measured: the measured accuracy, a fraction.
+        low, high: 95 % interval of the measured accuracy, fractions; it covers the choice of images.
+        images: number of measured images.
     """
 
     label: str
@@ -46,14 +46,14 @@ class PublishedFigure:
 
     @property
     def agreement(self) -> Agreement:
-        """Whether the published figure lies in the interval."""
+        """Whether the published figure is inside, below or above the interval."""
         if self.published < self.low:
             return Agreement.below
         return Agreement.above if self.published > self.high else Agreement.inside
 
     @property
     def text(self) -> str:
-        """A line for people."""
+        """One line for people."""
         return (
             f"{self.label}: {100 * self.measured:.2f} % of {self.images:,} images, 95 % interval"
             f" {100 * self.low:.2f} to {100 * self.high:.2f}; published {100 * self.published:.2f},"
@@ -64,31 +64,34 @@ class PublishedFigure:
 def parse_published(texts: Sequence[str]) -> list[Rule]:
     """Read published figures, in the grammar of the gate's rules.
 
+    Args:
+        texts: texts such as ``clean=0.8969``; the numbers are fractions.
+
     Raises:
-        InvalidSettingError: for a text that cannot be read, or has no selector.
+        InvalidSettingError: if a text cannot be read, or does not name a measurement.
     """
     rules = [parse_rule(OPTION, text) for text in texts]
     for rule in rules:
         if rule.attack == "*":
             raise InvalidSettingError(
-                f"{OPTION} got '{rule.text}'; expected a measure and a fraction, such as clean=0.8969 or"
+                f"{OPTION} got '{rule.text}'; expected a measurement and a fraction, such as clean=0.8969 or"
                 " autoattack@8/255=0.5953"
             )
     return rules
 
 
 def compare_published(records: Sequence[Record], rules: Sequence[Rule]) -> list[PublishedFigure]:
-    """Put published figures beside the measures that they fit.
+    """Compare published figures with the matching measurements.
 
     Args:
-        records: of a run.
-        rules: of :func:`parse_published`.
+        records: records of a run.
+        rules: result of :func:`parse_published`.
 
     Returns:
-        A figure for each rule and each measure that fits it and did not fail.
+        One comparison for each rule and each matching measurement that did not fail.
 
     Raises:
-        InvalidSettingError: for a rule that fits no measure.
+        InvalidSettingError: if a rule matches no measurement.
     """
     keys = [MeasurementKey(short_numbers(record.attack), record.norm, record.eps) for record in records]
     found = []
@@ -100,7 +103,9 @@ def compare_published(records: Sequence[Record], rules: Sequence[Rule]) -> list[
         ]
         if not fitting:
             known = ", ".join(dict.fromkeys(key.label for key in keys))
-            raise InvalidSettingError(f"{OPTION} '{rule.text}' fits no measure; there are: {known}")
+            raise InvalidSettingError(
+                f"{OPTION} '{rule.text}' matches no measurement; expected one of: {known}"
+            )
         found += [
             _figure(record, key, rule)
             for record, key in fitting

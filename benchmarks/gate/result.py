@@ -1,4 +1,4 @@
-"""What a check finds out about one measure, and about all."""
+"""The results of a check: for each measurement, and for the check as a whole."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PASSED, WORSE, INCOMPARABLE = 0, 1, 2
 
 
 class CheckStatus(StrEnum):
-    """On one measure; the first of those that apply, in this order."""
+    """The status of one measurement; if several apply, the first in this order is chosen."""
 
     worse = "worse"
     below = "below its floor"
@@ -31,12 +31,12 @@ class CheckStatus(StrEnum):
 
     @property
     def grave(self) -> bool:
-        """Whether it fails, or cannot be compared."""
+        """Whether the measurement fails or cannot be compared."""
         return self.fails or self is CheckStatus.incomparable
 
     @property
     def fails(self) -> bool:
-        """Whether robustness got worse, or may only look as if it had not."""
+        """Whether the measurement fails the check: robustness is too low, or the figure is unreliable."""
         return self in (
             CheckStatus.worse,
             CheckStatus.below,
@@ -46,7 +46,7 @@ class CheckStatus(StrEnum):
 
 
 class FindingCode(StrEnum):
-    """What fails a check as a whole, rather than one of its measures."""
+    """Reasons that fail a check as a whole, instead of a single measurement."""
 
     low_power = "too little power"
     other_weights = "other weights"
@@ -55,11 +55,11 @@ class FindingCode(StrEnum):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that fails a check as a whole.
+    """A reason that fails a check as a whole.
 
     Attributes:
-        code: what it is.
-        text: the same with its figures, a sentence for people.
+        code: the kind of finding.
+        text: the finding with its figures, a sentence for people.
     """
 
     code: FindingCode
@@ -68,25 +68,25 @@ class Finding:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """One measure beside its baseline.
+    """The result for one measurement.
 
     Attributes:
-        model: the backbone.
+        model: name of the backbone.
         defense: canonical spec.
         key: attack, norm and eps.
-        status: on it.
-        reasons: each a sentence for people: of the verdict, and whatever else must be known.
-        mode: the question that was asked; None where none could be.
-        before: the baseline's accuracy, a fraction, the mean over its seeds in a re-training; None where it
-            has none.
-        now: the accuracy that is checked, likewise.
-        chance: Holm-corrected p-value of the drop; None where nothing was tested.
-        tolerance: how much it may lose.
-        floor: what it must be at least, or None.
-        changes: images lost and won; None but for the same weights.
-        spread: between trainings; None but for a re-training.
-        doubts: what speaks against believing the figure and not against the baseline's.
-        unchecked: why the trust checks could not judge the figure, if that does not fail the check.
+        status: the status of the measurement.
+        reasons: sentences for people: the reasons for the status, and other remarks.
+        mode: the kind of comparison; None if no comparison was possible.
+        before: the baseline's accuracy, a fraction; the mean over the seeds for a re-training. None if the
+            baseline does not have the measurement.
+        now: the candidate's accuracy, a fraction; None if it was not compared.
+        chance: Holm-corrected p-value of the drop; None if there was no test.
+        tolerance: largest allowed drop, a fraction.
+        floor: smallest allowed accuracy, a fraction; None without a floor.
+        changes: images lost and won; only for the same weights, else None.
+        spread: spread between trainings; only for a re-training, else None.
+        doubts: reasons to doubt the figure that the baseline's figure does not have.
+        unchecked: reasons why the figure could not be checked, if they do not fail the check.
     """
 
     model: str
@@ -107,37 +107,37 @@ class CheckResult:
 
     @property
     def label(self) -> str:
-        """For people: ``resnet50 + none, pgd@0.03``."""
+        """Name for people, such as ``resnet50 + none, pgd@0.03``."""
         return f"{self.model} + {self.defense}, {self.key.label}"
 
     @property
     def moved(self) -> bool:
-        """Whether it is anything but as good as before."""
+        """Whether the status is another than "not worse"."""
         return self.status is not CheckStatus.same
 
     @property
     def drop(self) -> float | None:
-        """Accuracy lost, a fraction; negative where it rose; None where it cannot be known."""
+        """Lost accuracy, a fraction; negative if accuracy rose; None if one of both is not known."""
         return None if self.before is None or self.now is None else self.before - self.now
 
 
 @dataclass(frozen=True)
 class CheckReport:
-    """All that a check found.
+    """The result of a check.
 
     Attributes:
-        candidate: what was checked, for people.
-        baseline: the file that it was compared with; None: floors only.
-        images: that each measure has.
-        level: at most this part of tables without a true drop fails by chance.
-        results: every measure of the baseline and of the subject, in order.
-        facts: which question was asked and what changed, a sentence each.
-        warnings: what must not be missed, a sentence each.
-        hints: where to look for what made it worse.
-        update: the command that makes a new baseline of the subject.
-        failure: why the check came to no findings; empty if it came to its end.
-        findings: what fails the check as a whole.
-        only_moved: show only the rows of measures that moved, where a person reads them.
+        candidate: name of the checked models, for people.
+        baseline: path of the baseline file; None if only floors were checked.
+        images: number of images of each measurement.
+        level: false-alarm rate: the probability that a check fails although nothing got worse.
+        results: the results of all measurements of the baseline and of the candidate, in order.
+        facts: the kinds of comparison and the changes since the baseline, one sentence each.
+        warnings: warnings, one sentence each.
+        hints: possible causes of a worse robustness, one sentence each.
+        update: the command that makes a new baseline of the candidate; empty if nothing would change.
+        failure: why the check has no result; empty if it was completed.
+        findings: reasons that fail the check as a whole.
+        only_moved: whether people see only the rows of measurements whose status changed.
     """
 
     candidate: str
@@ -155,41 +155,46 @@ class CheckReport:
 
     @property
     def shown(self) -> list[CheckResult]:
-        """The results that a person sees: all, or those that moved."""
+        """The results shown to people: all, or only those that moved."""
         return [result for result in self.results if not self.only_moved or result.moved]
 
     def of(self, *statuses: CheckStatus) -> list[CheckResult]:
-        """The findings with one of these verdicts."""
+        """The results with one of these statuses."""
         return [result for result in self.results if result.status in statuses]
 
     @property
     def failed(self) -> list[CheckResult]:
-        """The findings that fail the check."""
+        """The results that fail the check."""
         return [result for result in self.results if result.status.fails]
 
     @property
     def exit_code(self) -> int:
-        """0: none worse; 1: some worse, whatever else; 2: none seen to be worse, but some not comparable."""
+        """0 if the check passed, 1 if it failed, 2 if it did not fail but something cannot be compared."""
         if self.failed or self.findings:
             return WORSE
         return INCOMPARABLE if self.failure or self.of(CheckStatus.incomparable) else PASSED
 
     @property
     def summary(self) -> str:
-        """One line: how many measures are what, or why nothing could be compared."""
+        """One line: the number of measurements for each status, or why the check has no result."""
         if self.failure:
             return f"Robustness check CANNOT COMPARE: {self.failure}"
         counts = [(status, len(self.of(status))) for status in CheckStatus]
         statuses = ", ".join(f"{count} {status.value}" for status, count in counts if count)
         statuses += "".join(f"; {finding.code.value}" for finding in self.findings)
         outcome = {PASSED: "passed", WORSE: "FAILED", INCOMPARABLE: "CANNOT COMPARE"}[self.exit_code]
-        return f"Robustness check {outcome}: {counted(len(self.results), 'measure')}: {statuses}."
+        return f"Robustness check {outcome}: {counted(len(self.results), 'measurement')}: {statuses}."
 
 
 def grouped(
     results: Sequence[CheckResult], field: Literal["reasons", "unchecked"] = "reasons"
 ) -> dict[str | Reason, list[CheckResult]]:
-    """Each reason with the findings that it stands beside, so that it is said once."""
+    """Group results by reason, so that each reason is shown once.
+
+    Args:
+        results: results of a check.
+        field: the reasons to group by.
+    """
     reasons: dict[str | Reason, list[CheckResult]] = {}
     for result in results:
         for reason in getattr(result, field):

@@ -1,8 +1,8 @@
-"""Rules: how much a measure may lose, and what it must keep, by pattern.
+"""Rules: the largest allowed drop (tolerance) and the smallest allowed accuracy (floor) of measurements.
 
-A rule is a number, or ``SELECTOR=NUMBER``. A selector is ``ATTACK``, ``ATTACK@EPS``, or either behind
-``MODEL/DEFENSE/``; each part is a pattern (``pgd*``, ``densenet*/*/pgd@0.03``). Of several tolerances the
-last that fits holds, of several floors each.
+A rule is a number, or ``SELECTOR=NUMBER``. A selector is ``ATTACK`` or ``ATTACK@EPS``, optionally after
+``MODEL/DEFENSE/``; each part is a pattern (``pgd*``, ``densenet*/*/pgd@0.03``). If several tolerances match,
+the last one applies. If several floors match, all apply.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _GRAMMAR = (
 
 @dataclass(frozen=True)
 class Rule:
-    """A number for the measures that a pattern fits.
+    """A number for the measurements that match a pattern.
 
     Attributes:
-        number: a fraction.
-        model: pattern of the backbone's name.
-        defense: pattern of the defense's spec.
-        attack: pattern of the attack's spec.
-        eps: the budget, or None for each.
-        text: as it was written.
+        number: a fraction, in [0, 1].
+        model: pattern for the name of the backbone.
+        defense: pattern for the spec of the defense.
+        attack: pattern for the spec of the attack.
+        eps: the budget in units of the pixel range; None for any budget.
+        text: the text of the rule, for messages.
     """
 
     number: float
@@ -49,7 +49,13 @@ class Rule:
     text: str = ""
 
     def fits(self, model: str, defense: str, key: MeasurementKey) -> bool:
-        """Whether it is about this measure."""
+        """Whether the rule matches a measurement.
+
+        Args:
+            model: name of the backbone.
+            defense: canonical spec of the defense.
+            key: attack, norm and eps.
+        """
         return (
             fnmatchcase(model, self.model)
             and fnmatchcase(defense, self.defense)
@@ -60,17 +66,17 @@ class Rule:
 
 @dataclass(frozen=True)
 class Rules:
-    """What a check asks of its measures.
+    """The requirements of a check.
 
     Attributes:
-        max_drop: tolerances, of which the last that fits holds; none: :data:`MAX_DROP`.
-        floors: what accuracy must be at least.
-        level: at most this part of tables without a true drop fails by chance.
-        baseline: the file to compare with, where a file of rules names one.
-        assumed_spread: standard deviation between seeds, a fraction, that is assumed for a re-training if the
-            baseline has one seed.
-        require_power: fail if the images and seeds cannot see the tolerance.
-        allow_untrained: let a model pass whose clean accuracy is not above chance.
+        max_drop: tolerances; the last matching one applies, or :data:`MAX_DROP` if none matches.
+        floors: smallest allowed accuracies.
+        level: false-alarm rate: the probability that a check fails although nothing got worse, in (0, 1).
+        baseline: the baseline file that a rules file names; None if it names none.
+        assumed_spread: assumed standard deviation between seeds, a fraction in (0, 1), for a re-training if
+            the baseline has one seed.
+        require_power: fail if there are too few images or seeds to detect the tolerance.
+        allow_untrained: let a model pass although its clean accuracy is not above chance.
     """
 
     max_drop: tuple[Rule, ...] = ()
@@ -82,16 +88,20 @@ class Rules:
     allow_untrained: bool = False
 
     def tolerance(self, model: str, defense: str, key: MeasurementKey) -> float:
-        """How much a measure may lose, a fraction."""
+        """The largest allowed drop of a measurement, a fraction."""
         fitting = [rule.number for rule in self.max_drop if rule.fits(model, defense, key)]
         return fitting[-1] if fitting else MAX_DROP
 
     def floor(self, model: str, defense: str, key: MeasurementKey) -> float | None:
-        """What a measure must be at least, or None."""
+        """The smallest allowed accuracy of a measurement, a fraction; None if no floor matches."""
         return max((rule.number for rule in self.floors if rule.fits(model, defense, key)), default=None)
 
     def idle(self, measures: Iterable[tuple[str, str, MeasurementKey]]) -> list[Rule]:
-        """Rules that fit none of these measures, so that they guard nothing."""
+        """The rules that match none of these measurements, and so have no effect.
+
+        Args:
+            measures: backbone, defense and key of each measurement.
+        """
         known = list(measures)
         return [
             rule
@@ -100,17 +110,24 @@ class Rules:
         ]
 
     def require_budgets(self, norm: str) -> None:
-        """Refuse rules for budgets that no measure in this norm can have.
+        """Refuse rules with budgets that are impossible in this norm.
+
+        Args:
+            norm: norm of all measurements.
 
         Raises:
-            InvalidSettingError: naming the rule.
+            InvalidSettingError: if a budget is impossible; it names the rule.
         """
         for rule in (*self.max_drop, *self.floors):
             if norm == "linf" and rule.eps is not None:
                 check_length(f"rule '{rule.text}' got eps", rule.eps)
 
     def of(self, measures: Iterable[tuple[str, str, MeasurementKey]]) -> Rules:
-        """Those that fit some of these measures."""
+        """The rules that match at least one of these measurements.
+
+        Args:
+            measures: backbone, defense and key of each measurement.
+        """
         idle = self.idle(measures)
         return replace(
             self,
@@ -128,10 +145,18 @@ class Rules:
         require_power: bool = False,
         allow_untrained: bool = False,
     ) -> Rules:
-        """These rules with those of a command line behind them.
+        """Add the rules of a command line after these rules.
+
+        Args:
+            max_drop: texts of tolerances.
+            floors: texts of floors.
+            level: false-alarm rate, in (0, 1); None to keep the present one.
+            assumed_spread: standard deviation between seeds, in (0, 1); None to keep the present one.
+            require_power: True to require power; False to keep the present setting.
+            allow_untrained: True to allow untrained models; False to keep the present setting.
 
         Raises:
-            InvalidSettingError: for a rule that cannot be read.
+            InvalidSettingError: if a rule cannot be read, or a number is out of range.
         """
         return replace(
             self,
@@ -145,10 +170,14 @@ class Rules:
 
 
 def parse_rule(option: str, text: str) -> Rule:
-    """Read ``NUMBER`` or ``SELECTOR=NUMBER``; the number is behind the last ``=``, as specs hold some, too.
+    """Read ``NUMBER`` or ``SELECTOR=NUMBER``; the number follows the last ``=``, as specs may contain ``=``.
+
+    Args:
+        option: name of the option, for the error.
+        text: the text of the rule.
 
     Raises:
-        InvalidSettingError: naming the option.
+        InvalidSettingError: if the text cannot be read; it names the option.
 
     >>> parse_rule("min", "resnet*/none/pgd:steps=20@8/255=0.2").attack
     'pgd:steps=20'
@@ -162,10 +191,16 @@ def parse_rule(option: str, text: str) -> Rule:
 
 
 def rule_of(option: str, selector: str, number: object, text: str) -> Rule:
-    """The rule of a selector and a number; ``text`` is how both were written.
+    """Make a rule from a selector and a number.
+
+    Args:
+        option: name of the option, for the error.
+        selector: the selector; empty for all measurements.
+        number: a fraction, as a number or a text.
+        text: the text of the rule, for messages.
 
     Raises:
-        InvalidSettingError: naming the option.
+        InvalidSettingError: if the selector or the number is invalid; it names the option.
     """
     value = _fraction(number)
     if value is None:
@@ -175,7 +210,7 @@ def rule_of(option: str, selector: str, number: object, text: str) -> Rule:
     names, at, budget = selector.rpartition("@")
     if not at:
         names, budget = selector, "*"
-    # A slash within a setting's number, as in eps=4/255, separates nothing.
+    # A slash within a number, as in eps=4/255, is not a separator.
     parts = [
         part.replace(_OVER, "/") for part in _FRACTION.sub(rf"\1{_OVER}\2", short_numbers(names)).split("/")
     ]
@@ -183,7 +218,7 @@ def rule_of(option: str, selector: str, number: object, text: str) -> Rule:
         eps = None if budget.strip() == "*" else parse_number(budget)
     except ValueError:
         raise InvalidSettingError(
-            f"{option} got '{text}', whose eps '{budget}' is no number; {_GRAMMAR}"
+            f"{option} got '{text}', but eps '{budget}' is not a number; {_GRAMMAR}"
         ) from None
     if len(parts) not in (1, 3) or not all(part.strip() for part in parts):
         raise InvalidSettingError(
@@ -194,19 +229,19 @@ def rule_of(option: str, selector: str, number: object, text: str) -> Rule:
 
 
 def check_level(value: object) -> float:
-    """A level of significance.
+    """Validate a level of significance.
 
     Raises:
-        InvalidSettingError: if it is not between 0 and 1.
+        InvalidSettingError: if it is not a number between 0 and 1.
     """
     return _between_0_and_1("level", value, LEVEL)
 
 
 def check_spread(value: object) -> float:
-    """A standard deviation between seeds.
+    """Validate a standard deviation between seeds.
 
     Raises:
-        InvalidSettingError: if it is not between 0 and 1.
+        InvalidSettingError: if it is not a number between 0 and 1.
     """
     return _between_0_and_1("assumed-spread", value, ASSUMED_SPREAD)
 
@@ -221,7 +256,7 @@ def _between_0_and_1(option: str, value: object, example: float) -> float:
 
 
 def _fraction(value: object) -> float | None:
-    """A number from 0 to 1; None for anything else."""
+    """Convert a value to a number from 0 to 1; None if that is impossible."""
     if isinstance(value, bool):
         return None
     try:

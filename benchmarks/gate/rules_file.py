@@ -1,4 +1,4 @@
-"""Rules in a file: in ``pyproject.toml`` the table ``[tool.robust-tin]``, else the whole ``robust-tin.toml``.
+"""Rules in a file: the table ``[tool.robust-tin]`` of ``pyproject.toml``, or the file ``robust-tin.toml``.
 
 ::
 
@@ -6,9 +6,9 @@
     max-drop = 0.01                      # or a table: {"*" = 0.01, "resnet50/*/pgd@*" = 0.02}
     min = {"pgd@0.03" = 0.20}
     level = 0.05
-    assumed-spread = 0.02                # between seeds, for a re-training beside a baseline of one seed
-    require-power = true                 # fail if the images cannot see the tolerance
-    allow-untrained = true               # let a model pass that learned nothing
+    assumed-spread = 0.02                # between seeds, for a re-training if the baseline has one seed
+    require-power = true                 # fail if there are too few images to detect the tolerance
+    allow-untrained = true               # let a model pass although its accuracy is not above chance
 """
 
 from __future__ import annotations
@@ -37,10 +37,13 @@ _OPTIONS = ("baseline", "max-drop", "min", "level", "assumed-spread", "require-p
 
 
 def read_rules(path: Path) -> Rules:
-    """Read a TOML file of rules; of a ``pyproject.toml`` its table ``[tool.robust-tin]``.
+    """Read a TOML file of rules; in ``pyproject.toml``, only the table ``[tool.robust-tin]``.
+
+    Args:
+        path: path of the file; a relative baseline path in it is relative to its folder.
 
     Raises:
-        InvalidSettingError: if it cannot be read, or holds something else than rules.
+        RobustTinError: if the file cannot be read, or has an unknown or invalid rule.
     """
     content = read_toml(path)
     if path.name == PYPROJECT:
@@ -48,7 +51,7 @@ def read_rules(path: Path) -> Rules:
         content = tool.get("robust-tin", {}) if isinstance(tool, dict) else {}
         if not isinstance(content, dict):
             raise InvalidSettingError(
-                f"'{path}' has a robust-tin that is no table; expected [tool.robust-tin]"
+                f"'{path}' has a robust-tin entry that is not a table; expected [tool.robust-tin]"
             )
     for key in content:
         if key not in _OPTIONS:
@@ -68,17 +71,17 @@ def read_rules(path: Path) -> Rules:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """The content of a TOML file.
+    """Read a TOML file.
 
     Raises:
-        InvalidSettingError: if it cannot be read, or is no TOML.
+        InvalidSettingError: if the file cannot be read, or is not valid TOML.
     """
     try:
         return tomllib.loads(read_text(path, LARGEST))
     except (OSError, UnicodeDecodeError) as error:
         raise InvalidSettingError(f"rules '{path}' cannot be read ({error}); expected a TOML file") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise InvalidSettingError(f"rules '{path}' are no TOML: {error}; mend the file") from None
+        raise InvalidSettingError(f"rules '{path}' are not TOML: {error}; correct the file") from None
 
 
 def has_rules(pyproject: Mapping[str, Any]) -> bool:
@@ -88,16 +91,19 @@ def has_rules(pyproject: Mapping[str, Any]) -> bool:
 
 
 def find_rules() -> Rules:
-    """The rules of the working directory, in ``pyproject.toml`` or ``robust-tin.toml``; none without either.
+    """The rules of the working directory, from ``pyproject.toml`` or ``robust-tin.toml``.
+
+    Returns:
+        The default rules if no file has rules.
 
     Raises:
-        InvalidSettingError: if both have some, or a file cannot be read.
+        RobustTinError: if both files have rules, or a file cannot be read.
     """
     project, alone = Path(PYPROJECT), Path(RULES_FILE)
     in_project = project.is_file() and has_rules(read_toml(project))
     if in_project and alone.is_file():
         raise InvalidSettingError(
-            f"got rules in {project} and in {alone}; keep one of them, or name it with --rules"
+            f"got rules in {project} and in {alone}; expected one of them: remove one, or give --rules FILE"
         )
     if alone.is_file():
         return read_rules(alone)

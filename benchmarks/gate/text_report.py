@@ -1,4 +1,4 @@
-"""A report as a person reads it: one table, each reason once, what changed, where to look."""
+"""A report for people: one table, each reason once, the changes, and possible causes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TESTS = {ComparisonMode.same_weights: "same images", ComparisonMode.retrained: 
 
 
 def table(report: CheckReport) -> Table:
-    """Every measure in a row, or each that moved; below them why, what changed, and where to look."""
+    """The table of a report: one row for each shown measurement, with the notes below it."""
     rows = tuple(_row(result) for result in report.shown)
     return Table(
         title=_title(report),
@@ -40,7 +40,7 @@ def table(report: CheckReport) -> Table:
 
 
 def plain(report: CheckReport) -> str:
-    """The table and what stands below it as plain text, wide enough that nothing is cut."""
+    """The table and its notes as plain text, wide enough that no cell is cut."""
     from rich.console import Console
 
     from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
@@ -54,7 +54,7 @@ def plain(report: CheckReport) -> str:
 
 
 def notes(report: CheckReport) -> list[str]:
-    """What stands below the table, a line each."""
+    """The notes below the table, one line each: reasons, comparisons, warnings, causes and the summary."""
     lines = [_unmoved(report)] if report.only_moved else []
     lines += [
         f"{'! ' if any(each.status.grave for each in found) else ''}{reason} ({_measures(found)})"
@@ -67,25 +67,22 @@ def notes(report: CheckReport) -> list[str]:
     lines += [f"! {finding.text}" for finding in report.findings]
     lines += [f"Compared: {fact}." for fact in report.facts]
     lines += [f"Warning: {warning}." for warning in report.warnings]
-    lines += [f"Look here: {cause}." for cause in report.hints]
-    lines += [f"To keep this as the new baseline: {report.update}"] if report.update else []
+    lines += [f"Possible cause: {cause}." for cause in report.hints]
+    lines += [f"To make this the new baseline: {report.update}"] if report.update else []
     return [*lines, report.summary]
 
 
 def _title(report: CheckReport) -> str:
     beside = f"against {report.baseline}" if report.baseline else "against floors"
-    level = (
-        f", at most {report.level:.0%} of tables without a true drop fail by chance"
-        if report.baseline
-        else ""
-    )
+    level = f", false-alarm rate at most {report.level:.0%}" if report.baseline else ""
     return f"Robustness of {report.candidate} {beside}: {counted(report.images, 'image')}{level}"
 
 
 def _unmoved(report: CheckReport) -> str:
-    """How many measures have no row."""
+    """A note on the number of measurements without a row."""
     count = len(report.results) - len(report.shown)
-    return f"{count:,} of {counted(len(report.results), 'measure')} did not move: no row above."
+    total = counted(len(report.results), "measurement")
+    return f"{count:,} of {total} did not get worse: not shown."
 
 
 def _row(result: CheckResult) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Several trainings of one model of the user's own, each a weights file: the seeds of a baseline."""
+"""Measure several trainings of a user's own model, one weights file each, as the seeds of a baseline."""
 
 from __future__ import annotations
 
@@ -20,23 +20,24 @@ def measure_trainings(
     """Measure a model once for each weights file.
 
     Args:
-        source: the model, and what it is measured on and under.
-        weights: the first is seed 0, the next seed 1; none: the model has its weights.
-        reporter: shows progress.
+        source: the model, its data and its attacks.
+        weights: weights files: the first one is seed 0, the next seed 1, and so on. Empty if the model has
+            its weights already.
+        reporter: shows progress; None for no output.
 
     Returns:
         One candidate with a model for each training.
 
     Raises:
         InvalidSettingError: if two files hold the same weights.
-        RobustTinError: for anything that cannot be done as asked.
+        RobustTinError: if a setting, the model or the data is not usable.
     """
     if len(weights) < 2:
         return replace(source, weights=next(iter(weights), None)).measure(reporter)
     _require_different(weights, [tensors_digest(read_weights_file(path).state) for path in weights])
     measured = [replace(source, weights=path).measure(reporter) for path in weights]
     models = [candidate.models[0] for candidate in measured]
-    # The same tensors may lie under other names, or beside others.
+    # The loaded weights may be equal although the files have other tensor names or additional tensors.
     _require_different(weights, [model.weights for model in models])
     return replace(
         measured[0],
@@ -50,6 +51,6 @@ def _require_different(weights: Sequence[Path], digests: Sequence[str | None]) -
     for path, digest in zip(weights, digests, strict=True):
         if digest in known:
             raise InvalidSettingError(
-                f"weights '{path}' are the same as '{known[digest]}'; expected a file of another training"
+                f"weights '{path}' are the same as '{known[digest]}'; expected one file for each training"
             )
         known[digest] = path

@@ -1,4 +1,4 @@
-"""A model of the user's own as the gate sees it: measured on the spot, nothing trained."""
+"""Measure a user's own model for the gate, without training."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import as_tensor, choose_device, tune_allocator
 from robustbench_tin.specs import split_list
 
-# Number of images that show whether a conversion answers as its original does.
+# Number of images that show whether a converted model has the same logits as the original.
 _CONFIRMED = 8
 
 
 @dataclass(frozen=True)
 class UserModelSettings:
-    """What a model is measured under.
+    """The attacks that a model is measured under.
 
     Attributes:
-        attacks: specs, with commas between them.
-        eps: budgets in units of the pixel range, likewise.
+        attacks: attack specs, separated by commas.
+        eps: budgets in units of the pixel range, separated by commas.
         norm: ``linf`` or ``l2``.
-        trust: check whether to believe the figures, too.
+        trust: whether to run the trust checks.
     """
 
     attacks: str = "fgsm,pgd"
@@ -54,12 +54,15 @@ class UserModelSettings:
 
 @dataclass(frozen=True)
 class UserModelSource(UserModelSettings, ModelConfig):
-    """A model by name, and what it is measured on and under: the options of ``robust-tin check --model``.
+    """A model by name, its data and its attacks: the options of ``robust-tin check --model``.
 
     Attributes:
-        model: as :func:`robustbench_tin.models.ready_model.load_model` takes it; likewise ``weights``.
-        data: as ``bench`` takes it; likewise ``classes`` and ``eval_images``.
-        device: None: the best there is.
+        model: the model, in any form that :func:`robustbench_tin.models.ready_model.load_model` accepts.
+        weights: file with its weights; None if the model has its weights already.
+        data: the data set, as for ``robust-tin bench``.
+        classes: number or names of the classes, as for ``robust-tin bench``; None for all.
+        eval_images: number of images to measure; None for all.
+        device: device, such as ``cpu`` or ``cuda``; None for the best available one.
     """
 
     model: str = ""
@@ -71,7 +74,7 @@ class UserModelSource(UserModelSettings, ModelConfig):
 
     @property
     def command(self) -> str:
-        """These options as a command line has them."""
+        """These options as part of a command line."""
         words = []
         for name, value in asdict(self).items():
             flag = flag_of(name, options_of(ModelConfig).get(name))
@@ -85,8 +88,11 @@ class UserModelSource(UserModelSettings, ModelConfig):
     def measure(self, reporter: Reporter | None = None) -> Candidate:
         """Load the model, open the data and measure.
 
+        Args:
+            reporter: shows progress and warnings; None for no output.
+
         Raises:
-            RobustTinError: for anything that cannot be done as asked.
+            RobustTinError: if a setting, the model or the data is not usable.
         """
         reporter = reporter or Reporter()
         tune_allocator()
@@ -136,15 +142,18 @@ def _setting(value: bool | str | Sequence[str]) -> str:
 
 
 def asked_by(baseline: Baseline) -> UserModelSettings:
-    """What a model must be measured under to be compared with a baseline of one model.
+    """The attack settings that make a measurement comparable with a baseline of one model.
+
+    Args:
+        baseline: the baseline.
 
     Raises:
-        InvalidSettingError: for a baseline of several.
+        InvalidSettingError: if the baseline has several models.
     """
     if len(baseline.entries) > 1:
         labels = ", ".join(entry.label for entry in baseline.entries)
         raise InvalidSettingError(
-            f"the baseline is of several models ({labels}); expected one of a single model"
+            f"the baseline has several models ({labels}); expected a baseline of a single model"
         )
     attacked = [measure for measure in baseline.entries[0].measures if measure.attack != CLEAN]
     return UserModelSettings(
@@ -165,21 +174,22 @@ def measure(
     orders: Mapping[str, Any] | None = None,
     warn: Callable[[str], None] | None = None,
 ) -> Candidate:
-    """Measure a model on images.
+    """Measure a user's own model on images.
 
-    If it gives no gradients, it has no figures of the attacks that need them, and square stands in.
+    If the model gives no gradients, attacks that need them are left out, and square replaces them.
 
     Args:
         own: the model, on its device.
-        images: as of :func:`robustbench_tin.evaluate`; likewise ``labels``.
+        images: images in any form that :func:`robustbench_tin.evaluate` accepts.
+        labels: class indices, one for each image; None if the images come with labels.
         asked: attacks and budgets.
-        facts: fields of the records that are known of the images.
-        orders: labels of the images in other orders of the classes, by name.
-        warn: given a line for each attack left out and each likely mistake; None: the latter are
-            warnings.
+        facts: additional fields of the records, such as the name of the data set.
+        orders: for each other class order, by name, the labels of the images.
+        warn: called with one line for each attack left out and each likely mistake; if None, likely mistakes
+            are Python warnings.
 
     Raises:
-        RobustTinError: if it cannot be measured.
+        RobustTinError: if the model cannot be measured.
     """
     specs = split_list(asked.attacks)
     measures = measured(
@@ -188,7 +198,7 @@ def measure(
         labels,
         specs,
         asked.eps,
-        # Nothing chosen by timing: the same model gives the same figures every time.
+        # No variant is chosen by timing, so that a model has the same figures every time.
         AttackProtocol(asked.norm, search="fixed"),
         trust=asked.trust,
         facts={"model": own.name, **(facts or {})},

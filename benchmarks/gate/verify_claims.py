@@ -1,4 +1,4 @@
-"""Verifying a model card: its weights are measured again and compared with its claims, image by image."""
+"""Verify a model card: measure its weights again and compare the results with its claims, image by image."""
 
 from __future__ import annotations
 
@@ -37,19 +37,20 @@ from robustbench_tin.progress import Reporter
 from robustbench_tin.runtime import choose_device, tune_allocator
 
 _LARGEST_CARD = 16 * 2**20
-_OTHER = "these are other weights than the card's: the digest of their tensors is not that of its claims"
+_OTHER = "the weights differ from the card's: their digest is not the digest in the claims"
 
 
 @dataclass(frozen=True)
 class CardSource:
-    """A card, and where the things lie that it is about.
+    """A card, and the places of its model, weights and data.
 
     Attributes:
         card: the Markdown file, or its directory.
-        model: of a model that was given to its run: as ``evaluate --model`` takes it; None: as in the claims.
-        weights: file; None: the one beside the card.
-        data: data options that differ from those of the claims.
-        device: None: the best there is.
+        model: the model, as for ``robust-tin evaluate --model``, if the run did not train it; None for the
+            model that the claims name.
+        weights: weights file; None for the file beside the card.
+        data: data options that replace those of the claims.
+        device: device, such as ``cpu`` or ``cuda``; None for the best available one.
     """
 
     card: Path
@@ -60,16 +61,24 @@ class CardSource:
 
     @property
     def file(self) -> Path:
-        """The Markdown file."""
+        """The path of the Markdown file."""
         return self.card / CARD_FILE if self.card.is_dir() else self.card
 
 
 def verify_card(source: CardSource, rules: Rules, reporter: Reporter | None = None) -> CheckReport:
-    """Measure the weights of a card again and compare each image's result with its claims.
+    """Measure the weights of a card again and compare each image's result with the claims.
+
+    Args:
+        source: the card, and the places of its model, weights and data.
+        rules: tolerances, floors and level.
+        reporter: shows progress; None for no output.
+
+    Returns:
+        The report; a changed card and different weights are findings that fail it.
 
     Raises:
-        RobustTinError: if the card or its claims were changed by hand, if something is missing, and if the
-            data is not that of the claims.
+        RobustTinError: if the claims were changed by hand, a file is missing, or the data differ from the
+            data of the claims.
     """
     claims = read_claims(source.file.parent / CLAIMS_FILE)
     changed = _changed(source.file, claims)
@@ -81,7 +90,7 @@ def verify_card(source: CardSource, rules: Rules, reporter: Reporter | None = No
         with tempfile.TemporaryDirectory() as scratch:
             candidate = _measured(source, claims, dataset, Path(scratch) / "run", reporter)
     except ChangedModelError:
-        # Such a model is not measured: which of its parts changed is not known.
+        # A changed model is not measured, because it is not known which part of it changed.
         findings.append(Finding(FindingCode.other_weights, f"{_OTHER}, {claims.weights}"))
         name, images = str(source.file), claims.baseline.images
         return CheckReport(name, name, images, rules.level, (), findings=tuple(findings))
@@ -100,7 +109,7 @@ def verify_card(source: CardSource, rules: Rules, reporter: Reporter | None = No
 
 
 def _changed(card: Path, claims: Claims) -> str:
-    """Which part of a card does not say what its claims do; empty if all does."""
+    """The part of a card that differs from its claims, as a sentence; empty if no part differs."""
     try:
         text = files.read_bytes(card, _LARGEST_CARD).decode("utf-8", errors="replace")
     except OSError as error:
@@ -109,23 +118,24 @@ def _changed(card: Path, claims: Claims) -> str:
 
     try:
         said = metadata_load(card) or {}
-    except FOREIGN:  # whatever a parser raises on a damaged block
+    except FOREIGN:  # a parser may raise anything on a damaged block
         said = {}
     expected: dict[str, Any] = metadata(claims).to_dict()  # type: ignore[no-untyped-call]
     if said.get("model-index") != expected["model-index"]:
-        return "the card's metadata (model-index) is not what its claims say"
-    return "" if claims_section(claims) in text else "the card's text is not what its claims say"
+        return "the card's metadata (model-index) differs from its claims"
+    return "" if claims_section(claims) in text else "the card's text differs from its claims"
 
 
 def _opened(source: CardSource, claims: Claims, reporter: Reporter) -> Dataset:
-    """The data set of the claims, whose validation images are those that were measured.
+    """Open the data set of the claims.
 
     Raises:
-        RunError: if they are others.
+        InvalidSettingError: if the path of the data set is missing.
+        RunError: if its validation images differ from the measured images.
     """
     if claims.needs_place and "data" not in source.data:
         raise InvalidSettingError(
-            f"data got nothing, and the card does not say where its images lie; give --data"
+            f"data got no value, and the card does not hold the path of its images; give --data"
             f" {claims.data['data']}"
         )
     dataset = open_part(reporter, **{**claims.data, **source.data})
@@ -145,7 +155,7 @@ def _opened(source: CardSource, claims: Claims, reporter: Reporter) -> Dataset:
 def _measured(
     source: CardSource, claims: Claims, dataset: Dataset, path: Path, reporter: Reporter
 ) -> Candidate:
-    """The model of the card, measured again as a run of this cell alone."""
+    """Measure the model of the card again, in a run with this cell only."""
     plan = claims.plan.model_copy(
         update={"data_fingerprint": dataset.fingerprint, "device": choose_device(source.device)}
     )
@@ -165,7 +175,7 @@ def _measured(
 def _put_weights(source: CardSource, run: Run, claims: Claims) -> None:
     file = source.weights or source.file.parent / WEIGHTS_FILE
     if not file.is_file():
-        raise RunError(f"'{file}' with the weights of the card is missing; give --weights FILE")
+        raise RunError(f"the weights of the card, '{file}', are missing; give --weights FILE")
     target = run.weights_file(claims.cell)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, target)
@@ -174,11 +184,13 @@ def _put_weights(source: CardSource, run: Run, claims: Claims) -> None:
 
 
 def _place(source: CardSource, claims: Claims) -> ModelPlace:
-    """Where a model lies that was given; code that the claims name is never run unasked."""
+    """The place of a model that the run did not train; code that only the claims name is never run."""
     given = claims.plan.given[0]
     spec = source.model or given.spec
     if source.model is None and (file_of(spec) is not None or (":" in spec and not spec.startswith("timm:"))):
-        raise InvalidSettingError(f"model got nothing, and the card is of '{given.spec}'; give --model")
+        raise InvalidSettingError(
+            f"model got no value, and the card's model '{given.spec}' is a file or code; give --model"
+        )
     if given.weights_file and source.weights is None:
-        raise InvalidSettingError(f"weights got nothing; give --weights FILE ({given.weights_file})")
+        raise InvalidSettingError(f"weights got no value; give --weights FILE ({given.weights_file})")
     return ModelPlace.of(spec, source.weights)

@@ -1,4 +1,4 @@
-"""Measuring a model under one attack at several budgets."""
+"""Measure a model under one attack at several budgets."""
 
 from __future__ import annotations
 
@@ -31,21 +31,24 @@ def measure_attack(
     clean_logits: Tensor | None = None,
     on_images: OnImages | None = None,
 ) -> list[Measurement]:
-    """One measure a budget.
+    """Measure a model under an attack, one measurement for each budget.
 
-    What goes wrong inside the model or the attack becomes the measures' status: a failed measure
-    counts neither as robust nor as zero.
+    If the model or the attack raises an error, the measurement is reported as failed. A failed measurement
+    is excluded from robust accuracy.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
-        attack: what moves them.
+        attack: the attack.
         eps: positive budgets in units of the pixel range; ascending if they are a ladder.
-        protocol: norm, seed and how to search.
-        clean_logits: of :func:`measure_clean`; None: worked out here, if the attack stops on success
-            or the budgets are a ladder.
-        on_images: called with the number of images done so far since the last call; over all budgets, each
-            image counts once.
+        protocol: norm, seed and search; None for the defaults.
+        clean_logits: logits from :func:`measure_clean`, float32 ``(N, C)``; None computes them here if the
+            attack stops on success or the budgets are a ladder.
+        on_images: called with the number of images finished since the last call; each image counts once over
+            all budgets.
+
+    Returns:
+        The measurements, in the order of ``eps``.
     """
     protocol = protocol or AttackProtocol()
     if attack.criterion is None and not protocol.curve:
@@ -77,14 +80,19 @@ def measured_again(
     protocol: AttackProtocol,
     clean_logits: Tensor | None,
 ) -> dict[Attack, list[Measurement]]:
-    """The measures; with the model itself those whose variant was found to be wrong by another attack since.
+    """Repeat the measurements whose variant of the model turned out to be wrong in a later attack.
+
+    The repeated measurements search with the model itself.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
-        done: the measures of each attack, one a budget.
-        protocol: under which they were taken.
-        clean_logits: of :func:`measure_clean`.
+        done: the measurements of each attack, one for each budget.
+        protocol: the protocol that they were measured with.
+        clean_logits: logits from :func:`measure_clean`, float32 ``(N, C)``.
+
+    Returns:
+        The valid and the repeated measurements of each attack.
     """
     return {
         attack: measure_attack(
@@ -97,7 +105,7 @@ def measured_again(
 
 
 def _shared_progress(on_images: OnImages | None, budgets: int) -> OnImages | None:
-    """Tells of an image once all budgets are through with as many."""
+    """A callback that counts an image only when all budgets have finished it."""
     if on_images is None or budgets == 1:
         return on_images
     done = told = 0

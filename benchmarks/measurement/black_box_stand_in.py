@@ -1,4 +1,4 @@
-"""An attack by queries alone, for models that give no gradients."""
+"""A black-box attack for models that give no gradients."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
 STAND_IN = "square:queries=1000"
-"""What is measured where no attack that was asked for can be, for want of gradients."""
-# Of an error that stands in a status.
+"""The attack that is measured instead if the model has no gradients for the requested attacks."""
+# Longest part of an error message that a status holds, in characters.
 _BRIEF = 120
 
 
@@ -32,16 +32,19 @@ def with_stand_in(
     done: Mapping[Attack, list[Measurement]],
     protocol: AttackProtocol,
 ) -> dict[Attack, list[Measurement]]:
-    """The measures, with one by queries alone if the model gives no gradients.
+    """Add a black-box measurement if the model gives no gradients.
 
-    Attacks that failed for want of gradients were not measured, and say so. If no other attack worked that
-    claims to find adversarial images, :data:`STAND_IN` is measured in their place.
+    Attacks that failed because the model gives no gradients get the status "not measured". If no other attack
+    that searches for adversarial images succeeded, :data:`STAND_IN` is measured instead.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
-        done: the measures of each attack, one a budget.
-        protocol: norm, seed and how to search.
+        done: the measurements of each attack, one for each budget.
+        protocol: norm, seed and search.
+
+    Returns:
+        The measurements of each attack, with the black-box attack if it was needed.
     """
     failed = [
         attack
@@ -67,20 +70,20 @@ def with_stand_in(
 
 
 def needs_stand_in(attacks: Iterable[Attack]) -> bool:
-    """Whether none of the attacks that work claims to find adversarial images."""
+    """Whether none of the working attacks searches for adversarial images, as ``noise`` does not."""
     return not any(attack.gradients(1) > 0 for attack in attacks)
 
 
 def not_measured(
     attack: Attack, measures: Sequence[Measurement], why: str, stand_in: Attack | None
 ) -> list[Measurement]:
-    """The measures of an attack on a model without gradients; if it needs them and failed, they say so.
+    """Mark the measurements of an attack as "not measured" if it needs gradients and failed.
 
     Args:
-        attack: of the measures.
-        measures: one a budget.
-        why: the model gives no gradients.
-        stand_in: what is measured instead.
+        attack: the attack of the measurements.
+        measures: its measurements, one for each budget.
+        why: why the model gives no gradients.
+        stand_in: the attack that is measured instead; None if no attack is.
     """
     if not attack.needs_gradients or all(each.status == OK for each in measures):
         return list(measures)
@@ -94,7 +97,13 @@ def not_measured(
 def stood_in(
     measures: Iterable[Measurement], stand_in: Attack, attacks: Iterable[Attack]
 ) -> list[Measurement]:
-    """The measures of an attack that stands in for others, with a remark that says so."""
+    """Add a remark to the measurements of an attack that replaces others.
+
+    Args:
+        measures: the measurements of the replacement.
+        stand_in: the replacement.
+        attacks: the replaced attacks.
+    """
     remark = f"{stand_in.spec} stands in for {', '.join(attack.spec for attack in attacks)}"
     return [
         replace(each, remarks=(*each.remarks, f"{remark}: the model gives no gradients")) for each in measures
@@ -102,11 +111,11 @@ def stood_in(
 
 
 def lacks_gradients(model: nn.Module, batches: ImageBatches) -> str | None:
-    """Why a model gives no gradients though it answers; None: it does, or fails altogether."""
+    """Why a working model gives no gradients; None if it gives gradients or does not work at all."""
     images = batches.at(0)[0][:1]
     with AttackedModel(model) as attacked:
         try:
             attacked.logits(images)
             return attacked.lacks_gradients(images)
-        except Exception:  # noqa: BLE001 - whatever a model raises; the measures say what
+        except Exception:  # noqa: BLE001 - a model may raise anything; the measurements report it
             return None

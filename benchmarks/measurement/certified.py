@@ -1,10 +1,10 @@
-"""Certified accuracy: how much of it no attack within a radius can take, by randomised smoothing.
+"""Certified accuracy by randomised smoothing: the accuracy that no attack within a radius can reduce.
 
 Cohen, Rosenfeld and Kolter, 2019, "Certified Adversarial Robustness via Randomized Smoothing", arXiv
-1902.02918. A classifier votes under Gaussian noise of deviation sigma. If its answer wins a part p above one
-half of all votes, no change shorter in l2 than sigma · Φ⁻¹(p) changes the winner. The part is known from a
-sample, so a lower bound of it is used (Clopper and Pearson, 1934); each certificate is wrong with
-probability alpha at most.
+1902.02918. A classifier votes under Gaussian noise with standard deviation sigma. If one class wins a share p
+of the votes above one half, no change shorter in l2 than sigma · Φ⁻¹(p) changes the winner. p is estimated
+from a sample, so its lower confidence bound is used (Clopper and Pearson, 1934). Each certificate is wrong
+with probability at most alpha.
 """
 
 from __future__ import annotations
@@ -35,21 +35,25 @@ MODE = "certified lower bound"
 
 @dataclass(frozen=True)
 class Certificates:
-    """What is proved of each image.
+    """The certificates of all images.
 
     Attributes:
-        answers: the class that most of the first votes chose, int64 ``(N,)``.
-        radii: l2 radius within which the smoothed classifier's answer is proved to be the label, in units of
-            the pixel range, float64 ``(N,)``; NaN where nothing is: the answer is wrong, or has too few
-            votes to be sure of (an abstention).
+        answers: the class with most of the first votes, int64 ``(N,)``.
+        radii: the certified l2 radius of each image in units of the pixel range, float64 ``(N,)``: within it,
+            the smoothed classifier provably answers with the label. NaN if the answer is wrong or has too
+            few votes for a certificate (an abstention).
     """
 
     answers: npt.NDArray[np.int64]
     radii: npt.NDArray[np.float64]
 
     def right(self, eps: float) -> npt.NDArray[np.bool_]:
-        """Which images are proved right for every change of at most ``eps``, bool ``(N,)``."""
-        # The proof is of shorter changes; what counts as inside the ball may be a hair longer than eps.
+        """Which images are certified right for every change of at most ``eps``, bool ``(N,)``.
+
+        Args:
+            eps: l2 radius in units of the pixel range, above 0.
+        """
+        # The certificate holds for shorter changes only, and the ball's tolerance exceeds eps slightly.
         proved: npt.NDArray[np.bool_] = self.radii > ThreatModel("l2", eps).ball(torch.zeros(1)).radius
         return proved
 
@@ -57,19 +61,19 @@ class Certificates:
 def certify(
     vote: NoiseVote, batches: ImageBatches, *, seed: int = 0, on_images: OnImages | None = None
 ) -> Certificates:
-    """Certify each image.
+    """Certify each image (Cohen, Rosenfeld and Kolter, 2019).
 
-    Images whose first votes choose another class than the label need no further ones.
+    If the first votes choose another class than the label, the image gets no further votes.
 
     Args:
         vote: the classifier, its noise, and the numbers of votes.
         batches: the images, on the classifier's device.
-        seed: of the noise.
-        on_images: called with a number of images that are done.
+        seed: seed of the noise.
+        on_images: called with the number of newly finished images.
 
     Raises:
-        InvalidSettingError: for a noise, a number of votes or a probability that is none.
-        AttackFailure: where the classifier goes wrong.
+        InvalidSettingError: if the noise, a number of votes or the probability is out of range.
+        AttackFailure: if the classifier raises an error or returns invalid logits.
     """
     with _oracle(vote, seed) as attacked:
         return _certified(attacked, vote, batches, seed, on_images)
@@ -83,14 +87,22 @@ def measure_certified(
     seed: int = 0,
     on_images: OnImages | None = None,
 ) -> list[Measurement]:
-    """One measure a radius: which images are proved right. They share their passes, and their time.
+    """Measure certified accuracy, one measurement for each radius.
+
+    All radii share the same votes; passes and seconds are divided among them.
 
     Args:
-        vote: as of :func:`certify`.
-        batches: as of :func:`certify`.
-        eps: radii above 0, l2, in units of the pixel range.
-        seed: as of :func:`certify`.
-        on_images: as of :func:`certify`.
+        vote: the classifier, its noise, and the numbers of votes.
+        batches: the images, on the classifier's device.
+        eps: l2 radii above 0 in units of the pixel range.
+        seed: seed of the noise.
+        on_images: called with the number of newly finished images.
+
+    Returns:
+        The measurements in the order of ``eps``; if the classifier raises an error, their status says so.
+
+    Raises:
+        InvalidSettingError: if the noise, a number of votes or the probability is out of range.
     """
     started = time.perf_counter()
     attacked = _oracle(vote, seed)
@@ -98,7 +110,7 @@ def measure_certified(
     try:
         with attacked:
             found = _certified(attacked, vote, batches, seed, on_images)
-    except FOREIGN as error:  # whatever a model raises
+    except FOREIGN as error:  # a model may raise anything
         status = failed(error)
     return [
         Measurement(
@@ -148,7 +160,7 @@ def _certified(
 def _votes(
     attacked: AttackedModel, images: Tensor, count: int, sigma: float, generator: torch.Generator
 ) -> Tensor:
-    """How often each class wins under noise, int64 ``(N, C)``, a pass of each image a vote."""
+    """The number of votes of each class, int64 ``(N, C)``; a vote is one pass of the image with noise."""
     votes = torch.zeros(len(images), 1, dtype=torch.int64, device=images.device)
     for _ in range(count if len(images) else 0):
         noise = torch.randn(images.shape, generator=generator, device=images.device, dtype=torch.float32)
@@ -158,7 +170,16 @@ def _votes(
 
 
 def radius(won: npt.NDArray[np.int64], votes: int, sigma: float, alpha: float) -> npt.NDArray[np.float64]:
-    """The l2 radius that so many votes won of all prove, float64 ``(N,)``; NaN where they prove none.
+    """The certified l2 radius for a number of won votes (Cohen, Rosenfeld and Kolter, 2019).
+
+    Args:
+        won: number of votes for the class of each image, int64 ``(N,)``.
+        votes: number of all votes of an image, 1 or more.
+        sigma: standard deviation of the noise in units of the pixel range, above 0.
+        alpha: largest probability that a certificate is wrong, in (0, 1).
+
+    Returns:
+        The radii in units of the pixel range, float64 ``(N,)``; NaN if the votes certify nothing.
 
     >>> radius(np.array([40, 60, 100]), 100, sigma=0.5, alpha=0.001).round(3)
     array([ nan,  nan, 0.75])

@@ -1,4 +1,4 @@
-"""The clean measurement, and the logits that others start from."""
+"""The clean measurement, and the clean logits that other measurements use."""
 
 from __future__ import annotations
 
@@ -25,16 +25,17 @@ if TYPE_CHECKING:
 def measure_clean(
     model: nn.Module, batches: ImageBatches, *, seed: int = 0, on_images: OnImages | None = None
 ) -> tuple[Measurement, Tensor | None]:
-    """The clean measure, which images are right as they are, and the logits behind it.
+    """Measure clean accuracy.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
-        seed: of what a model that is random at test time draws.
-        on_images: called with the number of images done after each batch.
+        seed: random seed, for a model that is random at test time.
+        on_images: called after each batch with its number of images.
 
     Returns:
-        The outcomes, and the logits float32 ``(N, C)`` on the images' device; None where the measure failed.
+        The measurement, and the logits, float32 ``(N, C)`` on the images' device; None instead of the logits
+        if the measurement failed.
     """
     started = time.perf_counter()
     attacked = AttackedModel(model)
@@ -48,7 +49,7 @@ def measure_clean(
                 if on_images is not None:
                     on_images(len(labels))
             logits = torch.cat(parts)
-    except FOREIGN as error:  # whatever a model raises
+    except FOREIGN as error:  # a model may raise anything
         status = failed(error)
     labels = batches.all_labels()
     return Measurement(
@@ -64,22 +65,34 @@ def measure_clean(
 
 
 def batch_logits(attacked: AttackedModel, images: Tensor, seed: int, start: int) -> Tensor:
-    """The verdict on the batch that starts at row ``start``.
+    """The logits that decide the results of one batch, float32 ``(N, C)``.
 
-    A model that is random at test time draws for a batch the same each time, clean or attacked, at
-    whatever eps: figures then differ by the attack alone. No search sees these draws.
+    If the model is random at test time, a batch gets the same random numbers each time, clean or attacked,
+    at any eps. So accuracies differ only because of the attack. Attacks do not see these random numbers.
+
+    Args:
+        attacked: the attacked model.
+        images: the batch, float32 ``(N, C, H, W)`` in [0, 1].
+        seed: seed of the measurement.
+        start: row of the batch's first image.
     """
     attacked.reseed("verdict", batch_seed(seed, start))
     return attacked.logits(images)
 
 
 def hits_of(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
-    """Is the label in the top ``k``, bool ``(N,)``."""
+    """Whether each image's label is in the top ``k``, bool ``(N,)``.
+
+    Args:
+        logits: ``(N, C)``.
+        labels: int64 ``(N,)``.
+        k: 1 or more.
+    """
     hits: npt.NDArray[np.bool_] = in_top(logits, labels, k).cpu().numpy()
     return hits
 
 
 def failed(error: BaseException) -> Status:
-    """The status of a measure that an error ended."""
+    """The status of a measurement that failed with an error."""
     why = str(error) if isinstance(error, AttackFailure) else one_line(error)
     return Status.of(StatusCode.failed, why=why)

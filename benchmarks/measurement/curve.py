@@ -1,10 +1,10 @@
-"""Robust accuracy over a ladder of budgets: each rung attacks the images that survived those below.
+"""Robust accuracy over a ladder of budgets: each rung attacks only the images that survived the lower rungs.
 
-An image that is adversarial at a smaller eps stays so at a larger one: it lies in the larger ball, too.
-So the accuracy of a rung is at most that of the rungs below it.
+An image that is adversarial at a smaller eps is also adversarial at a larger eps, because it lies in the
+larger ball too. So the accuracy of a rung is at most the accuracy of the rungs below it.
 
-That would hide an attack that gets weaker as eps grows. So a random sample of the images is attacked at every
-rung anew, and its results are kept apart: the trust check of rising accuracies looks at these alone.
+That would hide an attack that gets weaker as eps grows. So every rung attacks a random sample of the images
+again, and stores these results separately; the trust check for rising accuracy uses only them.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
 from robustbench_tin.metrics import predictions
 
-# Images that every rung attacks anew. Over all rungs they are a quarter of the images, so that they cost at
-# most a quarter of a step; but as many as the check needs to see anything, and no more than it needs.
+# Number of images that every rung attacks again: over all rungs a quarter of the images, so that they cost at
+# most a quarter of a rung. The limits are the fewest that the trust check can use and the most that it needs.
 _SAMPLE_PART, _LEAST_SAMPLE, _MOST_SAMPLE = 0.25, 16, 100
 
 
@@ -43,18 +43,22 @@ def measure_curve(
     clean_logits: Tensor,
     on_images: OnImages | None = None,
 ) -> list[Measurement]:
-    """One measurement a rung, of the attack's criterion only: top-1 for a fixed budget.
+    """Measure a ladder of budgets, one measurement for each rung.
 
-    An attack whose gradients serve all budgets at once attacks all images at all rungs.
+    Only the attack's own criterion is measured: top-1 for a fixed budget. If the gradients of an attack serve
+    all budgets at once, it attacks all images at all rungs.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
         attack: the attack.
         eps: the rungs, positive and ascending, in units of the pixel range.
-        protocol: norm, seed and how to search.
-        clean_logits: of the clean measurement, float32 ``(N, C)``.
-        on_images: called with the number of images that are newly done.
+        protocol: norm, seed and search.
+        clean_logits: logits of the clean measurement, float32 ``(N, C)``.
+        on_images: called with the number of newly finished images.
+
+    Returns:
+        The measurements in the order of ``eps``.
     """
     right = hits_of(clean_logits, batches.all_labels(), attack.goal.k)
     if shares_gradients(attack):
@@ -69,13 +73,13 @@ def measure_curve(
 
 @dataclass(frozen=True)
 class _Ladder:
-    """What is attacked, and how.
+    """A model, images and an attack to measure over a ladder.
 
     Attributes:
-        model: float32 pixels in [0, 1] to logits.
+        model: maps float32 pixels in [0, 1] to logits.
         batches: the images.
         attack: the attack.
-        protocol: norm, seed and how to search.
+        protocol: norm, seed and search.
         clean_logits: float32 ``(N, C)``.
         right: images that are right when clean, bool ``(N,)``.
     """
@@ -88,7 +92,7 @@ class _Ladder:
     right: npt.NDArray[np.bool_]
 
     def climb(self, eps: Sequence[float], on_images: OnImages | None) -> list[Measurement]:
-        """Measure rung by rung."""
+        """Measure one rung after the other."""
         sample = self.right & sampled(len(self.right), len(eps), self.protocol.seed)
         left, measures, told = self.right, [], 0
         for number, value in enumerate(eps, 1):
@@ -104,7 +108,7 @@ class _Ladder:
         return climbed(measures, self.right, self.attack, sample=sample, predicted=clean)
 
     def _rung(self, eps: float, attacked: npt.NDArray[np.bool_]) -> Measurement:
-        """One rung, with a result for each image: those that it does not attack count as right."""
+        """Measure one rung, with a result for each image; images that it does not attack count as right."""
         k = self.attack.goal.k
         rows = torch.from_numpy(attacked.nonzero()[0])
         if len(rows) == 0:
@@ -126,7 +130,7 @@ class _Ladder:
     def _whole(
         self, predicted: npt.NDArray[np.int32] | None, attacked: npt.NDArray[np.bool_]
     ) -> npt.NDArray[np.int32] | None:
-        """The classes of all images; those that were not attacked have 0, which nobody reads."""
+        """The predicted classes of all images; images that were not attacked have 0, which is never read."""
         if predicted is None:
             return None
         whole = np.zeros(len(attacked), dtype=np.int32)
@@ -142,12 +146,12 @@ class _Ladder:
 
 
 def sampled(images: int, rungs: int, seed: int) -> npt.NDArray[np.bool_]:
-    """The images that every rung attacks anew, bool ``(images,)``.
+    """The random sample of images that every rung attacks again, bool ``(images,)``.
 
     Args:
         images: number of all images.
-        rungs: of the ladder.
-        seed: of the measurement.
+        rungs: number of rungs, 1 or more.
+        seed: seed of the measurement.
     """
     count = min(max(int(_SAMPLE_PART * images / rungs), _LEAST_SAMPLE), _MOST_SAMPLE)
     chosen = np.zeros(images, dtype=bool)

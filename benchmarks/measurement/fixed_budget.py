@@ -1,4 +1,4 @@
-"""A fixed budget: every step of an attack on every image, then one verification."""
+"""A fixed budget: an attack takes all its steps on every image, and one verification follows."""
 
 from __future__ import annotations
 
@@ -31,19 +31,22 @@ from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, h
 from robustbench_tin.benchmarks.measurement.ladder import climbed
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
-# So many images tell a model that is random at test time.
+# Number of images that show whether a model is random at test time.
 _COMPARED = 8
 
 
 def with_clean_gradients(attacks: Iterable[Attack], protocol: AttackProtocol) -> Attack | None:
-    """The attack to give :func:`measure_from_clean`; None if no attack is fit for that.
+    """Choose the attack for :func:`measure_from_clean`.
 
-    A fixed budget that is spent with the model itself; of several the one of the fewest gradients, since FGSM
-    starts at the clean images and most others do not.
+    It must have a fixed budget and search with the model itself. If several do, the attack with the fewest
+    gradients is chosen, because FGSM starts at the clean images and most others do not.
 
     Args:
-        attacks: to be measured.
-        protocol: under which.
+        attacks: the attacks to measure.
+        protocol: norm, seed and search.
+
+    Returns:
+        The attack; None if no attack is suitable.
     """
     exact = [
         attack
@@ -51,7 +54,7 @@ def with_clean_gradients(attacks: Iterable[Attack], protocol: AttackProtocol) ->
         if attack.criterion is None
         and attack.needs_gradients
         and protocol.search_for(attack) == "exact"
-        # Others attack fewer images at each rung of a ladder, and only once the clean measure is known.
+        # On a ladder, other attacks need the clean measurement first: they attack only surviving images.
         and (shares_gradients(attack) or not protocol.curve)
     ]
     return min(exact, key=lambda attack: attack.gradients(1), default=None)
@@ -71,18 +74,19 @@ def measure_from_clean(
     *,
     on_images: OnImages | None = None,
 ) -> tuple[Measurement, Tensor | None, list[Measurement]]:
-    """The clean measure and a fixed budget together: gradients taken at the clean images give both.
+    """Measure clean accuracy and a fixed budget together, in the same passes at the clean images.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the images.
-        attack: without a criterion; see :func:`with_clean_gradients`.
+        attack: an attack without a criterion; see :func:`with_clean_gradients`.
         eps: positive budgets in units of the pixel range.
-        protocol: norm, seed and how to search.
-        on_images: called with the number of images done after each batch.
+        protocol: norm, seed and search.
+        on_images: called after each batch with its number of images.
 
     Returns:
-        What :func:`measure_clean` does, and what :func:`measure_attack` does.
+        The clean measurement; its logits, float32 ``(N, C)``, or None if it failed; the measurements of the
+        attack in the order of ``eps``.
     """
     attacked, logits = measure_fixed_budget(model, batches, attack, eps, protocol, on_images, with_clean=True)
     if logits is None:
@@ -110,7 +114,21 @@ def measure_fixed_budget(
     *,
     with_clean: bool = False,
 ) -> tuple[list[Measurement], Tensor | None]:
-    """The outcomes, and the clean logits where they were asked for and came with the attack's gradients."""
+    """Measure a fixed budget; an error of the model or the attack becomes the status of the measurements.
+
+    Args:
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
+        batches: the images.
+        attack: an attack without a criterion.
+        eps: positive budgets in units of the pixel range.
+        protocol: norm, seed and search.
+        on_images: called after each batch with its number of images.
+        with_clean: also return the clean logits if the attack's gradients are taken at the clean images.
+
+    Returns:
+        The measurements in the order of ``eps``, and the clean logits, float32 ``(N, C)``; None if they are
+        not available.
+    """
     started = time.perf_counter()
     status, spent = OK, None
     attacked = protocol.attacked(model)
@@ -122,11 +140,11 @@ def measure_fixed_budget(
                 attacked,
                 lambda: _spent(attacked, batches, attack, eps, protocol, report(), with_clean=with_clean),
             )
-    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status = failed(error)
     share = (time.perf_counter() - started) / len(eps)
     if spent is not None and spent.clean_logits is not None:
-        attacked.forward_passes -= len(batches)  # they are the clean measure's
+        attacked.forward_passes -= len(batches)  # these passes belong to the clean measurement
     outcomes = [
         Measurement(
             eps=value,
@@ -148,14 +166,14 @@ def measure_fixed_budget(
 
 @dataclass(frozen=True)
 class _Spent:
-    """What a fixed budget left of the images.
+    """The results of a fixed budget at K budgets.
 
     Attributes:
-        top1: at each budget, was the label in the top 1, bool ``(K, N)``.
-        top5: was it in the top 5, likewise.
-        predicted: at each budget, the class with the largest logit, int32 ``(K, N)``.
-        classes: of the model.
-        clean_logits: float32 ``(N, C)``; None if they did not come with the attack's gradients.
+        top1: whether the label is in the top 1, bool ``(K, N)``.
+        top5: whether the label is in the top 5, bool ``(K, N)``.
+        predicted: the class with the largest logit, int32 ``(K, N)``.
+        classes: number of classes of the model.
+        clean_logits: float32 ``(N, C)``; None if the attack's gradients were not taken at the clean images.
     """
 
     top1: npt.NDArray[np.bool_]
@@ -175,10 +193,10 @@ def _spent(
     *,
     with_clean: bool,
 ) -> _Spent:
-    """Spend a fixed budget on every image, block by block.
+    """Run a fixed budget on every image, block by block.
 
     Raises:
-        WrongVariantError: if the variant that is searched with turns out to be wrong.
+        WrongVariantError: if the variant that the attack searches with turns out to be wrong.
     """
     spent: list[_Spent] = []
     for rows in image_blocks(len(batches)):
@@ -198,10 +216,20 @@ def spend_on(
     *,
     with_clean: bool = False,
 ) -> _Spent:
-    """Spend a fixed budget on one block.
+    """Run a fixed budget on one block of images.
+
+    Args:
+        attacked: the prepared attacked model.
+        batches: the images.
+        attack: an attack without a criterion.
+        eps: K positive budgets in units of the pixel range.
+        protocol: norm, seed and rounding.
+        on_images: called after each batch with its number of images.
+        rows: the rows of the block; it starts at the start of a batch.
+        with_clean: also keep the clean logits if the attack's gradients are taken at the clean images.
 
     Raises:
-        WrongVariantError: if the variant that is searched with turns out to be wrong.
+        WrongVariantError: if the variant that the attack searches with turns out to be wrong.
     """
     checks = SpotChecks(attacked)
     clean: list[Tensor] = []
@@ -211,7 +239,7 @@ def spend_on(
     for start in range(rows.start, rows.stop, batches.size):
         images, labels = batches.at(start)
         if with_clean:
-            # An attack would copy a tensor made in inference mode.
+            # An attack copies a tensor made in inference mode, and the logits of the copy would not be kept.
             images = images.clone() if images.is_inference() else images
             attacked.note(images)
         moved = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
@@ -234,7 +262,7 @@ def spend_on(
 
 
 def _joined(spent: Sequence[_Spent]) -> _Spent:
-    """What a fixed budget left of the images of all blocks."""
+    """Join the results of all blocks."""
     clean = [each.clean_logits for each in spent if each.clean_logits is not None]
     return _Spent(
         np.concatenate([each.top1 for each in spent], axis=1),
@@ -252,20 +280,28 @@ def prepare(
     eps: Sequence[float],
     protocol: AttackProtocol,
 ) -> None:
-    """Choose the variant that a fixed budget is spent in, on images that stand for all."""
+    """Choose the variant for a fixed budget, tested on a random sample of the images.
+
+    Args:
+        attacked: the attacked model; it gets the variant.
+        batches: the images.
+        attack: an attack without a criterion.
+        eps: positive budgets in units of the pixel range; the largest is used.
+        protocol: norm, seed and search.
+    """
     few = drawn(batches, ThreatModel(protocol.norm, max(eps)), probed(len(batches)))
     attacked.prepare(few, protocol.search_for(attack))
 
 
 def variant_remarks(attacked: AttackedModel) -> tuple[str, ...]:
-    """What a reader must know of the variant that was searched with."""
+    """A remark for each fact about the variant that a reader must know: it turned out to be wrong."""
     return () if attacked.wrong_variant is None else (str(attacked.wrong_variant),)
 
 
 def _repeats(attacked: AttackedModel, images: Tensor, logits: Tensor, seed: int) -> bool:
-    """Whether the verdict on some images is what a search saw: not where the model is random."""
+    """Whether the model gives the same logits again; False if it is random at test time."""
     again = batch_logits(attacked, images[:_COMPARED], seed, 0)
-    attacked.forward_passes -= len(again)  # no attack's
+    attacked.forward_passes -= len(again)  # these passes belong to no attack
     return bool(torch.allclose(again, logits[:_COMPARED], rtol=1e-3, atol=1e-3 * float(logits.std())))
 
 
@@ -278,7 +314,17 @@ def perturb_batch(
     protocol: AttackProtocol,
     start: int,
 ) -> Tensor:
-    """The batch that starts at row ``start`` after the fixed budget, float32 ``(K, N, C, H, W)``."""
+    """The adversarial images of one batch at K budgets, float32 ``(K, N, C, H, W)``.
+
+    Args:
+        attack: an attack without a criterion.
+        attacked: the attacked model.
+        images: the batch, float32 ``(N, C, H, W)`` in [0, 1].
+        labels: int64 ``(N,)``.
+        eps: K positive budgets in units of the pixel range.
+        protocol: norm, seed and rounding.
+        start: row of the batch's first image; with the seed it decides the random numbers.
+    """
     seed = batch_seed(protocol.seed, start)
     moved = perturb_images(attack, attacked, images, labels, eps, norm=protocol.norm, seed=seed)
     if protocol.eight_bit:

@@ -1,4 +1,4 @@
-"""What callers bring to a measure: images and labels of any usual type, numbers, attacks."""
+"""Convert and check the arguments of callers: images and labels of any usual type, and numbers."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from robustbench_tin.runtime import as_tensor
 from robustbench_tin.text import brief
 
 Images = Tensor | npt.NDArray[Any] | Sequence[Any] | DataLoader[Any] | Dataset[Any] | Iterable[Any]
-"""Float ``(N, C, H, W)`` in [0, 1] or uint8: a tensor or array, images one by one, or with their labels."""
+"""Images, float in [0, 1] or uint8: a tensor or array ``(N, C, H, W)``, a list, or a data set with labels."""
 Labels = Tensor | npt.NDArray[Any] | Sequence[int]
 
 _IMAGE_KEYS = ("image", "images", "img", "pixel_values")
 _LABEL_KEYS = ("label", "labels", "target", "fine_label")
 _IMAGES = "a tensor or array (N, C, H, W), a list of images, or a DataLoader or Dataset of images with labels"
-_LABELS = "class indices from 0, one an image"
+_LABELS = "class indices from 0, one for each image"
 
 
 def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor, Tensor]:
-    """Images and labels as they are measured.
+    """Convert images and labels to tensors.
 
     Args:
-        images: as of :func:`robustbench_tin.evaluate`.
-        labels: likewise; None: they come with the images.
+        images: in any form that :func:`robustbench_tin.evaluate` accepts.
+        labels: class indices, one for each image; None if the images come with labels.
 
     Returns:
-        uint8 or float32 ``(N, C, H, W)`` in [0, 1], and int64 ``(N,)``.
+        The images, uint8 or float32 ``(N, C, H, W)`` in [0, 1], and the labels, int64 ``(N,)``.
 
     Raises:
-        InvalidSettingError: for another shape, type or range, and if both bring labels that differ.
+        InvalidSettingError: if a shape, type or range is wrong, if there are no labels, or if the labels
+            differ from those that come with the images.
     """
     found: Tensor | None = None
     if isinstance(images, Tensor | np.ndarray):
@@ -46,7 +47,7 @@ def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor,
         image_tensor, found = _collected(images)
     image_tensor = _as_pixels(image_tensor)
     if labels is None and found is None:
-        raise InvalidSettingError(f"labels got None, and the images bring none; expected {_LABELS}")
+        raise InvalidSettingError(f"labels got None, and the images have no labels; expected {_LABELS}")
     label_tensor = _as_labels(found if labels is None else labels, len(image_tensor))
     if (
         labels is not None
@@ -54,17 +55,22 @@ def as_images_and_labels(images: Images, labels: Labels | None) -> tuple[Tensor,
         and not torch.equal(_as_labels(found, len(found)), label_tensor)
     ):
         raise InvalidSettingError(
-            "labels got others than those that come with the images; leave them out (a shuffled DataLoader"
-            " gives another order each time)"
+            "labels got other values than the labels that come with the images; leave labels out (a shuffled"
+            " DataLoader gives another order each time)"
         )
     return image_tensor, label_tensor
 
 
 def as_whole(setting: str, value: object, least: int) -> int:
-    """A whole number of any integer type.
+    """Convert a whole number of any integer type.
+
+    Args:
+        setting: name of the setting, for the error.
+        value: the value; a bool is refused.
+        least: smallest valid number.
 
     Raises:
-        InvalidSettingError: naming the setting.
+        InvalidSettingError: if the value is no whole number of at least ``least``; it names the setting.
     """
     try:
         number = operator.index(value)  # type: ignore[arg-type]
@@ -76,10 +82,10 @@ def as_whole(setting: str, value: object, least: int) -> int:
 
 
 def require_values(model: nn.Module) -> None:
-    """Refuse a model whose weights are placeholders.
+    """Refuse a model without values: its weights are placeholders on torch's meta device.
 
     Raises:
-        InvalidSettingError: saying so.
+        InvalidSettingError: if a parameter or buffer is on the meta device.
     """
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
         raise InvalidSettingError(
@@ -89,7 +95,7 @@ def require_values(model: nn.Module) -> None:
 
 
 def _as_tensor(array: object) -> Tensor:
-    """A tensor of what may be an array of any byte order, without its graph."""
+    """Convert a tensor, or an array of any byte order, to a dense tensor without autograd graph."""
     if isinstance(array, Tensor):
         tensor = array.detach().as_subclass(Tensor)
         return tensor if tensor.layout == torch.strided else tensor.to_dense()
@@ -130,20 +136,20 @@ def _as_labels(labels: object, count: int) -> Tensor:
         ) from None
     if tensor.shape != (count,):
         raise InvalidSettingError(
-            f"labels got shape {tuple(tensor.shape)}; expected ({count},), one an image"
+            f"labels got shape {tuple(tensor.shape)}; expected ({count},), one for each image"
         )
     if tensor.is_floating_point():
         raise InvalidSettingError(f"labels got fractions ({tensor.dtype}); expected {_LABELS}")
     if tensor.is_meta or tensor.is_complex() or tensor.is_quantized:
         raise InvalidSettingError(f"labels got {tensor.dtype} on {tensor.device}; expected {_LABELS}")
-    numbers = tensor.long()  # unsigned ones too large become negative
+    numbers = tensor.long()  # unsigned numbers that are too large become negative
     if int(numbers.min()) < 0:
         raise InvalidSettingError("labels got negative or huge numbers; expected class indices from 0")
     return numbers
 
 
 def _collected(source: object) -> tuple[Tensor, Tensor | None]:
-    """Images, and labels if there are some, of anything that gives them one by one or in batches."""
+    """Collect images, and labels if there are any, from an iterable of images or batches."""
     if isinstance(source, str | bytes | Mapping) or source is None or not _has_items(source):
         raise InvalidSettingError(f"images got {brief(source)}; expected {_IMAGES}")
     images: list[Tensor] = []
@@ -159,14 +165,14 @@ def _collected(source: object) -> tuple[Tensor, Tensor | None]:
         raise
     except Exception as error:  # a data set may raise anything
         raise InvalidSettingError(
-            f"images got a {type(source).__name__} that fails, {one_line(error)}; expected {_IMAGES}"
+            f"images got a {type(source).__name__} that fails ({one_line(error)}); expected {_IMAGES}"
         ) from error
     shapes = sorted({tuple(image.shape[1:]) for image in images})
     if len(shapes) != 1:
         told = " and ".join(map(str, shapes[:2])) or "none"
-        raise InvalidSettingError(f"images got shapes {told}; expected images (C, H, W) of one shape")
+        raise InvalidSettingError(f"images got shapes {told}; expected images (C, H, W) of the same shape")
     if {image.dtype == torch.uint8 for image in images} == {True, False}:
-        raise InvalidSettingError("images got uint8 and other types together; expected one type")
+        raise InvalidSettingError("images got uint8 mixed with other types; expected a single type")
     counted = sum(len(label) for label in labels)
     if labels and counted != sum(len(image) for image in images):
         raise InvalidSettingError(f"images came with {counted} labels; expected {_LABELS}")
@@ -178,7 +184,7 @@ def _has_items(source: object) -> bool:
 
 
 def _items(source: Any) -> Iterator[Any]:
-    """The items of a data set go by its length: not every one says where it ends."""
+    """The items of a source; a data set is read by its length, because not every one stops by itself."""
     if isinstance(source, list | tuple):
         return iter([source] if _is_pair(source) else source)
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):
@@ -187,7 +193,7 @@ def _items(source: Any) -> Iterator[Any]:
 
 
 def _is_pair(source: Sequence[Any]) -> bool:
-    """Whether these are all images and all labels, not items one by one."""
+    """Whether the two items are all images and all labels, not two images."""
     if len(source) != 2 or getattr(source[0], "ndim", 0) != 4:
         return False
     numbers = isinstance(source[1], list | tuple | range) and not any(np.ndim(each) for each in source[1])
@@ -210,7 +216,7 @@ def _pair(item: Any) -> tuple[Any, Any]:
 
 
 def _batch(image: Any) -> Tensor:
-    """One image or a batch of them as a batch; Pillow's images have their channels last."""
+    """Convert an image or a batch to a batch ``(N, C, H, W)``; Pillow's images have the channels last."""
     tensor = _as_tensor(image)
     if not isinstance(image, Tensor | np.ndarray) and hasattr(image, "getbands"):
         tensor = tensor[..., None] if tensor.ndim == 2 else tensor

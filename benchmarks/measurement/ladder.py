@@ -1,4 +1,4 @@
-"""From results at each budget to results of a ladder: successes are carried to the larger budgets."""
+"""Turn results at single budgets into results of a ladder: a success also counts at all larger budgets."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustbench_tin.benchmarks.measurement.results import LadderStep, Measureme
 from robustbench_tin.benchmarks.statistics.median import median
 
 MODE = "successes carried up the eps"
-"""Said of a measurement that stands on a ladder, behind the mode of its attack."""
+"""Added to the attack's mode if the measurement is a rung of a ladder."""
 
 Classes = npt.NDArray[np.int32]
 Hits = npt.NDArray[np.bool_]
@@ -28,14 +28,17 @@ def climbed(
     sample: Hits | None = None,
     predicted: Classes | None = None,
 ) -> list[Measurement]:
-    """The measurements of a ladder.
+    """Carry the successes of each rung to the rungs above it.
 
     Args:
-        measures: one a rung, from the smallest eps, with a result for each image that it attacked.
+        measures: one for each rung, from the smallest eps, with a result for each attacked image.
         right: images that are right when clean, bool ``(N,)``.
-        attack: of the measurements.
-        sample: images that every rung attacked; None: all of them.
-        predicted: classes of the clean images, int32 ``(N,)``; None if they are not known.
+        attack: the attack of the measurements.
+        sample: images that every rung attacked, bool ``(N,)``; None if every rung attacked all images.
+        predicted: predicted classes of the clean images, int32 ``(N,)``; None if they are not known.
+
+    Returns:
+        The measurements of the ladder; failed rungs keep their status.
     """
     k = attack.goal.k
     sample = np.ones_like(right) if sample is None else sample
@@ -49,7 +52,7 @@ def climbed(
             continue
         carried = int((right & ~left).sum())
         if predicted is not None and each.predicted is not None:
-            # An image that fell below keeps the class that it was taken for there.
+            # An image that is adversarial at a lower rung keeps its predicted class of that rung.
             predicted = np.where(left, each.predicted, predicted)
         smallest[left & ~alone] = each.eps
         left = left & alone

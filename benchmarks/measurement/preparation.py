@@ -1,4 +1,4 @@
-"""From a caller's model and images to what is measured, with every mistake found before."""
+"""Prepare a caller's model and images for a measurement, and report every mistake before it starts."""
 
 from __future__ import annotations
 
@@ -27,14 +27,24 @@ from robustbench_tin.models.normalisation import Normalized, lacking_normalisati
 from robustbench_tin.models.outputs import output_hint
 
 Model = nn.Module | Callable[[Tensor], Tensor]
-# Number of images that settle whether a model gives probabilities.
+# Number of images that show whether a model gives probabilities.
 _ASKED = 8
 
 
 def as_batches(
     model: nn.Module, images: Images, labels: Labels | None, batch_size: int | None
 ) -> tuple[ImageBatches, int]:
-    """The images in batches on their device, and the number of its classes."""
+    """Split images into batches on the model's device, and count the model's classes.
+
+    Args:
+        model: maps float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``.
+        images: in any form that :func:`robustbench_tin.evaluate` accepts.
+        labels: class indices, one for each image; None if the images come with labels.
+        batch_size: number of images in a batch, 1 or more; None for the default of the device.
+
+    Raises:
+        InvalidSettingError: if images, labels, batch size or model are not usable together.
+    """
     require_values(model)
     device = images_device(device_of(model))
     size = evaluation_batch_size(device.type) if batch_size is None else as_whole("batch_size", batch_size, 1)
@@ -45,13 +55,20 @@ def as_batches(
     classes = count_classes(model, batches.at(0)[0][:_ASKED])
     if int(label_tensor.max()) >= classes:
         raise InvalidSettingError(
-            f"labels reach {int(label_tensor.max())}; expected below {classes}, the count of logits"
+            f"labels got values up to {int(label_tensor.max())}; expected values below {classes}, the number"
+            " of logits"
         )
     return batches, classes
 
 
 def tell_of_normalisation(model: nn.Module, batches: ImageBatches, tell: Callable[[str], None]) -> None:
-    """Tell if the model seems to expect normalised images and nothing normalises them."""
+    """Warn if the model seems to expect normalised images and nothing normalises them.
+
+    Args:
+        model: the model.
+        batches: the images.
+        tell: called with one line if a normalisation seems to be missing.
+    """
 
     def ask(images: Tensor) -> object:
         with AttackedModel(model) as attacked, torch.no_grad():
@@ -63,7 +80,17 @@ def tell_of_normalisation(model: nn.Module, batches: ImageBatches, tell: Callabl
 
 
 def require_possible(attack: Attack, protocol: AttackProtocol, classes: int) -> None:
-    """Refuse what cannot be done, before anything is measured."""
+    """Refuse impossible settings before the measurement starts.
+
+    Args:
+        attack: the attack.
+        protocol: norm and search.
+        classes: number of the model's classes.
+
+    Raises:
+        InvalidSettingError: if the attack has no such norm, its criterion needs more classes, or the search
+            does not exist.
+    """
     attack.check(protocol.norm)
     if attack.criterion is not None:
         attack.goal.check(classes)
@@ -72,29 +99,36 @@ def require_possible(attack: Attack, protocol: AttackProtocol, classes: int) -> 
 
 
 def protocol_of(norm: str, seed: int, search: str, eot: int, eight_bit: bool) -> AttackProtocol:
-    """The protocol that a caller's options describe.
+    """Make the protocol from a caller's options.
+
+    Args:
+        norm: ``linf`` or ``l2``.
+        seed: random seed, 0 or more.
+        search: see :class:`AttackProtocol`.
+        eot: number of gradients to average, 1 or more.
+        eight_bit: whether adversarial images are rounded to 8 bits.
 
     Raises:
-        InvalidSettingError: for a seed or a number of passes that is no whole number.
+        InvalidSettingError: if ``seed`` or ``eot`` is not a whole number in its range.
     """
     return AttackProtocol(norm, as_whole("seed", seed, 0), search, as_whole("eot", eot, 1), bool(eight_bit))
 
 
 def count_classes(model: nn.Module, images: Tensor) -> int:
-    """How many logits the model gives, asked with one image.
+    """The number of logits that the model returns for one image.
 
-    Where they might be probabilities, it is asked with the other images too.
+    If the first answer looks like probabilities, the other images are checked too.
 
     Args:
-        model: as of :func:`evaluate`.
-        images: float32 ``(N, C, H, W)``, N above 0.
+        model: maps float32 ``(N, C, H, W)`` in [0, 1] to logits ``(N, classes)``.
+        images: float32 ``(N, C, H, W)`` in [0, 1], N above 0.
 
     Raises:
-        InvalidSettingError: where it gives none, or probabilities. What else may be wrong with them is the
-            measure's to say.
+        InvalidSettingError: if the model fails, or if it does not return logits. The measurement reports
+            other problems with the logits.
     """
     classes = _logits_of_one(model, images[:1]).shape[1]
-    # The only probability of a single class says nothing: its logit may well be 1 everywhere.
+    # With a single class, a constant 1 may be a logit as well as a probability.
     if classes > 1 and all(_is_distribution(_logits_of_one(model, image[None])) for image in images):
         raise InvalidSettingError(
             "the model returned probabilities (rows sum to 1);"
@@ -108,11 +142,11 @@ def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
     try:
         with AttackedModel(model) as attacked, torch.no_grad():
             logits = attacked.called(image)
-    except RobustTinError:  # an adapter's, which says what to do
+    except RobustTinError:  # from an adapter; the message already says how to continue
         raise
     except FOREIGN as error:
         told = _hint(model, image) or expected
-        raise InvalidSettingError(f"the model fails on one image, {one_line(error)}; {told}") from error
+        raise InvalidSettingError(f"the model fails on one image ({one_line(error)}); {told}") from error
     parts = output_hint(logits)
     if parts is not None:
         raise InvalidSettingError(parts)
@@ -125,17 +159,17 @@ def _logits_of_one(model: nn.Module, image: Tensor) -> Tensor:
 
 
 def _hint(model: nn.Module, image: Tensor) -> str | None:
-    """The options under which a model would take an image that it fails on."""
+    """The options that would make the model accept an image on which it fails; None if none are known."""
     with AttackedModel(model) as attacked, torch.no_grad():
         return adapter_hint(attacked.called, image)
 
 
 def _is_distribution(row: Tensor) -> bool:
-    """Whether these values are in [0, 1] and sum to 1, as exactly as their type can."""
+    """Whether the values are in [0, 1] and sum to 1, within the precision of their type."""
     tolerance = max(1e-5, torch.finfo(row.dtype).eps) if row.is_floating_point() else 0.0
     return bool((row >= 0).all() and (row <= 1).all() and (row.double().sum() - 1).abs() <= tolerance)
 
 
 def warn(line: str) -> None:
-    """Warn the caller of a public function."""
+    """Issue a warning that points at the caller of a public function."""
     warnings.warn(line, UserWarning, stacklevel=4)

@@ -1,4 +1,4 @@
-"""How an attack is measured: norm, seed, search, and the batch size."""
+"""The conditions of a measurement: norm, seed, search and batch size."""
 
 from __future__ import annotations
 
@@ -15,26 +15,28 @@ if TYPE_CHECKING:
     from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 
 AUTO = "auto"
-# An attack that takes fewer gradients of an image than this is sooner done with the model itself.
+# Below this number of gradients for an image, an attack is faster with the model itself than with a variant.
 _WORTH_FOLDING = 3
 
 
 @dataclass(frozen=True)
 class AttackProtocol:
-    """Under what an attack works, beside its own settings.
+    """The conditions of an attack, beside its own settings.
 
     Attributes:
         norm: ``linf`` or ``l2``.
-        seed: of the attack; batch by batch, so that an image meets the same randomness at each eps.
-        search: what to search with, as :meth:`AttackedModel.prepare` takes it. ``auto`` is ``fastest`` for
-            attacks that stop on success; a fixed budget is spent in the ``fixed`` variant, so that the same
-            command gives the same table. ``fixed`` is ``exact`` for a fixed budget of so few gradients that
-            no other variant would pay.
-        eot: passes averaged for one gradient.
-        eight_bit: adversarial images are rounded to 8 bits before they count.
-        surrogate: searched with in the place of the model, for oblivious attacks; None: the model.
-        curve: the budgets are a ladder: images that are adversarial at one count as such at all larger ones.
-        variants: of the one model that these conditions are for, chosen once.
+        seed: seed of the attack. Each batch gets a seed of its own, so that an image meets the same random
+            numbers at each eps.
+        search: the variant of the model to search with, see :meth:`AttackedModel.prepare`. ``auto`` means
+            ``fastest`` for attacks that stop on success and ``fixed`` for a fixed budget, so that the same
+            command gives the same table. With few gradients for an image, ``fixed`` means ``exact``, because
+            no variant would be faster.
+        eot: number of gradients to average for one step, 1 or more.
+        eight_bit: whether adversarial images are rounded to 8 bits before verification.
+        surrogate: the model to search with in oblivious attacks; None to search with the attacked model.
+        curve: whether the budgets are a ladder: an image that is adversarial at one budget counts as
+            adversarial at all larger budgets.
+        variants: the chosen variants of the one model that this protocol is for.
     """
 
     norm: str = "linf"
@@ -50,13 +52,13 @@ class AttackProtocol:
     def of_cell(
         cls, plan: Plan, cell: Cell, bare: nn.Module, chosen: Mapping[str, Sequence[str]] | None = None
     ) -> Self:
-        """How a plan attacks a cell.
+        """The protocol with which a plan attacks a cell.
 
         Args:
-            plan: of the run.
+            plan: the plan of the run.
             cell: one of its cells.
-            bare: its classifier without its defense.
-            chosen: the variants that the run chose for it so far.
+            bare: the cell's classifier without its defense.
+            chosen: the variants that the run has chosen for the cell so far; None if there are none.
         """
         surrogate = bare if plan.oblivious else None
         variants = VariantCache(chosen)
@@ -65,13 +67,13 @@ class AttackProtocol:
         )
 
     def attacked(self, model: nn.Module) -> AttackedModel:
-        """The attacked model of a model under these conditions."""
+        """Wrap a model as an attacked model under these conditions."""
         return AttackedModel(
             model, eot=self.eot, surrogate=self.surrogate, variants=self.variants, seed=self.seed
         )
 
     def search_for(self, attack: Attack) -> str:
-        """The search that this attack is done with."""
+        """The search that this attack uses: ``exact``, ``fixed`` or ``fastest``; ``auto`` is resolved."""
         search = self.search
         if search == AUTO:
             search = "fixed" if attack.criterion is None else "fastest"
@@ -81,5 +83,11 @@ class AttackProtocol:
 
 
 def evaluation_batch_size(device: str) -> int:
-    """Images attacked at a time: fixed, since an attack's randomness goes batch by batch."""
+    """The default number of images in a batch.
+
+    It is fixed, because the random numbers of an attack depend on the batches.
+
+    Args:
+        device: type of the device, such as ``cpu`` or ``cuda``.
+    """
     return 50 if device == "cpu" else 250

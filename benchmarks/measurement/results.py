@@ -1,4 +1,4 @@
-"""What a measurement found out, image by image."""
+"""The result of a measurement, for each image."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from robustbench_tin.benchmarks.statistics.median import Median
 
 @dataclass(frozen=True)
 class LadderStep:
-    """What is known of a measurement on a ladder of budgets beside its results.
+    """Additional results of a measurement that is a rung of a ladder of budgets.
 
     Attributes:
-        carried: images that count as adversarial because they were so at a smaller eps.
-        sampled: images that every rung attacks anew, bool ``(N,)``.
-        alone: of these, the images that are right under the attack at this eps alone, bool ``(N,)``.
-        median: of the smallest eps at which an image is adversarial, over the images that are right when
-            clean; infinite while it is above this eps. None if no image is right when clean.
+        carried: number of images that count as adversarial because they were adversarial at a smaller eps.
+        sampled: images that every rung attacks again, bool ``(N,)``.
+        alone: sampled images that are right under the attack at this eps alone, bool ``(N,)``.
+        median: median of the smallest eps at which an image is adversarial, over the images that are right
+            when clean; infinite if it is above this eps. None if no image is right when clean.
     """
 
     carried: int
@@ -33,30 +33,29 @@ class LadderStep:
 
 @dataclass(frozen=True)
 class Measurement:
-    """One measure, image by image.
+    """One measurement with its results per image.
 
     Attributes:
-        eps: its budget; 0 for the clean measure.
-        top1: was the true label the top 1, bool ``(N,)``; None if the measure failed or its criterion was
-            another.
-        top5: was it in the top 5, likewise.
-        status: whether it was taken, and why not.
+        eps: the budget in units of the pixel range; 0 for the clean measurement.
+        top1: whether the true label is the top 1, bool ``(N,)``; None if the measurement failed or has
+            another criterion.
+        top5: whether the true label is in the top 5, bool ``(N,)``; None as for ``top1``.
+        status: whether the measurement succeeded, and if not, why.
         seconds: wall-clock time.
-        forward_passes: summed over the images.
-        backward_passes: summed over the images.
+        forward_passes: forward passes, summed over the images.
+        backward_passes: backward passes, summed over the images.
         mode: ``fixed budget``, or ``stop on success`` and the criterion.
-        search: precision and variant of the model that was searched with; after a variant was found to be
-            wrong, of the model itself, which then searched again.
-        remarks: what a reader must know of this figure; that a variant was found to be wrong, for instance.
-        stages: what each stage of an attack that stops on success did, in the search that the figure rests
-            on.
-        disagreements: times that the variant searched with saw an image broken and the model did not, those
-            with a variant found wrong since among them.
-        unverified: images that this happened to in the search that the figure rests on and that were not
-            broken in the end; None under a fixed budget.
-        predicted: class with the largest logit, int32 ``(N,)``: of the adversarial image, of the clean image
-            without one; None if it is not known.
-        ladder: its place on a ladder of budgets; None if it stands for itself.
+        search: precision and variant of the model that the attack searched with. If the variant turned out
+            to be wrong, the attack was repeated with the model itself, which is then named here.
+        remarks: remarks for the reader, for example that a variant turned out to be wrong.
+        stages: a report for each stage of an attack that stops on success, in the final search.
+        disagreements: number of times that the variant misclassified an image and the model did not,
+            including searches with a variant that turned out to be wrong.
+        unverified: number of images with such a disagreement in the final search that are not adversarial in
+            the end; None for a fixed budget.
+        predicted: class with the largest logit, int32 ``(N,)``; of the adversarial image, or of the clean
+            image if there is no adversarial one. None if it is not known.
+        ladder: additional results if the measurement is a rung of a ladder; else None.
     """
 
     eps: float
@@ -76,10 +75,14 @@ class Measurement:
     ladder: LadderStep | None = None
 
     def hits(self, k: int) -> npt.NDArray[np.bool_] | None:
-        """Was the true label in the top ``k``, 1 or 5, bool ``(N,)``; None if that was not measured."""
+        """Whether the true label is in the top ``k``, bool ``(N,)``; None if that was not measured.
+
+        Args:
+            k: 1 or 5.
+        """
         return self.top5 if k == 5 else self.top1
 
     @property
     def late_successes(self) -> int | None:
-        """Images that the last stage broke in the last tenth of its budget; None under a fixed budget."""
+        """Number of successes in the last tenth of the last stage's budget; None for a fixed budget."""
         return self.stages[-1].late_successes if self.stages else None

@@ -1,4 +1,4 @@
-"""Adversarial images of one cell on their way to the others, a block at a time."""
+"""Transfer attacks: craft adversarial images on one cell and measure other cells on them, block by block."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
 from robustbench_tin.threat import ThreatModel
 
-# Adversarial images that are kept at a time, whatever the data set's size.
+# Largest number of bytes of adversarial images in memory at a time, for a data set of any size.
 _BLOCK_BYTES = 256 * 2**20
 
 Moved = dict[int, Tensor]
@@ -44,22 +44,24 @@ def measure_transfer(
     *,
     on_images: OnImages | None = None,
 ) -> dict[Cell, list[Measurement]]:
-    """Move every image on one cell, once, and measure other cells on all of them.
+    """Craft adversarial images on a source cell once, and measure other cells on them.
 
-    What goes wrong becomes the status of the measures that it concerns: at the source of all.
+    An error becomes the status of the measurements that it affects: an error at a target affects that target,
+    an error at the source affects all targets.
 
     Args:
-        loader: gives the cells' models.
-        plan: of the run: norm, ``eot``, ``eight_bit`` and ``oblivious``.
+        loader: loads the cells' models.
+        plan: the run's plan; it gives norm, ``eot``, ``eight_bit`` and ``oblivious``.
         batches: the images.
-        attack: one that spends its fixed budget.
-        eps: positive budgets.
-        source: where the images are made, with its seed, in the ``fixed`` variant of its model.
-        cells: the targets, where they are measured.
-        on_images: called with the number of images moved after each batch.
+        attack: an attack with a fixed budget.
+        eps: positive budgets in units of the pixel range.
+        source: the cell on which the images are crafted, with its seed and the ``fixed`` variant of its
+            model.
+        cells: the target cells, which are measured on the images.
+        on_images: called after each batch with its number of images.
 
     Returns:
-        One measure a budget for each target; passes and seconds as if it was the only target.
+        For each target, one measurement for each budget; passes and seconds as if it were the only target.
     """
     targets = [TransferTarget(cell, len(eps)) for cell in cells]
     started, making = time.perf_counter(), 0.0
@@ -78,7 +80,7 @@ def measure_transfer(
 
         def passed(attacked: AttackedModel) -> None:
             nonlocal targets, making
-            # Those of an earlier start have seen images that a wrong variant made.
+            # After a wrong variant, start again: the targets have seen images that it crafted.
             targets = [TransferTarget(cell, len(eps)) for cell in cells]
             checks, told = SpotChecks(attacked), report()
             for starts in _blocks(batches, len(eps)):
@@ -100,7 +102,7 @@ def measure_transfer(
         with_right_variant(attacked, partial(passed, attacked))
         search = attacked.search_label
         remarks += variant_remarks(attacked)
-    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status, making = _failed(StatusCode.failed_at_source, error), time.perf_counter() - started
     made_forward = 0 if attacked is None else attacked.forward_passes
     made_backward = 0 if attacked is None else attacked.backward_passes
@@ -127,13 +129,15 @@ def measure_transfer(
 
 @dataclass
 class TransferTarget:
-    """A cell that is measured on another's images.
+    """A cell that is measured on another cell's adversarial images.
 
     Attributes:
-        cell: which.
-        budgets: K.
-        status: ``ok``, or why it failed; it is asked no further then.
-        hits: of each batch, was the label in the top 1 and in the top 5, bool ``(2, K, n)``.
+        cell: the cell.
+        budgets: the number K of budgets.
+        status: ``ok``, or the reason for a failure; a failed target is not measured further.
+        seconds: wall-clock time of its measurements.
+        forward_passes: forward passes, summed over the images.
+        hits: for each batch, whether the label is in the top 1 and in the top 5, bool ``(2, K, n)``.
     """
 
     cell: Cell
@@ -144,7 +148,13 @@ class TransferTarget:
     hits: list[Tensor] = field(default_factory=list)
 
     def measure(self, loader: CellLoader, batches: ImageBatches, moved: Moved) -> None:
-        """Ask about a block of images, float32 ``(K, n, C, H, W)`` by the first row of each batch."""
+        """Measure the cell on a block of adversarial images.
+
+        Args:
+            loader: loads the cell's model.
+            batches: gives the labels.
+            moved: for the first row of each batch, its adversarial images, float32 ``(K, n, C, H, W)``.
+        """
         if self.status != OK:
             return
         started = time.perf_counter()
@@ -157,17 +167,17 @@ class TransferTarget:
                     logits = [batch_logits(attacked, images, self.cell.seed, start) for images in versions]
                     ranks = [torch.stack([in_top(answer, labels, k) for answer in logits]) for k in (1, 5)]
                     self.hits.append(torch.stack(ranks).cpu())
-        except FOREIGN as error:  # whatever a model raises
+        except FOREIGN as error:  # a model may raise anything
             self.status = _failed(StatusCode.failed_at_target, error)
         self.seconds += time.perf_counter() - started
         self.forward_passes += 0 if attacked is None else attacked.forward_passes
 
     def top1(self, budget: int) -> npt.NDArray[np.bool_]:
-        """Was the label the top 1, bool ``(N,)``."""
+        """Whether the label is the top 1 at a budget, by its index; bool ``(N,)``."""
         return self._hits(0, budget)
 
     def top5(self, budget: int) -> npt.NDArray[np.bool_]:
-        """Was the label in the top 5, bool ``(N,)``."""
+        """Whether the label is in the top 5 at a budget, by its index; bool ``(N,)``."""
         return self._hits(1, budget)
 
     def _hits(self, rank: int, budget: int) -> npt.NDArray[np.bool_]:
@@ -176,7 +186,7 @@ class TransferTarget:
 
 
 def _blocks(batches: ImageBatches, budgets: int) -> Iterator[Iterable[int]]:
-    """The first rows of the batches, in blocks whose adversarial images fit into memory."""
+    """Group the batches, given by their first rows, into blocks that fit into memory."""
     starts = batches.starts()
     batch_bytes = batches.size * batches.images[0].numel() * 4 * budgets
     together = max(1, _BLOCK_BYTES // batch_bytes)

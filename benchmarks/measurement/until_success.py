@@ -1,4 +1,4 @@
-"""Stopping on success: each image is attacked until the model misclassifies it."""
+"""Stop on success: each image is attacked until the model misclassifies it."""
 
 from __future__ import annotations
 
@@ -40,12 +40,23 @@ def attack_until_success(
     keep_images: bool = False,
     on_images: OnImages | None = None,
 ) -> EarlyStopResult:
-    """Attack images until each is adversarial and say what became of each image.
+    """Attack each image until it is adversarial or the budget ends.
+
+    Args:
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
+        batches: the images.
+        attack: an attack with a criterion.
+        eps: a positive budget in units of the pixel range.
+        protocol: norm, seed and search.
+        clean_logits: logits of the clean measurement, float32 ``(N, C)``.
+        attacked: the attacked model to use; None to make one from ``model``.
+        keep_images: whether the result holds the adversarial images.
+        on_images: called with the number of newly finished images.
 
     Block by block, see :mod:`robustbench_tin.benchmarks.measurement.blocks`.
 
     Raises:
-        AttackFailure: where the model or the attack goes wrong.
+        AttackFailure: if the model or the attack raises an error or returns invalid values.
     """
     with attacked or protocol.attacked(model) as entered:
         prepare_until_success(entered, batches, attack, eps, protocol, clean_logits)
@@ -152,9 +163,10 @@ def measure_until_success(
     clean_logits: Tensor,
     on_images: OnImages | None,
 ) -> Measurement:
-    """One measure at one budget; an error of the model or the attack becomes its status.
+    """Measure an attack that stops on success at one budget.
 
-    The arguments are those of :func:`attack_until_success`.
+    The arguments are those of :func:`attack_until_success`. An error of the model or the attack becomes the
+    status of the measurement.
     """
     started = time.perf_counter()
     attacked = protocol.attacked(model)
@@ -163,7 +175,7 @@ def measure_until_success(
         found = attack_until_success(
             model, batches, attack, eps, protocol, clean_logits, attacked=attacked, on_images=on_images
         )
-    except FOREIGN as error:  # whatever a model or a plugged-in attack raises
+    except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status = failed(error)
     kept = None if found is None else (~found.success).numpy()
     stages = () if found is None else tuple(found.stages)

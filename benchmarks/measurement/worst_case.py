@@ -1,4 +1,4 @@
-"""The worst case: images that are right under every attack."""
+"""The worst case: only images that are right under every attack count as right."""
 
 from __future__ import annotations
 
@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 
 
 def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: float) -> Measurement:
-    """What survives every one of several attacks at the same budget, image by image.
+    """Join several attacks at the same budget: an image counts as right if it is right under every attack.
 
-    An attack that stops on success says nothing about the other criterion: that figure is of the rest, and
-    the remarks say so.
+    An attack that stops on success measures only its own criterion. The accuracy for the other criterion
+    comes from the remaining attacks, and a remark says so.
 
     Args:
-        measures: each attack's record and its outcomes; None where it failed, and then the whole has.
-        eps: their budget.
+        measures: the record and the results per image of each attack; None instead of the results if the
+            attack failed, and then the worst case fails too.
+        eps: the budget of all attacks in units of the pixel range.
     """
     failed = [f"{record.attack} {record.status}" for record, hits in measures if hits is None]
     columns: dict[str, npt.NDArray[np.bool_] | None] = {}
@@ -37,7 +38,9 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
         columns[name] = np.logical_and.reduce(list(hits.values())) if hits and not failed else None
         missing = [record.attack for record, _ in measures if record.attack not in hits]
         if columns[name] is not None and missing:
-            remarks.append(f"worst case: {shown} is of {', '.join(hits)} alone, not of {', '.join(missing)}")
+            remarks.append(
+                f"worst case: {shown} includes only {', '.join(hits)}, without {', '.join(missing)}"
+            )
     return Measurement(
         eps=eps,
         top1=columns["top1"],
@@ -54,7 +57,7 @@ def worst_case(measures: Sequence[tuple[Record, pd.DataFrame | None]], eps: floa
 
 
 def _ladder(frames: Sequence[pd.DataFrame], left: npt.NDArray[np.bool_] | None) -> LadderStep | None:
-    """The images that all of the attacks attacked anew, if each stands on a ladder."""
+    """The joint sample of images that all attacks attacked again, if all of them are on a ladder."""
     if left is None or not all("sampled" in frame and "top1" in frame for frame in frames):
         return None
     sampled = np.logical_and.reduce([frame["sampled"] for frame in frames])

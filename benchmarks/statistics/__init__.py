@@ -1,1 +1,1 @@
-"""Tests and intervals for accuracies: on the same images, and over seeds."""
+"""Tests and confidence intervals for accuracies: on the same images, and over seeds."""

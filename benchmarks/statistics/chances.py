@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 SIGNIFICANT = 0.05
-"""A difference with a corrected p-value of at most this counts as one."""
+"""A difference is significant if its corrected p-value is at most this."""
 
 
 @dataclass(frozen=True)
 class Chances:
-    """How likely chance alone makes a difference as large as the one seen.
+    """The probabilities that chance alone makes a difference at least as large as the observed one.
 
     Attributes:
-        of_drop: one-sided p-value of "not worse".
-        of_rise: one-sided p-value of "not better".
+        of_drop: one-sided p-value of the hypothesis "not worse", in [0, 1].
+        of_rise: one-sided p-value of the hypothesis "not better", in [0, 1].
     """
 
     of_drop: float
@@ -28,16 +28,16 @@ class Chances:
 
 
 def holm(chances: Sequence[float]) -> list[float]:
-    """p-values corrected so that over all of them at most one table in ``1 / level`` has a false alarm.
+    """Correct p-values so that at most one table in ``1 / level`` has a false alarm.
 
-    Valid however the measures depend on each other (Holm, 1979, "A simple sequentially rejective multiple
-    test procedure", Scandinavian Journal of Statistics 6).
+    The correction is valid for any dependence between the tests (Holm, 1979, "A simple sequentially rejective
+    multiple test procedure", Scandinavian Journal of Statistics 6).
 
     Args:
-        chances: p-values, in any order.
+        chances: p-values in [0, 1], in any order.
 
     Returns:
-        The corrected ones in the same order, each in [0, 1].
+        The corrected p-values in the same order, each in [0, 1].
 
     >>> holm([0.25, 0.0625, 0.125])
     [0.25, 0.1875, 0.25]

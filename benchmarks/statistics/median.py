@@ -1,4 +1,4 @@
-"""The median of values of which some are only known to be larger than all others."""
+"""The median of censored values: some are only known to be larger than all others."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from robustbench_tin.benchmarks.statistics.wilson import CONFIDENCE
 
 @dataclass(frozen=True)
 class Median:
-    """A median and its interval at 95 %; an end may be infinite.
+    """A median and its 95 % interval; the ends may be infinite.
 
     Attributes:
-        value: the median: at least half of the values are not above it.
-        low: lower end.
-        high: upper end.
+        value: the median: at least half of the values are at most this.
+        low: lower end of the interval.
+        high: upper end of the interval.
     """
 
     value: float
@@ -27,13 +27,14 @@ class Median:
 
 
 def median(values: npt.NDArray[np.float64]) -> Median | None:
-    """The median of some values, with the exact interval of order statistics (Conover, 1999, 3.2).
+    """The median of some values, with the exact interval from order statistics (Conover, 1999, 3.2).
 
     Args:
-        values: ``(N,)``, 0 or more; infinite if they are only known to be above all others (censored).
+        values: ``(N,)``, 0 or more; a censored value, known only to be above all others, is infinite.
 
     Returns:
-        None without values. With fewer than six the interval is from 0 to infinity.
+        The median, or None if there are no values. With fewer than six values, the interval reaches from 0
+        to infinity.
 
     >>> median(np.array([1.0, 1, 2, 2, 2, 4, 4, np.inf]))
     Median(value=2.0, low=1.0, high=inf)

@@ -1,8 +1,8 @@
-"""Two measurements of the same images, image by image.
+"""Compare two measurements of the same images, image by image.
 
-Only images whose result differs tell anything, and by chance each is as likely lost as won: McNemar's exact
-test (McNemar, 1947, "Note on the sampling error of the difference between correlated proportions or
-percentages", Psychometrika 12).
+Only the images whose result differs carry information. By chance alone, each of them is as likely lost as
+won. This is McNemar's exact test (McNemar, 1947, "Note on the sampling error of the difference between
+correlated proportions or percentages", Psychometrika 12).
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from robustbench_tin.benchmarks.statistics.wilson import wilson
 
 @dataclass(frozen=True)
 class Changes:
-    """The images whose outcome changed between two measures of the same images.
+    """The images whose result changed between two measurements of the same images.
 
     Attributes:
-        lost: right before, wrong now.
-        won: wrong before, right now.
-        images: all of them.
+        lost: number of images that were right before and are wrong now.
+        won: number of images that were wrong before and are right now.
+        images: number of all measured images.
     """
 
     lost: int
@@ -33,16 +33,21 @@ class Changes:
 
     @classmethod
     def between(cls, before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> Changes:
-        """Count them; both bool ``(N,)``, image ``i`` in row ``i`` of each."""
+        """Count the changed images.
+
+        Args:
+            before: was each image right before, bool ``(N,)``.
+            now: is each image right now, bool ``(N,)``; the same images in the same order.
+        """
         return cls(int((before & ~now).sum()), int((~before & now).sum()), len(before))
 
     @property
     def share(self) -> float:
-        """Part of all images that changed."""
+        """Fraction of all images that changed, in [0, 1]."""
         return (self.lost + self.won) / self.images
 
     def chances(self) -> Chances:
-        """McNemar's exact test, one-sided each way.
+        """McNemar's exact test, one-sided in each direction.
 
         >>> Changes(lost=9, won=1, images=100).chances().of_drop  # 11 of 1,024 ways
         0.0107421875
@@ -59,14 +64,14 @@ class Changes:
 
 
 def image_variance(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> float:
-    """Variance of a drop in accuracy by the choice of images, if both sides were measured on the same.
+    """Variance of an accuracy drop that comes from the choice of images, if both sides share the images.
 
     Args:
-        before: outcomes of one training, bool ``(N,)``.
-        now: those of one training or more, bool ``(K, N)``; their mean is compared.
+        before: results per image of one training, bool ``(N,)``.
+        now: results per image of one or more trainings, bool ``(K, N)``; their mean is compared.
 
     Returns:
-        In squared units of accuracy; never below that of half an image that changed.
+        The variance in squared units of accuracy. It is at least the variance of half a changed image.
 
     >>> before = np.array([True, True, False, False])
     >>> image_variance(before, np.array([[True, False, False, False]]))  # 3/16, by four images
@@ -77,18 +82,18 @@ def image_variance(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) ->
 
 
 def difference_interval(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> tuple[float, float]:
-    """An interval at 95 % for the difference of two accuracies on the same images.
+    """A 95 % interval for the difference of two accuracies on the same images.
 
-    Wilson's interval of each accuracy, joined with the correlation of their results (Newcombe, 1998,
+    It joins Wilson's interval of each accuracy, using the correlation of the two results (Newcombe, 1998,
     "Improved confidence intervals for the difference between binomial proportions based on paired data",
     Statistics in Medicine 17, method 10).
 
     Args:
-        before: was each image right in the one measurement, bool ``(N,)``.
-        now: was it right in the other, likewise.
+        before: was each image right in the first measurement, bool ``(N,)``.
+        now: was each image right in the second measurement, bool ``(N,)``.
 
     Returns:
-        Both ends of ``now`` less ``before``, in [-1, 1].
+        Both ends of the interval of ``now`` minus ``before``, in [-1, 1].
 
     >>> before = np.repeat([True, True, False], [36, 2, 12])
     >>> now = np.repeat([True, False, True], [36, 2, 12])
@@ -109,7 +114,7 @@ def _reach(one: float, other: float, correlation: float) -> float:
 
 
 def _correlation(before: npt.NDArray[np.bool_], now: npt.NDArray[np.bool_]) -> float:
-    """Newcombe's: the coefficient phi, moved towards 0 by half an image if it is positive."""
+    """Newcombe's correlation: the phi coefficient, moved towards 0 by half an image if it is positive."""
     both, neither = int((before & now).sum()), int((~before & ~now).sum())
     changes = Changes.between(before, now)
     margins = [int(part.sum()) for part in (before, ~before, now, ~now)]

@@ -10,14 +10,14 @@ _Z = NormalDist().inv_cdf((1 + CONFIDENCE) / 2)
 
 
 def wilson(rate: float, images: int) -> tuple[float, float]:
-    """Wilson's interval at 95 % for an accuracy on this number of images (Wilson, 1927).
+    """Wilson's interval at 95 % for an accuracy (Wilson, 1927).
 
     Args:
-        rate: in [0, 1]; a mean over seeds need not be a count of images.
-        images: 1 or more.
+        rate: the accuracy, in [0, 1]; it may be a mean over seeds.
+        images: number of images, 1 or more.
 
     Returns:
-        Both ends, in [0, 1].
+        Both ends of the interval, in [0, 1].
 
     >>> [round(end, 3) for end in wilson(0.5, 100)]
     [0.404, 0.596]

@@ -1,1 +1,1 @@
-"""Trust checks: reasons to doubt a figure, and the probe of a model that finds them."""
+"""Trust checks: they probe a model and report reasons why its robust accuracy may be unreliable."""

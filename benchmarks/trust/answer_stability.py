@@ -1,4 +1,4 @@
-"""How a model answers when an image is shown again, with other random numbers, in other company."""
+"""Test whether logits change if an image is shown again, with other random numbers or in another batch."""
 
 from __future__ import annotations
 
@@ -10,32 +10,33 @@ from torch import Tensor
 
 from robustbench_tin.benchmarks.trust.frozen import ProbedModel
 
-# Images that are shown alone.
+# Number of images that are shown alone.
 _ALONE = 8
-# Parts of the typical margin that an answer may move by. The same batch again: float rounding only. In other
-# company other kernels compute, in a lower precision if the model has chosen one.
+# How far logits may move, as a fraction of the typical margin. If the same batch is repeated, only float
+# rounding differs. In another batch other kernels may compute, in a lower precision if the model chose one.
 _SAME, _SAME_IN_OTHER_COMPANY = 1e-3, 0.05
-# Float rounding is a part of the logits themselves, which may be large beside a margin.
+# Float rounding, relative to the logits, which may be much larger than a margin.
 _ROUNDING = 1e-5
-# Classes that decide top-1 and top-5.
+# Number of classes that decide top-1 and top-5.
 _DECIDING = 6
 _DARKER = 0.25
-# Times that a model with random numbers is asked with others.
+# Number of other sets of random numbers that a random model is tested with.
 _DRAWS = 6
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What was found out about a model's answers.
+    """The stability of a model's logits.
 
     Attributes:
-        images: number of images it was asked about twice, with other random numbers.
-        differing: images whose answer was another one the second time.
-        draws: whether the model takes random numbers from torch, NumPy or Python as it answers.
-        asked_again: images that were shown once more, with the same random numbers as the first time.
-        changed: images of them whose answer was another one.
-        regrouped: images that were shown in other company: beside others, in another order, alone.
-        moved: images of them whose answer was another one.
+        images: number of images that were shown again with other random numbers.
+        differing: number of these images whose logits changed.
+        draws: whether the model takes random numbers from torch, NumPy or Python in a forward pass.
+        asked_again: number of images that were shown again with the same random numbers.
+        changed: number of these images whose logits changed.
+        regrouped: number of images that were shown in another batch: beside other images, in another order,
+            or alone.
+        moved: number of these images whose logits changed.
     """
 
     images: int
@@ -48,21 +49,21 @@ class Answers:
 
     @property
     def remember(self) -> bool:
-        """Whether answers follow from the calls before: they changed, and no random number did it."""
+        """Whether logits depend on earlier calls: they changed, and not because of random numbers."""
         return self.changed > 0 or (self.differing > 0 and not self.draws)
 
     @property
     def random(self) -> bool:
-        """Whether answers follow from random numbers."""
+        """Whether logits depend on random numbers."""
         return self.differing > 0 and not self.remember
 
 
 class Questions:
-    """Shows a model its images again and again.
+    """Show a model the same images repeatedly and compare its logits.
 
     Args:
         subject: the model.
-        images: one batch, float32 ``(N, C, H, W)``.
+        images: one batch, float32 ``(N, C, H, W)`` in [0, 1].
     """
 
     def __init__(self, subject: ProbedModel, images: Tensor) -> None:
@@ -71,10 +72,10 @@ class Questions:
         self._logits = subject.logits(images)
 
     def answers(self) -> Answers:
-        """Ask all questions; :meth:`changed` may find more once the model was asked other things."""
+        """Run all tests; :meth:`changed` may find more after the model was called for other purposes."""
         subject, images = self._subject, len(self._images)
         differing = 0
-        # A model that draws once a batch, from a few values, may draw the same twice.
+        # A model that draws one of a few values for each batch may draw the same value twice.
         for draw in range(1, (_DRAWS if subject.draws else 1) + 1):
             with subject.drawing(draw):
                 other = subject.logits(self._images)
@@ -82,22 +83,25 @@ class Questions:
             if differing:
                 break
         changed = max(self.changed(), self.changed())
-        # If a model remembers earlier calls, no change can be put down to company.
+        # If a model remembers earlier calls, a change may not come from the other images of a batch.
         regrouped, moved = (0, 0) if changed else self._regrouped(orders=differing == 0)
         return Answers(images, differing, subject.draws, images, changed, regrouped, moved)
 
     def changed(self) -> int:
-        """Images whose answer is not that of the first time."""
+        """Number of images whose logits differ from the first call."""
         return int(apart(self._subject.logits(self._images), self._logits, _SAME).sum())
 
     def _regrouped(self, *, orders: bool) -> tuple[int, int]:
-        """Images shown in other company with the same random numbers, and those of them that moved.
+        """Show images in another batch with the same random numbers.
 
-        Every other image is replaced by a darker one: the rest keep their places, and with them what is drawn
-        for them.
+        Every second image is replaced by a darker one. The others keep their places in the batch, and so they
+        keep their random numbers.
 
         Args:
-            orders: show them in the reverse order and alone, too; a random model draws other numbers then.
+            orders: also show the images in reverse order and alone; a random model then draws other numbers.
+
+        Returns:
+            The number of images that were shown, and the number of those whose logits changed.
         """
         images = self._images
         staying = torch.arange(len(images), device=images.device) % 2 == 1
@@ -106,7 +110,7 @@ class Questions:
         if not orders:
             return int(staying.sum()), int(moved.sum())
         moved |= self._moved(self._subject.logits(images.flip(0)).flip(0))
-        with suppress(Exception):  # a model that takes no single image
+        with suppress(Exception):  # some models accept no batch of a single image
             singly = torch.cat([self._subject.logits(image[None]) for image in images[:_ALONE]])
             moved[:_ALONE] |= self._moved(singly)
         return len(images), int(moved.sum())
@@ -116,23 +120,27 @@ class Questions:
 
 
 def typical_margin(logits: Tensor) -> Tensor:
-    """The median distance between an image's two highest logits, a scalar; of logits ``(N, C)``.
+    """The median difference of an image's two highest logits, a scalar tensor.
 
-    No class that is masked by a huge logit stretches it, as it would the range.
+    Unlike the range of the logits, it does not grow if a class is masked by a huge negative logit.
+
+    Args:
+        logits: ``(N, C)``, with at least two classes.
     """
     first, second = logits.topk(2, dim=1).values.unbind(dim=1)
     return (first - second).median()
 
 
 def apart(logits: Tensor, others: Tensor, part: float) -> Tensor:
-    """Rows whose highest logits lie apart by more than a part of the typical margin, bool ``(n,)``.
+    """Rows whose highest logits differ by more than a fraction of the typical margin, bool ``(n,)``.
 
-    Compared are the distances of the few highest classes from the highest one, which decide top-1 and top-5.
+    The function compares the differences between the highest logit and the next few, because they decide
+    top-1 and top-5.
 
     Args:
-        logits: of the first rows of ``others``, in the same order, ``(n, C)``.
-        others: ``(N, C)``.
-        part: of the typical margin.
+        logits: logits of the first ``n`` rows of ``others``, in the same order, ``(n, C)``.
+        others: ``(N, C)``, N at least ``n``.
+        part: the fraction of the typical margin.
     """
     high = others.topk(min(_DECIDING, others.shape[1]), dim=1).indices[: len(logits)]
     ours, theirs = logits.gather(1, high), others[: len(logits)].gather(1, high)

@@ -1,7 +1,9 @@
-"""Doubts: reasons not to believe a figure, each a small test of evidence.
+"""The trust checks: each function tests for one reason why a figure may be unreliable.
 
-A reason must never appear by chance: what counts images is an exact test at :data:`LEVEL`, and asks for an
-effect that would move a figure, not for a difference alone.
+A reason must not appear by chance. So checks that count images use an exact test at :data:`LEVEL`, and they
+require an effect large enough to change the figure, not just a significant difference.
+
+Each check returns its reason, or None if it finds nothing. ``probed`` is the result of the probe.
 
 The checks follow Athalye, Carlini and Wagner, 2018, "Obfuscated Gradients Give a False Sense of Security",
 arXiv 1802.00420; Carlini et al., 2019, "On Evaluating Adversarial Robustness", arXiv 1902.06705; and, for
@@ -19,41 +21,52 @@ from robustbench_tin.benchmarks.trust.slopes import KINDS
 from robustbench_tin.benchmarks.trust.trials import PROBE_QUERIES, PROBE_STEPS
 
 LEVEL = 0.001
-# Part of the images that honest attacks differ by: one breaks what another just misses.
+# Fraction of the images on which sound attacks may differ.
 _TRICKLE = 0.01
-# Part of the images that a sound attack may break in the last tenth of its budget: those on the ball's border
-# flip last. On small networks up to 9 of 160 did, and five times the steps then broke none of the others.
+# Fraction of the images that a sound attack may still find in the last tenth of its budget, because images
+# near the border of the ball flip last. On small networks it was up to 9 of 160, and five times the steps
+# then found no further images.
 _LATE = 0.05
-# Part of the right images that may lack a gradient (a network that is very sure of a few).
+# Fraction of the right images that may lack a gradient, because a network may be very confident on a few.
 _FEW = 0.05
-# Typical distance of the two highest logits below which cross-entropy hardly tells rivals apart (in eight
-# honest networks it was 1 to 3.6); the part of what a PGD on margins breaks that an attack may miss then.
+# Typical difference of the two highest logits below which cross-entropy hardly separates the rivals (it was 1
+# to 3.6 in eight honest networks). An attack may then miss this fraction of the successes of a PGD on
+# margins.
 _FAINT, _BESIDE_MARGINS = 0.2, 0.2
-# How far a gradient may be off on an image, on what part of the images, and along one kind of direction.
+# Allowed error of the gradient on an image; fraction of images that may exceed it; allowed error along one
+# kind of direction.
 _WRONG, _WRONG_PART, _OFF = 0.5, 0.03, 0.25
-# The same part if logits have 8 or 11 bits: over a distance that these tell apart, gradients turn.
+# The same fraction for logits with 8 or 11 bits, which need a longer distance, over which gradients change.
 _WRONG_PART_OF_COARSE = 0.3
-# Part of a promised change that must happen over a step of an attack, if this part of the images survives.
+# Fraction of the predicted change that must happen over an attack step; it is required only if this fraction
+# of the images survives.
 _SHATTERED, _SURVIVE = 0.15, 0.1
-# How far the gradients between two images may be off: those of honest networks were by 0.15 at most,
-# stand-ins for JPEG and for three bits a value by 0.26.
+# Allowed error of the gradients between two images. It was 0.15 at most for honest networks, and 0.26 for the
+# substitute gradients of JPEG and of three bits for each value.
 _UNEXPLAINED, _UNEXPLAINED_BY_STAND_IN = 0.25, 0.4
-# How alike two averaged gradients must be, and how alike they are asked to be.
+# Required cosine of two averaged gradients, and the cosine that the recommended average reaches.
 _ALIKE, _ENOUGH = 0.5, 0.8
-# How much less an attack may break than a short PGD: of all images, and of those that the PGD broke.
+# How many successes an attack may lack beside a short PGD: as a fraction of all images, and of PGD's
+# successes.
 _MUCH, _THIRD = 0.1, 1 / 3
-# Images that a PGD on margins must break, or an attack must miss of them, to tell anything, and the part of
-# them that an attack that keeps up may miss.
+# Number of successes of a PGD on margins, or of these missed by an attack, that is needed for a conclusion;
+# and the fraction of the successes that an equally strong attack may miss.
 _TELLING, _BESIDE_PROBE = 5, 0.1
-# How much more another attack of the same table must break: images, of all, and of those that this one left.
+# How many more successes another attack of the same table needs to refute this one: number of images,
+# fraction of all images, and fraction of the images that this attack leaves right.
 _REFUTING, _REFUTED_OF_ALL, _REFUTED_OF_LEFT = 3, 0.05, 0.4
-# Images that noise must break to tell anything; how many times as many an attack must break; the part of the
-# right images below which there is nothing left to break.
+# Number of successes of noise that is needed for a conclusion; the factor by which an attack must exceed it;
+# the fraction of right images below which an attack has too few images left to exceed it.
 _NOISE_BROKE, _BESIDE_NOISE, _SATURATED = 5, 1.25, 0.1
 
 
 def more_than(count: int, trials: int, share: float) -> bool:
-    """Is a count above a share of the trials by more than chance? One-sided exact binomial test.
+    """Whether a count exceeds a share of the trials beyond chance, by a one-sided exact binomial test.
+
+    Args:
+        count: number of successes, 0 to ``trials``.
+        trials: number of trials; with 0 the answer is False.
+        share: the success probability to exceed, in [0, 1].
 
     >>> more_than(3, 200, 0.01), more_than(12, 200, 0.01)
     (False, True)
@@ -64,25 +77,30 @@ def more_than(count: int, trials: int, share: float) -> bool:
 
 
 def outdoes(one: Hits, other: Hits) -> bool:
-    """Does one attack leave fewer images right than another? One-sided exact McNemar test.
+    """Whether one attack leaves fewer images right than another beyond chance, by McNemar's exact test.
 
     Args:
-        one: images that the one leaves right, bool ``(N,)``.
-        other: images that the other leaves right, bool ``(N,)``.
+        one: images that the first attack leaves right, bool ``(N,)``.
+        other: images that the second attack leaves right, bool ``(N,)``.
     """
     gained, lost = int((other & ~one).sum()), int((one & ~other).sum())
     return more_than(gained, gained + lost, 0.5)
 
 
 def differing_passes(probed: ProbeResult, eot: int) -> Reason | None:
-    """The model is random at test time, and too few gradients were averaged to follow."""
+    """Check whether the model is random at test time and the attack averages too few gradients.
+
+    Args:
+        probed: result of the probe.
+        eot: number of gradients that the attack averages, 1 or more.
+    """
     answers = probed.answers
-    # One that draws nothing and still answers otherwise remembers: see the next doubt.
+    # A model that changes its answers without random numbers keeps state: see remembered_calls.
     if answers.differing == 0 or not answers.draws:
         return None
     if eot == 1:
         return Reason.of(TrustCode.differing_passes, differing=answers.differing, images=answers.images)
-    # Spearman and Brown: how alike two means of that many draws are.
+    # Spearman-Brown formula: the cosine of two means of ``eot`` gradients.
     alike = max(probed.gradients.alike, 0.0)
     averaged = eot * alike / (1 + (eot - 1) * alike)
     if averaged >= _ALIKE:
@@ -95,7 +113,7 @@ def differing_passes(probed: ProbeResult, eot: int) -> Reason | None:
 
 
 def remembered_calls(probed: ProbeResult) -> Reason | None:
-    """The same images, with the same random numbers, got another answer the second time."""
+    """Check whether the logits of the same images change although the random numbers are the same."""
     answers = probed.answers
     if not answers.remember:
         return None
@@ -106,11 +124,11 @@ def remembered_calls(probed: ProbeResult) -> Reason | None:
 
 
 def other_clean_answers(right: Hits, probed: ProbeResult) -> Reason | None:
-    """The probe found other images right than the clean measure did, and no random number explains it.
+    """Check whether the probe and the clean measurement disagree about images, without random numbers.
 
     Args:
-        right: images right in the clean measure, bool ``(N,)``.
-        probed: of the probe.
+        right: images that are right in the clean measurement, bool ``(N,)``.
+        probed: result of the probe.
     """
     images = len(probed.numbers)
     changed = int((right[probed.numbers] != probed.right).sum())
@@ -120,7 +138,7 @@ def other_clean_answers(right: Hits, probed: ProbeResult) -> Reason | None:
 
 
 def depends_on_company(probed: ProbeResult) -> Reason | None:
-    """What an image is taken for follows from the images that are shown beside it."""
+    """Check whether the logits of an image depend on the other images of its batch."""
     answers = probed.answers
     if not more_than(answers.moved, answers.regrouped, _TRICKLE):
         return None
@@ -128,21 +146,24 @@ def depends_on_company(probed: ProbeResult) -> Reason | None:
 
 
 def no_gradients(probed: ProbeResult) -> Reason | None:
-    """Nobody can follow gradients, so that only queries were tried."""
+    """Check whether the model gives no gradients, so that only black-box attacks were tried."""
     if probed.differentiable:
         return None
     return Reason.of(TrustCode.no_gradients)
 
 
 def beside_probe(left: Hits, probed: ProbeResult) -> tuple[int, int] | None:
-    """Images that an attack breaks, and those that a PGD on margins breaks, whose gradients no scale kills.
+    """Count the successes of an attack and of the probe's PGD on margins, on the same images.
+
+    The gradients of margins do not depend on the scale of the logits.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        probed: of the probe.
+        probed: result of the probe.
 
     Returns:
-        None if the PGD tells nothing: it did not run, could not follow gradients, or broke too few.
+        The numbers of successes of the attack and of the PGD. None if the PGD allows no conclusion: it did
+        not run, its gradients were unusable, or it had too few successes.
     """
     near = probed.gradients.near
     if probed.pgd is None or near is None or near.usable.mean() < 1 - _FEW:
@@ -154,16 +175,20 @@ def beside_probe(left: Hits, probed: ProbeResult) -> tuple[int, int] | None:
 
 
 def keeps_up(left: Hits, probed: ProbeResult) -> bool:
-    """Whether an attack breaks about as much as a PGD on margins.
+    """Whether an attack has about as many successes as the probe's PGD on margins.
 
-    Logits of a large scale leave cross-entropy without a gradient, and attacks on margins what they were.
+    Large logits make the gradient of the cross-entropy vanish, but they do not affect attacks on margins.
+
+    Args:
+        left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
+        probed: result of the probe.
     """
     beside = beside_probe(left, probed)
     return beside is not None and beside[0] >= (1 - _BESIDE_PROBE) * beside[1]
 
 
 def dead_gradients(probed: ProbeResult) -> Reason | None:
-    """No attack that climbs the cross-entropy gets anywhere."""
+    """Check whether the gradient of the cross-entropy is zero or not finite on too many images."""
     if not probed.differentiable:
         return None
     dead, right = probed.gradients.dead, probed.gradients.images
@@ -173,11 +198,13 @@ def dead_gradients(probed: ProbeResult) -> Reason | None:
 
 
 def faint_logits(left: Hits, probed: ProbeResult) -> Reason | None:
-    """The softmax is nearly even, so that cross-entropy raises all wrong classes, the near and the far ones.
+    """Check whether the softmax is nearly uniform and the attack therefore misses successes.
+
+    Cross-entropy then raises all wrong classes alike, instead of the strongest rival.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        probed: of the probe.
+        probed: result of the probe.
     """
     margin, beside = probed.gradients.margin, beside_probe(left, probed)
     if margin >= _FAINT or beside is None:
@@ -189,7 +216,7 @@ def faint_logits(left: Hits, probed: ProbeResult) -> Reason | None:
 
 
 def jumping_answers(probed: ProbeResult) -> Reason | None:
-    """Answers change though no pixel does, in effect: noise whose seed follows the image, say."""
+    """Check whether logits jump under an imperceptible change, for example noise seeded by the image."""
     gradients = probed.gradients
     if not more_than(gradients.jumping, gradients.looked, _FEW):
         return None
@@ -197,7 +224,7 @@ def jumping_answers(probed: ProbeResult) -> Reason | None:
 
 
 def too_coarse(probed: ProbeResult) -> Reason | None:
-    """No change of an answer stands out from rounding, so that no gradient can be checked."""
+    """Check whether all changes of the logits are below rounding, so that no gradient can be checked."""
     near = probed.gradients.near
     if near is None or near.usable.any():
         return None
@@ -205,7 +232,7 @@ def too_coarse(probed: ProbeResult) -> Reason | None:
 
 
 def false_gradients(probed: ProbeResult) -> Reason | None:
-    """Over a fraction of a level of 255 the answers do not change as the gradient says."""
+    """Check whether finite differences over a fraction of 1/255 contradict the gradient."""
     gradients = probed.gradients
     at_images = TrustCode.false_gradients, TrustCode.false_directions
     beside_them = TrustCode.false_gradients_beside, TrustCode.false_directions_beside
@@ -223,9 +250,10 @@ def false_gradients(probed: ProbeResult) -> Reason | None:
 
 
 def shattered_gradients(probed: ProbeResult) -> Reason | None:
-    """The gradient is right at one point, says nothing of a step further, and images survive.
+    """Check whether gradients are valid at one point only, and images survive.
 
-    Networks that were trained plainly may be as rough; theirs do not survive.
+    Networks without adversarial training may have equally rough gradients, but then their images do not
+    survive.
     """
     gradients = probed.gradients
     if gradients.far is None or probed.pgd is None:
@@ -245,7 +273,7 @@ def shattered_gradients(probed: ProbeResult) -> Reason | None:
 
 
 def stepwise_answers(probed: ProbeResult) -> Reason | None:
-    """From image to image the answers change, and the gradients on the way do not say so."""
+    """Check whether the gradients between two images explain the change of the logits."""
     passage = probed.gradients.passage
     if passage is None or not (usable := int(passage.usable.sum())):
         return None
@@ -261,7 +289,13 @@ def stepwise_answers(probed: ProbeResult) -> Reason | None:
 
 
 def withstands_anything(probed: ProbeResult, norm: str, classes: int) -> Reason | None:
-    """Images survive where each can be made mid-grey, the same for all."""
+    """Check whether images survive a budget that can turn all of them into the same mid-grey image.
+
+    Args:
+        probed: result of the probe.
+        norm: norm of the budget.
+        classes: number of classes; one image in ``classes`` may survive by chance.
+    """
     if probed.huge is None:
         return None
     left, images = int(probed.huge.left.sum()), len(probed.huge.left)
@@ -277,7 +311,7 @@ def withstands_anything(probed: ProbeResult, norm: str, classes: int) -> Reason 
 
 
 def black_box_wins(probed: ProbeResult) -> Reason | None:
-    """Queries alone break what gradients do not, whatever attack was asked for."""
+    """Check whether the probe's black-box search succeeds on images on which its PGD fails."""
     witness = probed.witness
     if witness is None or not more_than(witness.successes, witness.images, _TRICKLE):
         return None
@@ -293,18 +327,18 @@ def black_box_wins(probed: ProbeResult) -> Reason | None:
 def single_step_blind(
     right: Hits, fgsm: Hits, strong: Hits, eps: float, *, single_step_training: bool
 ) -> Reason | None:
-    """FGSM leaves most images, PGD breaks many of those: the gradient holds for a small step only.
+    """Check whether FGSM fails on most images and an iterative attack succeeds on many of them.
 
-    After single-step training that is catastrophic overfitting: half of the right images left, half of
-    those broken. An undefended network resists one large step, too, but not on nearly all images: nine
-    in ten left, a third of those broken.
+    After single-step training this is catastrophic overfitting: FGSM leaves half of the right images, and the
+    iterative attack succeeds on half of those. An undefended network also resists one large step, but not on
+    nearly all images. So without such training the limits are nine in ten, and a third of those.
 
     Args:
-        right: images right as they are, bool ``(N,)``.
-        fgsm: images that FGSM leaves right, likewise.
-        strong: images that an iterative attack leaves right, likewise.
-        eps: of both.
-        single_step_training: whether the cell was trained on images of one gradient step.
+        right: images that are right when clean, bool ``(N,)``.
+        fgsm: images that FGSM leaves right, bool ``(N,)``.
+        strong: images that an iterative attack leaves right, bool ``(N,)``.
+        eps: budget of both attacks in units of the pixel range.
+        single_step_training: whether the cell was trained on images of a single gradient step.
     """
     kept = right & fgsm
     least, share = (0.5, 0.5) if single_step_training else (0.9, _THIRD)
@@ -316,13 +350,15 @@ def single_step_blind(
 
 
 def weaker_than_probe(left: Hits, probed: ProbeResult, *, iterative: bool) -> Reason | None:
-    """A short PGD broke what the attack did not: a tenth of all images, or a third of what it broke itself.
+    """Check whether the probe's short PGD succeeds on many images on which the attack fails.
+
+    Many means more than a tenth of all images, or more than a third of the PGD's successes.
 
     Args:
         left: images that the attack leaves right at the probe's budget, bool ``(N,)``.
-        probed: of the probe.
-        iterative: whether the attack claims to be as strong as that. One step or a black-box search does
-            not; held against it is only that it breaks nothing at all where half of the images can be.
+        probed: result of the probe.
+        iterative: whether the attack takes several gradient steps. A single step or a black-box search may be
+            weaker; it is reported only if it has no success although PGD succeeds on half of the images.
     """
     if probed.pgd is None:
         return None
@@ -344,7 +380,13 @@ def weaker_than_probe(left: Hits, probed: ProbeResult, *, iterative: bool) -> Re
 
 
 def asked_nothing(forward_passes: int, backward_passes: int, images: int) -> Reason | None:
-    """An attack that cannot know anything about the model."""
+    """Check whether an attack never queried the model.
+
+    Args:
+        forward_passes: forward passes of the measurement, summed over the images.
+        backward_passes: backward passes of the measurement, summed over the images.
+        images: number of measured images; verification takes one forward pass of each.
+    """
     if backward_passes > 0 or forward_passes > images:
         return None
     return Reason.of(TrustCode.asked_nothing)
@@ -353,14 +395,14 @@ def asked_nothing(forward_passes: int, backward_passes: int, images: int) -> Rea
 def black_box_beats(
     left: Hits, black_box: Hits, eps: float, name: str, *, transfer: bool = False
 ) -> Reason | None:
-    """An attack without gradients, or of another model's, broke what this one did not.
+    """Check whether a black-box or transfer attack succeeds on images on which this attack fails.
 
     Args:
         left: images that the attack with gradients leaves right, bool ``(N,)``.
-        black_box: images that the other leaves right, likewise.
-        eps: of both.
-        name: of the other.
-        transfer: whether the other is images made on another cell, by its name.
+        black_box: images that the other attack leaves right, bool ``(N,)``.
+        eps: budget of both attacks in units of the pixel range.
+        name: name of the other attack.
+        transfer: whether the other attack is a transfer from another cell; ``name`` then names the cell too.
     """
     broke = int((left & ~black_box).sum())
     if not more_than(broke, len(left), _TRICKLE):
@@ -370,7 +412,14 @@ def black_box_beats(
 
 
 def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> Reason | None:
-    """An attack of many steps is outdone by one of a single step."""
+    """Check whether a single-step attack has more successes than an attack of many steps.
+
+    Args:
+        left: images that the attack of many steps leaves right, bool ``(N,)``.
+        fgsm: images that the single step leaves right, bool ``(N,)``.
+        eps: budget of both attacks in units of the pixel range.
+        name: name of the single-step attack.
+    """
     if not outdoes(fgsm, left):
         return None
     lost, won = int((left & ~fgsm).sum()), int((fgsm & ~left).sum())
@@ -378,7 +427,14 @@ def weaker_than_one_step(left: Hits, fgsm: Hits, eps: float, name: str) -> Reaso
 
 
 def rising(lower: Hits, higher: Hits, low: float, high: float) -> Reason | None:
-    """More budget, fewer broken images."""
+    """Check whether accuracy rises although the budget grows.
+
+    Args:
+        lower: images that are right at the smaller budget, bool ``(N,)``.
+        higher: images that are right at the larger budget, bool ``(N,)``.
+        low: the smaller budget in units of the pixel range.
+        high: the larger budget in units of the pixel range.
+    """
     if not outdoes(lower, higher):
         return None
     before, after = (round(100 * float(hits.mean()), 1) for hits in (lower, higher))
@@ -386,14 +442,22 @@ def rising(lower: Hits, higher: Hits, low: float, high: float) -> Reason | None:
 
 
 def not_converged(late_successes: int | None, images: int) -> Reason | None:
-    """Images were still being broken when the budget ended."""
+    """Check whether an attack still had successes at the end of its budget.
+
+    Args:
+        late_successes: number of successes in the last tenth of the budget; None if it is not known.
+        images: number of images.
+    """
     if late_successes is None or not more_than(late_successes, images, _LATE):
         return None
     return Reason.of(TrustCode.not_converged, late_successes=late_successes, images=images)
 
 
 def probe_not_converged(probed: ProbeResult) -> Reason | None:
-    """The same for an attack under a fixed budget, which does not tell: it is no longer than the probe."""
+    """Check whether the probe's PGD still had successes in its last step.
+
+    A short attack with a fixed budget does not report late successes, and the probe is at least as long.
+    """
     if probed.pgd is None or not more_than(probed.late_successes, len(probed.pgd), _LATE):
         return None
     return Reason.of(
@@ -406,27 +470,33 @@ def probe_not_converged(probed: ProbeResult) -> Reason | None:
 
 
 def unverified_successes(unverified: int, images: int) -> Reason | None:
-    """What was searched with is not the model."""
+    """Check whether the model rejects too many successes of the variant that the attack searched with.
+
+    Args:
+        unverified: number of images that only the variant misclassifies.
+        images: number of images.
+    """
     if not more_than(unverified, images, _TRICKLE):
         return None
     return Reason.of(TrustCode.unverified_successes, unverified=unverified, images=images)
 
 
 def refuted(left: Hits, other: Hits, eps: float, name: str, *, transfer: bool = False) -> Reason | None:
-    """Another attack broke clearly more of what this one left, so that its figure is far too high.
+    """Check whether another attack leaves far fewer images right, so that this attack's accuracy is too high.
 
-    Both saw the same images: the question is only how much. Honest attacks differ by a few points, which is
-    no reason: PGD-10 53 % beside AutoAttack 49 % of an adversarially trained network, say.
+    Both attacks saw the same images, so only the size of the difference matters. Sound attacks differ by a
+    few points, which is no reason: for example, PGD-10 53 % and AutoAttack 49 % of an adversarially trained
+    network.
 
     Args:
         left: images that an iterative attack leaves right, bool ``(N,)``.
-        other: images that the other leaves right, likewise.
-        eps: of both.
-        name: of the other.
-        transfer: whether the other is images made on another cell, by its name.
+        other: images that the other attack leaves right, bool ``(N,)``.
+        eps: budget of both attacks in units of the pixel range.
+        name: name of the other attack.
+        transfer: whether the other attack is a transfer from another cell; ``name`` then names the cell too.
     """
     mine, theirs, images = int(left.sum()), int(other.sum()), len(left)
-    gain = mine - theirs  # what the other broke of those left, net of the reverse
+    gain = mine - theirs  # the other attack's additional successes, net of the reverse
     if gain < _REFUTING or gain <= _REFUTED_OF_ALL * images or gain <= _REFUTED_OF_LEFT * mine:
         return None
     code = TrustCode.transfer_refutes if transfer else TrustCode.refuted
@@ -436,18 +506,19 @@ def refuted(left: Hits, other: Hits, eps: float, name: str, *, transfer: bool = 
 def no_better_than_noise(
     left: Hits, noise_left: Hits, right: Hits, eps: float, name: str = "noise"
 ) -> Reason | None:
-    """An attack that follows gradients breaks hardly more images than random points of the ball do.
+    """Check whether an attack with gradients has hardly more successes than random points of the ball.
 
-    In d dimensions a step along the gradient moves a margin some sqrt(d) times as far as noise of the same
-    length. An attack that works breaks many times more, unless noise breaks nearly all there are. It is
-    held against none that left a tenth of the right images or less, nor while noise broke fewer than five.
+    In d dimensions, a step along the gradient changes a margin about sqrt(d) times as much as noise of the
+    same length. So a working attack has many times more successes, unless noise already succeeds on nearly
+    all images. The check needs at least five successes of noise, and an attack that leaves more than a tenth
+    of the right images.
 
     Args:
         left: images that an iterative attack leaves right, bool ``(N,)``.
-        noise_left: images that noise leaves right, likewise.
-        right: images right as they are, likewise.
-        eps: of both.
-        name: of the noise.
+        noise_left: images that noise leaves right, bool ``(N,)``.
+        right: images that are right when clean, bool ``(N,)``.
+        eps: budget of both attacks in units of the pixel range.
+        name: name of the noise attack.
     """
     images = int(right.sum())
     broke, by_noise = int((right & ~left).sum()), int((right & ~noise_left).sum())

@@ -1,4 +1,4 @@
-"""A model with the same random numbers at every call, so that its answers can be compared and derived."""
+"""A model with the same random numbers at every call, so that its logits and gradients can be compared."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from robustbench_tin.attacks.engine.rng import random_state, seed_randomness
 class FrozenModel(nn.Module):
     """A model with the same random numbers at every call.
 
-    What a model draws for an image depends on the shape of the batch and on the image's place in it: compare
-    batches of one shape, and images in one place.
+    The random numbers of an image depend on the shape of the batch and on the image's place in it. So compare
+    only batches of the same shape, and images in the same place.
 
     Args:
-        model: float32 pixels in [0, 1] to logits.
+        model: maps float32 pixels in [0, 1] to logits.
 
     Attributes:
-        draw: another number gives other random numbers.
-        drew: whether the model has drawn any since this was last set to False.
+        draw: seed of the random numbers; another value gives other random numbers.
+        drew: whether the model has drawn random numbers since this was last set to False.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -34,7 +34,7 @@ class FrozenModel(nn.Module):
         self.drew = False
 
     def forward(self, images: Tensor) -> Any:
-        """What the model returns for images ``(N, C, H, W)``."""
+        """The model's output for images ``(N, C, H, W)``."""
         seed_randomness(images.device, "look", self.draw)
         before = None if self.drew else random_state(images.device)
         answer = self.model(images)
@@ -43,13 +43,13 @@ class FrozenModel(nn.Module):
 
 
 class ProbedModel:
-    """A model that is looked into: frozen, every pass counted.
+    """A model under the probe: its random numbers are frozen and every pass is counted.
 
     Args:
-        model: float32 pixels in [0, 1] to logits.
+        model: maps float32 pixels in [0, 1] to logits.
 
     Attributes:
-        attacked: of the frozen model; enter it first.
+        attacked: the attacked model of the frozen model; enter it as a context manager before any call.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -58,16 +58,20 @@ class ProbedModel:
 
     @property
     def draws(self) -> bool:
-        """Whether the model takes random numbers from torch, NumPy or Python as it answers."""
+        """Whether the model takes random numbers from torch, NumPy or Python in a forward pass."""
         return self._frozen.drew
 
     def modules(self) -> Iterator[nn.Module]:
-        """The model and all that it is made of."""
+        """The model and all its submodules."""
         return self._frozen.model.modules()
 
     @contextmanager
     def drawing(self, draw: int) -> Iterator[None]:
-        """Inside, the model draws other random numbers."""
+        """Context manager: inside, the model draws other random numbers.
+
+        Args:
+            draw: seed of the random numbers; 0 gives the usual ones.
+        """
         self._frozen.draw = draw
         try:
             yield
@@ -79,13 +83,14 @@ class ProbedModel:
         return self.attacked.logits(images)
 
     def gradient(self, images: Tensor, value: Callable[[Tensor], Tensor]) -> Tensor:
-        """Gradient of each image's own value, ``(N, C, H, W)``; zero if no pixel leads to the value.
-
-        It may hold values that are not finite.
+        """The gradient of a value of each image with respect to its pixels.
 
         Args:
             images: one batch, float32 ``(N, C, H, W)``.
-            value: from logits ``(N, C)`` to a value each ``(N,)``.
+            value: maps logits ``(N, C)`` to one value for each image, ``(N,)``.
+
+        Returns:
+            ``(N, C, H, W)``; zero if the value does not depend on the pixels. It may hold non-finite values.
         """
         with torch.enable_grad():
             variable = images.clone().requires_grad_()

@@ -1,7 +1,7 @@
-"""Trust checks: beside every robust figure a verdict: ``ok``, reasons not to believe it, or ``unchecked``.
+"""Run the trust checks: each robust figure gets the verdict ``ok``, ``unchecked``, or reasons to doubt it.
 
-A cell is judged once all its measures are taken. What an attack broke on every image of the cell is
-compared without another pass; a short probe (:mod:`robustbench_tin.benchmarks.trust.probe`) tells the rest.
+A cell is judged after all its measurements. The stored results per image are compared without further passes;
+a short probe (:mod:`robustbench_tin.benchmarks.trust.probe`) gives the remaining evidence.
 """
 
 from __future__ import annotations
@@ -28,22 +28,23 @@ from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
-# A budget at which this part of the right images is left can still show a fault.
+# A budget can show a fault if an attack leaves at least this fraction of the right images.
 _LEFT_TO_BREAK = 0.1
 
 
 @dataclass(frozen=True)
 class Measured:
-    """A measure and its outcomes.
+    """A measurement and its results per image.
 
     Attributes:
-        record: of the measure.
-        top1: was the true label the top 1, bool ``(N,)``; None where that was not measured.
-        top5: was it in the top 5, likewise.
-        given: the attack, which no registry needs to know; None: the one that the record names.
-        sampled: on a ladder of budgets, images that were attacked at this eps whatever they were at smaller
-            ones, bool ``(N,)``; None: all were.
-        alone: of these, the images that are right under the attack at this eps alone; None likewise.
+        record: the record of the measurement.
+        top1: whether the true label is the top 1, bool ``(N,)``; None if that was not measured.
+        top5: whether the true label is in the top 5, bool ``(N,)``; None if that was not measured.
+        given: the attack object, which need not be registered; None for the attack that the record names.
+        sampled: on a ladder of budgets, the images that were attacked at this eps regardless of the smaller
+            ones, bool ``(N,)``; None if all were.
+        alone: sampled images that are right under the attack at this eps alone, bool ``(N,)``; None if
+            ``sampled`` is None.
     """
 
     record: Record
@@ -55,44 +56,44 @@ class Measured:
 
     @cached_property
     def attack(self) -> Attack | None:
-        """What was measured under; None for a worst case."""
+        """The attack of the measurement; None for a clean measurement or a worst case."""
         if self.given is not None or self.record.attack in (CLEAN, WORST_CASE):
             return self.given
         return parse_attack(self.record.attack)
 
     @property
     def iterative(self) -> bool:
-        """Whether it claims to find what is there: a search along gradients."""
+        """Whether the attack is a search with several gradient steps, which should find most successes."""
         return self.claims and not self.black_box and not self.single_step
 
     @property
     def single_step(self) -> bool:
-        """Whether it is one step along a gradient, and claims no more."""
+        """Whether the attack is a single gradient step."""
         return self._gradients == 1 and self.whole
 
     @property
     def is_short(self) -> bool:
-        """Whether it takes no more steps than the probe."""
+        """Whether the attack takes at most as many steps as the probe."""
         return self.attack is not None and self._gradients <= PROBE_STEPS
 
     @property
     def black_box(self) -> bool:
-        """Whether it followed no gradient."""
+        """Whether the measurement used no gradients."""
         return self.record.backward_passes == 0
 
     @property
     def whole(self) -> bool:
-        """Whether it is a method of its own, not a search that is driven from here."""
+        """Whether the attack runs its own loop, instead of steps that the engine calls."""
         return self.attack is not None and not isinstance(self.attack, IterativeAttack)
 
     @property
     def claims(self) -> bool:
-        """Whether a high accuracy under it is meant to say something; under noise it is not."""
+        """Whether the attack searches for adversarial images; ``noise``, for example, does not."""
         return self._gradients > 0
 
     @property
     def eot(self) -> int:
-        """Passes averaged for one gradient."""
+        """The largest number of gradients that the attack averages for one step."""
         own = [
             getattr(stage, "eot", None) or 1
             for stage in (self.attack.stages(self.record.classes) if self.attack else ())
@@ -101,17 +102,20 @@ class Measured:
 
     @property
     def counted(self) -> int:
-        """The k of what the attack is after: 1, or 5 if it goes on until the top 5 are broken."""
+        """The k of the attack's criterion: 1, or 5 if it must push the label out of the top 5."""
         return 1 if self.attack is None else self.attack.goal.k
 
     def hits(self, k: int) -> Hits | None:
-        """The outcomes that tell whether the label was in the top ``k``, 1 or 5; None if not measured."""
+        """Whether the label is in the top ``k``, 1 or 5, bool ``(N,)``; None if that was not measured."""
         return self.top5 if k == 5 else self.top1
 
     def independent(self, k: int) -> Hits | None:
-        """The outcomes of the attack at this eps alone, of the images that it was asked about.
+        """The results of the attack at this eps alone, for the images that were attacked at this eps.
 
-        On a ladder :meth:`hits` has the successes of smaller budgets in it, and can never rise with eps.
+        On a ladder, :meth:`hits` includes the successes at smaller budgets, so it never rises with eps.
+
+        Args:
+            k: 1 or 5.
         """
         hits = self.hits(k)
         if hits is None or self.alone is None or self.sampled is None:
@@ -128,9 +132,9 @@ class Judgement:
     """The verdicts on a cell.
 
     Attributes:
-        records: those of the measures, in their order, with their ``trust``.
-        passes: forward and backward passes of the probe, summed over the images; in no measure's record.
-        seconds: of the probe.
+        records: the records of the measurements, in the same order, with their ``trust``.
+        passes: forward and backward passes of the probe, summed over the images; not part of any record.
+        seconds: wall-clock time of the probe.
     """
 
     records: list[Record]
@@ -139,17 +143,17 @@ class Judgement:
 
 
 def gets_verdict(record: Record) -> bool:
-    """Whether a measure is under attack, so that checks that were asked for never leave its verdict blank."""
+    """Whether a measurement is under attack; if so, the trust checks always give it a verdict."""
     return record.attack not in (CLEAN, CERTIFIED)
 
 
 def needs_trust(record: Record) -> bool:
-    """Whether a figure is to be checked: taken, under attack, of a model that learned something."""
+    """Whether a figure can be checked: measured under attack, with a clean accuracy above chance."""
     return gets_verdict(record) and uncheckable(record) is None
 
 
 def uncheckable(record: Record) -> TrustCode | None:
-    """Why the checks have nothing to look at; None if they have."""
+    """The code of the reason why the checks cannot check a record; None if they can."""
     if record.status != OK:
         return TrustCode.no_figure
     if record.above_chance is None:
@@ -158,7 +162,7 @@ def uncheckable(record: Record) -> TrustCode | None:
 
 
 def with_cause(record: Record) -> Record:
-    """A record with its verdict if that is known without a check; else the record as it is."""
+    """A copy of the record with its verdict if that is known without a check; else the record itself."""
     cause = uncheckable(record)
     if cause is None or not gets_verdict(record):
         return record
@@ -173,16 +177,20 @@ def judge(
     *,
     defense: Defense | None = None,
 ) -> Judgement:
-    """Give every robust figure of a cell its verdict, and the clean one the reasons that hold for it, too.
+    """Run the trust checks on all measurements of a cell.
 
-    What cannot be judged is ``unchecked``; no figure under attack is left without a verdict.
+    Each figure under attack gets a verdict; it is ``unchecked`` if it cannot be judged. The clean figure gets
+    the reasons that also affect it. If the checks raise an error, the figures get a reason that says so.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the pool.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the cell's images.
-        measures: all of the cell; the clean one among them.
-        protocol: under which they were taken.
-        defense: of the cell; None: the one that the records name, if they name one.
+        measures: all measurements of the cell, including the clean one.
+        protocol: the protocol that they were measured with.
+        defense: the cell's defense; None for the defense that the records name, if any.
+
+    Returns:
+        The records with their verdicts, and the cost of the probe.
     """
     checked = [measured for measured in measures if needs_trust(measured.record)]
     if not checked:
@@ -197,7 +205,7 @@ def judge(
         }
         if of_answers := cell.answers(found):
             verdicts[id(cell.clean)] = Verdict.of(of_answers)
-    except FOREIGN as error:  # whatever a model raises; what fails meanwhile is not trusted
+    except FOREIGN as error:  # a model may raise anything; if the checks fail, the figures are doubted
         failed = Verdict.of([Reason.of(TrustCode.checks_failed, error=one_line(error))])
         verdicts = {id(measured): failed for measured in checked}
     records = [
@@ -212,7 +220,7 @@ def judge(
 
 
 def _named_defense(record: Record) -> Defense | None:
-    """The defense that a record names; None: a user's own model may have any name there."""
+    """The defense that a record names; None if a user's own model has another name there."""
     try:
         return parse_defense(record.defense)
     except RobustTinError:
@@ -221,12 +229,12 @@ def _named_defense(record: Record) -> Defense | None:
 
 @dataclass(frozen=True)
 class _Cell:
-    """The measures of a cell, and how they look beside each other.
+    """The measurements of a cell, and their comparison with each other.
 
     Attributes:
-        measures: all of them.
-        checked: those that get a verdict.
-        defense: of the model; None: unknown.
+        measures: all measurements.
+        checked: the measurements that get a verdict.
+        defense: the model's defense; None if it is unknown.
     """
 
     measures: Sequence[Measured]
@@ -234,7 +242,7 @@ class _Cell:
     defense: Defense | None
 
     def reasons(self, measured: Measured, found: ProbeResult) -> list[Reason]:
-        """All that speaks against one figure."""
+        """All reasons to doubt one figure."""
         return [
             reason
             for reason in (
@@ -246,9 +254,10 @@ class _Cell:
         ]
 
     def probe_eps(self) -> float:
-        """Where the probe looks: single-step training near its own budget, else where faults would show.
+        """The budget for the probe, in units of the pixel range.
 
-        At a budget that breaks everything, no attack looks weak.
+        After single-step training it is the budget nearest to the one in training. Otherwise it is the
+        largest budget that leaves enough right images: if no image survives, no attack looks weak.
         """
         budgets = sorted({measured.record.eps for measured in self.checked})
         trained = self._trained_eps
@@ -265,7 +274,7 @@ class _Cell:
         return max(telling, default=budgets[0])
 
     def unchecked(self, found: ProbeResult) -> list[Reason | None]:
-        """Why the checks could not judge a figure of this cell in full."""
+        """Reasons why the checks could not judge a figure of this cell completely."""
         return [
             checks.no_gradients(found),
             checks.too_coarse(found),
@@ -273,7 +282,7 @@ class _Cell:
         ]
 
     def answers(self, found: ProbeResult) -> list[Reason]:
-        """What speaks against any figure of the model, the clean one as well."""
+        """Reasons to doubt every figure of the model, including the clean one."""
         return [reason for reason in self._of_answers(found) if reason is not None]
 
     def _of_answers(self, found: ProbeResult) -> Iterator[Reason | None]:
@@ -298,7 +307,7 @@ class _Cell:
         yield checks.black_box_wins(found)
 
     def _of_attack(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
-        """What is wrong at the probe's budget is so at the others."""
+        """Reasons from the probe's budget; they count for the other budgets of the attack too."""
         record = measured.record
         if measured.claims and measured.whole:
             yield checks.asked_nothing(record.forward_passes, record.backward_passes, record.n)
@@ -338,9 +347,9 @@ class _Cell:
                     break
 
     def _of_neighbours(self, measured: Measured) -> Iterator[Reason | None]:
-        """What other attacks of the same budget show, by the outcomes that this one is after.
+        """Reasons from other attacks of the same budget, by the criterion of this attack.
 
-        Their figures are of the same images, so no chance is in it. A worst case has them all in it.
+        All attacks saw the same images. A worst case includes all attacks, so nothing refutes it.
         """
         k = measured.counted
         left, eps = measured.hits(k), measured.record.eps
@@ -360,7 +369,7 @@ class _Cell:
             yield checks.refuted(left, strongest, eps, name)
 
     def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> Reason | None:
-        """What one that claims less than an iterative attack shows of it."""
+        """A reason from an attack that should be weaker than an iterative attack, if it is stronger."""
         eps, name = other.record.eps, other.record.attack
         reason: Reason | None = None
         right = self.clean.hits(k)
@@ -396,7 +405,7 @@ class _Cell:
 
     @cached_property
     def clean(self) -> Measured:
-        """The clean measure."""
+        """The clean measurement."""
         return next(measured for measured in self.measures if measured.record.attack == CLEAN)
 
     @cached_property
@@ -406,7 +415,7 @@ class _Cell:
 
     @cached_property
     def _trained_eps(self) -> float | None:
-        """The budget of single-step adversarial training; None without it, or where it is of another norm."""
+        """The budget of single-step adversarial training; None without it or if its norm is another."""
         threat = None if self.defense is None else self.defense.threat
         if self.defense is None or not self.defense.single_step or threat is None:
             return None
@@ -416,7 +425,7 @@ class _Cell:
         return next((m for m in self.checked if m.record.attack == attack and m.record.eps == eps), None)
 
     def _beside(self, measured: Measured) -> list[Measured]:
-        """Other attacks of the same budget; the worst case has all of them in it."""
+        """Other attacks of the same budget; empty for a worst case, which includes them all."""
         return [] if measured.attack is None else self._beside_record(measured.record)
 
     def _beside_record(self, record: Record) -> list[Measured]:

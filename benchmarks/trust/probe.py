@@ -1,8 +1,8 @@
-"""Evidence for the trust checks: what a short probe of a model finds out, once a cell.
+"""Collect evidence for the trust checks with a short probe of the model, once for each cell.
 
-The probe works on at most 96 images, drawn with a fixed seed. It asks the model itself in float32, without a
+The probe uses at most 96 images, drawn with a fixed seed. It queries the model itself in float32, without a
 surrogate and without averaging, so that no setting of an attack can mislead it. A model that is random at
-test time is frozen first: it draws the same random numbers at every call, and is a function like any other.
+test time is frozen first: it gets the same random numbers at every call, so it becomes a fixed function.
 """
 
 from __future__ import annotations
@@ -42,39 +42,39 @@ from robustbench_tin.threat import ThreatModel
 Hits = npt.NDArray[np.bool_]
 
 IMAGES = 96
-# Forward and backward passes an image, at most: 7,100 passes in all, a sixth of those of FGSM and PGD on
-# 1,000 images at two budgets.
+# Largest number of forward and backward passes for an image: 7,100 passes in all, a sixth of the passes of
+# FGSM and PGD on 1,000 images at two budgets.
 PASSES = 74
-# Images that are looked at closely, in one batch, and how many of them from further points.
+# Number of images whose gradients are tested, in one batch, and number of these also tested at other points.
 _CLOSELY, _AT_OTHER_POINTS = 48, 24
 _ROWS = 64
-# Part of the typical margin that may come and go when hardly a pixel changes; it is more if logits have 8 or
-# 11 bits.
+# Fraction of the typical margin that may change under an imperceptible change of the image; it is larger if
+# logits have 8 or 11 bits.
 _JUMP, _COARSE_JUMP = 0.1, 0.5
 _TOP1 = Criterion(1)
 
 
 @dataclass(frozen=True)
 class Gradients:
-    """What was found out about a model's gradients.
+    """Evidence about a model's gradients.
 
     Attributes:
-        images: number of images that were right.
-        dead: of them, images whose gradient is zero or not finite, as they are or, of the first,
-            at a random point of the ball.
-        looked: number of images of the following.
-        jumping: images whose margin moves by a tenth of the typical one when no pixel changes by more than
-            1/100,000.
-        near: changes of margins over a fraction of a level of 255, promised and measured, along each of
-            :data:`~robustbench_tin.benchmarks.trust.slopes.KINDS`; None if the model gives no
-            gradients, or says that they are stand-ins.
-        beside: the same at random points of the ball.
-        far: the same over a step of an attack, along the steepest direction.
-        passage: the same from image to image.
-        alike: how alike two gradients of one image are with other random numbers, the median cosine.
-        declared: whether the model says that its gradient is a stand-in.
-        coarse: whether its logits are numbers of half precision.
-        margin: the typical distance between the two highest logits; infinite if it was not looked at.
+        images: number of images that are right.
+        dead: number of right images whose gradient is zero or not finite, at the image itself or, in the
+            first batch, also at a random point of the ball.
+        looked: number of images in the following tests.
+        jumping: number of images whose margin changes by a tenth of the typical margin although no pixel
+            changes by more than 1/100,000.
+        near: predicted and measured changes of margins over a fraction of 1/255, along each of
+            :data:`~robustbench_tin.benchmarks.trust.slopes.KINDS`; None if the model gives no gradients, or
+            declares them as substitutes.
+        beside: as ``near``, at random points of the ball.
+        far: as ``near``, over an attack step along the steepest direction only.
+        passage: as ``near``, from one image to another.
+        alike: median cosine of two gradients of an image with different random numbers.
+        declared: whether the model declares its gradient as a substitute (``substitutes_gradient``).
+        coarse: whether the logits have half precision.
+        margin: the typical difference of the two highest logits; infinite if it was not measured.
     """
 
     images: int = 0
@@ -93,25 +93,25 @@ class Gradients:
 
 @dataclass(frozen=True)
 class ProbeResult:
-    """What the probe found.
+    """The result of the probe.
 
     Attributes:
-        numbers: the images it looked at, as rows of the cell's outcomes, int64 ``(n,)``.
-        right: of them, right as they are, bool ``(n,)``.
-        answers: how the model answers.
-        differentiable: whether the model gives gradients with respect to its pixels.
-        gradients: of the model.
-        eps: the budget of the attacks below.
-        fgsm: which images FGSM left right, bool ``(n,)``.
-        noise: which images random corners of the ball left right, likewise.
-        pgd: which of the first images a PGD on margins left right, bool ``(m,)``, m up to n; None if the
+        numbers: the probed images, as rows of the cell's results, int64 ``(n,)``.
+        right: whether each of them is right when clean, bool ``(n,)``.
+        answers: the stability of the model's logits.
+        differentiable: whether the model gives gradients with respect to the pixels.
+        gradients: evidence about the model's gradients.
+        eps: budget of the attacks below, in units of the pixel range.
+        fgsm: which images FGSM leaves right, bool ``(n,)``.
+        noise: which images random corners of the ball leave right, bool ``(n,)``.
+        pgd: which of the first images a PGD on margins leaves right, bool ``(m,)``, m up to n; None if the
             model is random, remembers earlier calls or gives no gradients.
-        late_successes: images it broke in its last tenth.
-        witness: a black-box search on images that PGD left right; None if there was none.
-        huge: a budget with which every image can be made mid-grey, and what it leaves.
-        forward_passes: of the probe, summed over the images.
-        backward_passes: likewise.
-        seconds: of the probe.
+        late_successes: number of PGD's successes in the last tenth of its budget.
+        witness: result of a black-box search on images that PGD leaves right; None if it did not run.
+        huge: result of an attack with a budget that can turn every image mid-grey; None if it did not run.
+        forward_passes: forward passes of the probe, summed over the images.
+        backward_passes: backward passes of the probe, summed over the images.
+        seconds: wall-clock time of the probe.
     """
 
     numbers: npt.NDArray[np.int64]
@@ -135,13 +135,13 @@ def gather(model: nn.Module, batches: ImageBatches, eps: float, protocol: Attack
     """Probe a model.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: the cell's images.
-        eps: a budget above 0 to attack with.
-        protocol: of the cell's attacks; of them norm, seed and 8 bits hold here.
+        eps: budget of the probe's attacks, above 0, in units of the pixel range.
+        protocol: the protocol of the cell's attacks; norm, seed and 8-bit rounding are used.
 
     Raises:
-        AttackFailure: if the model goes wrong.
+        AttackFailure: if the model raises an error or returns invalid logits.
     """
     started = time.perf_counter()
     numbers = torch.randperm(len(batches), generator=torch.Generator().manual_seed(0))[:IMAGES]
@@ -160,7 +160,7 @@ def gather(model: nn.Module, batches: ImageBatches, eps: float, protocol: Attack
 
 
 class _Probe:
-    """The parts of the probe; each asks the subject and nothing else."""
+    """The parts of the probe."""
 
     def __init__(
         self, subject: ProbedModel, sample: ImageBatches, threat: ThreatModel, protocol: AttackProtocol
@@ -200,16 +200,16 @@ class _Probe:
             elif not answers.remember:
                 pgd, late_successes, witness = trials.stop_on_success()
                 found = replace(found, pgd=_on_host(pgd), late_successes=late_successes, witness=witness)
-        # Some remember what attacks ask for, and answer otherwise only then.
+        # Some models change their answers only after they were attacked.
         return replace(found, answers=replace(answers, changed=max(answers.changed, questions.changed())))
 
     def _batches(self) -> Iterator[tuple[Tensor, Tensor]]:
         return (self.sample.at(start) for start in self.sample.starts())
 
     def _one_batch(self) -> Tensor:
-        """The images that are looked at closely, as many as the model takes in one batch."""
+        """The images for the gradient tests, as many as the model accepts in one batch."""
         images = self.sample.first(_CLOSELY).all_images()
-        with suppress(Exception):  # a model that takes batches of one size only
+        with suppress(Exception):  # some models accept batches of one size only
             self.subject.logits(images)
             return images
         return self.sample.at(0)[0]
@@ -224,7 +224,7 @@ class _Probe:
             ball = self.threat.ball(images)
             gradient = self._gradient(images, labels)
             alive.append(_is_alive(gradient))
-            if not fgsm:  # of the first batch
+            if not fgsm:  # in the first batch only
                 alive[0] &= _is_alive(self._gradient(ball.random(generator), labels))
             corners = torch.randn(
                 images.shape, generator=generator, device=images.device, dtype=torch.float32
@@ -237,14 +237,14 @@ class _Probe:
         return torch.cat(alive), torch.cat(fgsm), torch.cat(noise)
 
     def _gradient(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Of the cross-entropy; zero if the model gives none."""
+        """The gradient of the cross-entropy, ``(N, C, H, W)``; zero if the model gives no gradients."""
         if not self.differentiable:
             return torch.zeros_like(images)
         return self.subject.gradient(images, lambda logits: cross_entropy(logits, labels))
 
     def _gradients(self, alive: Tensor, *, remember: bool) -> Gradients:
         found = Gradients(int(self.right.sum()), int((self.right & ~alive).sum()), declared=self._declared())
-        if remember:  # then answers follow from calls, and a difference from none of its pixels
+        if remember:  # logits depend on earlier calls, so finite differences say nothing about pixels
             return found
         subject, batch = self.subject, self.batch
         logits = subject.logits(batch)
@@ -259,7 +259,7 @@ class _Probe:
             alike=self._alike(few) if subject.draws else 1.0,
             margin=float(typical),
         )
-        if found.declared:  # a stand-in keeps to no short distance
+        if found.declared:  # a substitute gradient need not hold over short distances
             return found
         coarse = _has_few_bits(logits)
         jump = (_COARSE_JUMP if coarse else _JUMP) * typical
@@ -274,7 +274,7 @@ class _Probe:
         )
 
     def _near(self, images: Tensor, moves: Tensor, coarse: bool, seed: int) -> Slopes:
-        """Over the shorter length if the longer one speaks against the gradient: it may curve so much."""
+        """Compare differences with gradients; repeat over a shorter length if curvature may be the cause."""
         near = differences(self.subject, images, OF_COARSE if coarse else NEAR, moves, seed)
         if coarse or not near.doubtful:
             return near
@@ -282,12 +282,12 @@ class _Probe:
         return nearer if nearer.usable.sum() >= near.usable.sum() / 2 else near
 
     def _step(self, images: Tensor) -> float:
-        """Half of the budget, the largest change of a value, but no more than a long step of an attack."""
+        """Largest change of a value in an attack step: half of the budget, and at most ``FAR``."""
         values: int = images[0].numel() if self.threat.norm == "l2" else 1
         return min(FAR, self.threat.eps / 2 / math.sqrt(values))
 
     def _alike(self, images: Tensor) -> float:
-        """How alike gradients are that were taken with other random numbers."""
+        """The median cosine of two gradients of an image with different random numbers."""
         labels = self.labels[: len(images)]
         first = self._gradient(images, labels).flatten(1).nan_to_num()
         with self.subject.drawing(1):
@@ -299,7 +299,7 @@ class _Probe:
 
 
 def _has_few_bits(logits: Tensor) -> bool:
-    """Whether the logits are numbers of half precision, whose rounding is a jump by itself."""
+    """Whether the logits have half precision, so that rounding alone makes them jump."""
     return any(bool((logits == logits.to(kind).float()).all()) for kind in (torch.bfloat16, torch.float16))
 
 

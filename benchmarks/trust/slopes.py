@@ -1,8 +1,8 @@
-"""Gradients against differences: does what a model's gradient promises happen?
+"""Compare a model's gradients with finite differences.
 
-The gradient of an image's margin promises how the margin changes along any direction. Forward passes measure
-the change. Both agree for a differentiable model. They do not if the gradient is another network's, cut,
-noisy or shattered, however convincing it looks to an attack.
+The gradient of an image's margin predicts how the margin changes along any direction. Forward passes measure
+the change. Both agree for a differentiable model. They disagree if the gradient belongs to another network,
+or is cut, noisy or shattered, even if it looks right to an attack.
 """
 
 from __future__ import annotations
@@ -23,45 +23,45 @@ Numbers = npt.NDArray[np.float64]
 
 NEAR, NEARER, FAR = 0.1 / 255, 0.02 / 255, 4 / 255
 OF_COARSE = 1 / 255
-"""Lengths of differences, the largest change of a value in units of the pixel range.
+"""Lengths of differences: the largest change of a value in units of the pixel range.
 
-Over ``NEAR`` even rough networks keep to their gradients; if one does not, ``NEARER`` decides. ``FAR`` is the
-longest step of an attack. Logits of half precision tell nothing apart over less than ``OF_COARSE``.
+Over ``NEAR`` even rough networks agree with their gradients; if one does not, ``NEARER`` decides. ``FAR`` is
+the longest step of an attack. Logits of half precision need at least ``OF_COARSE`` for a visible change.
 """
 
 KINDS = ("smooth", "fine", "alternating", "one-channel", "one-region", "steepest")
-"""Directions that differences are taken along.
+"""The kinds of directions for finite differences.
 
-``smooth``: over a quarter of the image; ``fine``: every value by itself; ``alternating``: a smooth change
-whose sign flips from pixel to pixel; ``one-channel`` and ``one-region``: smooth, in one channel or in one
-quarter of the image; ``steepest``: the sign of the gradient. A gradient that is cut in some rows, channels,
-regions or frequencies promises too little along at least one of them.
+``smooth``: varies over a quarter of the image; ``fine``: each value by itself; ``alternating``: a smooth
+change whose sign flips from pixel to pixel; ``one-channel`` and ``one-region``: smooth, in one channel or in
+one quarter of the image; ``steepest``: the sign of the gradient. If a gradient is cut in some rows, channels,
+regions or frequencies, it predicts too small a change along at least one kind.
 """
 
-# Of the kinds of directions, those that are drawn.
+# Number of kinds that are drawn at random: all but the steepest.
 _DRAWN = 5
-# Pieces of the way from one image to another, at first and if the sum over them is further off than this.
-# They become more as long as each sum is off by at most this part of the one before; for that, few ways will
-# do. On two honest networks of short trainings the sums were off by 0.51, 0.40, 0.08, and by 0.29, 0.15.
+# Number of pieces of the line from one image to another. If the error of the sum exceeds _CLOSE, more pieces
+# are used as long as the error shrinks to at most _CLOSER of the one before; _WAYS lines are enough for that.
+# On two honest networks after short trainings, the errors were 0.51, 0.40, 0.08, and 0.29, 0.15.
 _PIECES = 6, 24, 72
 _CLOSE, _CLOSER, _WAYS = 0.2, 0.85, 12
 _COARSE = 4
 _REGIONS = 4
-# Images that a channel or region must have to be judged by itself.
+# Number of images that a channel or region needs for an error of its own.
 _LEAST = 5
-# A change that nobody sees: a few units in the last place of a float32 pixel.
+# An imperceptible change: a few units in the last place of a float32 pixel.
 _IMPERCEPTIBLE = 2e-6
 
 
 @dataclass(frozen=True)
 class Slopes:
-    """Promised and measured changes of margins.
+    """Predicted and measured changes of margins.
 
     Attributes:
-        measured: by forward passes, float64 ``(images, directions)``.
-        promised: by the gradient, likewise.
-        floor: how far the measured ones may be off by rounding alone, float64 ``(images,)``.
-        parts: of each direction, the number of channels or regions that the images take turns in; else 1.
+        measured: changes measured by forward passes, float64 ``(images, directions)``.
+        promised: changes predicted by the gradient, float64 ``(images, directions)``.
+        floor: error of the measured changes that rounding alone may cause, float64 ``(images,)``.
+        parts: for each direction, the number of channels or regions among which the images alternate; else 1.
     """
 
     measured: Numbers
@@ -71,25 +71,25 @@ class Slopes:
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        """Images whose changes stand out from rounding, bool ``(images,)``."""
+        """Images whose changes are clearly larger than rounding errors, bool ``(images,)``."""
         size = np.maximum(np.abs(self.measured), np.abs(self.promised)).max(axis=1, initial=0)
         usable: npt.NDArray[np.bool_] = size > 8 * self.floor
         return usable
 
     def errors(self) -> Numbers:
-        """Of each usable image, from 0 (kept to the letter) to 1 (unrelated); float64 ``(usable,)``.
+        """The relative error of each usable image, from 0 (exact) to 1 (unrelated); float64 ``(usable,)``.
 
-        Over all directions but the steepest, which would outweigh the others.
+        It covers all directions except the steepest, which would outweigh the others.
         """
         off, size = (values[:, :_DRAWN] for values in self._sizes())
         errors: Numbers = off.sum(axis=1) / np.maximum(size.sum(axis=1), 1e-12)
         return errors
 
     def errors_by_direction(self) -> Numbers:
-        """The same of each direction, every image with the same weight; float64 ``(directions,)``.
+        """The relative error of each direction, with equal weight for each image; float64 ``(directions,)``.
 
-        Of directions within one channel or region, the error of the worst channel or region: a cut one may
-        matter less than the others, and hides among them.
+        For directions within one channel or region it is the error of the worst channel or region, because
+        the others could hide it.
         """
         off, size = self._sizes()
         weight = size.sum(axis=1, keepdims=True)
@@ -106,7 +106,7 @@ class Slopes:
         return np.array(errors)
 
     def kept(self) -> float | None:
-        """Median part of a promised change that happens in the last direction; None if no image is usable."""
+        """Median ratio of measured to predicted change in the last direction; None if no image is usable."""
         usable = self.usable
         if not usable.any():
             return None
@@ -115,7 +115,7 @@ class Slopes:
 
     @property
     def doubtful(self) -> bool:
-        """Whether an image or a direction is off by so much that a closer look is due."""
+        """Whether an error is so large that the measurement should be repeated over a shorter length."""
         errors = self.errors()
         return not len(errors) or bool((errors > 0.5).any()) or bool(self.errors_by_direction().max() > 0.2)
 
@@ -129,11 +129,11 @@ class Slopes:
 
 @dataclass(frozen=True)
 class Margin:
-    """How far one class is above another, for each image of a batch.
+    """The difference of the logits of two classes, for each image of a batch.
 
     Attributes:
-        over: the class that is to win, int64 ``(N,)``.
-        under: the class that is to lose, likewise.
+        over: the class whose logit counts positively, int64 ``(N,)``.
+        under: the class whose logit counts negatively, int64 ``(N,)``.
     """
 
     over: Tensor
@@ -147,12 +147,15 @@ class Margin:
 
 
 def jumps(subject: ProbedModel, images: Tensor, logits: Tensor) -> Tensor:
-    """How far margins move when no pixel changes by more than 1/100,000, float32 ``(N,)``.
+    """The change of each margin under an imperceptible change of all pixels, at most 1/100,000.
 
     Args:
         subject: the model.
-        images: one batch.
-        logits: of these images.
+        images: one batch, float32 ``(N, C, H, W)`` in [0, 1].
+        logits: logits of these images, ``(N, C)``.
+
+    Returns:
+        Absolute changes, float32 ``(N,)``.
     """
     margin = _top_two(logits)
     signs = (
@@ -165,14 +168,14 @@ def jumps(subject: ProbedModel, images: Tensor, logits: Tensor) -> Tensor:
 
 
 def differences(subject: ProbedModel, images: Tensor, length: float, floor: Tensor, seed: int) -> Slopes:
-    """Central differences along every kind of direction, and what the gradient promised.
+    """Central differences along every kind of direction, and the changes that the gradient predicts.
 
     Args:
         subject: the model.
-        images: one batch, float32 ``(N, C, H, W)``.
-        length: of a difference to either side, the largest change of a value.
-        floor: how far a margin moves by rounding, ``(N,)``.
-        seed: of the directions.
+        images: one batch, float32 ``(N, C, H, W)`` in [0, 1].
+        length: largest change of a value to either side, in units of the pixel range.
+        floor: change of each margin by rounding alone, ``(N,)``.
+        seed: seed of the directions.
     """
     images = images.clamp(length, 1 - length)
     margin = _top_two(subject.logits(images))
@@ -183,7 +186,10 @@ def differences(subject: ProbedModel, images: Tensor, length: float, floor: Tens
 
 
 def climbs(subject: ProbedModel, images: Tensor, length: float, floor: Tensor) -> Slopes:
-    """The same along the steepest direction alone, ``(N, 1)``."""
+    """Central differences and predicted changes along the steepest direction only, ``(N, 1)``.
+
+    The arguments are those of :func:`differences`.
+    """
     images = images.clamp(length, 1 - length)
     margin = _top_two(subject.logits(images))
     gradient = subject.gradient(images, margin).nan_to_num()
@@ -191,17 +197,17 @@ def climbs(subject: ProbedModel, images: Tensor, length: float, floor: Tensor) -
 
 
 def passages(subject: ProbedModel, images: Tensor, floor: Tensor) -> Slopes:
-    """From each image towards the next one: the change of the margin, and the sum of what gradients promised.
+    """The change of the margin from each image to the next one, and the sum of the predicted changes.
 
-    Gradients are taken at the middles of equal pieces of the way. If their sum is off, there are more pieces:
-    on the way through a rough network the sum comes closer then, and through a model that answers in steps it
-    does not. Sundararajan, Taly and Yan, 2017, "Axiomatic Attribution for Deep Networks", arXiv 1703.01365,
-    call the sum's agreement completeness.
+    The gradients are taken at the midpoints of equal pieces of the line between both images. If the sum is
+    too far off, more pieces are used: this brings the sum closer for a rough network, but not for a model
+    whose logits change in steps. Sundararajan, Taly and Yan, 2017, "Axiomatic Attribution for Deep Networks",
+    arXiv 1703.01365, call this agreement completeness.
 
     Args:
         subject: the model.
-        images: one batch of two images or more, float32 ``(N, C, H, W)``.
-        floor: how far a margin moves by rounding, ``(N,)``.
+        images: one batch of two images or more, float32 ``(N, C, H, W)`` in [0, 1].
+        floor: change of each margin by rounding alone, ``(N,)``.
     """
     way = images.roll(1, dims=0) - images
     found, before = _passages(subject, images, way, floor, _PIECES[0]), math.inf
@@ -247,13 +253,13 @@ def _along(
 
 
 def _top_two(logits: Tensor) -> Margin:
-    """Of the second class over the first."""
+    """The logit of the second class minus the logit of the first."""
     first, second = logits.topk(2, dim=1).indices.unbind(dim=1)
     return Margin(second, first)
 
 
 def _drawn(gradient: Tensor, seed: int) -> list[Tensor]:
-    """One batch of directions of each kind that is drawn, of largest value 1, as :data:`KINDS` lists them."""
+    """One batch of directions for each random kind, in the order of :data:`KINDS`; the largest value is 1."""
     shape = gradient.shape
     count, channels, height, width = shape
     generator = torch.Generator().manual_seed(seed)

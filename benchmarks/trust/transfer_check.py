@@ -1,4 +1,4 @@
-"""Transfers as evidence: images made on another cell that break what an attack with gradients left right."""
+"""Use transfer attacks as evidence: images of another cell succeed although a gradient attack failed."""
 
 from __future__ import annotations
 
@@ -17,13 +17,16 @@ _OF_TRANSFERS = (TrustCode.transfer_beats, TrustCode.transfer_refutes)
 
 
 def doubt_beaten(run: RunDirectory) -> list[str]:
-    """Write a reason into the trust of each figure that a transfer beats; take back what no longer holds.
+    """Add a trust reason to each figure that a transfer attack refutes, and remove outdated reasons.
 
-    Held against attacks that follow gradients in several steps, and against the worst case where there is
-    one among its attacks. A figure that has no verdict gets one only if there is a reason.
+    Only attacks with several gradient steps can be refuted, and a worst case that includes such an attack. A
+    figure without a verdict gets one only if there is a reason. The records of the run are updated.
+
+    Args:
+        run: a run with transfer measurements.
 
     Returns:
-        The reasons, each after its cell.
+        One line for each reason: cell, attack and reason.
     """
     transfers = [record for record in run.transfers if record.status == OK]
     said = []
@@ -50,7 +53,7 @@ def doubt_beaten(run: RunDirectory) -> list[str]:
 
 
 def _reason(run: RunDirectory, attack: str, others: Sequence[TransferRecord]) -> Reason | None:
-    """What speaks against an attack's figure: the one transfer that broke most of what it left."""
+    """The reason against an attack's figure, from the transfer with the most successes where it failed."""
     if not others:
         return None
     left = run.outcomes(others[0].target, attack, others[0].eps)["top1"].to_numpy()
@@ -58,14 +61,14 @@ def _reason(run: RunDirectory, attack: str, others: Sequence[TransferRecord]) ->
     strongest = max(others, key=lambda other: int((left & ~hits[other]).sum()))
     name = f"{strongest.source.label} by {strongest.attack}"
     beaten = checks.black_box_beats(left, hits[strongest], strongest.eps, name, transfer=True)
-    # Of few images, the exact test behind it needs more than the size of the difference does.
+    # On few images the exact test may find nothing although the difference is large.
     return beaten or checks.refuted(left, hits[strongest], strongest.eps, name, transfer=True)
 
 
 def _with_reason(
     verdict: Verdict | None, reason: Reason | None, *, checked: bool
 ) -> tuple[Reason, ...] | None:
-    """A verdict with this reason in the place of an earlier one of its kind; what was unchecked stays so."""
+    """The verdict's reasons with this transfer reason instead of earlier ones; unchecked reasons are kept."""
     known = () if verdict is None else verdict.reasons
     found = Verdict.of([*(each for each in known if each.code not in _OF_TRANSFERS), reason])
     return found.reasons if found.doubts or (checked and verdict is not None) else None

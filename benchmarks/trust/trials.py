@@ -1,4 +1,4 @@
-"""Attacks of the probe: a short PGD, a black-box search on what it leaves, a budget that breaks anything."""
+"""Attacks of the probe: a short PGD, a black-box search, and a PGD with a budget that always suffices."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ from robustbench_tin.threat import ThreatModel
 
 PROBE_STEPS = 10
 PROBE_QUERIES = 90
-# Images of the black-box search: those nearest to a mistake. Few images and many queries, since a short
-# search breaks none of a robust network.
+# Number of images for the black-box search: those with the smallest margin. The probe uses few images and
+# many queries, because a short search has no success on a robust network.
 _SEARCHED = 12
 _PROBED = 64
 _HUGE = 16
@@ -34,11 +34,11 @@ _TOP1 = Criterion(1)
 
 @dataclass(frozen=True)
 class Witness:
-    """What queries alone broke of images that a PGD did not.
+    """The result of a black-box search on images on which a PGD failed.
 
     Attributes:
-        images: number of images that PGD left right and queries were spent on.
-        successes: images of them that the queries broke.
+        images: number of images that were searched.
+        successes: number of these images that the black-box search made adversarial.
     """
 
     images: int
@@ -47,11 +47,11 @@ class Witness:
 
 @dataclass(frozen=True)
 class Huge:
-    """What a budget leaves that no image can withstand.
+    """The result of an attack with a budget that no model can withstand.
 
     Attributes:
-        eps: with which every image can be made mid-grey.
-        left: which images were left right at it, bool ``(h,)``, all of them right when clean.
+        eps: a budget large enough to turn every image mid-grey, in units of the pixel range.
+        left: whether each image, right when clean, is still right, bool ``(h,)``.
     """
 
     eps: float
@@ -59,14 +59,14 @@ class Huge:
 
 
 class Trials:
-    """Attacks on a model in float32, without a variant of it.
+    """Attacks on the model itself in float32, without a variant.
 
     Args:
         subject: the model.
         sample: the probe's images.
-        logits: of these images, float32 ``(n, C)`` on their device.
+        logits: logits of these images, float32 ``(n, C)`` on their device.
         threat: norm and eps.
-        protocol: of the cell's attacks.
+        protocol: the protocol of the cell's attacks; seed and rounding are used.
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class Trials:
         self._conditions = protocol
 
     def stop_on_success(self) -> tuple[Tensor, int, Witness]:
-        """A PGD on margins, and a black-box search on some of what it leaves.
+        """Run a PGD on margins, and a black-box search on some images on which the PGD fails.
 
         Returns:
-            Which of the first images PGD left right, bool ``(m,)`` on the CPU; how many it broke in its last
-            tenth; the search.
+            Which of the first ``m`` images PGD left right, bool ``(m,)`` on the CPU; the number of PGD's
+            successes in the last tenth of its budget; the result of the search.
         """
         found = self._attack(
             _MarginPGD(steps=PROBE_STEPS), torch.arange(min(_PROBED, len(self._sample))), self._threat
@@ -101,10 +101,12 @@ class Trials:
         return ~found.success, late_successes, Witness(len(rows), successes)
 
     def on_one_batch(self, right: Tensor) -> Witness:
-        """The same for a frozen random model, on one batch that no image leaves, so each keeps its numbers.
+        """Run PGD and the black-box search on a frozen random model.
+
+        All images stay in one batch during the attacks, so that each image keeps its random numbers.
 
         Args:
-            right: images right as they are, bool ``(n,)``.
+            right: images that are right when clean, bool ``(n,)``.
         """
         rows = self._nearest(right.cpu())
         images, labels = self._sample.rows(rows)
@@ -116,7 +118,11 @@ class Trials:
         return Witness(int(left.sum()), int((left & self._broken(square, labels)).sum()))
 
     def huge(self, right: Tensor) -> Huge:
-        """PGD on margins from the image itself with a budget that no image can withstand."""
+        """Run PGD on margins, without random start, with a budget that no model can withstand.
+
+        Args:
+            right: images that are right when clean, bool ``(n,)``.
+        """
         rows = right.nonzero().squeeze(1).cpu()[:_HUGE]
         images = self._sample.rows(rows)[0]
         eps = 0.5
@@ -129,7 +135,7 @@ class Trials:
         return Huge(eps, (~success).numpy())
 
     def _nearest(self, kept: Tensor) -> Tensor:
-        """Numbers of the kept images that are nearest to a mistake, at most so many as are searched."""
+        """Indices of the kept images with the smallest margin, ascending; at most :data:`_SEARCHED`."""
         count = len(kept)
         margins = _TOP1.margin(self._logits[:count], self._sample.all_labels()[:count]).cpu()
         order = margins.masked_fill(~kept, -torch.inf).argsort(descending=True)
@@ -145,7 +151,7 @@ class Trials:
         )[0]
 
     def _attack(self, attack: Attack, rows: Tensor, threat: ThreatModel) -> EarlyStopResult:
-        """Until broken, in float32, with the model itself."""
+        """Attack images, stopping on success, with the model itself in float32."""
         sample = self._sample
         batches = ImageBatches(sample.images[rows], sample.labels[rows], sample.size, sample.device)
         logits = self._logits[rows.to(self._logits.device)]
@@ -157,7 +163,7 @@ class Trials:
 
 @dataclass(frozen=True, kw_only=True)
 class _MarginPGD(PGD):
-    """PGD on the margin between the label and its strongest rival, which no scale of the logits hides."""
+    """PGD on the margin between the label and its strongest rival; the logits' scale does not matter."""
 
     name = "probe"
 

@@ -482,7 +482,7 @@ def test_the_worst_case_is_what_every_attack_leaves(small):
         assert mine["top5"].equals(theirs[0]["top5"] & theirs[1]["top5"])
         assert row["top1"] == mine["top1"].mean()
         of_rest, few_classes = row["remarks"].split("; ")
-        assert of_rest == f"worst case: top-5 is of noise, fgsm alone, not of {attacks[2]}"
+        assert of_rest == f"worst case: top-5 includes only noise, fgsm, without {attacks[2]}"
         assert few_classes.startswith("top-5 is meaningless: with 3 classes")
         assert (row["status"], row["mode"]) == ("ok", "right under every attack")
     left = run.records.groupby("attack")["top1"].mean()

@@ -81,7 +81,7 @@ def test_the_printed_command_verifies_it(written: Path, small_folder: Path) -> N
     words = command.replace("DATA", str(small_folder)).split()
     result = robust_tin(*words[1:], "--device", "cpu", cwd=written)
     assert result.returncode == 0, result.stderr + result.stdout
-    assert "Robustness check passed: 3 measures: 3 not worse." in result.stdout
+    assert "Robustness check passed: 3 measurements: 3 not worse." in result.stdout
 
 
 def test_the_same_weights_give_the_same_results(written: Path, small_folder: Path) -> None:
@@ -100,7 +100,7 @@ def test_spoilt_weights_are_refuted(card: Path, small_folder: Path) -> None:
     assert report.of(CheckStatus.worse, CheckStatus.untrained)
     result = robust_tin("check", "--card", card, "--data", small_folder, "--device", "cpu")
     assert result.returncode == 1
-    assert "other weights than the card's" in result.stdout
+    assert "the weights differ from the card's" in result.stdout
 
 
 def test_one_changed_number_is_refuted_though_no_figure_moves(card: Path, small_folder: Path) -> None:
@@ -154,7 +154,7 @@ def test_missing_things_are_named(card: Path, small_folder: Path) -> None:
 
 
 def test_a_card_is_of_one_cell_and_replaces_no_other_files(measured: Run, tmp_path: Path) -> None:
-    with pytest.raises(RobustTinError, match="stands for 2 cells"):
+    with pytest.raises(RobustTinError, match="selects 2 cells"):
         write_card(measured.path, "*", tmp_path / "card")
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(RobustTinError, match="holds no card"):

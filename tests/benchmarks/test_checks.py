@@ -89,7 +89,13 @@ def test_a_random_model_is_doubted_until_gradients_are_averaged(honest: ProbeRes
 @pytest.mark.parametrize(
     ("alike", "eot", "said"),
     # Means of m draws are alike by m a / (1 + (m - 1) a).
-    [(0.5, 2, None), (0.2, 2, "cosine 0.33"), (0.2, 20, None), (0.04, 20, "eot=96"), (0.0, 20, "no number")],
+    [
+        (0.5, 2, None),
+        (0.2, 2, "cosine 0.33"),
+        (0.2, 20, None),
+        (0.04, 20, "eot=96"),
+        (0.0, 20, "does not help"),
+    ],
 )
 def test_as_many_gradients_are_averaged_as_agree(
     honest: ProbeResult, alike: float, eot: int, said: str | None
@@ -130,7 +136,7 @@ def test_gradients_that_differences_contradict_are_false(
     probed = with_gradients(honest, **{where: slopes(*[0.8] * wrong, *[0.02] * (48 - wrong))})
     reason = checks.false_gradients(probed)
     assert (reason is not None and f"on {wrong} of 48 images" in str(reason)) == doubted
-    assert not doubted or ("beside the images" in str(reason)) == (where == "beside")
+    assert not doubted or ("random points of the ball" in str(reason)) == (where == "beside")
 
 
 def test_a_direction_that_the_gradient_misses_is_named(honest: ProbeResult) -> None:
@@ -184,7 +190,7 @@ def test_gradients_explain_how_answers_change_from_image_to_image(
     passage = slopes(*[error] * 24)
     reason = checks.stepwise_answers(with_gradients(honest, passage=passage, declared=declared))
     assert (reason is not None) == doubted
-    assert not doubted or ("stand-in" in str(reason)) == declared
+    assert not doubted or ("substitute" in str(reason)) == declared
 
 
 @pytest.mark.parametrize(("jumping", "doubted"), [(0, False), (8, False), (9, True)])
@@ -245,14 +251,14 @@ def test_a_black_box_that_breaks_what_pgd_did_not_is_a_doubt(
     honest: ProbeResult, broke: int, doubted: bool
 ) -> None:
     reason = checks.black_box_wins(dataclasses.replace(honest, witness=Witness(12, broke)))
-    assert (reason is not None and f"broke {broke} of 12" in str(reason)) == doubted
+    assert (reason is not None and f"on {broke} of 12 images" in str(reason)) == doubted
 
 
 def test_one_that_claims_less_is_doubted_only_where_it_breaks_nothing(honest: ProbeResult) -> None:
     strong = dataclasses.replace(honest, pgd=left(20))
-    assert "broke 80" in str(checks.weaker_than_probe(left(100), strong, iterative=True))
+    assert "fails on 80 of" in str(checks.weaker_than_probe(left(100), strong, iterative=True))
     assert checks.weaker_than_probe(left(100), strong, iterative=False) is None
-    assert "broke 108" in str(checks.weaker_than_probe(left(128), strong, iterative=False))
+    assert "fails on 108 of" in str(checks.weaker_than_probe(left(128), strong, iterative=False))
 
 
 def test_overfitting_to_a_single_step_needs_fgsm_to_leave_most_and_pgd_to_break_them() -> None:
@@ -269,12 +275,15 @@ def test_overfitting_to_a_single_step_needs_fgsm_to_leave_most_and_pgd_to_break_
 
 def test_a_single_step_may_not_outdo_many() -> None:
     assert checks.weaker_than_one_step(left(60), left(58), 0.03, "fgsm") is None
-    assert "fgsm broke 40" in str(checks.weaker_than_one_step(left(100), left(60), 0.03, "fgsm"))
+    assert "fgsm succeeds and this attack fails on 40 images" in str(
+        checks.weaker_than_one_step(left(100), left(60), 0.03, "fgsm")
+    )
 
 
 def test_another_attack_may_break_a_few_images_more() -> None:
     assert checks.black_box_beats(left(60), left(57), 0.03, "square") is None
-    assert "square broke 20 of 128" in str(checks.black_box_beats(left(60), left(40), 0.03, "square"))
+    reason = str(checks.black_box_beats(left(60), left(40), 0.03, "square"))
+    assert "square succeeds and this attack fails on 20 of 128" in reason
 
 
 def test_accuracy_may_not_rise_with_the_budget() -> None:
@@ -319,7 +328,9 @@ def test_another_attack_refutes_by_the_size_of_what_it_breaks_more(
     mine: int, theirs: int, of: int, refuted: bool
 ) -> None:
     reason = checks.refuted(left(mine, of), left(theirs, of), 0.03, "fast")
-    expected = f"fast left {theirs} of {of} images right at eps 0.03, and this left {mine}: believe fast"
+    expected = (
+        f"fast leaves {theirs} of {of} images right at eps 0.03, and this attack leaves {mine}: rely on fast"
+    )
     assert (reason and str(reason)) == (expected if refuted else None)
 
 
@@ -348,7 +359,10 @@ def test_an_attack_may_not_be_as_weak_as_noise(mine: int, noise: int, right: int
     reason = checks.no_better_than_noise(left(mine), left(noise), left(right), 0.03)
     assert (reason is not None) == said
     if reason is not None:
-        counts = f"noise broke {right - noise} of {right} images at eps 0.03, and this broke {right - mine}:"
+        counts = (
+            f"noise succeeds on {right - noise} of {right} images at eps 0.03,"
+            f" and this attack on {right - mine}:"
+        )
         assert str(reason).startswith(counts)
 
 

@@ -128,7 +128,7 @@ def test_labels_of_every_integer_type(toy: Toy, right: pd.DataFrame, change: Any
 def test_labels_that_come_with_the_images(toy: Toy, right: pd.DataFrame, source: Any) -> None:
     assert figures(toy.model, source(toy)).equals(right)
     assert figures(toy.model, source(toy), toy.labels).equals(right)
-    with pytest.raises(InvalidSettingError, match="labels got others than those that come with the images"):
+    with pytest.raises(InvalidSettingError, match="labels got other values than the labels that come with"):
         figures(toy.model, source(toy), (toy.labels + 1) % 3)
 
 

@@ -173,10 +173,10 @@ def test_without_gradients_square_stands_in_and_says_so(
             assert [reason["code"] for reason in rows.loc[attack, eps].trust_codes] == [
                 TrustCode.no_gradients
             ]
-            text = "unchecked: the model gives no gradients: only black-box attacks were tried"
+            text = "unchecked: the model gives no gradients, so only black-box attacks were tried"
             assert rows.loc[attack, eps].trust.startswith(text)
         for attack in ("fgsm", "pgd:steps=2"):
-            assert rows.loc[attack, eps].trust == "unchecked: there is no figure"
+            assert rows.loc[attack, eps].trust == "unchecked: nothing was measured"
     assert rows.loc["clean", 0.0].top1 > 0.9
 
 

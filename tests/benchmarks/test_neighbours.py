@@ -22,7 +22,7 @@ from robustbench_tin.benchmarks.trust.judge import Measured, judge
 
 IMAGES = 100
 EPS = 0.03
-FAST = "fast left 21 of 100 images right at eps 0.03, and this left {}: believe fast"
+FAST = "fast leaves 21 of 100 images right at eps 0.03, and this attack leaves {}: rely on fast"
 
 
 def taken(spec: str, left: int | None, left5: int | None, *, images: int = IMAGES) -> Measured:
@@ -62,43 +62,49 @@ def test_a_figure_says_which_other_refutes_it(toy: Toy) -> None:
     # The strongest is named, once; it is refuted by none.
     assert FAST.format(41) in found["pgd"]
     assert FAST.format(36) in found["mi-fgsm"]
-    assert found["pgd"].count("believe") == 1
-    assert "believe" not in found["fast"]
+    assert found["pgd"].count("rely on") == 1
+    assert "rely on" not in found["fast"]
 
 
 def test_one_that_claims_less_is_not_refuted(toy: Toy) -> None:
     found = trusts(toy, {"fgsm": (60, 80), "square": (70, None), "noise": (94, 99), "fast": (21, None)})
-    assert not any("believe fast" in trust for trust in found.values())
+    assert not any("rely on fast" in trust for trust in found.values())
 
 
 def test_one_that_claims_less_may_refute(toy: Toy) -> None:
     # Exact tests of queries and of single steps need more images than the size of a difference does.
     found = trusts(toy, {"pgd": (14, 60), "square": (8, None)})
-    assert "square broke 6 of 100 images" in found["pgd"]
-    assert "believe" not in found["pgd"]
+    assert "square succeeds and this attack fails on 6 of 100 images" in found["pgd"]
+    assert "rely on" not in found["pgd"]
     found = trusts(toy, {"pgd": (14, 60), "fgsm": (8, 60)})
-    assert "fgsm left 8 of 100 images right at eps 0.03, and this left 14: believe fgsm" in found["pgd"]
+    assert (
+        "fgsm leaves 8 of 100 images right at eps 0.03, and this attack leaves 14: rely on fgsm"
+        in found["pgd"]
+    )
 
 
 def test_a_worst_case_has_its_attacks_in_it(toy: Toy) -> None:
     found = trusts(toy, {"pgd": (41, 60), "fast": (21, None), WORST_CASE: (21, 60)})
-    assert "believe" not in found[WORST_CASE]
-    assert "believe worst-case" not in found["pgd"]
+    assert "rely on" not in found[WORST_CASE]
+    assert "rely on worst-case" not in found["pgd"]
 
 
 def test_only_outcomes_of_the_same_criterion_are_compared(toy: Toy) -> None:
     top5 = "apgd-t:criterion=top5"
     found = trusts(toy, {"pgd": (41, 80), top5: (None, 40)})
     # A fixed budget is after top-1; that it leaves more in the top 5 is no fault of it.
-    assert "believe" not in found["pgd"]
-    assert "believe" not in found[top5]
+    assert "rely on" not in found["pgd"]
+    assert "rely on" not in found[top5]
     found = trusts(toy, {"pgd": (41, 40), top5: (None, 80)})
-    assert "pgd left 40 of 100 images right at eps 0.03, and this left 80: believe pgd" in found[top5]
+    assert (
+        "pgd leaves 40 of 100 images right at eps 0.03, and this attack leaves 80: rely on pgd" in found[top5]
+    )
 
 
 @pytest.mark.parametrize("spec", ["noise", "noise:restarts=5"])
 def test_an_attack_no_better_than_noise_says_so(toy: Toy, spec: str) -> None:
-    said = f"{spec} broke 10 of 95 images at eps 0.03, and this broke 10: it finds hardly more than chance"
+    counts = f"{spec} succeeds on 10 of 95 images at eps 0.03, and this attack on 10"
+    said = f"{counts}: it is hardly better than chance"
     found = trusts(toy, {"pgd": (85, 99), spec: (85, 99)})
     assert said in found["pgd"]
     assert "chance" not in found[spec]
@@ -117,7 +123,7 @@ def test_what_is_refuted_is_marked_end_to_end(toy: Toy) -> None:
     rows = frame.set_index("attack")
     left, other = (round(IMAGES * rows.loc[attack, "top1"]) for attack in (weak, "apgd-ce"))
     assert (
-        f"apgd-ce left {other} of 100 images right at eps 0.03, and this left {left}"
+        f"apgd-ce leaves {other} of 100 images right at eps 0.03, and this attack leaves {left}"
         in rows.loc[weak, "trust"]
     )
     assert rows.loc["apgd-ce", "trust"] == "ok"
@@ -127,5 +133,5 @@ def test_an_attack_that_is_lost_without_gradients_is_no_better_than_noise(toy: T
     pixels, labels = draw_toy_images(IMAGES, seed=3)
     frame = evaluate(Before(toy.model, quantised), pixels, labels, "pgd,noise", 0.5, trust=True).records
     rows = frame.set_index("attack")
-    assert "finds hardly more than chance does" in rows.loc["pgd", "trust"]
+    assert "is hardly better than chance" in rows.loc["pgd", "trust"]
     assert "chance" not in rows.loc["noise", "trust"]

@@ -340,9 +340,9 @@ def test_figures_that_a_transfer_beats_are_doubted(done, before):
     lost = known.model_copy(update=figures(0.0))
     run.transfers.save(lost, Measurement(0.1, all_wrong, all_wrong, OK, 0.0, 0, 0))
     (line,) = doubt_beaten(run)
-    assert "mi-fgsm broke 24 of 24 images that this left at eps 0.1" in line
+    assert "mi-fgsm succeeds and this attack fails on 24 of 24 images at eps 0.1" in line
     trust = run.record(target, "pgd:steps=2", 0.1).trust
-    reason = f"transfer from {source.label} by mi-fgsm broke 24 of 24 images"
+    reason = f"transfer from {source.label} by mi-fgsm succeeds and this attack fails on 24 of 24 images"
     verdict = run.record(target, "pgd:steps=2", 0.1).verdict
     assert verdict.state is Trust.doubted
     assert verdict.doubts[-1].code is TrustCode.transfer_beats

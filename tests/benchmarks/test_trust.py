@@ -180,7 +180,7 @@ def test_what_did_not_learn_is_not_checked(toy: Toy) -> None:
     [
         (19, 19, "unchecked: too few images: 19, and 20 are needed"),
         (20, 20, "ok"),
-        (40, 9, "unchecked: too few images are right when clean: 9 of 40, and 10 are needed"),
+        (40, 9, "unchecked: too few clean images are right: 9 of 40, and 10 are needed"),
         (40, 10, "ok"),
         (4, 4, "unchecked: too few images: 4, and 20 are needed"),
     ],
@@ -223,7 +223,7 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
 
     frame = evaluate(Picky(), *images, "pgd", 0.03, trust=True).records
     assert frame["status"].str.startswith("failed").tolist() == [False, True]
-    assert frame["trust"].tolist()[1:] == ["unchecked: there is no figure"]
+    assert frame["trust"].tolist()[1:] == ["unchecked: nothing was measured"]
 
     failed = Status.of(StatusCode.failed, why="out of luck")
 
@@ -233,7 +233,7 @@ def test_no_figure_and_no_clean_figure_leave_nothing_to_check(
     monkeypatch.setattr(evaluating, "measure_clean", failing)
     frame = evaluate(toy.model, *images, "pgd", 0.03, trust=True).records
     assert frame["status"].tolist() == ["failed: out of luck", "ok"]
-    assert frame["trust"].fillna("none").tolist() == ["none", "unchecked: the clean measure failed"]
+    assert frame["trust"].fillna("none").tolist() == ["none", "unchecked: the clean measurement failed"]
 
 
 def test_averaged_gradients_answer_the_doubt_of_a_random_model(toy: Toy) -> None:
@@ -313,7 +313,7 @@ def test_no_figure_of_a_bench_is_left_without_a_verdict(small: dict, tmp_path: P
     plugin = tmp_path / "plugin.py"
     plugin.write_text(BROKEN_ATTACK)
     run = bench(**{**small, "attacks": "fgsm,out-of-luck", "eps": "0.03", "trust": True}, plugins=[plugin])
-    assert run.records["trust"].fillna("").tolist() == ["", "ok", "unchecked: there is no figure"]
+    assert run.records["trust"].fillna("").tolist() == ["", "ok", "unchecked: nothing was measured"]
 
 
 def test_a_run_of_what_did_not_learn_says_that_it_is_unchecked(small: dict) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from string import Formatter
+
 import pytest
 from pydantic import ValidationError
 
+from robustbench_tin.benchmarks.codes.former_trust_texts import FORMER_TEXTS
 from robustbench_tin.benchmarks.codes.trust_texts import TEXTS, TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Trust, Verdict, too_few
 from robustbench_tin.messages import translated
 
 RISES = Reason.of(TrustCode.rising, lower=40.0, low=0.01, higher=46.9, high=0.03)
-SAID = "accuracy rises from 40 % at eps 0.01 to 46.9 % at 0.03: give more steps"
+SAID = "accuracy rises from 40 % at eps 0.01 to 46.9 % at 0.03: give the attack more steps"
 FEW = Reason.of(TrustCode.few_images, images=8, needed=20)
 CHANCE = Reason.of(TrustCode.at_chance)
 
@@ -40,7 +43,7 @@ def test_each_code_has_a_text_and_comes_back_from_a_file(code: TrustCode) -> Non
     wanted = dict.fromkeys(("steps", "images"), 7)
     facts = {
         name: wanted.get(name, "a b" if name in ("name", "kind", "norm", "error", "text") else 3)
-        for name in __import__("string").Formatter().parse(TEXTS[code])
+        for name in Formatter().parse(TEXTS[code])
         for name in [name[1]]
         if name
     }
@@ -62,6 +65,14 @@ def test_a_text_of_an_earlier_version_gives_its_code(reason: Reason) -> None:
     assert found is not None
     assert found.code is reason.code
     assert str(found) == str(reason)
+
+
+@pytest.mark.parametrize(("code", "template"), FORMER_TEXTS)
+def test_a_reworded_text_still_gives_its_code(code: TrustCode, template: str) -> None:
+    facts = {name: "3" for _, name, _, _ in Formatter().parse(template) if name}
+    found = Reason.parse(template.format_map(facts))
+    assert found == Reason(code=code, facts=facts)
+    assert str(found) != template.format_map(facts)
 
 
 def test_any_other_text_is_one_of_an_earlier_version() -> None:

@@ -131,7 +131,7 @@ def test_the_order_that_fits_is_named(dataset: Dataset) -> None:
     assert list(orders) == ["sorted"]
     line = fitting_order(answers_in(dataset, "sorted"), labels, orders)
     assert line is not None
-    assert "12 if the classes are in the order 'sorted': give --class-order sorted" in line
+    assert "12 in the class order 'sorted': give --class-order sorted" in line
     assert fitting_order(answers_in(dataset, "wnids"), labels, orders) is None
     again = other_orders(dataset, "sorted", 3)
     assert list(again) == ["wnids"]

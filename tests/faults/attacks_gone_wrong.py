@@ -22,7 +22,7 @@ class ReturnsTheCleanImage(AttackFault):
     name = "returns the clean image"
     attacks = "returns-clean,fgsm"
     flagged = "returns-clean"
-    says = "that fgsm left"
+    says = "fgsm succeeds and this attack fails"
 
 
 @attacks.register("does-nothing")
@@ -37,7 +37,7 @@ class _DoesNothing(attacks.Attack):
 class DoesNothing(AttackFault):
     name = "does nothing"
     attacks = flagged = "does-nothing"
-    says = "never asked"
+    says = "never queried"
 
 
 @attacks.register("wrong-scale")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from faults.base import Fault
 from faults.host import Host
 
-ONCE_MORE = "when they were shown once more"
+ONCE_MORE = "when the same images were shown again"
 
 
 class _Adapting(nn.Module):
@@ -51,7 +51,7 @@ class _Tiring(nn.Module):
 class GivesUpAfterSomeCalls(Fault):
     name = "gives up after some calls"
     hides = False
-    says = "from the calls before"
+    says = "on earlier calls"
     clean = True
 
     def plant(self, host: Host) -> nn.Module:

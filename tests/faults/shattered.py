@@ -21,7 +21,7 @@ def _rippled(images: Tensor) -> Tensor:
 class GoodForAStepOnly(Fault):
     name = "good for a step only"
     flagged = "fgsm"
-    says = "believe PGD"
+    says = "rely on PGD"
     eps = (0.0, 0.06)
 
     def plant(self, host: Host) -> nn.Module:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from made_up import candidate, figure, model, right, table
 
+from robustbench_tin.benchmarks.codes.former_trust_texts import FORMER_TEXTS
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason
 from robustbench_tin.benchmarks.gate.baseline import FORMAT_KEY, Baseline, make_baseline
@@ -68,6 +69,11 @@ def test_it_holds_why_a_figure_is_unchecked(tmp_path):
     assert checked.checked
 
 
+def former_text(reason: Reason) -> str:
+    """The text that a version of format 1 wrote for a reason."""
+    return dict(FORMER_TEXTS).get(reason.code, str(reason)).format_map(reason.facts)
+
+
 def of_format(number: int, baseline: Baseline, change=lambda measure: measure) -> str:
     """The file as an earlier version would have written it: other names, and in format 1 texts for codes."""
     content = json.loads(baseline.text())
@@ -77,7 +83,7 @@ def of_format(number: int, baseline: Baseline, change=lambda measure: measure) -
         measure["learned"] = measure.pop("above_chance")
         measure["settings"]["mode"] = "full budget"
         for field in ("doubts", "unchecked") if number == 1 else ():
-            measure[field] = [str(Reason.model_validate(reason)) for reason in measure[field]]
+            measure[field] = [former_text(Reason.model_validate(reason)) for reason in measure[field]]
         if number == 1 and not measure["unchecked"]:
             del measure["unchecked"]
         change(measure)
@@ -86,11 +92,14 @@ def of_format(number: int, baseline: Baseline, change=lambda measure: measure) -
 
 
 def test_files_of_earlier_formats_are_read(tmp_path):
-    late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+    late = (
+        "the attack still succeeded on 60 of 400 images in the last tenth of its budget: give it more steps"
+    )
     few = "unchecked: too few images: 8, and 20 are needed"
     made = make_baseline([candidate(model({("fgsm", 0.03): right(240)}, trust=f"{late}; {few}"))])
     path = tmp_path / "old.json"
     path.write_text(of_format(1, made))
+    assert "still broke 60 of 400 images" in path.read_text()
     (measure,) = read_baseline(path).entries[0].measures
     assert [reason.code for reason in measure.doubts] == [TrustCode.not_converged]
     assert [reason.code for reason in measure.unchecked] == [TrustCode.few_images]
@@ -186,7 +195,7 @@ def test_runs_of_other_seeds_are_one_baseline():
     ("candidates", "message"),
     [
         ([candidate(model(table())), candidate(model(table(), seed=1), epochs="2")], "more than their seeds"),
-        ([candidate(model(table())), candidate(model(table()))], "stands in two runs"),
+        ([candidate(model(table())), candidate(model(table()))], "is in two runs"),
         (
             [candidate(model(table()), model({(CLEAN, 0.0): right(1)}, seed=1))],
             "seed 1, fgsm@0.03 is not measured",
@@ -203,7 +212,7 @@ def test_runs_of_other_seeds_are_one_baseline():
         ),
         (
             [candidate(model(table()), model(table(), seed=1, eot=5))],
-            "measured in different ways",
+            "measured with different settings or images",
         ),
     ],
 )
@@ -227,7 +236,7 @@ def test_every_truncation_is_told(written):
     content = written.read_bytes()
     for end in range(0, len(content) - 2, 37):
         written.write_bytes(content[:end])
-        assert re.search("empty|no JSON", refused(written)), end
+        assert re.search("empty|not JSON", refused(written)), end
 
 
 def change_count(content):
@@ -256,8 +265,8 @@ def forget_version(content):
         (change_count, "changed by hand or merged"),
         (change_first_count, "do not have 231 right images"),
         (change_bits, "do not have 240 right images"),
-        (change_version, "is of format 99, and this robust-tin reads 3; update robust-tin"),
-        (forget_version, "is no baseline"),
+        (change_version, "has format 99, and this robust-tin reads format 3; update robust-tin"),
+        (forget_version, "is not a baseline"),
         (lambda content: content.update(images=401), "do not have 240|are not 401 bits"),
         (lambda content: content.update(images=10**9), "images: "),
         (lambda content: content.update(images=-1), "images: "),
@@ -270,7 +279,7 @@ def forget_version(content):
         (lambda content: content.update(versions="\u202egnp.exe"), "versions: "),
         (lambda content: content.update(versions="v" * 5000), "versions: "),
         (lambda content: content.update(entries=[]), "entries: "),
-        (lambda content: content.update(entries=content["entries"] * 2), "stand twice"),
+        (lambda content: content.update(entries=content["entries"] * 2), "appear twice"),
         (lambda content: content["entries"][0].update(seeds=[0, 0, 1]), "different seeds"),
         (lambda content: content["entries"][0].update(weights=[]), "weights digest"),
         (lambda content: content["entries"][0]["measures"][0].update(eps=-1.0), "eps: "),
@@ -282,7 +291,7 @@ def forget_version(content):
             lambda content: content["entries"][0]["measures"][0].update(right=[340, 1, 10**7]),
             "more right images",
         ),
-        (lambda content: content["entries"][0]["measures"][0].update(outcomes="!"), "no base64"),
+        (lambda content: content["entries"][0]["measures"][0].update(outcomes="!"), "not base64"),
         (
             lambda content: content["entries"][0]["measures"].append(content["entries"][0]["measures"][0]),
             "twice",

@@ -99,7 +99,7 @@ def test_every_measure_is_reported_and_not_only_the_first_that_fails(file):
     now = {(CLEAN, 0.0): right(300), ("fgsm", 0.03): right(150), ("pgd", 0.03): right(100)}
     report = check(candidate(model(now)), file)
     assert set(verdicts(report).values()) == {"worse"}
-    assert report.summary.endswith("3 measures: 3 worse.")
+    assert report.summary.endswith("3 measurements: 3 worse.")
 
 
 def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
@@ -115,7 +115,7 @@ def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
 
     otherwise = model(base | {("pgd:steps=5", 0.03): right(200)})
     (result,) = check(candidate(otherwise), file).of(CheckStatus.incomparable)
-    assert "another attack setting, the subject has pgd:steps=5@0.03" in result.reasons[0]
+    assert "the attack settings differ, the candidate has pgd:steps=5@0.03" in result.reasons[0]
 
     failed = figure("pgd", 0.03, right(200), status="failed: out of memory")
     one = model(base)
@@ -125,7 +125,9 @@ def test_what_is_missing_new_failed_or_otherwise_measured_is_said(file):
 
     until = model(table(), mode="stop on success: top1")
     reasons = {f.key.label: f.reasons for f in check(candidate(until), file).of(CheckStatus.incomparable)}
-    assert all("another attack setting: mode fixed budget in the baseline" in r[0] for r in reasons.values())
+    assert all(
+        "the attack settings differ: mode fixed budget in the baseline" in r[0] for r in reasons.values()
+    )
 
 
 def test_another_data_set_cannot_be_compared(file):
@@ -171,7 +173,9 @@ def doubted(hits, doubt, **facts) -> CandidateModel:
 
 
 def test_a_doubted_baseline_does_not_let_a_masked_gradient_pass_for_an_improvement(tmp_path):
-    late = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+    late = (
+        "the attack still succeeded on 60 of 400 images in the last tenth of its budget: give it more steps"
+    )
     file = written(tmp_path, doubted(table(), late))
     higher = table(pgd=390)
     masked = check(candidate(doubted(higher, "the gradient is zero or not finite on 90 of 400 images")), file)
@@ -181,15 +185,15 @@ def test_a_doubted_baseline_does_not_let_a_masked_gradient_pass_for_an_improveme
     again = check(candidate(doubted(higher, late.replace("60", "75"))), file)
     assert verdicts(again)["pgd@0.03"] == "not worse"
     assert again.exit_code == 0
-    assert "as little to be believed" in str(again.results)
+    assert "as unreliable as in the baseline" in str(again.results)
     assert again.update == ""
 
 
 def test_what_a_baseline_cannot_guard_is_said(tmp_path):
     for base, said in (
-        (doubted(table(), "the gradient is zero on 90 of 400 images"), "own figures are not to be believed"),
-        (model(table(), above_chance=False), "has not learned anything in the baseline"),
-        (model(table(), trust=None), r"was not checked (fgsm@0.03, pgd@0.03)"),
+        (doubted(table(), "the gradient is zero on 90 of 400 images"), "own figures are unreliable"),
+        (model(table(), above_chance=False), "clean accuracy in the baseline is not above chance"),
+        (model(table(), trust=None), r"have no trust checks (fgsm@0.03, pgd@0.03)"),
         (doubted(table(), FEW), f"own figures are unchecked (pgd@0.03: {FEW.removeprefix('unchecked: ')})"),
     ):
         report = check(candidate(base), written(tmp_path, base), Rules().then(["0.2"], allow_untrained=True))
@@ -201,14 +205,14 @@ def test_what_a_baseline_cannot_guard_is_said(tmp_path):
 def test_unchecked_figures_beside_checked_ones_cannot_be_compared(file):
     report = check(candidate(model(table(), trust=None)), file)
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
-    assert "was not checked" in report.of(CheckStatus.incomparable)[0].reasons[0]
+    assert "has no trust checks" in report.of(CheckStatus.incomparable)[0].reasons[0]
 
 
 GRADIENTS = (
-    "unchecked: the model gives no gradients: only black-box attacks were tried, one that attacks a"
-    " differentiable stand-in may break more"
+    "unchecked: the model gives no gradients, so only black-box attacks were tried: an attack on a"
+    " differentiable substitute may succeed more often"
 )
-FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are needed"
+FEW = "unchecked: too few clean images are right: 8 of 400, and 10 are needed"
 
 
 @pytest.mark.parametrize(
@@ -220,7 +224,7 @@ FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are need
         (GRADIENTS, "ok", 200, "not worse"),
         (
             GRADIENTS,
-            "unchecked: the model's answers are too coarse to check its gradients",
+            "unchecked: the model's logits are too coarse to check its gradients",
             200,
             "suspicious",
         ),
@@ -246,7 +250,7 @@ def test_a_figure_must_be_checked_as_far_as_the_baselines_was(tmp_path, before, 
     (result,) = (result for result in report.results if result.key.attack == "pgd")
     if now.startswith("unchecked"):
         reason = now.removeprefix("unchecked: ")
-        held = f"unchecked for a cause that the baseline does not have: {reason}"
+        held = f"unchecked for a reason that the baseline does not have: {reason}"
         assert (held in result.reasons) == (status == "suspicious")
         # It is said in any case.
         assert list(map(str, result.unchecked)) == ([] if status == "suspicious" else [reason])
@@ -256,7 +260,7 @@ def test_a_figure_must_be_checked_as_far_as_the_baselines_was(tmp_path, before, 
 def test_a_model_without_gradients_is_told_where_to_look(file):
     report = check(candidate(doubted(table(), GRADIENTS)), file)
     assert any("look at changed activations" in cause for cause in report.hints)
-    assert "! unchecked for a cause" in plain(report)
+    assert "! unchecked for a reason" in plain(report)
 
 
 def test_a_floor_holds_for_an_unchecked_figure_and_the_check_says_so():
@@ -321,17 +325,19 @@ def test_power_can_be_required(file):
     report = check(candidate(model(table())), file, asked)
     (finding,) = report.findings
     assert finding.code is FindingCode.low_power
-    assert finding.text.startswith(f"the tolerance cannot be seen: {IMAGES} images see a drop of 1 point")
+    assert finding.text.startswith(
+        f"the check cannot detect a drop as large as the tolerance: {IMAGES} images detect a drop of 1 point"
+    )
     assert report.exit_code == 1
-    assert report.summary == "Robustness check FAILED: 3 measures: 3 not worse; too little power."
+    assert report.summary == "Robustness check FAILED: 3 measurements: 3 not worse; too little power."
     assert not report.warnings  # it is said once
     assert f"! {finding.text}" in plain(report).splitlines()
     seen = check(candidate(model(table())), file, asked.then(["0.1"]))
     assert (seen.findings, seen.exit_code) == ((), 0)
     none = check(candidate(model(table())), file, asked.then(["0"]))
-    assert "no number of images sees a drop of 0 points (3 measures)" in none.findings[0].text
+    assert "no number of images can detect a drop of 0 points (3 measurements)" in none.findings[0].text
     retrained = check(candidate(model(table(), seed=1, weights="new")), file, asked.then(["0.05"]))
-    assert "the baseline's one seed does not see" in retrained.findings[0].text
+    assert "the baseline's one seed cannot detect" in retrained.findings[0].text
     with pytest.raises(InvalidSettingError, match="require-power got no baseline"):
         check(candidate(model(table())), None, asked.then((), ["clean=0.1"]))
 
@@ -340,11 +346,11 @@ def test_only_what_moved_is_shown(file):
     now = candidate(model(table() | {("pgd", 0.03): fewer(right(200), 12), ("square", 0.03): right(9)}))
     report = replace(check(now, file), only_moved=True)
     assert [row[2] for row in shown_table(report).rows] == ["pgd@0.03", "square@0.03"]
-    assert "2 of 4 measures did not move: no row above." in plain(report)
+    assert "2 of 4 measurements did not get worse: not shown." in plain(report)
     assert "| fgsm@0.03 |" not in FORMATS["markdown"](report)
     assert "| pgd@0.03 |" in FORMATS["markdown"](report)
     same = replace(check(candidate(model(table())), file), only_moved=True)
-    assert "3 of 3 measures did not move" in FORMATS["markdown"](same)
+    assert "3 of 3 measurements did not get worse" in FORMATS["markdown"](same)
     assert "| model |" not in FORMATS["markdown"](same)
     # Programs get all.
     assert FORMATS["json"](report) == FORMATS["json"](replace(report, only_moved=False))
@@ -360,7 +366,7 @@ def test_a_retraining_is_judged_by_the_spread_of_the_seeds(tmp_path):
     assert all(result.mode is ComparisonMode.retrained for result in near.results)
     far = check(candidate(model(table(pgd=100), seed=9, weights="new")), file)
     assert verdicts(far)["pgd@0.03"] == "worse"
-    assert "neither plan nor data have changed" in far.hints[0]
+    assert "neither plan nor data changed" in far.hints[0]
     assert any("spread of 5 seeds" in fact for fact in far.facts)
 
 
@@ -370,7 +376,9 @@ def test_one_seed_says_what_it_cannot_know(file):
     assert verdicts(report)["pgd@0.03"] == "cannot compare"
     assert report.exit_code == 2
     assert "make the baseline of more seeds, or allow a larger --max-drop" in str(report.results)
-    assert any("seeds are assumed to deviate by 2 points (--assumed-spread)" in fact for fact in report.facts)
+    assert any(
+        "an assumed standard deviation of 2 points (--assumed-spread)" in fact for fact in report.facts
+    )
     assert check(new, file, rules("0.5")).exit_code == 0
     assert check(new, file, forced_mode=ComparisonMode.same_weights).exit_code == 1
 
@@ -401,7 +409,9 @@ def test_a_check_beside_one_seed_says_what_it_can_see(file):
     report = check(candidate(model(table(), seed=1, weights="new")), file)
     assert report.exit_code == 0
     (warning,) = report.warnings
-    assert warning.startswith("the baseline's one seed does not see a re-training lose 1 point (3 measures)")
+    assert warning.startswith(
+        "the baseline's one seed cannot detect a re-training that loses 1 point (3 measurements)"
+    )
     assert "if seeds deviate by 2 points" in warning
 
 
@@ -411,21 +421,21 @@ def test_what_changed_stands_beside_what_fell(file):
     assert "normalisation, value range, channel order" in hints[0]
     noisy = model(table(pgd=100), weights="other")
     hints = check(candidate(noisy), file, forced_mode=ComparisonMode.same_weights).hints
-    assert "the weights (other) are not the baseline's (w0)" in hints[0]
+    assert "the weights (other) differ from the baseline's (w0)" in hints[0]
     longer = check(candidate(model(table()), epochs="9"), file)
     assert any("epochs was 8, is 9" in fact for fact in longer.facts)
 
 
 def test_a_check_warns_where_so_few_images_cannot_see_the_tolerance(file):
     (warning,) = check(candidate(model(table())), file).warnings
-    assert f"{IMAGES} images see a drop of 1 point in as few as" in warning
+    assert f"{IMAGES} images detect a drop of 1 point in as few as" in warning
     assert not check(candidate(model(table())), file, rules("0.1")).warnings
 
 
 def test_rules_that_fit_nothing_are_refused(file):
     with pytest.raises(
-        InvalidSettingError, match=r"rule 'pdg=0.2' fits no measure; there are: net/none/clean"
+        InvalidSettingError, match=r"rule 'pdg=0.2' matches no measurement; expected one of: net/none/clean"
     ):
         check(candidate(model(table())), file, rules(floors=("pdg=0.2",)))
-    with pytest.raises(InvalidSettingError, match="nothing to check"):
+    with pytest.raises(InvalidSettingError, match="nothing to compare"):
         check(candidate(model(table())), None)

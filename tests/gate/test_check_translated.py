@@ -13,13 +13,13 @@ from robustbench_tin.benchmarks.gate.candidate import CandidateModel
 from robustbench_tin.benchmarks.gate.check import check
 from robustbench_tin.messages import translated
 
-LATE = "still broke 60 of 400 images in the last tenth of its budget: give more steps"
+LATE = "the attack still succeeded on 60 of 400 images in the last tenth of its budget: give it more steps"
 DEAD = (
-    "the gradient is zero or not finite on 90 of 400 images: attack with a differentiable stand-in or without"
-    " gradients (square)"
+    "the gradient is zero or not finite on 90 of 400 images: attack a differentiable substitute, or attack"
+    " without gradients (square)"
 )
-COARSE = "unchecked: the model's answers are too coarse to check its gradients"
-FEW = "unchecked: too few images are right when clean: 8 of 400, and 10 are needed"
+COARSE = "unchecked: the model's logits are too coarse to check its gradients"
+FEW = "unchecked: too few clean images are right: 8 of 400, and 10 are needed"
 TRUST = (None, "ok", LATE, DEAD, f"{LATE}; {FEW}")
 
 

@@ -100,7 +100,7 @@ def test_noise_on_the_weights(place: Path, tmp_path: Path) -> None:
     bench(**SETTINGS, data=str(place / "images"), seeds="0", out=run.path)
     report = checked(place, run.path, ComparisonMode.same_weights)
     assert report.exit_code == 1
-    assert "look at what changed them (conversion, quantisation, pruning, noise" in report.hints[0]
+    assert "look for the change (conversion, quantisation, pruning, noise" in report.hints[0]
 
 
 def test_the_wrong_normalisation(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -108,7 +108,7 @@ def test_the_wrong_normalisation(place: Path, tmp_path: Path, monkeypatch: pytes
     report = checked(place, measured_again(place, tmp_path / "run"))
     assert report.exit_code == 1
     assert all(result.mode is ComparisonMode.same_weights for result in report.results)
-    assert "look at what happens to images before the network (normalisation" in report.hints[0]
+    assert "look at the preprocessing (normalisation" in report.hints[0]
 
 
 class Masked(torch.autograd.Function):
@@ -133,11 +133,11 @@ def test_an_activation_that_masks_gradients(
     assert all(result.drop <= 0 for result in attacked)  # it looks more robust than it was
     assert {result.status.value for result in attacked} == {"suspicious"}
     assert report.exit_code == 1
-    assert any("want of a gradient" in cause and "changed activations" in cause for cause in report.hints)
+    assert any("gradients are missing" in cause and "changed activations" in cause for cause in report.hints)
 
 
 def test_shuffled_training_labels(place: Path) -> None:
     report = checked(place, place / "mislabelled")
     assert report.exit_code == 1
-    assert "the training images, labels or boxes have changed" in report.hints[0]
+    assert "the training images, labels or boxes changed" in report.hints[0]
     assert "look at labels and files first" in report.hints[0]

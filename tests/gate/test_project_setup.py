@@ -201,7 +201,7 @@ def test_rules_in_two_places_are_refused(tmp_path: Path, monkeypatch: pytest.Mon
     Path("pyproject.toml").write_text(PROJECT)
     assert find_rules().baseline == Path("a.json")
     Path("pyproject.toml").write_text("[tool.robust-tin]\nlevel = 0.1\n")
-    with pytest.raises(InvalidSettingError, match="keep one of them"):
+    with pytest.raises(InvalidSettingError, match="expected one of them"):
         find_rules()
 
 
@@ -262,7 +262,7 @@ def test_ci_files_install_for_the_cpu_with_a_cache(
     assert shlex.split(install)[-4:] == ["$ROBUST_TIN_INSTALL", "-r", "requirements.txt", "."]
     assert check_step.startswith(check)
     for wrong in ("robust-tin check --model '${{ secrets.KEY }}'", "robust-tin check --model 'a\nb'"):
-        with pytest.raises(InvalidSettingError, match="cannot stand in a CI file"):
+        with pytest.raises(InvalidSettingError, match="is not safe in a CI file"):
             workflow(service, wrong, [], place)
 
 

@@ -73,12 +73,15 @@ def test_a_figure_that_fits_no_measure_is_refused_and_the_run_is_kept(
 ) -> None:
     done = CliRunner().invoke(app, [*command, "--published", "pgd@8/255=0.5"])
     assert isinstance(done.exception, InvalidSettingError)
-    assert str(done.exception) == "published 'pgd@8/255=0.5' fits no measure; there are: clean, fgsm@8/255"
+    wrong = "published 'pgd@8/255=0.5' matches no measurement"
+    assert str(done.exception) == f"{wrong}; expected one of: clean, fgsm@8/255"
     assert Run.load(tmp_path / "run").complete
 
 
 def test_a_published_figure_needs_a_measure() -> None:
-    with pytest.raises(InvalidSettingError, match=r"published got '0\.5'; expected a measure and a fraction"):
+    with pytest.raises(
+        InvalidSettingError, match=r"published got '0\.5'; expected a measurement and a fraction"
+    ):
         parse_published(["0.5"])
 
 

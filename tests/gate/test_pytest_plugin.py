@@ -175,7 +175,7 @@ def test_a_floor_that_is_not_kept_fails_with_the_table(messages: dict[str, str])
     (row,) = (line.split() for line in message.splitlines() if "fgsm@0.05" in line and "BELOW" in line)
     assert row[0] == "Brightness"
     assert {"50.0", "60.0"} <= set(row)
-    assert "50 %, and it must be at least 60 %" in message
+    assert "50 %, but a rule requires at least 60 %" in message
     assert "pytest_plugin.py" not in message
 
 
@@ -197,9 +197,9 @@ def test_a_mistake_is_told(messages: dict[str, str]) -> None:
 
 def test_of_a_projects_rules_those_that_fit_hold(messages: dict[str, str]) -> None:
     message = messages["test_rules_of_another_model"]
-    assert "50 %, and it must be at least 60 %" in message
+    assert "50 %, but a rule requires at least 60 %" in message
     assert "resnet" not in message
 
 
 def test_a_model_without_weights_is_asked_about(messages: dict[str, str]) -> None:
-    assert "the weights are not at hand" in messages["test_no_weights"]
+    assert "the weights are not available" in messages["test_no_weights"]

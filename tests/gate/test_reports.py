@@ -111,8 +111,8 @@ def test_a_finding_of_the_whole_check_is_in_every_format(tmp_path):
     (found,) = json.loads(FORMATS["sarif"](report))["runs"][0]["results"]
     assert (found["ruleId"], found["level"]) == ("robustness-low-power", "error")
     assert json.loads(FORMATS["json"](report))["findings"] == [{"code": "too little power", "text": text}]
-    assert "! the tolerance cannot be seen" in FORMATS["markdown"](report)
-    assert "::error title=too little power::the tolerance cannot be seen" in as_annotations(report)
+    assert "! the check cannot detect" in FORMATS["markdown"](report)
+    assert "::error title=too little power::the check cannot detect" in as_annotations(report)
 
 
 def test_a_model_that_learned_nothing_has_a_rule_of_its_own():

@@ -80,7 +80,7 @@ def test_each_file_is_a_seed_and_a_retraining_is_judged_by_their_spread(place: P
     asked = ("--baseline", out, "--retrained", "--max-drop", "0.05")
     code, said = run(place, "check", *asked, weights=("3.safetensors",))
     assert code == 0, said
-    assert "judged against the spread of 3 seeds" in said
+    assert "compared with the spread of 3 seeds" in said
     code, said = run(place, "check", *asked, weights=("4.safetensors",))
     assert code == 1, said
 
@@ -96,7 +96,7 @@ def test_the_same_weights_twice_are_refused(place: Path, tmp_path: Path, other: 
     code, said = run(place, "baseline", "--out", str(out), weights=("0.safetensors", other))
     assert code != 0
     assert f"{other}' are the same as" in said
-    assert "expected a file of another training" in said
+    assert "expected one file for each training" in said
     assert not out.exists()
 
 
@@ -106,4 +106,4 @@ def test_several_retrainings_are_checked_together(place: Path, tmp_path: Path) -
     given = ("1.safetensors", "2.safetensors")
     code, said = run(place, "check", "--baseline", out, "--max-drop", "0.2", weights=given)
     assert code == 0, said
-    assert "judged against one seed" in said
+    assert "compared with one seed" in said

@@ -85,7 +85,7 @@ def test_every_measurement_has_a_row(made: Run, hostile: Run, parsed: Tables) ->
     assert len(rows) == len(made.records) + len(hostile.records)
     _, *reasons = parsed.tables["reasons-table"]
     assert reasons
-    assert all("still broke 7 of 100 images" in row[2] for row in reasons)
+    assert all("still succeeded on 7 of 100 images" in row[2] for row in reasons)
     assert {row[3] for row in reasons} == {"fgsm at 8/255", "fgsm at 0.01"}
 
 
