@@ -239,4 +239,4 @@ def test_each_form_is_printed(grid: Run, flag: str, start: str) -> None:
 
 
 def test_two_forms_are_refused(grid: Run) -> None:
-    assert "give one of them" in robust_tin("compare", grid.path, "--latex", "--csv").stderr
+    assert "give only one of them" in robust_tin("compare", grid.path, "--latex", "--csv").stderr
