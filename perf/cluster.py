@@ -69,7 +69,7 @@ def start(out: Path, options: list[str], *where: str) -> subprocess.Popen[str]:
 
 
 def ended(process: subprocess.Popen[str]) -> str:
-    """What the command said; it must have succeeded."""
+    """The output of the command, which must have succeeded."""
     said, _ = process.communicate()
     if process.returncode:
         raise SystemExit(f"bench ended with code {process.returncode}:\n{said}")

@@ -1,4 +1,4 @@
-"""Cells on a cluster: the same records, a bound on what is tried again, and needs that fit the nodes.
+"""Cells on a cluster: the same records, a limit on repeated attempts, and needs that fit the nodes.
 
 Most tests give the executor a stand-in for Ray, which answers as the real one does; two use a real cluster.
 """
@@ -57,7 +57,7 @@ class StandIn:
     """Runs tasks at once, in this process.
 
     Attributes:
-        before: called with a cell and the number of its attempt; what it raises becomes the task's answer.
+        before: called with a cell and the number of its attempt; an error that it raises becomes the answer.
     """
 
     before: Callable[[Cell, int], None] = lambda cell, attempt: None

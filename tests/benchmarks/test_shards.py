@@ -37,7 +37,7 @@ def model() -> nn.Module:
 
 
 def test_the_first_block_attacks_as_if_it_were_alone(images: ImageBatches, model: nn.Module) -> None:
-    """So the figures of few images are what they were before there were blocks."""
+    """So the figures of few images are the same as before there were blocks."""
     attack, protocol = parse_attack(SQUARE), AttackProtocol(seed=3, search="exact")
     logits = model(images.all_images()).detach()
     whole = attack_until_success(model, images, attack, 0.05, protocol, logits, keep_images=True)
