@@ -1,8 +1,8 @@
-"""Blocks: images whose attack does not depend on the other images, so that machines can share a measurement.
+"""Blocks: groups of images that are attacked independently, so that machines can share a measurement.
 
 Within a block, an attack that stops on success draws its random numbers from one generator, and a free row
-of the batch goes to the next image. So the result of an image depends on the other images of its block, on no
-others. A measurement takes one block after the other, on one machine or on several, with the same results.
+of the batch goes to the next image. So the result of an image depends only on the images of its block. A
+measurement takes one block after the other, on one machine or on several, with the same results.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from robustbench_tin.attacks.engine.rng import seed_of
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, StageReport
 
 BLOCK = 1000
-"""Images of a block: a multiple of each batch size, and large enough for full batches until near its end."""
+"""Number of images in a block: a multiple of each batch size, and large enough to keep batches full."""
 
 
 def blocks(attack: Attack, images: int) -> list[range]:
     """The blocks of a measurement, in order.
 
     Args:
-        attack: one whose later stages depend on the successes of all images has one block.
+        attack: the attack; if its later stages depend on the successes of all images, there is one block.
         images: number of images.
     """
     if type(attack).next_stage is not Attack.next_stage:
@@ -33,20 +33,29 @@ def blocks(attack: Attack, images: int) -> list[range]:
 
 
 def image_blocks(images: int) -> list[range]:
-    """The same of a fixed budget, whose random numbers go batch by batch anyway."""
+    """The blocks for a fixed budget, whose random numbers depend on the batch only, in order.
+
+    Args:
+        images: number of images.
+    """
     return [range(first, min(first + BLOCK, images)) for first in range(0, images, BLOCK)]
 
 
 def block_seed(seed: int, first: int) -> int:
-    """The seed of the block whose first image has this number; of the first block, the measurement's own."""
+    """The seed of a block; for the first block it is the measurement's seed.
+
+    Args:
+        seed: seed of the measurement.
+        first: row of the block's first image.
+    """
     return seed if first == 0 else seed_of("block", seed, first)
 
 
 def joined(results: Sequence[EarlyStopResult]) -> EarlyStopResult:
-    """The result on the images of all blocks.
+    """Join the results of all blocks.
 
     Args:
-        results: of the blocks, in order; at least one.
+        results: the results of the blocks, in order; at least one.
     """
     if len(results) == 1:
         return results[0]
@@ -62,7 +71,11 @@ def joined(results: Sequence[EarlyStopResult]) -> EarlyStopResult:
 
 
 def joined_stages(reports: Sequence[Sequence[StageReport]]) -> list[StageReport]:
-    """The stages of all blocks together; a block without survivors has fewer than others."""
+    """Add up the stage reports of all blocks; a block without survivors has fewer stages than others.
+
+    Args:
+        reports: the stage reports of each block.
+    """
     return [
         StageReport(
             stages[0].attack,

@@ -1,12 +1,13 @@
-"""Shards: parts of a measurement that several machines take at once, with the figures of a single machine.
+"""Shards: parts of a measurement for several machines at once, with the figures of a single machine.
 
-A shard is some blocks of images (see :mod:`robustbench_tin.benchmarks.measurement.blocks`) under one attack:
-at one budget if the attack stops on success; at all budgets if it is a fixed budget, whose gradients may be
-shared. A ladder of budgets is not divided, since its rungs attack the survivors of those below. An attack
-like ``fast``, whose later stages depend on the successes of all images, is divided by budget alone.
+A shard consists of blocks of images (see :mod:`robustbench_tin.benchmarks.measurement.blocks`) under one
+attack. If the attack stops on success, a shard has one budget; if it has a fixed budget, a shard has all
+budgets, because they may share gradients. A ladder of budgets is not divided, because its rungs attack the
+survivors of the lower rungs. An attack like ``fast``, whose later stages depend on the successes of all
+images, is divided by budget only.
 
-A shard whose model or attack fails, or whose variant of the model is wrong, gives no part. The cell is then
-measured undivided, so that its records are those of a single machine.
+If the model or the attack fails, or the variant of the model is wrong, a shard gives no part. The cell is
+then measured undivided, so that its records are those of a single machine.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ class Shard:
     """Some images of a cell under one attack.
 
     Attributes:
-        attack: canonical spec.
-        eps: budgets, in units of the pixel range.
-        first: number of the first image.
-        stop: number of the image after the last.
-        seconds: its estimate.
+        attack: canonical spec of the attack.
+        eps: budgets in units of the pixel range.
+        first: row of the first image.
+        stop: row after the last image.
+        seconds: estimated duration.
     """
 
     attack: str
@@ -54,13 +55,13 @@ class Shard:
 
     @property
     def name(self) -> str:
-        """For the file system: unique within the cell."""
+        """Name for a file, unique within the cell."""
         budget = eps_slug(self.eps[0]) if len(self.eps) == 1 else "all"
         return f"{slug(self.attack)}@{budget}.{self.first}"
 
     @property
     def images(self) -> range:
-        """The numbers of its images."""
+        """The rows of its images."""
         return range(self.first, self.stop)
 
 
@@ -70,17 +71,18 @@ class Part:
 
     Attributes:
         shard: the shard.
-        top1: at each of its budgets, was the label in the top 1, bool ``(K, n)``; None for another criterion.
-        top5: was it in the top 5, likewise.
+        top1: whether the label is in the top 1 at each of the K budgets, bool ``(K, n)``; None for another
+            criterion.
+        top5: whether the label is in the top 5, bool ``(K, n)``; None for another criterion.
         predicted: the class with the largest logit, int32 ``(K, n)``.
-        classes: of the model.
+        classes: number of classes of the model.
         seconds: wall-clock time.
-        forward_passes: summed over images and budgets.
-        backward_passes: likewise.
-        search: label of the variant that was searched with.
-        stages: of an attack that stops on success.
-        disagreements: likewise, see :class:`~robustbench_tin.benchmarks.measurement.results.Measurement`.
-        unverified: likewise.
+        forward_passes: forward passes, summed over images and budgets.
+        backward_passes: backward passes, summed over images and budgets.
+        search: label of the variant that the attack searched with.
+        stages: stage reports of an attack that stops on success.
+        disagreements: as in :class:`~robustbench_tin.benchmarks.measurement.results.Measurement`.
+        unverified: as in :class:`~robustbench_tin.benchmarks.measurement.results.Measurement`.
     """
 
     shard: Shard
@@ -98,20 +100,20 @@ class Part:
 
     @property
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Its results per image, by name."""
+        """The results per image, by name."""
         found = {"top1": self.top1, "top5": self.top5, "predicted": self.predicted}
         return {name: array for name, array in found.items() if array is not None}
 
     @property
     def facts(self) -> dict[str, Any]:
-        """All else, as JSON has it."""
+        """All other fields, in a form that can be written as JSON."""
         rest = {name: getattr(self, name) for name in _FACTS}
         stages = [vars(stage) for stage in self.stages]
         return {**rest, "shard": vars(self.shard), "stages": stages}
 
     @classmethod
     def of(cls, arrays: Mapping[str, npt.NDArray[Any]], facts: Mapping[str, Any]) -> Self:
-        """The part with these arrays and facts."""
+        """Make the part from its :attr:`arrays` and :attr:`facts`."""
         shard = Shard(**{**facts["shard"], "eps": tuple(facts["shard"]["eps"])})
         stages = tuple(StageReport(**stage) for stage in facts["stages"])
         top1, top5 = arrays.get("top1"), arrays.get("top5")
@@ -137,11 +139,11 @@ def divided(
 
     Args:
         attack: the attack.
-        eps: its budgets above 0.
+        eps: its budgets above 0, in units of the pixel range.
         images: number of images.
-        seconds: the estimate of the whole measurement.
-        shortest: least number of seconds of a shard.
-        measured: shards of this attack that are done.
+        seconds: estimated duration of the whole measurement.
+        shortest: shortest duration of a shard, in seconds.
+        measured: finished shards of this attack.
     """
     at_once = [tuple(eps)] if attack.criterion is None else [(value,) for value in eps]
     of_images = image_blocks(images) if attack.criterion is None else blocks(attack, images)
@@ -157,7 +159,7 @@ def divided(
 
 
 def _holds(measured: Sequence[Shard], budgets: tuple[float, ...], rows: range) -> bool:
-    """Whether a block is in one of these shards."""
+    """Whether one of these shards includes a block."""
     return any(shard.eps == budgets and rows.start in shard.images for shard in measured)
 
 
@@ -180,7 +182,16 @@ def choose_variants(
     protocol: AttackProtocol,
     clean_logits: Tensor,
 ) -> None:
-    """Choose the variants that these attacks search with, as an undivided measurement would."""
+    """Choose the variants for these attacks, as an undivided measurement does.
+
+    Args:
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
+        batches: all images.
+        attacks: the attacks.
+        eps: their budgets above 0, in units of the pixel range.
+        protocol: norm, seed and search; it gets the variants.
+        clean_logits: clean logits of all images, float32 ``(N, C)``.
+    """
     for attack in attacks:
         with protocol.attacked(model) as attacked:
             if attack.criterion is None:
@@ -201,16 +212,16 @@ def measure_shard(
     """Measure one shard.
 
     Args:
-        model: float32 pixels in [0, 1] to logits, on the device of the images.
+        model: maps float32 pixels in [0, 1] to logits; on the device of the images.
         batches: all images.
-        attack: of the shard.
-        shard: which images and budgets.
-        protocol: norm, seed and how to search; its variants are chosen.
-        clean_logits: of all images, float32 ``(N, C)``.
-        on_images: called with the number of images that are newly done.
+        attack: the attack of the shard.
+        shard: the images and budgets.
+        protocol: norm, seed and search, with chosen variants.
+        clean_logits: clean logits of all images, float32 ``(N, C)``.
+        on_images: called with the number of newly finished images.
 
     Returns:
-        The part; None if the cell is to be measured undivided.
+        The part; None if the cell must be measured undivided.
     """
     work = _fixed if attack.criterion is None else _until_success
     try:
@@ -281,16 +292,16 @@ def _until_success(
 def assembled(
     attack: Attack, eps: Sequence[float], images: int, parts: Sequence[Part]
 ) -> list[Measurement] | None:
-    """The measurements of an attack, one a budget, as one machine would have taken them.
+    """Join the parts of an attack to measurements, as a single machine would have measured them.
 
     Args:
         attack: the attack.
-        eps: its budgets above 0.
+        eps: its budgets above 0, in units of the pixel range.
         images: number of images.
-        parts: of this attack, in any order.
+        parts: the parts of this attack, in any order.
 
     Returns:
-        The measurements; None if the parts are not all there, or were searched with different variants.
+        One measurement for each budget; None if parts are missing or used different variants.
     """
     found = []
     for index, value in enumerate(eps):
@@ -305,7 +316,7 @@ def assembled(
 
 
 def _cover(parts: Sequence[Part], images: int) -> bool:
-    """Whether parts in the order of their images hold each image once."""
+    """Whether parts, in the order of their images, include each image exactly once."""
     stops = [0, *(part.shard.stop for part in parts)]
     return stops[-1] == images and all(
         part.shard.first == stop for part, stop in zip(parts, stops, strict=False)

@@ -86,13 +86,15 @@ def attack_blocks(
     keep_images: bool = False,
     on_images: OnImages | None = None,
 ) -> EarlyStopResult:
-    """Attack these blocks of the images, one after the other; the arguments as above.
+    """Attack some blocks of the images, one after the other.
+
+    The other arguments are those of :func:`attack_until_success`.
 
     Args:
-        chosen: rows of each block, of all images.
+        chosen: the rows of each block.
 
     Raises:
-        AttackFailure: where the model or the attack goes wrong.
+        AttackFailure: if the model or the attack raises an error or returns invalid values.
     """
     block = partial(
         _attack_block, attacked, batches, attack, eps, protocol, clean_logits, keep_images=keep_images
@@ -102,7 +104,7 @@ def attack_blocks(
         before = attacked.wrong_variant
         found.append(block(rows, on_images=on_images))
         if attacked.wrong_variant is not before:
-            # The variant misled the search of earlier blocks, too.
+            # The variant also misled the search of earlier blocks.
             again = map(block, chosen[: len(found) - 1])
             found = [*map(_added, again, found), found[-1]]
     return joined(found)
@@ -116,7 +118,10 @@ def prepare_until_success(
     protocol: AttackProtocol,
     clean_logits: Tensor,
 ) -> None:
-    """Choose the variant to search with, on a sample of the images that are right; the arguments as above."""
+    """Choose the variant to search with, on a sample of the images that are right.
+
+    The arguments are those of :func:`attack_until_success`.
+    """
     right = (~attack.goal.success(clean_logits, batches.all_labels())).nonzero().squeeze(1).cpu()
     if len(right):
         sample = drawn(batches, ThreatModel(protocol.norm, eps), probed(len(right)), right)
@@ -149,7 +154,7 @@ def _attack_block(
 
 
 def _added(again: EarlyStopResult, before: EarlyStopResult) -> EarlyStopResult:
-    """A block that was searched again, with what the first search found."""
+    """Add the successes of a block's first search to the result of its second search."""
     again.add(before)
     return again
 

@@ -53,7 +53,7 @@ def doubt_beaten(run: RunDirectory) -> list[str]:
 
 
 def _reason(run: RunDirectory, attack: str, others: Sequence[TransferRecord]) -> Reason | None:
-    """The reason against an attack's figure, from the transfer with the most successes where it failed."""
+    """The reason against an attack's figure, from the transfer with the most successes on its survivors."""
     if not others:
         return None
     left = run.outcomes(others[0].target, attack, others[0].eps)["top1"].to_numpy()
