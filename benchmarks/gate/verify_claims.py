@@ -12,7 +12,8 @@ from typing import Any
 from robustbench_tin import files
 from robustbench_tin.benchmarks.cells.cell_context import CellContext
 from robustbench_tin.benchmarks.cells.executor import SerialExecutor
-from robustbench_tin.benchmarks.cells.time_estimate import estimate
+from robustbench_tin.benchmarks.cells.pass_times import time_gradients
+from robustbench_tin.benchmarks.cells.time_estimate import Estimate, estimate
 from robustbench_tin.benchmarks.gate.candidate import Candidate, candidate_of
 from robustbench_tin.benchmarks.gate.check import check_against
 from robustbench_tin.benchmarks.gate.claims import CLAIMS_FILE, WEIGHTS_FILE, Claims, read_claims
@@ -22,7 +23,9 @@ from robustbench_tin.benchmarks.gate.result import CheckReport, Finding, Finding
 from robustbench_tin.benchmarks.gate.rules import Rules
 from robustbench_tin.benchmarks.planning.config import BenchConfig
 from robustbench_tin.benchmarks.planning.open_data import open_part
+from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.benchmarks.runs.given_loader import (
     ChangedModelError,
     ModelPlace,
@@ -165,11 +168,18 @@ def _measured(
             remember_models(path, {cell.model: _place(source, claims)})
         else:
             _put_weights(source, run, claims)
-        context = CellContext(
-            run, dataset, BenchConfig(device=plan.device), estimate(plan, dataset.image_size), reporter
-        )
+        costs = _costs(run, cell, dataset.image_size)
+        context = CellContext(run, dataset, BenchConfig(device=plan.device), costs, reporter)
         SerialExecutor().complete(context, [cell])
         return replace(candidate_of(run, [cell], claims.plan), name=str(source.file))
+
+
+def _costs(run: Run, cell: Cell, image_size: int) -> Estimate:
+    if not run.plan.given:
+        return estimate(run.plan, image_size)
+    # No backbone of this name need exist, and its model is not trained.
+    model = CellLoader(run, image_size, run.plan.device).load(cell).model
+    return Estimate({cell.model: time_gradients(model, image_size, run.plan.device)}, run.plan)
 
 
 def _put_weights(source: CardSource, run: Run, claims: Claims) -> None:
