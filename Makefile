@@ -31,9 +31,9 @@ format: $(VENV)/.installed-test
 types: $(VENV)/.installed-test
 	$(BIN)/mypy -p robustbench_tin
 
-# The site, in site/; a warning is an error. NO_MKDOCS_2_WARNING: the theme's advertisement of its successor.
+# The site, in site/; a warning is an error. The variable silences the theme's advice to move to its successor.
 docs: $(VENV)/.installed-docs
-	$(BIN)/python -m mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 # The pages that are made from the code, and the README's pictures.
 pages: $(VENV)/.installed-test
