@@ -93,7 +93,7 @@ register = registry.register
 
 
 def _bridge(library: str) -> Callable[[str], type[Attack]]:
-    """How the attacks of another library are found; it is imported with the first of them."""
+    """A function that finds attacks of another library; the first call imports the library."""
 
     def find(name: str) -> type[Attack]:
         found: type[Attack] = import_module(f"robustbench_tin.attacks.external.{library}").find(name)

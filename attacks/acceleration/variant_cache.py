@@ -110,7 +110,7 @@ class VariantCache:
 
 
 def _parsed(texts: Sequence[str]) -> _Pair:
-    """Labels of a run file, which may have been edited: the model itself for a text that is no label."""
+    """Labels of a run file, which may have been edited: an invalid text means the model itself."""
     fast, precise = (VariantLabel.parse(text) or MODEL for text in texts)
     return fast, precise
 

@@ -115,7 +115,7 @@ def make_variant(model: nn.Module, images: Tensor, label: VariantLabel) -> Model
         if label.channels_last:
             module = module.to(memory_format=torch.channels_last)
         if label.autocasts:
-            # Autocast would cast the weights anew in every pass.
+            # Autocast would cast the weights again in every pass.
             for layer in module.modules():
                 if isinstance(layer, nn.Conv2d | nn.Linear):
                     layer.to(getattr(torch, label.precision))

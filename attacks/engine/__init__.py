@@ -1,1 +1,1 @@
-"""How any attack is run: the attacked model, the state of a search, stopping on success, verification."""
+"""The engine of all attacks: the attacked model, the state of a search, stop on success, verification."""

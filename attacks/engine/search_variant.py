@@ -54,7 +54,7 @@ class SearchVariant:
         return self._noted(self._selected.variant(precise=precise))
 
     def forward_only(self, *, precise: bool = False) -> ModelVariant:
-        """The variant for logits without gradients; likewise."""
+        """The variant for logits without gradients; if ``precise``, one in float32."""
         if not precise or self._selected is None:
             return self.variant()
         return self._noted(self._selected.forward_only())

@@ -23,7 +23,7 @@ from robustbench_tin.streams import (
 if TYPE_CHECKING:
     pass
 
-# The base of what typer raises for a wrong command line; it has no public name.
+# The base of typer's errors for a wrong command line; it has no public name.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]
 
 app = typer.Typer(

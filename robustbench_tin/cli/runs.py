@@ -81,12 +81,12 @@ def bench(context: typer.Context, asked: BenchConfig, shown: TableConfig) -> Non
 
 
 def _asked_to_trust(given: dict[str, Any]) -> bool:
-    """Whether somebody at a terminal lets the plug-ins of a preset run."""
+    """True if the user at a terminal allows the plug-ins of a preset to run."""
     from robustbench_tin.presets import untrusted_plugins
 
     plugins = untrusted_plugins(given) if sys.stdin.isatty() else []
     return bool(plugins) and typer.confirm(
-        f"The preset runs {printable(', '.join(plugins))}, programs with all your rights. Run them?"
+        f"The preset runs {printable(', '.join(plugins))}, which are programs with all your rights. Run them?"
     )
 
 

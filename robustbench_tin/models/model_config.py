@@ -17,7 +17,7 @@ _WORDS = {"true": True, "false": False, "none": None}
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config, panel="Model"):
-    """How a model is built and normalised, and the order of its classes."""
+    """Options for building and normalising a model, and for the order of its classes."""
 
     pretrained: bool = option(
         False, "Use the published weights of a backbone or a timm:NAME.", in_preset=False

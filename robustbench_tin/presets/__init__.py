@@ -122,7 +122,7 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Confi
 
 
 def untrusted_plugins(given: Mapping[str, Any]) -> list[str]:
-    """The plug-ins that a preset would run, though whoever gives the command has not named them.
+    """The plug-ins that a preset would run although the user has not named them.
 
     Args:
         given: the options of the command.
@@ -137,7 +137,7 @@ def untrusted_plugins(given: Mapping[str, Any]) -> list[str]:
 
 
 def require_trusted(given: Mapping[str, Any]) -> None:
-    """Refuse the plug-ins of a preset that nobody trusts: they are programs.
+    """Refuse the plug-ins of a preset that the user has not allowed: they are programs.
 
     Raises:
         InvalidSettingError: for such plug-ins.
