@@ -23,6 +23,7 @@ lint: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/python tests/check_imports.py
 	$(BIN)/codespell
+	$(BIN)/python tests/check_prose.py
 
 format: $(VENV)/.installed-test
 	$(BIN)/ruff check --fix .

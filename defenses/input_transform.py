@@ -79,7 +79,7 @@ def straight_through(images: Tensor, transform: Transform, stand_in: Transform |
 def softly_rounded(values: Tensor) -> Tensor:
     """``values.round()``, with the average slope of rounding under small Gaussian noise.
 
-    The slope is large where a value is about to change; elsewhere it is small, but never 0. With the
+    The slope is large if a value is about to change; elsewhere it is small, but never 0. With the
     identity's slope, an attack would spend its budget on values that cannot change within it.
 
     Args:
@@ -117,6 +117,6 @@ class _StraightThrough(torch.autograd.Function):
             with torch.enable_grad(), torch.autocast(images.device.type, enabled=False):
                 inside = images.detach().clamp(0, 1).requires_grad_()
                 (gradient,) = torch.autograd.grad(ctx.stand_in(inside), inside, gradient)
-        # Computed here: in some releases of torch, the gradient of clamp is 0 on the bounds, where many
-        # pixels lie.
+        # Computed here: in some releases of torch, the gradient of clamp is 0 on the bounds, and many
+        # pixels are there.
         return gradient * ((images >= 0) & (images <= 1)), None, None

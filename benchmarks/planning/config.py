@@ -247,12 +247,12 @@ class OutputConfig(Config, panel="Run"):
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterConfig(Config, panel="Cluster"):
-    """Where the cells run; it changes no number, so it is in no plan."""
+    """The place where the cells run; it changes no number, so it is in no plan."""
 
     executor: str = option(
         "local",
-        "Where cells run: local, on this machine; ray, as tasks on the nodes of a Ray cluster that share the"
-        " run directory. Needs robustbench-tin[ray].",
+        "Place where cells run: local, on this machine; ray, as tasks on the nodes of a Ray cluster that"
+        " share the run directory. Needs robustbench-tin[ray].",
         choices=("local", "ray"),
     )
     ray_address: str | None = option(

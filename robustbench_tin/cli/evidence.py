@@ -137,7 +137,7 @@ def saliency(
     device: Device = None,
     plugin: Plugin = None,
 ) -> None:
-    """Measure where each cell looks: the share of its attribution inside the object's box.
+    """Measure the share of each cell's attribution that lies inside the object's box.
 
     It explains the predicted class on clean images, on the content of their
     boxes alone, and on attacked images. It writes the results to RUN/saliency.
