@@ -23,8 +23,8 @@ from robustbench_tin.benchmarks.planning.parsed_request import requested_attacks
 from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.benchmarks.runs.given_loader import remember_models
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
+from robustbench_tin.benchmarks.runs.model_places import remember_models
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.run_state import COSTS_FILE

@@ -42,6 +42,20 @@ def test_every_public_name_is_listed_and_there(package: str) -> None:
     assert lazy <= imported_for_types(Path(module.__file__).read_text()) <= set(module.__all__)
 
 
+def test_each_job_from_a_run_to_its_report_is_a_public_name() -> None:
+    program = (
+        "import sys, robustbench_tin\n"
+        "print(*dir(robustbench_tin), 'torch' in sys.modules)\n"
+        "from robustbench_tin import compare, plot, report\n"
+        "print(compare.__name__, plot.__name__, report.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "__version__ bench compare evaluate perturb plot report False",
+        "compare plot report",
+    ]
+
+
 @EVERY_PACKAGE
 def test_another_name_is_an_attribute_error(package: str) -> None:
     with pytest.raises(AttributeError, match=f"module '{package}' has no attribute 'Nothing'"):

@@ -12,7 +12,7 @@ the batch; the device keeps the last point at which each image seemed adversaria
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -30,6 +30,9 @@ from robustbench_tin.errors import RobustTinError, one_line
 from robustbench_tin.metrics import predictions
 from robustbench_tin.runtime import is_asynchronous
 from robustbench_tin.threat import Ball, ThreatModel
+
+OnSuccess = Callable[[Tensor, Tensor], None]
+"""Takes numbers of images, int64 ``(n,)`` on the CPU, and their adversarial images ``(n, C, H, W)``."""
 
 # Part of the batch that must be free before new rows start: starting them one by one takes longer.
 _REFILL_PART = 1 / 8
@@ -105,6 +108,8 @@ class EarlyStopRunner:
         finish: changes candidates before their verification, for example rounds them to 8 bits; they must
             stay in the ball.
         on_images: called with the number of images that are newly done.
+        on_success: called with the successes that are verified; with another image of one of them, if a
+            second search finds it again.
     """
 
     attacked: AttackedModel
@@ -115,6 +120,7 @@ class EarlyStopRunner:
     seed: int = 0
     finish: Finish | None = None
     on_images: OnImages | None = None
+    on_success: OnSuccess | None = None
 
     def attack(self, attack: Attack, *, keep_images: bool = False) -> EarlyStopResult:
         """Run the attack's stages, each on the images that survived the stages before.
@@ -312,6 +318,8 @@ class EarlyStopRunner:
         self.result.predicted[done] = predicted[hit]
         if self.result.images is not None:
             self.result.images[done] = adversarial[success].cpu()
+        if self.on_success is not None and len(done):
+            self.on_success(done, adversarial[success])
         self._tell(len(done))
         if bool(hit.all()):
             return hit

@@ -53,7 +53,7 @@ class DividedCell:
             shortest: least number of seconds of a shard.
         """
         plan, costs = self._plan, self._context.costs
-        if plan.curve or self._is_spoilt:
+        if plan.curve or plan.keep_adversarial or self._is_spoilt:
             return []
         return [
             shard

@@ -20,7 +20,8 @@ from robustbench_tin.benchmarks.planning.asked_models import AskedModel, asked_m
 from robustbench_tin.benchmarks.planning.config import EvaluateConfig
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.given_models import GivenModel, unique_names
-from robustbench_tin.benchmarks.runs.given_loader import ModelPlace, file_of, placed
+from robustbench_tin.benchmarks.runs.given_loader import file_of, place_of, placed
+from robustbench_tin.benchmarks.runs.model_places import ModelPlace
 from robustbench_tin.data import Dataset
 from robustbench_tin.data.class_order import in_class_order, other_orders, output_order
 from robustbench_tin.devices import images_device
@@ -79,7 +80,10 @@ def examine(asked: EvaluateConfig, dataset: Dataset, device: str, reporter: Repo
         names = unique_names([given.name for given, _ in looks], qualifiers)
     return GivenModels(
         tuple(given.model_copy(update={"name": name}) for name, (given, _) in zip(names, looks, strict=True)),
-        {name: ModelPlace.of(model.spec, model.weights) for name, model in zip(names, found, strict=True)},
+        {
+            name: place_of(model.spec, model.weights, asked.class_order)
+            for name, model in zip(names, found, strict=True)
+        },
         {name: passes for name, (_, passes) in zip(names, looks, strict=True)},
     )
 

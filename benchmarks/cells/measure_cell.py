@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from robustbench_tin.benchmarks.measurement.black_box_stand_in import (
 )
 from robustbench_tin.benchmarks.measurement.certified import measure_certified
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.first_successes import confirmed
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_from_clean, with_clean_gradients
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol, evaluation_batch_size
 from robustbench_tin.benchmarks.measurement.results import Measurement
@@ -35,6 +36,7 @@ from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.defenses.base import NoiseVote
+from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.progress import Advance
 from robustbench_tin.runtime import Runtime, as_tensor
 from robustbench_tin.specs import eps_text
@@ -203,7 +205,30 @@ class _CellMeasurement:
 
     def _save_attack(self, attack: Attack, found: Iterable[Measurement], clean: Record) -> None:
         self._run.save_search_variants(self.cell, self.protocol.variants.labels)
-        self._save_all(attack.spec, self._without_gradients(attack, list(found)), clean.above_chance)
+        kept = [self._confirmed(attack, each) for each in found]
+        self._save_all(attack.spec, self._without_gradients(attack, kept), clean.above_chance)
+
+    def _confirmed(self, attack: Attack, found: Measurement) -> Measurement:
+        """A measurement with the adversarial images that the run keeps of it."""
+        if found.adversarial is None:
+            return found
+        where = f"{self.cell.label}, {attack.spec} at {eps_text(found.eps)}"
+        try:
+            with self.protocol.attacked(self.model) as attacked:
+                kept = confirmed(
+                    found.adversarial,
+                    attacked,
+                    self.batches,
+                    count=self.plan.keep_adversarial,
+                    k=attack.goal.k,
+                    seed=self.cell.seed,
+                    predicted=found.predicted,
+                )
+        except FOREIGN as error:  # whatever a model raises that does not take a single image
+            why = one_line(error)
+            self.context.reporter.warn(f"{where}: no adversarial image is kept, because {why}")
+            return replace(found, adversarial=None)
+        return replace(found, adversarial=kept)
 
     def _without_gradients(self, attack: Attack, found: list[Measurement]) -> list[Measurement]:
         """The measurements; if the model has no gradients, their status says so."""

@@ -49,8 +49,8 @@ def gallery(
 ) -> WrittenGallery:
     """Write images of a run before and after its attacks, chosen by a rule.
 
-    The adversarial images are made again from the plan, and each reproduces its stored result. An earlier
-    gallery is replaced.
+    Adversarial images that the run does not keep are made again from the plan. Each image reproduces its
+    stored result. An earlier gallery is replaced.
 
     Args:
         run: a run directory.

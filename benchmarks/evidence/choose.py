@@ -20,7 +20,8 @@ from robustbench_tin.benchmarks.evidence.gallery import (
     magnified,
 )
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
-from robustbench_tin.benchmarks.evidence.remake import RemadeBatch, RemadeMeasurement, why_not
+from robustbench_tin.benchmarks.evidence.remade_batch import RemadeBatch
+from robustbench_tin.benchmarks.evidence.remake import RemadeMeasurement, why_not
 from robustbench_tin.benchmarks.planning.cell_names import cell_name, listed
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.trained_model import failing
@@ -41,7 +42,7 @@ def choose_gallery(
     seed: int = 0,
     **opening: Any,
 ) -> Gallery:
-    """Choose images from a run's measurements, and make their adversarial images again.
+    """Choose images from a run's measurements, and make the adversarial images that it does not keep again.
 
     Args:
         run: a run directory.
@@ -142,6 +143,9 @@ def _choose(
         remade=measurement.remade,
         not_reproduced=measurement.not_reproduced,
         lost_to_rounding=lost,
+        kept=len(measurement.kept),
+        not_as_kept=measurement.not_as_kept,
+        random=bool(measurement.not_reproduced or lost or measurement.not_as_kept) and measurement.is_random,
     )
     return found, selection
 
@@ -219,19 +223,38 @@ def _tell(opened: OpenedRun, selection: GallerySelection) -> None:
         RunError: if no image gives its stored result.
     """
     where = f"{selection.cell}, {selection.attack} at {eps_text(selection.eps)}"
+    if selection.not_as_kept:
+        every = selection.kept + selection.not_as_kept
+        opened.reporter.warn(
+            f"{where}: {selection.not_as_kept:,} of {every:,} images that the run keeps do not give their"
+            " stored prediction here (another device, version or number of threads); they are made again."
+        )
     if selection.not_reproduced:
         note = (
             f"{where}: {selection.not_reproduced:,} of {selection.remade:,} remade images do not give"
-            " their stored result (another device, version or number of threads)"
+            f" their stored result ({_cause(selection)})"
         )
-        if selection.not_reproduced == selection.remade:
-            raise RunError(f"{note}; run the bench command again on this machine")
+        if selection.not_reproduced == selection.remade and not selection.kept:
+            raise RunError(f"{note}; run the bench command again {_remedy(selection)}")
         opened.reporter.warn(f"{note}; they are left out.")
     if selection.lost_to_rounding:
+        cause = " (the model is random at test time)" if selection.random else ""
         opened.reporter.say(
             f"{where}: {selection.lost_to_rounding:,} images are left out because their 8-bit version has"
-            " another result."
+            f" another result{cause}."
         )
+
+
+def _cause(selection: GallerySelection) -> str:
+    if selection.random:
+        return "the model is random at test time, and an attack made again meets other draws"
+    return "another device, version or number of threads"
+
+
+def _remedy(selection: GallerySelection) -> str:
+    if selection.random:
+        return "with --keep-adversarial, which keeps the images"
+    return "here"
 
 
 def _rule(text: str) -> Rule:

@@ -200,9 +200,10 @@ class _Explained:
         images = np.stack([batch.adversarial[row].numpy() for batch, row in found])
         kept = np.array([batch.reproduced[row] for batch, row in found])
         if not kept.all():
+            random = " (the model is random at test time)" if remade.is_random else ""
             self.notes.append(
                 f"{(~kept).sum()} of {len(kept)} remade adversarial images do not give their stored"
-                " result and are left out"
+                f" result{random} and are left out"
             )
         return BoxedImages(Kind.adversarial, self.rows, images, clean.boxes).take(kept)
 

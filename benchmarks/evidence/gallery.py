@@ -64,6 +64,9 @@ class GallerySelection:
         remade: number of images whose adversarial image was made again.
         not_reproduced: number of remade images that do not give the stored result; they are left out.
         lost_to_rounding: number of the others whose result changes when rounded to 8 bits; left out, too.
+        kept: number of adversarial images that the run keeps and that give their stored prediction.
+        not_as_kept: number of kept images that do not give it; they are made again.
+        random: whether the model is random at test time; known only if images are left out.
     """
 
     cell: str
@@ -73,6 +76,9 @@ class GallerySelection:
     remade: int
     not_reproduced: int
     lost_to_rounding: int
+    kept: int = 0
+    not_as_kept: int = 0
+    random: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
-"""Make the adversarial images of a run's measurement again, and check them against the stored results.
+"""The adversarial images of a run's measurement, kept or made again, checked against the stored results.
 
-A run stores the results per image but not the images: they follow from the plan, the seed and the weights.
+A run stores the results per image, and the adversarial images that ``--keep-adversarial`` asks for. Other
+images follow from the plan, the seed and the weights.
 """
 
 from __future__ import annotations
@@ -11,44 +12,31 @@ from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from robustbench_tin.attacks.base import Attack, AttackedModel
-from robustbench_tin.attacks.engine.image_batches import batch_seed
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.evidence.attack_again import AttackAgain
+from robustbench_tin.benchmarks.evidence.kept_batches import kept_batches
 from robustbench_tin.benchmarks.evidence.ladder_rungs import Rung, rungs_up_to
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
-from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of
+from robustbench_tin.benchmarks.evidence.remade_batch import RemadeBatch, levels
+from robustbench_tin.benchmarks.measurement.clean import batch_logits, hits_of, lone_logits
 from robustbench_tin.benchmarks.measurement.fixed_budget import shares_gradients
 from robustbench_tin.benchmarks.planning.plan import Cell
+from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.benchmarks.runs.records import CLEAN
 from robustbench_tin.threat import ThreatModel
 
-
-@dataclass(frozen=True)
-class RemadeBatch:
-    """A batch of images before and after an attack.
-
-    Attributes:
-        clean: uint8 ``(n, 3, H, W)`` on the CPU.
-        adversarial: the adversarial images, likewise, rounded to 8 bits inside the ball.
-        clean_logits: logits of the clean images, float32 ``(n, C)`` on the CPU.
-        logits: logits of the rounded adversarial images, likewise.
-        reproduced: whether clean and unrounded adversarial image give the stored results, bool ``(n,)``.
-    """
-
-    clean: Tensor
-    adversarial: Tensor
-    clean_logits: Tensor
-    logits: Tensor
-    reproduced: npt.NDArray[np.bool_]
+# Images that tell a model that is random at test time.
+_COMPARED = 8
 
 
 @dataclass
 class RemadeMeasurement:
-    """The adversarial images of one measurement, made in batches on demand.
+    """The adversarial images of one measurement: kept ones, and others, made in batches on demand.
 
     Attributes:
         opened: the run.
@@ -85,8 +73,33 @@ class RemadeMeasurement:
 
     @property
     def not_reproduced(self) -> int:
-        """Number of remade images that do not give the stored result."""
-        return sum(int((~batch.reproduced).sum()) for batch in self._made.values())
+        """Number of remade images that do not give the stored result, without the kept ones."""
+        return sum(
+            not same and start + row not in self.kept
+            for start, batch in self._made.items()
+            for row, same in enumerate(batch.reproduced)
+        )
+
+    @cached_property
+    def kept(self) -> dict[int, RemadeBatch]:
+        """The images that the run keeps and that give their stored prediction here, by their number."""
+        if not len(self._stored_images):
+            return {}
+        with self._again.attacked as attacked:
+            return kept_batches(self.opened, self.cell, self.attack, self.eps, attacked, self._stored_images)
+
+    @property
+    def not_as_kept(self) -> int:
+        """Number of images that the run keeps and that do not give their stored prediction here."""
+        return len(self._stored_images) - len(self.kept)
+
+    @cached_property
+    def is_random(self) -> bool:
+        """Whether the model is random at test time: other random numbers change its logits."""
+        images = self.opened.batches.at(0)[0][:_COMPARED]
+        with self._again.attacked as attacked:
+            first, second = (batch_logits(attacked, images, self.cell.seed, draw) for draw in (0, 1))
+        return not torch.allclose(first, second, rtol=1e-3, atol=1e-3 * float(first.std()))
 
     def row(self, index: int) -> tuple[RemadeBatch, int]:
         """The batch of an image, made if necessary, and the image's row in it.
@@ -94,6 +107,8 @@ class RemadeMeasurement:
         Raises:
             AttackFailure: if the model or the attack fails.
         """
+        if index in self.kept:
+            return self.kept[index], 0
         offset = index % self.opened.batches.size
         start = index - offset
         if start not in self._made:
@@ -101,9 +116,8 @@ class RemadeMeasurement:
         return self._made[start], offset
 
     def starts(self, rows: npt.NDArray[np.int64]) -> list[int]:
-        """First rows of the batches that contain these images."""
-        size = self.opened.batches.size
-        return [int(start) for start in np.unique(rows // size * size)]
+        """First rows of the batches to make for these images; a kept image needs none."""
+        return self._starts(rows[~np.isin(rows, list(self.kept))])
 
     def make(self, starts: Sequence[int]) -> None:
         """Make the batches that begin at these rows, all at once.
@@ -120,16 +134,33 @@ class RemadeMeasurement:
                 self._made[start] = self._checked(attacked, start, moved)
 
     def predict(self, index: int, image: Tensor) -> Tensor:
-        """The logits of one image alone, float32 ``(C,)`` on the CPU.
+        """The logits of one image alone, float32 ``(C,)`` on the CPU; of a kept image under its own draw.
 
         Args:
             index: index of the image.
             image: uint8 ``(3, H, W)``.
         """
-        device = self.opened.batches.device
+        pixels = image.to(self.opened.batches.device).float().div_(255)
         with self._again.attacked as attacked:
-            attacked.reseed("verdict", batch_seed(self.cell.seed, index))
-            return attacked.logits(image[None].to(device).float().div_(255))[0].cpu()
+            return lone_logits(attacked, pixels, self.cell.seed, index, self._draws.get(index, 0)).cpu()
+
+    @cached_property
+    def _stored_images(self) -> AdversarialImages:
+        """The adversarial images that the run keeps."""
+        found = self.opened.run.adversarial(self.cell, self.spec, self.eps)
+        nothing = np.empty(0, np.int64)
+        return found or AdversarialImages(nothing, np.empty((0, 0, 0, 0), np.float32), nothing)
+
+    @cached_property
+    def _draws(self) -> dict[int, int]:
+        """Numbers of the draws of the kept images that are shown, by the number of the image."""
+        stored = self._stored_images
+        pairs = zip(stored.rows.tolist(), stored.draws.tolist(), strict=True)
+        return {row: draw for row, draw in pairs if row in self.kept}
+
+    def _starts(self, rows: npt.NDArray[np.int64]) -> list[int]:
+        size = self.opened.batches.size
+        return [int(start) for start in np.unique(rows // size * size)]
 
     @cached_property
     def _again(self) -> AttackAgain:
@@ -151,7 +182,7 @@ class RemadeMeasurement:
             chosen = None if rung.attacked is None else np.flatnonzero(rung.attacked)
             rows = every if chosen is None else chosen
             places = np.flatnonzero((rung.made & asked)[rows])
-            found = self._again.moved(rung.eps, self.starts(places), chosen) if len(places) else {}
+            found = self._again.moved(rung.eps, self._starts(places), chosen) if len(places) else {}
             for start, moved in found.items():
                 here = places[(places >= start) & (places < start + len(moved))]
                 images[rows[here]] = moved[here - start]
@@ -187,8 +218,8 @@ class RemadeMeasurement:
         )
         rounded = to_8bit(moved, ball)
         return RemadeBatch(
-            clean=_levels(images),
-            adversarial=_levels(rounded),
+            clean=levels(images),
+            adversarial=levels(rounded),
             clean_logits=clean_logits.cpu(),
             logits=batch_logits(attacked, rounded, seed, start).cpu(),
             reproduced=reproduced,
@@ -205,8 +236,3 @@ def why_not(opened: OpenedRun, cell: Cell, spec: str, eps: float) -> str:
     if record is None:
         return "not measured yet"
     return "" if record.status == OK else str(record.status)
-
-
-def _levels(images: Tensor) -> Tensor:
-    """Multiples of 1/255 as uint8 on the CPU."""
-    return (images * 255).round().byte().cpu()

@@ -196,7 +196,7 @@ def candidate_of(run: Run, cells: Iterable[Cell], plan: Plan) -> Candidate:
     settings = {
         key: ",".join(map(_setting, value)) if isinstance(value, tuple | list) else _setting(value)
         for key, value in plan.model_dump().items()
-        if key not in ("seeds", "given")
+        if key not in ("seeds", "given", "keep_adversarial")  # the last changes no figure
     }
     if plan.given:
         settings["given"] = given_summary(plan.given)

@@ -26,12 +26,8 @@ from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
-from robustbench_tin.benchmarks.runs.given_loader import (
-    ChangedModelError,
-    ModelPlace,
-    file_of,
-    remember_models,
-)
+from robustbench_tin.benchmarks.runs.given_loader import ChangedModelError, file_of, place_of
+from robustbench_tin.benchmarks.runs.model_places import ModelPlace, remember_models
 from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
 from robustbench_tin.benchmarks.runs.training_files import Trained
 from robustbench_tin.data import Dataset
@@ -203,4 +199,4 @@ def _place(source: CardSource, claims: Claims) -> ModelPlace:
         )
     if given.weights_file and source.weights is None:
         raise InvalidSettingError(f"weights got no value; give --weights FILE ({given.weights_file})")
-    return ModelPlace.of(spec, source.weights)
+    return place_of(spec, source.weights)

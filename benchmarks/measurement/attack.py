@@ -14,8 +14,9 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 
 if TYPE_CHECKING:
     pass
-from robustbench_tin.benchmarks.measurement.clean import measure_clean
+from robustbench_tin.benchmarks.measurement.clean import hits_of, measure_clean
 from robustbench_tin.benchmarks.measurement.curve import measure_curve
+from robustbench_tin.benchmarks.measurement.first_successes import Keep
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_fixed_budget
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
@@ -51,8 +52,11 @@ def measure_attack(
         The measurements, in the order of ``eps``.
     """
     protocol = protocol or AttackProtocol()
+    keep = Keep.first(protocol.keep, len(batches))
     if attack.criterion is None and not protocol.curve:
-        return measure_fixed_budget(model, batches, attack, eps, protocol, on_images)[0]
+        if keep is not None and clean_logits is not None:
+            keep = keep.knowing(hits_of(clean_logits, batches.all_labels(), 1))
+        return measure_fixed_budget(model, batches, attack, eps, protocol, on_images, keep=keep)[0]
     if clean_logits is None:
         clean, clean_logits = measure_clean(model, batches, seed=protocol.seed)
         if clean_logits is None:
@@ -60,13 +64,14 @@ def measure_attack(
                 Measurement(value, None, None, clean.status, 0.0, 0, 0, mode=attack.mode) for value in eps
             ]
     if protocol.curve:
-        return measure_curve(model, batches, attack, eps, protocol, clean_logits, on_images)
+        return measure_curve(model, batches, attack, eps, protocol, clean_logits, on_images, keep=keep)
     report = _shared_progress(on_images, len(eps))
     measures = [
-        measure_until_success(model, batches, attack, value, protocol, clean_logits, report) for value in eps
+        measure_until_success(model, batches, attack, value, protocol, clean_logits, report, keep)
+        for value in eps
     ]
     return [
-        measure_until_success(model, batches, attack, each.eps, protocol, clean_logits, None)
+        measure_until_success(model, batches, attack, each.eps, protocol, clean_logits, None, keep)
         if protocol.variants.misled(each.search)
         else each
         for each in measures

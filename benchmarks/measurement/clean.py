@@ -80,6 +80,20 @@ def batch_logits(attacked: AttackedModel, images: Tensor, seed: int, start: int)
     return attacked.logits(images)
 
 
+def lone_logits(attacked: AttackedModel, image: Tensor, seed: int, row: int, draw: int = 0) -> Tensor:
+    """The verdict on one image alone, float32 ``(C,)``.
+
+    Args:
+        attacked: the attacked model, entered.
+        image: float32 ``(C, H, W)``.
+        seed: of the measurement.
+        row: number of the image.
+        draw: number of the draw of a model that is random at test time; each draw is the same at each call.
+    """
+    attacked.reseed("verdict", batch_seed(seed, row), *([draw] if draw else []))
+    return attacked.logits(image[None])[0]
+
+
 def hits_of(logits: Tensor, labels: Tensor, k: int) -> npt.NDArray[np.bool_]:
     """Whether each image's label is in the top ``k``, bool ``(N,)``.
 

@@ -22,11 +22,13 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.clean import hits_of
+from robustbench_tin.benchmarks.measurement.first_successes import FirstSuccesses, Keep
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_fixed_budget, shares_gradients
 from robustbench_tin.benchmarks.measurement.ladder import climbed
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
+from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.metrics import predictions
 
 # Number of images that every rung attacks again: over all rungs a quarter of the images, so that they cost at
@@ -42,6 +44,8 @@ def measure_curve(
     protocol: AttackProtocol,
     clean_logits: Tensor,
     on_images: OnImages | None = None,
+    *,
+    keep: Keep | None = None,
 ) -> list[Measurement]:
     """Measure a ladder of budgets, one measurement for each rung.
 
@@ -56,15 +60,18 @@ def measure_curve(
         protocol: norm, seed and search.
         clean_logits: logits of the clean measurement, float32 ``(N, C)``.
         on_images: called with the number of newly finished images.
+        keep: the successes to keep; None for none.
 
     Returns:
         The measurements in the order of ``eps``.
     """
     right = hits_of(clean_logits, batches.all_labels(), attack.goal.k)
+    keep = None if keep is None else keep.knowing(right)
     if shares_gradients(attack):
-        found, _ = measure_fixed_budget(model, batches, attack, eps, protocol, on_images)
-        return climbed(found, right, attack, predicted=predictions(clean_logits).cpu().numpy())
-    ladder = _Ladder(model, batches, attack, protocol, clean_logits, right)
+        found, _ = measure_fixed_budget(model, batches, attack, eps, protocol, on_images, keep=keep)
+        clean = predictions(clean_logits).cpu().numpy()
+        return climbed(found, right, attack, predicted=clean, keep=keep)
+    ladder = _Ladder(model, batches, attack, protocol, clean_logits, right, keep)
     measures = ladder.climb(eps, on_images)
     if any(protocol.variants.misled(each.search) for each in measures):
         return ladder.climb(eps, None)
@@ -82,6 +89,7 @@ class _Ladder:
         protocol: norm, seed and search.
         clean_logits: float32 ``(N, C)``.
         right: images that are right when clean, bool ``(N,)``.
+        keep: which successes are kept; None: none.
     """
 
     model: nn.Module
@@ -90,6 +98,7 @@ class _Ladder:
     protocol: AttackProtocol
     clean_logits: Tensor
     right: npt.NDArray[np.bool_]
+    keep: Keep | None = None
 
     def climb(self, eps: Sequence[float], on_images: OnImages | None) -> list[Measurement]:
         """Measure one rung after the other."""
@@ -105,7 +114,7 @@ class _Ladder:
                 on_images(done - told)
             told = done
         clean = predictions(self.clean_logits).cpu().numpy()
-        return climbed(measures, self.right, self.attack, sample=sample, predicted=clean)
+        return climbed(measures, self.right, self.attack, sample=sample, predicted=clean, keep=self.keep)
 
     def _rung(self, eps: float, attacked: npt.NDArray[np.bool_]) -> Measurement:
         """Measure one rung, with a result for each image; images that it does not attack count as right."""
@@ -113,7 +122,9 @@ class _Ladder:
         rows = torch.from_numpy(attacked.nonzero()[0])
         if len(rows) == 0:
             nothing = np.ones_like(attacked)
-            return Measurement(eps, nothing, nothing, OK, 0.0, 0, 0, mode=self.attack.mode)
+            shape = self.batches.images.shape[1:]
+            kept = None if self.keep is None else FirstSuccesses(self.keep).found(shape)
+            return Measurement(eps, nothing, nothing, OK, 0.0, 0, 0, mode=self.attack.mode, adversarial=kept)
         found = self._measured(self.batches.subset(rows), rows, eps)
         hits = found.hits(k)
         if hits is None:
@@ -125,6 +136,7 @@ class _Ladder:
             top1=whole if k == 1 else None,
             top5=whole if k == 5 else None,
             predicted=self._whole(found.predicted, attacked),
+            adversarial=_numbered(found.adversarial, rows),
         )
 
     def _whole(
@@ -139,10 +151,17 @@ class _Ladder:
 
     def _measured(self, batches: ImageBatches, rows: Tensor, eps: float) -> Measurement:
         attack, protocol = self.attack, self.protocol
+        keep = None if self.keep is None else self.keep.subset(rows)
         if attack.criterion is None:
-            return measure_fixed_budget(self.model, batches, attack, [eps], protocol, None)[0][0]
+            found, _ = measure_fixed_budget(self.model, batches, attack, [eps], protocol, None, keep=keep)
+            return found[0]
         logits = self.clean_logits[rows.to(self.clean_logits.device)]
-        return measure_until_success(self.model, batches, attack, eps, protocol, logits, None)
+        return measure_until_success(self.model, batches, attack, eps, protocol, logits, None, keep)
+
+
+def _numbered(found: AdversarialImages | None, rows: Tensor) -> AdversarialImages | None:
+    """Images of a part of all, with their numbers among all."""
+    return None if found is None else replace(found, rows=rows.numpy()[found.rows])
 
 
 def sampled(images: int, rungs: int, seed: int) -> npt.NDArray[np.bool_]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +19,9 @@ from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.first_successes import FirstSuccesses, Keep, right_in_batch
 from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.errors import FOREIGN
 from robustbench_tin.metrics import in_top, predictions
 from robustbench_tin.threat import ThreatModel
@@ -88,11 +90,14 @@ def measure_from_clean(
         The clean measurement; its logits, float32 ``(N, C)``, or None if it failed; the measurements of the
         attack in the order of ``eps``.
     """
-    attacked, logits = measure_fixed_budget(model, batches, attack, eps, protocol, on_images, with_clean=True)
+    keep = Keep.first(protocol.keep, len(batches))
+    attacked, logits = measure_fixed_budget(
+        model, batches, attack, eps, protocol, on_images, with_clean=True, keep=keep
+    )
     if logits is None:
         clean, logits = measure_clean(model, batches, seed=protocol.seed)
         if protocol.curve and clean.top1 is not None:
-            attacked = climbed(attacked, clean.top1, attack, predicted=clean.predicted)
+            attacked = climbed(attacked, clean.top1, attack, predicted=clean.predicted, keep=keep)
         return clean, logits, attacked
     labels = batches.all_labels()
     top1, top5 = hits_of(logits, labels, 1), hits_of(logits, labels, 5)
@@ -100,7 +105,7 @@ def measure_from_clean(
         0.0, top1, top5, OK, 0.0, len(batches), 0, predicted=predictions(logits).cpu().numpy()
     )
     if protocol.curve:
-        attacked = climbed(attacked, top1, attack, predicted=clean.predicted)
+        attacked = climbed(attacked, top1, attack, predicted=clean.predicted, keep=keep)
     return clean, logits, attacked
 
 
@@ -113,6 +118,7 @@ def measure_fixed_budget(
     on_images: OnImages | None,
     *,
     with_clean: bool = False,
+    keep: Keep | None = None,
 ) -> tuple[list[Measurement], Tensor | None]:
     """Measure a fixed budget; an error of the model or the attack becomes the status of the measurements.
 
@@ -138,7 +144,9 @@ def measure_fixed_budget(
             prepare(attacked, batches, attack, eps, protocol)
             spent = with_right_variant(
                 attacked,
-                lambda: _spent(attacked, batches, attack, eps, protocol, report(), with_clean=with_clean),
+                lambda: _spent(
+                    attacked, batches, attack, eps, protocol, report(), with_clean=with_clean, keep=keep
+                ),
             )
     except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status = failed(error)
@@ -158,6 +166,7 @@ def measure_fixed_budget(
             search=attacked.search_label,
             remarks=(*attack.remarks(0 if spent is None else spent.classes), *variant_remarks(attacked)),
             predicted=None if spent is None else spent.predicted[index],
+            adversarial=None if spent is None or keep is None else spent.adversarial[index],
         )
         for index, value in enumerate(eps)
     ]
@@ -174,6 +183,7 @@ class _Spent:
         predicted: the class with the largest logit, int32 ``(K, N)``.
         classes: number of classes of the model.
         clean_logits: float32 ``(N, C)``; None if the attack's gradients were not taken at the clean images.
+        adversarial: the first successes at each budget; empty if none are kept.
     """
 
     top1: npt.NDArray[np.bool_]
@@ -181,6 +191,7 @@ class _Spent:
     predicted: npt.NDArray[np.int32]
     classes: int
     clean_logits: Tensor | None
+    adversarial: Sequence[AdversarialImages] = ()
 
 
 def _spent(
@@ -192,6 +203,7 @@ def _spent(
     on_images: OnImages,
     *,
     with_clean: bool,
+    keep: Keep | None,
 ) -> _Spent:
     """Run a fixed budget on every image, block by block.
 
@@ -199,10 +211,24 @@ def _spent(
         WrongVariantError: if the variant that the attack searches with turns out to be wrong.
     """
     spent: list[_Spent] = []
+    successes = [] if keep is None else [FirstSuccesses(keep) for _ in eps]
     for rows in image_blocks(len(batches)):
         wanted = with_clean and (not spent or spent[-1].clean_logits is not None)
-        spent.append(spend_on(attacked, batches, attack, eps, protocol, on_images, rows, with_clean=wanted))
-    return _joined(spent)
+        spent.append(
+            spend_on(
+                attacked,
+                batches,
+                attack,
+                eps,
+                protocol,
+                on_images,
+                rows,
+                with_clean=wanted,
+                successes=successes,
+            )
+        )
+    kept = [first.found(batches.images.shape[1:]) for first in successes]
+    return replace(_joined(spent), adversarial=kept)
 
 
 def spend_on(
@@ -215,6 +241,7 @@ def spend_on(
     rows: range,
     *,
     with_clean: bool = False,
+    successes: Sequence[FirstSuccesses] = (),
 ) -> _Spent:
     """Run a fixed budget on one block of images.
 
@@ -227,6 +254,7 @@ def spend_on(
         on_images: called after each batch with its number of images.
         rows: the rows of the block; it starts at the start of a batch.
         with_clean: also keep the clean logits if the attack's gradients are taken at the clean images.
+        successes: take the successes of each budget, if they are kept.
 
     Raises:
         WrongVariantError: if the variant that the attack searches with turns out to be wrong.
@@ -253,6 +281,12 @@ def spend_on(
         classes = logits[0].shape[1]
         hits.append(torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)]))
         predicted.append(torch.stack([predictions(each) for each in logits]))
+        if successes:
+            known = attacked.noted if with_clean else None
+            right = right_in_batch(successes[0].keep, attacked, images, labels, known, protocol.seed, start)
+            for first, version, hit in zip(successes, moved, hits[-1][0], strict=True):
+                wrong = (right & ~hit.cpu()).nonzero().squeeze(1)
+                first.offer(start + wrong, version[wrong.to(version.device)])
         on_images(len(labels))
     checks.settle()
     top1, top5 = torch.cat(hits, dim=2).cpu().numpy()

@@ -37,6 +37,7 @@ class AttackProtocol:
         curve: whether the budgets are a ladder: an image that is adversarial at one budget counts as
             adversarial at all larger budgets.
         variants: the chosen variants of the one model that this protocol is for.
+        keep: number of adversarial images to keep for each attack and eps.
     """
 
     norm: str = "linf"
@@ -47,6 +48,7 @@ class AttackProtocol:
     surrogate: nn.Module | None = None
     curve: bool = False
     variants: VariantCache = field(default_factory=VariantCache)
+    keep: int = 0
 
     @classmethod
     def of_cell(
@@ -61,9 +63,16 @@ class AttackProtocol:
             chosen: the variants that the run has chosen for the cell so far; None if there are none.
         """
         surrogate = bare if plan.oblivious else None
-        variants = VariantCache(chosen)
         return cls(
-            plan.norm, cell.seed, plan.search, plan.eot, plan.eight_bit, surrogate, plan.curve, variants
+            plan.norm,
+            cell.seed,
+            plan.search,
+            plan.eot,
+            plan.eight_bit,
+            surrogate,
+            plan.curve,
+            VariantCache(chosen),
+            plan.keep_adversarial,
         )
 
     def attacked(self, model: nn.Module) -> AttackedModel:

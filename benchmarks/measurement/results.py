@@ -10,6 +10,7 @@ import numpy.typing as npt
 from robustbench_tin.attacks.base import FIXED_BUDGET
 from robustbench_tin.attacks.engine.stop_on_success import StageReport
 from robustbench_tin.benchmarks.codes.status import Status
+from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.benchmarks.statistics.median import Median
 
 
@@ -56,6 +57,7 @@ class Measurement:
         predicted: class with the largest logit, int32 ``(N,)``; of the adversarial image, or of the clean
             image if there is no adversarial one. None if it is not known.
         ladder: additional results if the measurement is a rung of a ladder; else None.
+        adversarial: the first successes, in their order; None if none are kept.
     """
 
     eps: float
@@ -73,6 +75,7 @@ class Measurement:
     unverified: int | None = None
     predicted: npt.NDArray[np.int32] | None = None
     ladder: LadderStep | None = None
+    adversarial: AdversarialImages | None = None
 
     def hits(self, k: int) -> npt.NDArray[np.bool_] | None:
         """Whether the true label is in the top ``k``, bool ``(N,)``; None if that was not measured.

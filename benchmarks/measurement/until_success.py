@@ -14,7 +14,7 @@ from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages
-from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner
+from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner, OnSuccess
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.errors import FOREIGN
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     pass
 from robustbench_tin.benchmarks.measurement.blocks import block_seed, blocks, joined
 from robustbench_tin.benchmarks.measurement.clean import failed
+from robustbench_tin.benchmarks.measurement.first_successes import FirstSuccesses, Keep
 from robustbench_tin.benchmarks.measurement.fixed_budget import variant_remarks
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
@@ -39,6 +40,7 @@ def attack_until_success(
     attacked: AttackedModel | None = None,
     keep_images: bool = False,
     on_images: OnImages | None = None,
+    on_success: OnSuccess | None = None,
 ) -> EarlyStopResult:
     """Attack each image until it is adversarial or the budget ends.
 
@@ -71,6 +73,7 @@ def attack_until_success(
             chosen,
             keep_images=keep_images,
             on_images=on_images,
+            on_success=on_success,
         )
 
 
@@ -85,6 +88,7 @@ def attack_blocks(
     *,
     keep_images: bool = False,
     on_images: OnImages | None = None,
+    on_success: OnSuccess | None = None,
 ) -> EarlyStopResult:
     """Attack some blocks of the images, one after the other.
 
@@ -97,7 +101,15 @@ def attack_blocks(
         AttackFailure: if the model or the attack raises an error or returns invalid values.
     """
     block = partial(
-        _attack_block, attacked, batches, attack, eps, protocol, clean_logits, keep_images=keep_images
+        _attack_block,
+        attacked,
+        batches,
+        attack,
+        eps,
+        protocol,
+        clean_logits,
+        keep_images=keep_images,
+        on_success=on_success,
     )
     found: list[EarlyStopResult] = []
     for rows in chosen:
@@ -139,7 +151,12 @@ def _attack_block(
     *,
     keep_images: bool = False,
     on_images: OnImages | None = None,
+    on_success: OnSuccess | None = None,
 ) -> EarlyStopResult:
+    def succeeded(local: Tensor, images: Tensor) -> None:
+        if on_success is not None:
+            on_success(rows.start + local, images)
+
     runner = EarlyStopRunner(
         attacked,
         batches.part(rows),
@@ -149,6 +166,7 @@ def _attack_block(
         seed=block_seed(protocol.seed, rows.start),
         finish=to_8bit if protocol.eight_bit else None,
         on_images=on_images,
+        on_success=succeeded,
     )
     return runner.attack(attack, keep_images=keep_images)
 
@@ -167,18 +185,28 @@ def measure_until_success(
     protocol: AttackProtocol,
     clean_logits: Tensor,
     on_images: OnImages | None,
+    keep: Keep | None = None,
 ) -> Measurement:
     """Measure an attack that stops on success at one budget.
 
-    The arguments are those of :func:`attack_until_success`. An error of the model or the attack becomes the
-    status of the measurement.
+    The arguments are those of :func:`attack_until_success`; ``keep`` says which successes are kept. An error
+    of the model or the attack becomes the status of the measurement.
     """
     started = time.perf_counter()
     attacked = protocol.attacked(model)
     status, found = OK, None
+    first = None if keep is None else FirstSuccesses(keep)
     try:
         found = attack_until_success(
-            model, batches, attack, eps, protocol, clean_logits, attacked=attacked, on_images=on_images
+            model,
+            batches,
+            attack,
+            eps,
+            protocol,
+            clean_logits,
+            attacked=attacked,
+            on_images=on_images,
+            on_success=None if first is None else first.offer,
         )
     except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status = failed(error)
@@ -203,4 +231,5 @@ def measure_until_success(
         disagreements=0 if found is None else found.disagreements,
         unverified=None if found is None else int((found.unverified & ~found.success).sum()),
         predicted=None if found is None else found.predicted.numpy(),
+        adversarial=None if found is None or first is None else first.found(batches.images.shape[1:]),
     )

@@ -82,6 +82,12 @@ class MeasurementConfig(Config, panel="Attack"):
         shown="auto",
         resolved=True,
     )
+    keep_adversarial: int = option(
+        0,
+        "Number of adversarial images that the run keeps of each attack and eps, as float32: the first"
+        " successes in a random order, the same for all cells. gallery and saliency then show these.",
+        at_least=0,
+    )
     trust: bool = option(True, "Run trust checks: look for signs that a cell's results are unreliable.")
     deterministic: bool = option(
         False, "Choose nothing by timing; the same as --search fixed.", resolved=True

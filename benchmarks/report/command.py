@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from robustbench_tin.benchmarks.planning.config import BenchConfig, DataConfig, EvaluateConfig
+from robustbench_tin.benchmarks.planning.config import (
+    BenchConfig,
+    DataConfig,
+    EvaluateConfig,
+    MeasurementConfig,
+)
+from robustbench_tin.benchmarks.planning.given_models import GivenModel
 from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.model_places import model_places
 from robustbench_tin.benchmarks.runs.remembered import data_options
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
+from robustbench_tin.data.class_order import IMAGENET, ORDERS
 from robustbench_tin.options import Config, default_of, flag_of, options_of
 from robustbench_tin.specs import number_text, short_numbers
 
@@ -17,11 +25,8 @@ FILE = "FILE"
 """Placeholder for a file that a run knows only by its digest."""
 
 
-def repeat_command(run: Run) -> str:
-    """The shell command of the run's plan; ``FILE`` stands for files that are known only by digest.
-
-    A given model may need options that are not in the command, such as those of its normalisation.
-    """
+def repeat_command(run: RunDirectory) -> str:
+    """The shell command of the run's plan; ``FILE`` stands for files that are known only by digest."""
     config = EvaluateConfig if run.plan.given else BenchConfig
     words = ["robust-tin", "evaluate" if run.plan.given else "bench"]
     for name, value in _values(run, config):
@@ -37,16 +42,16 @@ def repeat_command(run: Run) -> str:
     return shlex.join(words)
 
 
-def _values(run: Run, config: type[Config]) -> Iterator[tuple[str, Any]]:
+def _values(run: RunDirectory, config: type[Config]) -> Iterator[tuple[str, Any]]:
     """The options that differ from their defaults, in the order of the help."""
-    told = {**_of_data(run), **_of_plan(run.plan)}
+    told = {**_of_data(run), **_of_plan(run.plan), **_of_models(run)}
     for name in options_of(config):
         default = default_of(config, name)
         if name in told and told[name] not in (None, (), []) and told[name] != default:
             yield name, told[name]
 
 
-def _of_data(run: Run) -> dict[str, Any]:
+def _of_data(run: RunDirectory) -> dict[str, Any]:
     kept = data_options(run.path, {})
     classes = kept.get("classes")
     if isinstance(classes, list):
@@ -68,11 +73,45 @@ def _of_plan(plan: Plan) -> dict[str, Any]:
     values["search"] = None if plan.search == "auto" else plan.search
     if not plan.given:
         return {**values, "models": ",".join(plan.models)}
+    kept = (options_of(MeasurementConfig).keys() & values.keys()) | {"device", "plugins"}
+    return {**{name: values[name] for name in kept}, "seed": plan.seeds[0]}
+
+
+def _of_models(run: RunDirectory) -> dict[str, Any]:
+    """The options of models that were given; one command gives all of them the same."""
+    given = run.plan.given
+    if not given:
+        return {}
+    first = given[0]
     return {
-        **{name: values[name] for name in ("attacks", "eps", "norm", "worst_case", "eot", "eight_bit")},
-        **{name: values[name] for name in ("search", "trust", "device", "plugins")},
-        "models": [model.spec for model in plan.given],
-        "names": [model.name for model in plan.given],
-        "weights": [FILE for model in plan.given if model.weights_file],
-        "seed": plan.seeds[0],
+        "models": [model.spec for model in given],
+        "names": [model.name for model in given],
+        "weights": [FILE for model in given if model.weights_file],
+        "pretrained": first.pretrained,
+        "model_args": list(first.arguments),
+        "class_order": _class_order(run),
+        **_normalisation(given),
+        "output": first.output or None,
+        "batch_size": first.batch_size,
+        "pad": first.pad,
+        "grayscale": first.grayscale,
+        "value_range": _numbers(first.value_range),
     }
+
+
+def _class_order(run: RunDirectory) -> str | None:
+    """The order of the models' classes by its name; ``FILE`` stands for one in a file."""
+    told = next((place.class_order for place in model_places(run.path).values()), "")
+    return (told if told in (*ORDERS, IMAGENET) else FILE) if told else None
+
+
+def _normalisation(given: Sequence[GivenModel]) -> dict[str, str | None]:
+    """Mean and std of all models; if each has its own, they are those of the models' settings."""
+    first = given[0]
+    if any((model.mean, model.std) != (first.mean, first.std) for model in given):
+        return {"normalize": "auto"}
+    return {"mean": _numbers(first.mean), "std": _numbers(first.std)}
+
+
+def _numbers(values: Sequence[float]) -> str | None:
+    return ",".join(map(repr, values)) or None

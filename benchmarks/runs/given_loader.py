@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, RootModel
 from torch import nn
 
-from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.planning.defense_sources import file_digest
 from robustbench_tin.benchmarks.planning.given_models import GivenModel
-from robustbench_tin.benchmarks.runs.files import read_json
+from robustbench_tin.benchmarks.runs.model_places import ModelPlace, model_places
 from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
 from robustbench_tin.errors import RobustTinError, RunError
 from robustbench_tin.models.adapters import Adaptation
@@ -22,37 +19,21 @@ from robustbench_tin.models.ready_model import Normalisation, load_model
 from robustbench_tin.models.user_model import UserModel, is_model_file
 from robustbench_tin.runtime import Runtime
 
-MODELS_FILE = "models.json"
-
 
 class ChangedModelError(RunError):
     """A given model has other weights, or another file, than when it was measured."""
 
 
-class ModelPlace(BaseModel):
-    """The location of a given model.
-
-    Attributes:
-        spec: the spec that the user gave, with paths made absolute.
-        weights: absolute path of its weights file; empty if it has none.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    spec: str
-    weights: str = ""
-
-    @classmethod
-    def of(cls, spec: str, weights: Path | None) -> ModelPlace:
-        """The location that the user's spec and weights name."""
-        file = file_of(spec)
-        if file is not None:
-            spec = spec.replace(str(file), str(file.expanduser().absolute()), 1)
-        return cls(spec=spec, weights="" if weights is None else str(weights.expanduser().absolute()))
-
-
-class _Places(RootModel[dict[str, ModelPlace]]):
-    """The locations of a run's models, by name."""
+def place_of(spec: str, weights: Path | None, class_order: str | None = None) -> ModelPlace:
+    """The location that the user's spec and weights name."""
+    file = file_of(spec)
+    if file is not None:
+        spec = spec.replace(str(file), str(file.expanduser().absolute()), 1)
+    return ModelPlace(
+        spec=spec,
+        weights="" if weights is None else str(weights.expanduser().absolute()),
+        class_order=class_order or "",
+    )
 
 
 def file_of(spec: str) -> Path | None:
@@ -61,11 +42,6 @@ def file_of(spec: str) -> Path | None:
         return Path(spec)
     place, colon, _ = spec.rpartition(":")
     return Path(place) if colon and place.endswith(".py") else None
-
-
-def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
-    """Write the locations of the models into a run directory."""
-    write_text(run / MODELS_FILE, _Places(dict(places)).model_dump_json(indent=2) + "\n")
 
 
 def as_measured(own: UserModel, given: GivenModel, device: str) -> nn.Module:
@@ -103,8 +79,7 @@ def load_given(run: TrainingFiles, given: GivenModel, device: str) -> nn.Module:
         RunError: if it is missing or cannot be loaded any more.
         ChangedModelError: if its weights are not those that were measured.
     """
-    places = read_json(run.path / MODELS_FILE, _Places).root if (run.path / MODELS_FILE).is_file() else {}
-    place = places.get(given.name)
+    place = model_places(run.path).get(given.name)
     if place is None:
         raise RunError(
             f"run '{run.path}' does not say where model '{given.name}' is; run its evaluate command again"

@@ -88,9 +88,10 @@ class Record(BaseModel):
         train_precision: precision of the cell's training.
         device: device of the measurement.
         versions: versions of robust-tin, torch, torchvision and timm.
-        plan_digest: digest of the run's plan; empty outside runs, as are the next three.
+        plan_digest: digest of the run's plan; empty outside runs, as are the next four.
         weights_digest: digest of the weights file that was measured.
         results_digest: digest of the file of the results per image.
+        adversarial_digest: digest of the file of the kept adversarial images; empty without one.
         digest: digest of everything else in the record; a change by hand breaks it.
     """
 
@@ -142,6 +143,7 @@ class Record(BaseModel):
     plan_digest: str = ""
     weights_digest: str = ""
     results_digest: str = ""
+    adversarial_digest: str = ""
     digest: str = ""
 
     @property

@@ -11,6 +11,7 @@
     RUN/cells/CELL/training.json              exists once the cell is trained
     RUN/cells/CELL/search.json                precision and variant that were timed to be fastest for searches
     RUN/cells/CELL/measures/MEASURE.parquet   results per image: correct or not, predicted class
+    RUN/cells/CELL/measures/MEASURE.safetensors  adversarial images, if asked for
     RUN/cells/CELL/measures/MEASURE.json      the record; exists once the measurement is taken
     RUN/tensorboard/CELL/...                  the curves as TensorBoard events, if asked for
     RUN/tracking/NAME.json                    if asked for: values sent to a tracker, and its run names
@@ -28,6 +29,12 @@ from typing import TYPE_CHECKING, Self
 from robustbench_tin.atomic import remove_abandoned
 from robustbench_tin.benchmarks.codes.status import OK, StatusCode
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan, eps_slug, slug
+from robustbench_tin.benchmarks.runs.adversarial_images import (
+    AdversarialImages,
+    read_adversarial,
+    require_digest,
+    write_adversarial,
+)
 from robustbench_tin.benchmarks.runs.files import (
     AGAIN,
     DamagedError,
@@ -171,10 +178,14 @@ class RunDirectory(TrainingFiles):
             "plan_digest": self.plan.digest,
             "weights_digest": "" if trained is None else trained.weights_digest,
             "results_digest": "",
+            "adversarial_digest": "",
         }
         if outcomes.status == OK:
             file = self._measure(cell, record.attack, record.eps, "parquet")
             known["results_digest"] = self.files.write_results(file, outcomes)
+        if outcomes.status == OK and outcomes.adversarial is not None:
+            images = self._measure(cell, record.attack, record.eps, "safetensors")
+            known["adversarial_digest"] = write_adversarial(images, outcomes.adversarial)
         return self.save_record(cell, record.model_copy(update=known))
 
     def save_record(self, cell: Cell, record: Record) -> Record:
@@ -199,6 +210,18 @@ class RunDirectory(TrainingFiles):
                 " run its command again to measure it"
             )
         return known[1]
+
+    def adversarial(self, cell: Cell, attack: str, eps: float) -> AdversarialImages | None:
+        """The adversarial images that are kept of a measure; None if the run keeps none of it.
+
+        Raises:
+            RunError: if the measure is damaged.
+        """
+        record = self.record(cell, attack, eps)
+        if record is None or not record.adversarial_digest:
+            return None
+        file = self._measure(cell, attack, eps, "safetensors")
+        return read_adversarial(file, record.adversarial_digest, self.plan.eval_images)
 
     def require_of_run(self, record: Record, file: Path) -> None:
         """Check that a record belongs to this run, whose cells it names.
@@ -230,7 +253,7 @@ class RunDirectory(TrainingFiles):
 
     def drop_measure(self, cell: Cell, attack: str, eps: float) -> None:
         """Delete a measurement, so that the run repeats it."""
-        for suffix in ("json", "parquet"):
+        for suffix in ("json", "parquet", "safetensors"):
             self.files.forget(self._measure(cell, attack, eps, suffix))
 
     def has_measures(self, cell: Cell) -> bool:
@@ -250,6 +273,8 @@ class RunDirectory(TrainingFiles):
         self.require_of_run(record, file)
         if record.status != OK:
             return record, None
+        if record.adversarial_digest:
+            require_digest(file.with_suffix(".safetensors"), record.adversarial_digest)
         return record, self.files.read_results(file.with_suffix(".parquet"), record)
 
     def _measure(self, cell: Cell, attack: str, eps: float, suffix: str) -> Path:

@@ -80,9 +80,9 @@ def gallery(
 ) -> None:
     """Write images of a run before and after its attacks, chosen by a rule, with the model's predictions.
 
-    robust-tin makes the adversarial images again from the run's plan and seeds;
-    each gives the same result as in the run. The data options default to those
-    of the run's bench.
+    robust-tin makes the adversarial images that the run does not keep again,
+    from its plan and seeds. Each gives the same result as in the run. The data
+    options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.gallery import gallery as run_gallery
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import re
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import numpy as np
 import pytest
-from commands import robust_tin
 from made_runs import drawn, made_run
 from rich.console import Console
 from statsmodels.stats.contingency_tables import mcnemar
@@ -23,6 +25,7 @@ from robustbench_tin.benchmarks.reporting.figure import Standing
 from robustbench_tin.benchmarks.reporting.latex import table_latex
 from robustbench_tin.benchmarks.reporting.terminal import TerminalTable
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.cli.app import main
 from robustbench_tin.errors import RobustTinError
 
 CLEAN = ("clean", 0.0)
@@ -51,6 +54,22 @@ def seeds(tmp_path_factory) -> Run:
         for seed in range(3)
     }
     return made_run(tmp_path_factory.mktemp("seeds") / "run", results)
+
+
+Command = Callable[..., CompletedProcess[str]]
+
+
+@pytest.fixture
+def robust_tin(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Runs the command in this process: these commands need no torch, whose import takes seconds."""
+
+    def run(*words: object) -> CompletedProcess[str]:
+        monkeypatch.setattr(sys, "argv", ["robust-tin", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return CompletedProcess(sys.argv, int(str(ended.value.code)), *capsys.readouterr())
+
+    return run
 
 
 def names(found: Comparison) -> list[tuple[str, str, str, str]]:
@@ -111,7 +130,7 @@ def test_seeds_together_are_tested_by_t_and_one_by_one_by_mcnemar(seeds: Run) ->
     assert {each.test.value for each in parted.differences if each.test} == {"McNemar"}
 
 
-def test_other_images_are_refused_in_one_line(grid: Run, tmp_path: Path) -> None:
+def test_other_images_are_refused_in_one_line(grid: Run, tmp_path: Path, robust_tin: Command) -> None:
     results = {("m1", "none", 0): {CLEAN: drawn(0.5, 0, 100)}}
     other = made_run(tmp_path / "other", results)
     with pytest.raises(RobustTinError, match=r"another data set: made, 200 images .* made, 100 images"):
@@ -206,7 +225,7 @@ def test_latex_is_booktabs_with_best_and_ties(grid: Run) -> None:
     assert "$-$" in text
 
 
-def test_show_marks_the_best_of_each_column(grid: Run) -> None:
+def test_show_marks_the_best_of_each_column(grid: Run, robust_tin: Command) -> None:
     (table,) = grid.tables_of(with_best=True)
     place = table.columns.index("top-1 eps 0.03")
     attacked = [row[place].standing for row in table.rows]
@@ -219,7 +238,7 @@ def test_show_marks_the_best_of_each_column(grid: Run) -> None:
     assert r"\textbf{" in printed.stdout
 
 
-def test_csv_has_a_row_a_difference_in_full(grid: Run) -> None:
+def test_csv_has_a_row_a_difference_in_full(grid: Run, robust_tin: Command) -> None:
     found = compare(grid.path)
     rows = list(csv.DictReader(io.StringIO(robust_tin("compare", grid.path, "--csv").stdout)))
     assert len(rows) == len(found.differences)
@@ -232,11 +251,11 @@ def test_csv_has_a_row_a_difference_in_full(grid: Run) -> None:
 @pytest.mark.parametrize(
     ("flag", "start"), [("--latex", r"\begin{table}"), ("--markdown", "**Accuracy"), ("--html", "<table>")]
 )
-def test_each_form_is_printed(grid: Run, flag: str, start: str) -> None:
+def test_each_form_is_printed(grid: Run, flag: str, start: str, robust_tin: Command) -> None:
     printed = robust_tin("compare", grid.path, flag)
     assert printed.returncode == 0
     assert printed.stdout.startswith(start)
 
 
-def test_two_forms_are_refused(grid: Run) -> None:
+def test_two_forms_are_refused(grid: Run, robust_tin: Command) -> None:
     assert "give only one of them" in robust_tin("compare", grid.path, "--latex", "--csv").stderr

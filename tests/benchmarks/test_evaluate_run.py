@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from typer.testing import CliRunner
 
 from robustbench_tin import bench, evaluate
 from robustbench_tin.benchmarks.evaluate_run import evaluate_run
+from robustbench_tin.benchmarks.report.command import repeat_command
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.cli.app import app
 from robustbench_tin.data import open_dataset
@@ -180,7 +182,8 @@ def test_a_networks_own_settings_normalise_it(options: dict) -> None:
 
 def test_the_commands_on_runs_take_the_run(options: dict, tmp_path: Path) -> None:
     forms = {"models": ["timm:test_resnet", "mine.py:net"], "weights": ["net.safetensors"] * 2}
-    run = evaluate_run(**{**options, **forms, "normalize": "half"})
+    run = evaluate_run(**{**options, **forms, "normalize": "half", "keep_adversarial": 2})
+    assert len(list(run.path.glob("cells/*/measures/fgsm@0.02.safetensors"))) == 2
     here = str(run.path)
     baseline = str(tmp_path / "baseline.json")
     cell = f"{here}/net/none/0"
@@ -192,12 +195,17 @@ def test_the_commands_on_runs_take_the_run(options: dict, tmp_path: Path) -> Non
         (["predict", cell, "--split", "val", "--out", str(tmp_path / "p.csv")], "12"),
         (["fool", "--model", cell, "--split", "val", "--out", str(tmp_path / "fooled")], "12"),
         (["transfer", here, "--attack", "fgsm"], "net + none"),
+        (["gallery", here, "--count", "1"], "2 images, chosen by the rule random"),
     ):
         result = CliRunner().invoke(app, words)
         assert result.exit_code == 0, (words, result.exception, result.output)
         assert told in result.output, (words, result.output)
     settings = json.loads(Path(baseline).read_text())["settings"]
     assert settings["given"].startswith("timm:test_resnet mean 0.5,")
+    program, *words = shlex.split(repeat_command(run).replace("FILE", "net.safetensors"))
+    assert program == "robust-tin"
+    again = CliRunner().invoke(app, [*words, "--out", here])
+    assert "is complete already: nothing to do" in again.output, (words, again.exception, again.output)
     lines = (tmp_path / "p.csv").read_text().splitlines()
     right = sum(line.split(",")[1] == line.split(",")[-1] for line in lines[1:])
     assert right / 12 == accuracies(run)["net"][0]

@@ -78,6 +78,7 @@ def test_side_by_side_gives_the_same_records_although_a_process_dies(
     plugin.write_text(DEADLY.format(harmless=str(harmless)))
     source = f"fgsm-static:source={grid['models']}"
     asked = {**grid, "seeds": "0", "defenses": f"{source},none,deadly,bit-depth", "plugins": [plugin]}
+    asked["keep_adversarial"] = 2
     run = bench(**{**asked, "out": tmp_path / "two"}, jobs=2)
     statuses = {name: set(of.status_code) for name, of in run.records.groupby("defense")}
     assert statuses.pop("deadly") == {"failed"}
@@ -92,6 +93,9 @@ def test_side_by_side_gives_the_same_records_although_a_process_dies(
     assert f"Continued: 3 of 4 cells done; left: {grid['models']}/deadly/0" in said.lines
     one = bench(**{**asked, "out": tmp_path / "one"}, jobs=1)
     pd.testing.assert_frame_equal(figures(one), figures(two))
+    kept = [file.relative_to(one.path) for file in sorted(one.path.glob("cells/*/measures/*.safetensors"))]
+    assert len(kept) == 4 * 2 * 2  # cells, attacks, budgets
+    assert all((one.path / file).read_bytes() == (two.path / file).read_bytes() for file in kept)
 
 
 def test_what_no_other_process_can_load_runs_here(

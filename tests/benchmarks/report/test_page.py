@@ -17,6 +17,8 @@ from robustbench_tin.benchmarks.report.command import repeat_command
 from robustbench_tin.benchmarks.report.page import script_json
 from robustbench_tin.benchmarks.report.report import report
 from robustbench_tin.benchmarks.run import Run
+from robustbench_tin.benchmarks.runs.model_places import ModelPlace, remember_models
+from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RunError
 
@@ -180,3 +182,49 @@ def test_the_command_of_a_run_of_given_models_names_them(hostile: Run) -> None:
     assert [words[place + 1] for place, word in enumerate(words) if word == "--name"] == list(
         open_runs([hostile.path])[0].run.plan.models
     )
+
+
+def given_run(path: Path, hostile: Run, *models: dict) -> RunDirectory:
+    """A run of models that were given with these options; it is never read."""
+    facts = {"outputs": 3, "image_size": 16}
+    named = [{"name": f"m{number}", **facts, **model} for number, model in enumerate(models)]
+    names = [model["name"] for model in named]
+    changed = {
+        "given": named,
+        "models": names,
+        "epochs": [0] * len(named),
+        "curve": True,
+        "keep_adversarial": 4,
+    }
+    plan = Plan.model_validate({**hostile.plan.model_dump(), **changed})
+    places = {name: ModelPlace(spec=name, class_order="wnids") for name in names}
+    remember_models(path, places)
+    return RunDirectory(path, plan)
+
+
+def test_the_command_has_every_option_of_given_models(hostile: Run, tmp_path: Path) -> None:
+    half = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
+    adapted = {
+        "output": "logits",
+        "batch_size": 8,
+        "pad": True,
+        "grayscale": True,
+        "value_range": (-1.0, 1.0),
+        "arguments": ("classes=3",),
+        "weights_file": "net.pt 0123",
+    }
+    command = repeat_command(given_run(tmp_path, hostile, {"spec": "mine.py:net", **half, **adapted}))
+    for words in (
+        "--model mine.py:net",
+        "--weights FILE",
+        "--model-arg classes=3",
+        "--class-order wnids",
+        "--mean 0.5,0.5,0.5 --std 0.25,0.25,0.25",
+        "--output logits --batch-size 8 --pad --grayscale --range -1.0,1.0",
+        "--curve",
+        "--keep-adversarial 4",
+    ):
+        assert f" {words}" in command, words
+    both = repeat_command(given_run(tmp_path, hostile, {"spec": "timm:a", **half}, {"spec": "timm:b"}))
+    assert " --normalize auto" in both
+    assert " --mean" not in both
