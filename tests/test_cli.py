@@ -16,6 +16,7 @@ from PIL import Image
 from typer.main import get_command
 
 from robustbench_tin.cli import app as cli
+from robustbench_tin.cli import panels
 
 COMMAND = [sys.executable, "-m", "robustbench_tin"]
 
@@ -367,6 +368,18 @@ def test_what_a_preset_switches_on_the_command_line_can_switch_off():
     assert {name for name, off in switches.items() if not off} == {
         "dry_run",
         "print_plan",
+        "estimate",
+        "trust_plugins",
         "per_seed",
         "intervals",
     }
+
+
+def test_every_command_is_in_a_group_and_the_help_fits_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    groups = [panels.MEASURE, panels.COMPARE, panels.IMAGES, panels.GATE, panels.NAMES]
+    commands = get_command(cli.app).commands.values()
+    assert {command.rich_help_panel for command in commands} == set(groups)
+    lines = robust_tin("--help").stdout.splitlines()
+    assert [line.strip("╭╮─ ") for line in lines if line.startswith("╭─")] == ["Options", *groups]
+    assert max(map(len, lines)) <= 80
