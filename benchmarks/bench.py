@@ -19,6 +19,7 @@ from robustbench_tin.benchmarks.reporting.estimate_lines import estimate_lines
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.current_part import forget_current
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
+from robustbench_tin.benchmarks.runs.mirror import mirrored
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
 from robustbench_tin.benchmarks.runs.run_state import COSTS_FILE
@@ -79,17 +80,17 @@ def bench(
 def _lead(request: BenchConfig, group: ProcessGroup, reporter: Reporter) -> Run | None:
     limit = TimeLimit.of_hours(request.max_hours)
     plan, dataset = resolve(request, reporter, find_trained)
-    path = Path(request.out) if request.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
+    place = request.out or Path("runs") / f"{plan.data}-{plan.fingerprint}"
     if request.dry_run or request.print_plan or request.estimate:
         chosen = side_by_side(request, plan, list(plan.cells()), group.size)
         costs = estimate(plan, dataset.image_size, chosen.threads)
-        _announce(plan, dataset, costs.side_by_side(chosen.jobs), 0, path, reporter)
+        _announce(plan, dataset, costs.side_by_side(chosen.jobs), 0, place, reporter)
         lines = plan.describe() if request.print_plan else []
         lines += estimate_lines(plan, costs.expected(chosen.jobs)) if request.estimate else []
         for line in lines:
             reporter.say(line)
         return None
-    with Run.begun(path, plan) as run:
+    with mirrored(place, reporter) as path, Run.begun(path, plan) as run:
         repair(run, reporter)
         remember(path, DataConfig(**request.of(DataConfig)))
         remember_labels(path, plan, dataset)
@@ -151,7 +152,7 @@ def _train_along(request: BenchConfig, group: ProcessGroup) -> None:
 
 
 def _announce(
-    plan: Plan, dataset: Dataset, seconds: float, done: int, path: Path, reporter: Reporter
+    plan: Plan, dataset: Dataset, seconds: float, done: int, path: str | Path, reporter: Reporter
 ) -> None:
     cells = len(list(plan.cells()))
     reporter.say(

@@ -24,6 +24,7 @@ from robustbench_tin.benchmarks.planning.parsed_specs import ParsedSpecs
 from robustbench_tin.benchmarks.planning.plan import NONE, Cell, Plan
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.image_labels import remember_labels
+from robustbench_tin.benchmarks.runs.mirror import mirrored
 from robustbench_tin.benchmarks.runs.model_places import remember_models
 from robustbench_tin.benchmarks.runs.remembered import remember
 from robustbench_tin.benchmarks.runs.repair import repair
@@ -61,8 +62,8 @@ def evaluate_run(*, reporter: Reporter | None = None, **options: Any) -> Run:
     dataset = open_part(reporter, **_data(asked))
     models = examine(asked, dataset, device, reporter)
     plan = _plan(asked, attacks, eps, models, dataset, device)
-    path = Path(asked.out) if asked.out else Path("runs") / f"{plan.data}-{plan.fingerprint}"
-    with Run.begun(path, plan) as run:
+    place = asked.out or Path("runs") / f"{plan.data}-{plan.fingerprint}"
+    with mirrored(place, reporter) as path, Run.begun(path, plan) as run:
         repair(run, reporter)
         remember(path, DataConfig(**_data(asked)))
         remember_labels(path, plan, dataset)

@@ -40,6 +40,7 @@ from robustbench_tin.benchmarks.runs.files import (
     DamagedError,
     read_json,
 )
+from robustbench_tin.benchmarks.runs.mirror import local_run
 from robustbench_tin.benchmarks.runs.records import (
     CERTIFIED,
     CLEAN,
@@ -48,6 +49,7 @@ from robustbench_tin.benchmarks.runs.records import (
     to_frame,
 )
 from robustbench_tin.benchmarks.runs.resumable_output import holds_something, locked
+from robustbench_tin.benchmarks.runs.store import address_of
 from robustbench_tin.benchmarks.runs.training_files import TrainingFiles
 from robustbench_tin.benchmarks.runs.transfer_records import TransferFiles
 from robustbench_tin.errors import RunError
@@ -102,8 +104,10 @@ class RunDirectory(TrainingFiles):
         Raises:
             RunError: if the directory is not a run, or its plan cannot be read.
         """
-        path = Path(path)
+        given, path = path, local_run(path)
         file = path / PLAN_FILE
+        if not file.is_file() and given != path:
+            raise RunError(f"'{address_of(given)}' holds no run; expected {PLAN_FILE} there")
         if not file.is_file():
             raise RunError(f"'{path}' is not a run directory; expected one with {PLAN_FILE}")
         return cls(path, read_json(file, Plan))

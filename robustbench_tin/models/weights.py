@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -41,8 +42,24 @@ def save_weights(classifier: Classifier, path: Path) -> None:
     with replacing(path) as beside:
         try:
             save_file(state, beside, metadata)
+            _sort_metadata(beside)
         except SafetensorError as error:  # for example a full disk
             raise OSError(str(error)) from error
+
+
+def _sort_metadata(file: Path) -> None:
+    """Order the metadata of a safetensors file by name: the package writes them in a random order.
+
+    The same training then ends with the same file, and its digest tells no difference that there is not.
+    """
+    with file.open("r+b") as content:
+        size = int.from_bytes(content.read(8), "little")
+        header = json.loads(content.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        if len(text) <= size:
+            content.seek(8)
+            content.write(text.ljust(size))
 
 
 def load_weights(classifier: Classifier, path: Path) -> None:

@@ -255,3 +255,17 @@ def test_unreadable_files_are_one_line(tmp_path: Path, name: str, make: Callable
 def test_weights_and_pretrained_exclude_each_other(saved: Path) -> None:
     with pytest.raises(InvalidSettingError, match="give one of them"):
         build(weights=saved, pretrained=True)
+
+
+def test_the_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    """The package that writes them orders its metadata at random."""
+    classifier = build(seed=0)
+    written = set()
+    for number in range(6):
+        save_weights(classifier, tmp_path / f"{number}.safetensors")
+        written.add((tmp_path / f"{number}.safetensors").read_bytes())
+    assert len(written) == 1
+    again = build(seed=1)
+    load_weights(again, tmp_path / "0.safetensors")
+    for key, value in classifier.network.state_dict().items():
+        assert torch.equal(again.network.state_dict()[key], value)
