@@ -52,6 +52,7 @@ def test_an_address_is_told_from_a_path() -> None:
 
 def test_files_are_sent_before_their_records(address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[str] = []
+    monkeypatch.setattr(mirror, "INTERVAL", 1000.0)
     send = store.Store.send
     monkeypatch.setattr(
         store.Store, "send", lambda self, name, content: (sent.append(name), send(self, name, content))
