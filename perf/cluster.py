@@ -21,6 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -40,6 +41,7 @@ GRID = [
     *("--no-trust", "--checkpoint-minutes", "0"),
 ]
 ON_RAY = ["--executor", "ray", "--shard-minutes", "0"]
+ON_ONE = ("--executor", "ray", "--ray-address", "local", "--jobs", "1")
 MEASURES = 48
 
 
@@ -62,10 +64,10 @@ def node_arguments() -> dict[str, Any]:
     return {"num_cpus": 1, "memory": 4 * 2**30, "object_store_memory": 80 * 2**20, "include_dashboard": False}
 
 
-def start(out: Path, options: list[str], *where: str) -> subprocess.Popen[str]:
+def start(out: Path, options: list[str], *where: str, log: Any = subprocess.PIPE) -> subprocess.Popen[str]:
     """``robust-tin bench`` in a process of its own."""
     command = [sys.executable, "-m", "robustbench_tin", "bench", *TINY, *options, "--out", str(out), *where]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, text=True)
 
 
 def ended(process: subprocess.Popen[str]) -> str:
@@ -139,17 +141,19 @@ def kill_node(of: Any, chance: random.Random) -> str:
     return f"node {chosen.node_id[:8]}"
 
 
-def disturbed(of: Any, process: subprocess.Popen[str], seconds: float, chance: random.Random) -> list[str]:
-    """Kill a node and two workers at random moments of a run that takes about this long undisturbed."""
+def disturbed(of: Any, process: subprocess.Popen[str], out: Path, chance: random.Random) -> list[str]:
+    """Kill a node and two workers, each at a random moment after a random number of measurements."""
     begun, killed = time.monotonic(), []
-    due: list[tuple[float, Callable[[Any, random.Random], str]]] = sorted(
-        ((chance.uniform(0.1, 0.7) * seconds, kill) for kill in (kill_node, kill_worker, kill_worker)),
+    due: list[tuple[int, Callable[[Any, random.Random], str]]] = sorted(
+        ((chance.randrange(MEASURES - 8), kill) for kill in (kill_node, kill_worker, kill_worker)),
         key=lambda each: each[0],
     )
     while due and process.poll() is None:
-        if time.monotonic() - begun >= due[0][0] and (told := due[0][1](of, chance)):
-            killed.append(f"{told} at {time.monotonic() - begun:.1f} s")
-            due.pop(0)
+        if len(list(out.glob("cells/*/measures/*.json"))) >= due[0][0]:
+            time.sleep(chance.uniform(0, 2))
+            if told := due[0][1](of, chance):
+                killed.append(f"{told} at {time.monotonic() - begun:.1f} s")
+                due.pop(0)
         time.sleep(0.02)
     return killed
 
@@ -167,16 +171,16 @@ def faults(runs: int, seed: int) -> int:
         assert len(records) == MEASURES, f"{len(records)} measurements; expected {MEASURES}"
         print(f"one process, undisturbed: {seconds:.0f} s", flush=True)
         for number in range(runs):
-            wrong += not one_run(root / f"run-{number}", expected, seconds, random.Random(seed + number))
+            wrong += not one_run(root / f"run-{number}", expected, random.Random(seed + number))
     print(f"{runs - wrong} of {runs} runs ended with the records and the table of the undisturbed run")
     return wrong
 
 
-def one_run(out: Path, expected: dict[str, Any], seconds: float, chance: random.Random) -> bool:
+def one_run(out: Path, expected: dict[str, Any], chance: random.Random) -> bool:
     with cluster() as of:
         begun = time.monotonic()
         command = start(out, GRID, *ON_RAY, "--ray-address", of.address)
-        killed = disturbed(of, command, seconds, chance)
+        killed = disturbed(of, command, out, chance)
         said = ended(command)
         found = contents(out)
         again = len(re.findall(r"given out again", said))
@@ -193,31 +197,62 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
     return sorted(name for name in expected | found if expected.get(name) != found.get(name))[:4]
 
 
-def overhead(seconds: float, repeats: int) -> None:
-    """The times of a plan on Ray with one worker, and in this process."""
+@dataclass(frozen=True)
+class Cost:
+    """Of a command and all processes that it started.
+
+    Attributes:
+        seconds: wall-clock time.
+        processor: processor time, to the last look at each process.
+    """
+
+    seconds: float
+    processor: float
+
+    def __str__(self) -> str:
+        return f"{self.seconds:.1f} s, {self.processor:.1f} s of processor time"
+
+
+def overhead(cells: int, repeats: int) -> None:
+    """The times of a plan on Ray with one worker, and in one process."""
     options = [*("--attacks", "pgd:steps=20", "--eps", "0,8/255", "--no-trust"), "--seeds"]
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        one = timed(root / "one", [*options, "0"], "--jobs", "1")
-        two = timed(root / "two", [*options, "0,1"], "--jobs", "1")
-        cells = max(2, round((seconds - one) / max(two - one, 0.5)))
         seeds = ",".join(map(str, range(cells)))
-        taken: dict[str, list[float]] = {"local": [], "ray": []}
+        taken: dict[str, list[Cost]] = {"local": [], "ray": []}
         for repeat in range(repeats):
-            taken["local"].append(timed(root / f"local-{repeat}", [*options, seeds], "--jobs", "1"))
-            where = ("--executor", "ray", "--jobs", "1")
-            taken["ray"].append(timed(root / f"ray-{repeat}", [*options, seeds], *where))
-            print(
-                f"{cells} cells: local {taken['local'][-1]:.1f} s, ray {taken['ray'][-1]:.1f} s", flush=True
-            )
-    local, ray = median(taken["local"]), median(taken["ray"])
-    print(f"median: local {local:.1f} s, ray {ray:.1f} s, ratio {ray / local:.3f}")
+            for name, where in (("local", ("--jobs", "1")), ("ray", ON_ONE)):
+                taken[name].append(cost(root / f"{name}-{repeat}", [*options, seeds], *where))
+                print(f"{cells} cells, {name}: {taken[name][-1]}", flush=True)
+    for of in ("seconds", "processor"):
+        local, ray = (median(getattr(each, of) for each in taken[name]) for name in ("local", "ray"))
+        print(f"{of}: local {local:.1f}, ray {ray:.1f}, ratio {ray / local:.3f}")
 
 
-def timed(out: Path, options: list[str], *where: str) -> float:
-    begun = time.monotonic()
-    ended(start(out, options, *where))
-    return time.monotonic() - begun
+def cost(out: Path, options: list[str], *where: str) -> Cost:
+    begun, known = time.monotonic(), dict[int, float]()
+    with tempfile.TemporaryFile("w+") as log:
+        process = start(out, options, *where, log=log)
+        while process.poll() is None:
+            for one in [process.pid, *descendants(process.pid)]:
+                known[one] = max(known.get(one, 0.0), processor_seconds(one))
+            time.sleep(0.25)
+        log.seek(0)
+        if process.returncode:
+            raise SystemExit(f"bench ended with code {process.returncode}:\n{log.read()}")
+    return Cost(time.monotonic() - begun, sum(known.values()))
+
+
+def descendants(parent: int) -> list[int]:
+    return [one for child in children(parent) for one in (child, *descendants(child))]
+
+
+def processor_seconds(process: int) -> float:
+    """Its own processor time; 0 if it has ended."""
+    with suppress(OSError, IndexError):
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return 0.0
 
 
 def main() -> int:
@@ -225,11 +260,13 @@ def main() -> int:
     asked.add_argument("what", choices=("faults", "overhead"))
     asked.add_argument("--runs", type=int, default=20, help="disturbed runs, or pairs of runs to time")
     asked.add_argument("--seed", type=int, default=0, help="of the moments at which something is killed")
-    asked.add_argument("--seconds", type=float, default=600, help="length of the plan whose time is compared")
+    asked.add_argument(
+        "--cells", type=int, default=400, help="of the plan whose time is compared; each takes 1 s"
+    )
     given = asked.parse_args()
     if given.what == "faults":
         return int(faults(given.runs, given.seed) > 0)
-    overhead(given.seconds, given.runs)
+    overhead(given.cells, given.runs)
     return 0
 
 

@@ -93,7 +93,7 @@ class RayExecutor:
             secrets.token_hex(8),
         )
         with connected(self.address) as ray:
-            tasks = _Tasks(ray, context, self, ray.put(assignment), open_mailbox(ray))
+            tasks = _Tasks(ray, context, self, assignment, open_mailbox(ray))
             tasks.announce(cells)
             try:
                 tasks.work(cells)
@@ -151,7 +151,7 @@ class _Tasks:
         ray: the module.
         context: the run.
         executor: the resources of a task.
-        assignment: reference of each worker's assignment.
+        assignment: of each worker; it travels with the tasks, so that it is lost with no node.
         mailbox: of the tasks' messages.
         attempts: tasks under way, by the reference of their answer.
         losses: by work.
@@ -161,7 +161,7 @@ class _Tasks:
     ray: Any
     context: CellContext
     executor: RayExecutor
-    assignment: Any
+    assignment: ClusterAssignment
     mailbox: Any
     attempts: dict[Any, _Attempt] = field(default_factory=dict)
     losses: dict[Work, _Losses] = field(default_factory=dict)
@@ -275,10 +275,13 @@ class _Tasks:
         attempt.hearing.close()
         try:
             message: Answer = self.ray.get(answer)
-        except self.ray.exceptions.RayTaskError as error:
-            raise RayError(f"a Ray worker cannot run robust-tin: {_last_line(error)}") from None
         except self.ray.exceptions.RayError as error:
-            self._lost(attempt.work, _first_line(error), isinstance(error, self.ray.exceptions.NodeDiedError))
+            # A task that could not fetch what it needs from a lost node has an error of Ray as its cause.
+            known, cause = self.ray.exceptions, getattr(error, "cause", None)
+            if isinstance(error, known.RayTaskError) and not isinstance(cause, known.RayError):
+                raise RayError(f"a Ray worker cannot run robust-tin: {_last_line(error)}") from None
+            lost_node = isinstance(error, known.NodeDiedError | known.RayTaskError)
+            self._lost(attempt.work, _first_line(error), lost_node)
             return
         if isinstance(message, Stopped):
             if message.traceback:

@@ -263,7 +263,7 @@ class ClusterConfig(Config, panel="Cluster"):
     )
     ray_address: str | None = option(
         None,
-        "Address of the Ray cluster, such as 10.0.0.1:6379.",
+        "Address of the Ray cluster, such as 10.0.0.1:6379; local starts a new one here.",
         shown="RAY_ADDRESS, else a cluster on this machine, else a new one",
         metavar="ADDRESS",
         in_preset=False,

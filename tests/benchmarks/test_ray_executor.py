@@ -49,7 +49,9 @@ class _NodeDiedError(_RayError):
 
 
 class _RayTaskError(_RayError):
-    pass
+    def __init__(self, text: str, cause: Exception | None = None) -> None:
+        super().__init__(text)
+        self.cause = cause
 
 
 @dataclass
@@ -153,11 +155,13 @@ def test_a_lost_task_is_given_out_again_and_changes_no_record(
             raise _WorkerCrashedError("the worker died")
         if cell.defense == "none" and attempt == 2:
             raise _NodeDiedError("the node died")
+        if cell.defense == "none" and attempt == 3:
+            raise _RayTaskError("an argument was lost", _RayError("its owner died"))
 
     stand_in.before, said = lose, Said()
     run = bench(**grid, executor="ray", reporter=said)
-    assert stand_in.given_out.count("none") == 3
-    assert sum("given out again (" in line for line in said.lines) == 2
+    assert stand_in.given_out.count("none") == 4
+    assert sum("given out again (" in line for line in said.lines) == 3
     alone = bench(**{**grid, "out": tmp_path / "alone"})
     pd.testing.assert_frame_equal(figures(run), figures(alone))
 
