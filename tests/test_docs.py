@@ -106,10 +106,14 @@ def test_another_option_would_be_noticed() -> None:
 
 
 @pytest.fixture(scope="module")
-def made_pages() -> Iterator[dict[str, Callable[[], str]]]:
-    sys.path.insert(0, str(DOCS))
-    yield runpy.run_path(str(DOCS / "pages.py"))["PAGES"]
-    sys.path.remove(str(DOCS))
+def made_pages() -> dict[str, Callable[[], str]]:
+    with pytest.MonkeyPatch.context() as patch:
+        # The tests have a module of the same name as one of these scripts.
+        patch.delitem(sys.modules, "commands", raising=False)
+        patch.syspath_prepend(DOCS)
+        made = runpy.run_path(str(DOCS / "pages.py"))["PAGES"]
+        sys.modules.pop("commands", None)
+    return made
 
 
 @pytest.mark.parametrize("name", ["attacks.md", "commands.md", "defenses.md", "options.md", "records.md"])

@@ -13,6 +13,11 @@ from robustbench_tin.benchmarks.evidence.explain import CellSaliency, SaliencySe
 from robustbench_tin.benchmarks.evidence.overlay import saliency_html, write_saliency_page
 from robustbench_tin.benchmarks.evidence.pictures import inline
 from robustbench_tin.benchmarks.evidence.saliency import SaliencyShare
+from robustbench_tin.benchmarks.evidence.saliency_differences import (
+    ShareDifference,
+    differences,
+    differences_table,
+)
 from robustbench_tin.benchmarks.evidence.saliency_files import write_saliency
 from robustbench_tin.benchmarks.evidence.saliency_table import saliency_table
 from robustbench_tin.benchmarks.reporting.html import table_html
@@ -36,6 +41,11 @@ class WrittenSaliency:
     pages: Sequence[Path]
     results: Sequence[CellSaliency] = field(repr=False)
 
+    @property
+    def differences(self) -> list[ShareDifference]:
+        """Differences of the share to the first cell, on the same images."""
+        return differences([each.result for each in self.results])
+
     def _repr_html_(self) -> str:
         maps = "".join(
             f"<h4>{escape(printable(each.result.cell))}</h4>"
@@ -43,7 +53,8 @@ class WrittenSaliency:
             for each in self.results
             if each.images
         )
-        return (table_html(saliency_table(self.shares)) if self.shares else "") + maps
+        compared = table_html(differences_table(self.differences)) if self.differences else ""
+        return (table_html(saliency_table(self.shares)) if self.shares else "") + compared + maps
 
 
 def saliency(

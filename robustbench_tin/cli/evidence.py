@@ -144,6 +144,7 @@ def saliency(
     The data options default to those of the run's bench.
     """
     from robustbench_tin.benchmarks.commands.saliency import saliency as run_saliency
+    from robustbench_tin.benchmarks.evidence.saliency_differences import differences_table
     from robustbench_tin.benchmarks.evidence.saliency_table import saliency_table
 
     made = run_saliency(
@@ -162,6 +163,9 @@ def saliency(
         **given_options(context, part),
     )
     if made.shares:
-        render_tables([saliency_table(made.shares)], make_console())
+        tables = [saliency_table(made.shares)]
+        if made.differences:
+            tables.append(differences_table(made.differences))
+        render_tables(tables, make_console())
     for page in made.pages:
         say(f"Maps: {page}")
