@@ -1,4 +1,4 @@
-"""Time and memory of what reads a large run: ``python perf/scale.py``.
+"""Time and memory of the commands that read a large run: ``python perf/scale.py``.
 
 The results are made up (perf/made_up_run.py): 200 measurements of 500,000 images, in four cells. Each command
 runs in a process of its own. ``--plan N`` instead times a plan of N cells: making it, its costs, its order.
@@ -42,7 +42,7 @@ def main() -> None:
 def _time_run(place: Path, images: int) -> None:
     run, baseline = place / "run", place / "baseline.json"
     if not (run / "results.md").exists():
-        # In a process of its own: what a process needed before is counted as its children's memory.
+        # In a process of its own: a process's earlier memory is counted as its children's.
         maker = multiprocessing.get_context("spawn").Process(target=_make, args=(run, images))
         maker.start()
         maker.join()

@@ -224,7 +224,7 @@ class _CellMeasurement:
                     seed=self.cell.seed,
                     predicted=found.predicted,
                 )
-        except FOREIGN as error:  # whatever a model raises that does not take a single image
+        except FOREIGN as error:  # a model may not accept a single image
             why = one_line(error)
             self.context.reporter.warn(f"{where}: no adversarial image is kept, because {why}")
             return replace(found, adversarial=None)

@@ -25,7 +25,7 @@ def kept_batches(
     attacked: AttackedModel,
     kept: AdversarialImages,
 ) -> dict[int, RemadeBatch]:
-    """The kept images that are still what the run stored, each as a batch alone, by its number.
+    """The kept images that still agree with the run's records, each as a batch alone, by its number.
 
     Such an image lies in the ball around the clean image. The model is right before and predicts the stored
     class after the attack.

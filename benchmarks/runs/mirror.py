@@ -115,8 +115,8 @@ class _Mirror:
             self._renew()
         if self._lost:
             raise RunError(
-                f"another machine took over the run at '{self.store.address}'; what was done here since is in"
-                f" '{self.copy}'"
+                f"another machine took over the run at '{self.store.address}'; the work done here since then
+                is in" f" '{self.copy}'"
             )
         try:
             self.send()
@@ -163,7 +163,7 @@ class _Mirror:
         return _parsed(self.store.fetch(_STORE_LOCK))
 
     def fetch(self) -> None:
-        """Bring the copy up to date; what it has and has not sent yet stays, unless the store has another.
+        """Bring the copy up to date; unsent files of the copy stay, unless the store has another version.
 
         Raises:
             RunError: if the store cannot be read, or sends a damaged file.
@@ -193,7 +193,7 @@ class _Mirror:
         sent[name] = digest
 
     def send(self) -> None:
-        """Send what is new in the copy: files first, then the records that belong to them.
+        """Send the new files of the copy: first data, then the records that belong to them.
 
         Raises:
             RunError: if the store refuses.
@@ -253,7 +253,7 @@ class _Mirror:
 
     @property
     def _sent_file(self) -> Path:
-        """Says what was sent of the copy, which it lies beside."""
+        """The list of files that were sent, stored beside the copy."""
         return self.copy.with_suffix(".json")
 
     def _sent(self) -> dict[str, object]:
@@ -272,7 +272,7 @@ def _is_sent(name: str) -> bool:
 
 
 def _rank(name: str) -> int:
-    """Order of sending: the plan, what records belong to, training, records, tables."""
+    """Order of sending: the plan, the data of records, training, records, tables."""
     if "/" not in name:
         return 0 if name in ("plan.json", "labels.json", "data.json") else 4
     if not name.endswith(".json"):

@@ -1,4 +1,4 @@
-"""Where the trained models lie that a run was given; needs no torch."""
+"""The places of the trained models that a run was given; needs no torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MODELS_FILE = "models.json"
 
 
 class ModelPlace(BaseModel):
-    """Where a model lies.
+    """The place of a model.
 
     Attributes:
         spec: as it was given; a path in it is absolute.
@@ -40,7 +40,7 @@ def remember_models(run: Path, places: Mapping[str, ModelPlace]) -> None:
 
 
 def model_places(run: Path) -> dict[str, ModelPlace]:
-    """Where a run's models lie, by name; empty if it does not say so.
+    """The places of a run's models, by name; empty if it does not say so.
 
     Raises:
         RunError: if the file is damaged.

@@ -16,7 +16,7 @@ from robustbench_tin.errors import InvalidSettingError, RunError, one_line
 T = TypeVar("T")
 
 _ADDRESS = re.compile(r"([a-z][a-z0-9+]+):/{1,2}(.+)", re.DOTALL)
-# Seconds before each further try of what a store refuses.
+# Seconds before each further try if a store refuses.
 PAUSES = (1.0, 2.0, 4.0, 8.0, 16.0)
 # On these a file is there as a whole or not at all; elsewhere it is renamed into its place.
 _WHOLE = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "az"})
@@ -99,7 +99,7 @@ class Store:
         self._tried(written, "write")
 
     def fetch(self, name: str) -> bytes | None:
-        """The content of a file; None if there is none.
+        """The content of a file; None if the file does not exist.
 
         Raises:
             RunError: if the store refuses, after several tries.
@@ -149,7 +149,7 @@ class Store:
 
 
 def digest_of(content: bytes) -> str:
-    """What tells the versions of a file apart: 32 hexadecimal digits."""
+    """A digest that identifies a version of a file: 32 hexadecimal digits."""
     return hashlib.sha256(content).hexdigest()[:32]
 
 

@@ -35,7 +35,7 @@ RUNS = {"plain": {}, "ladder": LADDER, "random": RANDOM}
 
 
 class Lines(Reporter):
-    """Keeps what it is told."""
+    """Keeps the messages."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
