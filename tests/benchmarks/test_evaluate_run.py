@@ -363,7 +363,7 @@ def refused(options: dict) -> Callable[..., str]:
         ({"models": ["timm:nothing"], "pretrained": True}, "unknown backbone 'timm:nothing'"),
         (
             {"models": ["mine.py:five"]},
-            "model 'five' has 5 outputs, and the data set 'tiny-imagenet' has 3 classes",
+            "model 'five' has 5 outputs, but the data set 'tiny-imagenet' has 3 classes",
         ),
         ({"models": ["mine.py:five"], "model_args": ["scale"]}, "model-arg got 'scale'; expected KEY=VALUE"),
         ({"models": ["mine.py:five"], "model_args": ["size=2"]}, "expected a function that takes size"),
@@ -434,7 +434,7 @@ def test_likely_mistakes_are_told(
     asked = {**options, "models": ["mine.py:net"], "data": str(many), "eps": "0"}
     for weights, normalize, told in (
         ("colours.safetensors", None, "net: ResNet's settings require images normalised"),
-        ("turned.safetensors", "half", "net: clean accuracy is at chance, but the answers follow"),
+        ("turned.safetensors", "half", "net: clean accuracy is at chance, but the answers fit"),
         ("colours.safetensors", "half", None),
     ):
         listens = Listens()
