@@ -115,8 +115,8 @@ class _Mirror:
             self._renew()
         if self._lost:
             raise RunError(
-                f"another machine took over the run at '{self.store.address}'; the work done here since then
-                is in" f" '{self.copy}'"
+                f"another machine took over the run at '{self.store.address}'; the work done here since then"
+                f" is in '{self.copy}'"
             )
         try:
             self.send()
