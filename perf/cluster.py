@@ -199,7 +199,7 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of a command and all processes that it started.
+    """The totals of a command and all processes that it started.
 
     Attributes:
         seconds: wall-clock time.
