@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import platform
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from robustbench_tin.errors import RunError
@@ -18,6 +21,10 @@ _TEMPORARY = re.compile(r"\..+\.[a-z0-9_]{8}\.(?P<host>[0-9a-f]{8})-(?P<process>
 _EARLIER = re.compile(r"\..+\.(json|csv|md|parquet|safetensors|png|svg)\.[a-z0-9_]{8}")
 # The additions to a name must leave room within the limit of 255 bytes for a file name.
 _LONGEST = 150
+# Failures that may pass, and seconds before each further try. No EIO: after it, a second flush may succeed
+# though the content is lost.
+_PASSING = frozenset({errno.EAGAIN, errno.EBUSY, errno.EINTR, errno.ESTALE, errno.ETIMEDOUT})
+_PAUSES = (0.1, 0.5, 2.0)
 
 
 @contextmanager
@@ -39,9 +46,7 @@ def replacing(path: Path) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        _flush(temporary)
-        temporary.chmod(0o666 & ~_umask())
-        temporary.replace(path)
+        _patiently(partial(_put, temporary, path))
     except OSError as error:
         raise RunError(
             f"cannot write '{path}': {error.strerror or error}; free some space or choose another path, then"
@@ -51,6 +56,30 @@ def replacing(path: Path) -> Iterator[Path]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _put(temporary: Path, path: Path) -> None:
+    """Put a whole file into its place."""
+    _flush(temporary)
+    temporary.chmod(0o666 & ~_umask())
+    temporary.replace(path)
+
+
+def _patiently(act: Callable[[], None]) -> None:
+    """Try again a few times if a file system, such as one on a network, fails for a moment.
+
+    Raises:
+        OSError: of the last try, and at once one that will not pass by itself, such as a full disk.
+    """
+    for pause in _PAUSES:
+        try:
+            act()
+            return
+        except OSError as error:
+            if error.errno not in _PASSING:
+                raise
+        time.sleep(pause)
+    act()
 
 
 def write_text(path: Path, text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from robustbench_tin import atomic
 from robustbench_tin.atomic import remove_abandoned, replacing, write_text
 from robustbench_tin.errors import RunError
 
@@ -141,3 +143,33 @@ def test_a_long_name_has_room_for_what_is_put_around_it(tmp_path: Path) -> None:
 def test_names_that_no_encoding_could_read_are_escaped(tmp_path: Path) -> None:
     write_text(tmp_path / "a.txt", "file \udcff.png")
     assert (tmp_path / "a.txt").read_text(encoding="utf-8") == "file \\udcff.png"
+
+
+def test_a_failure_that_passes_is_tried_again_and_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    replace, tried = Path.replace, []
+
+    def fails(errors: list[int]):
+        def act(self: Path, target: Path) -> Path:
+            tried.append(target)
+            if errors:
+                number = errors.pop(0)
+                raise OSError(number, os.strerror(number))
+            return replace(self, target)
+
+        monkeypatch.setattr(Path, "replace", act)
+
+    monkeypatch.setattr(atomic, "_PAUSES", (0.0, 0.0, 0.0))
+    fails([errno.ESTALE, errno.ETIMEDOUT])
+    write_text(tmp_path / "x", "1")
+    assert (tmp_path / "x").read_text() == "1"
+    assert len(tried) == 3
+    for number, tries in ((errno.ENOSPC, 1), (errno.EIO, 1), (errno.ESTALE, 4)):
+        tried.clear()
+        fails([number] * 9)
+        with pytest.raises(RunError, match="cannot write"):
+            write_text(tmp_path / "x", "2")
+        assert len(tried) == tries
+    assert (tmp_path / "x").read_text() == "1"
+    assert [file.name for file in tmp_path.iterdir()] == ["x"]
