@@ -330,7 +330,7 @@ def test_completion_ends_with_success_and_names_commands(monkeypatch: pytest.Mon
     code = "import sys; sys.argv = ['robust-tin']; from robustbench_tin.cli.app import main; main()"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.split() == ["presets", "predict"]
+    assert result.stdout.split() == ["predict", "presets"]
 
 
 @pytest.mark.parametrize(

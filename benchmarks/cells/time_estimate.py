@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -52,9 +53,16 @@ class Estimate:
         if self.plan.given:
             return 0.0
         pixels = [(size / _WHOLE) ** 2 for size in self._sides(model)]
-        parts = [stage.part for stage in self.plan.recipe(model).stages for _ in range(stage.epochs)]
-        epochs = (self._epoch(model, *each) for each in zip(parts, pixels, strict=True))
+        epochs = (self._epoch(model, *each) for each in zip(self.parts_trained[model], pixels, strict=True))
         return self.plan.defense(defense).relative_cost * sum(epochs)
+
+    @cached_property
+    def parts_trained(self) -> dict[str, list[str]]:
+        """The part of the network that each epoch trains, by backbone."""
+        return {
+            name: [stage.part for stage in self.plan.recipe(name).stages for _ in range(stage.epochs)]
+            for name in self.plan.backbones
+        }
 
     def _sides(self, model: str) -> list[int]:
         return sides(_WHOLE, self.plan.progressive, self.plan.epochs_of(model))
@@ -138,16 +146,16 @@ def estimate(plan: Plan, image_size: int, threads: int | None = None) -> Estimat
         image_size: side of the data set's images in pixels.
         threads: number of CPU threads per cell; None: torch's current number.
     """
-    passes = {}
+    costs = Estimate({}, plan)
     with _threads(threads):
         for name in plan.backbones:
             backbone = plan.backbone(name)
             size = backbone.check_size(image_size, plan.size_of(name))
             skeleton = create_skeleton(backbone, plan.classes, size)
             precision = plan.precision or choose_precision(plan.device, skeleton, size)
-            parts = [stage.part for stage in plan.recipe(name).stages]
-            passes[name] = time_passes(skeleton, size, Runtime(plan.device, precision), parts)
-    return Estimate(passes, plan)
+            parts = dict.fromkeys(costs.parts_trained[name])
+            costs.passes[name] = time_passes(skeleton, size, Runtime(plan.device, precision), list(parts))
+    return costs
 
 
 @contextmanager

@@ -104,10 +104,10 @@ class RunDirectory(TrainingFiles):
         Raises:
             RunError: if the directory is not a run, or its plan cannot be read.
         """
-        given, path = path, local_run(path)
+        address, path = address_of(path), local_run(path)
         file = path / PLAN_FILE
-        if not file.is_file() and given != path:
-            raise RunError(f"'{address_of(given)}' holds no run; expected {PLAN_FILE} there")
+        if not file.is_file() and address is not None:
+            raise RunError(f"'{address}' holds no run; expected {PLAN_FILE} there")
         if not file.is_file():
             raise RunError(f"'{path}' is not a run directory; expected one with {PLAN_FILE}")
         return cls(path, read_json(file, Plan))

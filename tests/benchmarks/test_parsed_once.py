@@ -62,9 +62,9 @@ def test_a_bench_parses_each_spec_once_and_reads_nothing_back(small: dict, more:
         "parse_defense": 1,
         # The name of the backbone is matched as a pattern, then looked up.
         "Registry.get": 2 + 1 + 1,
-        # The plan's check makes a recipe, and so does the one training.
-        "parse_stages": 2,
-        "parse_spec": 2 + 1 + 2 + 2,
+        # The plan's check makes a recipe, and so do the time estimate and the one training.
+        "parse_stages": 3,
+        "parse_spec": 2 + 1 + 2 + 3,
     }
 
 
@@ -73,7 +73,7 @@ def test_a_second_cell_costs_no_more_than_its_recipe(small: dict) -> None:
         run = bench(**small, seeds="0,1")
     assert run.complete
     assert (calls["parse_attack"], calls["parse_defense"], calls["Registry.get"]) == (2, 1, 4)
-    assert calls["parse_stages"] == 3
+    assert calls["parse_stages"] == 4
     assert calls["read_json"] == calls["read_results"] == 0
 
 
