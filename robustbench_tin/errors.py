@@ -29,11 +29,11 @@ class RobustTinError(Exception):
 class UnknownNameError(RobustTinError):
     """A name that is not registered; the message lists close names."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], owner: str = "") -> None:
         known = sorted(known)
         close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
         hint = f"did you mean {_either(close)}?" if close else f"known: {', '.join(known)}"
-        super().__init__(f"unknown {kind} '{name}'; {hint}")
+        super().__init__(f"unknown {kind} '{name}'{owner and f' of {owner}'}; {hint}")
 
 
 class InvalidSettingError(RobustTinError):

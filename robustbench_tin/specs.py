@@ -178,7 +178,7 @@ class Configurable:
         values: dict[str, Any] = {}
         for key, text in settings.items():
             if key not in known:
-                raise UnknownNameError(f"setting of {cls.kind} '{cls.name}'", key, known or {"none"})
+                raise UnknownNameError("setting", key, known or {"none"}, f"{cls.kind} '{cls.name}'")
             values[key] = cls._convert(key, text, hints[key])
         for field in dataclasses.fields(cls):
             if field.name not in values and not _has_default(field):

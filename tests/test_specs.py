@@ -148,7 +148,7 @@ def test_values_that_do_not_fit_are_refused_by_key_and_value(key: str, text: str
 
 def test_unknown_settings_are_refused_with_the_close_ones() -> None:
     with pytest.raises(
-        UnknownNameError, match="unknown setting of thing 'thing' 'cuont'; did you mean 'count'"
+        UnknownNameError, match="unknown setting 'cuont' of thing 'thing'; did you mean 'count'"
     ):
         Thing.from_settings({"cuont": "1"})
 

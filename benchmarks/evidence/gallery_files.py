@@ -93,7 +93,7 @@ def read_gallery(folder: Path) -> Gallery | None:
     try:
         rule = Rule(facts.rule)
     except ValueError:
-        raise DamagedError(f"'{file}' has the unknown rule '{facts.rule[:80]}'; make it again") from None
+        raise DamagedError(f"'{file}' has the unknown rule '{facts.rule[:80]}'", "make it again") from None
     images = [_read(folder, image) for image in facts.images]
     return Gallery(rule, facts.seed, facts.classes, images, facts.selections)
 

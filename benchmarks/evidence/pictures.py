@@ -53,5 +53,5 @@ def read_png(file: Path) -> Pixels:
         with Image.open(BytesIO(content), formats=["PNG"]) as picture:
             pixels: Pixels = np.asarray(picture.convert("L" if picture.mode == "L" else "RGB"))
     except FOREIGN as error:  # any error of the decoder
-        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); make it again") from error
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]})", "make it again") from error
     return pixels

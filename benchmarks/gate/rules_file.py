@@ -55,7 +55,7 @@ def read_rules(path: Path) -> Rules:
             )
     for key in content:
         if key not in _OPTIONS:
-            raise UnknownNameError(f"rule of '{path}'", key, _OPTIONS)
+            raise UnknownNameError("rule", key, _OPTIONS, f"'{path}'")
     baseline = content.get("baseline")
     if baseline is not None and not isinstance(baseline, str):
         raise InvalidSettingError(f"'{path}' has baseline = {baseline}; expected the path of a file")

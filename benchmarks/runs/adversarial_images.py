@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustbench_tin.atomic import replacing
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError, file_digest
+from robustbench_tin.benchmarks.runs.files import DamagedError, file_digest
 from robustbench_tin.errors import one_line
 
 
@@ -67,10 +67,10 @@ def require_digest(file: Path, digest: str) -> None:
         RunError: if it cannot be read.
     """
     if not file.exists():
-        raise DamagedError(f"'{file}' is missing and its record is there; {AGAIN}")
+        raise DamagedError(f"'{file}' is missing, but its record exists")
     if file_digest(file) != digest:
         raise DamagedError(
-            f"'{file}' is damaged or of another measure (its digest is not that of the record); {AGAIN}"
+            f"'{file}' is damaged or of another measurement (digest differs from the record's)"
         )
 
 
@@ -93,9 +93,9 @@ def read_adversarial(file: Path, digest: str, count: int) -> AdversarialImages:
     try:
         tensors = load_file(file)
     except (OSError, SafetensorError, ValueError, KeyError) as error:
-        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]})") from error
     if set(tensors) != {"rows", "images", "draws"} or not _are_images(**tensors, count=count):
-        raise DamagedError(f"'{file}' holds no adversarial images of {count} evaluated images; {AGAIN}")
+        raise DamagedError(f"'{file}' holds no adversarial images of {count} evaluated images")
     return AdversarialImages(**tensors)
 
 

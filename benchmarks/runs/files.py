@@ -28,10 +28,19 @@ T = TypeVar("T", bound=BaseModel)
 # A plan of 10,000 cells and the results of 10,000,000 images take a fraction of this.
 LARGEST = 64 * 2**20
 AGAIN = "run the same command again to measure it again"
+REMOVE = f"remove it, then {AGAIN}"
 
 
 class DamagedError(RunError):
-    """A file of a run is unreadable, or does not belong to the files next to it."""
+    """A file of a run is unreadable, or does not belong to the files next to it.
+
+    Attributes:
+        cause: the message without its remedy.
+    """
+
+    def __init__(self, cause: str, remedy: str = AGAIN) -> None:
+        super().__init__(f"{cause}; {remedy}")
+        self.cause = cause
 
 
 def read_bytes(file: Path) -> bytes:
@@ -43,7 +52,7 @@ def read_bytes(file: Path) -> bytes:
     try:
         return files.read_bytes(file, LARGEST)
     except files.IrregularError as error:
-        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}", REMOVE) from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}; expected a readable file") from error
 
@@ -73,10 +82,10 @@ def read_json(file: Path, kind: type[T]) -> T:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "content"
         raise DamagedError(
-            f"'{file}' is damaged or from another version ({where[:80]}: {first['msg'][:200]}); {AGAIN}"
+            f"'{file}' is damaged or from another version ({where[:80]}: {first['msg'][:200]})"
         ) from None
     except (RecursionError, MemoryError) as error:
-        raise DamagedError(f"'{file}' is damaged ({one_line(error)}); {AGAIN}") from None
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)})") from None
 
 
 def read_results(file: Path, record: Record) -> pd.DataFrame:
@@ -92,12 +101,12 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
         RunError: if the file is missing, cannot be read, or contradicts the record.
     """
     if not file.exists():
-        raise DamagedError(f"'{file}' is missing, but its record exists; {AGAIN}")
+        raise DamagedError(f"'{file}' is missing, but its record exists")
     content = read_bytes(file)
     # Checked before a third-party parser reads the content.
     if record.results_digest and bytes_digest(content) != record.results_digest:
         raise DamagedError(
-            f"'{file}' is damaged or of another measurement (digest differs from the record's); {AGAIN}"
+            f"'{file}' is damaged or of another measurement (digest differs from the record's)"
         )
     frame = _parsed(file, content)
     for name in ("top1", "top5"):
@@ -106,16 +115,16 @@ def read_results(file: Path, record: Record) -> pd.DataFrame:
         if (None if rate is None else round(rate * record.n)) != right:
             raise DamagedError(
                 f"'{file}' contradicts its record ({name}: {right} correct images in the file,"
-                f" {rate} of {record.n} in the record); {AGAIN}"
+                f" {rate} of {record.n} in the record)"
             )
     # A worst case may combine other attacks in its top 1 than in its top 5.
     both = {"top1", "top5"} <= set(frame) and record.attack != WORST_CASE
     if both and bool((frame["top1"] & ~frame["top5"]).any()):
-        raise DamagedError(f"'{file}' has images that are correct in the top 1 but not in the top 5; {AGAIN}")
+        raise DamagedError(f"'{file}' has images that are correct in the top 1 but not in the top 5")
     if "predicted" in frame and not frame["predicted"].between(0, record.classes - 1).all():
-        raise DamagedError(f"'{file}' has predictions outside the {record.classes} classes; {AGAIN}")
+        raise DamagedError(f"'{file}' has predictions outside the {record.classes} classes")
     if len(frame) != record.n:
-        raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}; {AGAIN}")
+        raise DamagedError(f"'{file}' has {len(frame)} images; its record has {record.n}")
     return frame
 
 
@@ -159,7 +168,7 @@ def file_digest(file: Path) -> str:
         known = file.stat()
         return _file_digest(file, known.st_mtime_ns, known.st_size, known.st_ino)
     except files.IrregularError as error:
-        raise DamagedError(f"'{file}' cannot be read: {error.strerror}; remove it, then {AGAIN}") from None
+        raise DamagedError(f"'{file}' cannot be read: {error.strerror}", REMOVE) from None
     except OSError as error:
         raise RunError(f"cannot read '{file}': {error.strerror}; expected a readable file") from error
 
@@ -179,11 +188,9 @@ def _parsed(file: Path, content: bytes) -> pd.DataFrame:
         table = parquet.ParquetFile(pyarrow.BufferReader(content)).read()
         columns = {name: table.column(name).to_numpy() for name in table.column_names}
     except FOREIGN as error:  # any error of the third-party parser
-        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]}); {AGAIN}") from error
+        raise DamagedError(f"'{file}' is damaged ({one_line(error)[:120]})") from error
     if not _are_results({name: column.dtype.kind for name, column in columns.items()}):
-        raise DamagedError(
-            f"'{file}' has no results per image (its columns: {', '.join(columns)[:80]}); {AGAIN}"
-        )
+        raise DamagedError(f"'{file}' has no results per image (its columns: {', '.join(columns)[:80]})")
     return pd.DataFrame(columns)
 
 

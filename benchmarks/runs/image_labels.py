@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from robustbench_tin.atomic import write_text
 from robustbench_tin.benchmarks.planning.plan import Plan
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError, read_json
+from robustbench_tin.benchmarks.runs.files import REMOVE, DamagedError, read_json
 from robustbench_tin.data import Dataset
 
 LABELS_FILE = "labels.json"
@@ -79,5 +79,5 @@ def read_labels(run: Path, plan: Plan) -> ImageLabels | None:
         or not fits
         or not all(0 <= each < plan.classes for each in known.labels)
     ):
-        raise DamagedError(f"'{file}' is damaged or belongs to another run; remove it, then {AGAIN}")
+        raise DamagedError(f"'{file}' is damaged or belongs to another run", REMOVE)
     return known

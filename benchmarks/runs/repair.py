@@ -8,7 +8,7 @@ from functools import partial
 
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.runs.files import DamagedError
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.progress import Reporter
 from robustbench_tin.specs import eps_text
@@ -69,12 +69,12 @@ class _Repair:
         if trained is not None and trained.status == OK and given is None:
             self.run.checked_weights(cell)
         if trained is None and self.run.has_measures(cell):
-            raise DamagedError(f"{cell.label} has measurements but no training.json; {AGAIN}")
+            raise DamagedError(f"{cell.label} has measurements but no training.json")
 
     def _is_sound(self, again: str, look: Callable[[], object]) -> bool:
         try:
             look()
         except DamagedError as error:
-            self.reporter.warn(f"{again}, because {str(error).removesuffix(f'; {AGAIN}')}")
+            self.reporter.warn(f"{again}, because {error.cause}")
             return False
         return True

@@ -36,7 +36,6 @@ from robustbench_tin.benchmarks.runs.adversarial_images import (
     write_adversarial,
 )
 from robustbench_tin.benchmarks.runs.files import (
-    AGAIN,
     DamagedError,
     read_json,
 )
@@ -236,14 +235,14 @@ class RunDirectory(TrainingFiles):
         plan = self.plan
         if record.digest and record.digest != record.content_digest:
             raise DamagedError(
-                f"'{file}' was changed by hand or is damaged (its digest does not match its content); {AGAIN}"
+                f"'{file}' was changed by hand or is damaged (its digest does not match its content)"
             )
         wrong = [name for name in _OF_PLAN if getattr(record, name) != getattr(plan, name)]
         wrong += ["classes"] if record.classes != plan.outputs_of(record.model) else []
         wrong += ["n"] if record.n != plan.eval_images else []
         wrong += ["plan"] if record.plan_digest not in ("", plan.digest) else []
         if wrong:
-            raise DamagedError(f"'{file}' belongs to another run ({', '.join(wrong)}); {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another run ({', '.join(wrong)})")
         cell = Cell(record.model, record.defense, record.seed)
         self.require_of_training(cell, record.weights_digest, file)
 
@@ -271,9 +270,9 @@ class RunDirectory(TrainingFiles):
             return None
         record = self.files.read(file, Record)
         if (record.model, record.defense, record.seed) != (cell.model, cell.defense, cell.seed):
-            raise DamagedError(f"'{file}' belongs to another cell; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another cell")
         if (record.attack, record.eps) != (attack, eps):
-            raise DamagedError(f"'{file}' belongs to another measurement; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another measurement")
         self.require_of_run(record, file)
         if record.status != OK:
             return record, None

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, RootModel
 
 from robustbench_tin.benchmarks.codes.status import OK, Status
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError, file_digest
+from robustbench_tin.benchmarks.runs.files import DamagedError, file_digest
 from robustbench_tin.benchmarks.runs.kept_files import KeptFiles
 from robustbench_tin.benchmarks.runs.records import Count, NotNegative
 from robustbench_tin.errors import RunError
@@ -92,7 +92,7 @@ class TrainingFiles:
             return None
         trained = self.files.read(file, Trained)
         if trained.cell not in ("", cell.slug) or trained.plan_digest not in ("", self.plan.digest):
-            raise DamagedError(f"'{file}' belongs to another cell or run; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another cell or run")
         return trained
 
     def save_trained(self, cell: Cell, trained: Trained) -> None:
@@ -117,11 +117,11 @@ class TrainingFiles:
             raise RunError(f"{cell.label} has no weights ({why}); train it again")
         file = self.weights_file(cell)
         if not file.exists():
-            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing; {AGAIN}")
+            raise DamagedError(f"the weights of {cell.label}, '{file}', are missing")
         if trained.weights_digest and file_digest(file) != trained.weights_digest:
             raise DamagedError(
                 f"the weights of {cell.label}, '{file}', are damaged or replaced (their digest differs from"
-                f" the training's); {AGAIN}"
+                f" the training's)"
             )
         return file
 
@@ -147,7 +147,7 @@ class TrainingFiles:
         """
         trained = self.trained(cell)
         if trained is None or weights_digest not in ("", trained.weights_digest):
-            raise DamagedError(f"'{file}' belongs to other weights than those of {cell.label}; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to other weights than those of {cell.label}")
 
     def drop_search_variants(self, cell: Cell) -> None:
         """Delete the choice of variants."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.planning.plan import Cell, eps_slug, slug
-from robustbench_tin.benchmarks.runs.files import AGAIN, DamagedError
+from robustbench_tin.benchmarks.runs.files import DamagedError
 from robustbench_tin.benchmarks.runs.records import Record, columns, shown
 
 if TYPE_CHECKING:
@@ -94,9 +94,9 @@ class TransferFiles:
         """
         record = self._run.files.read(file, TransferRecord)
         if file != self._file(record.attack, record.source, record.target, record.eps, "json"):
-            raise DamagedError(f"'{file}' belongs to another transfer; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to another transfer")
         if not {record.source, record.target} <= set(self._run.plan.cells()):
-            raise DamagedError(f"'{file}' belongs to cells that the run does not have; {AGAIN}")
+            raise DamagedError(f"'{file}' belongs to cells that the run does not have")
         self._run.require_of_run(record, file)
         self._run.require_of_training(record.source, record.source_weights_digest, file)
         if record.status == OK:

@@ -58,7 +58,7 @@ def split_place(kind: type[Source], text: str) -> tuple[str, dict[str, str]]:
             break
         key, value = found[1], found[2].strip()
         if key not in known:
-            raise UnknownNameError(f"setting of data set '{kind.name}'", key, known)
+            raise UnknownNameError("setting", key, known, f"data set '{kind.name}'")
         if key in settings:
             raise InvalidSettingError(f"data set '{kind.name}' got {key} twice; give it once")
         settings[key] = value

@@ -106,7 +106,7 @@ def with_preset(preset: str | Path, given: Mapping[str, Any], config: type[Confi
     options: dict[str, Any] = {}
     for key, value in chosen.options.items():
         if key not in known:
-            raise UnknownNameError(f"option of preset '{chosen.name}':", key, known)
+            raise UnknownNameError("option", key, known, f"preset '{chosen.name}'")
         try:
             # Strict, because true is not a number of epochs.
             options[key] = TypeAdapter(known[key]).validate_python(value, strict=True)

@@ -107,7 +107,7 @@ def test_only_train(tmp_path: Path, cache: Path) -> None:
         ("size=16,crop=17", InvalidSettingError, "size=16 and crop=17; expected 8 to 4096 pixels"),
         ("size=many", InvalidSettingError, "got size=many; expected a whole number"),
         ("train=perhaps", InvalidSettingError, "got train=perhaps; expected true or false"),
-        ("sise=16", UnknownNameError, "unknown setting of data set 'imagenet' 'sise'; did you mean 'size'"),
+        ("sise=16", UnknownNameError, "unknown setting 'sise' of data set 'imagenet'; did you mean 'size'"),
         ("size=16,size=17", InvalidSettingError, "got size twice"),
     ],
 )
