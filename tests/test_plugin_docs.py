@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from robustbench_tin import attacks, defenses
 from robustbench_tin.errors import InvalidSettingError
@@ -47,8 +48,10 @@ def blocks() -> list[Block]:
     return found
 
 
-def commands() -> list[str]:
-    return [block.text for block in blocks() if block.language == "sh"]
+def commands() -> list[ParameterSet]:
+    """The commands that need no data; a plan that is only printed differs little from one that runs."""
+    found = [block.text for block in blocks() if block.language == "sh" and "DATA" not in block.text]
+    return [pytest.param(text, marks=[pytest.mark.slow] * ("--print-plan" in text)) for text in found]
 
 
 def saved() -> dict[str, str]:
@@ -98,7 +101,7 @@ def test_checking_takes_five_lines() -> None:
     assert all(len(text.splitlines()) <= 5 for text in checks)
 
 
-@pytest.mark.parametrize("command", [text for text in commands() if "DATA" not in text])
+@pytest.mark.parametrize("command", commands())
 def test_the_commands(here: Path, command: str) -> None:
     binaries = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}

@@ -82,8 +82,8 @@ def test_a_preset_s_bench_is_that_of_its_options_and_what_is_given_wins(small, t
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[bench]\nmodls = 'vgg16'", "unknown option of preset .*: 'modls'; did you mean 'models'"),
-        ("[bench]\nlabel_smooting = 0.1", "'label_smooting'; did you mean 'label_smoothing'"),
+        ("[bench]\nmodls = 'vgg16'", "unknown option 'modls' of preset .*; did you mean 'models'"),
+        ("[bench]\nlabel_smooting = 0.1", "'label_smooting' of preset .*; did you mean 'label_smoothing'"),
         ("[bench]\nhead_rate = 'high'", "head_rate = 'high'; expected a number$"),
         ("[bench]\nepochs = 'many'", "epochs = 'many'; expected a whole number$"),
         ("[bench]\nepochs = true", "epochs = True; expected a whole number$"),
