@@ -15,7 +15,7 @@ _HEAD = """# Commands
 `make pages` makes this page from the command line itself. `robust-tin COMMAND --help` prints the same.
 
 Exit codes: 0 if all is done; 1 if `check` finds something worse; 2 for a mistake, a failed measurement, or output
-that could not be written, told in one line on the error stream; 75 after `--max-hours`; 130 after Ctrl-C.
+that could not be written, reported in one line on the error stream; 75 after `--max-hours`; 130 after Ctrl-C.
 
 | command | purpose |
 |---|---|

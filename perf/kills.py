@@ -300,7 +300,7 @@ def _draw(root: Path, train: int, val: int) -> Path:
 
 
 class _Slow(BaseHTTPRequestHandler):
-    """Sends the server's file, from where it is asked to, some megabytes a second."""
+    """Sends the server's file, from the requested byte on, at some megabytes a second."""
 
     def do_GET(self) -> None:
         content: bytes = self.server.content  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Texts from data, made safe for the place where they are shown.
+"""Texts from data, made safe to show.
 
 Names, paths and error messages come from files, plug-ins and models. They may contain control characters,
 line breaks or markup. Each place has one function here: :func:`printable` for terminals and logs,
