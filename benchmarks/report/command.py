@@ -101,8 +101,8 @@ def _of_models(run: RunDirectory) -> dict[str, Any]:
 
 def _class_order(run: RunDirectory) -> str | None:
     """The order of the models' classes by its name; ``FILE`` stands for one in a file."""
-    told = next((place.class_order for place in model_places(run.path).values()), "")
-    return (told if told in (*ORDERS, IMAGENET) else FILE) if told else None
+    order = next((place.class_order for place in model_places(run.path).values()), "")
+    return (order if order in (*ORDERS, IMAGENET) else FILE) if order else None
 
 
 def _normalisation(given: Sequence[GivenModel]) -> dict[str, str | None]:

@@ -67,8 +67,8 @@ def tables(
     for group in groups or [[CLEAN]]:
         columns = columns_of(records, group, eps, worst)
         # A defense that certifies nothing is left out of the certified table.
-        told = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
-        made.append((_table(records, group, told, columns, worst, standings, intervals=intervals), columns))
+        shown = [row for row in rows if group != [CERTIFIED] or _is_certified(row)]
+        made.append((_table(records, group, shown, columns, worst, standings, intervals=intervals), columns))
     made += [(table, []) for table in curve_tables(rows, [*attacks], intervals=intervals)]
     return sorted_tables(made, sort) if sort is not None else [table for table, _ in made]
 

@@ -53,11 +53,11 @@ class Memory:
 
     def doubt(self) -> None:
         """Forget the figures of runs that are not finished, and the curves of runs that are not closed."""
-        for told in self._content.runs.values():
-            if told.ended is not End.finished:
-                told.digests = {}
-            if told.ended is None:
-                told.epoch = 0
+        for run in self._content.runs.values():
+            if run.ended is not End.finished:
+                run.digests = {}
+            if run.ended is None:
+                run.epoch = 0
 
     def save(self) -> None:
         """Write the file."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from listener import Listener
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.cells import divided_cell, measure_cell, ray_executor
@@ -30,7 +31,6 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_claim import claimed
 from robustbench_tin.errors import OutOfTimeError, RobustTinError
 from robustbench_tin.models import backbones
-from robustbench_tin.progress import Reporter
 
 TIMES = ["seconds", "train_seconds"]
 GIB = 2**30
@@ -124,19 +124,6 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
     return ray
 
 
-class Said(Reporter):
-    """Keeps the lines that are said."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
-
-
 @pytest.fixture
 def grid(small: dict[str, Any]) -> dict[str, Any]:
     """Two cells, each of which takes a second."""
@@ -158,7 +145,7 @@ def test_a_lost_task_is_given_out_again_and_changes_no_record(
         if cell.defense == "none" and attempt == 3:
             raise _RayTaskError("an argument was lost", _RayError("its owner died"))
 
-    stand_in.before, said = lose, Said()
+    stand_in.before, said = lose, Listener()
     run = bench(**grid, executor="ray", reporter=said)
     assert stand_in.given_out.count("none") == 4
     assert sum("given out again (" in line for line in said.lines) == 3

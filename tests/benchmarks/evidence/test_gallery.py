@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from typer.testing import CliRunner
 
 from robustbench_tin import bench
@@ -27,25 +28,11 @@ from robustbench_tin.benchmarks.runs.minimum_eps import minimum_eps
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError, RunError
-from robustbench_tin.progress import Reporter
 
 ATTACKS = ("fgsm", "pgd:steps=2", "apgd-ce:criterion=top1,steps=3")
 IMAGES = 24
 TINY, LARGE = 0.002, 0.1
 RUNGS = (0.02, 0.06, LARGE)
-
-
-class Lines(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -188,7 +175,7 @@ def test_images_that_rounding_changes_are_left_out(path: Path, monkeypatch: pyte
     stored = measurement(OpenedRun.open(path), "fgsm")
     successes = stored.stored_clean & ~stored.stored
     monkeypatch.setattr(remake, "to_8bit", lambda moved, ball: ball.images)
-    told = Lines()
+    told = Listener()
     found = chosen(path, "random", reporter=told)
     assert found.selections[0].lost_to_rounding == successes.sum() > 0
     assert {image.index for image in found.images} == set(np.flatnonzero(~successes))
@@ -200,7 +187,7 @@ def test_results_that_are_not_reproduced_are_told(path: Path, monkeypatch: pytes
     changed = true.copy()
     changed[[2, 7]] = ~changed[[2, 7]]
     monkeypatch.setattr(RemadeMeasurement, "stored", changed)
-    told = Lines()
+    told = Listener()
     found = chosen(path, "random", reporter=told)
     assert found.selections[0].not_reproduced == 2
     assert {image.index for image in found.images}.isdisjoint({2, 7})

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from listener import Listener
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -26,7 +27,6 @@ from robustbench_tin.benchmarks.runs.cell_loader import CellLoader, LoadedCell
 from robustbench_tin.cli.app import app
 from robustbench_tin.data import boxes, open_dataset
 from robustbench_tin.errors import RobustTinError, RunError
-from robustbench_tin.progress import Reporter
 
 pytest.importorskip("captum", reason="captum is not installed (the extra `saliency`)")
 
@@ -59,19 +59,6 @@ class Convolution(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.convolution(images).mean(dim=(2, 3)))
-
-
-class Lines(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -205,7 +192,7 @@ def test_a_stored_interval_is_that_of_the_stored_shares(fresh: Path) -> None:
 def test_a_set_without_boxes_gives_maps_only(small_folder: Path, tmp_path: Path) -> None:
     options = {"models": "timm:test_resnet", "data": str(small_folder), "attacks": "fgsm", "eps": "0"}
     bench(**options, epochs=1, device="cpu", trust=False, out=tmp_path / "run")
-    told = Lines()
+    told = Listener()
     made = saliency(tmp_path / "run", reporter=told, pictures=3)
     assert made.shares == []
     assert any("has no bounding boxes: only maps" in line for line in told.lines)
@@ -216,7 +203,7 @@ def test_a_set_without_boxes_gives_maps_only(small_folder: Path, tmp_path: Path)
 
 
 def test_grad_cam_finds_its_layer_and_takes_another(fresh: Path) -> None:
-    told = Lines()
+    told = Listener()
     saliency(fresh, method="grad-cam", count=4, reporter=told)
     assert any("grad-cam explains network.layer4, a map of 2 x 2" in line for line in told.lines)
     last = read_saliency_images(fresh)
