@@ -1,4 +1,4 @@
-"""A reporter that keeps what a run says."""
+"""A reporter that keeps the messages of a run."""
 
 from __future__ import annotations
 
