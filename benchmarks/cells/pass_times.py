@@ -150,8 +150,6 @@ def _labels(images: Tensor) -> Tensor:
 def _timed(work: Callable[[Tensor], None], size: int, runtime: Runtime) -> PassTime:
     device = runtime.torch_device
     few, more = _SIZES.get(device.type, _SIZES["cpu"])
-    # The first pass of all is a warm-up.
-    _seconds(work, few, size, runtime)
     of_few, of_more = _shortest(work, few, size, runtime), _shortest(work, more, size, runtime)
     image = max(of_more - of_few, 0.1 * of_more) / (more - few)
     return PassTime(max(0.0, of_few - few * image), image)
@@ -159,6 +157,8 @@ def _timed(work: Callable[[Tensor], None], size: int, runtime: Runtime) -> PassT
 
 def _shortest(work: Callable[[Tensor], None], count: int, size: int, runtime: Runtime) -> float:
     """Seconds of the fastest of a few passes over this number of images."""
+    # The first pass prepares kernels for this number of images.
+    _seconds(work, count, size, runtime)
     found = [_seconds(work, count, size, runtime)]
     while len(found) < _REPEATS and sum(found) < _LONG_ENOUGH:
         found.append(_seconds(work, count, size, runtime))
