@@ -37,7 +37,8 @@ from robustbench_tin.benchmarks.measurement.preparation import (
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record, make_record
-from robustbench_tin.benchmarks.trust.judge import Measured, judge
+from robustbench_tin.benchmarks.trust.judge import judge
+from robustbench_tin.benchmarks.trust.measured import Measured
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models.adapters import Adaptation, adapted
 from robustbench_tin.models.as_module import as_module, name_of

@@ -21,7 +21,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.image_labels import write_labels
 from robustbench_tin.benchmarks.runs.records import CLEAN, to_frame
 from robustbench_tin.benchmarks.runs.training_files import Trained
-from robustbench_tin.benchmarks.trust.judge import Measured
+from robustbench_tin.benchmarks.trust.measured import Measured
 
 if TYPE_CHECKING:
     import pandas as pd

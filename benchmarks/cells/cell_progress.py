@@ -10,7 +10,7 @@ from robustbench_tin.benchmarks.planning.cell_names import cell_name
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import CLEAN, Record
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
-from robustbench_tin.benchmarks.trust.judge import gets_verdict
+from robustbench_tin.benchmarks.trust.measured import gets_verdict
 from robustbench_tin.specs import eps_text
 from robustbench_tin.text import counted
 

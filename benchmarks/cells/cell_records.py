@@ -10,7 +10,7 @@ from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import Record, make_record
 from robustbench_tin.benchmarks.runs.training_files import Trained
-from robustbench_tin.benchmarks.trust.judge import with_cause
+from robustbench_tin.benchmarks.trust.measured import with_cause
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,8 @@ from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.runs.records import Record
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
-from robustbench_tin.benchmarks.trust.judge import Judgement, Measured, judge
+from robustbench_tin.benchmarks.trust.judge import Judgement, judge
+from robustbench_tin.benchmarks.trust.measured import Measured
 from robustbench_tin.progress import Reporter, duration
 
 

@@ -23,7 +23,7 @@ from robustbench_tin.benchmarks.runs.same_measurement import MeasuredImages
 from robustbench_tin.benchmarks.statistics.chances import Chances, holm
 from robustbench_tin.benchmarks.statistics.paired import Changes, image_variance
 from robustbench_tin.benchmarks.statistics.spread import Spread
-from robustbench_tin.benchmarks.trust.judge import needs_trust
+from robustbench_tin.benchmarks.trust.measured import needs_trust
 
 _ROUNDING = 1e-9
 

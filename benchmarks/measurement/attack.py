@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
 from robustbench_tin.attacks.base import Attack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import OnImages
-from robustbench_tin.benchmarks.measurement.results import Measurement
-
-if TYPE_CHECKING:
-    pass
 from robustbench_tin.benchmarks.measurement.clean import hits_of, measure_clean
 from robustbench_tin.benchmarks.measurement.curve import measure_curve
 from robustbench_tin.benchmarks.measurement.first_successes import Keep
 from robustbench_tin.benchmarks.measurement.fixed_budget import measure_fixed_budget
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.measurement.until_success import measure_until_success
 
 

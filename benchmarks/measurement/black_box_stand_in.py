@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from textwrap import shorten
-from typing import TYPE_CHECKING
 
 from torch import nn
 
@@ -13,12 +12,9 @@ from robustbench_tin.attacks import parse_attack
 from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
-from robustbench_tin.benchmarks.measurement.results import Measurement
-
-if TYPE_CHECKING:
-    pass
 from robustbench_tin.benchmarks.measurement.attack import measure_attack
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.results import Measurement
 
 STAND_IN = "square:queries=1000"
 """The attack that is measured instead if the model has no gradients for the requested attacks."""

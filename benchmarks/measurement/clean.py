@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,6 @@ from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top, predictions
-
-if TYPE_CHECKING:
-    pass
 
 
 def measure_clean(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -19,19 +18,16 @@ from robustbench_tin.attacks.engine.perturb import perturb_images
 from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK
+from robustbench_tin.benchmarks.measurement.blocks import image_blocks
+from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, hits_of, measure_clean
 from robustbench_tin.benchmarks.measurement.first_successes import FirstSuccesses, Keep, right_in_batch
+from robustbench_tin.benchmarks.measurement.ladder import climbed
+from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.errors import FOREIGN
 from robustbench_tin.metrics import in_top, predictions
 from robustbench_tin.threat import ThreatModel
-
-if TYPE_CHECKING:
-    pass
-from robustbench_tin.benchmarks.measurement.blocks import image_blocks
-from robustbench_tin.benchmarks.measurement.clean import batch_logits, failed, hits_of, measure_clean
-from robustbench_tin.benchmarks.measurement.ladder import climbed
-from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 
 # Number of images that show whether a model is random at test time.
 _COMPARED = 8

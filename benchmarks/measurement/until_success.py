@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from functools import partial
-from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
 
@@ -16,17 +15,14 @@ from robustbench_tin.attacks.engine.quantize import to_8bit
 from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.attacks.engine.stop_on_success import EarlyStopResult, EarlyStopRunner, OnSuccess
 from robustbench_tin.benchmarks.codes.status import OK
-from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.errors import FOREIGN
-from robustbench_tin.threat import ThreatModel
-
-if TYPE_CHECKING:
-    pass
 from robustbench_tin.benchmarks.measurement.blocks import block_seed, blocks, joined
 from robustbench_tin.benchmarks.measurement.clean import failed
 from robustbench_tin.benchmarks.measurement.first_successes import FirstSuccesses, Keep
 from robustbench_tin.benchmarks.measurement.fixed_budget import variant_remarks
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
+from robustbench_tin.benchmarks.measurement.results import Measurement
+from robustbench_tin.errors import FOREIGN
+from robustbench_tin.threat import ThreatModel
 
 
 def attack_until_success(

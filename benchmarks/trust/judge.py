@@ -13,118 +13,20 @@ from functools import cached_property
 import numpy as np
 from torch import nn
 
-from robustbench_tin.attacks import parse_attack
-from robustbench_tin.attacks.base import Attack, IterativeAttack
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
-from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict, too_few
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.runs.records import CERTIFIED, CLEAN, WORST_CASE, Record
-from robustbench_tin.benchmarks.trust import checks
+from robustbench_tin.benchmarks.runs.records import CLEAN, Record
+from robustbench_tin.benchmarks.trust import attack_checks, comparisons, model_checks
+from robustbench_tin.benchmarks.trust.measured import Measured, needs_trust, with_cause
 from robustbench_tin.benchmarks.trust.probe import Hits, ProbeResult, gather
-from robustbench_tin.benchmarks.trust.trials import PROBE_STEPS
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.base import Defense
 from robustbench_tin.errors import FOREIGN, RobustTinError, one_line
 
 # A budget can show a fault if an attack leaves at least this fraction of the right images.
 _LEFT_TO_BREAK = 0.1
-
-
-@dataclass(frozen=True)
-class Measured:
-    """A measurement and its results per image.
-
-    Attributes:
-        record: the record of the measurement.
-        top1: whether the true label is the top 1, bool ``(N,)``; None if that was not measured.
-        top5: whether the true label is in the top 5, bool ``(N,)``; None if that was not measured.
-        given: the attack object, which need not be registered; None for the attack that the record names.
-        sampled: on a ladder of budgets, the images that were attacked at this eps regardless of the smaller
-            ones, bool ``(N,)``; None if all were.
-        alone: sampled images that are right under the attack at this eps alone, bool ``(N,)``; None if
-            ``sampled`` is None.
-    """
-
-    record: Record
-    top1: Hits | None
-    top5: Hits | None
-    given: Attack | None = None
-    sampled: Hits | None = None
-    alone: Hits | None = None
-
-    @cached_property
-    def attack(self) -> Attack | None:
-        """The attack of the measurement; None for a clean measurement or a worst case."""
-        if self.given is not None or self.record.attack in (CLEAN, WORST_CASE):
-            return self.given
-        return parse_attack(self.record.attack)
-
-    @property
-    def iterative(self) -> bool:
-        """Whether the attack is a search with several gradient steps, which should find most successes."""
-        return self.claims and not self.black_box and not self.single_step
-
-    @property
-    def single_step(self) -> bool:
-        """Whether the attack is a single gradient step."""
-        return self._gradients == 1 and self.whole
-
-    @property
-    def is_short(self) -> bool:
-        """Whether the attack takes at most as many steps as the probe."""
-        return self.attack is not None and self._gradients <= PROBE_STEPS
-
-    @property
-    def black_box(self) -> bool:
-        """Whether the measurement used no gradients."""
-        return self.record.backward_passes == 0
-
-    @property
-    def whole(self) -> bool:
-        """Whether the attack runs its own loop, instead of steps that the engine calls."""
-        return self.attack is not None and not isinstance(self.attack, IterativeAttack)
-
-    @property
-    def claims(self) -> bool:
-        """Whether the attack searches for adversarial images; ``noise``, for example, does not."""
-        return self._gradients > 0
-
-    @property
-    def eot(self) -> int:
-        """The largest number of gradients that the attack averages for one step."""
-        own = [
-            getattr(stage, "eot", None) or 1
-            for stage in (self.attack.stages(self.record.classes) if self.attack else ())
-        ]
-        return max(self.record.eot, *own, 1)
-
-    @property
-    def counted(self) -> int:
-        """The k of the attack's criterion: 1, or 5 if it must push the label out of the top 5."""
-        return 1 if self.attack is None else self.attack.goal.k
-
-    def hits(self, k: int) -> Hits | None:
-        """Whether the label is in the top ``k``, 1 or 5, bool ``(N,)``; None if that was not measured."""
-        return self.top5 if k == 5 else self.top1
-
-    def independent(self, k: int) -> Hits | None:
-        """The results of the attack at this eps alone, for the images that were attacked at this eps.
-
-        On a ladder, :meth:`hits` includes the successes at smaller budgets, so it never rises with eps.
-
-        Args:
-            k: 1 or 5.
-        """
-        hits = self.hits(k)
-        if hits is None or self.alone is None or self.sampled is None:
-            return hits
-        return self.alone[self.sampled]
-
-    @property
-    def _gradients(self) -> int:
-        return 2 if self.attack is None else self.attack.gradients(1)
 
 
 @dataclass(frozen=True)
@@ -140,33 +42,6 @@ class Judgement:
     records: list[Record]
     passes: int = 0
     seconds: float = 0.0
-
-
-def gets_verdict(record: Record) -> bool:
-    """Whether a measurement is under attack; if so, the trust checks always give it a verdict."""
-    return record.attack not in (CLEAN, CERTIFIED)
-
-
-def needs_trust(record: Record) -> bool:
-    """Whether a figure can be checked: measured under attack, with a clean accuracy above chance."""
-    return gets_verdict(record) and uncheckable(record) is None
-
-
-def uncheckable(record: Record) -> TrustCode | None:
-    """The code of the reason why the checks cannot check a record; None if they can."""
-    if record.status != OK:
-        return TrustCode.no_figure
-    if record.above_chance is None:
-        return TrustCode.clean_failed
-    return None if record.above_chance else TrustCode.at_chance
-
-
-def with_cause(record: Record) -> Record:
-    """A copy of the record with its verdict if that is known without a check; else the record itself."""
-    cause = uncheckable(record)
-    if cause is None or not gets_verdict(record):
-        return record
-    return record.model_copy(update={"trust": (Reason.of(cause),)})
 
 
 def judge(
@@ -276,8 +151,8 @@ class _Cell:
     def unchecked(self, found: ProbeResult) -> list[Reason | None]:
         """Reasons why the checks could not judge a figure of this cell completely."""
         return [
-            checks.no_gradients(found),
-            checks.too_coarse(found),
+            model_checks.no_gradients(found),
+            model_checks.too_coarse(found),
             too_few(len(self._right), int(self._right.sum())),
         ]
 
@@ -286,54 +161,54 @@ class _Cell:
         return [reason for reason in self._of_answers(found) if reason is not None]
 
     def _of_answers(self, found: ProbeResult) -> Iterator[Reason | None]:
-        yield checks.remembered_calls(found)
-        yield checks.other_clean_answers(self._right, found)
-        yield checks.depends_on_company(found)
+        yield model_checks.remembered_calls(found)
+        yield model_checks.other_clean_answers(self._right, found)
+        yield model_checks.depends_on_company(found)
 
     def _of_model(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         record = measured.record
         yield from self._of_answers(found)
-        yield checks.differing_passes(found, measured.eot)
+        yield model_checks.differing_passes(found, measured.eot)
         probed = self._at(record.attack, found.eps)
-        if probed is None or probed.top1 is None or not checks.keeps_up(probed.top1, found):
-            yield checks.dead_gradients(found)
+        if probed is None or probed.top1 is None or not comparisons.keeps_up(probed.top1, found):
+            yield model_checks.dead_gradients(found)
         if probed is not None and probed.top1 is not None and probed.claims:
-            yield checks.faint_logits(probed.top1, found)
-        yield checks.withstands_anything(found, record.norm, record.classes)
-        yield checks.jumping_answers(found)
-        yield checks.false_gradients(found)
-        yield checks.shattered_gradients(found)
-        yield checks.stepwise_answers(found)
-        yield checks.black_box_wins(found)
+            yield model_checks.faint_logits(probed.top1, found)
+        yield model_checks.withstands_anything(found, record.norm, record.classes)
+        yield model_checks.jumping_answers(found)
+        yield model_checks.false_gradients(found)
+        yield model_checks.shattered_gradients(found)
+        yield model_checks.stepwise_answers(found)
+        yield model_checks.black_box_wins(found)
 
     def _of_attack(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         """Reasons from the probe's budget; they count for the other budgets of the attack too."""
         record = measured.record
         if measured.claims and measured.whole:
-            yield checks.asked_nothing(record.forward_passes, record.backward_passes, record.n)
+            yield attack_checks.asked_nothing(record.forward_passes, record.backward_passes, record.n)
         probed = self._at(measured.record.attack, found.eps)
         if probed is None or probed.top1 is None or not measured.claims:
             return
-        yield checks.weaker_than_probe(probed.top1, found, iterative=measured.iterative)
+        yield attack_checks.weaker_than_probe(probed.top1, found, iterative=measured.iterative)
         if not measured.iterative:
             return
         mine = probed.top1[found.numbers]
-        yield checks.no_better_than_noise(mine, found.noise, found.right, found.eps)
+        yield attack_checks.no_better_than_noise(mine, found.noise, found.right, found.eps)
         if not any(other.single_step for other in self._beside(probed)):
-            yield checks.weaker_than_one_step(mine, found.fgsm, found.eps, "a single step of FGSM")
+            yield attack_checks.weaker_than_one_step(mine, found.fgsm, found.eps, "a single step of FGSM")
 
     def _of_measure(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
         record = measured.record
-        yield checks.not_converged(record.late_successes, record.n)
+        yield attack_checks.not_converged(record.late_successes, record.n)
         if (
             record.late_successes is None
             and record.eps == found.eps
             and measured.iterative
             and measured.is_short
         ):
-            yield checks.probe_not_converged(found)
+            yield attack_checks.probe_not_converged(found)
         if not record.oblivious:
-            yield checks.unverified_successes(record.unverified or 0, record.n)
+            yield attack_checks.unverified_successes(record.unverified or 0, record.n)
         if measured.top1 is not None and measured.single_step:
             yield from self._of_single_step(measured, found)
         if not measured.iterative:
@@ -343,7 +218,7 @@ class _Cell:
         if below is not None:
             for lower, higher in ((below.independent(k), measured.independent(k)) for k in (1, 5)):
                 if lower is not None and higher is not None:
-                    yield checks.rising(lower, higher, below.record.eps, record.eps)
+                    yield attack_checks.rising(lower, higher, below.record.eps, record.eps)
                     break
 
     def _of_neighbours(self, measured: Measured) -> Iterator[Reason | None]:
@@ -366,7 +241,7 @@ class _Cell:
             yield reason
         if others:
             strongest, name = min(others, key=lambda other: int(other[0].sum()))
-            yield checks.refuted(left, strongest, eps, name)
+            yield attack_checks.refuted(left, strongest, eps, name)
 
     def _of_neighbour(self, left: Hits, other: Measured, theirs: Hits, k: int) -> Reason | None:
         """A reason from an attack that should be weaker than an iterative attack, if it is stronger."""
@@ -374,11 +249,11 @@ class _Cell:
         reason: Reason | None = None
         right = self.clean.hits(k)
         if not other.claims and right is not None:
-            reason = checks.no_better_than_noise(left, theirs, right, eps, name)
+            reason = attack_checks.no_better_than_noise(left, theirs, right, eps, name)
         if reason is None and other.single_step:
-            reason = checks.weaker_than_one_step(left, theirs, eps, name)
+            reason = attack_checks.weaker_than_one_step(left, theirs, eps, name)
         if reason is None and other.black_box:
-            reason = checks.black_box_beats(left, theirs, eps, name)
+            reason = attack_checks.black_box_beats(left, theirs, eps, name)
         return reason
 
     def _of_single_step(self, measured: Measured, found: ProbeResult) -> Iterator[Reason | None]:
@@ -388,14 +263,14 @@ class _Cell:
         asked = np.ones(record.n, dtype=bool) if measured.sampled is None else measured.sampled
         for other in self._beside_record(record):
             if other.iterative and other.top1 is not None:
-                yield checks.single_step_blind(
+                yield attack_checks.single_step_blind(
                     self._right[asked], left, other.top1[asked], record.eps, single_step_training=trained_so
                 )
                 return
         if found.pgd is not None and record.eps == found.eps:
             numbers = found.numbers[: len(found.pgd)]
             known = asked[numbers]
-            yield checks.single_step_blind(
+            yield attack_checks.single_step_blind(
                 found.right[: len(numbers)][known],
                 left[(np.cumsum(asked) - 1)[numbers[known]]],
                 found.pgd[known],

@@ -10,8 +10,8 @@ from robustbench_tin.benchmarks.codes.verdict import Reason, Verdict
 from robustbench_tin.benchmarks.runs.records import WORST_CASE
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.transfer_records import TransferRecord
-from robustbench_tin.benchmarks.trust import checks
-from robustbench_tin.benchmarks.trust.judge import Measured, needs_trust
+from robustbench_tin.benchmarks.trust import attack_checks
+from robustbench_tin.benchmarks.trust.measured import Measured, needs_trust
 
 _OF_TRANSFERS = (TrustCode.transfer_beats, TrustCode.transfer_refutes)
 
@@ -60,9 +60,9 @@ def _reason(run: RunDirectory, attack: str, others: Sequence[TransferRecord]) ->
     hits = {other: run.transfers.top1(other) for other in others}
     strongest = max(others, key=lambda other: int((left & ~hits[other]).sum()))
     name = f"{strongest.source.label} by {strongest.attack}"
-    beaten = checks.black_box_beats(left, hits[strongest], strongest.eps, name, transfer=True)
+    beaten = attack_checks.black_box_beats(left, hits[strongest], strongest.eps, name, transfer=True)
     # On few images the exact test may find nothing although the difference is large.
-    return beaten or checks.refuted(left, hits[strongest], strongest.eps, name, transfer=True)
+    return beaten or attack_checks.refuted(left, hits[strongest], strongest.eps, name, transfer=True)
 
 
 def _with_reason(

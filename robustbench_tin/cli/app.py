@@ -6,7 +6,7 @@ The module imports nothing heavy at the top, so that ``--help`` answers at once.
 from __future__ import annotations
 
 import traceback
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -19,9 +19,6 @@ from robustbench_tin.streams import (
     guarded_streams,
     was_closed_by_its_reader,
 )
-
-if TYPE_CHECKING:
-    pass
 
 # The base of typer's errors for a wrong command line; it has no public name.
 _CommandLineError: Any = typer.BadParameter.__mro__[2]

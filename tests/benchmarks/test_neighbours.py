@@ -18,7 +18,8 @@ from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.runs.records import CLEAN, WORST_CASE, make_record
-from robustbench_tin.benchmarks.trust.judge import Measured, judge
+from robustbench_tin.benchmarks.trust.judge import judge
+from robustbench_tin.benchmarks.trust.measured import Measured
 
 IMAGES = 100
 EPS = 0.03

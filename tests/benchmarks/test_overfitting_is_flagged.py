@@ -14,7 +14,8 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.benchmarks.codes.trust_texts import TrustCode
 from robustbench_tin.benchmarks.evaluate import measured
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
-from robustbench_tin.benchmarks.trust.judge import Measured, judge
+from robustbench_tin.benchmarks.trust.judge import judge
+from robustbench_tin.benchmarks.trust.measured import Measured
 from robustbench_tin.defenses import parse_defense
 from robustbench_tin.defenses.n_fgsm import NoiseFGSM
 from robustbench_tin.training.context import Context
