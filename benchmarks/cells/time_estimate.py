@@ -31,7 +31,7 @@ _STEP_SECONDS_PER_PARAMETER = {"cpu": 4e-9, "cuda": 2e-11}
 # Share of a forward and backward pass that the forward pass takes.
 _FORWARD = 0.4
 # Share of the trust checks' maximum number of passes that most networks need.
-_USUAL_PART = 0.6
+_USUAL_PART = 0.45
 # An image side to count by how much progressive resizing cuts the pixels.
 _WHOLE = 1024
 
