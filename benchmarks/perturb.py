@@ -14,8 +14,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
 from robustbench_tin.benchmarks.measurement.fixed_budget import (
-    perturb_batch,
-    prepare,
+    FixedBudget,
 )
 from robustbench_tin.benchmarks.measurement.inputs import (
     Images,
@@ -122,29 +121,22 @@ def _moved(
             [_stop_on_success(model, batches, attack, value, protocol, clean_logits) for value in budgets]
         )
     with protocol.attacked(model) as attacked:
-        prepare(attacked, batches, attack, budgets, protocol)
-        return with_right_variant(
-            attacked, lambda: _fixed_budget(attacked, batches, attack, budgets, protocol)
-        )
+        work = FixedBudget(batches, attack, budgets, protocol)
+        work.prepare(attacked)
+        return with_right_variant(attacked, lambda: _fixed_budget(attacked, work))
 
 
-def _fixed_budget(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    budgets: Sequence[float],
-    protocol: AttackProtocol,
-) -> Tensor:
+def _fixed_budget(attacked: AttackedModel, work: FixedBudget) -> Tensor:
     """The adversarial images of a fixed budget, in the form that :func:`perturb` returns.
 
     Raises:
         WrongVariantError: if the searched variant turns out to be wrong.
     """
     checks = SpotChecks(attacked)
-    positive = [index for index, eps in enumerate(budgets) if eps > 0]
+    positive = [index for index, eps in enumerate(work.eps) if eps > 0]
     parts = []
-    for start in batches.starts():
-        moved = perturb_batch(attack, attacked, *batches.at(start), budgets, protocol, start)
+    for start in work.batches.starts():
+        moved = work.perturbed(attacked, *work.batches.at(start), start)
         checks.offer(moved[positive].flatten(0, 1))
         checks.look()
         parts.append(moved.cpu())

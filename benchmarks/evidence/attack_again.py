@@ -16,7 +16,7 @@ from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import SpotChecks, with_right_variant
 from robustbench_tin.benchmarks.evidence.opened_run import OpenedRun
 from robustbench_tin.benchmarks.measurement.clean import measure_clean
-from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, prepare
+from robustbench_tin.benchmarks.measurement.fixed_budget import FixedBudget
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.until_success import attack_until_success
 from robustbench_tin.benchmarks.planning.plan import Cell
@@ -82,7 +82,8 @@ class AttackAgain:
 
     def _fixed_budget(self, batches: ImageBatches, eps: float, starts: Sequence[int]) -> dict[int, Tensor]:
         with self.attacked as attacked:
-            prepare(attacked, batches, self.attack, self.opened.plan.attacked_eps, self._protocol)
+            budgets = self.opened.plan.attacked_eps
+            FixedBudget(batches, self.attack, budgets, self._protocol).prepare(attacked)
             return with_right_variant(attacked, lambda: self._spent(attacked, batches, eps, starts))
 
     def _spent(
@@ -93,11 +94,11 @@ class AttackAgain:
         Raises:
             WrongVariantError: if the searched variant turns out to be wrong.
         """
+        work = FixedBudget(batches, self.attack, [eps], self._protocol)
         checks, made = SpotChecks(attacked), {}
         with self.opened.reporter.preparing() as progress:
             for number, start in enumerate(starts, 1):
-                images, labels = batches.at(start)
-                moved = perturb_batch(self.attack, attacked, images, labels, [eps], self._protocol, start)[0]
+                moved = work.perturbed(attacked, *batches.at(start), start)[0]
                 checks.offer(moved)
                 checks.look()
                 made[start] = moved.cpu()

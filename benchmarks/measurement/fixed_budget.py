@@ -135,14 +135,12 @@ def measure_fixed_budget(
     status, spent = OK, None
     attacked = protocol.attacked(model)
     report = told_once(on_images)
+    work = FixedBudget(batches, attack, eps, protocol)
     try:
         with attacked:
-            prepare(attacked, batches, attack, eps, protocol)
+            work.prepare(attacked)
             spent = with_right_variant(
-                attacked,
-                lambda: _spent(
-                    attacked, batches, attack, eps, protocol, report(), with_clean=with_clean, keep=keep
-                ),
+                attacked, lambda: work.run(attacked, on_images=report(), with_clean=with_clean, keep=keep)
             )
     except FOREIGN as error:  # a model or a plugged-in attack may raise anything
         status = failed(error)
@@ -170,8 +168,8 @@ def measure_fixed_budget(
 
 
 @dataclass(frozen=True)
-class _Spent:
-    """The results of a fixed budget at K budgets.
+class Spent:
+    """The results of a fixed budget at K eps.
 
     Attributes:
         top1: whether the label is in the top 1, bool ``(K, N)``.
@@ -190,137 +188,132 @@ class _Spent:
     adversarial: Sequence[AdversarialImages] = ()
 
 
-def _spent(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: Sequence[float],
-    protocol: AttackProtocol,
-    on_images: OnImages,
-    *,
-    with_clean: bool,
-    keep: Keep | None,
-) -> _Spent:
-    """Run a fixed budget on every image, block by block.
+@dataclass(frozen=True)
+class FixedBudget:
+    """The attack of some images with a fixed budget, at K eps at once.
 
-    Raises:
-        WrongVariantError: if the variant that the attack searches with turns out to be wrong.
-    """
-    spent: list[_Spent] = []
-    successes = [] if keep is None else [FirstSuccesses(keep) for _ in eps]
-    for rows in image_blocks(len(batches)):
-        wanted = with_clean and (not spent or spent[-1].clean_logits is not None)
-        spent.append(
-            spend_on(
-                attacked,
-                batches,
-                attack,
-                eps,
-                protocol,
-                on_images,
-                rows,
-                with_clean=wanted,
-                successes=successes,
-            )
-        )
-    kept = [first.found(batches.images.shape[1:]) for first in successes]
-    return replace(_joined(spent), adversarial=kept)
-
-
-def spend_on(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: Sequence[float],
-    protocol: AttackProtocol,
-    on_images: OnImages,
-    rows: range,
-    *,
-    with_clean: bool = False,
-    successes: Sequence[FirstSuccesses] = (),
-) -> _Spent:
-    """Run a fixed budget on one block of images.
-
-    Args:
-        attacked: the prepared attacked model.
+    Attributes:
         batches: the images.
         attack: an attack without a criterion.
-        eps: K positive budgets in units of the pixel range.
-        protocol: norm, seed and rounding.
-        on_images: called after each batch with its number of images.
-        rows: the rows of the block; it starts at the start of a batch.
-        with_clean: also keep the clean logits if the attack's gradients are taken at the clean images.
-        successes: take the successes of each budget, if they are kept.
-
-    Raises:
-        WrongVariantError: if the variant that the attack searches with turns out to be wrong.
+        eps: K values in units of the pixel range, at least one above 0.
+        protocol: norm, seed, search and rounding.
     """
-    checks = SpotChecks(attacked)
-    clean: list[Tensor] = []
-    hits: list[Tensor] = []
-    predicted: list[Tensor] = []
-    classes = 0
-    for start in range(rows.start, rows.stop, batches.size):
-        images, labels = batches.at(start)
-        if with_clean:
-            # An attack copies a tensor made in inference mode, and the logits of the copy would not be kept.
-            images = images.clone() if images.is_inference() else images
-            attacked.note(images)
-        moved = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
-        if with_clean and attacked.noted is not None:
-            if start == 0:
-                with_clean = _repeats(attacked, images, attacked.noted, protocol.seed)
-            clean.append(attacked.noted)
-        logits = [batch_logits(attacked, version, protocol.seed, start) for version in moved]
-        checks.offer(moved.flatten(0, 1), torch.cat(logits))
-        checks.look()
-        classes = logits[0].shape[1]
-        hits.append(torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)]))
-        predicted.append(torch.stack([predictions(each) for each in logits]))
-        if successes:
-            known = attacked.noted if with_clean else None
-            right = right_in_batch(successes[0].keep, attacked, images, labels, known, protocol.seed, start)
-            for first, version, hit in zip(successes, moved, hits[-1][0], strict=True):
-                wrong = (right & ~hit.cpu()).nonzero().squeeze(1)
-                first.offer(start + wrong, version[wrong.to(version.device)])
-        on_images(len(labels))
-    checks.settle()
-    top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
-    whole = with_clean and len(clean) == len(hits)
-    answers = torch.cat(predicted, dim=1).cpu().numpy()
-    return _Spent(top1, top5, answers, classes, torch.cat(clean) if whole else None)
+
+    batches: ImageBatches
+    attack: Attack
+    eps: Sequence[float]
+    protocol: AttackProtocol
+
+    def prepare(self, attacked: AttackedModel) -> None:
+        """Choose the variant to search with, tested on a random sample of the images at the largest eps."""
+        threat = ThreatModel(self.protocol.norm, max(self.eps))
+        few = drawn(self.batches, threat, probed(len(self.batches)))
+        attacked.prepare(few, self.protocol.search_for(self.attack))
+
+    def run(
+        self,
+        attacked: AttackedModel,
+        chosen: Sequence[range] | None = None,
+        *,
+        on_images: OnImages,
+        with_clean: bool = False,
+        keep: Keep | None = None,
+    ) -> Spent:
+        """Attack block by block, see :mod:`robustbench_tin.benchmarks.measurement.blocks`.
+
+        Args:
+            attacked: the prepared attacked model.
+            chosen: the rows of each block; None: all.
+            on_images: called after each batch with its number of images.
+            with_clean: also keep the clean logits if the attack's gradients are taken at the clean images.
+            keep: says which successes are kept; None: none.
+
+        Raises:
+            WrongVariantError: if the variant that the attack searches with turns out to be wrong.
+        """
+        spent: list[Spent] = []
+        successes = [] if keep is None else [FirstSuccesses(keep) for _ in self.eps]
+        for rows in image_blocks(len(self.batches)) if chosen is None else chosen:
+            wanted = with_clean and (not spent or spent[-1].clean_logits is not None)
+            spent.append(self._block(attacked, rows, on_images, successes, with_clean=wanted))
+        kept = [first.found(self.batches.images.shape[1:]) for first in successes]
+        return replace(_joined(spent), adversarial=kept)
+
+    def perturbed(self, attacked: AttackedModel, images: Tensor, labels: Tensor, start: int) -> Tensor:
+        """The adversarial images of one batch at the K eps, float32 ``(K, N, C, H, W)``.
+
+        Args:
+            attacked: the prepared attacked model.
+            images: the batch, float32 ``(N, C, H, W)`` in [0, 1].
+            labels: int64 ``(N,)``.
+            start: row of the batch's first image; with the seed it decides the random numbers.
+        """
+        protocol = self.protocol
+        seed = batch_seed(protocol.seed, start)
+        moved = perturb_images(self.attack, attacked, images, labels, self.eps, norm=protocol.norm, seed=seed)
+        if protocol.eight_bit:
+            for index, value in enumerate(self.eps):
+                moved[index] = to_8bit(moved[index], ThreatModel(protocol.norm, value).ball(images))
+        return moved
+
+    def _block(
+        self,
+        attacked: AttackedModel,
+        rows: range,
+        on_images: OnImages,
+        successes: Sequence[FirstSuccesses],
+        *,
+        with_clean: bool,
+    ) -> Spent:
+        seed = self.protocol.seed
+        checks = SpotChecks(attacked)
+        clean: list[Tensor] = []
+        hits: list[Tensor] = []
+        predicted: list[Tensor] = []
+        classes = 0
+        for start in range(rows.start, rows.stop, self.batches.size):
+            images, labels = self.batches.at(start)
+            if with_clean:
+                # An attack copies a tensor made in inference mode; the logits of the copy would not be kept.
+                images = images.clone() if images.is_inference() else images
+                attacked.note(images)
+            moved = self.perturbed(attacked, images, labels, start)
+            if with_clean and attacked.noted is not None:
+                if start == 0:
+                    with_clean = _repeats(attacked, images, attacked.noted, seed)
+                clean.append(attacked.noted)
+            logits = [batch_logits(attacked, version, seed, start) for version in moved]
+            checks.offer(moved.flatten(0, 1), torch.cat(logits))
+            checks.look()
+            classes = logits[0].shape[1]
+            hits.append(
+                torch.stack([torch.stack([in_top(each, labels, k) for each in logits]) for k in (1, 5)])
+            )
+            predicted.append(torch.stack([predictions(each) for each in logits]))
+            if successes:
+                known = attacked.noted if with_clean else None
+                right = right_in_batch(successes[0].keep, attacked, images, labels, known, seed, start)
+                for first, version, hit in zip(successes, moved, hits[-1][0], strict=True):
+                    wrong = (right & ~hit.cpu()).nonzero().squeeze(1)
+                    first.offer(start + wrong, version[wrong.to(version.device)])
+            on_images(len(labels))
+        checks.settle()
+        top1, top5 = torch.cat(hits, dim=2).cpu().numpy()
+        whole = with_clean and len(clean) == len(hits)
+        answers = torch.cat(predicted, dim=1).cpu().numpy()
+        return Spent(top1, top5, answers, classes, torch.cat(clean) if whole else None)
 
 
-def _joined(spent: Sequence[_Spent]) -> _Spent:
+def _joined(spent: Sequence[Spent]) -> Spent:
     """Join the results of all blocks."""
     clean = [each.clean_logits for each in spent if each.clean_logits is not None]
-    return _Spent(
+    return Spent(
         np.concatenate([each.top1 for each in spent], axis=1),
         np.concatenate([each.top5 for each in spent], axis=1),
         np.concatenate([each.predicted for each in spent], axis=1),
         spent[0].classes,
         torch.cat(clean) if len(clean) == len(spent) else None,
     )
-
-
-def prepare(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: Sequence[float],
-    protocol: AttackProtocol,
-) -> None:
-    """Choose the variant for a fixed budget, tested on a random sample of the images.
-
-    Args:
-        attacked: the attacked model; it gets the variant.
-        batches: the images.
-        attack: an attack without a criterion.
-        eps: positive budgets in units of the pixel range; the largest is used.
-        protocol: norm, seed and search.
-    """
-    few = drawn(batches, ThreatModel(protocol.norm, max(eps)), probed(len(batches)))
-    attacked.prepare(few, protocol.search_for(attack))
 
 
 def variant_remarks(attacked: AttackedModel) -> tuple[str, ...]:
@@ -333,31 +326,3 @@ def _repeats(attacked: AttackedModel, images: Tensor, logits: Tensor, seed: int)
     again = batch_logits(attacked, images[:_COMPARED], seed, 0)
     attacked.forward_passes -= len(again)  # these passes belong to no attack
     return bool(torch.allclose(again, logits[:_COMPARED], rtol=1e-3, atol=1e-3 * float(logits.std())))
-
-
-def perturb_batch(
-    attack: Attack,
-    attacked: AttackedModel,
-    images: Tensor,
-    labels: Tensor,
-    eps: Sequence[float],
-    protocol: AttackProtocol,
-    start: int,
-) -> Tensor:
-    """The adversarial images of one batch at K budgets, float32 ``(K, N, C, H, W)``.
-
-    Args:
-        attack: an attack without a criterion.
-        attacked: the attacked model.
-        images: the batch, float32 ``(N, C, H, W)`` in [0, 1].
-        labels: int64 ``(N,)``.
-        eps: K positive budgets in units of the pixel range.
-        protocol: norm, seed and rounding.
-        start: row of the batch's first image; with the seed it decides the random numbers.
-    """
-    seed = batch_seed(protocol.seed, start)
-    moved = perturb_images(attack, attacked, images, labels, eps, norm=protocol.norm, seed=seed)
-    if protocol.eight_bit:
-        for index, value in enumerate(eps):
-            moved[index] = to_8bit(moved[index], ThreatModel(protocol.norm, value).ball(images))
-    return moved

@@ -21,16 +21,16 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor, nn
 
-from robustbench_tin.attacks.base import Attack
+from robustbench_tin.attacks.base import Attack, AttackedModel
 from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import OnImages
 from robustbench_tin.attacks.engine.stop_on_success import StageReport
 from robustbench_tin.benchmarks.codes.status import OK
 from robustbench_tin.benchmarks.measurement.blocks import blocks, image_blocks, joined_stages
-from robustbench_tin.benchmarks.measurement.fixed_budget import prepare, spend_on
+from robustbench_tin.benchmarks.measurement.fixed_budget import FixedBudget
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
-from robustbench_tin.benchmarks.measurement.until_success import attack_blocks, prepare_until_success
+from robustbench_tin.benchmarks.measurement.until_success import UntilSuccess
 from robustbench_tin.benchmarks.planning.plan import eps_slug, slug
 from robustbench_tin.errors import FOREIGN
 
@@ -195,9 +195,9 @@ def choose_variants(
     for attack in attacks:
         with protocol.attacked(model) as attacked:
             if attack.criterion is None:
-                prepare(attacked, batches, attack, eps, protocol)
+                FixedBudget(batches, attack, eps, protocol).prepare(attacked)
             else:
-                prepare_until_success(attacked, batches, attack, eps[0], protocol, clean_logits)
+                UntilSuccess(batches, attack, eps[0], protocol, clean_logits).prepare(attacked)
 
 
 def measure_shard(
@@ -223,11 +223,16 @@ def measure_shard(
     Returns:
         The part; None if the cell must be measured undivided.
     """
-    work = _fixed if attack.criterion is None else _until_success
     try:
         with protocol.attacked(model) as attacked:
             started = time.perf_counter()
-            found = work(attacked, batches, attack, shard, protocol, clean_logits, on_images)
+            if attack.criterion is None:
+                fixed = FixedBudget(batches, attack, shard.eps, protocol)
+                found = _fixed(attacked, fixed, shard, on_images)
+            else:
+                (eps,) = shard.eps
+                work = UntilSuccess(batches, attack, eps, protocol, clean_logits)
+                found = _until_success(attacked, work, shard, on_images)
             if attacked.wrong_variant is not None:
                 return None
             return Part(
@@ -242,47 +247,25 @@ def measure_shard(
         return None
 
 
-def _fixed(
-    attacked: Any,
-    batches: ImageBatches,
-    attack: Attack,
-    shard: Shard,
-    protocol: AttackProtocol,
-    clean_logits: Tensor,
-    on_images: OnImages,
-) -> dict[str, Any]:
-    prepare(attacked, batches, attack, shard.eps, protocol)
-    spent = [
-        spend_on(attacked, batches, attack, shard.eps, protocol, on_images, rows)
-        for rows in image_blocks(len(batches))
-        if rows.start in shard.images
-    ]
-    arrays = {
-        name: np.concatenate([getattr(each, name) for each in spent], axis=1)
-        for name in ("top1", "top5", "predicted")
-    }
-    return {**arrays, "classes": spent[0].classes}
+def _fixed(attacked: AttackedModel, work: FixedBudget, shard: Shard, on_images: OnImages) -> dict[str, Any]:
+    work.prepare(attacked)
+    rows = [rows for rows in image_blocks(len(work.batches)) if rows.start in shard.images]
+    found = work.run(attacked, rows, on_images=on_images)
+    return {name: getattr(found, name) for name in ("top1", "top5", "predicted", "classes")}
 
 
 def _until_success(
-    attacked: Any,
-    batches: ImageBatches,
-    attack: Attack,
-    shard: Shard,
-    protocol: AttackProtocol,
-    clean_logits: Tensor,
-    on_images: OnImages,
+    attacked: AttackedModel, work: UntilSuccess, shard: Shard, on_images: OnImages
 ) -> dict[str, Any]:
-    (eps,) = shard.eps
-    prepare_until_success(attacked, batches, attack, eps, protocol, clean_logits)
-    rows = [rows for rows in blocks(attack, len(batches)) if rows.start in shard.images]
-    found = attack_blocks(attacked, batches, attack, eps, protocol, clean_logits, rows, on_images=on_images)
+    work.prepare(attacked)
+    rows = [rows for rows in blocks(work.attack, len(work.batches)) if rows.start in shard.images]
+    found = work.run(attacked, rows, on_images=on_images)
     right = (~found.success).numpy()[None]
     return {
-        "top1": right if attack.goal.k == 1 else None,
-        "top5": right if attack.goal.k == 5 else None,
+        "top1": right if work.attack.goal.k == 1 else None,
+        "top5": right if work.attack.goal.k == 5 else None,
         "predicted": found.predicted.numpy()[None],
-        "classes": clean_logits.shape[1],
+        "classes": work.clean_logits.shape[1],
         "stages": tuple(found.stages),
         "disagreements": found.disagreements,
         "unverified": int((found.unverified & ~found.success).sum()),

@@ -12,20 +12,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustbench_tin.attacks.acceleration.variant_cache import probed
 from robustbench_tin.attacks.base import Attack, AttackedModel, AttackFailure
-from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
+from robustbench_tin.attacks.engine.image_batches import ImageBatches
 from robustbench_tin.attacks.engine.spot_checks import OnImages, SpotChecks, told_once, with_right_variant
 from robustbench_tin.benchmarks.codes.status import OK, Status, StatusCode
 from robustbench_tin.benchmarks.measurement.clean import batch_logits
-from robustbench_tin.benchmarks.measurement.fixed_budget import perturb_batch, variant_remarks
+from robustbench_tin.benchmarks.measurement.fixed_budget import FixedBudget, variant_remarks
 from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.planning.plan import Cell, Plan
 from robustbench_tin.benchmarks.runs.cell_loader import CellLoader
 from robustbench_tin.errors import FOREIGN, one_line
 from robustbench_tin.metrics import in_top
-from robustbench_tin.threat import ThreatModel
 
 # Largest number of bytes of adversarial images in memory at a time, for a data set of any size.
 _BLOCK_BYTES = 256 * 2**20
@@ -74,9 +72,9 @@ def measure_transfer(
         surrogate = loaded.bare if plan.oblivious else None
         protocol = AttackProtocol(plan.norm, source.seed, "fixed", plan.eot, plan.eight_bit, surrogate)
         attacked = protocol.attacked(loaded.model)
+        work = FixedBudget(batches, attack, eps, protocol)
         with attacked:
-            few = drawn(batches, ThreatModel(plan.norm, max(eps)), probed(len(batches)))
-            attacked.prepare(few, protocol.search)
+            work.prepare(attacked)
 
         def passed(attacked: AttackedModel) -> None:
             nonlocal targets, making
@@ -89,7 +87,7 @@ def measure_transfer(
                 with attacked:
                     for start in starts:
                         images, labels = batches.at(start)
-                        moved[start] = perturb_batch(attack, attacked, images, labels, eps, protocol, start)
+                        moved[start] = work.perturbed(attacked, images, labels, start)
                         checks.offer(moved[start].flatten(0, 1))
                         checks.look()
                         told(len(labels))

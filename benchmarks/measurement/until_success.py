@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor, nn
@@ -25,6 +26,102 @@ from robustbench_tin.errors import FOREIGN
 from robustbench_tin.threat import ThreatModel
 
 
+@dataclass(frozen=True)
+class UntilSuccess:
+    """The attack of some images, at one budget, each until it is adversarial or the budget ends.
+
+    Attributes:
+        batches: the images.
+        attack: an attack with a criterion.
+        eps: a positive budget in units of the pixel range.
+        protocol: norm, seed and search.
+        clean_logits: logits of the clean measurement, float32 ``(N, C)``.
+    """
+
+    batches: ImageBatches
+    attack: Attack
+    eps: float
+    protocol: AttackProtocol
+    clean_logits: Tensor
+
+    def prepare(self, attacked: AttackedModel) -> None:
+        """Choose the variant to search with, on a sample of the images that are right."""
+        wrong = self.attack.goal.success(self.clean_logits, self.batches.all_labels())
+        right = (~wrong).nonzero().squeeze(1).cpu()
+        if len(right):
+            sample = drawn(self.batches, self._threat, probed(len(right)), right)
+            attacked.prepare(sample, self.protocol.search_for(self.attack))
+
+    def run(
+        self,
+        attacked: AttackedModel,
+        chosen: Sequence[range] | None = None,
+        *,
+        keep_images: bool = False,
+        on_images: OnImages | None = None,
+        on_success: OnSuccess | None = None,
+    ) -> EarlyStopResult:
+        """Attack block by block, see :mod:`robustbench_tin.benchmarks.measurement.blocks`.
+
+        Args:
+            attacked: the prepared attacked model.
+            chosen: the rows of each block; None: all.
+            keep_images: whether the result holds the adversarial images.
+            on_images: called with the number of newly finished images.
+            on_success: called with the rows of new successes and their adversarial images.
+
+        Raises:
+            AttackFailure: if the model or the attack raises an error or returns invalid values.
+        """
+        chosen = blocks(self.attack, len(self.batches)) if chosen is None else chosen
+        block = partial(self._block, attacked, keep_images=keep_images, on_success=on_success)
+        found: list[EarlyStopResult] = []
+        for rows in chosen:
+            before = attacked.wrong_variant
+            found.append(block(rows, on_images=on_images))
+            if attacked.wrong_variant is not before:
+                # The variant also misled the search of earlier blocks.
+                again = map(block, chosen[: len(found) - 1])
+                found = [*map(_added, again, found), found[-1]]
+        return joined(found)
+
+    @property
+    def _threat(self) -> ThreatModel:
+        return ThreatModel(self.protocol.norm, self.eps)
+
+    def _block(
+        self,
+        attacked: AttackedModel,
+        rows: range,
+        *,
+        keep_images: bool,
+        on_images: OnImages | None = None,
+        on_success: OnSuccess | None,
+    ) -> EarlyStopResult:
+        def succeeded(local: Tensor, images: Tensor) -> None:
+            if on_success is not None:
+                on_success(rows.start + local, images)
+
+        runner = EarlyStopRunner(
+            attacked,
+            self.batches.part(rows),
+            self._threat,
+            self.attack.goal,
+            self.clean_logits[rows.start : rows.stop],
+            seed=block_seed(self.protocol.seed, rows.start),
+            finish=to_8bit if self.protocol.eight_bit else None,
+            on_images=on_images,
+            on_success=succeeded,
+        )
+        return runner.attack(self.attack, keep_images=keep_images)
+
+
+def _added(again: EarlyStopResult, before: EarlyStopResult) -> EarlyStopResult:
+    """Add the successes of a block's first search to the result of its second search."""
+    again.add(before)
+    return again
+
+
 def attack_until_success(
     model: nn.Module,
     batches: ImageBatches,
@@ -40,137 +137,19 @@ def attack_until_success(
 ) -> EarlyStopResult:
     """Attack each image until it is adversarial or the budget ends.
 
+    The other arguments are those of :class:`UntilSuccess` and its :meth:`~UntilSuccess.run`.
+
     Args:
         model: maps float32 pixels in [0, 1] to logits; on the device of the images.
-        batches: the images.
-        attack: an attack with a criterion.
-        eps: a positive budget in units of the pixel range.
-        protocol: norm, seed and search.
-        clean_logits: logits of the clean measurement, float32 ``(N, C)``.
         attacked: the attacked model to use; None to make one from ``model``.
-        keep_images: whether the result holds the adversarial images.
-        on_images: called with the number of newly finished images.
-
-    Block by block, see :mod:`robustbench_tin.benchmarks.measurement.blocks`.
 
     Raises:
         AttackFailure: if the model or the attack raises an error or returns invalid values.
     """
+    work = UntilSuccess(batches, attack, eps, protocol, clean_logits)
     with attacked or protocol.attacked(model) as entered:
-        prepare_until_success(entered, batches, attack, eps, protocol, clean_logits)
-        chosen = blocks(attack, len(batches))
-        return attack_blocks(
-            entered,
-            batches,
-            attack,
-            eps,
-            protocol,
-            clean_logits,
-            chosen,
-            keep_images=keep_images,
-            on_images=on_images,
-            on_success=on_success,
-        )
-
-
-def attack_blocks(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: float,
-    protocol: AttackProtocol,
-    clean_logits: Tensor,
-    chosen: Sequence[range],
-    *,
-    keep_images: bool = False,
-    on_images: OnImages | None = None,
-    on_success: OnSuccess | None = None,
-) -> EarlyStopResult:
-    """Attack some blocks of the images, one after the other.
-
-    The other arguments are those of :func:`attack_until_success`.
-
-    Args:
-        chosen: the rows of each block.
-
-    Raises:
-        AttackFailure: if the model or the attack raises an error or returns invalid values.
-    """
-    block = partial(
-        _attack_block,
-        attacked,
-        batches,
-        attack,
-        eps,
-        protocol,
-        clean_logits,
-        keep_images=keep_images,
-        on_success=on_success,
-    )
-    found: list[EarlyStopResult] = []
-    for rows in chosen:
-        before = attacked.wrong_variant
-        found.append(block(rows, on_images=on_images))
-        if attacked.wrong_variant is not before:
-            # The variant also misled the search of earlier blocks.
-            again = map(block, chosen[: len(found) - 1])
-            found = [*map(_added, again, found), found[-1]]
-    return joined(found)
-
-
-def prepare_until_success(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: float,
-    protocol: AttackProtocol,
-    clean_logits: Tensor,
-) -> None:
-    """Choose the variant to search with, on a sample of the images that are right.
-
-    The arguments are those of :func:`attack_until_success`.
-    """
-    right = (~attack.goal.success(clean_logits, batches.all_labels())).nonzero().squeeze(1).cpu()
-    if len(right):
-        sample = drawn(batches, ThreatModel(protocol.norm, eps), probed(len(right)), right)
-        attacked.prepare(sample, protocol.search_for(attack))
-
-
-def _attack_block(
-    attacked: AttackedModel,
-    batches: ImageBatches,
-    attack: Attack,
-    eps: float,
-    protocol: AttackProtocol,
-    clean_logits: Tensor,
-    rows: range,
-    *,
-    keep_images: bool = False,
-    on_images: OnImages | None = None,
-    on_success: OnSuccess | None = None,
-) -> EarlyStopResult:
-    def succeeded(local: Tensor, images: Tensor) -> None:
-        if on_success is not None:
-            on_success(rows.start + local, images)
-
-    runner = EarlyStopRunner(
-        attacked,
-        batches.part(rows),
-        ThreatModel(protocol.norm, eps),
-        attack.goal,
-        clean_logits[rows.start : rows.stop],
-        seed=block_seed(protocol.seed, rows.start),
-        finish=to_8bit if protocol.eight_bit else None,
-        on_images=on_images,
-        on_success=succeeded,
-    )
-    return runner.attack(attack, keep_images=keep_images)
-
-
-def _added(again: EarlyStopResult, before: EarlyStopResult) -> EarlyStopResult:
-    """Add the successes of a block's first search to the result of its second search."""
-    again.add(before)
-    return again
+        work.prepare(entered)
+        return work.run(entered, keep_images=keep_images, on_images=on_images, on_success=on_success)
 
 
 def measure_until_success(
