@@ -43,7 +43,7 @@ Hits = npt.NDArray[np.bool_]
 
 IMAGES = 96
 # Largest number of forward and backward passes for an image: 8,900 passes in all, a fifth of the passes of
-# FGSM and PGD on 1,000 images at two budgets. Most networks need less than half.
+# FGSM and PGD on 1,000 images at two budgets. Most networks need 55 at most.
 PASSES = 93
 # Number of images whose gradients are tested, in one batch, and number of these also tested at other points.
 _CLOSELY, _AT_OTHER_POINTS = 48, 24
