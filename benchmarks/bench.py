@@ -161,8 +161,8 @@ def _announce(
     )
     finished = f", {done} done" if done else ""
     reporter.say(
-        f"Plan: {counted(cells, 'cell')}{finished}, {counted(plan.measures, 'measure')}, {_epochs(plan)} of"
-        f" batches of {plan.batch_size} on {plan.device}; about {duration(seconds)}."
+        f"Plan: {counted(cells, 'cell')}{finished}, {counted(plan.measures, 'measurement')},"
+        f" {_epochs(plan)} of batches of {plan.batch_size} on {plan.device}; about {duration(seconds)}."
         f" Run directory: {path}"
     )
 

@@ -156,7 +156,7 @@ def _announce(run: Run, dataset: Dataset, costs: Estimate, left: Sequence[Cell],
     done = len(plan.given) - len(left)
     finished = f", {done} done" if done else ""
     reporter.say(
-        f"Plan: {counted(len(plan.given), 'model')}{finished}, {counted(plan.measures, 'measure')} on"
+        f"Plan: {counted(len(plan.given), 'model')}{finished}, {counted(plan.measures, 'measurement')} on"
         f" {plan.device}; about {duration(sum(map(costs.cell, left)))}. Run directory: {run.path}"
     )
     if plan.attacked_eps and REFERENCE not in plan.attacks:

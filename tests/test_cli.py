@@ -106,7 +106,7 @@ def test_a_trained_cell_predicts_and_fools_and_a_preset_s_flags_win(small, folde
 def test_bench_prints_a_table_and_show_prints_it_again(small, tmp_path):
     result = robust_tin(*small)
     assert result.returncode == 0, result.stderr
-    assert "Plan: 1 cell, 5 measures, 3 epochs" in result.stdout
+    assert "Plan: 1 cell, 5 measurements, 3 epochs" in result.stdout
     assert "under fgsm, pgd (linf, fixed budget)" in result.stdout
     shown = robust_tin("show", tmp_path / "run")
     assert shown.returncode == 0
@@ -238,7 +238,7 @@ def test_a_bench_with_failed_measures_prints_its_tables_and_ends_with_2(small):
     assert result.returncode == 2
     assert "no longer finite" in result.stdout
     assert result.stderr.splitlines()[-1].endswith(
-        "5 of 5 measures failed; the tables give the reasons. Repeat the command to try them again"
+        "5 of 5 measurements failed; the tables give the reasons. Repeat the command to try them again"
     )
 
 

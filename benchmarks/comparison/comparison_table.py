@@ -53,7 +53,7 @@ def comparison_table(
     """
     names = [column for part in _PARTS for column in _columns(part, differences)]
     ranks = list(dict.fromkeys(each.rank for each in differences))
-    labels = [*(heading for heading, _ in names), "measure", *(["top"] if len(ranks) > 1 else [])]
+    labels = [*(heading for heading, _ in names), "attack", *(["top"] if len(ranks) > 1 else [])]
     rows = [
         (
             *(text(each) for _, text in names),

@@ -164,7 +164,7 @@ def seeds_table(drop: float, baseline: Baseline, level: float) -> Table:
             )
     return Table(
         title=f"Seeds needed to detect a re-training that loses {points(drop)}, in {POWER:.0%} of checks",
-        columns=("model", "measure", "seeds", "deviation", "visible", "seeds needed"),
+        columns=("model", "measurement", "seeds", "deviation", "visible", "seeds needed"),
         rows=tuple(rows),
         label_columns=2,
         notes=(

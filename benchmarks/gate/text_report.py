@@ -24,7 +24,7 @@ def table(report: CheckReport) -> Table:
         columns=(
             "model",
             "defense",
-            "measure",
+            "measurement",
             "test",
             "baseline %",
             "now %",

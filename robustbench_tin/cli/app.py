@@ -92,6 +92,6 @@ def _run() -> int:
         complain("interrupted")
         return InterruptedByUserError.exit_code
     except BaseException:  # noqa: BLE001 - a defect
-        # Python's own exit code would be 1, which `check` reserves for "a measure is worse".
+        # Python's own exit code would be 1, which `check` reserves for "a measurement is worse".
         traceback.print_exc()
         return RobustTinError.exit_code

@@ -87,7 +87,7 @@ def tell_baseline(made: Baseline, out: Path, notes: Iterable[str], more_seeds: s
     measures = sum(len(entry.measures) for entry in made.entries)
     seeds = min(len(entry.seeds) for entry in made.entries)
     say(
-        f"{out}: {counted(measures, 'measure')} of {counted(made.images, 'image')},"
+        f"{out}: {counted(measures, 'measurement')} of {counted(made.images, 'image')},"
         f" {out.stat().st_size / 1000:.1f} kB"
     )
     for spot in (*notes, *weak_spots(made)):
@@ -118,8 +118,8 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="[SELECTOR=]FRACTION",
-            help="Largest drop allowed for a measure, as a fraction: 0.02, pgd@0.03=0.02,"
-            " resnet*/none/pgd*=0.02. The last option that matches a measure applies. Repeatable.",
+            help="Largest drop allowed for a measurement, as a fraction: 0.02, pgd@0.03=0.02,"
+            " resnet*/none/pgd*=0.02. The last option that matches a measurement applies. Repeatable.",
             show_default="0.01",
             rich_help_panel=RULES,
         ),
@@ -128,7 +128,7 @@ def check(
         list[str] | None,
         typer.Option(
             metavar="SELECTOR=FRACTION",
-            help="Smallest value allowed for a measure, as a fraction: pgd@0.03=0.20. Repeatable.",
+            help="Smallest value allowed for a measurement, as a fraction: pgd@0.03=0.20. Repeatable.",
             rich_help_panel=RULES,
         ),
     ] = None,
@@ -208,7 +208,7 @@ def check(
         bool,
         typer.Option(
             "--changed",
-            help="In the table and in Markdown, show only the measures that changed: better, worse,"
+            help="In the table and in Markdown, show only the measurements that changed: better, worse,"
             " unreliable, new, missing or not comparable.",
             rich_help_panel=REPORTS,
         ),
@@ -241,9 +241,9 @@ def check(
 ) -> None:
     """Fail if robustness got worse than in a baseline.
 
-    Exit code 0: no measure is worse.
-    Exit code 1: a measure is worse, or has become unreliable.
-    Exit code 2: a measure cannot be compared, or the check could not finish.
+    Exit code 0: no measurement is worse.
+    Exit code 1: a measurement is worse, or has become unreliable.
+    Exit code 2: a measurement cannot be compared, or the check could not finish.
 
     The report files are written in each case.
     """

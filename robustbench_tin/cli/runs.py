@@ -109,8 +109,8 @@ def show(
     format: Annotated[
         Format,
         typer.Option(
-            help="Output format. csv and json print the records, one row per measure. latex needs the package"
-            " booktabs and sets the best value of each column in bold."
+            help="Output format. csv and json print the records, one row per measurement. latex needs the"
+            " package booktabs and sets the best value of each column in bold."
         ),
     ] = Format.table,
 ) -> None:

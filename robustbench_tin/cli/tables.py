@@ -24,8 +24,8 @@ def require_no_failure(run: Any) -> None:
     failed = sum(status not in (StatusCode.ok, StatusCode.not_measured) for status in statuses)
     if failed:
         raise RunError(
-            f"{failed} of {len(statuses)} measures failed; the tables give the reasons. Repeat the command to"
-            " try them again"
+            f"{failed} of {len(statuses)} measurements failed; the tables give the reasons. Repeat the"
+            " command to try them again"
         )
 
 
@@ -33,12 +33,12 @@ def print_tables(run: Any, tables: Sequence[Table], console: Console) -> None:
     """Print the tables of a run.
 
     Raises:
-        RunError: if it has no measures yet.
+        RunError: if it has no measurements yet.
     """
     from robustbench_tin.errors import RunError
 
     if not tables:
-        raise RunError(f"run '{run.path}' has no measures yet; repeat its bench command to continue it")
+        raise RunError(f"run '{run.path}' has no measurements yet; repeat its bench command to continue it")
     render_tables(tables, console)
 
 

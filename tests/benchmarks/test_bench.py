@@ -296,7 +296,7 @@ def test_a_dry_run_writes_nothing(small):
     listener = Listener()
     assert bench(**small, dry_run=True, reporter=listener) is None
     assert not small["out"].exists()
-    assert any("1 cell, 5 measures" in line for line in listener.lines)
+    assert any("1 cell, 5 measurements" in line for line in listener.lines)
 
 
 BROKEN_ATTACK = '''

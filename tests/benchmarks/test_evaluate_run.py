@@ -190,7 +190,7 @@ def test_the_commands_on_runs_take_the_run(options: dict, tmp_path: Path) -> Non
     for words, told in (
         (["show", here], "timm:test_resnet"),
         (["runs", str(run.path.parent)], "done"),
-        (["baseline", here, "--out", baseline], "4 measures"),
+        (["baseline", here, "--out", baseline], "4 measurements"),
         (["check", here, "--baseline", baseline, "--allow-untrained"], "4 not worse"),
         (["predict", cell, "--split", "val", "--out", str(tmp_path / "p.csv")], "12"),
         (["fool", "--model", cell, "--split", "val", "--out", str(tmp_path / "fooled")], "12"),

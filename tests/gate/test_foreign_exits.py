@@ -155,4 +155,4 @@ def test_a_defense_that_exits_ends_no_bench_with_success(
     told = capsys.readouterr()
     assert "failed: SystemExit: 0" in " ".join(told.out.split())
     (line,) = told.err.splitlines()
-    assert "measures failed" in line
+    assert "measurements failed" in line
