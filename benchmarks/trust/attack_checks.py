@@ -1,4 +1,4 @@
-"""Trust checks of attacks: did each find what it should, beside the probe and beside each other?
+"""Trust checks of attacks: did each succeed as often as the probe, and as the others of its table?
 
 Each check returns its reason, or None if it finds nothing. It compares results per image; ``probed`` is the
 result of the probe. A reason must not appear by chance, so checks that count images use an exact test. They
