@@ -8,10 +8,10 @@ float32 on one thread:
 
 Each rewrite is timed twice: on the model as it is (``alone``), and within the variant that attacks search
 with, against the same variant without it (``in the form``). That variant has batch norm folded, quick stems,
-tiny maps as matrix products and channels last; bfloat16 comes on top of it. The numbers are the time with the
-rewrite divided by the time without it: the median of the rounds and, in brackets, the first and third
-quartiles. Both run in turn, in changing order, and time is processor time. A dash means that the rewrite
-finds nothing to change.
+tiny maps as matrix products, layers that keep their inputs and channels last; bfloat16 comes on top of it.
+The numbers are the time with the rewrite divided by the time without it: the median of the rounds and, in
+brackets, the first and third quartiles. Both run in turn, in changing order, and time is processor time. A
+dash means that the rewrite finds nothing to change.
 
 A last table counts the networks on which a rewrite saves 5 % or more in the variant.
 
@@ -36,7 +36,7 @@ from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
 from robustbench_tin.attacks.acceleration.small_map_conv import replace_small_map_convs
 from robustbench_tin.attacks.acceleration.strided_conv_gradient import replace_strided_convs
 from robustbench_tin.attacks.acceleration.variant_label import VariantLabel
-from robustbench_tin.attacks.acceleration.variants import ModelVariant
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, keep_inputs
 from robustbench_tin.attacks.losses import cross_entropy
 from robustbench_tin.models import backbones, build_classifier
 from robustbench_tin.runtime import tune_allocator
@@ -46,11 +46,16 @@ NETWORKS = (
     "vgg16,vgg19,mobilenet,resnet50,inceptionv3,nasnetlarge,densenet121,densenet169,densenet201,"
     "timm:resnet18,timm:vit_tiny_patch16_224,timm:convnext_tiny"
 )
-FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST = "folding", "quick stems", "tiny maps", "channels last"
-BFLOAT16 = "bfloat16"
-FORM = frozenset({FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST})
-REWRITES = (FOLDING, STEMS, TINY_MAPS, CHANNELS_LAST, BFLOAT16)
-LAYERS = {FOLDING: fuse_batchnorm, STEMS: replace_strided_convs, TINY_MAPS: replace_small_map_convs}
+FOLDING, STEMS, TINY_MAPS, KEPT = "folding", "quick stems", "tiny maps", "kept inputs"
+CHANNELS_LAST, BFLOAT16 = "channels last", "bfloat16"
+LAYERS = {
+    FOLDING: fuse_batchnorm,
+    STEMS: replace_strided_convs,
+    TINY_MAPS: replace_small_map_convs,
+    KEPT: keep_inputs,
+}
+FORM = frozenset({*LAYERS, CHANNELS_LAST})
+REWRITES = (*LAYERS, CHANNELS_LAST, BFLOAT16)
 PASSES = ("forward and backward", "forward")
 COMPARED = {"alone": frozenset[str](), "in the form": FORM}
 # A rewrite that saves less than this on all networks but one is not worth its code.
@@ -138,7 +143,7 @@ def timed(
 ) -> Ratio | None:
     """How much of its time a model keeps with a rewrite, beside others; None if there is nothing to time."""
     without, rewritten = made(model, images, others), made(model, images, others | {rewrite})
-    if rewrite in (FOLDING, STEMS, TINY_MAPS) and kinds(without) == kinds(rewritten):
+    if rewrite in LAYERS and kinds(without) == kinds(rewritten):
         return None
     pair = (without, rewritten)
     warm = min(seconds(variant, images, passes) for _ in range(WARM_UP) for variant in pair)
@@ -175,9 +180,12 @@ def made(model: nn.Module, images: Tensor, rewrites: Rewrites) -> ModelVariant:
     )
 
 
-def kinds(variant: ModelVariant) -> dict[str, type[nn.Module]]:
-    """The class of each module of a variant, by its name."""
-    return {name: type(module) for name, module in variant.module.named_modules()}
+def kinds(variant: ModelVariant) -> dict[str, tuple[type[nn.Module], bool]]:
+    """The class of each module of a variant, and whether it overwrites its input, by its name."""
+    return {
+        name: (type(module), bool(vars(module).get("inplace")))
+        for name, module in variant.module.named_modules()
+    }
 
 
 def seconds(variant: ModelVariant, images: Tensor, passes: str) -> float:

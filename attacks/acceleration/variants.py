@@ -91,11 +91,23 @@ def take_products(model: nn.Module, images: Tensor) -> nn.Module:
     return model
 
 
+def keep_inputs(model: nn.Module, images: Tensor) -> nn.Module:
+    """The model, whose layers do not overwrite their inputs from now on; ``images`` are not used.
+
+    A product's result is a view, and autograd copies the gradient of a view that is overwritten.
+    """
+    for layer in model.modules():
+        if vars(layer).get("inplace") is True:
+            vars(layer)["inplace"] = False
+    return model
+
+
 REWRITES = (
     Rewrite(fuse_batchnorm, cpu_only=False),
     Rewrite(replace_strided_convs),
     Rewrite(replace_small_map_convs),
     Rewrite(take_products),
+    Rewrite(keep_inputs),
 )
 """All rewrites, in the order in which they are applied."""
 

@@ -20,7 +20,7 @@ from robustbench_tin.attacks.acceleration.fuse_batchnorm import fuse_batchnorm
 from robustbench_tin.attacks.acceleration.module_surgery import independent_copy
 from robustbench_tin.attacks.acceleration.variant_cache import VariantCache, probed
 from robustbench_tin.attacks.acceleration.variant_label import MODEL, VariantLabel
-from robustbench_tin.attacks.acceleration.variants import ModelVariant, Rewrite
+from robustbench_tin.attacks.acceleration.variants import ModelVariant, Rewrite, make_variant
 from robustbench_tin.attacks.engine.image_batches import ImageBatches, drawn
 from robustbench_tin.errors import InvalidSettingError
 from robustbench_tin.models import backbones, build_classifier
@@ -302,6 +302,17 @@ def test_a_model_whose_copies_share_its_parts_is_left_alone() -> None:
     for search in ("auto", "fixed"):
         assert VariantCache().choose(search, Sharing(inner), images).variant().is_model
     assert [type(module) for module in inner.modules()] == before
+
+
+def test_a_copy_overwrites_no_input_and_the_model_stays_as_it_was() -> None:
+    model = nn.Sequential(
+        nn.Conv2d(3, 4, 1), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(4 * 64, 6)
+    ).eval()
+    images = torch.rand(4, 3, 8, 8)
+    variant = make_variant(model.requires_grad_(False), images, VariantLabel(fused=True))
+    assert variant is not None
+    assert [module.inplace for module in variant.module.modules() if isinstance(module, nn.ReLU)] == [False]
+    assert [module.inplace for module in model.modules() if isinstance(module, nn.ReLU)] == [True]
 
 
 def test_the_model_keeps_its_parameters_and_modes(mixed_model: nn.Module, toy: Toy) -> None:
