@@ -1,7 +1,8 @@
 """Layers on small maps as products: passes of a network with them ÷ without, interleaved, on one thread.
 
 ``python perf/small_maps.py`` times the seven backbones as the demo set shows them; ``--models``, ``--size``
-and ``--batch`` choose others.
+and ``--batch`` choose others. ``--compare onednn`` times products by oneDNN ÷ by MKL instead, on a processor
+on which robust-tin uses oneDNN.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from robustbench_tin.models import backbones, build_classifier, select
+from robustbench_tin.models import backbones, build_classifier, linear_product, select
 
 CLASSES, IMAGE_SIZE = 10, 64
 
@@ -24,11 +25,14 @@ CLASSES, IMAGE_SIZE = 10, 64
 def main() -> None:
     """Print a row for each network."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--compare", choices=BASELINES, default="products")
     parser.add_argument("--models", default="all")
     parser.add_argument("--size", type=int, help="side in pixels that networks see; default: the demo set's")
     parser.add_argument("--batch", type=int, default=24)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
+    if options.compare == "onednn" and not linear_product.ONEDNN_IS_FASTER:
+        parser.error("robust-tin multiplies with MKL on this processor")
     torch.set_num_threads(1)
     print("| network | pixels | gradient of the pixels | gradient of the weights |")
     print("| --- | ---: | ---: | ---: |")
@@ -38,20 +42,51 @@ def main() -> None:
         built = build_classifier(backbone, CLASSES, image_size=IMAGE_SIZE, resize_to=size, seed=0)
         built = built.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         images = torch.rand(options.batch, 3, IMAGE_SIZE, IMAGE_SIZE)
-        cells = [ratio(work, built, images, options.rounds) for work in (of_pixels, of_weights)]
+        baseline = BASELINES[options.compare](built)
+        cells = [ratio(work, built, baseline, images, options.rounds) for work in (of_pixels, of_weights)]
         print(f"| {name} | {built.input_size} | {' | '.join(cells)} |", flush=True)
 
 
-def ratio(work: Callable[[nn.Module, Tensor], None], built: nn.Module, images: Tensor, rounds: int) -> str:
-    """The median of the rounds' quotients, and their range."""
+def without_products(built: nn.Module) -> nn.Module:
+    """A copy whose layers compute small maps as PyTorch does."""
     plain = copy.deepcopy(built)
     for layer in plain.modules():
         vars(layer).pop("forward", None)
+    return plain
+
+
+class ByMkl(nn.Module):
+    """The network, whose products MKL computes."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        linear_product.ONEDNN_IS_FASTER = False
+        try:
+            logits: Tensor = self.network(images)
+            return logits
+        finally:
+            linear_product.ONEDNN_IS_FASTER = True
+
+
+BASELINES: dict[str, Callable[[nn.Module], nn.Module]] = {"products": without_products, "onednn": ByMkl}
+
+
+def ratio(
+    work: Callable[[nn.Module, Tensor], None],
+    built: nn.Module,
+    baseline: nn.Module,
+    images: Tensor,
+    rounds: int,
+) -> str:
+    """The median of the rounds' quotients, and their range."""
     quotients = []
     for number in range(rounds + 1):
-        with_products, without = (timed(work, network, images) for network in (built, plain))
+        seconds, plain_seconds = (timed(work, network, images) for network in (built, baseline))
         if number > 0:  # the first prepares
-            quotients.append(with_products / without)
+            quotients.append(seconds / plain_seconds)
     return f"{statistics.median(quotients):.2f} ({min(quotients):.2f} to {max(quotients):.2f})"
 
 

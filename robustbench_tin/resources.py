@@ -1,4 +1,4 @@
-"""Resources of this machine: cores, memory, GPUs."""
+"""Resources of this machine: processor, cores, memory, GPUs."""
 
 from __future__ import annotations
 
@@ -20,6 +20,16 @@ def free_memory() -> int | None:
     """Bytes of memory still available, within a container's limit; None if the system does not tell."""
     found = [size for size in (_free_of_machine(), _free_of_container()) if size is not None]
     return min(found) if found else None
+
+
+def processor_maker() -> str:
+    """The maker of the processor as it names itself, such as ``AuthenticAMD``; empty if unknown."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("vendor_id"):
+                return line.partition(":")[2].strip()
+    # Windows ends this text with the maker.
+    return os.environ.get("PROCESSOR_IDENTIFIER", "").rpartition(" ")[2]
 
 
 def gpus(device: str) -> tuple[int, ...]:

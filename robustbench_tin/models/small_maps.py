@@ -7,21 +7,26 @@ as the one product per channel that does not meet padding.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import cache, partial
 from itertools import product
 from typing import Any
 
 import torch
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import get_same_padding
 from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
+from robustbench_tin.models.linear_product import ONEDNN_IS_FASTER, linear
 from robustbench_tin.models.plain_conv import is_plain_conv, output_size, padding_of
 
-# Largest number of pixels for which products are faster, for depthwise and for 1 x 1 convolutions.
-_DEPTHWISE, _POINTWISE = 4, 16
+# Products are faster up to this number of pixels for 1 x 1 convolutions, and up to this number of pairs of
+# a pixel and an output for depthwise ones.
+_POINTWISE, _PAIRS = 16, 64
 
 
 def use_products(model: nn.Module) -> None:
@@ -40,13 +45,21 @@ def product_forward(layer: nn.Module) -> Callable[[nn.Module, Tensor], Tensor] |
     """The forward pass that computes a layer's small maps as products; None for layers of other kinds."""
     if type(layer) is ConvMlp:
         return _vgg_head  # type: ignore[return-value]
-    if not is_plain_conv(layer):
+    if type(layer) is nn.Linear:
+        return _linear if ONEDNN_IS_FASTER else None  # type: ignore[return-value]
+    pads_itself = type(layer) is Conv2dSame and layer.dilation == (1, 1)
+    if not pads_itself and not is_plain_conv(layer):
         return None
+    assert isinstance(layer, nn.Conv2d)
     if layer.groups > 1 and layer.groups == layer.in_channels == layer.out_channels:
         return _depthwise  # type: ignore[return-value]
-    if layer.groups > 1:
+    if layer.groups > 1 or pads_itself:
         return None
     return _pointwise if layer.kernel_size == (1, 1) and layer.padding == (0, 0) else _dense  # type: ignore[return-value]
+
+
+def _linear(self: nn.Linear, rows: Tensor) -> Tensor:
+    return linear(rows, self.weight, self.bias)
 
 
 def _pointwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -54,7 +67,7 @@ def _pointwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
     if maps.device.type != "cpu" or maps.shape[-2:].numel() > _POINTWISE * down * right:
         return _convolved(self, maps)
     pixels = maps[:, :, ::down, ::right].permute(0, 2, 3, 1)
-    return functional.linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
+    return linear(pixels, self.weight.flatten(1), self.bias).permute(0, 3, 1, 2)
 
 
 def _dense(self: nn.Conv2d, maps: Tensor) -> Tensor:
@@ -63,7 +76,7 @@ def _dense(self: nn.Conv2d, maps: Tensor) -> Tensor:
         return _convolved(self, maps)
     # All positions of the kernel except one meet padding.
     top, left = padding_of(self)
-    return functional.linear(maps.flatten(1), self.weight[:, :, top, left], self.bias)[:, :, None, None]
+    return linear(maps.flatten(1), self.weight[:, :, top, left], self.bias)[:, :, None, None]
 
 
 def _is_one_pixel(layer: nn.Conv2d) -> bool:
@@ -74,10 +87,11 @@ def _is_one_pixel(layer: nn.Conv2d) -> bool:
 
 def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
     size = maps.shape[-2:]
-    if maps.device.type != "cpu" or size.numel() > min(_DEPTHWISE, self.weight[0, 0].numel() - 1):
+    padding, out = _geometry(self, size)
+    is_small = size.numel() < self.weight[0, 0].numel() and size.numel() * math.prod(out) <= _PAIRS
+    if maps.device.type != "cpu" or not is_small:
         return _convolved(self, maps)
-    out = output_size(self, size)
-    places = _places(self.kernel_size, size, self.stride, padding_of(self), out)
+    places = _places(self.kernel_size, size, self.stride, padding, out)
     kernel = self.weight.flatten(1).t()
     # Position 0 represents the pixels that an output does not see.
     kernel = torch.cat([kernel.new_zeros(1, len(self.weight)), kernel]).to(maps.dtype)
@@ -102,9 +116,9 @@ def _vgg_head(self: ConvMlp, maps: Tensor) -> Tensor:
     first, second = self.fc1, self.fc2
     assert isinstance(first, nn.Conv2d)
     assert isinstance(second, nn.Conv2d)
-    hidden = functional.linear(pixels, summed_weights(first.weight, height, width), first.bias)
+    hidden = linear(pixels, summed_weights(first.weight, height, width), first.bias)
     hidden = self.drop(self.act1(hidden))
-    features: Tensor = self.act2(functional.linear(hidden, second.weight.flatten(1), second.bias))
+    features: Tensor = self.act2(linear(hidden, second.weight.flatten(1), second.bias))
     return features[:, :, None, None]
 
 
@@ -154,11 +168,21 @@ def _by_place(weight: Tensor) -> Tensor:
 
 
 def _convolved(layer: nn.Conv2d, maps: Tensor) -> Tensor:
-    made: Tensor = layer._conv_forward(maps, layer.weight, layer.bias)
+    made: Tensor = type(layer).forward(layer, maps)
     return made
 
 
 Pair = tuple[int, int]
+
+
+def _geometry(layer: nn.Conv2d, size: torch.Size) -> tuple[Pair, Pair]:
+    """The rows above and the columns left of a map that its layer fills with zeros, and its output's size."""
+    if type(layer) is not Conv2dSame:
+        return padding_of(layer), output_size(layer, size)
+    sides = list(zip(size, layer.kernel_size, layer.stride, strict=True))
+    top, left = (get_same_padding(whole, kernel, step, 1) // 2 for whole, kernel, step in sides)
+    height, width = (math.ceil(whole / step) for whole, _, step in sides)
+    return (top, left), (height, width)
 
 
 @cache

@@ -8,10 +8,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from timm.layers.conv2d_same import Conv2dSame
 from timm.models.vgg import ConvMlp
 from torch import Tensor, nn
 
-from robustbench_tin.models import backbones, build_classifier
+from robustbench_tin.models import backbones, build_classifier, small_maps
 from robustbench_tin.models.small_maps import product_forward, use_products
 
 LAYERS = {
@@ -24,6 +25,8 @@ LAYERS = {
     "depthwise, four": (nn.Conv2d(6, 6, 3, padding=1, groups=6, bias=False), (2, 2)),
     "depthwise, a stride": (nn.Conv2d(6, 6, 5, stride=2, padding=2, groups=6), (2, 2)),
     "depthwise, oblong": (nn.Conv2d(6, 6, (3, 5), padding=(1, 2), groups=6), (1, 3)),
+    "depthwise, padded as TensorFlow does": (Conv2dSame(6, 6, 5, stride=2, groups=6), (4, 4)),
+    "depthwise, padded on one side": (Conv2dSame(6, 6, (4, 3), stride=(2, 3), groups=6, bias=False), (2, 3)),
     "VGG head, one pixel": (ConvMlp(6, 8, 7), (1, 1)),
     "VGG head, four": (ConvMlp(6, 8, 7), (2, 2)),
     "VGG head, oblong": (ConvMlp(6, 8, 7), (3, 2)),
@@ -111,6 +114,16 @@ def test_no_image_is_no_map(name: str) -> None:
     assert layer(torch.rand(0, 6, height, width)).shape == (0, *expected)
 
 
+@pytest.mark.parametrize("faster", [True, False])
+def test_linear_layers_change_if_onednn_is_faster(faster: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(small_maps, "ONEDNN_IS_FASTER", faster)
+    layer, rows = nn.Linear(1500, 1500), torch.rand(2, 3, 1500)
+    expected = layer(rows)
+    use_products(layer)
+    assert ("forward" in vars(layer)) == faster
+    torch.testing.assert_close(layer(rows), expected)
+
+
 class _Same(nn.Conv2d):
     """Stands for a convolution that pads in its own way."""
 
@@ -123,7 +136,9 @@ class _Same(nn.Conv2d):
         nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"),
         nn.Conv2d(4, 4, 3, padding=2, dilation=2),
         nn.Conv2d(4, 4, 1, groups=2),
-        nn.Linear(4, 4),
+        Conv2dSame(4, 4, 1),
+        Conv2dSame(4, 4, 3, groups=4, dilation=2),
+        nn.Bilinear(4, 4, 4),
     ],
 )
 def test_other_layers_are_left_alone(layer: nn.Module) -> None:
