@@ -21,7 +21,7 @@ from robustbench_tin.benchmarks.planning.open_data import open_part
 from robustbench_tin.data.class_order import in_class_order, other_orders
 from robustbench_tin.devices import device_of, images_device
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.runtime import as_tensor
 
 Data = Images | str | data_sets.Dataset | data_sets.Split
@@ -72,7 +72,7 @@ def evaluated_data(
         _refuse_options(eval_images=eval_images, classes=classes, class_order=class_order)
         return EvaluatedData(*as_images_and_labels(data, labels))
     require_values(model)
-    notes = _Notes()
+    notes = LinesReporter()
     part = (
         open_part(notes, data=data, classes=classes, eval_images=eval_images)
         if isinstance(data, str)
@@ -94,19 +94,6 @@ def evaluated_data(
         tuple(notes.lines),
         other_orders(part, class_order, outputs),
     )
-
-
-class _Notes(Reporter):
-    """Keeps the lines that opening a data set shows."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def _refuse_options(**given: object) -> None:

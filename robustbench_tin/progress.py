@@ -43,6 +43,29 @@ class Reporter:
         yield lambda steps: None
 
 
+class LinesReporter(Reporter):
+    """Keeps the lines that a run shows.
+
+    Attributes:
+        lines: all lines so far, in their order.
+        warnings: the warnings among them.
+    """
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self.warnings: list[str] = []
+
+    def say(self, line: str) -> None:
+        self.lines.append(line)
+
+    def warn(self, line: str) -> None:
+        self.lines.append(line)
+        self.warnings.append(line)
+
+    def finished(self, line: str) -> None:
+        self.lines.append(line)
+
+
 class ConsoleReporter(Reporter):
     """Bars with the time left on a terminal, plain lines elsewhere.
 

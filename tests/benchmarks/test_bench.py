@@ -17,22 +17,10 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs import kept_files
 from robustbench_tin.benchmarks.runs.records import Record, columns
 from robustbench_tin.errors import RobustTinError, RunError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.training.loop import train as real_train
 
 TIMES = ["seconds", "train_seconds"]
-
-
-class Listener(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    warn = finished = say
 
 
 def without_times(run: Run) -> pd.DataFrame:
@@ -154,7 +142,7 @@ def test_a_measure_does_not_depend_on_the_other_budgets(small, tmp_path):
 
 def test_a_finished_run_is_not_done_again(small, trained_cells):
     first = bench(**small)
-    listener = Listener()
+    listener = LinesReporter()
     second = bench(**small, reporter=listener)
     assert trained_cells == [0]
     assert any("complete already" in line for line in listener.lines)
@@ -255,7 +243,7 @@ def test_measures_by_a_form_that_is_found_wrong_later_are_taken_again(small, tmp
     pd.testing.assert_frame_equal(found.records[key], exact.records[key])
     told = found.records["remarks"].str.contains("gave other logits than the model at")
     assert set(found.records.loc[told, "attack"]) == {"pgd:steps=4"}
-    listener = Listener()
+    listener = LinesReporter()
     bench(**options, reporter=listener)
     assert any("complete already" in line for line in listener.lines)
 
@@ -287,13 +275,13 @@ def test_a_damaged_record_is_named(small):
     file.write_text("{")
     with pytest.raises(RunError, match="damaged"):
         Run.load(run.path).tables  # noqa: B018
-    listener = Listener()
+    listener = LinesReporter()
     assert bench(**small, reporter=listener).complete
     assert any("measured again, because" in line and file.name in line for line in listener.lines)
 
 
 def test_a_dry_run_writes_nothing(small):
-    listener = Listener()
+    listener = LinesReporter()
     assert bench(**small, dry_run=True, reporter=listener) is None
     assert not small["out"].exists()
     assert any("1 cell, 5 measurements" in line for line in listener.lines)

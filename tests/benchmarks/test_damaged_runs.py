@@ -15,17 +15,9 @@ from robustbench_tin.benchmarks.gate.candidate import from_run
 from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import RunError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 
 CELL, OTHER = "cells/timm_test_resnet*--none--s0", "cells/timm_test_resnet*--none--s1"
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +200,16 @@ def test_the_same_command_repairs_it(
     damage: Callable[[Path], None], copy: Path, options: dict, sound: Run
 ) -> None:
     damage(copy)
-    heard = Listener()
+    heard = LinesReporter()
     repaired = bench(**{**options, "out": copy}, reporter=heard)
-    assert any("again, because" in line for line in heard.lines)
+    assert any("again, because" in line for line in heard.warnings)
     assert figures(repaired) == figures(sound)
     assert [model.weights for model in from_run(copy).models] == [
         model.weights for model in from_run(sound.path).models
     ]
-    quiet = Listener()
+    quiet = LinesReporter()
     bench(**{**options, "out": copy}, reporter=quiet)
-    assert quiet.lines == []
+    assert quiet.warnings == []
 
 
 def test_missing_weights_are_told_beside_the_figures(copy: Path) -> None:

@@ -22,7 +22,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.cli.app import app
 from robustbench_tin.data import open_dataset
 from robustbench_tin.errors import RobustTinError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter, Reporter
 
 SOURCE = """
 import timm
@@ -294,27 +294,15 @@ def test_a_network_may_view_its_activations(options: dict) -> None:
     assert run.complete
 
 
-class Listens(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
-
-    warn = finished = say
-
-
 def test_nothing_is_measured_twice(options: dict) -> None:
     evaluate_run(**options)
-    listens = Listens()
+    listens = LinesReporter()
     evaluate_run(**options, reporter=listens)
     assert any("is complete already" in line for line in listens.lines)
 
 
 def test_the_cost_of_the_reference_is_told(options: dict) -> None:
-    listens = Listens()
+    listens = LinesReporter()
     evaluate_run(**options, reporter=listens)
     assert any(line.startswith("The reference, --attacks autoattack, would take") for line in listens.lines)
 
@@ -437,7 +425,7 @@ def test_likely_mistakes_are_told(
         ("turned.safetensors", "half", "net: clean accuracy is at chance, but the answers fit"),
         ("colours.safetensors", "half", None),
     ):
-        listens = Listens()
+        listens = LinesReporter()
         out = Path(options["out"]).with_name(f"{weights}{normalize}")
         more = {"weights": [weights], "normalize": normalize, "out": out}
         evaluate_run(**{**asked, **more}, reporter=listens)

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 import pytest
 from commands import robust_tin, started
-from listener import Listener
 
 from robustbench_tin import attacks, bench, resources
 from robustbench_tin.attacks.fgsm import FGSM
@@ -26,6 +25,7 @@ from robustbench_tin.benchmarks.planning.plan import Cell
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.errors import RobustTinError
 from robustbench_tin.models import backbones
+from robustbench_tin.progress import LinesReporter
 
 TIMES = ["seconds", "train_seconds"]
 # A defense that kills its process in training, unless a file is there.
@@ -74,7 +74,7 @@ def test_side_by_side_gives_the_same_records_although_a_process_dies(
     (told,) = set(run.records[run.records.defense == "deadly"].status)
     assert "its process was killed by signal 9" in told
     harmless.touch()
-    said = Listener()
+    said = LinesReporter()
     two = bench(**{**asked, "out": tmp_path / "two"}, jobs=1, reporter=said)
     assert two.complete
     assert f"Continued: 3 of 4 cells done; left: {grid['models']}/deadly/0" in said.lines
@@ -96,7 +96,7 @@ def test_what_no_other_process_can_load_runs_here(
     class Own(FGSM):
         """FGSM by another name."""
 
-    said = Listener()
+    said = LinesReporter()
     try:
         run = bench(**{**grid, "seeds": "0", "attacks": "of-this-process"}, reporter=said)
     finally:
@@ -223,7 +223,7 @@ def choose(*, jobs: int | None, cells: int, device: str = "cpu", processes: int 
 def test_a_cell_whose_worker_died_is_tried_again_twice(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    said, lost = Listener(), []
+    said, lost = LinesReporter(), []
     cell = Cell("resnet50", "none", 0)
     run = SimpleNamespace(current_file=lambda cell: tmp_path / "now.json")
     pool = executor._Pool(SimpleNamespace(run=run, reporter=said), None, ())

@@ -21,22 +21,12 @@ from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.data import Dataset, open_dataset
 from robustbench_tin.data.boxes import crop_and_fill, crop_and_pad, usable
 from robustbench_tin.errors import RobustTinError, RunError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 
 
 @pytest.fixture
 def dataset(drawn: Path) -> Dataset:
     return open_dataset(str(drawn))
-
-
-class Said(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -143,7 +133,7 @@ def test_images_of_a_directory_are_those_that_a_data_set_has(run: Run, drawn: Pa
     (folder / "._a.png").write_text("Mac OS X")
     (folder / "notes.txt").write_text("no image")
     (folder / "round").symlink_to(folder)
-    said = Said()
+    said = LinesReporter()
     predict(run.path, out=tmp_path / "p.csv", images=folder, data=str(drawn), reporter=said)
     assert [row["file"] for row in read(tmp_path / "p.csv")] == ["a-b/c.ppm", "a.png", "odd.jpg/b.TIF"]
     assert said.lines[-1] == (

@@ -13,17 +13,9 @@ from robustbench_tin.defenses import parse_defense
 from robustbench_tin.errors import InvalidSettingError, RobustTinError, WeightsError
 from robustbench_tin.models import backbones, build_classifier, select
 from robustbench_tin.presets import load_preset, preset_names, require_trusted, with_preset
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.specs import split_list
 from robustbench_tin.threat import parse_eps_list
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 def test_the_presets_are_those_of_the_docs() -> None:
@@ -118,7 +110,7 @@ def test_weights_given_take_the_place_of_a_preset_s_published_ones() -> None:
 
 
 def test_the_printed_plan_names_every_cell_and_setting_and_runs_nothing(small) -> None:
-    listener = Listener()
+    listener = LinesReporter()
     options = {**small, "defenses": "none,augment", "seeds": "0,1"}
     assert bench(**options, print_plan=True, reporter=listener) is None
     assert not small["out"].exists()

@@ -15,7 +15,6 @@ from typing import Any
 
 import pandas as pd
 import pytest
-from listener import Listener
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.cells import divided_cell, measure_cell, ray_executor
@@ -31,6 +30,7 @@ from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.runs.cell_claim import claimed
 from robustbench_tin.errors import OutOfTimeError, RobustTinError
 from robustbench_tin.models import backbones
+from robustbench_tin.progress import LinesReporter
 
 TIMES = ["seconds", "train_seconds"]
 GIB = 2**30
@@ -145,7 +145,7 @@ def test_a_lost_task_is_given_out_again_and_changes_no_record(
         if cell.defense == "none" and attempt == 3:
             raise _RayTaskError("an argument was lost", _RayError("its owner died"))
 
-    stand_in.before, said = lose, Listener()
+    stand_in.before, said = lose, LinesReporter()
     run = bench(**grid, executor="ray", reporter=said)
     assert stand_in.given_out.count("none") == 4
     assert sum("given out again (" in line for line in said.lines) == 3

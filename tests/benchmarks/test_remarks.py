@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from test_bench import Listener
 from toys import Toy
 
 from robustbench_tin import bench, evaluate
+from robustbench_tin.progress import LinesReporter
 
 
 def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dict) -> None:
@@ -20,7 +20,7 @@ def test_an_attack_given_twice_is_measured_once_and_says_so(toy: Toy, small: dic
     with pytest.warns(UserWarning, match="pgd is listed 2 times"):
         assert len(evaluate(toy.model, toy.images, toy.labels, ["pgd", "pgd:steps=10"], 0.01).records) == 2
 
-    listener = Listener()
+    listener = LinesReporter()
     run = bench(**{**small, "attacks": "fgsm,fgsm", "eps": "0.01", "epochs": 1}, reporter=listener)
     assert listener.lines.count(said) == 1
     assert len(run.records) == 2

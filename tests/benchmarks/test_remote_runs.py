@@ -14,7 +14,7 @@ from robustbench_tin.benchmarks.runs import mirror, store
 from robustbench_tin.benchmarks.runs.mirror import local_run, mirrored, working_copy
 from robustbench_tin.benchmarks.runs.store import address_of
 from robustbench_tin.errors import InvalidSettingError, RunError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter, Reporter
 
 fsspec = pytest.importorskip("fsspec", reason="the extra 'remote' is not installed")
 
@@ -83,14 +83,9 @@ def test_another_machine_continues(address: str, elsewhere, small: dict) -> None
     elsewhere()
     assert not working_copy(address).exists()
 
-    class Said(Reporter):
-        lines: list[str] = []  # noqa: RUF012
-
-        def say(self, line: str) -> None:
-            self.lines.append(line)
-
-    there = bench(**{**small, "out": address}, reporter=Said())
-    assert any("is complete already" in line for line in Said.lines)
+    said = LinesReporter()
+    there = bench(**{**small, "out": address}, reporter=said)
+    assert any("is complete already" in line for line in said.lines)
     assert here.path != there.path
     assert there.records.equals(here.records)
     assert Run.load(Path(address)).records.equals(here.records)

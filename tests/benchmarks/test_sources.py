@@ -9,20 +9,12 @@ from robustbench_tin import bench
 from robustbench_tin.benchmarks.cells import measure_cell, train_cell
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.errors import InvalidSettingError, RobustTinError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.training.loop import TrainingFailure
 from robustbench_tin.training.loop import train as real_train
 
 SOURCE = "timm:test_resnet"
 TARGET = "timm:test_efficientnet"
-
-
-class Listener(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def say(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -48,7 +40,7 @@ def trainings(monkeypatch) -> list[str]:
 
 
 def test_the_source_is_added_trained_first_and_once(fooling, trainings):
-    listener = Listener()
+    listener = LinesReporter()
     run = bench(**fooling, seeds="0,1", reporter=listener)
     expected = [f"{SOURCE} none"] * 2 + [f"{TARGET} none"] * 2 + [f"{TARGET} fgsm-static"] * 2
     assert trainings == expected
@@ -65,7 +57,7 @@ def test_the_source_is_added_trained_first_and_once(fooling, trainings):
 
 
 def test_a_source_among_the_cells_is_not_added(fooling, trainings):
-    listener = Listener()
+    listener = LinesReporter()
     bench(**{**fooling, "models": f"{TARGET},{SOURCE}"}, reporter=listener)
     assert trainings.count(f"{SOURCE} none") == 1
     assert not any("Added" in line for line in listener.lines)

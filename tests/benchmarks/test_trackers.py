@@ -19,7 +19,7 @@ import requests
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.run import Run
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import read_curves
 
@@ -30,14 +30,6 @@ BLOCK, HEADER = 32768, 7
 
 class Stop(BaseException):
     """Ends a run as a kill would."""
-
-
-class Warned(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -115,9 +107,9 @@ def test_mlflow_has_an_interrupted_run_once(
 ) -> None:
     from mlflow import MlflowClient
 
-    warned = Warned()
+    warned = LinesReporter()
     run = interrupted({**quick, "trust": True, "mlflow": server, "reporter": warned}, monkeypatch)
-    assert not [line for line in warned.lines if "mlflow" in line]
+    assert not [line for line in warned.warnings if "mlflow" in line]
     client = MlflowClient(server)
     experiment = client.get_experiment_by_name("robust-tin")
     whole, cell = sorted(
@@ -146,9 +138,9 @@ def test_a_server_that_is_not_there_costs_one_warning(quick: dict) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         address = f"http://127.0.0.1:{closed.getsockname()[1]}"
-    warned = Warned()
+    warned = LinesReporter()
     assert bench(**quick, mlflow=address, reporter=warned).complete
-    (line,) = warned.lines
+    (line,) = warned.warnings
     assert line.startswith(f"warning: --mlflow {address}: ")
     assert line.endswith("The run continues; to send the missing data later, run the same command again.")
 
@@ -186,9 +178,9 @@ def test_wandb_offline_has_an_interrupted_run_once(
     monkeypatch.setenv("WANDB_MODE", "offline")
     for name in ("DATA", "CACHE", "CONFIG"):
         monkeypatch.setenv(f"WANDB_{name}_DIR", str(tmp_path / "wandb"))
-    warned = Warned()
+    warned = LinesReporter()
     run = interrupted({**quick, "wandb": "project", "reporter": warned}, monkeypatch)
-    assert not warned.lines
+    assert not warned.warnings
     files = sorted(
         (run.path / "tracking" / "wandb").glob("offline-run-*/*.wandb"), key=lambda file: file.parent
     )

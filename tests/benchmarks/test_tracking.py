@@ -20,7 +20,7 @@ from robustbench_tin.benchmarks.tracking.mlflow_tracker import MlflowTracker
 from robustbench_tin.benchmarks.tracking.tracker import Description, End
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import InvalidSettingError
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.training.checkpoint import Checkpoint
 from robustbench_tin.training.curves import read_curves
 
@@ -81,14 +81,6 @@ class Recorder:
     def cell(self, seed: int) -> Recorded:
         (run,) = [run for run in self.runs.values() if run.described.settings.get("seed") == str(seed)]
         return run
-
-
-class Warned(Reporter):
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
 
 
 @pytest.fixture
@@ -183,17 +175,17 @@ def test_a_tracker_that_fails_costs_one_warning_and_catches_up_later(
     def unreachable(*_: object) -> None:
         raise SystemExit("no route\nto host")
 
-    warned = Warned()
+    warned = LinesReporter()
     with monkeypatch.context() as patch:
         patch.setattr(Recorded, "log_figures", unreachable)
         run = bench(**quick, reporter=warned)
     assert run.complete
-    assert warned.lines == [
+    assert warned.warnings == [
         "warning: --recorder here: SystemExit: no route to host. The run continues; to send the missing"
         " data later, run the same command again."
     ]
     require_told(recorder, bench(**quick, reporter=warned))
-    assert len(warned.lines) == 1
+    assert len(warned.warnings) == 1
 
 
 @pytest.mark.parametrize(("keeps_all", "told"), [(True, [1, 2, 3, 4]), (False, [1, 2, 3, 4, 1, 2, 3, 4])])
@@ -216,12 +208,12 @@ def test_a_tracker_that_hangs_does_not_hold_the_run(
     answer = threading.Event()
     monkeypatch.setattr(Recorder, "open", lambda *_: answer.wait(60))
     monkeypatch.setattr(track, "_LAST", 0.2)
-    warned = Warned()
+    warned = LinesReporter()
     try:
         assert bench(**quick, reporter=warned).complete
     finally:
         answer.set()
-    (line,) = warned.lines
+    (line,) = warned.warnings
     assert "--recorder here: the tracker does not answer. The run continues" in line
 
 

@@ -32,7 +32,7 @@ from robustbench_tin.benchmarks.measurement.protocol import AttackProtocol
 from robustbench_tin.benchmarks.measurement.results import Measurement
 from robustbench_tin.benchmarks.run import Run
 from robustbench_tin.benchmarks.trust.probe import IMAGES, PASSES, ProbeResult, gather
-from robustbench_tin.progress import Reporter
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.threat import ThreatModel
 
 HONEST_ATTACKS = "fgsm,pgd,pgd:criterion=top1,noise"
@@ -273,25 +273,13 @@ def test_a_fixed_budget_is_doubted_where_the_probe_was_not_through(
     assert list(zip(doubted["attack"], doubted["eps"], strict=True)) == [("pgd", 0.03)]
 
 
-class Listener(Reporter):
-    """Keeps the messages."""
-
-    def __init__(self) -> None:
-        self.lines: list[str] = []
-
-    def finished(self, line: str) -> None:
-        self.lines.append(line)
-
-    say = finished
-
-
 def shown(run: Run) -> tuple[pd.DataFrame, str]:
     records = run.records.drop(columns=["seconds", "train_seconds"])
     return records, (run.path / "results.md").read_text()
 
 
 def test_a_bench_judges_each_cell_apart_from_its_measures(small: dict, tmp_path: Path) -> None:
-    listener = Listener()
+    listener = LinesReporter()
     small |= {"attacks": "fgsm,pgd:criterion=top1", "eps": "0.03", "worst_case": True}
     checked = bench(**{**small, "trust": True}, reporter=listener).records
     plain = bench(**{**small, "out": tmp_path / "plain"}).records
@@ -322,7 +310,7 @@ def test_no_figure_of_a_bench_is_left_without_a_verdict(small: dict, tmp_path: P
 
 
 def test_a_run_of_what_did_not_learn_says_that_it_is_unchecked(small: dict) -> None:
-    listener = Listener()
+    listener = LinesReporter()
     small |= {"trust": True, "eps": "0.01,0.03", "epochs": 1, "lr": 1e-9, "worst_case": True}
     run = bench(**small, reporter=listener)
     unchecked = "unchecked: clean accuracy is not above chance"

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from listener import Listener
 from typer.testing import CliRunner
 
 from robustbench_tin import bench
@@ -28,6 +27,7 @@ from robustbench_tin.benchmarks.runs.minimum_eps import minimum_eps
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.cli.app import app
 from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.progress import LinesReporter
 
 ATTACKS = ("fgsm", "pgd:steps=2", "apgd-ce:criterion=top1,steps=3")
 IMAGES = 24
@@ -175,7 +175,7 @@ def test_images_that_rounding_changes_are_left_out(path: Path, monkeypatch: pyte
     stored = measurement(OpenedRun.open(path), "fgsm")
     successes = stored.stored_clean & ~stored.stored
     monkeypatch.setattr(remake, "to_8bit", lambda moved, ball: ball.images)
-    told = Listener()
+    told = LinesReporter()
     found = chosen(path, "random", reporter=told)
     assert found.selections[0].lost_to_rounding == successes.sum() > 0
     assert {image.index for image in found.images} == set(np.flatnonzero(~successes))
@@ -187,7 +187,7 @@ def test_results_that_are_not_reproduced_are_told(path: Path, monkeypatch: pytes
     changed = true.copy()
     changed[[2, 7]] = ~changed[[2, 7]]
     monkeypatch.setattr(RemadeMeasurement, "stored", changed)
-    told = Listener()
+    told = LinesReporter()
     found = chosen(path, "random", reporter=told)
     assert found.selections[0].not_reproduced == 2
     assert {image.index for image in found.images}.isdisjoint({2, 7})

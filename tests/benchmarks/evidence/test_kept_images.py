@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from listener import Listener
 
 from robustbench_tin import bench
 from robustbench_tin.benchmarks.cells import measure_cell
@@ -25,6 +24,7 @@ from robustbench_tin.benchmarks.runs.adversarial_images import AdversarialImages
 from robustbench_tin.benchmarks.runs.run_directory import RunDirectory
 from robustbench_tin.benchmarks.runs.trained_model import find_trained
 from robustbench_tin.errors import RunError
+from robustbench_tin.progress import LinesReporter
 from robustbench_tin.threat import ThreatModel
 
 ATTACKS = ("fgsm", "pgd:steps=2", "apgd-ce:criterion=top1,steps=3")
@@ -154,7 +154,7 @@ def test_a_random_defense_has_a_gallery(made: Callable[[str], Path]) -> None:
     path = made("random")
     kept = kept_images(path)
     attack = next(attack for attack, _ in kept if attack.startswith("apgd"))
-    told = Listener()
+    told = LinesReporter()
     shown = choose_gallery(path, attacks=attack, rule="confident", count=IMAGES, reporter=told)
     (selection,) = shown.selections
     assert selection.kept == len(kept[attack, 0.4]) > 0
@@ -202,7 +202,7 @@ def test_an_image_that_no_longer_gives_its_prediction_is_made_again(
         return AdversarialImages(kept.rows, clean, kept.draws)
 
     monkeypatch.setattr(RunDirectory, "adversarial", changed)
-    told = Listener()
+    told = LinesReporter()
     shown = choose_gallery(path, attacks="fgsm", rule="confident", count=IMAGES, reporter=told)
     assert (shown.selections[0].kept, shown.selections[0].not_as_kept) == (0, KEPT)
     assert {image.index for image in shown.images} == set(first_successes(path, "fgsm", 0.1))
@@ -234,7 +234,7 @@ def test_a_damaged_file_is_told_and_made_again(
         shutil.copy(other, file)
     with pytest.raises(RunError, match=f"'{file}' is (damaged|missing)"):
         list(RunDirectory.load(path).iter_records())
-    told = Listener()
+    told = LinesReporter()
     bench(**{**asked, "out": path, "reporter": told})
     assert files(path) == files(made("plain"))
     assert any("measured again" in line and file.name in line for line in told.lines)

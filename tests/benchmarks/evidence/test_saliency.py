@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from listener import Listener
 from torch import Tensor, nn
 from typer.testing import CliRunner
 
@@ -27,6 +26,7 @@ from robustbench_tin.benchmarks.runs.cell_loader import CellLoader, LoadedCell
 from robustbench_tin.cli.app import app
 from robustbench_tin.data import boxes, open_dataset
 from robustbench_tin.errors import RobustTinError, RunError
+from robustbench_tin.progress import LinesReporter
 
 pytest.importorskip("captum", reason="captum is not installed (the extra `saliency`)")
 
@@ -192,7 +192,7 @@ def test_a_stored_interval_is_that_of_the_stored_shares(fresh: Path) -> None:
 def test_a_set_without_boxes_gives_maps_only(small_folder: Path, tmp_path: Path) -> None:
     options = {"models": "timm:test_resnet", "data": str(small_folder), "attacks": "fgsm", "eps": "0"}
     bench(**options, epochs=1, device="cpu", trust=False, out=tmp_path / "run")
-    told = Listener()
+    told = LinesReporter()
     made = saliency(tmp_path / "run", reporter=told, pictures=3)
     assert made.shares == []
     assert any("has no bounding boxes: only maps" in line for line in told.lines)
@@ -203,7 +203,7 @@ def test_a_set_without_boxes_gives_maps_only(small_folder: Path, tmp_path: Path)
 
 
 def test_grad_cam_finds_its_layer_and_takes_another(fresh: Path) -> None:
-    told = Listener()
+    told = LinesReporter()
     saliency(fresh, method="grad-cam", count=4, reporter=told)
     assert any("grad-cam explains network.layer4, a map of 2 x 2" in line for line in told.lines)
     last = read_saliency_images(fresh)
