@@ -85,9 +85,9 @@ class Fast(Ensemble):
     of its stages. While it expects more than ``tolerance`` of the images to follow, it adds stages: other
     classes, then longer ascents.
 
-    Margins as losses, few steps, and passes for the images that need them are ideas of "Practical Evaluation
-    of Adversarial Robustness via Adaptive Auto Attack" (2022, arXiv 2203.05154) and of arXiv 2411.15210
-    (2024).
+    Margins as losses, few steps, and passes for the images that need them are ideas of Liu, Cheng, Gao, Liu,
+    Zhang and Song, 2022, "Practical Evaluation of Adversarial Robustness via Adaptive Auto Attack", arXiv
+    2203.05154, and of arXiv 2411.15210 (2024).
 
     Attributes:
         tolerance: it stops if it expects at most this part of the images to become adversarial, 0 to 1.

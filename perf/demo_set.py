@@ -40,6 +40,8 @@ def main() -> None:
             seeds=arguments.seeds,
             eval_images=400,
             out=arguments.out,
+            jobs=None,
+            threads=1,
             reporter=ConsoleReporter(Console()),
         )
         assert run is not None

@@ -16,7 +16,7 @@ WITHOUT = {"noise", "none", "augment", "bbox-crop"}
         ("pgd", "Madry et al., 2018, arXiv:1706.06083"),
         ("fgsm", "Goodfellow et al., 2015, arXiv:1412.6572"),
         ("apgd-ce", "Croce and Hein, 2020, arXiv:2003.01690"),  # its base's
-        ("fast", "arXiv:2203.05154"),
+        ("fast", "Liu et al., 2022, arXiv:2203.05154"),
         ("noise", ""),
     ],
 )

@@ -27,7 +27,7 @@ from robustbench_tin.training.progressive import sides
 
 # Seconds of an optimiser step per parameter, besides the arithmetic of the passes: AdamW reads and writes
 # some 28 bytes per parameter.
-_STEP_SECONDS_PER_PARAMETER = {"cpu": 1.3e-9, "cuda": 2e-11}
+_STEP_SECONDS_PER_PARAMETER = {"cpu": 1e-9, "cuda": 2e-11}
 # Share of a forward and backward pass that the forward pass takes.
 _FORWARD = 0.4
 # Share of the trust checks' maximum number of passes that most networks need.
@@ -71,7 +71,7 @@ class Estimate:
         """Seconds of an epoch that trains a part, at this share of the full size's pixels."""
         step = self.passes[model].training[part]
         kind = torch.device(self.plan.device).type
-        update = step.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 1.3e-9)
+        update = step.parameters * _STEP_SECONDS_PER_PARAMETER.get(kind, 1e-9)
         steps = self.plan.train_images / self.plan.batch_size
         return self.plan.train_images * pixels * step.gradient.image + steps * (step.gradient.batch + update)
 

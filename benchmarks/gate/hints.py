@@ -101,7 +101,7 @@ def retrained_on_other_data(baseline: Baseline, candidate: Candidate) -> bool:
 def _asked(entry: Entry, mode: ChosenMode, assumed_spread: float) -> str:
     if mode.mode is ComparisonMode.same_weights:
         return (
-            f"same weights, changed pipeline ({mode.why}): compared with seed {entry.seeds[0]} image by"
+            f"same weights ({mode.why}): compared with seed {entry.seeds[0]} image by"
             " image, by McNemar's exact test"
         )
     seeds = (

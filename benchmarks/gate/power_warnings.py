@@ -143,7 +143,7 @@ def power_table(drop: float, measures: int, level: float) -> Table:
         columns=("images that change, %", "images needed"),
         rows=tuple(rows),
         label_columns=1,
-        notes=("Same weights, changed pipeline: McNemar's exact test at Holm's strictest step.",),
+        notes=("Same weights: McNemar's exact test at Holm's strictest step.",),
     )
 
 

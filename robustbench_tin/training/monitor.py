@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from robustbench_tin.data.base import Split
@@ -60,6 +61,10 @@ class Monitor:
     explains, while the accuracy under FGSM is no lower than in that best epoch. The fall may take some
     epochs; an epoch is good if its accuracy under PGD is within a standard error of the best.
 
+    A classifier that gives every image the same label is robust, and loses this robustness when it begins to
+    learn. An accuracy under PGD that is no higher than the share of the most common label is therefore never
+    the best, and a fall is none unless the best was higher by more than chance explains.
+
     Args:
         images: uint8, on the device of the classifier.
         labels: labels of the images.
@@ -85,6 +90,8 @@ class Monitor:
         self._probe = probe
         self._patience = patience
         self._single_step = single_step
+        # The highest accuracy of a classifier that gives every image the same label.
+        self._constant = int(torch.bincount(labels).max()) / len(labels)
         self.seen: Robustness | None = None
         self.best: Robustness | None = None
         self.best_epoch = 0
@@ -103,7 +110,7 @@ class Monitor:
                 f" {self.best.pgd:.2f} to {seen.pgd:.2f}; stopped, with the weights of epoch"
                 f" {self.kept_epoch + 1}"
             )
-        better = self.best is None or seen.pgd > self.best.pgd
+        better = self.best is None or self.best.pgd <= self._constant or seen.pgd > self.best.pgd
         if better:
             self.best, self.best_epoch = seen, epoch
         assert self.best is not None
@@ -143,9 +150,14 @@ class Monitor:
 
     def _has_overfitted(self, seen: Robustness, best: Robustness) -> bool:
         fall, error = self._fall(seen, best)
-        return seen.fgsm >= best.fgsm and fall >= best.pgd / 2 and fall > 2 * error
+        fell = fall >= best.pgd / 2 and fall > 2 * error
+        had_learned = best.pgd - self._constant > 2 * self._error(best)
+        return fell and had_learned and seen.fgsm >= best.fgsm
 
     def _fall(self, seen: Robustness, best: Robustness) -> tuple[float, float]:
         """The drop of the accuracy under PGD from its best, and the standard error of the drop."""
-        variance = (seen.pgd * (1 - seen.pgd) + best.pgd * (1 - best.pgd)) / len(self._images)
-        return best.pgd - seen.pgd, math.sqrt(variance)
+        return best.pgd - seen.pgd, math.hypot(self._error(seen), self._error(best))
+
+    def _error(self, measured: Robustness) -> float:
+        """The standard error of an accuracy under PGD."""
+        return math.sqrt(measured.pgd * (1 - measured.pgd) / len(self._images))

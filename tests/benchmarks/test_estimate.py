@@ -62,7 +62,7 @@ def _times(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_steps_and_gradients_are_counted() -> None:
     found = estimate(planned("float32"), 16)
     # 2 epochs of 400 images in 20 steps, each with an update of a million weights
-    assert found.training(MODEL, "none") == pytest.approx(800 * 0.04 + 20 * (0.3 + 1e6 * 4e-9))
+    assert found.training(MODEL, "none") == pytest.approx(800 * 0.04 + 20 * (0.3 + 1e6 * 1e-9))
     # one gradient and one forward pass for 40 images in batches of 50
     assert found.attack(MODEL, FGSM()) == pytest.approx(40 * 1.4 * (0.01 + 0.5 / 50))
     assert found.total(done=frozenset(cell.slug for cell in found.plan.cells())) == 0
@@ -84,7 +84,7 @@ def test_training_is_timed_in_its_precision_and_attacks_in_float32(monkeypatch: 
 def test_progressive_resizing_saves_what_its_smaller_images_do() -> None:
     plan = planned("float32").model_copy(update={"epochs": (10,)})
     whole, grown = (estimate(plan.model_copy(update={"progressive": part}), 16) for part in (1.0, 0.5))
-    update = 100 * (0.3 + 1e6 * 4e-9)
+    update = 100 * (0.3 + 1e6 * 1e-9)
     saved = (grown.training(MODEL, "none") - update) / (whole.training(MODEL, "none") - update)
     assert saved == pytest.approx(0.3 * 0.25 + 0.3 * 0.5625 + 0.4)
 
@@ -121,8 +121,8 @@ def test_a_network_that_fails_takes_no_time() -> None:
 
 def test_each_stage_takes_what_its_part_does() -> None:
     plan = planned("float32").model_copy(update={"epochs": (3,), "train": "head:epochs=2,all"})
-    whole = 400 * 0.04 + 10 * (0.3 + 1e6 * 4e-9)
-    head = 400 * 0.01 + 10 * (0.1 + 1e3 * 4e-9)
+    whole = 400 * 0.04 + 10 * (0.3 + 1e6 * 1e-9)
+    head = 400 * 0.01 + 10 * (0.1 + 1e3 * 1e-9)
     assert estimate(plan, 16).training(MODEL, "none") == pytest.approx(2 * head + whole)
 
 

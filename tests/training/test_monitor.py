@@ -33,7 +33,7 @@ class Told:
 
 def monitor_of(probe: Told, count: int = 200, **settings) -> Monitor:
     images = torch.zeros(count, 3, 2, 2, dtype=torch.uint8)
-    return Monitor(images, torch.zeros(count, dtype=torch.int64), probe, **settings)
+    return Monitor(images, torch.arange(count) % 10, probe, **settings)
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ def monitor_of(probe: Told, count: int = 200, **settings) -> Monitor:
         ([(0.5, 0.4), (0.8, 0.25), (0.9, 0.21)], 200, None, None),  # not to half
         ([(0.05, 0.04), (0.08, 0.01), (0.08, 0.02)], 200, None, None),  # chance does that
         ([(0.5, 0.4), (0.8, 0.1)], 10, None, None),  # so does chance on few images
+        ([(0.17, 0.12), (0.17, 0.02)], 64, None, None),  # the first epoch gave most images the same label
+        ([(0.12, 0.12), (0.3, 0.2), (0.4, 0.05)], 200, 2, 2),
     ],
 )
 def test_what_counts_as_catastrophic_overfitting(
@@ -93,6 +95,14 @@ def test_early_stopping_ends_with_the_most_robust_weights(average: str) -> None:
     (note,) = record.notes
     assert "stopped after epoch 4" in note
     assert "0.40, after epoch 2" in note
+
+
+def test_patience_does_not_wait_for_a_classifier_that_gives_all_images_one_label() -> None:
+    probe = Told((0.1, 0.1), (0.2, 0.05), (0.3, 0.08), (0.5, 0.3), (0.5, 0.2), (0.5, 0.2))
+    monitor = monitor_of(probe, patience=2, single_step=False)
+    reasons = [monitor.look(build_toy_model(), epoch) for epoch in range(6)]
+    assert [epoch for epoch, reason in enumerate(reasons) if reason is not None] == [5]
+    assert monitor.kept_epoch == 3
 
 
 def test_trained_to_the_end_it_still_keeps_the_most_robust_weights() -> None:
