@@ -49,6 +49,9 @@ def linear(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 def _is_for_onednn(rows: Tensor, weight: Tensor) -> bool:
     return (
         ONEDNN_IS_FASTER
+        # A traced or exported network must run on other machines, too.
+        and not torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        and not torch.compiler.is_compiling()
         and rows.device.type == "cpu"
         and rows.dtype == weight.dtype == torch.float32
         and rows.dim() > 1

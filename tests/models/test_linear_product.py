@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from robustbench_tin.models import linear_product
@@ -122,6 +124,32 @@ def test_other_numbers_stay_with_torch(monkeypatch: pytest.MonkeyPatch) -> None:
         linear(rows, weight, bias)
     monkeypatch.setattr(linear_product, "ONEDNN_IS_FASTER", False)
     linear(rows, weight, bias)
+    assert made == []
+
+
+class Layer(nn.Module):
+    """One linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(4, 5))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        return linear(rows, self.weight, None)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kept", ["trace", "export", "onnx", "compile"])
+def test_a_network_is_kept_without_onednn(kept: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    made, rows, layer = products_of(monkeypatch), torch.ones(7, 5), Layer()
+    if kept == "trace":
+        assert "mkldnn" not in str(torch.jit.trace(layer, rows, check_trace=False).inlined_graph)
+    elif kept == "export":
+        assert "mkldnn" not in str(torch.export.export(layer, (rows,)).graph)
+    elif kept == "onnx":
+        torch.onnx.export(layer, (rows,), tmp_path / "layer.onnx", dynamo=False)
+    else:
+        torch.testing.assert_close(torch.compile(layer, backend="eager")(rows), 5 * torch.ones(7, 4))
     assert made == []
 
 
