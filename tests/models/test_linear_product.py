@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from robustbench_tin import resources
 from robustbench_tin.models import linear_product
 from robustbench_tin.models.linear_product import linear
 
@@ -157,3 +158,25 @@ def test_a_network_is_kept_without_onednn(kept: str, monkeypatch: pytest.MonkeyP
 def test_only_amd(maker: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(linear_product, "processor_maker", lambda: maker)
     assert not linear_product._is_onednn_faster()
+
+
+@pytest.mark.parametrize(
+    ("found", "identifier", "maker"),
+    [
+        ("processor\t: 0\nvendor_id\t: GenuineIntel\n", "", "GenuineIntel"),
+        ("processor\t: 0\nBogoMIPS\t: 50.00\n", "", ""),  # ARM's
+        (None, "AMD64 Family 25 Model 33 Stepping 0, AuthenticAMD", "AuthenticAMD"),
+        (None, "", ""),
+    ],
+)
+def test_the_maker_of_a_processor(
+    found: str | None, identifier: str, maker: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_text(path: Path) -> str:
+        if found is None:
+            raise FileNotFoundError(path)
+        return found
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setenv("PROCESSOR_IDENTIFIER", identifier)
+    assert resources.processor_maker() == maker
