@@ -66,6 +66,8 @@ def test_steps_and_gradients_are_counted() -> None:
     # one gradient and one forward pass for 40 images in batches of 50
     assert found.attack(MODEL, FGSM()) == pytest.approx(40 * 1.4 * (0.01 + 0.5 / 50))
     assert found.total(done=frozenset(cell.slug for cell in found.plan.cells())) == 0
+    clean = estimate(planned("float32").model_copy(update={"eps": (0.0,)}), 16)
+    assert clean.attack(MODEL, FGSM()) == 0
 
 
 def test_training_is_timed_in_its_precision_and_attacks_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
