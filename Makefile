@@ -55,7 +55,8 @@ test-lowest:
 	.venv-lowest/bin/uv pip install --quiet --python .venv-lowest/bin/python --resolution lowest-direct '.[test]'
 	OMP_NUM_THREADS=1 .venv-lowest/bin/python -m pytest $(or $(PYTEST_ARGS),$(LOWEST))
 
-LOWEST := tests/test_specs.py tests/test_metrics.py tests/test_atomic.py tests/benchmarks/test_bench.py
+LOWEST := tests/test_specs.py tests/test_metrics.py tests/test_atomic.py tests/models/test_linear_product.py \
+	tests/benchmarks/test_bench.py
 
 wheel: $(VENV)/.installed-test
 	$(BIN)/python -m build --outdir dist .
