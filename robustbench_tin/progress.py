@@ -58,12 +58,11 @@ class LinesReporter(Reporter):
     def say(self, line: str) -> None:
         self.lines.append(line)
 
-    def warn(self, line: str) -> None:
-        self.lines.append(line)
-        self.warnings.append(line)
+    finished = say
 
-    def finished(self, line: str) -> None:
-        self.lines.append(line)
+    def warn(self, line: str) -> None:
+        self.say(line)
+        self.warnings.append(line)
 
 
 class ConsoleReporter(Reporter):

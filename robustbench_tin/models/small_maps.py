@@ -87,9 +87,10 @@ def _is_one_pixel(layer: nn.Conv2d) -> bool:
 
 def _depthwise(self: nn.Conv2d, maps: Tensor) -> Tensor:
     size = maps.shape[-2:]
+    if maps.device.type != "cpu" or size.numel() >= self.weight[0, 0].numel():
+        return _convolved(self, maps)
     padding, out = _geometry(self, size)
-    is_small = size.numel() < self.weight[0, 0].numel() and size.numel() * math.prod(out) <= _PAIRS
-    if maps.device.type != "cpu" or not is_small:
+    if size.numel() * math.prod(out) > _PAIRS:
         return _convolved(self, maps)
     places = _places(self.kernel_size, size, self.stride, padding, out)
     kernel = self.weight.flatten(1).t()

@@ -63,7 +63,7 @@ class Monitor:
 
     A classifier that gives every image the same label is robust, and loses this robustness when it begins to
     learn. An accuracy under PGD that is no higher than the share of the most common label is therefore never
-    the best, and a fall is none unless the best was higher by more than chance explains.
+    the best, and a fall counts only if the best was higher by more than chance explains.
 
     Args:
         images: uint8, on the device of the classifier.
